@@ -1,0 +1,82 @@
+"""What can be wrong with a manifest's rows, and how it is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+COLUMNS: tuple[str, ...] = ("image", "label", "domain", "group", "split")
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+
+Problem = tuple[int, str]  # (row or line, what is wrong there)
+
+_SHOWN = 10
+
+
+def find_problems(
+    table: pd.DataFrame, classes: Sequence[str], paths: Sequence[str], check_files: bool
+) -> list[Problem]:
+    """Return the problems of a manifest's table, by row.
+
+    Args:
+        table: columns :data:`COLUMNS`, strings.
+        classes: the labels there may be.
+        paths: absolute path of each row's image.
+        check_files: also look whether the images are there.
+    """
+    problems = [
+        *_empty_fields(table),
+        *_unknown_values(table["label"], classes),
+        *_unknown_values(table["split"], SPLITS),
+        *_repeated_images(paths),
+        *_torn_groups(table),
+    ]
+    if check_files:
+        problems += _missing_files(table["image"], paths)
+    return sorted(problems, key=lambda problem: problem[0])
+
+
+def describe(source: str, problems: Sequence[Problem]) -> str:
+    """Tell the problems, by line, in one line of text: their number and the first ten."""
+    shown = "; ".join(f"line {line}: {what}" for line, what in problems[:_SHOWN])
+    count = f"{len(problems)} problems: " if len(problems) > 1 else ""
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return f"{source}: {count}{shown}{more}"
+
+
+def _empty_fields(table: pd.DataFrame) -> Iterator[Problem]:
+    for column in COLUMNS:
+        for row in _rows_where(table[column].str.strip() == ""):
+            yield row, f"no {column}"
+
+
+def _unknown_values(values: pd.Series, known: Sequence[str]) -> Iterator[Problem]:
+    for row in _rows_where(~values.isin([*known, ""])):
+        yield row, f"{values.name} {values.iloc[row]!r} is not one of {', '.join(known)}"
+
+
+def _repeated_images(paths: Sequence[str]) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for row, path in enumerate(paths):
+        if first.setdefault(path, row) != row:
+            yield row, f"image {path} is listed a second time"
+
+
+def _torn_groups(table: pd.DataFrame) -> Iterator[Problem]:
+    # Across domains too: what one lesion taught in one domain must not be asked in another.
+    home: dict[str, str] = {}
+    for row, (group, split) in enumerate(zip(table["group"], table["split"], strict=True)):
+        if group and split and home.setdefault(group, split) != split:
+            yield row, f"group {group!r} is in {split} here and in {home[group]} above"
+
+
+def _missing_files(images: pd.Series, paths: Sequence[str]) -> Iterator[Problem]:
+    for row, (image, path) in enumerate(zip(images, paths, strict=True)):
+        if image and not os.path.isfile(path):
+            yield row, f"no image file {path}"
+
+
+def _rows_where(mask: pd.Series) -> list[int]:
+    return [int(row) for row in mask.to_numpy().nonzero()[0]]

@@ -1,0 +1,131 @@
+"""Which images train, select and test the model; and how few of them a secondary domain may give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from fastccsa.data.manifest import Manifest
+from fastccsa.data.manifest_checks import COLUMNS
+from fastccsa.errors import InputError
+
+# A domain is cut into tenths: 5 train, 2 validate, 3 test. They stand in the order in which few groups are
+# dealt: the first is needed to learn the class, the second to test it, the third to select the model.
+TENTHS = (
+    "train", "test", "validation", "train", "test", "train", "train", "validation", "test", "train",
+)  # fmt: skip
+
+_MAX_SEED = 2**32 - 1  # what scikit-learn takes
+
+
+def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Add the column ``split``: 50/20/30 train/validation/test within each domain.
+
+    Class proportions are kept within each domain, and a group is in one split, also where it reaches over
+    domains. A class with fewer than ten groups gives its first to training, the second to test, the third
+    to validation. The result depends on the seed alone: not on the order of the rows, nor, for domains that
+    share no group, on the other domains.
+
+    Args:
+        table: columns ``image, label, domain, group``, strings; one row an image.
+        seed: 0 to 2**32 - 1.
+
+    Returns:
+        A copy of ``table`` with the column ``split``.
+
+    Raises:
+        InputError: the seed is out of range, or the table lacks a column.
+    """
+    _check_seed(seed)
+    missing = [column for column in COLUMNS if column != "split" and column not in table.columns]
+    if missing:
+        raise InputError(f"the table to split lacks {', '.join(missing)}")
+    ordered = table.sort_values(["domain", "group", "label", "image"])
+    home: dict[str, str] = {}
+    for _, rows in ordered.groupby("domain", sort=True):
+        new = rows[~rows["group"].isin(home.keys())]
+        home |= _split_domain(new["group"].to_numpy(), new["label"].to_numpy(), seed)
+    return table.assign(split=table["group"].map(home))
+
+
+def nested_subset(manifest: Manifest, n_sec: int | None, primary: str, seed: int = 0) -> Manifest:
+    """Keep at most ``n_sec`` training images of each class and secondary domain.
+
+    The subsets are nested: ``n_sec=3`` holds every image of ``n_sec=2`` with the same seed. The primary
+    domain, validation and test stay whole, and so does the order of the images.
+
+    Args:
+        manifest: with all its splits.
+        n_sec: images per class and secondary domain; None keeps all, 0 none.
+        primary: key of the primary domain.
+        seed: which images are the first.
+
+    Raises:
+        InputError: ``n_sec`` is negative, or ``primary`` is not a domain of the manifest.
+    """
+    _check_seed(seed)
+    if primary not in manifest.domains:
+        raise InputError(
+            f"the primary domain {primary!r} is not in the manifest, which has {', '.join(manifest.domains)}"
+        )
+    if n_sec is None:
+        return manifest
+    if n_sec < 0:
+        raise InputError(f"n_sec is {n_sec}; give 0 or more, or None for all images")
+    table = manifest.table
+    secondary = table[(table["split"] == "train") & (table["domain"] != primary)]
+    dropped: list[int] = []
+    for _, cell in secondary.sort_values(["group", "image"]).groupby(["domain", "label"]):
+        order = np.random.default_rng(seed).permutation(len(cell))
+        dropped += cell.index[order[n_sec:]].tolist()
+    keep = np.ones(len(manifest), dtype=bool)
+    keep[dropped] = False
+    return manifest.take(keep)
+
+
+def _split_domain(groups: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, str]:
+    """Return the split of each group of one domain; ``groups`` and ``labels`` are one entry an image."""
+    label_of = _label_of_groups(groups, labels)
+    sizes = label_of.value_counts()
+    rare = label_of.map(sizes) < len(TENTHS)
+    home = _deal(label_of[rare], seed)
+    home |= _fold(groups, label_of[~rare], seed)
+    return home
+
+
+def _label_of_groups(groups: np.ndarray, labels: np.ndarray) -> pd.Series:
+    """Return one label a group, indexed by group; a group that mixes classes stands for its rarest."""
+    pairs = pd.DataFrame({"group": groups, "label": labels}).drop_duplicates()
+    pairs["size"] = pairs["label"].map(pairs["label"].value_counts())
+    rarest = pairs.sort_values(["size", "label", "group"]).drop_duplicates("group")
+    return rarest.set_index("group")["label"].sort_index()
+
+
+def _deal(label_of: pd.Series, seed: int) -> dict[str, str]:
+    """Deal the groups of each rare class, shuffled, to the splits in the order of :data:`TENTHS`."""
+    home: dict[str, str] = {}
+    for _, members in label_of.groupby(label_of):
+        shuffled = np.random.default_rng(seed).permutation(members.index.to_numpy())
+        home |= dict(zip(shuffled, TENTHS, strict=False))
+    return home
+
+
+def _fold(groups: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
+    """Cut the groups into ten stratified folds, which are the tenths; each class has ten groups or more."""
+    if label_of.empty:
+        return {}
+    # Imported here because it takes a second, which only those who split need to wait.
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = groups[np.isin(groups, label_of.index)]
+    labels = label_of.loc[groups].to_numpy()
+    folds = StratifiedGroupKFold(len(TENTHS), shuffle=True, random_state=seed).split(groups, labels, groups)
+    home: dict[str, str] = {}
+    for tenth, (_, members) in zip(TENTHS, folds, strict=True):
+        home |= dict.fromkeys(groups[members], tenth)
+    return home
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= _MAX_SEED:
+        raise InputError(f"the seed is {seed}; give a whole number from 0 to {_MAX_SEED}")
