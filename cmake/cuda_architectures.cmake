@@ -1,0 +1,24 @@
+# Which GPUs the CUDA code is compiled for.
+#
+# Default: machine code for Ampere (8.0, 8.6), Ada (8.9), Hopper (9.0) and Blackwell (10.0, 12.0), and PTX of the
+# newest for what comes after. TORCH_CUDA_ARCH_LIST overrides it, spelled as PyTorch does: "8.0;9.0+PTX", spaces
+# or semicolons between; "9.0a" is understood too.
+function(fastccsa_cuda_architectures result)
+  set(wanted "$ENV{TORCH_CUDA_ARCH_LIST}")
+  if(NOT wanted)
+    set(wanted "8.0 8.6 8.9 9.0 10.0 12.0+PTX")
+  endif()
+  string(REGEX REPLACE "[ ,]+" ";" wanted "${wanted}")
+  set(architectures "")
+  foreach(entry IN LISTS wanted)
+    if(NOT entry MATCHES "^([0-9]+)\\.([0-9]+[af]?)(\\+PTX)?$")
+      message(FATAL_ERROR "TORCH_CUDA_ARCH_LIST: '${entry}' is not an architecture; write for example 8.0;9.0+PTX")
+    endif()
+    set(number "${CMAKE_MATCH_1}${CMAKE_MATCH_2}")
+    list(APPEND architectures "${number}-real")
+    if(CMAKE_MATCH_3)
+      list(APPEND architectures "${number}-virtual")
+    endif()
+  endforeach()
+  set(${result} "${architectures}" PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,8 @@
+// Marks for functions that the host and the device share.
+#pragma once
+
+#if defined(__CUDACC__)
+#define FASTCCSA_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define FASTCCSA_HOST_DEVICE inline
+#endif

@@ -1,0 +1,115 @@
+// The zipped loss on the CPU: chunks over threads, and the sums of their sums in a fixed order.
+#include "zipped/cpu.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace fastccsa::zipped::cpu {
+namespace {
+
+enum class Isa { kPortable, kAvx2, kAvx512 };
+
+Isa detect() {
+  const char* wanted = std::getenv("FASTCCSA_ISA");
+  const bool portable = wanted != nullptr && std::strcmp(wanted, "portable") == 0;
+  const bool at_most_avx2 = wanted != nullptr && std::strcmp(wanted, "avx2") == 0;
+#if defined(FASTCCSA_X86)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && !portable && !at_most_avx2) return Isa::kAvx512;
+  if (avx2 && !portable) return Isa::kAvx2;
+#else
+  (void)portable;
+  (void)at_most_avx2;
+#endif
+  return Isa::kPortable;
+}
+
+Isa isa() {
+  static const Isa detected = detect();
+  return detected;
+}
+
+template <typename T>
+Kernels<T> kernels() {
+#if defined(FASTCCSA_X86)
+  if (isa() == Isa::kAvx512) return avx512::kernels<T>();
+  if (isa() == Isa::kAvx2) return avx2::kernels<T>();
+#endif
+  return portable::kernels<T>();
+}
+
+// Below some 64 KB of work a second thread costs more than it brings.
+template <typename T>
+int64_t grain(const Inputs<T>& in, int64_t chunks) {
+  const int64_t columns = 2 * (in.width + 4 * in.classes) + 1;
+  const int64_t bytes_per_chunk = (in.pairs / chunks + 1) * columns * int64_t(sizeof(T));
+  return 1 + (int64_t(1) << 16) / bytes_per_chunk;
+}
+
+template <typename Work>
+void over_chunks(int64_t chunks, int64_t grain, ParallelFor parallel_for, Work& work) {
+  const auto body = [](void* context, int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) (*static_cast<Work*>(context))(chunk);
+  };
+  if (chunks <= grain) {
+    body(&work, 0, chunks);
+  } else {
+    parallel_for(chunks, grain, body, &work);
+  }
+}
+
+}  // namespace
+
+const char* instruction_set() {
+  return isa() == Isa::kAvx512 ? "avx512" : isa() == Isa::kAvx2 ? "avx2" : "portable";
+}
+
+template <typename T>
+FaultReport forward(const Forward<T>& p, ParallelFor parallel_for) {
+  using Acc = acc_t<T>;
+  const Inputs<T>& in = p.in;
+  const Kernels<T> kernel = kernels<T>();
+  const int64_t chunks = chunk_count(in.pairs);
+  Acc* partials = p.saved.partials();
+  std::vector<FaultReport> reports(chunks);
+  auto work = [&](int64_t chunk) {
+    reports[chunk] = kernel.forward(p, chunk * in.pairs / chunks, (chunk + 1) * in.pairs / chunks,
+                                    partials + chunk * kSums);
+  };
+  if (chunks > 0) over_chunks(chunks, grain(in, chunks), parallel_for, work);
+
+  double sums[kSums] = {};
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    if (reports[chunk].fault != Fault::kNone) return reports[chunk];
+    for (int s = 0; s < kSums; ++s) sums[s] += double(partials[chunk * kSums + s]);
+  }
+  finish(p, sums);
+  return {};
+}
+
+template <typename T>
+void backward(const Backward<T>& p, ParallelFor parallel_for) {
+  const Inputs<T>& in = p.in;
+  const Kernels<T> kernel = kernels<T>();
+  const int64_t chunks = chunk_count(in.pairs);
+  if (chunks == 0) return;
+  auto work = [&](int64_t chunk) {
+    kernel.backward(p, chunk * in.pairs / chunks, (chunk + 1) * in.pairs / chunks);
+  };
+  over_chunks(chunks, grain(in, chunks), parallel_for, work);
+}
+
+template FaultReport forward(const Forward<float>&, ParallelFor);
+template FaultReport forward(const Forward<double>&, ParallelFor);
+template FaultReport forward(const Forward<bfloat16>&, ParallelFor);
+template FaultReport forward(const Forward<half>&, ParallelFor);
+template void backward(const Backward<float>&, ParallelFor);
+template void backward(const Backward<double>&, ParallelFor);
+template void backward(const Backward<bfloat16>&, ParallelFor);
+template void backward(const Backward<half>&, ParallelFor);
+
+}  // namespace fastccsa::zipped::cpu

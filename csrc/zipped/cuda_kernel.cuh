@@ -1,0 +1,280 @@
+// The zipped loss on CUDA.
+// A group of threads (a warp, or a whole block where there are few wide pairs) takes one pair at a time: lanes stride
+// over classes and features, 16 bytes a load where rows are aligned. Each block leaves its sums behind; the block that
+// finishes last adds them up in the order of the blocks, so the result does not depend on which one that was.
+#pragma once
+
+#include "common/half.h"
+#include "zipped/fault.h"
+#include "zipped/params.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <math_constants.h>
+
+namespace fastccsa::zipped::cuda {
+
+constexpr int kWarp = 32;
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Counts the blocks of a launch that are done; the last sets it back to 0. Launches take slots in turn, so that two
+// of them meet in one slot only if thousands are in flight at once.
+constexpr unsigned kTickets = 4096;
+__device__ unsigned tickets[kTickets];
+
+// ---- loads and stores ----
+
+__device__ inline float load(float x) { return x; }
+__device__ inline double load(double x) { return x; }
+__device__ inline float load(bfloat16 x) { return __bfloat162float(__ushort_as_bfloat16(x.bits)); }
+__device__ inline float load(half x) { return __half2float(__ushort_as_half(x.bits)); }
+
+__device__ inline void store(float& to, float x) { to = x; }
+__device__ inline void store(double& to, double x) { to = x; }
+__device__ inline void store(bfloat16& to, float x) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
+__device__ inline void store(half& to, float x) { to.bits = __half_as_ushort(__float2half_rn(x)); }
+
+template <typename T>
+struct alignas(16) Pack {
+  static constexpr int kSize = 16 / sizeof(T);
+  T value[kSize];
+};
+
+template <typename T>
+__device__ inline Pack<T> load_pack(const T* from) {
+  return *reinterpret_cast<const Pack<T>*>(from);
+}
+
+// ---- reductions over a group; every lane gets the result ----
+
+struct Add {
+  template <typename Acc>
+  __device__ Acc operator()(Acc a, Acc b) const {
+    return a + b;
+  }
+};
+
+// A NaN stays, as it does in torch: log(sum(exp)) of a row with a NaN is NaN.
+struct Max {
+  template <typename Acc>
+  __device__ Acc operator()(Acc a, Acc b) const {
+    return (a > b || a != a) ? a : b;
+  }
+};
+
+template <int kGroup, typename Acc, typename Combine>
+__device__ Acc reduce(Acc value, Combine combine) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
+  }
+  if (kGroup > kWarp) {
+    __shared__ Acc of_warp[kWarps];
+    __syncthreads();  // the values of the reduction before have been read
+    if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
+    __syncthreads();
+    value = of_warp[0];
+#pragma unroll
+    for (int warp = 1; warp < kWarps; ++warp) value = combine(value, of_warp[warp]);
+  }
+  return value;
+}
+
+// ---- one pair ----
+
+template <int kGroup, typename T>
+__device__ acc_t<T> logsumexp(const T* x, int64_t stride, int64_t classes, int lane) {
+  using Acc = acc_t<T>;
+  Acc largest = Acc(-CUDART_INF);
+  for (int64_t c = lane; c < classes; c += kGroup) largest = Max()(load(x[c * stride]), largest);
+  largest = reduce<kGroup>(largest, Max());
+  Acc sum = 0;
+  for (int64_t c = lane; c < classes; c += kGroup) sum += exp(load(x[c * stride]) - largest);
+  return largest + log(reduce<kGroup>(sum, Add()));
+}
+
+template <int kGroup, bool kPacked, typename T>
+__device__ acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width,
+                                     int lane) {
+  using Acc = acc_t<T>;
+  Acc sum = 0;
+  const auto add = [&](T x, T y) {
+    const Acc difference = load(x) - load(y);
+    sum += difference * difference;
+  };
+  int64_t rest = 0;
+  if (kPacked) {
+    constexpr int kSize = Pack<T>::kSize;
+    rest = width / kSize * kSize;
+#pragma unroll 4
+    for (int64_t d = int64_t(lane) * kSize; d < rest; d += kGroup * kSize) {
+      const Pack<T> pa = load_pack(a + d), pb = load_pack(b + d);
+#pragma unroll
+      for (int j = 0; j < kSize; ++j) add(pa.value[j], pb.value[j]);
+    }
+  }
+  for (int64_t d = rest + lane; d < width; d += kGroup) add(a[d * stride_a], b[d * stride_b]);
+  return reduce<kGroup>(sum, Add());
+}
+
+// grad_x = factor * (softmax(x) - one_hot(label))
+template <int kGroup, typename T>
+__device__ void logits_gradient(const T* x, int64_t stride, int64_t classes, acc_t<T> lse, acc_t<T> factor,
+                                int64_t label, T* grad, int lane) {
+  using Acc = acc_t<T>;
+  for (int64_t c = lane; c < classes; c += kGroup) {
+    const Acc probability = exp(load(x[c * stride]) - lse);
+    store(grad[c], factor * (c == label ? probability - Acc(1) : probability));
+  }
+}
+
+// grad_a = factor * (a - b), grad_b = -grad_a; either may be unwanted.
+template <int kGroup, bool kPacked, typename T>
+__device__ void features_gradient(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width,
+                                  acc_t<T> factor, T* grad_a, T* grad_b, int lane) {
+  using Acc = acc_t<T>;
+  int64_t rest = 0;
+  if (kPacked) {
+    constexpr int kSize = Pack<T>::kSize;
+    rest = width / kSize * kSize;
+#pragma unroll 4
+    for (int64_t d = int64_t(lane) * kSize; d < rest; d += kGroup * kSize) {
+      const Pack<T> pa = load_pack(a + d), pb = load_pack(b + d);
+      Pack<T> ga, gb;
+#pragma unroll
+      for (int j = 0; j < kSize; ++j) {
+        const Acc gradient = factor * (load(pa.value[j]) - load(pb.value[j]));
+        store(ga.value[j], gradient);
+        store(gb.value[j], -gradient);
+      }
+      if (grad_a != nullptr) *reinterpret_cast<Pack<T>*>(grad_a + d) = ga;
+      if (grad_b != nullptr) *reinterpret_cast<Pack<T>*>(grad_b + d) = gb;
+    }
+  }
+  for (int64_t d = rest + lane; d < width; d += kGroup) {
+    const Acc gradient = factor * (load(a[d * stride_a]) - load(b[d * stride_b]));
+    if (grad_a != nullptr) store(grad_a[d], gradient);
+    if (grad_b != nullptr) store(grad_b[d], -gradient);
+  }
+}
+
+// ---- kernels ----
+
+// Adds the sums that `lane 0` of each group holds, over the block and then over all blocks, and finishes the loss.
+template <typename T, int kGroup>
+__device__ void finish_blocks(const Forward<T>& p, const acc_t<T> (&own)[kSums], int lane, int group, unsigned slot) {
+  using Acc = acc_t<T>;
+  constexpr int kGroups = kThreads / kGroup;
+  __shared__ Acc of_group[kGroups][kSums];
+  __shared__ Acc total[kSums];
+  __shared__ bool last;
+  if (lane == 0) {
+    for (int s = 0; s < kSums; ++s) of_group[group][s] = own[s];
+  }
+  __syncthreads();
+  if (threadIdx.x < kSums) {
+    Acc sum = 0;
+    for (int g = 0; g < kGroups; ++g) sum += of_group[g][threadIdx.x];
+    p.saved.partials()[blockIdx.x * kSums + threadIdx.x] = sum;
+    __threadfence();  // the sums are out before the ticket says so
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(&tickets[slot], 1u) == gridDim.x - 1;
+  __syncthreads();
+  if (!last) return;
+
+  __threadfence();
+  const int sum_of_warp = threadIdx.x / kWarp;
+  if (sum_of_warp < kSums) {
+    Acc sum = 0;
+    for (unsigned block = threadIdx.x % kWarp; block < gridDim.x; block += kWarp) {
+      sum += p.saved.partials()[block * kSums + sum_of_warp];
+    }
+    sum = reduce<kWarp>(sum, Add());
+    if (threadIdx.x % kWarp == 0) total[sum_of_warp] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    finish(p, total);
+    tickets[slot] = 0;
+  }
+}
+static_assert(kSums <= kWarps, "finish_blocks gives each sum a warp");
+
+template <typename T, int kGroup, bool kPacked>
+__global__ void __launch_bounds__(kThreads) forward_kernel(const Forward<T> p, FaultWord* fault, unsigned slot) {
+  using Acc = acc_t<T>;
+  const Inputs<T>& in = p.in;
+  constexpr int kGroups = kThreads / kGroup;
+  const int lane = threadIdx.x % kGroup, group = threadIdx.x / kGroup;
+  Acc sums[kSums] = {};
+  for (int64_t i = int64_t(blockIdx.x) * kGroups + group; i < in.pairs; i += int64_t(gridDim.x) * kGroups) {
+    PairLabels<Acc> pair = read_labels(in, i);
+    Acc terms[kTerms] = {};
+    if (pair.fault != Fault::kNone) {
+      // The loss becomes NaN, so that no step is taken on it, and the host hears of it at its next call.
+      if (lane == 0 && fault != nullptr) *static_cast<volatile FaultWord*>(fault) = encode(report_of(in, i, pair));
+      for (int term = 0; term < kTerms; ++term) terms[term] = Acc(CUDART_NAN);
+    } else {
+      for (int k = 0; k < 2; ++k) {
+        if (in.logits[k].data == nullptr) continue;
+        const T* row = in.logits[k].row(i);
+        const int64_t stride = in.logits[k].column_stride;
+        const Acc lse = logsumexp<kGroup>(row, stride, in.classes, lane);
+        if (lane == 0) p.saved.logsumexp(k)[i] = lse;
+        terms[kClassification1 + k] = cross_entropy(lse, load(row[pair.label[k] * stride]), pair.class_weight[k]);
+        sums[kWeight1 + k] += pair.class_weight[k];
+      }
+      if (in.features[0].data != nullptr) {
+        const Acc d2 = squared_distance<kGroup, kPacked>(in.features[0].row(i), in.features[0].column_stride,
+                                                         in.features[1].row(i), in.features[1].column_stride, in.width,
+                                                         lane);
+        const PairTerm<Acc> term = pair_term(d2, pair.label[0] == pair.label[1], pair.pair_weight, in.margin);
+        terms[kAlignment] = term.alignment;
+        terms[kSeparation] = term.separation;
+        if (lane == 0) p.saved.coefficient()[i] = term.coefficient;
+      }
+    }
+    if (in.reduction != Reduction::kNone) {
+      for (int term = 0; term < kTerms; ++term) sums[term] += terms[term];
+    } else if (lane == 0) {
+      p.loss[i] = combine(in.alpha, terms);
+      for (int term = 0; term < kTerms; ++term) p.terms[term * in.pairs + i] = terms[term];
+    }
+  }
+  finish_blocks<T, kGroup>(p, sums, lane, group, slot);
+}
+
+template <typename T, int kGroup, bool kPacked>
+__global__ void __launch_bounds__(kThreads) backward_kernel(const Backward<T> p) {
+  using Acc = acc_t<T>;
+  const Inputs<T>& in = p.in;
+  constexpr int kGroups = kThreads / kGroup;
+  const int lane = threadIdx.x % kGroup, group = threadIdx.x / kGroup;
+  for (int64_t i = int64_t(blockIdx.x) * kGroups + group; i < in.pairs; i += int64_t(gridDim.x) * kGroups) {
+    const PairLabels<Acc> pair = read_labels(in, i);
+    const bool faulty = pair.fault != Fault::kNone;
+    Acc factor[kTerms];
+    pair_upstream(p, i, factor);
+    for (int k = 0; k < 2; ++k) {
+      if (p.grad_logits[k] == nullptr) continue;
+      logits_gradient<kGroup>(in.logits[k].row(i), in.logits[k].column_stride, in.classes,
+                              faulty ? Acc(CUDART_NAN) : p.saved.logsumexp(k)[i],
+                              factor[kClassification1 + k] * pair.class_weight[k], pair.label[k],
+                              p.grad_logits[k] + i * in.classes, lane);
+    }
+    if (p.grad_features[0] == nullptr && p.grad_features[1] == nullptr) continue;
+    const bool same_class = pair.label[0] == pair.label[1];
+    const Acc coefficient = faulty ? Acc(CUDART_NAN) : p.saved.coefficient()[i];
+    features_gradient<kGroup, kPacked>(in.features[0].row(i), in.features[0].column_stride, in.features[1].row(i),
+                                       in.features[1].column_stride, in.width,
+                                       factor[same_class ? kAlignment : kSeparation] * coefficient,
+                                       p.grad_features[0] == nullptr ? nullptr : p.grad_features[0] + i * in.width,
+                                       p.grad_features[1] == nullptr ? nullptr : p.grad_features[1] + i * in.width,
+                                       lane);
+  }
+}
+
+}  // namespace fastccsa::zipped::cuda

@@ -1,0 +1,73 @@
+// The mathematics of the zipped loss, once, for the CPU and the CUDA kernel.
+//
+// One pair i has logits x1, x2 in R^C, features z1, z2 in R^D and labels y1, y2. With d = |z1 - z2|,
+//
+//   classification k   w_k[y_k] * (logsumexp(x_k) - x_k[y_k])            paper, equations (2) and (7)
+//   alignment          W[y1,y2] * d^2                  where y1 == y2    equations (5) and (8)
+//   separation         W[y1,y2] * max(0, m - d)^2      where y1 != y2    equations (6) and (8)
+//   loss               (1 - alpha) * (classification 1 + classification 2) + alpha * (alignment + separation)
+//
+// A kernel owns loads, reductions over C and D, and sums over pairs; what happens to one pair stands here.
+#pragma once
+
+#include "common/macros.h"
+
+#include <cmath>
+#include <cstdint>
+
+namespace fastccsa::zipped {
+
+// Sums over pairs that the forward pass leaves behind, in this order.
+enum Sum : int { kClassification1, kClassification2, kAlignment, kSeparation, kWeight1, kWeight2, kSums };
+// The first four are the terms that a caller sees.
+constexpr int kTerms = 4;
+
+// `kWeightedMean` divides each classification term by the sum of its weights, as torch's cross-entropy does.
+enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2, kWeightedMean = 3 };
+
+template <typename Acc>
+struct PairTerm {
+  Acc alignment;
+  Acc separation;
+  Acc coefficient;  // gradient of the term with respect to z1 is coefficient * (z1 - z2); to z2, its negative
+};
+
+// d^2 is `squared_distance`. At d = 0 the separation term has no direction to push in: its gradient is 0.
+template <typename Acc>
+FASTCCSA_HOST_DEVICE PairTerm<Acc> pair_term(Acc squared_distance, bool same_class, Acc weight, Acc margin) {
+  if (same_class) return {weight * squared_distance, Acc(0), Acc(2) * weight};
+  const Acc distance = std::sqrt(squared_distance);
+  const Acc gap = margin - distance;
+  // Written so that a NaN distance is not taken for one beyond the margin.
+  if (gap <= Acc(0)) return {Acc(0), Acc(0), Acc(0)};
+  const Acc pull = distance == Acc(0) ? Acc(0) : Acc(-2) * weight * gap / distance;
+  return {Acc(0), weight * gap * gap, pull};
+}
+
+template <typename Acc>
+FASTCCSA_HOST_DEVICE Acc cross_entropy(Acc logsumexp, Acc target_logit, Acc weight) {
+  return weight * (logsumexp - target_logit);
+}
+
+template <typename Acc>
+FASTCCSA_HOST_DEVICE Acc combine(Acc alpha, const Acc* terms) {
+  return (Acc(1) - alpha) * (terms[kClassification1] + terms[kClassification2]) +
+         alpha * (terms[kAlignment] + terms[kSeparation]);
+}
+
+// What each sum over pairs is divided by.
+template <typename Acc>
+FASTCCSA_HOST_DEVICE Acc divisor(int term, Reduction reduction, Acc pairs, const Acc* weight_sums) {
+  if (reduction == Reduction::kWeightedMean && term <= kClassification2) return weight_sums[term];
+  if (reduction == Reduction::kMean || reduction == Reduction::kWeightedMean) return pairs;
+  return Acc(1);
+}
+
+// The factor of one pair's own gradient of `term`: what flows in through the loss and through the term itself.
+template <typename Acc>
+FASTCCSA_HOST_DEVICE Acc upstream(int term, Acc alpha, Acc grad_loss, Acc grad_term, Acc divisor) {
+  const Acc share = term <= kClassification2 ? Acc(1) - alpha : alpha;
+  return (share * grad_loss + grad_term) / divisor;
+}
+
+}  // namespace fastccsa::zipped

@@ -1,0 +1,329 @@
+// Binds the zipped loss to torch: checks the tensors, allocates the results, and calls the kernels of their device.
+#include "zipped/cpu.h"
+#if defined(FASTCCSA_CUDA)
+#include "common/torch_stream.h"
+#include "zipped/cuda.h"
+#endif
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+namespace fastccsa::zipped {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+// ---- errors: which argument, what was expected, what came ----
+
+template <typename... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+std::string shape_of(const Tensor& tensor) {
+  std::ostringstream text;
+  text << '[';
+  for (int64_t d = 0; d < tensor.dim(); ++d) text << (d ? ", " : "") << tensor.size(d);
+  text << ']';
+  return text.str();
+}
+
+const char* name_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Double: return "float64";
+    case ScalarType::Float: return "float32";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Half: return "float16";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Bool: return "bool";
+    default: return "another type";
+  }
+}
+
+std::string device_of(const Tensor& tensor) {
+  if (tensor.is_cpu()) return "cpu";
+  return (tensor.is_cuda() ? "cuda:" : "device ") + std::to_string(tensor.get_device_index());
+}
+
+// ---- what the caller passed ----
+
+struct Arguments {
+  MaybeTensor logits[2], features[2], target[2], class_weight[2], pair_weight;
+  double margin, alpha;
+  int64_t reduction;
+};
+
+const char* const kLogits[] = {"logits1", "logits2"};
+const char* const kFeatures[] = {"features1", "features2"};
+const char* const kTarget[] = {"target1", "target2"};
+const char* const kClassWeight[] = {"class_weight1", "class_weight2"};
+
+// The first of logits and features that is there decides dtype and device.
+const Tensor& leading(const Arguments& arguments) {
+  for (const MaybeTensor* group : {arguments.logits, arguments.features}) {
+    if (group[0]) return *group[0];
+  }
+  fail("neither logits1 nor features1 was given; pass at least one of them");
+}
+
+void check_tensor(const char* name, const Tensor& tensor, const Tensor& like, ScalarType type, int64_t dim) {
+  if (tensor.dim() != dim) fail(name, " must have ", dim, dim == 1 ? " dimension" : " dimensions", ", but its shape is ", shape_of(tensor));
+  if (tensor.scalar_type() != type) fail(name, " must be ", name_of(type), ", but it is ", name_of(tensor.scalar_type()));
+  if (tensor.is_cpu() != like.is_cpu() || tensor.get_device_index() != like.get_device_index()) {
+    fail(name, " is on ", device_of(tensor), ", but the other tensors are on ", device_of(like), "; move it there");
+  }
+}
+
+void check_size(const char* name, const Tensor& tensor, int64_t d, int64_t expected, const char* why) {
+  if (tensor.size(d) != expected) {
+    fail(name, " has shape ", shape_of(tensor), ", but dimension ", d, " must be ", expected, " (", why, ")");
+  }
+}
+
+template <typename T>
+Matrix<T> matrix(const Tensor& tensor) {
+  return {static_cast<T*>(tensor.data_ptr()), tensor.stride(0), tensor.stride(1)};
+}
+
+template <typename T>
+Vector<T> vector(const Tensor& tensor) {
+  return {static_cast<T*>(tensor.data_ptr()), tensor.stride(0)};
+}
+
+// Checks everything that does not need the tensors' values.
+template <typename T>
+Inputs<T> inputs_of(const Arguments& arguments, ScalarType type, ScalarType acc_type) {
+  using Acc = acc_t<T>;
+  const Tensor& first = leading(arguments);
+  Inputs<T> in;
+  in.pairs = first.dim() > 0 ? first.size(0) : 0;
+  in.margin = Acc(arguments.margin);
+  in.alpha = Acc(arguments.alpha);
+  in.reduction = Reduction(arguments.reduction);
+
+  for (int k = 0; k < 2; ++k) {
+    if (!arguments.logits[k]) continue;
+    const Tensor& logits = *arguments.logits[k];
+    check_tensor(kLogits[k], logits, first, type, 2);
+    check_size(kLogits[k], logits, 0, in.pairs, "a row a pair");
+    if (k == 1) check_size(kLogits[k], logits, 1, in.classes, "as many classes as logits1");
+    in.classes = in.labels = logits.size(1);
+    if (in.classes == 0) fail(kLogits[k], " has shape ", shape_of(logits), ": there must be at least one class");
+    in.logits[k] = matrix<const T>(logits);
+  }
+  if (bool(arguments.features[0]) != bool(arguments.features[1])) fail("features1 and features2 go together; only one was given");
+  for (int k = 0; k < 2; ++k) {
+    if (!arguments.features[k]) continue;
+    const Tensor& features = *arguments.features[k];
+    check_tensor(kFeatures[k], features, first, type, 2);
+    check_size(kFeatures[k], features, 0, in.pairs, "a row a pair");
+    if (k == 1) check_size(kFeatures[k], features, 1, in.width, "the width of features1");
+    in.width = features.size(1);
+    in.features[k] = matrix<const T>(features);
+  }
+  if (arguments.pair_weight) {
+    const Tensor& weight = *arguments.pair_weight;
+    check_tensor("pair_weight", weight, first, acc_type, 2);
+    if (in.labels == 0) in.labels = weight.size(0);
+    check_size("pair_weight", weight, 0, in.labels, "the number of classes");
+    check_size("pair_weight", weight, 1, in.labels, "the number of classes");
+    if (arguments.features[0]) in.pair_weight = matrix<const Acc>(weight);
+  }
+  for (int k = 0; k < 2; ++k) {
+    const bool needed = arguments.logits[k] || arguments.features[0];
+    if (needed && !arguments.target[k]) fail(kTarget[k], " is missing");
+    if (!arguments.target[k]) continue;
+    check_tensor(kTarget[k], *arguments.target[k], first, ScalarType::Long, 1);
+    check_size(kTarget[k], *arguments.target[k], 0, in.pairs, "a label a pair");
+    in.target[k] = vector<const int64_t>(*arguments.target[k]);
+    if (!arguments.class_weight[k] || !arguments.logits[k]) continue;
+    check_tensor(kClassWeight[k], *arguments.class_weight[k], first, acc_type, 1);
+    check_size(kClassWeight[k], *arguments.class_weight[k], 0, in.classes, "the number of classes");
+    in.class_weight[k] = vector<const Acc>(*arguments.class_weight[k]);
+  }
+  return in;
+}
+
+[[noreturn]] void fail_on(const FaultReport& report, int64_t labels, const char* when) {
+  const bool second = report.fault == Fault::kTarget2 || report.fault == Fault::kClassWeight2;
+  if (report.fault == Fault::kTarget1 || report.fault == Fault::kTarget2) {
+    if (labels > 0) fail(kTarget[second], "[", report.row, "] is ", report.value, when, ", but labels must be in [0, ", labels, ")");
+    fail(kTarget[second], "[", report.row, "] is ", report.value, when, ", which is not a class");
+  }
+  if (report.fault == Fault::kPairWeight) {
+    if (labels > 0) fail("pair_weight[", report.value / labels, ", ", report.value % labels, "] is negative or NaN", when, "; weights must be 0 or more");
+    fail("pair_weight holds a negative or NaN value", when, "; weights must be 0 or more");
+  }
+  fail(kClassWeight[second], "[", report.value, "] is negative or NaN", when, "; weights must be 0 or more");
+}
+
+// ---- results ----
+
+Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type, const Tensor& like) {
+  int64_t strides[2] = {1, 1};
+  if (sizes.size() == 2) strides[0] = sizes.begin()[1];
+  int32_t device_type;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides,
+                                                         torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+                                                         device_type, like.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
+void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
+  struct Call {
+    void (*body)(void*, int64_t, int64_t);
+    void* context;
+  } call{body, context};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(
+      0, count, grain,
+      [](int64_t begin, int64_t end, void* c) {
+        const Call* call = static_cast<Call*>(c);
+        call->body(call->context, begin, end);
+      },
+      &call));
+}
+
+// Calls `function` with a value of the storage type for `type`; the type of sums goes with it.
+template <typename Function>
+auto with_type(const Tensor& leading, const char* name, Function function) {
+  switch (leading.scalar_type()) {
+    case ScalarType::Float: return function(float(), ScalarType::Float, ScalarType::Float);
+    case ScalarType::Double: return function(double(), ScalarType::Double, ScalarType::Double);
+    case ScalarType::BFloat16: return function(bfloat16(), ScalarType::BFloat16, ScalarType::Float);
+    case ScalarType::Half: return function(half(), ScalarType::Half, ScalarType::Float);
+    default: fail(name, " must be float64, float32, bfloat16 or float16, but it is ", name_of(leading.scalar_type()));
+  }
+}
+
+#if defined(FASTCCSA_CUDA)
+void refuse_earlier_fault(int64_t labels) {
+  const FaultReport report = cuda::take_fault();
+  if (report.fault != Fault::kNone) fail_on(report, labels, " in an earlier call on this GPU, whose loss was NaN");
+}
+#endif
+
+// ---- the ops ----
+
+using ForwardResult = std::tuple<Tensor, Tensor, Tensor>;
+using BackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+template <typename T>
+ForwardResult forward(const Arguments& arguments, const Tensor& first, ScalarType type, ScalarType acc_type) {
+  using Acc = acc_t<T>;
+  const Inputs<T> in = inputs_of<T>(arguments, type, acc_type);
+  const bool each = in.reduction == Reduction::kNone;
+  Tensor loss = each ? empty({in.pairs}, acc_type, first) : empty({}, acc_type, first);
+  Tensor terms = each ? empty({kTerms, in.pairs}, acc_type, first) : empty({kTerms}, acc_type, first);
+  Tensor saved = empty({saved_size(in.pairs)}, acc_type, first);
+  const Forward<T> p{in, static_cast<Acc*>(loss.data_ptr()), static_cast<Acc*>(terms.data_ptr()),
+                     {static_cast<Acc*>(saved.data_ptr()), in.pairs}};
+  if (first.is_cpu()) {
+    const FaultReport report = cpu::forward(p, &parallel_for);
+    if (report.fault != Fault::kNone) fail_on(report, in.labels, "");
+  } else {
+#if defined(FASTCCSA_CUDA)
+    refuse_earlier_fault(in.labels);
+    const torch::stable::accelerator::DeviceGuard guard(first.get_device_index());
+    cuda::forward(p, current_cuda_stream(first.get_device_index()));
+#endif
+  }
+  return {loss, terms, saved};
+}
+
+template <typename T>
+BackwardResult backward(const Arguments& arguments, const Tensor& first, ScalarType type, ScalarType acc_type,
+                        const MaybeTensor& grad_loss, const MaybeTensor& grad_terms, const Tensor& saved,
+                        int64_t wanted) {
+  using Acc = acc_t<T>;
+  const Inputs<T> in = inputs_of<T>(arguments, type, acc_type);
+  Backward<T> p{in, {}, {}, {static_cast<const Acc*>(saved.data_ptr()), in.pairs}, {}, {}};
+  const bool each = in.reduction == Reduction::kNone;
+  if (grad_loss) {
+    check_tensor("grad_loss", *grad_loss, first, acc_type, each ? 1 : 0);
+    p.grad_loss = {static_cast<const Acc*>(grad_loss->data_ptr()), each ? grad_loss->stride(0) : 0};
+  }
+  if (grad_terms) {
+    check_tensor("grad_terms", *grad_terms, first, acc_type, each ? 2 : 1);
+    p.grad_terms = {static_cast<const Acc*>(grad_terms->data_ptr()), grad_terms->stride(0), each ? grad_terms->stride(1) : 0};
+  }
+  const auto gradient = [&](int bit, const MaybeTensor& of, int64_t columns, T** data) {
+    if (!of || !(wanted >> bit & 1)) return empty({0}, type, first);
+    Tensor result = empty({in.pairs, columns}, type, first);
+    *data = static_cast<T*>(result.data_ptr());
+    return result;
+  };
+  Tensor logits1 = gradient(0, arguments.logits[0], in.classes, &p.grad_logits[0]);
+  Tensor logits2 = gradient(1, arguments.logits[1], in.classes, &p.grad_logits[1]);
+  Tensor features1 = gradient(2, arguments.features[0], in.width, &p.grad_features[0]);
+  Tensor features2 = gradient(3, arguments.features[1], in.width, &p.grad_features[1]);
+  if (first.is_cpu()) {
+    cpu::backward(p, &parallel_for);
+  } else {
+#if defined(FASTCCSA_CUDA)
+    const torch::stable::accelerator::DeviceGuard guard(first.get_device_index());
+    cuda::backward(p, current_cuda_stream(first.get_device_index()));
+#endif
+  }
+  return {logits1, logits2, features1, features2};
+}
+
+ForwardResult zipped_ccsa(MaybeTensor logits1, MaybeTensor logits2, MaybeTensor features1, MaybeTensor features2,
+                          Tensor target1, MaybeTensor target2, MaybeTensor class_weight1, MaybeTensor class_weight2,
+                          MaybeTensor pair_weight, double margin, double alpha, int64_t reduction) {
+  const Arguments arguments{{logits1, logits2}, {features1, features2}, {target1, target2}, {class_weight1, class_weight2},
+                            pair_weight, margin, alpha, reduction};
+  const Tensor& first = leading(arguments);
+  return with_type(first, logits1 ? kLogits[0] : kFeatures[0], [&](auto t, ScalarType type, ScalarType acc_type) {
+    return forward<decltype(t)>(arguments, first, type, acc_type);
+  });
+}
+
+BackwardResult zipped_ccsa_backward(MaybeTensor grad_loss, MaybeTensor grad_terms, Tensor saved, MaybeTensor logits1,
+                                    MaybeTensor logits2, MaybeTensor features1, MaybeTensor features2, Tensor target1,
+                                    MaybeTensor target2, MaybeTensor class_weight1, MaybeTensor class_weight2,
+                                    MaybeTensor pair_weight, double margin, double alpha, int64_t reduction,
+                                    int64_t wanted) {
+  const Arguments arguments{{logits1, logits2}, {features1, features2}, {target1, target2}, {class_weight1, class_weight2},
+                            pair_weight, margin, alpha, reduction};
+  const Tensor& first = leading(arguments);
+  return with_type(first, logits1 ? kLogits[0] : kFeatures[0], [&](auto t, ScalarType type, ScalarType acc_type) {
+    return backward<decltype(t)>(arguments, first, type, acc_type, grad_loss, grad_terms, saved, wanted);
+  });
+}
+
+std::string instruction_set() { return cpu::instruction_set(); }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
+  m.impl("zipped_ccsa", TORCH_BOX(&zipped_ccsa));
+  m.impl("zipped_ccsa_backward", TORCH_BOX(&zipped_ccsa_backward));
+}
+
+#if defined(FASTCCSA_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
+  m.impl("zipped_ccsa", TORCH_BOX(&zipped_ccsa));
+  m.impl("zipped_ccsa_backward", TORCH_BOX(&zipped_ccsa_backward));
+}
+#endif
+
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CompositeExplicitAutograd, m) {
+  m.impl("instruction_set", TORCH_BOX(&instruction_set));
+}
+
+}  // namespace fastccsa::zipped

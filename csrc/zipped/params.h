@@ -1,0 +1,169 @@
+// What the binding hands to a kernel: pointers, strides (in elements) and sizes. No torch here.
+#pragma once
+
+#include "zipped/math.h"
+
+#include <cstdint>
+
+namespace fastccsa::zipped {
+
+// The type that sums are kept in, and that loss, terms, weights and saved values have.
+template <typename T>
+struct AccOf {
+  using type = float;
+};
+template <>
+struct AccOf<double> {
+  using type = double;
+};
+template <typename T>
+using acc_t = typename AccOf<T>::type;
+
+template <typename T>
+struct Matrix {
+  T* data = nullptr;  // nullptr: this part of the loss is absent
+  int64_t row_stride = 0;
+  int64_t column_stride = 0;
+
+  FASTCCSA_HOST_DEVICE T* row(int64_t i) const { return data + i * row_stride; }
+};
+
+template <typename T>
+struct Vector {
+  T* data = nullptr;
+  int64_t stride = 0;
+
+  FASTCCSA_HOST_DEVICE T& operator[](int64_t i) const { return data[i * stride]; }
+};
+
+// What a kernel found wrong with a value it read; index 0 or 1 is the stream it belongs to.
+enum class Fault : int32_t { kNone = 0, kTarget1, kTarget2, kClassWeight1, kClassWeight2, kPairWeight };
+
+struct FaultReport {
+  Fault fault = Fault::kNone;
+  int64_t row = 0;
+  int64_t value = 0;  // the label (for a pair weight: label 1 * labels + label 2)
+};
+
+// The inputs, the same for forward and backward.
+template <typename T>
+struct Inputs {
+  using Acc = acc_t<T>;
+  int64_t pairs = 0;
+  int64_t classes = 0;  // columns of the logits
+  int64_t labels = 0;   // labels are in [0, labels); 0: not bounded
+  int64_t width = 0;    // columns of the features
+  Matrix<const T> logits[2];
+  Matrix<const T> features[2];
+  Vector<const int64_t> target[2];
+  Vector<const Acc> class_weight[2];
+  Matrix<const Acc> pair_weight;
+  Acc margin = 0;
+  Acc alpha = 0;
+  Reduction reduction = Reduction::kMean;
+};
+
+// One pair's labels and weights, checked: nothing is read out of bounds, whatever the labels hold.
+template <typename Acc>
+struct PairLabels {
+  int64_t label[2];
+  Acc class_weight[2];
+  Acc pair_weight;
+  Fault fault;
+};
+
+template <typename T>
+FASTCCSA_HOST_DEVICE PairLabels<acc_t<T>> read_labels(const Inputs<T>& in, int64_t i) {
+  using Acc = acc_t<T>;
+  PairLabels<Acc> pair{{0, 0}, {Acc(1), Acc(1)}, Acc(1), Fault::kNone};
+  for (int k = 1; k >= 0; --k) {  // backwards: the first fault is the one that stays
+    if (in.target[k].data == nullptr) continue;
+    pair.label[k] = in.target[k][i];
+    if (in.labels > 0 && (pair.label[k] < 0 || pair.label[k] >= in.labels)) {
+      pair.fault = k == 0 ? Fault::kTarget1 : Fault::kTarget2;
+      continue;
+    }
+    if (in.class_weight[k].data == nullptr) continue;
+    pair.class_weight[k] = in.class_weight[k][pair.label[k]];
+    if (!(pair.class_weight[k] >= Acc(0))) pair.fault = k == 0 ? Fault::kClassWeight1 : Fault::kClassWeight2;
+  }
+  if (pair.fault == Fault::kNone && in.pair_weight.data != nullptr) {
+    pair.pair_weight = in.pair_weight.row(pair.label[0])[pair.label[1] * in.pair_weight.column_stride];
+    if (!(pair.pair_weight >= Acc(0))) pair.fault = Fault::kPairWeight;
+  }
+  return pair;
+}
+
+template <typename T>
+FASTCCSA_HOST_DEVICE FaultReport report_of(const Inputs<T>& in, int64_t i, const PairLabels<acc_t<T>>& pair) {
+  const bool second = pair.fault == Fault::kTarget2 || pair.fault == Fault::kClassWeight2;
+  const int64_t label = pair.label[second ? 1 : 0];
+  return {pair.fault, i, pair.fault == Fault::kPairWeight ? label * in.labels + pair.label[1] : label};
+}
+
+// The forward pass leaves for the backward, in one buffer of `saved_size(pairs)` values: logsumexp of both logits and
+// the coefficient of each pair (three rows of `pairs`), the two sums of class weights, and room for partial sums.
+constexpr int64_t kMaxPartials = 1024;
+
+FASTCCSA_HOST_DEVICE int64_t saved_size(int64_t pairs) { return 3 * pairs + 2 + kSums * kMaxPartials; }
+
+template <typename Acc>
+struct Saved {
+  Acc* data;
+  int64_t pairs;
+
+  FASTCCSA_HOST_DEVICE Acc* logsumexp(int k) const { return data + k * pairs; }
+  FASTCCSA_HOST_DEVICE Acc* coefficient() const { return data + 2 * pairs; }
+  FASTCCSA_HOST_DEVICE Acc* weight_sums() const { return data + 3 * pairs; }
+  FASTCCSA_HOST_DEVICE Acc* partials() const { return data + 3 * pairs + 2; }
+};
+
+template <typename T>
+struct Forward {
+  using Acc = acc_t<T>;
+  Inputs<T> in;
+  Acc* loss;   // [] or, without a reduction, [pairs]
+  Acc* terms;  // [4] or [4, pairs]
+  Saved<Acc> saved;
+};
+
+// The end of the forward pass: sums over all pairs become terms and loss. A stream without logits has no weights.
+template <typename T, typename Acc>
+FASTCCSA_HOST_DEVICE void finish(const Forward<T>& p, Acc* sums) {
+  for (int k = 0; k < 2; ++k) {
+    if (p.in.logits[k].data == nullptr) sums[kWeight1 + k] = Acc(1);
+    p.saved.weight_sums()[k] = acc_t<T>(sums[kWeight1 + k]);
+  }
+  if (p.in.reduction == Reduction::kNone) return;
+  Acc terms[kTerms];
+  for (int term = 0; term < kTerms; ++term) {
+    terms[term] = sums[term] / divisor<Acc>(term, p.in.reduction, Acc(p.in.pairs), sums + kWeight1);
+    p.terms[term] = acc_t<T>(terms[term]);
+  }
+  *p.loss = acc_t<T>(combine<Acc>(Acc(p.in.alpha), terms));
+}
+
+template <typename T>
+struct Backward {
+  using Acc = acc_t<T>;
+  Inputs<T> in;
+  Vector<const Acc> grad_loss;   // stride 0 for a reduced loss; data nullptr where nothing flows in
+  Matrix<const Acc> grad_terms;  // a row a term; column stride 0 for a reduced loss
+  Saved<const Acc> saved;
+  T* grad_logits[2];    // [pairs, classes] contiguous, or nullptr where no gradient is wanted
+  T* grad_features[2];  // [pairs, width] contiguous, or nullptr
+};
+
+// The factors of one pair's gradients, a value a term.
+template <typename T>
+FASTCCSA_HOST_DEVICE void pair_upstream(const Backward<T>& p, int64_t i, acc_t<T> (&factor)[kTerms]) {
+  using Acc = acc_t<T>;
+  const Acc grad_loss = p.grad_loss.data == nullptr ? Acc(0) : p.grad_loss[i];
+  for (int term = 0; term < kTerms; ++term) {
+    const Acc grad_term = p.grad_terms.data == nullptr ? Acc(0) : p.grad_terms.row(term)[i * p.grad_terms.column_stride];
+    const Acc by = divisor<Acc>(term, p.in.reduction, Acc(p.in.pairs), p.saved.weight_sums());
+    factor[term] = upstream<Acc>(term, p.in.alpha, grad_loss, grad_term, by);
+  }
+}
+
+}  // namespace fastccsa::zipped

@@ -1,0 +1,63 @@
+"""fastccsa: weighted CCSA loss, dynamic pair sampling and an image pipeline, for classifiers that generalise.
+
+After Yoon, Hamarneh and Garbi, "Generalizable Feature Learning in the Presence of Data Bias and Domain Class
+Imbalance with Application to Skin Lesion Classification" (MICCAI 2019).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastccsa import data, functional, reference
+    from fastccsa.checks import check
+    from fastccsa.data.manifest import Manifest
+    from fastccsa.errors import InputError
+    from fastccsa.losses import CCSATerms, WeightedCCSALoss
+    from fastccsa.models import load_model
+    from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
+
+__version__ = "0.1.0"
+
+# Where each name lives. Nothing is imported before it is asked for: a user of the loss need not pay for pandas.
+_HOME = {
+    "WeightedCCSALoss": "fastccsa.losses",
+    "CCSATerms": "fastccsa.losses",
+    "PairSampler": "fastccsa.sampling",
+    "ImageSampler": "fastccsa.sampling",
+    "inverse_probability": "fastccsa.sampling",
+    "Manifest": "fastccsa.data.manifest",
+    "InputError": "fastccsa.errors",
+    "check": "fastccsa.checks",
+    "load_model": "fastccsa.models",
+}
+_MODULES = ("data", "functional", "reference", "sampling", "models", "evaluation", "training")
+
+__all__ = [  # noqa: RUF022 - in the order of the documentation
+    "WeightedCCSALoss",
+    "CCSATerms",
+    "functional",
+    "reference",
+    "PairSampler",
+    "ImageSampler",
+    "inverse_probability",
+    "Manifest",
+    "data",
+    "load_model",
+    "check",
+    "InputError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"fastccsa.{name}")
+    raise AttributeError(f"module 'fastccsa' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_MODULES})

@@ -1,0 +1,178 @@
+"""The loss as functions: fused kernels on CPU and CUDA.
+
+Shapes: logits [N, C], features [N, D], targets [N]. Logits and features are float64, float32, bfloat16 or float16, all
+of one dtype; targets are int64. Sums are kept in float32 (float64 for float64 input), and that is the dtype of the
+result too. Any strides; CPU or CUDA; results do not change from run to run.
+
+Labels and weights are checked. On the CPU a bad one raises at once. On CUDA a check would have to wait for the GPU;
+instead the kernel makes that call's loss NaN, reads nothing out of bounds, and the next call raises the error that names
+the argument, the row and the value.
+
+Weights are constants: no gradient flows to them. They may be on the tensors' device in any floating dtype.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastccsa import _ops
+from fastccsa.errors import InputError
+from fastccsa.reference import CCSATerms
+
+__all__ = ["CCSATerms", "contrastive_alignment", "weighted_ccsa_loss", "weighted_ccsa_loss_terms", "weighted_cross_entropy"]
+
+
+def _as_weight(weight: Tensor | None, of: Tensor) -> Tensor | None:
+    """`weight` in the dtype that sums over tensors like `of` are kept in."""
+    if weight is None:
+        return None
+    dtype = torch.float64 if of.dtype == torch.float64 else torch.float32
+    return weight if weight.dtype == dtype else weight.to(dtype)
+
+
+def _check_pairs(pairs: str) -> None:
+    if pairs != "zipped":
+        raise InputError(f"pairs is {pairs!r}; choose 'zipped' (row i with row i)")
+
+
+def weighted_ccsa_loss_terms(
+    logits1: Tensor,
+    logits2: Tensor,
+    features1: Tensor,
+    features2: Tensor,
+    target1: Tensor,
+    target2: Tensor,
+    class_weight1: Tensor | None = None,
+    class_weight2: Tensor | None = None,
+    pair_weight: Tensor | None = None,
+    margin: float = 50.0,
+    alpha: float = 0.5,
+    pairs: str = "zipped",
+    reduction: str = "mean",
+) -> CCSATerms:
+    """The weighted CCSA loss with its terms; each of them is differentiable.
+
+    Args and errors: see :func:`weighted_ccsa_loss`.
+
+    Returns:
+        ``(loss, classification1, classification2, alignment, separation)``, scalars, or [N] each for ``"none"``.
+    """
+    _check_pairs(pairs)
+    loss, terms = _ops.zipped_ccsa(
+        logits1, logits2, features1, features2, target1, target2,
+        _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
+        margin, alpha, reduction,
+    )  # fmt: skip
+    return CCSATerms(loss, *terms.unbind(0))
+
+
+def weighted_ccsa_loss(
+    logits1: Tensor,
+    logits2: Tensor,
+    features1: Tensor,
+    features2: Tensor,
+    target1: Tensor,
+    target2: Tensor,
+    class_weight1: Tensor | None = None,
+    class_weight2: Tensor | None = None,
+    pair_weight: Tensor | None = None,
+    margin: float = 50.0,
+    alpha: float = 0.5,
+    pairs: str = "zipped",
+    reduction: str = "mean",
+) -> Tensor:
+    r"""The weighted CCSA loss of two streams (paper, equations 1, 2 and 5 to 8).
+
+    .. math::
+        L = (1 - \alpha)\,(L_{C1} + L_{C2}) + \alpha\,L_{CSA}
+
+    Pairs of equal labels are pulled together by ``d^2``, the others pushed apart by ``max(0, margin - d)^2``, ``d`` the
+    Euclidean distance of their features. At ``d = 0`` the push has no direction: its gradient there is 0.
+
+    Args:
+        logits1: [N, C], the first stream's predictions.
+        logits2: [N, C], the second stream's.
+        features1: [N, D], the first stream's features.
+        features2: [N, D], the second stream's.
+        target1: [N] int64 labels in [0, C).
+        target2: [N] int64 labels in [0, C).
+        class_weight1: [C], not negative, or None for weight 1.
+        class_weight2: [C], not negative, or None.
+        pair_weight: [C, C], not negative, rows by ``target1``, columns by ``target2``; or None.
+        margin: distance beyond which pairs of different classes no longer matter, in units of the features.
+        alpha: share of the pair terms; 0 leaves the weighted classifier, 1 the pair terms alone.
+        pairs: ``"zipped"``: row i with row i.
+        reduction: ``"mean"`` divides by N, so gradients of shards average to the whole batch's; ``"sum"``; ``"none"``
+            gives [N]; ``"weighted_mean"`` divides each classification term by the sum of its weights, as
+            ``torch.nn.CrossEntropyLoss(weight=...)`` does. With N = 0, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
+
+    Raises:
+        RuntimeError: shapes that disagree, a dtype that is not supported, tensors on different devices, labels outside
+            [0, C), weights that are negative or of the wrong size; the message names the argument.
+        InputError: an unknown ``pairs`` or ``reduction``.
+    """
+    _check_pairs(pairs)
+    loss, _ = _ops.zipped_ccsa(
+        logits1, logits2, features1, features2, target1, target2,
+        _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
+        margin, alpha, reduction,
+    )  # fmt: skip
+    return loss
+
+
+def contrastive_alignment(
+    z1: Tensor,
+    z2: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+    pair_weight: Tensor | None = None,
+    margin: float = 50.0,
+    pairs: str = "zipped",
+    reduction: str = "mean",
+) -> Tensor:
+    """Alignment and separation alone: ``L_CSA`` of equation (8), in one fused op.
+
+    Args:
+        z1: [N, D] features of the first stream.
+        z2: [N, D] features of the second.
+        y1: [N] int64 labels; any integers without ``pair_weight``, else in [0, C).
+        y2: [N] int64 labels.
+        pair_weight: [C, C], not negative, or None.
+        margin: distance beyond which pairs of different classes no longer matter.
+        pairs: ``"zipped"``: row i with row i.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` ([N]).
+
+    Raises:
+        RuntimeError: as for :func:`weighted_ccsa_loss`.
+        InputError: an unknown ``pairs`` or ``reduction``.
+    """
+    _check_pairs(pairs)
+    if reduction == "weighted_mean":
+        raise InputError("reduction 'weighted_mean' is for classification terms; choose 'mean', 'sum' or 'none' here")
+    loss, _ = _ops.zipped_ccsa(
+        None, None, z1, z2, y1, y2, None, None, _as_weight(pair_weight, z1), margin, 1.0, reduction
+    )
+    return loss
+
+
+def weighted_cross_entropy(
+    logits: Tensor, target: Tensor, class_weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy weighted by class, ``w[y] * CE`` (equation 7), in one fused op.
+
+    Args:
+        logits: [N, C].
+        target: [N] int64 labels in [0, C).
+        class_weight: [C], not negative, or None.
+        reduction: ``"mean"`` divides by N; ``"weighted_mean"`` by the sum of the weights, as
+            ``torch.nn.functional.cross_entropy(weight=...)`` does; ``"sum"``; ``"none"`` gives [N].
+
+    Raises:
+        RuntimeError: as for :func:`weighted_ccsa_loss`.
+        InputError: an unknown ``reduction``.
+    """
+    loss, _ = _ops.zipped_ccsa(
+        logits, None, None, None, target, None, _as_weight(class_weight, logits), None, None, 0.0, 0.0, reduction
+    )
+    return loss
