@@ -1,0 +1,51 @@
+// The random words of one use ("stream") of one epoch, addressed by position.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "philox.h"
+
+namespace fastccsa::sampler {
+
+// Streams below the last are for callers; the last keys the permutation of the epoch.
+constexpr std::uint32_t kPairStream = 0;
+constexpr std::uint32_t kPermutationStream = 0xFFFF;
+
+// Blocks are counted in 16 bits and each gives two words.
+constexpr std::uint64_t kMaxWords = 2 * (std::uint64_t{1} << 16);
+
+class Draws {
+ public:
+  Draws(std::uint64_t seed, std::uint32_t stream, std::uint32_t epoch)
+      : key_{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)},
+        epoch_(epoch),
+        stream_(stream << 16) {}
+
+  // Words 2 * block and 2 * block + 1 of a position.
+  std::array<std::uint64_t, 2> block(std::uint64_t position, std::uint32_t block) const {
+    const PhiloxCounter words = philox4x32({static_cast<std::uint32_t>(position),
+                                            static_cast<std::uint32_t>(position >> 32),
+                                            epoch_, stream_ | block},
+                                           key_);
+    return {words[0] | std::uint64_t{words[1]} << 32, words[2] | std::uint64_t{words[3]} << 32};
+  }
+
+ private:
+  PhiloxKey key_;
+  std::uint32_t epoch_;
+  std::uint32_t stream_;
+};
+
+// A random word as an integer in [0, bound). The high half of the product needs no division, and
+// its bias, bound / 2^64, is beyond any measurement.
+inline std::uint64_t below(std::uint64_t word, std::uint64_t bound) {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<std::uint64_t>((static_cast<Wide>(word) * bound) >> 64);
+}
+
+// A random word as a double in [0, 1): its 53 leading bits, so that 1 is never reached.
+inline double unit(std::uint64_t word) { return static_cast<double>(word >> 11) * 0x1.0p-53; }
+
+}  // namespace fastccsa::sampler

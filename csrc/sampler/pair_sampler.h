@@ -1,0 +1,63 @@
+// Which two images meet at a position of an epoch.
+//
+// The first image x1 walks a permutation of all images. The second, x2, comes from a secondary domain
+// drawn in proportion to its size: with the match probability an image of x1's class, else an image
+// of another class (or of any class). x2 is x1 itself only where no other image would do.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "draws.h"
+#include "image_groups.h"
+#include "permutation.h"
+
+namespace fastccsa::sampler {
+
+enum class Negatives { kDifferent, kAny };
+
+struct Policy {
+  std::uint64_t primary;  // domain
+  double match_probability;
+  Negatives negatives;
+};
+
+class PairSampler {
+ public:
+  // Group d * classes + y holds class y of domain d. To draw pairs there must be images in the primary
+  // and in another domain and, unless every pair is a match or negatives are of any class, of two classes.
+  PairSampler(ImageGroups groups, std::uint64_t classes, Policy policy);
+
+  const ImageGroups& groups() const { return groups_; }
+  std::uint64_t classes() const { return classes_; }
+  const Policy& policy() const { return policy_; }
+
+  // The pairs at the positions [begin, end) of an epoch: a pure function of its arguments.
+  void pairs(std::uint64_t seed, std::uint32_t epoch, std::uint64_t begin, std::uint64_t end,
+             std::int64_t* first, std::int64_t* second) const;
+
+ private:
+  class Candidates;
+
+  std::uint64_t draw_secondary(std::uint64_t word) const;
+  void gather_match(std::uint64_t secondary, std::uint64_t label, Candidates& candidates) const;
+  void gather_different(std::uint64_t secondary, std::uint64_t label, Candidates& candidates) const;
+  void gather_any(std::uint64_t secondary, Candidates& candidates) const;
+
+  GroupRange of_class(std::uint64_t domain, std::uint64_t label) const {
+    return {domain * classes_ + label, domain * classes_ + label + 1};
+  }
+  GroupRange of_domain(std::uint64_t domain) const {
+    return {domain * classes_, (domain + 1) * classes_};
+  }
+
+  ImageGroups groups_;
+  std::uint64_t classes_;
+  std::uint64_t domains_;
+  Policy policy_;
+  std::vector<std::uint64_t> secondary_ends_;  // [domains] images of secondary domains up to each
+};
+
+}  // namespace fastccsa::sampler

@@ -1,0 +1,104 @@
+// A random permutation of [0, size), a pure function of (size, seed, epoch).
+//
+// It is computed element by element, not stored. A position is written as (left, right) on a grid of
+// rows x columns cells that just covers [0, size). A Feistel network on the grid, each round adding to
+// one coordinate a random function of the other, permutes the cells; cells outside [0, size) are
+// followed until the walk comes back inside (Black and Rogaway, "Ciphers with arbitrary finite
+// domains", 2002). The grid exceeds size by less than a row and a column, so walks are rare.
+//
+// On a grid of a few cells the network needs very many rounds to reach every permutation equally
+// often; there a Fisher-Yates shuffle into a small table is exact and as cheap.
+
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <utility>
+
+#include "draws.h"
+
+namespace fastccsa::sampler {
+
+class Permutation {
+ public:
+  // Coordinates stay below 2^24, which `bounded` relies on.
+  static constexpr std::uint64_t kMaxSize = std::uint64_t{1} << 46;
+
+  Permutation(std::uint64_t size, std::uint64_t seed, std::uint32_t epoch) : size_(size) {
+    const Draws draws(seed, kPermutationStream, epoch);
+    if (size <= kTableSize) {
+      shuffle_table(draws);
+    } else {
+      choose_grid();
+      for (int pair = 0; pair < kRounds / 2; ++pair) {
+        const auto words = draws.block(static_cast<std::uint64_t>(pair), 0);
+        keys_[2 * pair] = words[0];
+        keys_[2 * pair + 1] = words[1];
+      }
+    }
+  }
+
+  std::uint64_t operator()(std::uint64_t position) const {
+    if (size_ <= kTableSize) {
+      return table_[position];
+    }
+    std::uint64_t left = position / columns_;
+    std::uint64_t right = position % columns_;
+    do {
+      for (int round = 0; round < kRounds; round += 2) {
+        left = add(left, bounded(mix(keys_[round], right), rows_), rows_);
+        right = add(right, bounded(mix(keys_[round + 1], left), columns_), columns_);
+      }
+    } while (left * columns_ + right >= size_);
+    return left * columns_ + right;
+  }
+
+ private:
+  static constexpr std::uint64_t kTableSize = 64;
+  // After two rounds any two positions are placed as in a random permutation up to an error of
+  // 1 / size, which each further pair of rounds multiplies by 1 / size; the rest is for joint
+  // behaviour of many positions.
+  static constexpr int kRounds = 12;
+
+  void shuffle_table(const Draws& draws) {
+    std::iota(table_.begin(), table_.begin() + static_cast<std::ptrdiff_t>(size_), std::uint8_t{0});
+    for (std::uint64_t last = size_; last > 1; --last) {
+      std::swap(table_[last - 1], table_[below(draws.block(last, 0)[0], last)]);
+    }
+  }
+
+  void choose_grid() {
+    rows_ = static_cast<std::uint64_t>(std::sqrt(static_cast<double>(size_)));
+    // With an odd number of rows and columns every round would be an even permutation of the grid.
+    rows_ += rows_ % 2;
+    columns_ = (size_ + rows_ - 1) / rows_;
+  }
+
+  // The SplitMix64 generator (Steele, Lea and Flood, 2014) started at `key`, at step `value`.
+  static std::uint64_t mix(std::uint64_t key, std::uint64_t value) {
+    std::uint64_t word = key + (value + 1) * 0x9E3779B97F4A7C15;
+    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9;
+    word = (word ^ (word >> 27)) * 0x94D049BB133111EB;
+    return word ^ (word >> 31);
+  }
+
+  // The 40 leading bits of a word, scaled to [0, bound).
+  static std::uint64_t bounded(std::uint64_t word, std::uint64_t bound) {
+    return ((word >> 24) * bound) >> 40;
+  }
+
+  static std::uint64_t add(std::uint64_t value, std::uint64_t shift, std::uint64_t modulus) {
+    const std::uint64_t sum = value + shift;
+    return sum < modulus ? sum : sum - modulus;
+  }
+
+  std::uint64_t size_;
+  std::uint64_t rows_ = 0;
+  std::uint64_t columns_ = 0;
+  std::array<std::uint64_t, kRounds> keys_{};
+  std::array<std::uint8_t, kTableSize> table_{};
+};
+
+}  // namespace fastccsa::sampler

@@ -1,0 +1,64 @@
+"""Single images: the baselines' training stream, and the walk of an evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastccsa._sampler import permute
+from fastccsa.sampling.checks import check_indices, check_integer
+from fastccsa.sampling.schedule import EpochSampler
+
+
+class ImageSampler(EpochSampler[NDArray[np.int64]]):
+    """Every image exactly once an epoch, in a seeded permutation or in order.
+
+    The permutation is computed, not stored: nothing is kept per image.
+
+    Args:
+        labels: class of each image, integers in ``0..num_classes-1``, ``[n]`` (list, array or tensor).
+        num_classes: number of classes C.
+        batch_size: images per rank and step.
+        seed: 0 to 2^64 - 1.
+        rank: this process's place among ``world_size``.
+        world_size: number of processes that share each step.
+        drop_last: leave out the last step where it is not full.
+        shuffle: False walks 0..n-1, for evaluation.
+
+    Raises:
+        InputError: an argument out of range, no images, or a label outside its range.
+    """
+
+    def __init__(
+        self,
+        labels: Any,
+        num_classes: int = 7,
+        batch_size: int = 32,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        shuffle: bool = True,
+    ) -> None:
+        self.num_classes = check_integer("num_classes", num_classes, 1, 2**31)
+        labels = check_indices("labels", labels, self.num_classes)
+        super().__init__(len(labels), batch_size, seed, rank, world_size, drop_last)
+        self.shuffle = bool(shuffle)
+        self._counts = np.bincount(labels, minlength=self.num_classes)
+
+    def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Image indices of this rank's batch, int64 ``[B]``: a pure function of its arguments.
+
+        Raises:
+            InputError: ``epoch`` or ``step`` out of range.
+        """
+        epoch, begin, end = self._span(epoch, step)
+        if not self.shuffle:
+            return np.arange(begin, end, dtype=np.int64)
+        return permute(self.size, self.seed, epoch, begin, end)
+
+    def probabilities(self) -> NDArray[np.float64]:
+        """P(y), float64 ``[C]``: the share of each class."""
+        return self._counts / self.size
