@@ -14,6 +14,7 @@ from tqdm import tqdm
 from fastccsa.data.manifest import Manifest
 from fastccsa.data.manifest_checks import SPLITS
 from fastccsa.data.readers import Collection, Row, read_ham10000, read_isic
+from fastccsa.data.readers.collection import TWICE
 from fastccsa.data.splits import split
 from fastccsa.data.taxonomy import DOMAINS, TABLE1, TABLE1_NOTES
 from fastccsa.errors import InputError
@@ -88,7 +89,7 @@ def prepare(
             rows.setdefault(domain, []).extend(collection.rows)
             dropped.setdefault(domain, Counter()).update(collection.dropped)
         bar.set_description("splitting")
-        table = split(_table(rows), seed)
+        table = split(_table(rows, dropped), seed)
     Manifest(table).write(out)
     manifest = Manifest.read(out)
     return manifest, _report(manifest, dropped)
@@ -116,8 +117,8 @@ def _tell(reasons: Counter[str]) -> str:
     return "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
 
 
-def _table(rows: dict[str, list[Row]]) -> pd.DataFrame:
-    """Return the manifest's table without the splits; an image under two domains is an error."""
+def _table(rows: dict[str, list[Row]], dropped: dict[str, Counter[str]]) -> pd.DataFrame:
+    """Return the manifest's table without the splits; a file read twice for one domain is dropped once."""
     domain_of: dict[str, str] = {}
     table: list[tuple[str, str, str, str]] = []
     for domain, members in rows.items():
@@ -125,12 +126,14 @@ def _table(rows: dict[str, list[Row]]) -> pd.DataFrame:
             image = os.path.abspath(row.image)
             if image not in domain_of:
                 table.append((image, row.label, domain, row.group))
-            elif domain_of[image] != domain:
+                domain_of[image] = domain
+            elif domain_of[image] == domain:
+                dropped[domain][TWICE] += 1
+            else:
                 raise InputError(
                     f"{image} is taken for both {domain_of[image]} and {domain}, and no metadata tell which "
                     "it is; give each collection a folder of its own"
                 )
-            domain_of[image] = domain
     return pd.DataFrame(table, columns=["image", "label", "domain", "group"])
 
 

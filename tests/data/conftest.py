@@ -1,0 +1,53 @@
+"""Small collections on disk, in the layouts the real ones are published in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+WriteImage = Callable[[Path], Path]
+
+
+@pytest.fixture
+def write_image() -> WriteImage:
+    def write(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shade = sum(path.name.encode()) % 256
+        Image.new("RGB", (4, 3), (shade, 120, 90)).save(path, format="JPEG")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def ham10000(write_image: WriteImage) -> Callable[..., Path]:
+    """Build HAM10000 from (lesion_id, image_id, dx) as Harvard Dataverse publishes it."""
+
+    def build(folder: Path, rows: Iterable[tuple[str, str, str]]) -> Path:
+        lines = ["lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"]
+        for number, (lesion, image, dx) in enumerate(rows):
+            part = "HAM10000_images_part_1" if number % 2 == 0 else "HAM10000_images_part_2"
+            write_image(folder / part / f"{image}.jpg")
+            lines.append(f"{lesion},{image},{dx},histo,80.0,male,scalp,vidir_modern")
+        (folder / "HAM10000_metadata").write_text("\n".join(lines) + "\n")
+        return folder
+
+    return build
+
+
+@pytest.fixture
+def isic_cli(write_image: WriteImage) -> Callable[..., Path]:
+    """Build a collection from (isic_id, diagnosis) as isic-cli downloads it."""
+
+    def build(folder: Path, rows: Iterable[tuple[str, str]]) -> Path:
+        lines = ["isic_id,attribution,copyright_license,diagnosis,image_type"]
+        for image, diagnosis in rows:
+            write_image(folder / f"{image}.jpg")
+            lines.append(f"{image},Anonymous,CC-0,{diagnosis},dermoscopic")
+        (folder / "metadata.csv").write_text("\r\n".join(lines) + "\r\n")
+        return folder
+
+    return build

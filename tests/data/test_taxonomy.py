@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from fastccsa.data.taxonomy import (
+    CLASS_NAMES,
+    CLASSES,
+    DOMAINS,
+    HAM10000_LABELS,
+    ISIC_COLLECTIONS,
+    ISIC_LABELS,
+    TABLE1,
+    TABLE1_NOTES,
+)
+
+
+def test_table1_adds_up_to_the_totals_printed_beside_it() -> None:
+    printed = {"HAM": 10015, "DMF": 1212, "D7P": 1926, "MSK": 3551, "PH2": 200, "SON": 9251, "UDA": 601}
+    assert TABLE1.keys() == DOMAINS.keys() == printed.keys()
+    for domain, total in printed.items():
+        missing = 2 if domain == "D7P" else 0  # two bcc, see the note
+        assert sum(TABLE1[domain].values()) == total - missing
+        assert tuple(TABLE1[domain]) == CLASSES
+    assert "84" in TABLE1_NOTES["D7P"]
+
+
+def test_label_maps_lead_to_the_seven_classes() -> None:
+    assert set(HAM10000_LABELS.values()) == set(ISIC_LABELS.values()) == set(CLASSES) == set(CLASS_NAMES)
+    assert all(diagnosis == " ".join(diagnosis.lower().split()) for diagnosis in ISIC_LABELS)
+    assert ISIC_COLLECTIONS.keys() <= DOMAINS.keys()
