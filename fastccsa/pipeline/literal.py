@@ -1,0 +1,128 @@
+"""The transforms as torchvision and Pillow do them, one image at a time.
+
+`exact` is the paper's steps taken literally and the definition every other path is compared with. With
+`TorchvisionBackend` the loaders work without DALI.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from fastccsa.pipeline.images import BrokenImageError, EncodedImage, decode
+from fastccsa.pipeline.source import EncodedBatch, ImageSource
+from fastccsa.pipeline.transforms import Transforms, Views
+
+
+def exact(image: Image.Image, transforms: Transforms, views: Views, row: int) -> Image.Image:
+    """Take the paper's steps on one upright RGB image, up to normalisation; gives ``size`` x ``size``."""
+    top, left, height, width = (int(value) for value in views.window[row])
+    side, offset, size = transforms.resize, transforms.crop_offset, transforms.size
+    image = F.resize(image, [side, side], antialias=True)
+    image = F.crop(image, offset, offset, transforms.crop, transforms.crop)
+    image = F.resized_crop(image, top, left, height, width, [size, size], antialias=True)
+    return _turn_and_blank(image, transforms, views, row)
+
+
+def fused(image: Image.Image, transforms: Transforms, views: Views, row: int) -> Image.Image:
+    """As `exact`, with both resizes and both crops composed into one: the region is resampled once."""
+    top, left, height, width = (int(value) for value in views.window[row])
+    across, down = image.width / transforms.resize, image.height / transforms.resize
+    top, left = top + transforms.crop_offset, left + transforms.crop_offset
+    box = (left * across, top * down, (left + width) * across, (top + height) * down)
+    image = image.resize((transforms.size, transforms.size), Image.Resampling.BILINEAR, box=box)
+    return _turn_and_blank(image, transforms, views, row)
+
+
+def normalise(image: Image.Image, transforms: Transforms) -> Tensor:
+    """Grey levels to normalised float32 [3, size, size]."""
+    tensor = F.to_dtype(F.to_image(image), torch.float32, scale=True)
+    return F.normalize(tensor, list(transforms.mean), list(transforms.std)).as_subclass(Tensor)
+
+
+def _turn_and_blank(image: Image.Image, transforms: Transforms, views: Views, row: int) -> Image.Image:
+    upside_down, mirrored = views.flips[row]
+    if upside_down:
+        image = F.vertical_flip(image)
+    if mirrored:
+        image = F.horizontal_flip(image)
+    image = F.rotate(image, 90.0 * int(views.turns[row]))  # a transposition in Pillow: no interpolation
+    top, left, height, width = (int(value) for value in views.cutout[row])
+    image.paste(transforms.fill, (left, top, left + width, top + height))
+    return image
+
+
+class TorchvisionBackend:
+    """Makes batches with torchvision on the CPU, in worker threads (Pillow releases the interpreter lock).
+
+    Args:
+        source: where a broken image's replacement comes from.
+        transforms: the transforms.
+        device: where the finished batches go.
+        mode: "fused" or "exact".
+        num_threads: worker threads.
+        prefetch: batches worked on ahead of the one asked for.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        transforms: Transforms,
+        device: torch.device,
+        mode: str,
+        num_threads: int,
+        prefetch: int,
+    ) -> None:
+        self._source = source
+        self._transforms = transforms
+        self._device = device
+        self._compose = {"exact": exact, "fused": fused}[mode]
+        self._prefetch = prefetch
+        self._workers = ThreadPoolExecutor(num_threads, thread_name_prefix="fastccsa-torchvision")
+
+    def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, Tensor], None, None]:
+        """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
+        pending: deque[tuple[EncodedBatch, list[Future[Tensor]]]] = deque()
+        try:
+            for batch in batches:
+                work = [self._workers.submit(self._finish, batch, row) for row in range(len(batch))]
+                pending.append((batch, work))
+                if len(pending) > self._prefetch:
+                    yield self._collect(*pending.popleft())
+            while pending:
+                yield self._collect(*pending.popleft())
+        finally:
+            for _, work in pending:
+                for future in work:
+                    future.cancel()
+
+    def close(self) -> None:
+        """End the worker threads."""
+        self._workers.shutdown(cancel_futures=True)
+
+    def _collect(self, batch: EncodedBatch, work: list[Future[Tensor]]) -> tuple[EncodedBatch, Tensor]:
+        size = self._transforms.size
+        images = torch.empty(len(batch), 3, size, size, pin_memory=self._device.type == "cuda")
+        for row, future in enumerate(work):
+            images[row] = future.result()
+        return batch, images.to(self._device, non_blocking=True)
+
+    def _finish(self, batch: EncodedBatch, row: int) -> Tensor:
+        image = self._decode(batch, row)
+        return normalise(self._compose(image, self._transforms, batch.views, row), self._transforms)
+
+    def _decode(self, batch: EncodedBatch, row: int) -> Image.Image:
+        """Decode an image; a broken one is replaced, in the batch too, until one decodes."""
+        while True:
+            image: EncodedImage = batch.images[row]
+            try:
+                return decode(image.data)
+            except BrokenImageError as error:
+                index = int(batch.indices[row])
+                batch.indices[row], batch.images[row] = self._source.replace(index, str(error))

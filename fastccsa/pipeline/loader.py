@@ -1,0 +1,326 @@
+"""Loaders: batches of finished images on the training device, for pairs and for single images."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastccsa.errors import InputError
+from fastccsa.pipeline.readahead import read_ahead
+from fastccsa.pipeline.source import EncodedBatch, ImageSource
+from fastccsa.pipeline.transforms import IntArray, Transforms, Views
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from fastccsa.data.manifest import Manifest
+    from fastccsa.sampling import ImageSampler, PairSampler
+
+BACKENDS = ("dali", "torchvision")
+MODES = ("fused", "exact")
+
+_FIRST, _SECOND = 1, 2  # streams of random numbers: first (or single) images, second images
+
+
+class Backend(Protocol):
+    """What turns encoded images into finished batches."""
+
+    def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, Tensor], None, None]:
+        """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
+
+    def close(self) -> None:
+        """Free threads and memory."""
+
+
+class _Loader(ABC):
+    """What both loaders share: reading ahead, the backend, and walking an epoch from any step."""
+
+    _images_per_row: int
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        sampler: PairSampler | ImageSampler,
+        device: str | torch.device,
+        transforms: Transforms,
+        backend: str,
+        mode: str,
+        on_error: str,
+        prefetch: int,
+        num_threads: int | None,
+    ) -> None:
+        _check_choice("backend", backend, BACKENDS)
+        _check_choice("mode", mode, MODES)
+        if prefetch < 1:
+            raise InputError(f"prefetch is {prefetch}; give 1 or more batches to work on ahead")
+        if num_threads is not None and num_threads < 1:
+            raise InputError(
+                f"num_threads is {num_threads}; give 1 or more, or None for this process's share"
+            )
+        if sampler.size != len(manifest):
+            raise InputError(
+                f"the sampler was made for {sampler.size} images and the manifest has {len(manifest)}; "
+                "give both the same part of the manifest"
+            )
+        self.sampler = sampler
+        self.transforms = transforms
+        self.device = _check_device(device)
+        self._labels = torch.from_numpy(manifest.labels)
+        self._domains = torch.from_numpy(manifest.domain_indices)
+        self._source = ImageSource(manifest.paths, manifest.labels, manifest.domain_indices, on_error)
+        self._prefetch = prefetch
+        self._backend = self._make_backend(backend, mode, num_threads or _default_threads())
+        self._readers = ThreadPoolExecutor(prefetch + 1, thread_name_prefix="fastccsa-reader")
+        self._walk: Generator[dict[str, Tensor], None, None] | None = None
+        self._closed = False
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """The images found broken so far: path to reason. Others were shown in their place."""
+        return dict(self._source.broken)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Walk the sampler's current epoch."""
+        return self.epoch(self.sampler.epoch)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Walk an epoch from one of its steps on; the batches are those of the whole walk, bit for bit.
+
+        An epoch may be left at any point. Starting another ends the walk before it.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start_step: first step, 0 to ``len(self)`` (nothing is left to walk).
+
+        Raises:
+            InputError: the step is out of range, the loader is closed, or (while walking) no image can be
+                read, or one cannot with ``on_error="raise"``.
+        """
+        if self._closed:
+            raise InputError("this loader is closed; make a new one")
+        if not 0 <= start_step <= len(self):
+            raise InputError(f"start_step is {start_step}; the epoch's steps are 0 to {len(self) - 1}")
+        self._end_walk()
+        self._walk = self._steps(epoch, range(start_step, len(self)))
+        return self._walk
+
+    def close(self) -> None:
+        """End every thread and free the decoder's memory; the loader cannot be used again."""
+        if not self._closed:
+            self._closed = True
+            self._end_walk()
+            self._readers.shutdown(cancel_futures=True)
+            self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
+        """Which images make up a batch, and how each is seen."""
+
+    @abstractmethod
+    def _assemble(self, indices: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """Name the parts of a finished batch; ``indices`` [B] on the CPU are the images really shown."""
+
+    def _steps(self, epoch: int, steps: range) -> Generator[dict[str, Tensor], None, None]:
+        def read(step: int) -> EncodedBatch:
+            return self._source.read(*self._plan(epoch, step))
+
+        batches = read_ahead(read, steps, self._readers, self._prefetch)
+        finished = self._backend.run(batches)
+        try:
+            for batch, images in finished:
+                yield self._assemble(torch.from_numpy(batch.indices), images)
+        finally:
+            finished.close()
+            batches.close()
+
+    def _end_walk(self) -> None:
+        if self._walk is not None:
+            self._walk.close()
+            self._walk = None
+
+    def _targets(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Class, domain and number of images, int64 on the device."""
+        columns = self._labels[indices], self._domains[indices], indices
+        label, domain, index = (column.to(self.device, non_blocking=True) for column in columns)
+        return label, domain, index
+
+    def _make_backend(self, backend: str, mode: str, num_threads: int) -> Backend:
+        if backend == "torchvision":
+            from fastccsa.pipeline.literal import TorchvisionBackend
+
+            return TorchvisionBackend(
+                self._source, self.transforms, self.device, mode, num_threads, self._prefetch
+            )
+        from fastccsa.pipeline.dali import DaliBackend  # loads DALI, which takes a while
+
+        batch_size = self.sampler.batch_size * self._images_per_row
+        return DaliBackend(
+            self._source, self.transforms, self.device, mode, batch_size, num_threads, self._prefetch
+        )
+
+
+class PairLoader(_Loader):
+    """Batches of augmented pairs: what the sampler chose, decoded, transformed and on the device.
+
+    A batch is a dict of ``images1`` and ``images2``, float32 [B, 3, size, size], normalised; ``target1``,
+    ``target2`` (class), ``domain1``, ``domain2`` and ``index1``, ``index2`` (row of the manifest), int64 [B].
+    The last batch of an epoch may be smaller. Where a broken image was replaced, class, domain and index are
+    those of the image shown.
+
+    Args:
+        manifest: the images; the sampler's numbers are its rows.
+        sampler: which images meet; also gives seed, batch size, rank and world size.
+        device: where batches are made: "cpu", or a CUDA device, which then decodes and transforms too.
+        transforms: the transforms.
+        backend: "dali", or "torchvision" where DALI is not to be had.
+        mode: "fused" resamples each image once; "exact" twice, as the paper's steps say.
+        on_error: "replace" a broken image by another and name it in the log and in ``broken``, or "raise".
+        prefetch: batches worked on ahead.
+        num_threads: CPU threads that decode; None for this process's share of the CPUs, 16 at most.
+
+    Raises:
+        InputError: an argument out of range, sampler and manifest of different sizes, DALI not installed
+            (the message says which wheel to take), or no image file is there.
+    """
+
+    _images_per_row = 2
+    sampler: PairSampler
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        sampler: PairSampler,
+        *,
+        device: str | torch.device = "cpu",
+        transforms: Transforms = Transforms(),  # noqa: B008  (frozen)
+        backend: str = "dali",
+        mode: str = "fused",
+        on_error: str = "replace",
+        prefetch: int = 2,
+        num_threads: int | None = None,
+    ) -> None:
+        super().__init__(
+            manifest, sampler, device, transforms, backend, mode, on_error, prefetch, num_threads
+        )
+
+    def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
+        seed = self.sampler.seed
+        positions = self.sampler.positions(epoch, step)
+        views = [self.transforms.draw(seed, epoch, positions, stream) for stream in (_FIRST, _SECOND)]
+        return np.concatenate(self.sampler.batch(epoch, step)), Views.concatenate(views)
+
+    def _assemble(self, indices: Tensor, images: Tensor) -> dict[str, Tensor]:
+        images1, images2 = images.chunk(2)
+        label, domain, index = self._targets(indices)
+        target1, target2 = label.chunk(2)
+        domain1, domain2 = domain.chunk(2)
+        index1, index2 = index.chunk(2)
+        return {
+            "images1": images1,
+            "images2": images2,
+            "target1": target1,
+            "target2": target2,
+            "domain1": domain1,
+            "domain2": domain2,
+            "index1": index1,
+            "index2": index2,
+        }
+
+
+class ImageLoader(_Loader):
+    """Batches of single images, for evaluation and for training without pairs.
+
+    A batch is a dict of ``images``, float32 [B, 3, size, size], normalised, ``target`` (class), ``domain``
+    and ``index`` (row of the manifest), int64 [B].
+
+    Args:
+        manifest: the images; the sampler's numbers are its rows.
+        sampler: the order of the images; also gives seed, batch size, rank and world size.
+        augment: training transforms (as a pair's first images), else evaluation's.
+
+    The other arguments and the errors are `PairLoader`'s.
+    """
+
+    _images_per_row = 1
+    sampler: ImageSampler
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        sampler: ImageSampler,
+        augment: bool,
+        *,
+        device: str | torch.device = "cpu",
+        transforms: Transforms = Transforms(),  # noqa: B008  (frozen)
+        backend: str = "dali",
+        mode: str = "fused",
+        on_error: str = "replace",
+        prefetch: int = 2,
+        num_threads: int | None = None,
+    ) -> None:
+        self._augment = augment
+        super().__init__(
+            manifest, sampler, device, transforms, backend, mode, on_error, prefetch, num_threads
+        )
+
+    def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
+        indices = self.sampler.batch(epoch, step)
+        if not self._augment:
+            return indices, self.transforms.evaluation(len(indices))
+        positions = self.sampler.positions(epoch, step)
+        return indices, self.transforms.draw(self.sampler.seed, epoch, positions, _FIRST)
+
+    def _assemble(self, indices: Tensor, images: Tensor) -> dict[str, Tensor]:
+        target, domain, index = self._targets(indices)
+        return {"images": images, "target": target, "domain": domain, "index": index}
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; give one of {', '.join(choices)}")
+
+
+def _check_device(device: str | torch.device) -> torch.device:
+    """Return the device with its number; the current one where a CUDA device came without."""
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device is {device!r}; give cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device is {device}; images are made on cpu, cuda or cuda:N")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"device is {device}, and torch sees no CUDA device here; use cpu, or see `fastccsa check`"
+        )
+    return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+
+
+def _default_threads() -> int:
+    """Share the usable CPUs with the other processes of this machine, which torchrun counts."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
