@@ -15,8 +15,6 @@ TENTHS = (
     "train", "test", "validation", "train", "test", "train", "train", "validation", "test", "train",
 )  # fmt: skip
 
-_MAX_SEED = 2**32 - 1  # what scikit-learn takes
-
 
 def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Add the column ``split``: 50/20/30 train/validation/test within each domain.
@@ -28,13 +26,13 @@ def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Args:
         table: columns ``image, label, domain, group``, strings; one row an image.
-        seed: 0 to 2**32 - 1.
+        seed: 0 or more.
 
     Returns:
         A copy of ``table`` with the column ``split``.
 
     Raises:
-        InputError: the seed is out of range, or the table lacks a column.
+        InputError: the seed is negative, or the table lacks a column.
     """
     _check_seed(seed)
     missing = [column for column in COLUMNS if column != "split" and column not in table.columns]
@@ -117,9 +115,12 @@ def _fold(groups: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
     # Imported here because it takes a second, which only those who split need to wait.
     from sklearn.model_selection import StratifiedGroupKFold
 
+    # Numbering the groups at random is the shuffle: scikit-learn deals equal groups in the order of their
+    # numbers. Its own shuffle=True gave up the stratification in releases before 1.8.
+    number = pd.Series(np.random.default_rng(seed).permutation(len(label_of)), index=label_of.index)
     groups = groups[np.isin(groups, label_of.index)]
     labels = label_of.loc[groups].to_numpy()
-    folds = StratifiedGroupKFold(len(TENTHS), shuffle=True, random_state=seed).split(groups, labels, groups)
+    folds = StratifiedGroupKFold(len(TENTHS)).split(groups, labels, number.loc[groups].to_numpy())
     home: dict[str, str] = {}
     for tenth, (_, members) in zip(TENTHS, folds, strict=True):
         home |= dict.fromkeys(groups[members], tenth)
@@ -127,5 +128,5 @@ def _fold(groups: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
 
 
 def _check_seed(seed: int) -> None:
-    if not 0 <= seed <= _MAX_SEED:
-        raise InputError(f"the seed is {seed}; give a whole number from 0 to {_MAX_SEED}")
+    if seed < 0:
+        raise InputError(f"the seed is {seed}; give 0 or more")

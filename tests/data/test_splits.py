@@ -20,9 +20,7 @@ def table_of(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
     return table.assign(image=[f"{number:05}.jpg" for number in range(len(rows))])
 
 
-def lesions(
-    domain: str, counts: dict[str, int], sizes: list[int], seed: int = 0
-) -> list[tuple[str, str, str]]:
+def lesions(domain: str, counts: dict[str, int], sizes: list[int], seed: int = 0) -> list[tuple[str, str, str]]:
     """Return images of lesions with as many images as ``sizes`` says, some of each class."""
     rng = np.random.default_rng(seed)
     rows: list[tuple[str, str, str]] = []
@@ -70,9 +68,7 @@ def test_twenty_single_images_split_exactly() -> None:
     ("size", "train", "validation", "test"),
     [(1, 1, 0, 0), (2, 1, 0, 1), (3, 1, 1, 1), (4, 2, 1, 1), (5, 2, 1, 2), (6, 3, 1, 2), (9, 4, 2, 3)],
 )
-def test_few_groups_reach_training_then_test_then_validation(
-    size: int, train: int, validation: int, test: int
-) -> None:
+def test_few_groups_reach_training_then_test_then_validation(size: int, train: int, validation: int, test: int) -> None:
     common = [("nv", "X", f"nv{number}") for number in range(40)]
     rare = [("df", "X", f"df{number}") for number in range(size)]
     for rows in (rare, common + rare):
@@ -82,9 +78,7 @@ def test_few_groups_reach_training_then_test_then_validation(
 
 
 def test_the_seed_alone_decides() -> None:
-    rows = lesions("MSK", {"nv": 90, "mel": 40, "bcc": 4}, sizes=[1, 2]) + lesions(
-        "UDA", {"nv": 30}, sizes=[1]
-    )
+    rows = lesions("MSK", {"nv": 90, "mel": 40, "bcc": 4}, sizes=[1, 2]) + lesions("UDA", {"nv": 30}, sizes=[1])
     table = table_of(rows)
     done = split(table, seed=3)
     pd.testing.assert_frame_equal(done, split(table, seed=3))
@@ -114,9 +108,7 @@ def test_a_group_in_two_domains_is_in_one_split() -> None:
 )
 def test_any_small_table(lesion_list: list[tuple[str, str, int, int]], seed: int) -> None:
     rows = [
-        (label, domain, f"{domain}{label}{number}")
-        for domain, label, number, size in lesion_list
-        for _ in range(size)
+        (label, domain, f"{domain}{label}{number}") for domain, label, number, size in lesion_list for _ in range(size)
     ]
     done = split(table_of(rows), seed)
     assert set(done["split"]) <= SHARE.keys()
@@ -129,9 +121,7 @@ def test_any_small_table(lesion_list: list[tuple[str, str, int, int]], seed: int
 
 
 def test_a_lesion_with_two_diagnoses_stays_whole() -> None:
-    rows = [("nv", "X", str(number)) for number in range(30)] + [
-        ("mel", "X", str(number)) for number in range(12)
-    ]
+    rows = [("nv", "X", str(number)) for number in range(30)] + [("mel", "X", str(number)) for number in range(12)]
     done = split(table_of(rows))
     assert (splits_of_groups(done) == 1).all()
     assert len(done) == 42
@@ -139,7 +129,7 @@ def test_a_lesion_with_two_diagnoses_stays_whole() -> None:
 
 def test_bad_arguments_of_split() -> None:
     table = table_of([("nv", "X", "1")])
-    with pytest.raises(InputError, match="the seed is -1; give a whole number"):
+    with pytest.raises(InputError, match="the seed is -1; give 0 or more"):
         split(table, seed=-1)
     with pytest.raises(InputError, match="the table to split lacks group"):
         split(table.drop(columns="group"))
