@@ -16,9 +16,7 @@ class DomainFolder(click.ParamType):
 
     name = "DOMAIN=DIR"
 
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         """Return domain key and folder, or fail with what was expected."""
         domain, equals, folder = value.partition("=")
         if not equals or not folder or domain not in ISIC_COLLECTIONS:

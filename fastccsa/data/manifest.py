@@ -186,9 +186,7 @@ class Manifest:
 
     def _require_domain(self, domain: str) -> None:
         if domain not in self.domains:
-            raise InputError(
-                f"domain {domain!r} is not in {self._source}, which has {', '.join(self.domains)}"
-            )
+            raise InputError(f"domain {domain!r} is not in {self._source}, which has {', '.join(self.domains)}")
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
@@ -212,9 +210,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
                 rows.append(row)
                 lines.append(reader.line_num)
     except OSError as error:
-        raise InputError(
-            f"cannot read the manifest {path}: {error.strerror}; `fastccsa prepare` makes one"
-        ) from error
+        raise InputError(f"cannot read the manifest {path}: {error.strerror}; `fastccsa prepare` makes one") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; save the manifest as CSV in UTF-8") from error
     except csv.Error as error:
@@ -227,9 +223,7 @@ def _check_header(header: list[str], path: Path) -> None:
         raise InputError(f"{path} is empty; a manifest starts with the line {','.join(COLUMNS)}")
     missing = [column for column in COLUMNS if column not in header]
     if missing:
-        raise InputError(
-            f"{path}: line 1 lacks {', '.join(missing)}; a manifest's header has {','.join(COLUMNS)}"
-        )
+        raise InputError(f"{path}: line 1 lacks {', '.join(missing)}; a manifest's header has {','.join(COLUMNS)}")
     repeated = sorted({column for column in header if header.count(column) > 1})
     if repeated:
         raise InputError(f"{path}: line 1 names {', '.join(repeated)} twice; keep one of each")

@@ -46,9 +46,7 @@ def test_names_and_endings_vary(
     assert read_ham10000(tmp_path).rows == [Row(tmp_path / image, "nv", "HAM_1")]
 
 
-def test_what_cannot_be_used_is_counted_by_reason(
-    tmp_path: Path, write_image: Callable[[Path], Path]
-) -> None:
+def test_what_cannot_be_used_is_counted_by_reason(tmp_path: Path, write_image: Callable[[Path], Path]) -> None:
     rows = [
         "HAM_1,ISIC_0000001,nv",
         "HAM_1,ISIC_0000001,nv",

@@ -74,9 +74,7 @@ def test_isic_cli_with_one_folder_per_collection(tmp_path: Path, isic_cli: Calla
         ("  Actinic  Keratosis ", "akiec"),
     ],
 )
-def test_diagnoses_until_2025(
-    tmp_path: Path, isic_cli: Callable[..., Path], diagnosis: str, label: str
-) -> None:
+def test_diagnoses_until_2025(tmp_path: Path, isic_cli: Callable[..., Path], diagnosis: str, label: str) -> None:
     isic_cli(tmp_path, [("ISIC_0000001", diagnosis)])
     assert labels(tmp_path, "MSK") == {"ISIC_0000001.jpg": label}
 
@@ -124,9 +122,7 @@ MELANOMA = "Malignant,Malignant melanocytic proliferations (Melanoma)"
         ("Indeterminate,Indeterminate epidermal proliferations,Solar or actinic keratosis,,", "akiec"),
     ],
 )
-def test_levels_of_diagnosis_since_2025(
-    tmp_path: Path, write_image: WriteImage, levels: str, label: str
-) -> None:
+def test_levels_of_diagnosis_since_2025(tmp_path: Path, write_image: WriteImage, levels: str, label: str) -> None:
     names = [f"diagnosis_{level}" for level in range(1, 6)]
     header = f"isic_id,attribution,copyright_license,{','.join(names)},sex"
     line = f"ISIC_0000001,Anonymous,CC-0,{levels},male"
@@ -220,12 +216,8 @@ def test_downloader_script(tmp_path: Path, write_image: WriteImage) -> None:
     assert collection.dropped == {"description is not valid JSON": 1, "image file not in the metadata": 1}
 
 
-def test_full_size_is_preferred_and_names_match_without_the_suffix(
-    tmp_path: Path, write_image: WriteImage
-) -> None:
-    (tmp_path / "metadata.csv").write_text(
-        "isic_id,diagnosis\nISIC_0000001_downsampled,nevus\nISIC_0000002,nevus\n"
-    )
+def test_full_size_is_preferred_and_names_match_without_the_suffix(tmp_path: Path, write_image: WriteImage) -> None:
+    (tmp_path / "metadata.csv").write_text("isic_id,diagnosis\nISIC_0000001_downsampled,nevus\nISIC_0000002,nevus\n")
     write_image(tmp_path / "ISIC_0000001_downsampled.jpg")
     write_image(tmp_path / "full" / "ISIC_0000001.jpg")
     write_image(tmp_path / "ISIC_0000002_downsampled.JPG")
@@ -262,11 +254,7 @@ def test_other_files_lying_there_are_passed_over(tmp_path: Path, isic_cli: Calla
 
 def test_folders_that_hold_no_isic_metadata(tmp_path: Path, write_image: WriteImage) -> None:
     write_image(tmp_path / "ISIC_0000001.jpg")
-    with pytest.raises(
-        InputError, match=r"no ISIC metadata below .*; looked for a CSV file with the column isic_id"
-    ):
+    with pytest.raises(InputError, match=r"no ISIC metadata below .*; looked for a CSV file with the column isic_id"):
         read_isic(tmp_path, "UDA")
-    with pytest.raises(
-        InputError, match="HAM is not made of ISIC collections; those that are: MSK, SON, UDA"
-    ):
+    with pytest.raises(InputError, match="HAM is not made of ISIC collections; those that are: MSK, SON, UDA"):
         read_isic(tmp_path, "HAM")

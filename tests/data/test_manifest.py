@@ -249,9 +249,7 @@ def test_files_that_are_no_manifest(tmp_path: Path, content: bytes, message: str
 
 
 def test_no_file_or_a_folder(tmp_path: Path, small: Manifest) -> None:
-    with pytest.raises(
-        InputError, match=r"cannot read the manifest .*none\.csv: No such file.*fastccsa prepare"
-    ):
+    with pytest.raises(InputError, match=r"cannot read the manifest .*none\.csv: No such file.*fastccsa prepare"):
         Manifest.read(tmp_path / "none.csv")
     with pytest.raises(InputError, match=r"cannot read the manifest .*: Is a directory"):
         Manifest.read(tmp_path)

@@ -32,9 +32,7 @@ def read_ham10000(folder: Path) -> Collection:
     table = read_table(metadata)
     missing = [column for column in _COLUMNS if column not in table.columns]
     if missing:
-        raise InputError(
-            f"{metadata} has no column {', '.join(missing)}, so it is not HAM10000's; download it again"
-        )
+        raise InputError(f"{metadata} has no column {', '.join(missing)}, so it is not HAM10000's; download it again")
     records = []
     for row in table.rows:
         name = image_id(row["image_id"])

@@ -48,9 +48,7 @@ def read_isic(folder: Path, domain: str) -> Collection:
         InputError: the domain is another, or there is no ISIC metadata below the folder.
     """
     if domain not in ISIC_COLLECTIONS:
-        raise InputError(
-            f"{domain} is not made of ISIC collections; those that are: {', '.join(ISIC_COLLECTIONS)}"
-        )
+        raise InputError(f"{domain} is not made of ISIC collections; those that are: {', '.join(ISIC_COLLECTIONS)}")
     files = list_files(folder)
     images = index_images(files)
     dropped: Counter[str] = Counter()
