@@ -1,0 +1,75 @@
+"""``fastccsa evaluate``: score a run's best model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("evaluate")
+@click.option("--run", required=True, help="Run folder of `fastccsa train`.")
+@click.option("--manifest", help="Other images to score on.  [default: those of the run]")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Which images of the manifest.",
+)
+@click.option("--json", "json_path", help="Also write the scores, with the confusion matrices, as JSON.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images at once.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--amp",
+    type=click.Choice(["auto", "none", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Autocast format.",
+)
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Threads that decode images.")
+@click.option(
+    "--image-backend",
+    type=click.Choice(["dali", "torchvision"]),
+    default="dali",
+    show_default=True,
+    help="What decodes the images; torchvision is slower and needs no DALI.",
+)
+def evaluate_command(
+    run: str,
+    manifest: str | None,
+    split: str,
+    json_path: str | None,
+    batch_size: int,
+    device: str,
+    amp: str,
+    workers: int,
+    image_backend: str,
+) -> None:
+    """Score a run's best model on every domain: macro-average recall and recall by class, in percent."""
+    from fastccsa.data import Manifest
+    from fastccsa.evaluation import evaluate
+    from fastccsa.files import write_atomically
+    from fastccsa.models import ModelCard, load_model
+    from fastccsa.training import TrainConfig
+
+    card = ModelCard.read(run)
+    model = load_model(run)
+    images = Manifest.read(manifest or TrainConfig.read(run).manifest, classes=card.classes)
+    scores = evaluate(
+        model,
+        images,
+        device,
+        split=split,
+        size=card.size,
+        batch_size=batch_size,
+        amp=amp,
+        workers=workers,
+        image_backend=image_backend,
+        progress=True,
+    )
+    click.echo(str(scores))
+    if json_path:
+        with write_atomically(Path(json_path)) as file:
+            file.write_text(scores.to_json())
+        click.echo(f"written to {json_path}")

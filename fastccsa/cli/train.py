@@ -1,0 +1,112 @@
+"""``fastccsa train``: one training run, or its resumption."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from fastccsa.training.config import (
+    BASELINE_EPOCHS,
+    BASELINE_LR_STEP,
+    CCSA_EPOCHS,
+    CCSA_LR_STEP,
+    TrainConfig,
+)
+
+DEFAULTS = {item.name: item.default for item in fields(TrainConfig)}
+
+
+class ImagesPerClass(click.ParamType):
+    """A number of images, or ``all``."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Take ``"all"`` as it is, anything else as an integer of at least 0."""
+        if value == "all":
+            return "all"
+        number = click.INT.convert(value, param, ctx)
+        if number < 0:
+            self.fail(f"{value} is negative: give 0 or more, or all", param, ctx)
+        return int(number)
+
+
+def option(name: str, text: str, **settings: Any) -> Any:
+    """Make the click option of the `TrainConfig` field ``name``; its help shows the field's default."""
+    settings = {"default": DEFAULTS[name], "show_default": True} | settings
+    return click.option("--" + name.replace("_", "-"), name, help=text, **settings)
+
+
+@click.command("train")
+@option("manifest", "CSV of the images, as `fastccsa prepare` writes it.", required=True, default=None)
+@option("out", "Run folder; the same command again resumes what is in it.", required=True, default=None)
+@option("init", "Run folder or checkpoint to start from (weights only).")
+@option(
+    "n_sec",
+    "Training images per class and secondary domain; 0 is the primary domain alone.",
+    type=ImagesPerClass(),
+)
+@option("primary", "Domain that holds every class.  [default: HAM, else the manifest's first]")
+@option("exclude", "Domain to leave out of training and selection; repeatable.", multiple=True)
+@option("classification_weight", "Cross-entropy weighted by 1/P(class) or not.", type=click.Choice(["w", "u"]))
+@option(
+    "alignment",
+    "Alignment weighted by 1/P(pair of classes), unweighted, or none (a baseline).",
+    type=click.Choice(["w", "u", "-"]),
+)
+@option("backbone", "A torchvision classification network.")
+@option("weights", "Where the backbone starts: auto (ImageNet where it can be had), imagenet, none or a path.")
+@option("size", "Side of the images in pixels.", type=int)
+@option(
+    "epochs",
+    "Passes over the training images.",
+    type=click.IntRange(min=1),
+    default=None,
+    show_default=f"{CCSA_EPOCHS}, {BASELINE_EPOCHS} for a baseline",
+)
+@option("batch_size", "Pairs a step, or images a step for a baseline.", type=int)
+@option("lr", "Learning rate of AdamW.", type=float)
+@option(
+    "lr_step",
+    "Epochs after which the learning rate falls.",
+    type=click.IntRange(min=1),
+    default=None,
+    show_default=f"{CCSA_LR_STEP}, {BASELINE_LR_STEP} for a baseline",
+)
+@option("lr_gamma", "What the learning rate is multiplied by.", type=float)
+@option("weight_decay", "Weight decay of AdamW.", type=float)
+@option("margin", "Distance up to which other classes are pushed apart.", type=float)
+@option("alpha", "Share of the alignment in the loss.", type=float)
+@option("match_probability", "Share of pairs of one class.", type=float)
+@option("negatives", "The other pairs: of different classes, or any.", type=click.Choice(["different", "any"]))
+@click.option(
+    "--joint-forward/--separate-forward",
+    default=DEFAULTS["joint_forward"],
+    show_default=True,
+    help="Both images of the pairs in one batch (shared BatchNorm statistics), or in two.",
+)
+@option(
+    "image_backend",
+    "What decodes the images; torchvision is slower and needs no DALI.",
+    type=click.Choice(["dali", "torchvision"]),
+)
+@option("amp", "Autocast format.", type=click.Choice(["auto", "none", "bfloat16", "float16"]))
+@option("seed", "Seed of weights, sampling and augmentation.", type=int)
+@option("device", "auto, cpu, cuda or cuda:N.")
+@option("workers", "Threads that decode images; 0 lets the pipeline choose.", type=int)
+@option("checkpoint_every", "Steps between checkpoints within an epoch; 0 for none.", type=int)
+def train_command(**values: Any) -> None:
+    """Train a baseline or a CCSA model; the same command again resumes.
+
+    The defaults are the paper's experiment K, which starts from a baseline on the primary domain:
+
+    \b
+      fastccsa train --manifest manifest.csv --out runs/a --n-sec 0 --alignment -
+      fastccsa train --manifest manifest.csv --out runs/k --init runs/a
+    """  # noqa: D301  (click's mark for lines to keep)
+    config = TrainConfig(**{name: value for name, value in values.items() if value is not None})
+    from fastccsa.training import train
+
+    train(config)

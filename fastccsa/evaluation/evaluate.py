@@ -1,0 +1,123 @@
+"""Run a model over a split and score it by domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fastccsa.data import Manifest
+from fastccsa.errors import InputError
+from fastccsa.evaluation.scores import Scores, score
+from fastccsa.hardware import amp_dtype, autocast, pick_device
+from fastccsa.models import Classifier
+from fastccsa.pipeline import ImageLoader, Transforms
+from fastccsa.sampling import ImageSampler
+
+
+class Predictions(NamedTuple):
+    """int64 arrays [n]: what each image is, what the model takes it for, and where it is from."""
+
+    targets: np.ndarray
+    predictions: np.ndarray
+    domains: np.ndarray
+
+
+def evaluation_loader(
+    manifest: Manifest,
+    device: torch.device,
+    size: int,
+    batch_size: int = 64,
+    workers: int = 0,
+    image_backend: str = "dali",
+) -> ImageLoader:
+    """Make a loader of every image of ``manifest``, each once, in order, not augmented.
+
+    Raises:
+        InputError: ``manifest`` is empty.
+    """
+    if len(manifest) == 0:
+        raise InputError("there is no image to evaluate on: the split is empty in these domains")
+    sampler = ImageSampler(manifest.labels, num_classes=len(manifest.classes), batch_size=batch_size, shuffle=False)
+    return ImageLoader(
+        manifest,
+        sampler,
+        augment=False,
+        device=device,
+        transforms=Transforms(size=size),
+        backend=image_backend,
+        num_threads=workers or None,
+    )
+
+
+@torch.inference_mode()
+def predict(
+    model: Classifier,
+    batches: Iterable[Mapping[str, Tensor]],
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> Predictions:
+    """Predict the classes of ``batches`` of images, target and domain; ``dtype`` is autocast's.
+
+    The model is left in the mode it was in. The host waits for the device once, at the end.
+    """
+    was_training = model.training
+    model.eval()
+    collected: list[Tensor] = []
+    for batch in batches:
+        images = batch["images"].contiguous(memory_format=torch.channels_last)
+        with autocast(device, dtype):
+            logits, _ = model(images)
+        collected.append(torch.stack([batch["target"], logits.argmax(1), batch["domain"]]))
+    model.train(was_training)
+    targets, predictions, domains = torch.cat(collected, dim=1).cpu().numpy()
+    return Predictions(targets, predictions, domains)
+
+
+def evaluate(
+    model: Classifier,
+    manifest: Manifest,
+    device: str | torch.device = "auto",
+    *,
+    split: str = "test",
+    size: int = 224,
+    batch_size: int = 64,
+    amp: str = "auto",
+    workers: int = 0,
+    image_backend: str = "dali",
+    progress: bool = False,
+) -> Scores:
+    """Score ``model`` on one split of ``manifest``, by domain.
+
+    Args:
+        model: a `Classifier` whose logits follow ``manifest.classes``; it is moved to the device.
+        manifest: the images.
+        device: auto, cpu, cuda or cuda:N.
+        split: train, validation or test.
+        size: side of the images in pixels, as in training.
+        batch_size: images at once.
+        amp: auto, none, bfloat16 or float16.
+        workers: threads that decode images; 0 leaves the number to the image pipeline.
+        image_backend: dali, or torchvision where DALI is not to be had.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: no image in the split, another number of classes than the model has, or a bad device.
+    """
+    device = pick_device(str(device))
+    dtype = amp_dtype(amp, device)
+    if len(manifest.classes) != model.head.out_features:
+        raise InputError(
+            f"the model tells {model.head.out_features} classes apart and the manifest has "
+            f"{len(manifest.classes)} ({', '.join(manifest.classes)}): use one with the model's classes"
+        )
+    images = manifest.select(split=split)
+    model.to(device).to(memory_format=torch.channels_last)
+    with evaluation_loader(images, device, size, batch_size, workers, image_backend) as loader:
+        batches = tqdm(loader.epoch(0), total=len(loader), desc=split, unit="batch", disable=not progress)
+        found = predict(model, batches, device, dtype)
+    return score(*found, classes=manifest.classes, domains=manifest.domains, split=split)

@@ -1,0 +1,159 @@
+"""From predictions to scores by domain, and their one JSON form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, recall_score
+
+from fastccsa.errors import InputError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class DomainScores:
+    """Scores on one domain's images.
+
+    Attributes:
+        count: number of images.
+        macro_recall: mean recall over the classes present among these images, in [0, 1].
+        recall: by class, in the order of the classes; None for a class with no image here.
+        confusion: counts, a row for each true class and a column for each predicted one.
+    """
+
+    count: int
+    macro_recall: float
+    recall: tuple[float | None, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the model was chosen among a run's epochs: the rule in words, the epoch (from 1), its recall."""
+
+    rule: str
+    epoch: int
+    recall: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one model on one split, by domain."""
+
+    split: str
+    classes: tuple[str, ...]
+    domains: dict[str, DomainScores]
+    selection: Selection | None = None
+
+    @property
+    def average(self) -> float:
+        """``avg`` of the paper's table: the mean of the domains' macro-average recalls, in [0, 1]."""
+        return float(np.mean([domain.macro_recall for domain in self.domains.values()]))
+
+    def table(self) -> DataFrame:
+        """Make a row for each domain and ``avg``; recalls in percent, NaN for a class with no image there."""
+        from pandas import DataFrame
+
+        rows: dict[str, dict[str, Any]] = {}
+        for name, domain in self.domains.items():
+            by_class = [np.nan if recall is None else 100 * recall for recall in domain.recall]
+            rows[name] = {
+                "images": domain.count,
+                "recall": 100 * domain.macro_recall,
+                **dict(zip(self.classes, by_class, strict=True)),
+            }
+        total = sum(domain.count for domain in self.domains.values())
+        rows["avg"] = {"images": total, "recall": 100 * self.average}
+        return DataFrame.from_dict(rows, orient="index").astype({"images": int})
+
+    def __str__(self) -> str:
+        """Print the table, recalls in percent."""
+        return str(self.table().to_string(float_format="{:.1f}".format, na_rep="-"))
+
+    def to_json(self) -> str:
+        """Write one JSON object; a class with no image has recall null, ``average`` is there for readers."""
+        return json.dumps({"average": self.average, **asdict(self)}, indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Scores:
+        """Undo `to_json`.
+
+        Raises:
+            InputError: the text is not such an object.
+        """
+        try:
+            values = json.loads(text)
+            domains = {
+                name: DomainScores(
+                    domain["count"],
+                    domain["macro_recall"],
+                    tuple(domain["recall"]),
+                    tuple(tuple(row) for row in domain["confusion"]),
+                )
+                for name, domain in values["domains"].items()
+            }
+            selection = Selection(**values["selection"]) if values["selection"] else None
+            return Scores(values["split"], tuple(values["classes"]), domains, selection)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"these are no scores: {type(error).__name__} {error}") from error
+
+    @staticmethod
+    def read(path: str | Path) -> Scores:
+        """Read scores from a JSON file.
+
+        Raises:
+            InputError: it is missing or is not one.
+        """
+        try:
+            return Scores.from_json(Path(path).read_text())
+        except OSError as error:
+            raise InputError(f"no scores at {path}: {error.strerror}") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def score(
+    targets: np.ndarray,
+    predictions: np.ndarray,
+    domain_indices: np.ndarray,
+    classes: Sequence[str],
+    domains: Sequence[str],
+    split: str = "test",
+) -> Scores:
+    """Score int64 arrays [n] of true classes, predicted classes and domains.
+
+    Domains without an image among the n are left out.
+
+    Raises:
+        InputError: n is 0.
+    """
+    if len(targets) == 0:
+        raise InputError(f"there is no image to score in split {split!r}")
+    found = {}
+    for index, name in enumerate(domains):
+        here = domain_indices == index
+        if here.any():
+            found[name] = _score_domain(targets[here], predictions[here], len(classes))
+    return Scores(split, tuple(classes), found)
+
+
+def _score_domain(targets: np.ndarray, predictions: np.ndarray, num_classes: int) -> DomainScores:
+    present = np.unique(targets)
+    recalls = recall_score(targets, predictions, labels=present, average=None)
+    by_class: list[float | None] = [None] * num_classes
+    for index, recall in zip(present, recalls, strict=True):
+        by_class[index] = float(recall)
+    confusion = confusion_matrix(targets, predictions, labels=np.arange(num_classes))
+    return DomainScores(
+        count=len(targets),
+        macro_recall=float(np.mean(recalls)),
+        recall=tuple(by_class),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+    )

@@ -1,0 +1,52 @@
+"""Which device a model runs on, and in which number format."""
+
+from __future__ import annotations
+
+import torch
+
+from fastccsa.errors import InputError
+
+AMP_CHOICES = ("auto", "none", "bfloat16", "float16")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Find the device called ``name``; ``"auto"`` is the first CUDA GPU where one is usable, else the CPU.
+
+    Raises:
+        InputError: ``name`` is no device, or one this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r} is not on this machine: use cpu, or run `fastccsa check` to see why")
+    return device
+
+
+def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """Find the autocast format for ``amp`` (one of AMP_CHOICES) on ``device``; None computes in float32.
+
+    ``"auto"`` is float32 on the CPU, and on CUDA bfloat16 where the GPU has it, else float16.
+
+    Raises:
+        InputError: ``amp`` is unknown, or is float16 on the CPU (whose range needs the loss scaling of CUDA).
+    """
+    if amp not in AMP_CHOICES:
+        raise InputError(f"unknown amp {amp!r}: use one of {', '.join(AMP_CHOICES)}")
+    if amp == "float16" and device.type == "cpu":
+        raise InputError("amp float16 needs a CUDA device: use bfloat16 or none on the CPU")
+    if amp == "auto":
+        if device.type == "cpu":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[amp]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """Make the autocast context of ``dtype`` on ``device``; with None it changes nothing."""
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

@@ -1,0 +1,101 @@
+"""Which images a run trains on, and which ones select its model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fastccsa.data import Manifest, nested_subset
+from fastccsa.errors import InputError
+from fastccsa.training.config import TrainConfig
+
+DEFAULT_PRIMARY = "HAM"
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """What a run sees of a manifest while it trains.
+
+    Attributes:
+        training: training images of ``domains``, the secondary ones thinned out to n_sec.
+        validation: validation images of ``domains``: those that select the model.
+        primary: key of the primary domain.
+        domains: keys of the training domains, the primary first.
+    """
+
+    training: Manifest
+    validation: Manifest
+    primary: str
+    domains: tuple[str, ...]
+
+    @property
+    def selection_rule(self) -> str:
+        """Model selection in words; a left-out domain has no part in it."""
+        over = f" over {', '.join(self.domains)}" if len(self.domains) > 1 else f" of {self.primary}"
+        return f"highest mean validation macro-average recall{over}"
+
+
+def open_manifest(config: TrainConfig) -> tuple[TrainConfig, Manifest]:
+    """Read the manifest of ``config``; the returned configuration also holds the manifest's checksum.
+
+    Raises:
+        InputError: the manifest cannot be read or is not sound.
+    """
+    manifest = Manifest.read(config.manifest)
+    checksum = hashlib.sha256(Path(config.manifest).read_bytes()).hexdigest()
+    return replace(config, manifest_sha256=checksum), manifest
+
+
+def select_images(config: TrainConfig, manifest: Manifest) -> RunImages:
+    """Choose the images of a run.
+
+    Raises:
+        InputError: an unknown domain, one to train on that has no image to train on or to select by, no
+            image to test on, or a class to select by that is missing from training.
+    """
+    primary = config.primary or (DEFAULT_PRIMARY if DEFAULT_PRIMARY in manifest.domains else manifest.domains[0])
+    for option, names in (("primary", (primary,)), ("exclude", config.exclude)):
+        for name in names:
+            if name not in manifest.domains:
+                raise InputError(
+                    f"{option} domain {name!r} is not in {config.manifest}, which has {', '.join(manifest.domains)}"
+                )
+    if primary in config.exclude:
+        raise InputError(f"the primary domain {primary} cannot be excluded: name another primary domain")
+    secondary = tuple(name for name in manifest.domains if name != primary and name not in config.exclude)
+    domains = (primary,) if config.n_sec == 0 else (primary, *secondary)
+    if not config.is_baseline and len(domains) == 1:
+        raise InputError(f"there is no secondary domain to align {primary} with: use alignment - for a baseline")
+    n_sec = None if config.n_sec == "all" else config.n_sec
+    thinned = nested_subset(manifest, n_sec, primary, config.seed)
+    images = RunImages(
+        training=thinned.select("train", domains),
+        validation=manifest.select("validation", domains),
+        primary=primary,
+        domains=domains,
+    )
+    _check(images, config)
+    if len(manifest.select("test")) == 0:
+        raise InputError(f"{config.manifest} has no test image: split it anew")
+    return images
+
+
+def _check(images: RunImages, config: TrainConfig) -> None:
+    parts = {"train": images.training, "validation": images.validation}
+    for split, part in parts.items():
+        present = set(part.table["domain"])
+        for name in images.domains:
+            if name not in present:
+                raise InputError(
+                    f"domain {name} has no {split} image in {config.manifest}: exclude it or split it anew"
+                )
+    counts = {split: part.summary().sum() for split, part in parts.items()}
+    untrained = [name for name in images.training.classes if counts["validation"][name] and not counts["train"][name]]
+    if untrained:
+        raise InputError(
+            f"no training image in {', '.join(images.domains)} shows {', '.join(untrained)}, "
+            f"which the validation images do: split {config.manifest} anew"
+        )
+    if len(images.training) < 2:
+        raise InputError("there is only one training image: a batch needs two")

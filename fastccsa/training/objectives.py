@@ -1,0 +1,139 @@
+"""What a step minimises: cross-entropy on single images, or CCSA on pairs of them.
+
+Each objective has its sampler, its loader of batches, and the terms of its loss for a batch; the loop does
+not know which one it trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastccsa.functional import weighted_cross_entropy
+from fastccsa.losses import WeightedCCSALoss
+from fastccsa.pipeline import ImageLoader, PairLoader, Transforms
+from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
+from fastccsa.training.config import TrainConfig
+from fastccsa.training.images import RunImages
+
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Objective(Protocol):
+    """One way to train.
+
+    Attributes:
+        terms: names of what ``__call__`` returns; the first is the loss, the others what it is made of.
+        images_per_sample: images behind one row of a batch, 1 or 2.
+    """
+
+    terms: tuple[str, ...]
+    images_per_sample: int
+
+    @property
+    def loader(self) -> ImageLoader | PairLoader:
+        """Batches of the training images."""
+
+    def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
+        """Compute the terms [len(terms)], float32; ``forward`` maps images to (logits, features)."""
+
+
+class Baseline:
+    """Weighted cross-entropy on single images (Table 2, rows A-E)."""
+
+    terms: tuple[str, ...] = ("loss",)
+    images_per_sample = 1
+
+    def __init__(self, config: TrainConfig, images: RunImages, device: torch.device) -> None:
+        sampler = ImageSampler(
+            images.training.labels,
+            num_classes=len(images.training.classes),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            drop_last=_leaves_one(len(images.training), config.batch_size),
+        )
+        self.class_weight = _weights(sampler.probabilities(), config.classification_weight, device)
+        self.loader = ImageLoader(
+            images.training,
+            sampler,
+            augment=True,
+            device=device,
+            transforms=Transforms(size=config.size),
+            backend=config.image_backend,
+            num_threads=config.workers or None,
+        )
+
+    def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
+        """Compute the loss, [1]."""
+        logits, _ = forward(batch["images"])
+        return weighted_cross_entropy(logits, batch["target"], self.class_weight).float().unsqueeze(0)
+
+
+class CCSA:
+    """Cross-entropy on both images of a pair and contrastive alignment between them (equations 1 to 8)."""
+
+    terms: tuple[str, ...] = ("loss", "classification1", "classification2", "alignment", "separation")
+    images_per_sample = 2
+
+    def __init__(self, config: TrainConfig, images: RunImages, device: torch.device) -> None:
+        # Two images of a single pair are a batch of two when they go through the network together.
+        leaves_one = not config.joint_forward and _leaves_one(len(images.training), config.batch_size)
+        sampler = PairSampler(
+            images.training.labels,
+            images.training.domain_indices,
+            primary=images.training.domains.index(images.primary),
+            num_classes=len(images.training.classes),
+            match_probability=config.match_probability,
+            negatives=config.negatives,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            drop_last=leaves_one,
+        )
+        probabilities = sampler.probabilities()
+        self.joint_forward = config.joint_forward
+        self.loss = WeightedCCSALoss(
+            class_weight1=_weights(probabilities.first, config.classification_weight, device),
+            class_weight2=_weights(probabilities.second, config.classification_weight, device),
+            pair_weight=_weights(probabilities.joint, config.alignment, device),
+            margin=config.margin,
+            alpha=config.alpha,
+        )
+        self.loader = PairLoader(
+            images.training,
+            sampler,
+            device=device,
+            transforms=Transforms(size=config.size),
+            backend=config.image_backend,
+            num_threads=config.workers or None,
+        )
+
+    def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
+        """Compute the loss and what it is made of, [5]."""
+        images1, images2 = batch["images1"], batch["images2"]
+        if self.joint_forward:
+            logits, features = forward(torch.cat([images1, images2]))
+            (logits1, logits2), (features1, features2) = logits.chunk(2), features.chunk(2)
+        else:
+            (logits1, features1), (logits2, features2) = forward(images1), forward(images2)
+        terms = self.loss.terms(logits1, logits2, features1, features2, batch["target1"], batch["target2"])
+        return torch.stack([getattr(terms, name).float() for name in self.terms])
+
+
+def build_objective(config: TrainConfig, images: RunImages, device: torch.device) -> Objective:
+    """Build the objective ``config`` asks for."""
+    return (Baseline if config.is_baseline else CCSA)(config, images, device)
+
+
+def _weights(probabilities: np.ndarray, kind: str, device: torch.device) -> Tensor | None:
+    if kind != "w":
+        return None
+    return torch.as_tensor(inverse_probability(probabilities), dtype=torch.float32, device=device)
+
+
+def _leaves_one(images: int, batch_size: int) -> bool:
+    """Whether the last batch would hold one image, whose BatchNorm statistics are no statistics."""
+    return batch_size > 1 and images % batch_size == 1

@@ -1,0 +1,15 @@
+"""The optimiser and its learning rate."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import StepLR
+
+from fastccsa.training.config import TrainConfig
+
+
+def build_optimizer(config: TrainConfig, model: nn.Module) -> tuple[AdamW, StepLR]:
+    """AdamW, and the schedule that multiplies its rate by lr_gamma after every lr_step epochs."""
+    optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return optimizer, StepLR(optimizer, step_size=config.lr_step, gamma=config.lr_gamma)

@@ -1,0 +1,75 @@
+"""How a run starts: its model's first weights, and what it says before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fastccsa.errors import InputError
+from fastccsa.models import Classifier, ModelCard, build_model, load_weights
+from fastccsa.training.config import TrainConfig
+from fastccsa.training.images import RunImages
+from fastccsa.training.run import finished_scores
+
+Say = Callable[[str], None]
+
+
+def start_model(config: TrainConfig, classes: tuple[str, ...], resuming: bool, say: Say) -> Classifier:
+    """Build the model as it is before the first step; a resumed one needs no weights to start from.
+
+    Raises:
+        InputError: the weights cannot be had, or the network does not take images of this size.
+    """
+    weights = "none" if resuming or config.init else config.weights
+    model = build_model(config.backbone, len(classes), weights, config.size)
+    if config.init and not resuming:
+        warm_start(model, Path(config.init), config.backbone, classes, say)
+    check_size(model, config)
+    return model
+
+
+def warm_start(model: Classifier, init: Path, backbone: str, classes: tuple[str, ...], say: Say) -> None:
+    """Load the weights of another run; its head too when both tell the same classes apart.
+
+    Raises:
+        InputError: the other run is unfinished, has another backbone, or cannot be read.
+    """
+    same_classes = True
+    if init.is_dir():
+        card = ModelCard.read(init)
+        if finished_scores(init) is None:
+            raise InputError(f"the run in {init} is not finished: finish it before starting from its weights")
+        if card.backbone != backbone:
+            raise InputError(f"the run in {init} is a {card.backbone}, not a {backbone}: use one backbone")
+        same_classes = card.classes == classes
+    if not load_weights(model, init, head=same_classes):
+        say(f"{init} tells other classes apart: its backbone is loaded, the head starts afresh")
+
+
+def check_size(model: Classifier, config: TrainConfig) -> None:
+    """Try the model on one image of the run's size.
+
+    Raises:
+        InputError: the network does not take it.
+    """
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, config.size, config.size))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{config.backbone} cannot take images of {config.size} px: {reason}") from error
+
+
+def describe(config: TrainConfig, images: RunImages, model: Classifier, device: torch.device) -> str:
+    """Tell of a run in a few lines."""
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    what = "baseline" if config.is_baseline else "CCSA"
+    start = f"the weights of {config.init}" if config.init else f"weights {config.weights}"
+    return (
+        f"{what}: {config.backbone} ({parameters:.2f}M parameters) from {start}, {config.size} px, {device}\n"
+        f"trained on {len(images.training)} images of {', '.join(images.domains)}, "
+        f"{config.epochs} epochs\n"
+        f"model selection: {images.selection_rule}"
+    )

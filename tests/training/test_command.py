@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from fastccsa import training
+from fastccsa.cli.train import train_command
+from fastccsa.errors import InputError
+from fastccsa.training import TrainConfig
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[TrainConfig]:
+    configs: list[TrainConfig] = []
+    monkeypatch.setattr(training, "train", configs.append, raising=False)
+    return configs
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(train_command, ["--manifest", "m.csv", "--out", "runs/x", *arguments])
+
+
+def test_defaults_are_the_configurations(trained) -> None:
+    assert run().exit_code == 0
+    assert trained == [TrainConfig(manifest="m.csv", out="runs/x")]
+
+
+def test_every_option_reaches_the_configuration(trained) -> None:
+    options = """
+        --init runs/a --n-sec 5 --primary HAM --exclude SON --exclude UDA --classification-weight u
+        --alignment u --backbone resnet50 --weights none --size 64 --epochs 3 --batch-size 16 --lr 0.01
+        --lr-step 2 --lr-gamma 0.5 --weight-decay 0 --margin 10 --alpha 0.25 --match-probability 0.5
+        --negatives any --separate-forward --image-backend torchvision --amp none --seed 3
+        --device cpu --workers 2 --checkpoint-every 100
+    """
+    result = run(*options.split())
+    assert result.exit_code == 0, result.output
+    assert trained == [
+        TrainConfig(
+            manifest="m.csv", out="runs/x", init="runs/a", n_sec=5, primary="HAM", exclude=("SON", "UDA"),
+            classification_weight="u", alignment="u", backbone="resnet50", weights="none", size=64, epochs=3,
+            batch_size=16, lr=0.01, lr_step=2, lr_gamma=0.5, weight_decay=0.0, margin=10.0, alpha=0.25,
+            match_probability=0.5, negatives="any", joint_forward=False, image_backend="torchvision",
+            amp="none", seed=3, device="cpu", workers=2, checkpoint_every=100,
+        )
+    ]  # fmt: skip
+
+
+def test_a_baseline_has_its_own_epochs(trained) -> None:
+    assert run("--n-sec", "0", "--alignment", "-").exit_code == 0
+    assert (trained[0].epochs, trained[0].lr_step, trained[0].n_sec) == (135, 45, 0)
+
+
+@pytest.mark.parametrize("arguments", [("--n-sec", "-1"), ("--n-sec", "some"), ("--epochs", "0"), ("--amp", "x")])
+def test_bad_options_are_usage_errors(trained, arguments) -> None:
+    assert run(*arguments).exit_code == 2
+    assert trained == []
+
+
+def test_bad_values_and_files_are_input_errors() -> None:
+    assert isinstance(run("--lr", "-1").exception, InputError)
+    result = run()
+    assert isinstance(result.exception, InputError)
+    assert "m.csv" in str(result.exception)
+
+
+def test_help_says_the_defaults() -> None:
+    text = " ".join(CliRunner().invoke(train_command, ["--help"]).output.split())
+    assert "[default: (20, 135 for a baseline)" in text
+    assert "--out runs/a --n-sec 0 --alignment - fastccsa train" in text
+    assert "[default: 0.0001]" in text

@@ -1,0 +1,270 @@
+"""Whole runs at toy scale: what they leave behind, how they resume, what they refuse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fastccsa.data import Manifest
+from fastccsa.errors import InputError
+from fastccsa.evaluation import Scores, evaluate
+from fastccsa.models import Classifier, ModelCard, load_model
+from fastccsa.training import TrainConfig, train
+from fastccsa.training import loop as loop_module
+from fastccsa.training.meter import Meter
+
+
+class Killed(BaseException):
+    """Stands for a process that dies: nothing in the package catches it."""
+
+
+def kill_at(monkeypatch, updates: int) -> None:
+    """Die in the middle of the step number ``updates``, counted over the whole call."""
+    original, count = Meter.update, 0
+
+    def update(self, *args):
+        nonlocal count
+        count += 1
+        if count == updates:
+            raise Killed
+        original(self, *args)
+
+    monkeypatch.setattr(Meter, "update", update)
+
+
+def checkpoint(out: str | Path) -> dict:
+    return torch.load(Path(out) / "last.pt", weights_only=True)
+
+
+def assert_same(first, second, where: str = "") -> None:
+    """Equal bit for bit, but for what the clock says."""
+    assert type(first) is type(second), where
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first.keys() - {"seconds", "images_per_second", "config"}:
+            assert_same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for number, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{where}[{number}]")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    else:
+        assert first == second, where
+
+
+def test_a_run_learns_and_says_what_it_did(make_config, manifest_csv, capsys) -> None:
+    config = make_config(alignment="-", backbone="resnet18", epochs=4, lr_step=3, lr=3e-4)
+    scores = train(config)
+    out = Path(config.out)
+    assert {path.name for path in out.iterdir()} == {
+        "config.json", "environment.json", "last.pt", "metrics.jsonl", "model.json", "model.safetensors",
+        "scores.json", "tensorboard",
+    }  # fmt: skip
+    assert scores.average > 0.9  # the colours tell the classes
+    assert Scores.read(out / "scores.json") == scores
+
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in metrics] == [1, 2, 3, 4]
+    assert [record["lr"] for record in metrics] == pytest.approx([3e-4] * 3 + [3e-5])
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert metrics[0]["validation"].keys() == {"HAM", "DMF", "SON"}
+    recalls = [record["validation_recall"] for record in metrics]
+    assert scores.selection is not None
+    assert scores.selection.recall == max(recalls)
+    assert scores.selection.epoch == 1 + recalls.index(max(recalls))
+    assert scores.selection.rule == "highest mean validation macro-average recall over HAM, DMF, SON"
+
+    saved = TrainConfig.read(out)
+    assert saved.differences(replace(config, manifest_sha256=saved.manifest_sha256)) == []
+    assert ModelCard.read(out).domains == ("HAM", "DMF", "SON")
+    assert json.loads((out / "environment.json").read_text())["device"] == "cpu"
+    again = evaluate(load_model(out), Manifest.read(manifest_csv), "cpu", size=32, workers=1)
+    assert again.domains == scores.domains
+    printed = capsys.readouterr().out
+    assert "epoch 4/4" in printed
+    assert "avg" in printed
+
+
+def test_the_best_epoch_is_kept_not_the_last(make_config, monkeypatch) -> None:
+    recalls = iter([0.2, 0.8, 0.5])
+    validate = loop_module.validate
+
+    def scripted(state, run):
+        scores = validate(state, run)
+        recall = next(recalls)
+        domains = {key: replace(value, macro_recall=recall) for key, value in scores.domains.items()}
+        if recall == 0.8:
+            kept.update({key: value.clone() for key, value in state.model.state_dict().items()})
+        return replace(scores, domains=domains)
+
+    kept: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(loop_module, "validate", scripted)
+    config = make_config(alignment="-", n_sec=0, epochs=3)
+    scores = train(config, progress=False)
+    assert scores.selection is not None
+    assert scores.selection.epoch == 2
+    assert_same(dict(load_model(config.out).state_dict()), kept)
+
+
+@pytest.mark.parametrize(
+    ("settings", "deaths"),
+    [
+        ({}, [15]),  # between checkpoints: the first epoch's is all there is
+        ({"alignment": "-", "checkpoint_every": 4}, [3, 8, 7]),  # before the first checkpoint and within epochs
+        # Dropout draws from torch's generator, whose state must come back too.
+        ({"backbone": "mobilenet_v3_small", "checkpoint_every": 5, "joint_forward": False}, [7, 9]),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_bits(make_config, monkeypatch, settings, deaths) -> None:
+    whole, broken = make_config("whole", **settings), make_config("broken", **settings)
+    expected = train(whole, progress=False)
+    for updates in deaths:
+        with monkeypatch.context() as patch:
+            kill_at(patch, updates)
+            with pytest.raises(Killed):
+                train(broken, progress=False)
+        torch.manual_seed(99)
+    assert train(broken, progress=False) == expected
+    assert_same(checkpoint(whole.out), checkpoint(broken.out))
+    assert_same(dict(load_model(whole.out).state_dict()), dict(load_model(broken.out).state_dict()))
+
+
+def test_a_run_killed_after_its_last_epoch_is_only_scored(make_config, monkeypatch) -> None:
+    config = make_config(alignment="-", epochs=1)
+
+    def die(*args, **kwargs):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "score_best", die)
+        with pytest.raises(Killed):
+            train(config, progress=False)
+    monkeypatch.setattr(loop_module, "train_one_epoch", die)
+    assert train(config, progress=False).selection is not None
+
+
+def test_a_finished_run_is_left_alone(make_config, capsys) -> None:
+    config = make_config(alignment="-", epochs=1)
+    scores = train(config, progress=False)
+    names = ("last.pt", "model.safetensors", "metrics.jsonl", "scores.json")
+    before = {name: (Path(config.out) / name).stat().st_mtime_ns for name in names}
+    assert train(config) == scores
+    assert "is finished" in capsys.readouterr().out
+    assert {name: (Path(config.out) / name).stat().st_mtime_ns for name in names} == before
+
+
+def test_another_training_in_the_same_folder_is_refused(make_config, manifest_csv, tmp_path) -> None:
+    config = make_config(alignment="-", epochs=1)
+    train(config, progress=False)
+    with pytest.raises(InputError, match=r"other settings \(epochs: 2, not 1; lr: 0\.5, not 0\.001\)"):
+        train(replace(config, epochs=2, lr=0.5), progress=False)
+    manifest = Manifest.read(manifest_csv)
+    manifest.take(range(1, len(manifest))).write(tmp_path / "shorter.csv")
+    with pytest.raises(InputError, match="manifest_sha256"):
+        train(replace(config, manifest=str(tmp_path / "shorter.csv")), progress=False)
+
+
+def test_warm_start_takes_over_the_weights(make_config, monkeypatch) -> None:
+    baseline = make_config("a", alignment="-", n_sec=0, epochs=1)
+    train(baseline, progress=False)
+
+    def stop(state, run):
+        started.update({key: value.clone() for key, value in state.model.state_dict().items()})
+        raise Killed
+
+    started: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(loop_module, "train_one_epoch", stop)
+    with pytest.raises(Killed):
+        train(make_config("k", init=baseline.out), progress=False)
+    assert_same(started, dict(load_model(baseline.out).state_dict()))
+
+
+def test_bad_warm_starts_are_refused_before_training(make_config, tmp_path) -> None:
+    baseline = make_config("a", alignment="-", n_sec=0, epochs=1)
+    train(baseline, progress=False)
+    with pytest.raises(InputError, match="is a shufflenet_v2_x0_5, not a mnasnet0_5"):
+        train(make_config("k1", init=baseline.out, backbone="mnasnet0_5"), progress=False)
+    (Path(baseline.out) / "scores.json").unlink()
+    with pytest.raises(InputError, match="is not finished"):
+        train(make_config("k2", init=baseline.out), progress=False)
+    with pytest.raises(InputError, match="nowhere"):
+        train(make_config("k3", init=str(tmp_path / "nowhere")), progress=False)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_config, monkeypatch) -> None:
+    config = make_config(alignment="-", checkpoint_every=2)
+    build = loop_module.build_objective
+
+    def poisoned(*args):
+        objective, steps = build(*args), 0
+
+        def call(forward, batch):
+            nonlocal steps
+            steps += 1
+            return type(objective).__call__(objective, forward, batch) * (float("nan") if steps == 4 else 1)
+
+        class Poisoned:
+            terms, images_per_sample, loader = objective.terms, objective.images_per_sample, objective.loader
+            __call__ = staticmethod(call)
+
+        return Poisoned()
+
+    monkeypatch.setattr(loop_module, "build_objective", poisoned)
+    with pytest.raises(InputError, match="not finite at epoch 1, step 4"):
+        train(config, progress=False)
+    saved = checkpoint(config.out)
+    assert (saved["epoch"], saved["step"]) == (0, 2)
+    assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+def test_bfloat16_autocast_trains_on_the_cpu(make_config) -> None:
+    assert train(make_config(amp="bfloat16", epochs=1, n_sec=1, batch_size=12), progress=False).average >= 0
+
+
+def test_logits_and_features_come_in_one_format() -> None:
+    class InFloat32(torch.nn.Module):
+        """Like the last normalisation of ConvNeXt under autocast on CUDA."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.float()
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5), InFloat32(), torch.nn.Linear(5, 3))
+    forward = loop_module.make_forward(Classifier(network, 3), torch.device("cpu"), torch.bfloat16)
+    logits, features = forward(torch.randn(4, 3, 2, 2))
+    assert logits.dtype == features.dtype == torch.float32
+
+
+def test_a_size_the_network_cannot_take_is_refused(make_config) -> None:
+    with pytest.raises(InputError, match="alexnet cannot take images of 32 px"):
+        train(make_config(backbone="alexnet"), progress=False)
+
+
+def test_an_unwritable_folder_is_refused(make_config, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        train(make_config("file/run"), progress=False)
+
+
+def test_tensorboard_has_every_term_once_a_step(make_config, monkeypatch) -> None:
+    config = make_config(epochs=2)
+    kill_at(monkeypatch, 20)
+    with pytest.raises(Killed):
+        train(config, progress=False)
+    monkeypatch.undo()
+    train(config, progress=False)
+    events = EventAccumulator(str(Path(config.out) / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    terms = ("loss", "classification1", "classification2", "alignment", "separation", "lr")
+    assert tags >= {f"train/{name}" for name in terms}
+    assert tags >= {f"validation_recall/{name}" for name in ("average", "HAM", "DMF", "SON")}
+    steps = [event.step for event in events.Scalars("validation_recall/HAM")]
+    assert steps == [12, 24]
+    losses = [event.step for event in events.Scalars("train/loss")]
+    assert losses == sorted(set(losses))

@@ -1,0 +1,92 @@
+"""The losses of a batch against the plain definitions, and the weights against the sampler's tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fastccsa import reference
+from fastccsa.models import build_model
+from fastccsa.training.images import open_manifest, select_images
+from fastccsa.training.objectives import build_objective
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def objective_of(make_config):
+    opened = []
+
+    def make(**settings):
+        config, manifest = open_manifest(make_config(**settings))
+        opened.append(build_objective(config, select_images(config, manifest), CPU))
+        return opened[-1]
+
+    yield make
+    for objective in opened:
+        objective.loader.close()
+
+
+@pytest.fixture
+def forward():
+    model = build_model("shufflenet_v2_x0_5", 7, weights="none").eval()
+    # Features of a fresh network hardly differ; these do, on both sides of the margin.
+    return lambda images: tuple(30 * output for output in model(images))
+
+
+def test_baseline_is_weighted_cross_entropy(objective_of, forward) -> None:
+    objective = objective_of(alignment="-", batch_size=8)
+    batch = next(objective.loader.epoch(0))
+    weight = objective.class_weight
+    expected = F.cross_entropy(forward(batch["images"])[0], batch["target"], weight, reduction="none").mean()
+    torch.testing.assert_close(objective(forward, batch), expected.unsqueeze(0))
+    assert objective.terms == ("loss",)
+    # nv, mel and bcc are equally many; the classes no image shows are never drawn.
+    assert weight.tolist() == pytest.approx([1, 1, 1, 0, 0, 0, 0])
+
+
+def test_unweighted_baseline(objective_of, forward) -> None:
+    objective = objective_of(alignment="-", classification_weight="u")
+    batch = next(objective.loader.epoch(0))
+    expected = F.cross_entropy(forward(batch["images"])[0], batch["target"])
+    torch.testing.assert_close(objective(forward, batch)[0], expected)
+
+
+@pytest.mark.parametrize("joint_forward", [True, False])
+def test_ccsa_is_the_reference_loss(objective_of, forward, joint_forward) -> None:
+    objective = objective_of(batch_size=8, joint_forward=joint_forward, margin=3.0, alpha=0.3)
+    batch = next(objective.loader.epoch(0))
+    (logits1, features1), (logits2, features2) = forward(batch["images1"]), forward(batch["images2"])
+    probabilities = objective.loader.sampler.probabilities()
+    weights = [torch.tensor(safe_inverse(table), dtype=torch.float32) for table in probabilities]
+    expected = reference.weighted_ccsa_loss(
+        logits1, logits2, features1, features2, batch["target1"], batch["target2"], *weights, 3.0, 0.3
+    )
+    terms = dict(zip(objective.terms, objective(forward, batch), strict=True))
+    torch.testing.assert_close(terms["loss"], expected, rtol=1e-4, atol=1e-4)
+    whole = 0.7 * (terms["classification1"] + terms["classification2"])
+    whole = whole + 0.3 * (terms["alignment"] + terms["separation"])
+    torch.testing.assert_close(terms["loss"], whole, rtol=1e-4, atol=1e-4)
+
+
+def safe_inverse(probability: np.ndarray) -> np.ndarray:
+    """1/p scaled to mean 1 under p: p * (k / p) sums to 1 over the cells that occur."""
+    inverse = np.divide(1, probability, out=np.zeros_like(probability), where=probability > 0)
+    return inverse / (probability > 0).sum()
+
+
+@pytest.mark.parametrize(("classification", "alignment"), [("w", "w"), ("w", "u"), ("u", "w"), ("u", "u")])
+def test_each_weighting_is_switched_alone(objective_of, classification, alignment) -> None:
+    loss = objective_of(classification_weight=classification, alignment=alignment).loss
+    assert (loss.class_weight1 is not None) == (classification == "w")
+    assert (loss.class_weight2 is not None) == (classification == "w")
+    assert (loss.pair_weight is not None) == (alignment == "w")
+
+
+def test_a_last_batch_of_one_image_is_left_out(objective_of) -> None:
+    assert len(objective_of(alignment="-", batch_size=4).loader) == 11  # 45 = 11 * 4 + 1
+    assert len(objective_of(alignment="-", batch_size=8).loader) == 6  # 45 = 5 * 8 + 5
+    assert len(objective_of(batch_size=4).loader) == 12  # one pair is two images
+    assert len(objective_of(batch_size=4, joint_forward=False).loader) == 11
