@@ -117,7 +117,7 @@ def _claim(out: Path, seed: int, width: int) -> None:
     settings = json.dumps({"version": _VERSION, "seed": seed, "width": width})
     path = out / _SETTINGS_NAME
     if path.is_file():
-        found = path.read_text(encoding="utf-8").strip()
+        found = path.read_text(encoding="utf-8", errors="replace").strip()
         if found != settings:
             raise InputError(
                 f"{out} holds synthetic images of other settings, {found} instead of {settings}; "
