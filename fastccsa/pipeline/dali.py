@@ -15,8 +15,9 @@ from fastccsa.pipeline.source import EncodedBatch, ImageSource
 from fastccsa.pipeline.transforms import Transforms, find_regions
 
 try:
-    from nvidia.dali import fn, pipeline_def
-    from nvidia.dali.plugin.pytorch import feed_ndarray
+    from nvidia.dali import fn
+    from nvidia.dali.pipeline import pipeline_def
+    from nvidia.dali.plugin.pytorch.torch_utils import feed_ndarray
     from nvidia.dali.types import DALIDataType, DALIImageType
 except ImportError as error:
     raise InputError(
@@ -64,9 +65,7 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
         image = fn.resize(image, size=size, roi_start=start, roi_end=end, antialias=True)
     if transpose:
         image = fn.transpose(image, perm=[1, 0, 2], transpose_layout=False)
-    image = fn.erase(
-        image, anchor=cutout[0:2], shape=cutout[2:4], axis_names="HW", fill_value=list(transforms.fill)
-    )
+    image = fn.erase(image, anchor=cutout[0:2], shape=cutout[2:4], axis_names="HW", fill_value=list(transforms.fill))
     return fn.crop_mirror_normalize(
         image,
         dtype=DALIDataType.FLOAT,
@@ -115,7 +114,6 @@ class DaliBackend:
         """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
         try:
             for batch in batches:
-                self._pending.append(batch)
                 self._submit(batch)
                 if len(self._pending) > self._prefetch:
                     yield self._collect()
@@ -141,6 +139,8 @@ class DaliBackend:
         return pipeline
 
     def _submit(self, batch: EncodedBatch) -> None:
+        """Give a batch to the pipeline; ``_pending`` lists what it was given and has not returned."""
+        self._pending.append(batch)
         if not len(batch):
             return  # the share of a rank that an epoch's last step left without images
         for name, data in self._inputs(batch).items():
@@ -172,11 +172,11 @@ class DaliBackend:
             try:
                 images = self._outputs(self._pending[0])
             except RuntimeError:
-                if not self._source.repair(self._pending[0]):
-                    raise
                 # A failed pipeline may not run on: what it was given goes to a new one.
-                self._pipeline = self._build()
-                for batch in self._pending:
+                again = self._start_anew()
+                if not self._source.repair(again[0]):
+                    raise
+                for batch in again:
                     self._submit(batch)
             else:
                 return self._pending.popleft(), images
@@ -196,10 +196,15 @@ class DaliBackend:
 
     def _abandon(self) -> None:
         """Let what is under way come to its end, so that the next epoch starts with nothing pending."""
-        while self._pending:
-            batch = self._pending.popleft()
-            try:
-                self._outputs(batch)
-            except RuntimeError:
-                self._pipeline = self._build()
-                self._pending.clear()
+        try:
+            while self._pending:
+                self._outputs(self._pending.popleft())
+        except RuntimeError:
+            self._start_anew()
+
+    def _start_anew(self) -> list[EncodedBatch]:
+        """Replace the pipeline; returns the batches that the old one had not returned."""
+        self._pipeline = self._build()
+        lost = list(self._pending)
+        self._pending.clear()
+        return lost

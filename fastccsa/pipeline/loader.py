@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,9 +65,7 @@ class _Loader(ABC):
         if prefetch < 1:
             raise InputError(f"prefetch is {prefetch}; give 1 or more batches to work on ahead")
         if num_threads is not None and num_threads < 1:
-            raise InputError(
-                f"num_threads is {num_threads}; give 1 or more, or None for this process's share"
-            )
+            raise InputError(f"num_threads is {num_threads}; give 1 or more, or None for this process's share")
         if sampler.size != len(manifest):
             raise InputError(
                 f"the sampler was made for {sampler.size} images and the manifest has {len(manifest)}; "
@@ -81,6 +82,9 @@ class _Loader(ABC):
         self._readers = ThreadPoolExecutor(prefetch + 1, thread_name_prefix="fastccsa-reader")
         self._walk: Generator[dict[str, Tensor], None, None] | None = None
         self._closed = False
+        # What is registered last runs first: an unfinished walk is ended while DALI is still there.
+        self._at_exit = partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
 
     @property
     def broken(self) -> dict[str, str]:
@@ -120,6 +124,7 @@ class _Loader(ABC):
         """End every thread and free the decoder's memory; the loader cannot be used again."""
         if not self._closed:
             self._closed = True
+            atexit.unregister(self._at_exit)
             self._end_walk()
             self._readers.shutdown(cancel_futures=True)
             self._backend.close()
@@ -171,15 +176,11 @@ class _Loader(ABC):
         if backend == "torchvision":
             from fastccsa.pipeline.literal import TorchvisionBackend
 
-            return TorchvisionBackend(
-                self._source, self.transforms, self.device, mode, num_threads, self._prefetch
-            )
+            return TorchvisionBackend(self._source, self.transforms, self.device, mode, num_threads, self._prefetch)
         from fastccsa.pipeline.dali import DaliBackend  # loads DALI, which takes a while
 
         batch_size = self.sampler.batch_size * self._images_per_row
-        return DaliBackend(
-            self._source, self.transforms, self.device, mode, batch_size, num_threads, self._prefetch
-        )
+        return DaliBackend(self._source, self.transforms, self.device, mode, batch_size, num_threads, self._prefetch)
 
 
 class PairLoader(_Loader):
@@ -222,9 +223,7 @@ class PairLoader(_Loader):
         prefetch: int = 2,
         num_threads: int | None = None,
     ) -> None:
-        super().__init__(
-            manifest, sampler, device, transforms, backend, mode, on_error, prefetch, num_threads
-        )
+        super().__init__(manifest, sampler, device, transforms, backend, mode, on_error, prefetch, num_threads)
 
     def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
         seed = self.sampler.seed
@@ -282,9 +281,7 @@ class ImageLoader(_Loader):
         num_threads: int | None = None,
     ) -> None:
         self._augment = augment
-        super().__init__(
-            manifest, sampler, device, transforms, backend, mode, on_error, prefetch, num_threads
-        )
+        super().__init__(manifest, sampler, device, transforms, backend, mode, on_error, prefetch, num_threads)
 
     def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
         indices = self.sampler.batch(epoch, step)
@@ -296,6 +293,13 @@ class ImageLoader(_Loader):
     def _assemble(self, indices: Tensor, images: Tensor) -> dict[str, Tensor]:
         target, domain, index = self._targets(indices)
         return {"images": images, "target": target, "domain": domain, "index": index}
+
+
+def _close(loader: weakref.ref[_Loader]) -> None:
+    """Close a loader that is still there."""
+    there = loader()
+    if there is not None:
+        there.close()
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -314,9 +318,7 @@ def _check_device(device: str | torch.device) -> torch.device:
     if device.type == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise InputError(
-            f"device is {device}, and torch sees no CUDA device here; use cpu, or see `fastccsa check`"
-        )
+        raise InputError(f"device is {device}, and torch sees no CUDA device here; use cpu, or see `fastccsa check`")
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 

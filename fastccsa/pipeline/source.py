@@ -76,9 +76,7 @@ class ImageSource:
         if on_error not in ON_ERROR:
             raise InputError(f"on_error is {on_error!r}; give one of {', '.join(ON_ERROR)}")
         if not paths:
-            raise InputError(
-                "the manifest has no images to load; check the split and domains it was reduced to"
-            )
+            raise InputError("the manifest has no images to load; check the split and domains it was reduced to")
         self.broken: dict[str, str] = {}
         self._paths = list(paths)
         self._labels = np.asarray(labels)

@@ -96,9 +96,7 @@ class Transforms:
         if self.size < 8:
             raise InputError(f"Transforms: size is {self.size}; give 8 pixels or more")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(
-                f"Transforms: scale is {self.scale}; give two parts of the area, 0 < from <= to <= 1"
-            )
+            raise InputError(f"Transforms: scale is {self.scale}; give two parts of the area, 0 < from <= to <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise InputError(f"Transforms: ratio is {self.ratio}; give two positive numbers, from <= to")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
