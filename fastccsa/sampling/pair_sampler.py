@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,7 @@ class PairSampler(EpochSampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         labels = check_indices("labels", labels, self.num_classes)
         domains = check_indices("domains", domains, MAX_GROUPS // self.num_classes)
         if len(labels) != len(domains):
-            raise InputError(
-                f"labels and domains must have one entry per image, got {len(labels)} and {len(domains)}"
-            )
+            raise InputError(f"labels and domains must have one entry per image, got {len(labels)} and {len(domains)}")
         super().__init__(len(labels), batch_size, seed, rank, world_size, drop_last)
         # A primary beyond the last domain is counted too, so that _check_counts finds it empty.
         num_domains = max(int(domains.max()), self.primary) + 1
@@ -118,8 +117,7 @@ class PairSampler(EpochSampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
             )
         if self.primary not in present:
             raise InputError(
-                f"primary={self.primary} has no image; the domains with images are "
-                f"{', '.join(map(str, present))}"
+                f"primary={self.primary} has no image; the domains with images are {', '.join(map(str, present))}"
             )
         classes = np.flatnonzero(self.counts.sum(axis=0))
         if len(classes) == 1 and self.negatives == "different" and self.match_probability < 1:
@@ -129,15 +127,13 @@ class PairSampler(EpochSampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
             )
 
 
-def _check_probability(value: float) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+def _check_probability(value: Any) -> float:
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise InputError(f"match_probability must be a number from 0 to 1, got {value!r}")
     return float(value)
 
 
-def _groups(
-    labels: NDArray[np.integer], domains: NDArray[np.integer], num_classes: int
-) -> NDArray[np.uint32]:
+def _groups(labels: NDArray[np.integer], domains: NDArray[np.integer], num_classes: int) -> NDArray[np.uint32]:
     """Return the number of each image's (domain, class), uint32 ``[n]``."""
     groups = domains.astype(np.uint32)
     groups *= np.uint32(num_classes)

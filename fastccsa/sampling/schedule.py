@@ -30,9 +30,7 @@ class EpochSampler(ABC, Generic[Batch]):
     together they cover the same epoch whatever ``world_size`` is, and a batch needs none before it.
     """
 
-    def __init__(
-        self, size: int, batch_size: int, seed: int, rank: int, world_size: int, drop_last: bool
-    ) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int, world_size: int, drop_last: bool) -> None:
         self.size = check_integer("the number of images", size, 1, MAX_SIZE)
         self.batch_size = check_integer("batch_size", batch_size, 1, MAX_SIZE)
         self.seed = check_integer("seed", seed, 0, MAX_SEED)

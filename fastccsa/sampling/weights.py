@@ -16,9 +16,7 @@ SUM_TOLERANCE = 1e-6
 
 
 @overload
-def inverse_probability(
-    p: torch.Tensor, normalize: str | None = "mean", zero: float | str = 0.0
-) -> torch.Tensor: ...
+def inverse_probability(p: torch.Tensor, normalize: str | None = "mean", zero: float | str = 0.0) -> torch.Tensor: ...
 
 
 @overload
@@ -59,9 +57,7 @@ def inverse_probability(p: Any, normalize: str | None = "mean", zero: float | st
     return torch.from_numpy(weights).to(device=p.device, dtype=dtype)
 
 
-def _weights(
-    p: NDArray[np.float64], normalize: str | None, zero: float | str, largest: float
-) -> NDArray[np.float64]:
+def _weights(p: NDArray[np.float64], normalize: str | None, zero: float | str, largest: float) -> NDArray[np.float64]:
     _check_probabilities(p)
     sampled = p > 0
     weights = np.zeros_like(p)

@@ -33,9 +33,9 @@ def test_weights_by_hand(normalize, zero, expected):
 
 
 @given(
-    hnp.arrays(
-        np.int64, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=st.integers(0, 10**6)
-    ).filter(lambda counts: counts.sum() > 0),
+    hnp.arrays(np.int64, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=st.integers(0, 10**6)).filter(
+        lambda counts: counts.sum() > 0
+    ),
     st.sampled_from([0.0, "max"]),
 )
 def test_mean_weights_have_expectation_one_and_undo_the_probabilities(counts, zero):
@@ -52,9 +52,7 @@ def test_a_sampler_gives_weights_of_mean_one():
     sampler = PairSampler(labels, np.arange(100) % 3, num_classes=7, batch_size=100)
     tables = sampler.probabilities()
     weights = inverse_probability(tables.joint)
-    drawn = np.concatenate(
-        [weights[tuple(labels[index] for index in sampler.batch(e, 0))] for e in range(400)]
-    )
+    drawn = np.concatenate([weights[tuple(labels[index] for index in sampler.batch(e, 0))] for e in range(400)])
     assert drawn.mean() == pytest.approx(1, abs=4 * drawn.std() / np.sqrt(len(drawn)))
     assert weights[4:].sum() == weights[:, 4:].sum() == 0
 

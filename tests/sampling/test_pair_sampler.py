@@ -34,9 +34,7 @@ def test_later_changes_of_the_labels_do_not_reach_the_sampler():
 
 
 def test_attributes_tell_what_was_asked():
-    sampler = PairSampler(
-        LABELS, DOMAINS, primary=1, num_classes=4, batch_size=2, seed=9, rank=1, world_size=2
-    )
+    sampler = PairSampler(LABELS, DOMAINS, primary=1, num_classes=4, batch_size=2, seed=9, rank=1, world_size=2)
     assert (sampler.size, sampler.batch_size, sampler.seed) == (6, 2, 9)
     assert (sampler.rank, sampler.world_size, sampler.primary) == (1, 2, 1)
     np.testing.assert_array_equal(sampler.counts, [[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0]])

@@ -70,9 +70,7 @@ def test_uniforms_are_uniform_and_uncorrelated(axis):
     assert stats.chisquare(np.bincount(neighbours.ravel(), minlength=64)).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("stream", "positions", "count"), [(65535, [0], 1), (0, [[0]], 1), (0, [0], 2**17 + 1)]
-)
+@pytest.mark.parametrize(("stream", "positions", "count"), [(65535, [0], 1), (0, [[0]], 1), (0, [0], 2**17 + 1)])
 def test_uniforms_refuse_what_they_cannot_count(stream, positions, count):
     with pytest.raises(ValueError, match="must be"):
         _sampler.uniforms(0, stream, 0, positions, count)

@@ -64,9 +64,7 @@ def test_ranks_cover_the_same_epoch_for_any_world_size(make, size, batch_size, w
 @given(size=st.integers(3, 120), batch_size=st.integers(1, 9), world_size=st.integers(1, 9))
 @settings(deadline=None)
 def test_batches_are_full_but_for_the_last_step(size, batch_size, world_size):
-    samplers = [
-        pair_sampler(size, batch_size=batch_size, rank=r, world_size=world_size) for r in range(world_size)
-    ]
+    samplers = [pair_sampler(size, batch_size=batch_size, rank=r, world_size=world_size) for r in range(world_size)]
     sizes = np.array([[len(s.positions(0, step)) for s in samplers] for step in range(len(samplers[0]))])
     assert (sizes[:-1] == batch_size).all()
     assert sizes[-1].max() - sizes[-1].min() <= 1
