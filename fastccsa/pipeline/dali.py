@@ -133,6 +133,7 @@ class DaliBackend:
             self._exact,
             decoder="mixed" if self._device.type == "cuda" else "cpu",
             prefetch_queue_depth=1,
+            exec_dynamic=True,  # the executor whose outputs stay valid for as long as they are kept
             **self._settings,
         )
         pipeline.build()
