@@ -30,7 +30,7 @@ SIZES = {
     "HAM": (64, 48), "DMF": (58, 48), "D7P": (74, 49), "MSK": (80, 60),
     "PH2": (70, 53), "SON": (80, 60), "UDA": (80, 60),
 }  # fmt: skip
-SCALE, MINIMUM, WIDTH = 0.015, 12, 64
+SCALE, MINIMUM, WIDTH = 0.02, 12, 64
 TINY = {"scale": 1e-9, "minimum": 10}
 
 
@@ -53,7 +53,8 @@ def test_class_proportions_are_those_of_table_1(collections):
     assert tuple(counts.index) == tuple(TABLE1)
     assert tuple(counts.columns) == CLASSES
     for domain, row in TABLE1.items():
-        expected = [max(MINIMUM, round(SCALE * count)) if count else 0 for count in row]
+        scale = max(SCALE, 5 * MINIMUM / sum(row))
+        expected = [max(MINIMUM, round(scale * count)) if count else 0 for count in row]
         assert counts.loc[domain].tolist() == expected, domain
 
 

@@ -26,6 +26,10 @@ _MAX_SEED = 2**32 - 1
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _NOTICE = "Synthetic, drawn by fastccsa: shows nobody's skin and is of no use for diagnosis."
 
+# A domain has at least this many times the minimum of a class, so that PH2 and UDA keep their proportions of
+# nevi and melanomas, and their scores rest on more than a dozen images.
+_CLASSES_WORTH = 5
+
 # Which lesion each picture of a cycle shows: HAM10000 has 4 pictures of 3 lesions (10015 of 7470), Derm7pt a
 # clinical and a dermoscopic picture of each, the others one picture of each.
 _LESIONS = {"HAM": (0, 0, 1, 2), "D7P": (0, 0)}
@@ -60,10 +64,11 @@ def render_collections(
 
     Args:
         out: Folder for ``manifest.csv``, ``README.txt`` and one folder of images a domain; made if absent.
-        scale: Images per image of Table 1; 1 gives about 26,800, the default 1,574.
+        scale: Images per image of Table 1; 1 gives about 26,800, the default 1,705.
         seed: Of the pictures and of the split, 0 to 2**32 - 1.
         width: Width of HAM's images in pixels, at least 64; the other cameras' are 0.9 to 1.25 times that.
-        minimum: Least number of images of a class that a domain has, at least 10: each split then has one.
+        minimum: Least number of images of a class that a domain has, at least 10: each split then has one. A
+            domain has at least five times as many in all, in its proportions of Table 1.
         workers: Threads; as many as this process has processors by default. Changes no byte.
         progress: Show a progress bar where standard error is a terminal.
 
@@ -136,8 +141,10 @@ def _plan(scale: float, minimum: int) -> Iterator[_Entry]:
     """Yield every picture of the collections, domain by domain and class by class."""
     for domain in DOMAINS:
         cycle = _LESIONS.get(domain, _ONE_EACH)
-        for label, count in _counts(domain).items():
-            for number in range(max(minimum, round(scale * count)) if count else 0):
+        counts = _counts(domain)
+        domain_scale = max(scale, _CLASSES_WORTH * minimum / sum(counts.values()))
+        for label, count in counts.items():
+            for number in range(max(minimum, round(domain_scale * count)) if count else 0):
                 turn, position = divmod(number, len(cycle))
                 lesion = turn * (max(cycle) + 1) + cycle[position]
                 view = position - cycle.index(cycle[position])
