@@ -1,0 +1,110 @@
+"""The frame of the command line: which commands there are, and how a run of one ends.
+
+A command's module is imported when the command is called, so ``fastccsa --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from fastccsa import __version__
+from fastccsa.errors import InputError
+
+# The summaries stand here, not in the commands, because reading them there would import every command.
+SUMMARIES = {
+    "prepare": "Make a manifest from folders of dermatology datasets.",
+    "train": "Train a baseline or a CCSA model; the same command again resumes.",
+    "evaluate": "Score a trained run on every domain.",
+    "report": "Table and HTML page of the runs in a folder.",
+    "check": "Tell what was built and what is usable here.",
+    "demo": "Train, score and report on images the package renders itself.",
+}
+
+INTERRUPTED = 130  # 128 + SIGINT, the status a shell expects after Ctrl-C
+
+
+class CommandGroup(click.Group):
+    """A group whose commands live in ``fastccsa.cli.<name>`` as ``<name>_command``.
+
+    Exit statuses: 0 done; 2 bad input, told in one line; 130 interrupted, told in one line. An error
+    nobody foresaw keeps its traceback: it is ours to mend, not the user's.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of a user's work."""
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; None when there is none of that name."""
+        if cmd_name not in SUMMARIES:
+            return None
+        module = importlib.import_module(f"fastccsa.cli.{cmd_name}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands for --help without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; Ctrl-C becomes `click.Abort`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interruption:
+            # Caught before click does, which would put an empty line in front of the message.
+            raise click.Abort from interruption
+        except EOFError as error:
+            # Click would take it for Ctrl-D at a prompt and hide it; no command here asks anything.
+            raise RuntimeError("a file ended unexpectedly") from error
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line; with ``standalone_mode`` (the default) never returns but exits."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.UsageError as error:
+            fail(error.format_message(), hint=error.ctx)
+        except click.ClickException as error:
+            fail(error.format_message())
+        except InputError as error:
+            fail(str(error))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            if error.filename is None:
+                raise
+            fail(f"{error.filename}: {error.strerror}")
+        except click.Abort:
+            click.echo("fastccsa: interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def fail(message: str, hint: click.Context | None = None) -> NoReturn:
+    """Print ``message`` as one line on stderr, with the help to look at, and exit with status 2."""
+    line = " ".join(message.split())
+    if hint is not None:
+        line = f"{line.rstrip('.')} (see '{hint.command_path} --help')"
+    click.echo(f"fastccsa: error: {line}", err=True)
+    sys.exit(2)
+
+
+@click.group(cls=CommandGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fastccsa", message="%(prog)s %(version)s")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Train skin-lesion classifiers that hold across hospitals: CCSA with sampling-aware weights."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

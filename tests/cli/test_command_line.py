@@ -1,0 +1,148 @@
+"""How the command line begins and ends: what it loads, what it says on bad input, and its exit status."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import fastccsa.reporting
+from fastccsa import InputError, __version__
+from fastccsa.cli import main
+
+COMMANDS = ("prepare", "train", "evaluate", "report", "check", "demo")
+HEAVY = ("torch", "pandas", "matplotlib", "sklearn", "nvidia.dali", "jinja2", "rich")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def assert_one_line_error(result: Result, *parts: str) -> None:
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("fastccsa: error: ")
+    for part in parts:
+        assert part in line
+
+
+@pytest.fixture
+def failing_report(monkeypatch: pytest.MonkeyPatch):
+    """Make ``fastccsa report`` end in the exception given."""
+
+    def fail_with(error: BaseException) -> None:
+        def report(*arguments: object) -> None:
+            raise error
+
+        monkeypatch.setattr(fastccsa.reporting, "report", report)
+
+    return fail_with
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_lists_the_commands(arguments: Sequence[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 0
+    listed = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
+    assert listed == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage:")
+
+
+def test_help_loads_no_heavy_package() -> None:
+    result = python(
+        "import sys\n"
+        "from fastccsa.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    assert result.stdout.splitlines()[-1] == "LOADED []", result.stderr
+
+
+def test_it_runs_as_a_module_and_tells_its_version() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "fastccsa", "--version"], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert result.stdout == f"fastccsa {__version__}\n"
+
+
+def test_an_unknown_command() -> None:
+    assert_one_line_error(run("trian"), "trian", "--help")
+
+
+def test_an_unknown_option() -> None:
+    assert_one_line_error(run("report", "--nonsense"), "--nonsense", "report --help")
+
+
+def test_a_missing_argument() -> None:
+    assert_one_line_error(run("report"), "RUNS")
+
+
+def test_a_value_outside_its_choices_is_still_one_line() -> None:
+    assert_one_line_error(run("report", "runs", "--format", "latex"), "latex", "text", "markdown")
+
+
+def test_a_value_outside_its_range() -> None:
+    assert_one_line_error(run("demo", "--epochs", "0"), "--epochs")
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    assert_one_line_error(run("report", str(tmp_path / "nowhere")), "nowhere")
+
+
+def test_an_input_error_of_several_lines_becomes_one(failing_report) -> None:
+    failing_report(InputError("two rows are wrong:\n  line 3\n  line 4"))
+    assert_one_line_error(run("report", "runs"), "two rows are wrong: line 3 line 4")
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError])
+def test_a_file_that_cannot_be_opened_is_named(failing_report, error: type[OSError]) -> None:
+    failing_report(error(2, "the reason", "some/file.csv"))
+    assert_one_line_error(run("report", "runs"), "some/file.csv", "the reason")
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError("no name"), OSError(28, "disk full", "f")])
+def test_what_nobody_foresaw_keeps_its_traceback(failing_report, error: Exception) -> None:
+    failing_report(error)
+    result = run("report", "runs")
+    assert result.exception is error
+
+
+def test_a_truncated_file_is_not_taken_for_an_interruption(failing_report) -> None:
+    failing_report(EOFError("ran out of input"))
+    result = run("report", "runs")
+    assert isinstance(result.exception, RuntimeError)
+
+
+def test_ctrl_c_is_one_line_and_status_130(tmp_path: Path) -> None:
+    result = python(
+        "import os, signal, time\n"
+        "import fastccsa.reporting\n"
+        "from fastccsa.cli import main\n"
+        "def report(*arguments):\n"
+        f"    os.kill(os.getpid(), {signal.SIGINT:d})\n"
+        "    time.sleep(60)\n"
+        "fastccsa.reporting.report = report\n"
+        f"main(['report', {str(tmp_path)!r}])"
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "fastccsa: interrupted\n")
+
+
+def test_from_python_the_group_raises_instead_of_exiting(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        main(["report", str(tmp_path / "nowhere")], standalone_mode=False)
