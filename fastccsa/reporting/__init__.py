@@ -1,0 +1,42 @@
+"""From the folders of finished runs to one table and one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fastccsa.files import write_atomically
+from fastccsa.reporting.page import render_page
+from fastccsa.reporting.runs import Run, RunFolder, read_runs
+from fastccsa.reporting.table import ScoreTable, print_text, score_table, to_markdown, to_text
+
+__all__ = ["Run", "RunFolder", "ScoreTable", "read_runs", "report", "score_table", "to_markdown", "to_text"]
+
+PAGE_FILE = "report.html"
+
+
+def report(runs: str | Path, out: str | Path | None = None, table_format: Literal["text", "markdown"] = "text") -> Path:
+    """Print the table of the runs in a folder, and write their HTML page.
+
+    Args:
+        runs: folder of run folders, or one run folder. A ``note.txt`` in it heads the page.
+        out: the page; ``report.html`` in ``runs`` by default.
+        table_format: how the table is printed on stdout.
+
+    Returns:
+        Where the page is. It is one file and needs no network.
+
+    Raises:
+        InputError: no finished run is there, a file of one is broken, or ``out`` cannot be written.
+    """
+    folder = read_runs(Path(runs))
+    table = score_table(folder)
+    page = render_page(folder, table)
+    out = Path(out) if out else folder.path / PAGE_FILE
+    with write_atomically(out) as file:
+        file.write_text(page, encoding="utf-8")
+    if table_format == "markdown":
+        print(to_markdown(table), end="")
+    else:
+        print_text(table)
+    return out

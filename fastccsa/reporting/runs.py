@@ -1,0 +1,127 @@
+"""Finished runs, read from their folders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastccsa.errors import InputError
+from fastccsa.evaluation.scores import Scores
+from fastccsa.training.config import CONFIG_FILE, TrainConfig
+from fastccsa.training.run import ENVIRONMENT_FILE, METRICS_FILE, SCORES_FILE
+
+NOTE_FILE = "note.txt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        name: its folder's name.
+        config: what it was told.
+        scores: what came out.
+        history: one record for each epoch (the lines of metrics.jsonl); empty when there is no such file.
+        environment: versions and hardware; empty when there is no such file.
+    """
+
+    name: str
+    config: TrainConfig
+    scores: Scores
+    history: tuple[dict[str, Any], ...] = ()
+    environment: dict[str, Any] | None = None
+
+    @property
+    def description(self) -> str:
+        """The run in a few words, after the columns of the paper's Table 2."""
+        config = self.config
+        n_sec = {0: "primary domain alone", "all": "all secondary images"}.get(
+            config.n_sec, f"{config.n_sec} images per class and secondary domain"
+        )
+        weighted = "weighted" if config.classification_weight == "w" else "unweighted"
+        parts = ["baseline" if config.is_baseline else "CCSA", config.backbone, n_sec]
+        parts.append(f"{weighted} classification")
+        if not config.is_baseline:
+            parts.append(f"{'weighted' if config.alignment == 'w' else 'unweighted'} alignment")
+        if config.exclude:
+            parts.append(f"without {', '.join(config.exclude)}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The runs of a folder, by name; ``unfinished`` ones have no scores yet.
+
+    ``note`` is the text of the folder's ``note.txt``: what a reader must know of these runs.
+    """
+
+    path: Path
+    runs: tuple[Run, ...]
+    unfinished: tuple[str, ...] = ()
+    note: str = ""
+
+
+def read_runs(path: Path) -> RunFolder:
+    """Read a folder of run folders, or a single run folder.
+
+    Raises:
+        InputError: the folder is missing or holds no finished run, or a run's file is broken.
+    """
+    if not path.is_dir():
+        raise InputError(f"no folder at {path}: give a folder of runs, or one run folder")
+    folders = [path] if _is_run(path) else sorted(child for child in path.iterdir() if _is_run(child))
+    if not folders:
+        raise InputError(f"no run in {path}: a run folder has a {CONFIG_FILE}, which `fastccsa train` writes")
+    finished = [folder for folder in folders if (folder / SCORES_FILE).exists()]
+    unfinished = tuple(folder.name for folder in folders if folder not in finished)
+    if not finished:
+        raise InputError(
+            f"no run in {path} is finished ({', '.join(unfinished)}: {SCORES_FILE} is missing): "
+            "repeat its training command to finish it"
+        )
+    note = path / NOTE_FILE
+    return RunFolder(
+        path=path,
+        runs=tuple(_read_run(folder) for folder in finished),
+        unfinished=unfinished,
+        note=note.read_text(encoding="utf-8").strip() if note.exists() else "",
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the folder was meant as a run: scores without a configuration are then an error, not nothing."""
+    return any((folder / name).is_file() for name in (CONFIG_FILE, SCORES_FILE))
+
+
+def _read_run(folder: Path) -> Run:
+    environment = folder / ENVIRONMENT_FILE
+    return Run(
+        name=folder.resolve().name,
+        config=TrainConfig.read(folder),
+        scores=Scores.read(folder / SCORES_FILE),
+        history=_read_history(folder / METRICS_FILE),
+        environment=_read_object(environment, environment.read_text()) if environment.exists() else None,
+    )
+
+
+def _read_history(path: Path) -> tuple[dict[str, Any], ...]:
+    if not path.exists():
+        return ()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = [_read_object(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1)]
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record.get("epoch"), int):
+            raise InputError(f"{path}, line {number}: no epoch number; remove the file to report without curves")
+    return tuple(records)
+
+
+def _read_object(where: str | Path, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{where}: no JSON: {error}; remove the file to report without it") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: a JSON object was expected; remove the file to report without it")
+    return value
