@@ -30,7 +30,7 @@ DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer before a download counts as
 # Networks whose layers depend on the image size take it as an argument; the others take any size.
 _SIZE_ARGUMENT = {"vit": "image_size", "maxvit": "input_size"}
 # Networks with auxiliary classifiers, which training by CCSA has no use for.
-_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+_AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 
 
 class Classifier(nn.Module):
@@ -124,14 +124,23 @@ def build_model(name: str, num_classes: int, weights: str | os.PathLike[str] = "
 def _network(name: str, size: int, weights: Any) -> nn.Module:
     arguments: dict[str, Any] = {}
     if name in _AUXILIARY:
-        # As torchvision does with ImageNet weights: the images come normalised for ImageNet.
-        arguments |= {"aux_logits": False, "transform_input": True, "init_weights": weights is None}
+        # With weights torchvision insists on the auxiliary classifiers, and on images normalised for ImageNet.
+        with_weights = weights is not None
+        arguments = {
+            "aux_logits": with_weights,
+            "transform_input": True,
+            "init_weights": not with_weights,
+        }
     if keyword := _SIZE_ARGUMENT.get(name.partition("_")[0]):
         arguments[keyword] = size if keyword == "image_size" else (size, size)
     try:
-        return torchvision.models.get_model(name, weights=weights, **arguments)
+        network = torchvision.models.get_model(name, weights=weights, **arguments)
     except (ValueError, AssertionError) as error:
         raise InputError(f"backbone {name} cannot be built for images of {size} px: {error}") from error
+    for auxiliary in _AUXILIARY.get(name, ()):
+        setattr(network, auxiliary, None)
+        network.aux_logits = False
+    return network
 
 
 def _imagenet_network(name: str, size: int, required: bool) -> nn.Module | None:
@@ -181,8 +190,9 @@ def load_weights(model: Classifier, path: str | os.PathLike[str], head: bool = T
     file = path / MODEL_FILE if path.is_dir() else path
     state = _read_state(file)
     if not any(key.startswith("backbone.") for key in state):
-        dropped = (f"{model.replaced}.", *_AUXILIARY["googlenet"], *_AUXILIARY["inception_v3"])
-        state = {f"backbone.{key}": value for key, value in state.items() if not key.startswith(dropped)}
+        dropped = (model.replaced, *_AUXILIARY["googlenet"], *_AUXILIARY["inception_v3"])
+        prefixes = tuple(f"{name}." for name in dropped)
+        state = {f"backbone.{key}": value for key, value in state.items() if not key.startswith(prefixes)}
     own = model.state_dict()
     head_keys = ("head.weight", "head.bias")
     with_head = head and all(key in state and state[key].shape == own[key].shape for key in head_keys)

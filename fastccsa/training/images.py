@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,14 +38,15 @@ class RunImages:
 
 
 def open_manifest(config: TrainConfig) -> tuple[TrainConfig, Manifest]:
-    """Read the manifest of ``config``; the returned configuration also holds the manifest's checksum.
+    """Read the manifest of ``config``; the returned configuration has its absolute path and checksum.
 
     Raises:
         InputError: the manifest cannot be read or is not sound.
     """
     manifest = Manifest.read(config.manifest)
     checksum = hashlib.sha256(Path(config.manifest).read_bytes()).hexdigest()
-    return replace(config, manifest_sha256=checksum), manifest
+    path = os.path.abspath(config.manifest)  # so that the run can be scored again from any folder
+    return replace(config, manifest=path, manifest_sha256=checksum), manifest
 
 
 def select_images(config: TrainConfig, manifest: Manifest) -> RunImages:

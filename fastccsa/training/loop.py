@@ -92,7 +92,7 @@ def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
             state.step += 1
             seen += samples * objective.images_per_sample
             bar.update()
-            if state.step % LOG_EVERY == 0:
+            if state.step % LOG_EVERY == 0 and state.step < steps:
                 means = meter.means(state.epoch)
                 log_scalars(run.writer, "train", means, state.epoch * steps + state.step)
                 speed = seen / (time.perf_counter() - started)

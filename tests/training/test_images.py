@@ -64,9 +64,11 @@ def test_without_ham_the_first_domain_is_primary(make_config, tmp_path) -> None:
     assert selected(config).primary == "DMF"
 
 
-def test_checksum_is_of_the_files_bytes(make_config) -> None:
-    config = make_config()
+def test_a_run_knows_its_manifest(make_config, manifest_csv, monkeypatch) -> None:
+    monkeypatch.chdir(manifest_csv.parent)
+    config = replace(make_config(), manifest="manifest.csv")
     opened, manifest = open_manifest(config)
+    assert opened.manifest == str(manifest_csv)
     with open(config.manifest, "rb") as file:
         assert opened.manifest_sha256 == hashlib.sha256(file.read()).hexdigest()
     assert len(manifest) == 81
