@@ -1,7 +1,7 @@
 """Drives CMake; CMakeLists.txt alone knows the sources. Everything else stands in pyproject.toml.
 
 Environment:
-    FASTCCSA_CUDA         0: CPU code alone. 1: CUDA code, an error without an nvcc. Unset: CUDA where an nvcc is found.
+    FASTCCSA_CUDA         0: CPU code alone. 1: CUDA code, or an error. Unset: CUDA where an nvcc is found.
     CUDA_HOME             the CUDA toolkit to use (then nvcc on PATH, then the package index's own nvcc).
     TORCH_CUDA_ARCH_LIST  the GPU architectures, as PyTorch spells them: "8.0;9.0+PTX".
     MAX_JOBS              parallel compilations (default: the number of cores).
@@ -52,8 +52,8 @@ def wanted_nvcc_packages() -> list[str]:
 
 def toolkit_of(nvcc: Path) -> Path:
     """The toolkit an nvcc belongs to, also when the nvcc on PATH is a script that calls another."""
-    lines = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True).stderr.splitlines()
-    top = next((line.split("=", 1)[1] for line in lines if line.startswith("#$ TOP=")), None)
+    said = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True).stderr
+    top = next((line.split("=", 1)[1] for line in said.splitlines() if line.startswith("#$ TOP=")), None)
     return Path(top).resolve() if top else nvcc.resolve().parents[1]
 
 
@@ -120,6 +120,10 @@ class CMakeBuild(build_ext):
         ):
             subprocess.run(command, cwd=build, env=environment, check=True)
 
+
+if sys.argv[1:] == ["--nvcc-requirements"]:  # for builds without isolation: what to install first, a line each
+    print("\n".join(wanted_nvcc_packages()))
+    sys.exit()
 
 setup(
     setup_requires=wanted_nvcc_packages(),

@@ -47,7 +47,7 @@ def _zipped_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     each = reduction == REDUCTIONS["none"]
     loss = first.new_empty((pairs,) if each else (), dtype=dtype)
     terms = first.new_empty((TERMS, pairs) if each else (TERMS,), dtype=dtype)
-    saved = first.new_empty((3 * pairs + 2 + _SUMS * _MAX_PARTIALS,), dtype=dtype)
+    saved = first.new_empty((5 * pairs + 2 + _SUMS * torch.sym_min(pairs, _MAX_PARTIALS),), dtype=dtype)
     return loss, terms, saved
 
 
@@ -55,7 +55,9 @@ def _zipped_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _zipped_backward_fake(grad_loss: Any, grad_terms: Any, saved: Tensor, *args: Any) -> tuple[Tensor, ...]:
     wanted = args[-1]
     return tuple(
-        of.new_empty(of.shape) if of is not None and wanted >> bit & 1 else saved.new_empty((0,), dtype=_first(args).dtype)
+        of.new_empty(of.shape)
+        if of is not None and wanted >> bit & 1
+        else saved.new_empty((0,), dtype=_first(args).dtype)
         for bit, of in enumerate(args[:4])
     )
 

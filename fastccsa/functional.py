@@ -5,8 +5,8 @@ of one dtype; targets are int64. Sums are kept in float32 (float64 for float64 i
 result too. Any strides; CPU or CUDA; results do not change from run to run.
 
 Labels and weights are checked. On the CPU a bad one raises at once. On CUDA a check would have to wait for the GPU;
-instead the kernel makes that call's loss NaN, reads nothing out of bounds, and the next call raises the error that names
-the argument, the row and the value.
+instead the kernel reads nothing out of bounds and makes that call's loss NaN, and the next call raises the error that
+names the argument, the row and the value.
 
 Weights are constants: no gradient flows to them. They may be on the tensors' device in any floating dtype.
 """
@@ -20,7 +20,13 @@ from fastccsa import _ops
 from fastccsa.errors import InputError
 from fastccsa.reference import CCSATerms
 
-__all__ = ["CCSATerms", "contrastive_alignment", "weighted_ccsa_loss", "weighted_ccsa_loss_terms", "weighted_cross_entropy"]
+__all__ = [
+    "CCSATerms",
+    "contrastive_alignment",
+    "weighted_ccsa_loss",
+    "weighted_ccsa_loss_terms",
+    "weighted_cross_entropy",
+]
 
 
 def _as_weight(weight: Tensor | None, of: Tensor) -> Tensor | None:
@@ -173,6 +179,17 @@ def weighted_cross_entropy(
         InputError: an unknown ``reduction``.
     """
     loss, _ = _ops.zipped_ccsa(
-        logits, None, None, None, target, None, _as_weight(class_weight, logits), None, None, 0.0, 0.0, reduction
+        logits,
+        None,
+        None,
+        None,
+        target,
+        None,
+        _as_weight(class_weight, logits),
+        None,
+        None,
+        0.0,
+        0.0,
+        reduction,
     )
     return loss

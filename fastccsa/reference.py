@@ -93,7 +93,7 @@ def weighted_ccsa_loss_terms(
     pairs: str = "zipped",
     reduction: str = "mean",
 ) -> CCSATerms:
-    """The loss with its terms: ``(1 - alpha) * (classification1 + classification2) + alpha * (alignment + separation)``.
+    """The loss and its terms: ``(1 - alpha) (classification1 + classification2) + alpha (alignment + separation)``.
 
     Equation (1), with the classification loss of equation (2). `weighted_mean` concerns the classification terms.
     """

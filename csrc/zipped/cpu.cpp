@@ -1,6 +1,7 @@
 // The zipped loss on the CPU: chunks over threads, and the sums of their sums in a fixed order.
 #include "zipped/cpu.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -87,6 +88,7 @@ FaultReport forward(const Forward<T>& p, ParallelFor parallel_for) {
     if (reports[chunk].fault != Fault::kNone) return reports[chunk];
     for (int s = 0; s < kSums; ++s) sums[s] += double(partials[chunk * kSums + s]);
   }
+  std::fill_n(partials, partials_size(in.pairs), Acc(0));
   finish(p, sums);
   return {};
 }

@@ -1,6 +1,8 @@
 // The zipped loss on the CPU, one chunk of pairs at a time. Compiled once for each instruction set: FASTCCSA_ISA names
-// it, and the compiler vectorises the plain loops over classes and features.
+// it, and common/simd.h has its vectors.
 #include "zipped/cpu.h"
+
+#include "common/simd.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,72 +11,53 @@
 namespace fastccsa::zipped::cpu::FASTCCSA_ISA {
 namespace {
 
-inline float load(float x) { return x; }
-inline double load(double x) { return x; }
-inline float load(bfloat16 x) { return to_float(x); }
-inline float load(half x) { return to_float(x); }
+using namespace fastccsa::FASTCCSA_ISA;
 
-inline void store(float& to, float x) { to = x; }
-inline void store(double& to, double x) { to = x; }
-inline void store(bfloat16& to, float x) { to = to_bfloat16(x); }
-inline void store(half& to, float x) { to = to_half(x); }
-
-// exp(x) for x <= 0 or NaN, within 1 ulp. Unlike std::exp it is arithmetic alone, so a loop over it vectorises.
-inline float exp_nonpositive(float x) {
-  constexpr float kLog2e = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
-  const float clamped = x < -87.0f ? -87.0f : x;
-  const float shifted = clamped * kLog2e + kRound;
-  const float n = shifted - kRound;
-  const float r = (clamped - n * kLn2High) - n * kLn2Low;
-  float series = 1.0f / 5040;
-  series = series * r + 1.0f / 720;
-  series = series * r + 1.0f / 120;
-  series = series * r + 1.0f / 24;
-  series = series * r + 1.0f / 6;
-  series = series * r + 0.5f;
-  series = series * r + 1.0f;
-  series = series * r + 1.0f;
-  const float power = float_of_bits((bits_of_float(shifted) << 23) + bits_of_float(1.0f));
-  return x < -87.0f ? 0.0f : series * power;
-}
-inline double exp_nonpositive(double x) { return std::exp(x); }
-
-// log(sum_c exp(x_c)); rows of 1 or 1000 classes alike.
+// The largest logit, and the sum of exp(x - largest): rows of 1 or 1000 classes alike.
 template <typename T>
-acc_t<T> logsumexp(const T* x, int64_t stride, int64_t classes) {
+SoftmaxScale<acc_t<T>> softmax_scale(const T* x, int64_t stride, int64_t classes) {
   using Acc = acc_t<T>;
-  Acc largest = -std::numeric_limits<Acc>::infinity();
-  Acc sum = 0;
-  if (stride == 1) {
-#pragma omp simd reduction(max : largest)
-    for (int64_t c = 0; c < classes; ++c) largest = std::max(largest, load(x[c]));
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < classes; ++c) sum += exp_nonpositive(load(x[c]) - largest);
-  } else {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  constexpr Acc kLowest = -std::numeric_limits<Acc>::infinity();
+  if (stride != 1) {
+    Acc largest = kLowest, sum = 0;
     for (int64_t c = 0; c < classes; ++c) largest = std::max(largest, load(x[c * stride]));
-    for (int64_t c = 0; c < classes; ++c) sum += exp_nonpositive(load(x[c * stride]) - largest);
+    for (int64_t c = 0; c < classes; ++c) sum += std::exp(load(x[c * stride]) - largest);
+    return {largest, sum};
   }
-  return largest + std::log(sum);
+  const int64_t rest = classes / kLanes * kLanes;
+  vector_t<Acc> largest_lanes = load_first<Acc>(x + rest, classes - rest, kLowest);
+  for (int64_t c = 0; c < rest; c += kLanes) largest_lanes = larger<Acc>(largest_lanes, load_vector(x + c));
+  const Acc largest = largest_of<Acc>(largest_lanes);
+  vector_t<Acc> sum_lanes = exp_nonpositive(load_first<Acc>(x + rest, classes - rest, kLowest) - largest);
+  for (int64_t c = 0; c < rest; c += kLanes) sum_lanes += exp_nonpositive(load_vector(x + c) - largest);
+  return {largest, sum_of<Acc>(sum_lanes)};
 }
 
 template <typename T>
 acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width) {
   using Acc = acc_t<T>;
-  Acc sum = 0;
+  constexpr int kLanes = Simd<Acc>::kLanes, kSums = 4;  // one sum alone would wait for its own additions
+  vector_t<Acc> sum[kSums] = {};
+  int64_t d = 0;
   if (stride_a == 1 && stride_b == 1) {
-#pragma omp simd reduction(+ : sum)
-    for (int64_t d = 0; d < width; ++d) {
-      const Acc difference = load(a[d]) - load(b[d]);
-      sum += difference * difference;
+    for (; d + kSums * kLanes <= width; d += kSums * kLanes) {
+      for (int j = 0; j < kSums; ++j) {
+        const vector_t<Acc> difference = load_vector(a + d + j * kLanes) - load_vector(b + d + j * kLanes);
+        sum[j] += difference * difference;
+      }
     }
-  } else {
-    for (int64_t d = 0; d < width; ++d) {
-      const Acc difference = load(a[d * stride_a]) - load(b[d * stride_b]);
-      sum += difference * difference;
+    for (; d + kLanes <= width; d += kLanes) {
+      const vector_t<Acc> difference = load_vector(a + d) - load_vector(b + d);
+      sum[0] += difference * difference;
     }
   }
-  return sum;
+  // The end of a row, or a row of any strides, goes to the lanes in turn.
+  for (; d < width; ++d) {
+    const Acc difference = load(a[d * stride_a]) - load(b[d * stride_b]);
+    sum[1][d % kLanes] += difference * difference;
+  }
+  return sum_of<Acc>((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
 template <typename T>
@@ -91,22 +74,26 @@ FaultReport forward(const Forward<T>& p, int64_t begin, int64_t end, acc_t<T>* s
     }
     Acc terms[kTerms] = {};
     for (int k = 0; k < 2; ++k) {
-      if (in.logits[k].data == nullptr) continue;
+      if (in.logits[k].data == nullptr) {
+        p.saved.set_scale(k, i, {});
+        continue;
+      }
       const T* row = in.logits[k].row(i);
       const int64_t stride = in.logits[k].column_stride;
-      const Acc lse = logsumexp(row, stride, in.classes);
-      p.saved.logsumexp(k)[i] = lse;
-      terms[kClassification1 + k] = cross_entropy(lse, load(row[pair.label[k] * stride]), pair.class_weight[k]);
+      const SoftmaxScale<Acc> scale = softmax_scale(row, stride, in.classes);
+      p.saved.set_scale(k, i, scale);
+      terms[kClassification1 + k] = cross_entropy(scale, load(row[pair.label[k] * stride]), pair.class_weight[k]);
       sums[kWeight1 + k] += pair.class_weight[k];
     }
+    PairTerm<Acc> term{};
     if (in.features[0].data != nullptr) {
       const Acc d2 = squared_distance(in.features[0].row(i), in.features[0].column_stride, in.features[1].row(i),
                                       in.features[1].column_stride, in.width);
-      const PairTerm<Acc> term = pair_term(d2, pair.label[0] == pair.label[1], pair.pair_weight, in.margin);
-      terms[kAlignment] = term.alignment;
-      terms[kSeparation] = term.separation;
-      p.saved.coefficient()[i] = term.coefficient;
+      term = pair_term(d2, pair.label[0] == pair.label[1], pair.pair_weight, in.margin);
     }
+    terms[kAlignment] = term.alignment;
+    terms[kSeparation] = term.separation;
+    p.saved.coefficient()[i] = term.coefficient;
     if (in.reduction == Reduction::kNone) {
       p.loss[i] = combine(in.alpha, terms);
       for (int term = 0; term < kTerms; ++term) p.terms[term * in.pairs + i] = terms[term];
@@ -119,14 +106,23 @@ FaultReport forward(const Forward<T>& p, int64_t begin, int64_t end, acc_t<T>* s
 
 // grad_x = factor * (softmax(x) - one_hot(label))
 template <typename T>
-void logits_gradient(const T* x, int64_t stride, int64_t classes, acc_t<T> lse, acc_t<T> factor, int64_t label, T* grad) {
+void logits_gradient(const T* x, int64_t stride, int64_t classes, SoftmaxScale<acc_t<T>> scale, acc_t<T> factor,
+                     int64_t label, T* grad) {
+  using Acc = acc_t<T>;
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  const Acc share = factor / scale.sum;
   if (stride == 1) {
-#pragma omp simd
-    for (int64_t c = 0; c < classes; ++c) store(grad[c], factor * exp_nonpositive(load(x[c]) - lse));
+    int64_t c = 0;
+    for (; c + kLanes <= classes; c += kLanes) {
+      store_vector(grad + c, share * exp_nonpositive(load_vector(x + c) - scale.largest));
+    }
+    const vector_t<Acc> last = load_first<Acc>(x + c, classes - c, scale.largest);
+    store_first<Acc>(grad + c, share * exp_nonpositive(last - scale.largest), classes - c);
   } else {
-    for (int64_t c = 0; c < classes; ++c) store(grad[c], factor * exp_nonpositive(load(x[c * stride]) - lse));
+    for (int64_t c = 0; c < classes; ++c) store(grad[c], share * std::exp(load(x[c * stride]) - scale.largest));
   }
-  store(grad[label], factor * (exp_nonpositive(load(x[label * stride]) - lse) - acc_t<T>(1)));
+  const Acc probability = std::exp(load(x[label * stride]) - scale.largest) / scale.sum;
+  store(grad[label], factor * (probability - Acc(1)));
 }
 
 // grad_a = factor * (a - b), grad_b = -grad_a; either may be unwanted.
@@ -134,16 +130,16 @@ template <typename T>
 void features_gradient(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width, acc_t<T> factor,
                        T* grad_a, T* grad_b) {
   using Acc = acc_t<T>;
-  if (stride_a == 1 && stride_b == 1 && grad_a != nullptr && grad_b != nullptr) {
-#pragma omp simd
-    for (int64_t d = 0; d < width; ++d) {
-      const Acc gradient = factor * (load(a[d]) - load(b[d]));
-      store(grad_a[d], gradient);
-      store(grad_b[d], -gradient);
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  int64_t d = 0;
+  if (stride_a == 1 && stride_b == 1) {
+    for (; d + kLanes <= width; d += kLanes) {
+      const vector_t<Acc> gradient = factor * (load_vector(a + d) - load_vector(b + d));
+      if (grad_a != nullptr) store_vector(grad_a + d, gradient);
+      if (grad_b != nullptr) store_vector(grad_b + d, -gradient);
     }
-    return;
   }
-  for (int64_t d = 0; d < width; ++d) {
+  for (; d < width; ++d) {
     const Acc gradient = factor * (load(a[d * stride_a]) - load(b[d * stride_b]));
     if (grad_a != nullptr) store(grad_a[d], gradient);
     if (grad_b != nullptr) store(grad_b[d], -gradient);
@@ -161,7 +157,8 @@ void backward(const Backward<T>& p, int64_t begin, int64_t end) {
     pair_upstream(p, i, factor);
     for (int k = 0; k < 2; ++k) {
       if (p.grad_logits[k] == nullptr) continue;
-      logits_gradient(in.logits[k].row(i), in.logits[k].column_stride, in.classes, p.saved.logsumexp(k)[i],
+      const SoftmaxScale<Acc> scale{p.saved.largest(k)[i], p.saved.sum(k)[i]};
+      logits_gradient(in.logits[k].row(i), in.logits[k].column_stride, in.classes, scale,
                       factor[kClassification1 + k] * pair.class_weight[k], pair.label[k],
                       p.grad_logits[k] + i * in.classes);
     }

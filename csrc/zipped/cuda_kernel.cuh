@@ -85,14 +85,14 @@ __device__ Acc reduce(Acc value, Combine combine) {
 // ---- one pair ----
 
 template <int kGroup, typename T>
-__device__ acc_t<T> logsumexp(const T* x, int64_t stride, int64_t classes, int lane) {
+__device__ SoftmaxScale<acc_t<T>> softmax_scale(const T* x, int64_t stride, int64_t classes, int lane) {
   using Acc = acc_t<T>;
   Acc largest = Acc(-CUDART_INF);
   for (int64_t c = lane; c < classes; c += kGroup) largest = Max()(load(x[c * stride]), largest);
   largest = reduce<kGroup>(largest, Max());
   Acc sum = 0;
   for (int64_t c = lane; c < classes; c += kGroup) sum += exp(load(x[c * stride]) - largest);
-  return largest + log(reduce<kGroup>(sum, Add()));
+  return {largest, reduce<kGroup>(sum, Add())};
 }
 
 template <int kGroup, bool kPacked, typename T>
@@ -121,11 +121,11 @@ __device__ acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, i
 
 // grad_x = factor * (softmax(x) - one_hot(label))
 template <int kGroup, typename T>
-__device__ void logits_gradient(const T* x, int64_t stride, int64_t classes, acc_t<T> lse, acc_t<T> factor,
-                                int64_t label, T* grad, int lane) {
+__device__ void logits_gradient(const T* x, int64_t stride, int64_t classes, SoftmaxScale<acc_t<T>> scale,
+                                acc_t<T> factor, int64_t label, T* grad, int lane) {
   using Acc = acc_t<T>;
   for (int64_t c = lane; c < classes; c += kGroup) {
-    const Acc probability = exp(load(x[c * stride]) - lse);
+    const Acc probability = exp(load(x[c * stride]) - scale.largest) / scale.sum;
     store(grad[c], factor * (c == label ? probability - Acc(1) : probability));
   }
 }
@@ -174,7 +174,7 @@ __device__ void finish_blocks(const Forward<T>& p, const acc_t<T> (&own)[kSums],
     for (int s = 0; s < kSums; ++s) of_group[group][s] = own[s];
   }
   __syncthreads();
-  if (threadIdx.x < kSums) {
+  if (threadIdx.x < kSums && p.in.pairs > 0) {
     Acc sum = 0;
     for (int g = 0; g < kGroups; ++g) sum += of_group[g][threadIdx.x];
     p.saved.partials()[blockIdx.x * kSums + threadIdx.x] = sum;
@@ -189,13 +189,15 @@ __device__ void finish_blocks(const Forward<T>& p, const acc_t<T> (&own)[kSums],
   const int sum_of_warp = threadIdx.x / kWarp;
   if (sum_of_warp < kSums) {
     Acc sum = 0;
-    for (unsigned block = threadIdx.x % kWarp; block < gridDim.x; block += kWarp) {
+    const unsigned blocks = p.in.pairs > 0 ? gridDim.x : 0;
+    for (unsigned block = threadIdx.x % kWarp; block < blocks; block += kWarp) {
       sum += p.saved.partials()[block * kSums + sum_of_warp];
     }
     sum = reduce<kWarp>(sum, Add());
     if (threadIdx.x % kWarp == 0) total[sum_of_warp] = sum;
   }
   __syncthreads();
+  for (int64_t j = threadIdx.x; j < partials_size(p.in.pairs); j += kThreads) p.saved.partials()[j] = Acc(0);
   if (threadIdx.x == 0) {
     finish(p, total);
     tickets[slot] = 0;
@@ -219,23 +221,27 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const Forward<T> p, F
       for (int term = 0; term < kTerms; ++term) terms[term] = Acc(CUDART_NAN);
     } else {
       for (int k = 0; k < 2; ++k) {
-        if (in.logits[k].data == nullptr) continue;
+        if (in.logits[k].data == nullptr) {
+          if (lane == 0) p.saved.set_scale(k, i, {});
+          continue;
+        }
         const T* row = in.logits[k].row(i);
         const int64_t stride = in.logits[k].column_stride;
-        const Acc lse = logsumexp<kGroup>(row, stride, in.classes, lane);
-        if (lane == 0) p.saved.logsumexp(k)[i] = lse;
-        terms[kClassification1 + k] = cross_entropy(lse, load(row[pair.label[k] * stride]), pair.class_weight[k]);
+        const SoftmaxScale<Acc> scale = softmax_scale<kGroup>(row, stride, in.classes, lane);
+        if (lane == 0) p.saved.set_scale(k, i, scale);
+        terms[kClassification1 + k] = cross_entropy(scale, load(row[pair.label[k] * stride]), pair.class_weight[k]);
         sums[kWeight1 + k] += pair.class_weight[k];
       }
+      PairTerm<Acc> term{};
       if (in.features[0].data != nullptr) {
         const Acc d2 = squared_distance<kGroup, kPacked>(in.features[0].row(i), in.features[0].column_stride,
                                                          in.features[1].row(i), in.features[1].column_stride, in.width,
                                                          lane);
-        const PairTerm<Acc> term = pair_term(d2, pair.label[0] == pair.label[1], pair.pair_weight, in.margin);
-        terms[kAlignment] = term.alignment;
-        terms[kSeparation] = term.separation;
-        if (lane == 0) p.saved.coefficient()[i] = term.coefficient;
+        term = pair_term(d2, pair.label[0] == pair.label[1], pair.pair_weight, in.margin);
       }
+      terms[kAlignment] = term.alignment;
+      terms[kSeparation] = term.separation;
+      if (lane == 0) p.saved.coefficient()[i] = term.coefficient;
     }
     if (in.reduction != Reduction::kNone) {
       for (int term = 0; term < kTerms; ++term) sums[term] += terms[term];
@@ -260,8 +266,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const Backward<T> p)
     pair_upstream(p, i, factor);
     for (int k = 0; k < 2; ++k) {
       if (p.grad_logits[k] == nullptr) continue;
-      logits_gradient<kGroup>(in.logits[k].row(i), in.logits[k].column_stride, in.classes,
-                              faulty ? Acc(CUDART_NAN) : p.saved.logsumexp(k)[i],
+      const SoftmaxScale<Acc> scale{faulty ? Acc(CUDART_NAN) : p.saved.largest(k)[i], p.saved.sum(k)[i]};
+      logits_gradient<kGroup>(in.logits[k].row(i), in.logits[k].column_stride, in.classes, scale,
                               factor[kClassification1 + k] * pair.class_weight[k], pair.label[k],
                               p.grad_logits[k] + i * in.classes, lane);
     }

@@ -44,9 +44,17 @@ FASTCCSA_HOST_DEVICE PairTerm<Acc> pair_term(Acc squared_distance, bool same_cla
   return {Acc(0), weight * gap * gap, pull};
 }
 
+// softmax(x)_c = exp(x_c - largest) / sum. Kept apart rather than as logsumexp = largest + log(sum), whose rounding, a
+// unit in the last place of the largest logit, would pass into every probability.
 template <typename Acc>
-FASTCCSA_HOST_DEVICE Acc cross_entropy(Acc logsumexp, Acc target_logit, Acc weight) {
-  return weight * (logsumexp - target_logit);
+struct SoftmaxScale {
+  Acc largest;
+  Acc sum;
+};
+
+template <typename Acc>
+FASTCCSA_HOST_DEVICE Acc cross_entropy(SoftmaxScale<Acc> scale, Acc target_logit, Acc weight) {
+  return weight * (std::log(scale.sum) - (target_logit - scale.largest));
 }
 
 template <typename Acc>

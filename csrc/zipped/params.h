@@ -101,21 +101,31 @@ FASTCCSA_HOST_DEVICE FaultReport report_of(const Inputs<T>& in, int64_t i, const
   return {pair.fault, i, pair.fault == Fault::kPairWeight ? label * in.labels + pair.label[1] : label};
 }
 
-// The forward pass leaves for the backward, in one buffer of `saved_size(pairs)` values: logsumexp of both logits and
-// the coefficient of each pair (three rows of `pairs`), the two sums of class weights, and room for partial sums.
+// The forward pass leaves for the backward, in one buffer of `saved_size(pairs)` values: the softmax scales of both
+// logits and the coefficient of each pair (five rows of `pairs`), the two sums of class weights, and room for partial
+// sums. What is not needed holds 0 at the end, so that the same call leaves the same bytes.
 constexpr int64_t kMaxPartials = 1024;
 
-FASTCCSA_HOST_DEVICE int64_t saved_size(int64_t pairs) { return 3 * pairs + 2 + kSums * kMaxPartials; }
+FASTCCSA_HOST_DEVICE int64_t partials_size(int64_t pairs) {
+  return kSums * (pairs < kMaxPartials ? pairs : kMaxPartials);
+}
+FASTCCSA_HOST_DEVICE int64_t saved_size(int64_t pairs) { return 5 * pairs + 2 + partials_size(pairs); }
 
 template <typename Acc>
 struct Saved {
   Acc* data;
   int64_t pairs;
 
-  FASTCCSA_HOST_DEVICE Acc* logsumexp(int k) const { return data + k * pairs; }
-  FASTCCSA_HOST_DEVICE Acc* coefficient() const { return data + 2 * pairs; }
-  FASTCCSA_HOST_DEVICE Acc* weight_sums() const { return data + 3 * pairs; }
-  FASTCCSA_HOST_DEVICE Acc* partials() const { return data + 3 * pairs + 2; }
+  FASTCCSA_HOST_DEVICE Acc* largest(int k) const { return data + k * pairs; }
+  FASTCCSA_HOST_DEVICE Acc* sum(int k) const { return data + (2 + k) * pairs; }
+  FASTCCSA_HOST_DEVICE Acc* coefficient() const { return data + 4 * pairs; }
+  FASTCCSA_HOST_DEVICE Acc* weight_sums() const { return data + 5 * pairs; }
+  FASTCCSA_HOST_DEVICE Acc* partials() const { return data + 5 * pairs + 2; }
+
+  FASTCCSA_HOST_DEVICE void set_scale(int k, int64_t i, SoftmaxScale<Acc> scale) const {
+    largest(k)[i] = scale.largest;
+    sum(k)[i] = scale.sum;
+  }
 };
 
 template <typename T>

@@ -1,0 +1,55 @@
+# `make demo` trains and reports on rendered images; `make test` runs the suite. Both need Python 3.10+, g++ and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD_TOOLS := "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.12"
+# Everything the build reads; when one of these is newer than the installation, it is built and installed again.
+SOURCES := $(shell find csrc cmake fastccsa -type f ! -name '*.so' ! -name '*.pyc' ! -name '_build_info.py' 2>/dev/null) \
+           setup.py CMakeLists.txt pyproject.toml
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test develop lint clean
+
+help:
+	@echo "make demo     render synthetic collections, train, evaluate and report"
+	@echo "make test     run the test suite"
+	@echo "make develop  build in place, for working on the package"
+	@echo "make lint     ruff"
+	@echo "make clean    remove the virtual environment and build folders"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "fastccsa needs Python 3.10 or later; set PYTHON=/path/to/one"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv python3-dev"; exit 1; }
+	$(BIN)/python -m pip install -q --upgrade pip
+
+# torch is both what the build compiles against and what the package runs with: installed once, before the build.
+$(VENV)/.torch: | $(BIN)/python
+	$(BIN)/python -m pip install -q $(BUILD_TOOLS) "torch>=2.10" torchvision
+	@touch $@
+
+# The package index's nvcc, where the machine has none and CUDA is not refused.
+$(VENV)/.nvcc: $(VENV)/.torch
+	@$(BIN)/python setup.py --nvcc-requirements | xargs -r -d '\n' $(BIN)/python -m pip install -q
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.nvcc $(SOURCES)
+	$(BIN)/python -m pip install -q --no-build-isolation ".[test]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	cd / && $(CURDIR)/$(BIN)/fastccsa demo --out $(CURDIR)/demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+develop: $(VENV)/.nvcc
+	$(BIN)/python -m pip install -q --no-build-isolation -e ".[test]"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info fastccsa/*.so fastccsa/_build_info.py
