@@ -1,0 +1,175 @@
+// Vectors of the instruction set that a file is compiled for, by the compilers' own vector types: arithmetic,
+// comparison and ?: work on them as on numbers. A vector of float stands for bfloat16 and half too.
+//
+// The maskz forms of intrinsics are the plain ones to the processor, and spare g++ 12 a false warning.
+//
+// Included by files that are compiled once for each instruction set; FASTCCSA_ISA, the namespace, keeps them apart.
+#pragma once
+
+#include "common/half.h"
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace fastccsa::FASTCCSA_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <typename Acc>
+struct Simd {
+  typedef Acc Vector __attribute__((vector_size(kVectorBytes)));
+  static constexpr int kLanes = kVectorBytes / int(sizeof(Acc));
+};
+template <typename Acc>
+using vector_t = typename Simd<Acc>::Vector;
+using FloatVector = vector_t<float>;
+using DoubleVector = vector_t<double>;
+using BitsVector = vector_t<uint32_t>;
+constexpr int kFloats = Simd<float>::kLanes;
+
+// ---- scalars ----
+
+inline float load(float x) { return x; }
+inline double load(double x) { return x; }
+inline float load(bfloat16 x) { return to_float(x); }
+inline float load(half x) { return to_float(x); }
+
+inline void store(float& to, float x) { to = x; }
+inline void store(double& to, double x) { to = x; }
+inline void store(bfloat16& to, float x) { to = to_bfloat16(x); }
+inline void store(half& to, float x) { to = to_half(x); }
+
+// ---- whole vectors, from and to any address ----
+
+inline FloatVector load_vector(const float* from) {
+  FloatVector v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+inline DoubleVector load_vector(const double* from) {
+  DoubleVector v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+inline FloatVector load_vector(const bfloat16* from) {
+  typedef uint16_t Shorts __attribute__((vector_size(kVectorBytes / 2)));
+  Shorts bits;
+  std::memcpy(&bits, from, sizeof bits);
+  return FloatVector(__builtin_convertvector(bits, BitsVector) << 16);
+}
+inline FloatVector load_vector(const half* from) {
+#if defined(__AVX512F__)
+  return FloatVector(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif defined(__F16C__)
+  return FloatVector(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#else
+  FloatVector v;
+  for (int lane = 0; lane < kFloats; ++lane) v[lane] = to_float(from[lane]);
+  return v;
+#endif
+}
+
+inline void store_vector(float* to, FloatVector v) { std::memcpy(to, &v, sizeof v); }
+inline void store_vector(double* to, DoubleVector v) { std::memcpy(to, &v, sizeof v); }
+inline void store_vector(bfloat16* to, FloatVector v) {
+  typedef uint16_t Shorts __attribute__((vector_size(kVectorBytes / 2)));
+  const BitsVector bits = BitsVector(v);
+  const BitsVector rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Shorts shorts = __builtin_convertvector(v != v ? BitsVector{} + 0x7fc0u : rounded, Shorts);
+  std::memcpy(to, &shorts, sizeof shorts);
+}
+inline void store_vector(half* to, FloatVector v) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_cvtps_ph(0xffff, __m512(v), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT));
+#else
+  for (int lane = 0; lane < kFloats; ++lane) to[lane] = to_half(v[lane]);
+#endif
+}
+
+// ---- the first `count` lanes: the end of a row ----
+
+template <typename Acc>
+inline vector_t<Acc> filled(Acc value) {
+  return vector_t<Acc>{} + value;
+}
+
+// The other lanes hold `fill`.
+template <typename Acc, typename T>
+inline vector_t<Acc> load_first(const T* from, int64_t count, Acc fill) {
+  vector_t<Acc> v = filled(fill);
+  for (int64_t lane = 0; lane < count; ++lane) v[lane] = load(from[lane]);
+  return v;
+}
+#if defined(__AVX512F__)
+inline FloatVector load_first(const float* from, int64_t count, float fill) {
+  return FloatVector(_mm512_mask_loadu_ps(__m512(filled(fill)), __mmask16((1u << count) - 1), from));
+}
+#endif
+
+template <typename Acc, typename T>
+inline void store_first(T* to, vector_t<Acc> v, int64_t count) {
+  for (int64_t lane = 0; lane < count; ++lane) store(to[lane], Acc(v[lane]));
+}
+#if defined(__AVX512F__)
+template <>
+inline void store_first<float, float>(float* to, FloatVector v, int64_t count) {
+  _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), __m512(v));
+}
+#endif
+
+// ---- functions ----
+
+template <typename Acc>
+inline vector_t<Acc> larger(vector_t<Acc> a, vector_t<Acc> b) {
+  return a > b ? a : b;
+}
+
+// Lanes are combined by halves: the error of a sum grows with the logarithm of their number.
+template <typename Acc, typename Combine>
+inline Acc across(vector_t<Acc> v, Combine combine) {
+  Acc lane[Simd<Acc>::kLanes];
+  std::memcpy(lane, &v, sizeof v);
+  for (int half = Simd<Acc>::kLanes / 2; half > 0; half /= 2) {
+    for (int j = 0; j < half; ++j) lane[j] = combine(lane[j], lane[j + half]);
+  }
+  return lane[0];
+}
+template <typename Acc>
+inline Acc sum_of(vector_t<Acc> v) {
+  return across<Acc>(v, [](Acc a, Acc b) { return a + b; });
+}
+template <typename Acc>
+inline Acc largest_of(vector_t<Acc> v) {
+  return across<Acc>(v, [](Acc a, Acc b) { return a > b ? a : b; });
+}
+
+// exp(x) for x <= 0 or NaN, within 2 units in the last place: x = n ln 2 + r, exp(x) = 2^n exp(r), the latter by its
+// series. Results below the smallest normal number are 0.
+inline FloatVector exp_nonpositive(FloatVector x) {
+  constexpr float kLog2e = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
+  constexpr float kSeries[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+  const FloatVector clamped = x < -87.0f ? filled(-87.0f) : x;
+  const FloatVector shifted = clamped * kLog2e + kRound;
+  const FloatVector n = shifted - kRound;
+  const FloatVector r = (clamped - n * kLn2High) - n * kLn2Low;
+  FloatVector series = filled(1.0f / 5040);
+  for (const float coefficient : kSeries) series = series * r + coefficient;
+  const FloatVector power = FloatVector((BitsVector(shifted) << 23) + 0x3f800000u);
+  return x < -87.0f ? FloatVector{} : series * power;
+}
+inline DoubleVector exp_nonpositive(DoubleVector x) {
+  for (int lane = 0; lane < Simd<double>::kLanes; ++lane) x[lane] = std::exp(x[lane]);
+  return x;
+}
+
+}  // namespace fastccsa::FASTCCSA_ISA
