@@ -1,0 +1,16 @@
+"""``fastccsa check``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("check")
+def check_command() -> None:
+    """Tell what was built, what is usable here, and what to do about what is not."""
+    from fastccsa.checks import check
+
+    report = check()
+    click.echo(str(report))
+    if not report.usable:
+        raise SystemExit(1)
