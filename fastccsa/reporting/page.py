@@ -101,18 +101,17 @@ def _training_charts(run: Run) -> Iterator[Chart]:
 
 
 def _validation_chart(run: Run, colours: Mapping[str, int]) -> tuple[Chart, tuple[str, ...]] | None:
-    """The chart and the domains in it; None without validation scores."""
-    records = [record for record in run.history if record.get("validation")]
-    if not records:
+    """The chart and the domains in it; None without a history."""
+    if not run.history:
         return None
-    epochs = [record["epoch"] for record in records]
-    domains = tuple(domain for domain in colours if domain in records[0]["validation"])
+    epochs = [record["epoch"] for record in run.history]
+    domains = tuple(domain for domain in colours if domain in run.history[0]["validation"])
     series = [
-        Series(domain, epochs, [record["validation"][domain] for record in records], colours[domain])
+        Series(domain, epochs, [record["validation"][domain] for record in run.history], colours[domain])
         for domain in domains
     ]
     if len(domains) > 1:
-        series.append(Series("mean", epochs, [record["validation_recall"] for record in records], None))
+        series.append(Series("mean", epochs, [record["validation_recall"] for record in run.history], None))
     selected = run.scores.selection.epoch if run.scores.selection else None
     title = "Validation recall, %"
     svg = curves(f"{title}, of {run.name} by epoch", series, mark=selected, percent=True)

@@ -83,6 +83,7 @@ def curves(title: str, series: Sequence[Series], *, mark: int | None = None, per
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.margins(x=0.02)
         axes.tick_params(length=0)
         axes.set_xlabel("epoch")
         text = io.StringIO()

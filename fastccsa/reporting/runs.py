@@ -14,6 +14,8 @@ from fastccsa.training.run import ENVIRONMENT_FILE, METRICS_FILE, SCORES_FILE
 
 NOTE_FILE = "note.txt"
 
+EPOCH_FIELDS = ("epoch", "loss", "validation", "validation_recall")  # what each line of metrics.jsonl has at least
+
 
 @dataclass(frozen=True)
 class Run:
@@ -86,7 +88,7 @@ def read_runs(path: Path) -> RunFolder:
         path=path,
         runs=tuple(_read_run(folder) for folder in finished),
         unfinished=unfinished,
-        note=note.read_text(encoding="utf-8").strip() if note.exists() else "",
+        note=_text(note).strip() if note.exists() else "",
     )
 
 
@@ -102,19 +104,26 @@ def _read_run(folder: Path) -> Run:
         config=TrainConfig.read(folder),
         scores=Scores.read(folder / SCORES_FILE),
         history=_read_history(folder / METRICS_FILE),
-        environment=_read_object(environment, environment.read_text()) if environment.exists() else None,
+        environment=_read_object(environment, _text(environment)) if environment.exists() else None,
     )
 
 
 def _read_history(path: Path) -> tuple[dict[str, Any], ...]:
     if not path.exists():
         return ()
-    lines = path.read_text(encoding="utf-8").splitlines()
-    records = [_read_object(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1)]
-    for number, record in enumerate(records, start=1):
-        if not isinstance(record.get("epoch"), int):
-            raise InputError(f"{path}, line {number}: no epoch number; remove the file to report without curves")
+    records = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        where = f"{path}, line {number}"
+        record = _read_object(where, line)
+        missing = [name for name in EPOCH_FIELDS if name not in record]
+        if missing:
+            raise InputError(f"{where}: no {', '.join(missing)}; remove the file to report without curves")
+        records.append(record)
     return tuple(records)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _read_object(where: str | Path, text: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import pytest
 from fastccsa.errors import InputError
 from fastccsa.reporting import read_runs
 
+EPOCH = '{"epoch": 1, "loss": 1, "validation": {}, "validation_recall": 0}\n'
+
 
 def test_reads_every_finished_run_by_name_and_names_the_others(write_run, tmp_path: Path) -> None:
     write_run("k")
@@ -59,17 +61,18 @@ def test_only_unfinished_runs_is_an_error_that_names_them(write_run, tmp_path: P
         ("config.json", None, r"config\.json is missing"),
         ("config.json", "{", r"config\.json"),
         ("scores.json", '{"split": "test"}', r"scores\.json"),
-        ("metrics.jsonl", '{"epoch": 1}\n{"epoch"\n', r"metrics\.jsonl, line 2"),
-        ("metrics.jsonl", '{"epoch": 1}\n[]\n', r"metrics\.jsonl, line 2"),
-        ("metrics.jsonl", '{"loss": 1}\n', r"metrics\.jsonl, line 1"),
+        ("metrics.jsonl", EPOCH + '{"epoch"\n', r"metrics\.jsonl, line 2"),
+        ("metrics.jsonl", EPOCH + "[]\n", r"metrics\.jsonl, line 2"),
+        ("metrics.jsonl", '{"loss": 1}\n', r"metrics\.jsonl, line 1: no epoch, validation"),
+        ("metrics.jsonl", b"\xff\xfe", r"metrics\.jsonl, line 1"),
         ("environment.json", "no", r"environment\.json"),
     ],
 )
-def test_a_broken_file_is_named(write_run, file: str, content: str | None, message: str) -> None:
+def test_a_broken_file_is_named(write_run, file: str, content: str | bytes | None, message: str) -> None:
     folder = write_run("k")
     if content is None:
         (folder / file).unlink()
     else:
-        (folder / file).write_text(content)
+        (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=message):
         read_runs(folder)
