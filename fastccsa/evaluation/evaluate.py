@@ -103,7 +103,7 @@ def evaluate(
         amp: auto, none, bfloat16 or float16.
         workers: threads that decode images; 0 leaves the number to the image pipeline.
         image_backend: dali, or torchvision where DALI is not to be had.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr, where that is a terminal.
 
     Raises:
         InputError: no image in the split, another number of classes than the model has, or a bad device.
@@ -116,8 +116,9 @@ def evaluate(
             f"{len(manifest.classes)} ({', '.join(manifest.classes)}): use one with the model's classes"
         )
     images = manifest.select(split=split)
+    hidden = None if progress else True  # None hides it where stderr is no terminal
     model.to(device).to(memory_format=torch.channels_last)
     with evaluation_loader(images, device, size, batch_size, workers, image_backend) as loader:
-        batches = tqdm(loader.epoch(0), total=len(loader), desc=split, unit="batch", disable=not progress)
+        batches = tqdm(loader.epoch(0), total=len(loader), desc=split, unit="batch", disable=hidden)
         found = predict(model, batches, device, dtype)
     return score(*found, classes=manifest.classes, domains=manifest.domains, split=split)
