@@ -4,8 +4,13 @@
 STABLE_TORCH_LIBRARY(fastccsa, m) {
   // Absent logits or features leave their terms out. `reduction`: 0 none, 1 mean, 2 sum, 3 weighted mean.
   // Returns the loss ([] or [N]), the four terms ([4] or [4, N]), and what the backward needs.
+  // `zipped_ccsa` gets a gradient in Python; `zipped_ccsa_forward` is the same without one, for code that has its own.
   m.def(
       "zipped_ccsa(Tensor? logits1, Tensor? logits2, Tensor? features1, Tensor? features2, Tensor target1, "
+      "Tensor? target2, Tensor? class_weight1, Tensor? class_weight2, Tensor? pair_weight, float margin, float alpha, "
+      "int reduction) -> (Tensor loss, Tensor terms, Tensor saved)");
+  m.def(
+      "zipped_ccsa_forward(Tensor? logits1, Tensor? logits2, Tensor? features1, Tensor? features2, Tensor target1, "
       "Tensor? target2, Tensor? class_weight1, Tensor? class_weight2, Tensor? pair_weight, float margin, float alpha, "
       "int reduction) -> (Tensor loss, Tensor terms, Tensor saved)");
   // `wanted`: bit k asks for the gradient of the k-th of logits1, logits2, features1, features2; the others are empty.

@@ -312,12 +312,14 @@ std::string instruction_set() { return cpu::instruction_set(); }
 
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
   m.impl("zipped_ccsa", TORCH_BOX(&zipped_ccsa));
+  m.impl("zipped_ccsa_forward", TORCH_BOX(&zipped_ccsa));
   m.impl("zipped_ccsa_backward", TORCH_BOX(&zipped_ccsa_backward));
 }
 
 #if defined(FASTCCSA_CUDA)
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
   m.impl("zipped_ccsa", TORCH_BOX(&zipped_ccsa));
+  m.impl("zipped_ccsa_forward", TORCH_BOX(&zipped_ccsa));
   m.impl("zipped_ccsa_backward", TORCH_BOX(&zipped_ccsa_backward));
 }
 #endif
