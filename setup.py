@@ -15,14 +15,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-NVCC_PACKAGES = "cuda-toolkit[nvcc,cudart,cccl]>=13,<14"
-HOW_TO_GET_NVCC = f"set CUDA_HOME, put nvcc on PATH, or `pip install '{NVCC_PACKAGES}'`"
+HOW_TO_GET_NVCC = "set CUDA_HOME, put nvcc on PATH, or `pip install 'cuda-toolkit[nvcc,cudart,cccl]>=13,<14'`"
 
 
 def find_nvcc() -> Path | None:
@@ -43,11 +43,21 @@ def find_nvcc() -> Path | None:
 
 
 def wanted_nvcc_packages() -> list[str]:
-    """The package index's nvcc, as a build requirement, where no other is there and CUDA is not refused."""
+    """The package index's nvcc, as build requirements, where no other is there and CUDA is not refused.
+
+    The parts are named one by one: asked for an extra of cuda-toolkit, which torch has brought along without it, pip
+    takes the requirement for met. They must be of one release, that of torch's CUDA runtime.
+    """
     has_wheels = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
     if os.environ.get("FASTCCSA_CUDA") == "0" or not has_wheels or find_nvcc():
         return []
-    return [NVCC_PACKAGES]
+    try:
+        major, minor = version("nvidia-cuda-runtime").split(".")[:2]
+        release = f"=={major}.{minor}.*"
+    except PackageNotFoundError:
+        release = ">=13,<14"
+    parts = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime")
+    return [*(part + release for part in parts), "nvidia-cuda-cccl>=13,<14"]
 
 
 def toolkit_of(nvcc: Path) -> Path:
