@@ -1,4 +1,5 @@
 // Binds the zipped loss to torch: checks the tensors, allocates the results, and calls the kernels of their device.
+#include "common/huge_pages.h"
 #include "zipped/cpu.h"
 #if defined(FASTCCSA_CUDA)
 #include "common/torch_stream.h"
@@ -265,6 +266,7 @@ BackwardResult backward(const Arguments& arguments, const Tensor& first, ScalarT
     if (!of || !(wanted >> bit & 1)) return empty({0}, type, first);
     Tensor result = empty({in.pairs, columns}, type, first);
     *data = static_cast<T*>(result.data_ptr());
+    if (first.is_cpu()) prefer_huge_pages(*data, std::size_t(in.pairs * columns) * sizeof(T));
     return result;
   };
   Tensor logits1 = gradient(0, arguments.logits[0], in.classes, &p.grad_logits[0]);
