@@ -32,7 +32,10 @@ $(VENV)/.torch: | $(BIN)/python
 
 # The package index's nvcc, where the machine has none and CUDA is not refused.
 $(VENV)/.nvcc: $(VENV)/.torch
-	@$(BIN)/python setup.py --nvcc-requirements | xargs -r -d '\n' $(BIN)/python -m pip install -q
+	@if [ "$(FASTCCSA_CUDA)" != 0 ] && [ -z "$(CUDA_HOME)" ] && ! command -v nvcc >/dev/null; then \
+	  echo "no nvcc on this machine: installing the package index's"; \
+	  $(BIN)/python -m pip install -q "cuda-toolkit[nvcc,cudart,cccl]>=13,<14" || \
+	  echo "it cannot be had: CPU code alone will be built"; fi
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.nvcc $(SOURCES)

@@ -10,12 +10,10 @@ Environment:
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import sysconfig
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -40,24 +38,6 @@ def find_nvcc() -> Path | None:
         for nvcc in sorted(Path(folder, "nvidia").glob("cu*/bin/nvcc"), reverse=True):
             return nvcc
     return None
-
-
-def wanted_nvcc_packages() -> list[str]:
-    """The package index's nvcc, as build requirements, where no other is there and CUDA is not refused.
-
-    The parts are named one by one: asked for an extra of cuda-toolkit, which torch has brought along without it, pip
-    takes the requirement for met. They must be of one release, that of torch's CUDA runtime.
-    """
-    has_wheels = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
-    if os.environ.get("FASTCCSA_CUDA") == "0" or not has_wheels or find_nvcc():
-        return []
-    try:
-        major, minor = version("nvidia-cuda-runtime").split(".")[:2]
-        release = f"=={major}.{minor}.*"
-    except PackageNotFoundError:
-        release = ">=13,<14"
-    parts = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime")
-    return [*(part + release for part in parts), "nvidia-cuda-cccl>=13,<14"]
 
 
 def toolkit_of(nvcc: Path) -> Path:
@@ -131,12 +111,7 @@ class CMakeBuild(build_ext):
             subprocess.run(command, cwd=build, env=environment, check=True)
 
 
-if sys.argv[1:] == ["--nvcc-requirements"]:  # for builds without isolation: what to install first, a line each
-    print("\n".join(wanted_nvcc_packages()))
-    sys.exit()
-
 setup(
-    setup_requires=wanted_nvcc_packages(),
     ext_modules=[Extension("fastccsa._sampler", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )
