@@ -1,0 +1,42 @@
+// Augmentation on the CPU: images over threads, with the kernel of this processor's instruction set.
+#include "augment/cpu.h"
+
+#include "zipped/cpu.h"
+
+#include <string_view>
+
+namespace fastccsa::augment::cpu {
+namespace {
+
+template <typename T>
+Kernel<T> kernel() {
+#if defined(FASTCCSA_X86)
+  const std::string_view isa = zipped::cpu::instruction_set();
+  if (isa == "avx512") return avx512::kernel<T>();
+  if (isa == "avx2") return avx2::kernel<T>();
+#endif
+  return portable::kernel<T>();
+}
+
+template <typename T>
+struct Work {
+  const Batch<T>& batch;
+  Kernel<T> kernel;
+};
+
+}  // namespace
+
+template <typename T>
+void augment(const Batch<T>& p, ParallelFor parallel_for) {
+  Work<T> work{p, kernel<T>()};
+  const auto body = [](void* context, int64_t begin, int64_t end) {
+    const Work<T>& work = *static_cast<Work<T>*>(context);
+    work.kernel(work.batch, begin, end);
+  };
+  if (p.count > 0) parallel_for(p.count, 1, body, &work);
+}
+
+template void augment(const Batch<float>&, ParallelFor);
+template void augment(const Batch<bfloat16>&, ParallelFor);
+
+}  // namespace fastccsa::augment::cpu

@@ -1,0 +1,147 @@
+// Augmentation on the CPU, one image at a time and a few of its rows at once, all in the first-level cache: the rows
+// that make one row of the image are blended, the blended row is resampled, and the result is normalised on its way
+// out. Compiled once for each instruction set, as zipped/cpu_kernel.cpp.
+#include "augment/cpu.h"
+
+#include "common/simd.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace fastccsa::augment::cpu::FASTCCSA_ISA {
+namespace {
+
+using namespace fastccsa::FASTCCSA_ISA;
+
+constexpr int kRows = 16;  // made before they are written: a transposed image gets whole cache lines
+
+// What one thread works with; `size` and `side` are those of all its images.
+struct Scratch {
+  std::vector<float> blended;    // a row of the window, its channels interleaved, and room for taps beyond its end
+  std::vector<float> strip;      // [3, kRows, size]: resampled rows
+  std::vector<int32_t> first;    // [size]: where in `blended` a pixel's taps begin
+  std::vector<float> weights;    // [taps, size]
+  int taps = 0;
+
+  Scratch(int side, int size)
+      : blended(kChannels * (side + kMaxTaps)), strip(kChannels * kRows * size), first(size), weights(kMaxTaps * size) {}
+
+  void set(const Filter& filter) {
+    taps = 0;
+    for (int x = 0; x < filter.size; ++x) taps = std::max(taps, filter.at(x).count);
+    for (int x = 0; x < filter.size; ++x) {
+      const Taps here = filter.at(x);
+      const float normaliser = filter.normaliser(here);
+      first[x] = kChannels * here.first;
+      for (int k = 0; k < taps; ++k) {
+        weights[k * filter.size + x] = k < here.count ? filter.weight(here, k) * normaliser : 0.0f;
+      }
+    }
+    // Taps of weight 0 may lie beyond the window: what they read must be a number.
+    std::fill_n(blended.begin() + kChannels * filter.length, kChannels * kMaxTaps, 0.0f);
+  }
+};
+
+// One row of the window, of `width` bytes, as the weighted mean of those a row of the image is made of.
+void blend(const Filter& filter, int position, const uint8_t* window, int64_t stride, int width, float* blended) {
+  const Taps taps = filter.at(position);
+  const float normaliser = filter.normaliser(taps);
+  const uint8_t* source = window + taps.first * stride;
+  const auto weight = [&](int k) { return k < taps.count ? filter.weight(taps, k) * normaliser : 0.0f; };
+  const float first = weight(0), second = weight(1);
+  const uint8_t* next = taps.count > 1 ? source + stride : source;
+  for (int j = 0; j < width; ++j) blended[j] = first * float(source[j]) + second * float(next[j]);
+  for (int k = 2; k < taps.count; ++k) {
+    const uint8_t* further = source + k * stride;
+    const float w = weight(k);
+    for (int j = 0; j < width; ++j) blended[j] += w * float(further[j]);
+  }
+}
+
+// One channel of a row of the image.
+void resample(const Scratch& scratch, int channel, int size, float* __restrict to) {
+  const float* from = scratch.blended.data() + channel;
+  const int32_t* first = scratch.first.data();
+  const float* weights = scratch.weights.data();
+  for (int x = 0; x < size; ++x) to[x] = weights[x] * from[first[x]];
+  for (int k = 1; k < scratch.taps; ++k) {
+    from += kChannels;
+    weights += size;
+    for (int x = 0; x < size; ++x) to[x] += weights[x] * from[first[x]];
+  }
+}
+
+template <typename T>
+void write_line(const float* __restrict from, int count, float scale, float shift, T* __restrict to) {
+  int x = 0;
+  for (; x + kFloats <= count; x += kFloats) store_vector(to + x, load_vector(from + x) * scale + shift);
+  for (; x < count; ++x) store(to[x], from[x] * scale + shift);
+}
+
+// The strip's `rows` rows from row `y` on. Before a transposition they are columns of the image.
+template <typename T>
+void write(const Batch<T>& p, const float* strip, int y, int rows, bool transposed, T* image) {
+  const int64_t down = transposed ? p.column_stride : p.row_stride;
+  const int64_t along = transposed ? p.row_stride : p.column_stride;
+  for (int channel = 0; channel < kChannels; ++channel) {
+    const float* from = strip + channel * kRows * p.size;
+    const float scale = p.scale[channel], shift = p.shift[channel];
+    T* to = image + channel * p.channel_stride + y * down;
+    if (along == 1) {
+      for (int r = 0; r < rows; ++r) write_line(from + r * p.size, p.size, scale, shift, to + r * down);
+    } else if (transposed) {
+      for (int x = 0; x < p.size; ++x) {
+        for (int r = 0; r < rows; ++r) store(to[x * along + r * down], from[r * p.size + x] * scale + shift);
+      }
+    } else {
+      for (int r = 0; r < rows; ++r) {
+        for (int x = 0; x < p.size; ++x) store(to[x * along + r * down], from[r * p.size + x] * scale + shift);
+      }
+    }
+  }
+}
+
+template <typename T>
+void blank(const Batch<T>& p, const Rectangle& cutout, T* image) {
+  for (int channel = 0; channel < kChannels; ++channel) {
+    for (int row = cutout.top; row < cutout.top + cutout.height; ++row) {
+      T* to = image + channel * p.channel_stride + row * p.row_stride + cutout.left * p.column_stride;
+      for (int x = 0; x < cutout.width; ++x) store(to[x * p.column_stride], p.fill[channel]);
+    }
+  }
+}
+
+template <typename T>
+void augment(const Batch<T>& p, int64_t begin, int64_t end) {
+  Scratch scratch(p.side, p.size);
+  for (int64_t i = begin; i < end; ++i) {
+    const View view = view_of(p, i);
+    const uint8_t* window = window_of(p, view);
+    const Filter vertical = view.vertical(p.size);
+    scratch.set(view.horizontal(p.size));
+    for (int y = 0; y < p.size; y += kRows) {
+      const int rows = std::min(kRows, p.size - y);
+      for (int r = 0; r < rows; ++r) {
+        blend(vertical, y + r, window, int64_t(kChannels) * p.side, kChannels * view.window.width,
+              scratch.blended.data());
+        for (int channel = 0; channel < kChannels; ++channel) {
+          resample(scratch, channel, p.size, &scratch.strip[(channel * kRows + r) * p.size]);
+        }
+      }
+      write(p, scratch.strip.data(), y, rows, view.transposed, p.image(i));
+    }
+    blank(p, view.cutout, p.image(i));
+  }
+}
+
+}  // namespace
+
+template <typename T>
+Kernel<T> kernel() {
+  return &augment<T>;
+}
+
+template Kernel<float> kernel();
+template Kernel<bfloat16> kernel();
+
+}  // namespace fastccsa::augment::cpu::FASTCCSA_ISA

@@ -1,0 +1,26 @@
+// Launches augmentation on CUDA.
+#include "augment/cuda.h"
+#include "augment/launch.cuh"
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace fastccsa::augment::cuda {
+
+template <typename T>
+void augment(const Batch<T>& p, void* stream) {
+  launch_augment(p, [&](auto kernel, unsigned tiles, unsigned images, const auto&... arguments) {
+    kernel<<<dim3(tiles, images), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
+    const cudaError_t error = cudaGetLastError();
+    if (error != cudaSuccess) {
+      throw std::runtime_error(std::string("fastccsa: launching a kernel failed: ") + cudaGetErrorString(error));
+    }
+  });
+}
+
+template void augment(const Batch<float>&, void*);
+template void augment(const Batch<bfloat16>&, void*);
+
+}  // namespace fastccsa::augment::cuda

@@ -1,0 +1,171 @@
+// Binds augmentation to torch: checks the tensors and calls the kernel of their device.
+#include "augment/cpu.h"
+#if defined(FASTCCSA_CUDA)
+#include "augment/cuda.h"
+#include "common/torch_stream.h"
+#endif
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <limits>
+#include <sstream>
+#include <stdexcept>
+#include <vector>
+
+namespace fastccsa::augment {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <typename... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+struct Arguments {
+  const Tensor& images;
+  const Tensor& store;
+  const Tensor& rows;
+  const Tensor& windows;
+  const Tensor& symmetries;
+  const Tensor& cutouts;
+  const std::vector<double>& mean;
+  const std::vector<double>& std;
+  const std::vector<double>& fill;
+};
+
+void check_device(const char* name, const Tensor& tensor, const Tensor& images) {
+  if (tensor.is_cpu() != images.is_cpu() || tensor.get_device_index() != images.get_device_index()) {
+    fail(name, " and images are on different devices; move them to one");
+  }
+}
+
+// `columns` numbers for each image, or one where it is 0.
+Numbers numbers_of(const char* name, const Tensor& tensor, const Tensor& images, int64_t columns) {
+  const int64_t dim = columns == 0 ? 1 : 2;
+  if (tensor.scalar_type() != ScalarType::Long || tensor.dim() != dim || tensor.size(0) != images.size(0) ||
+      (columns > 0 && tensor.size(1) != columns)) {
+    fail(name, " must be int64 with a row for each of the ", images.size(0), " images",
+         columns > 0 ? " and 4 columns: top, left, height, width" : " and no columns");
+  }
+  if (columns > 0 && tensor.stride(1) != 1) fail(name, " must have its 4 columns side by side in memory");
+  check_device(name, tensor, images);
+  return {static_cast<const int64_t*>(tensor.data_ptr()), tensor.stride(0)};
+}
+
+// Checks everything that does not need the tensors' values.
+template <typename T>
+Batch<T> batch_of(const Arguments& a) {
+  const Tensor &images = a.images, &store = a.store;
+  if (images.dim() != 4 || images.size(1) != kChannels || images.size(2) != images.size(3) || images.size(2) == 0) {
+    fail("images must have the shape [B, 3, size, size]");
+  }
+  if (store.scalar_type() != ScalarType::Byte || store.dim() != 4 || store.size(1) != store.size(2) ||
+      store.size(3) != kChannels || !store.is_contiguous()) {
+    fail("store must be contiguous uint8 of shape [n, side, side, 3]");
+  }
+  check_device("store", store, images);
+  const int64_t side = store.size(1), size = images.size(2), largest = std::numeric_limits<int32_t>::max() / 64;
+  if (side == 0 || side > largest || size > largest) fail("store has crops of ", side, " pixels, images have ", size);
+  if (side > kMaxShrink * size) {
+    fail("store has crops of ", side, " pixels a side, more than ", kMaxShrink, " times the images' ", size);
+  }
+  Batch<T> p;
+  p.store = static_cast<const uint8_t*>(store.data_ptr());
+  p.crops = store.size(0);
+  p.side = int(side);
+  p.count = images.size(0);
+  p.rows = numbers_of("rows", a.rows, images, 0);
+  p.windows = numbers_of("windows", a.windows, images, 4);
+  p.symmetries = numbers_of("symmetries", a.symmetries, images, 0);
+  p.cutouts = numbers_of("cutouts", a.cutouts, images, 4);
+  p.images = static_cast<T*>(images.data_ptr());
+  p.size = int(size);
+  p.image_stride = images.stride(0);
+  p.channel_stride = images.stride(1);
+  p.row_stride = images.stride(2);
+  p.column_stride = images.stride(3);
+  if (a.mean.size() != kChannels || a.std.size() != kChannels || a.fill.size() != kChannels) {
+    fail("mean, std and fill must have 3 numbers each");
+  }
+  for (int c = 0; c < kChannels; ++c) {
+    p.scale[c] = float(1 / (255 * a.std[c]));
+    p.shift[c] = float(-a.mean[c] / a.std[c]);
+    p.fill[c] = float(a.fill[c]) * p.scale[c] + p.shift[c];
+  }
+  return p;
+}
+
+template <typename T>
+void check_views(const Batch<T>& p) {
+  for (int64_t i = 0; i < p.count; ++i) {
+    const int64_t *window = p.windows[i], *cutout = p.cutouts[i];
+    const auto text = [](const int64_t* r) {
+      std::ostringstream text;
+      text << '(' << r[0] << ", " << r[1] << ", " << r[2] << ", " << r[3] << ')';
+      return text.str();
+    };
+    switch (check_view(p, i)) {
+      case Fault::kNone: break;
+      case Fault::kRow: fail("rows[", i, "] is ", *p.rows[i], ", but the store has ", p.crops, " crops");
+      case Fault::kWindow: fail("windows[", i, "] is ", text(window), ", not within a crop of ", p.side, " pixels");
+      case Fault::kSymmetry: fail("symmetries[", i, "] is ", *p.symmetries[i], ", but must be in [0, ", kSymmetries, ")");
+      case Fault::kCutout: fail("cutouts[", i, "] is ", text(cutout), ", not within an image of ", p.size, " pixels");
+    }
+  }
+}
+
+void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
+  struct Call {
+    void (*body)(void*, int64_t, int64_t);
+    void* context;
+  } call{body, context};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(
+      0, count, grain,
+      [](int64_t begin, int64_t end, void* c) {
+        const Call* call = static_cast<Call*>(c);
+        call->body(call->context, begin, end);
+      },
+      &call));
+}
+
+template <typename T>
+void run(const Arguments& arguments) {
+  const Batch<T> p = batch_of<T>(arguments);
+  if (arguments.images.is_cpu()) {
+    check_views(p);
+    cpu::augment(p, &parallel_for);
+  } else {
+#if defined(FASTCCSA_CUDA)
+    const int32_t device = arguments.images.get_device_index();
+    const torch::stable::accelerator::DeviceGuard guard(device);
+    cuda::augment(p, current_cuda_stream(device));
+#endif
+  }
+}
+
+void augment_out(Tensor images, Tensor store, Tensor rows, Tensor windows, Tensor symmetries, Tensor cutouts,
+                 std::vector<double> mean, std::vector<double> std, std::vector<double> fill) {
+  const Arguments arguments{images, store, rows, windows, symmetries, cutouts, mean, std, fill};
+  switch (images.scalar_type()) {
+    case ScalarType::Float: return run<float>(arguments);
+    case ScalarType::BFloat16: return run<bfloat16>(arguments);
+    default: fail("images must be float32 or bfloat16");
+  }
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) { m.impl("augment_out", TORCH_BOX(&augment_out)); }
+
+#if defined(FASTCCSA_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) { m.impl("augment_out", TORCH_BOX(&augment_out)); }
+#endif
+
+}  // namespace fastccsa::augment

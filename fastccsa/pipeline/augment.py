@@ -1,0 +1,73 @@
+"""Augmented images straight from a store of crops: one fused op, on the CPU or on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastccsa import _ops  # loads the op library
+from fastccsa.pipeline.transforms import IntArray, Transforms, Views
+
+__all__ = ["augment", "pack_views"]
+
+_augment = torch.ops.fastccsa.augment_out.default
+assert _ops.library_path().exists()
+
+_COLUMNS = 10  # row, window (4), cutout (4), symmetry
+
+
+@torch.library.register_fake("fastccsa::augment_out")
+def _augment_fake(*args: Any) -> None:
+    """The op only writes to its first argument."""
+
+
+def pack_views(rows: IntArray, views: Views) -> Tensor:
+    """Put what the op needs to know into one tensor, so that one copy takes it to a GPU: int64 [B, 10]."""
+    flips, transpose = views.symmetry
+    symmetry = flips[:, 0] + 2 * flips[:, 1] + 4 * transpose
+    columns = [rows[:, None], views.window, views.cutout, symmetry[:, None]]
+    return torch.from_numpy(np.ascontiguousarray(np.concatenate(columns, axis=1, dtype=np.int64)))
+
+
+def augment(
+    store: Tensor,
+    packed: Tensor,
+    transforms: Transforms,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Make a batch of finished images from stored crops, in one pass.
+
+    Each image is its window of its crop, resampled once (antialiased bilinear, as Pillow's and torchvision's),
+    turned by its symmetry, blanked by its cutout and normalised. On CUDA this is one kernel that allocates
+    nothing and does not stop the stream, so it can be captured in a graph, with ``out`` given; a view out of
+    bounds gives an image of NaN there, and an error on the CPU.
+
+    Args:
+        store: uint8 [n, crop, crop, 3], contiguous.
+        packed: int64 [B, 10] on the same device, from `pack_views`.
+        transforms: size and normalisation.
+        dtype: torch.float32 or torch.bfloat16.
+        channels_last: give the images torch.channels_last's memory format.
+        out: [B, 3, size, size] to write to, instead of ``dtype`` and ``channels_last``.
+
+    Returns:
+        The images, [B, 3, size, size].
+
+    Raises:
+        RuntimeError: tensors of other shapes, dtypes or devices, or (CPU) a view out of bounds.
+    """
+    if packed.ndim != 2 or packed.shape[1] != _COLUMNS:
+        raise RuntimeError(f"packed must have {_COLUMNS} columns, but its shape is {list(packed.shape)}")
+    if out is None:
+        shape = (len(packed), 3, transforms.size, transforms.size)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        out = torch.empty(shape, dtype=dtype, device=store.device, memory_format=layout)
+    rows, windows, cutouts, symmetries = packed[:, 0], packed[:, 1:5], packed[:, 5:9], packed[:, 9]
+    colours = [list(map(float, values)) for values in (transforms.mean, transforms.std, transforms.fill)]
+    _augment(out, store, rows, windows, symmetries, cutouts, *colours)
+    return out
