@@ -19,6 +19,7 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "Tensor? features1, Tensor? features2, Tensor target1, Tensor? target2, Tensor? class_weight1, "
       "Tensor? class_weight2, Tensor? pair_weight, float margin, float alpha, int reduction, int wanted) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("instruction_set() -> str");
   // Augmented images from a store of crops, uint8 [n, side, side, 3]. `images`, float32 or bfloat16 [B, 3, size, size] of
   // any strides, is written. For each image: its row in the store, its window (top, left, height, width), its symmetry
   // (bit 0 upside down, bit 1 mirrored, bit 2 then transposed) and its cutout. `fill` is in grey levels.
