@@ -19,6 +19,17 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "Tensor? features1, Tensor? features2, Tensor target1, Tensor? target2, Tensor? class_weight1, "
       "Tensor? class_weight2, Tensor? pair_weight, float margin, float alpha, int reduction, int wanted) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
+  // The loss over all pairs: what fastccsa/_all_pairs.py calls around torch's own matrix product. It describes them.
+  m.def(
+      "all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offset, Tensor(a!) mean, "
+      "Tensor(b!) spread) -> ()");
+  m.def(
+      "all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2, "
+      "Tensor norm1, Tensor norm2, Tensor? weight, float margin, int begin1, int begin2, Tensor(a!) values, "
+      "Tensor(b!) sums1, Tensor(c!) sums2, Tensor(d!)? gradient1, Tensor(e!)? gradient2, Tensor(f!) loss) -> ()");
+  m.def(
+      "all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient, "
+      "Tensor centred, Tensor sums, Tensor separation, float scale, Tensor(a!) gradient) -> ()");
   m.def("instruction_set() -> str");
   // Augmented images from a store of crops, uint8 [n, side, side, 3]. `images`, float32 or bfloat16 [B, 3, size, size] of
   // any strides, is written. For each image: its row in the store, its window (top, left, height, width), its symmetry

@@ -8,6 +8,10 @@ Labels and weights are checked. On the CPU a bad one raises at once. On CUDA a c
 instead the kernel reads nothing out of bounds and makes that call's loss NaN, and the next call raises the error that
 names the argument, the row and the value.
 
+Over all pairs (``pairs="all"``) a float32 error is no larger than twice that of plain differences in float32, also for
+near points far from the origin: rows are centred, and pairs that are close against their norms are computed from
+differences. Such calls sort by class, and skip what equal classes and the margin make vanish.
+
 Weights are constants: no gradient flows to them. They may be on the tensors' device in any floating dtype.
 """
 
@@ -16,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastccsa import _ops
+from fastccsa import _all_pairs, _ops
 from fastccsa.errors import InputError
 from fastccsa.reference import CCSATerms
 
@@ -37,9 +41,35 @@ def _as_weight(weight: Tensor | None, of: Tensor) -> Tensor | None:
     return weight if weight.dtype == dtype else weight.to(dtype)
 
 
-def _check_pairs(pairs: str) -> None:
-    if pairs != "zipped":
-        raise InputError(f"pairs is {pairs!r}; choose 'zipped' (row i with row i)")
+def _check_pairs(pairs: str, reduction: str, precision: str) -> None:
+    if pairs not in ("zipped", "all"):
+        raise InputError(f"pairs is {pairs!r}; choose 'zipped' (row i with row i) or 'all' (every row with every row)")
+    if pairs == "all" and reduction == "none":
+        raise InputError(
+            "reduction 'none' over all pairs would be a matrix of N1 x N2 values; choose 'mean' or 'sum', "
+            "or fastccsa.reference.pair_terms(..., pairs='all') for few rows"
+        )
+    if precision not in _all_pairs.PRECISIONS:
+        raise InputError(f"precision is {precision!r}; choose one of {', '.join(map(repr, _all_pairs.PRECISIONS))}")
+    if precision != "ieee" and pairs == "zipped":
+        raise InputError(f"precision {precision!r} concerns the matrix products of pairs='all'; leave it with 'zipped'")
+    if reduction not in _ops.REDUCTIONS:
+        raise InputError(f"reduction is {reduction!r}; choose one of {', '.join(map(repr, _ops.REDUCTIONS))}")
+
+
+def _classification(
+    logits1: Tensor, logits2: Tensor, target1: Tensor, target2: Tensor,
+    class_weight1: Tensor | None, class_weight2: Tensor | None, reduction: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Both classification terms; the two streams may be of different lengths."""
+    if logits1.shape[0] != logits2.shape[0]:
+        first = weighted_cross_entropy(logits1, target1, class_weight1, reduction)
+        return first, weighted_cross_entropy(logits2, target2, class_weight2, reduction)
+    _, terms = _ops.zipped_ccsa(
+        logits1, logits2, None, None, target1, target2,
+        _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), None, 0.0, 0.0, reduction,
+    )  # fmt: skip
+    return terms[0], terms[1]
 
 
 def weighted_ccsa_loss_terms(
@@ -56,6 +86,7 @@ def weighted_ccsa_loss_terms(
     alpha: float = 0.5,
     pairs: str = "zipped",
     reduction: str = "mean",
+    precision: str = "ieee",
 ) -> CCSATerms:
     """The weighted CCSA loss with its terms; each of them is differentiable.
 
@@ -64,7 +95,15 @@ def weighted_ccsa_loss_terms(
     Returns:
         ``(loss, classification1, classification2, alignment, separation)``, scalars, or [N] each for ``"none"``.
     """
-    _check_pairs(pairs)
+    _check_pairs(pairs, reduction, precision)
+    if pairs == "all":
+        _, pair_terms = _all_pairs.all_pairs(
+            features1, features2, target1, target2, _as_weight(pair_weight, features1), margin, reduction,
+            True, precision, logits1.shape[-1],
+        )  # fmt: skip
+        classification = _classification(logits1, logits2, target1, target2, class_weight1, class_weight2, reduction)
+        loss = (1 - alpha) * (classification[0] + classification[1]) + alpha * (pair_terms[0] + pair_terms[1])
+        return CCSATerms(loss, *classification, *pair_terms.unbind(0))
     loss, terms = _ops.zipped_ccsa(
         logits1, logits2, features1, features2, target1, target2,
         _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
@@ -87,6 +126,7 @@ def weighted_ccsa_loss(
     alpha: float = 0.5,
     pairs: str = "zipped",
     reduction: str = "mean",
+    precision: str = "ieee",
 ) -> Tensor:
     r"""The weighted CCSA loss of two streams (paper, equations 1, 2 and 5 to 8).
 
@@ -108,7 +148,12 @@ def weighted_ccsa_loss(
         pair_weight: [C, C], not negative, rows by ``target1``, columns by ``target2``; or None.
         margin: distance beyond which pairs of different classes no longer matter, in units of the features.
         alpha: share of the pair terms; 0 leaves the weighted classifier, 1 the pair terms alone.
-        pairs: ``"zipped"``: row i with row i.
+        pairs: ``"zipped"``: row i with row i. ``"all"``: every row of 1 with every row of 2, equations (5) and (6) as
+            they are printed; then the streams may be of different lengths N1 and N2, and the mean of the pair terms is
+            over N1 * N2. Memory stays O((N1 + N2) D). There, what is not a class raises at once on CUDA too: the GPU
+            is waited for once a call.
+        precision: how float32 matrices are multiplied on CUDA for ``pairs="all"``: ``"ieee"``, or ``"tf32"``: faster,
+            with errors of about 1e-3 of the norms.
         reduction: ``"mean"`` divides by N, so gradients of shards average to the whole batch's; ``"sum"``; ``"none"``
             gives [N]; ``"weighted_mean"`` divides each classification term by the sum of its weights, as
             ``torch.nn.CrossEntropyLoss(weight=...)`` does. With N = 0, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
@@ -118,7 +163,16 @@ def weighted_ccsa_loss(
             [0, C), weights that are negative or of the wrong size; the message names the argument.
         InputError: an unknown ``pairs`` or ``reduction``.
     """
-    _check_pairs(pairs)
+    _check_pairs(pairs, reduction, precision)
+    if pairs == "all":
+        pair_loss, _ = _all_pairs.all_pairs(
+            features1, features2, target1, target2, _as_weight(pair_weight, features1), margin, reduction,
+            False, precision, logits1.shape[-1],
+        )  # fmt: skip
+        classification1, classification2 = _classification(
+            logits1, logits2, target1, target2, class_weight1, class_weight2, reduction
+        )
+        return (1 - alpha) * (classification1 + classification2) + alpha * pair_loss
     loss, _ = _ops.zipped_ccsa(
         logits1, logits2, features1, features2, target1, target2,
         _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
@@ -136,26 +190,30 @@ def contrastive_alignment(
     margin: float = 50.0,
     pairs: str = "zipped",
     reduction: str = "mean",
+    precision: str = "ieee",
 ) -> Tensor:
     """Alignment and separation alone: ``L_CSA`` of equation (8), in one fused op.
 
     Args:
-        z1: [N, D] features of the first stream.
-        z2: [N, D] features of the second.
+        z1: [N, D] features of the first stream; [N1, D] for all pairs.
+        z2: [N, D] features of the second; [N2, D] for all pairs.
         y1: [N] int64 labels; any integers without ``pair_weight``, else in [0, C).
         y2: [N] int64 labels.
         pair_weight: [C, C], not negative, or None.
         margin: distance beyond which pairs of different classes no longer matter.
-        pairs: ``"zipped"``: row i with row i.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` ([N]).
+        pairs: ``"zipped"``: row i with row i. ``"all"``: every row of z1 with every row of z2.
+        reduction: ``"mean"``, ``"sum"`` or, zipped alone, ``"none"`` ([N]).
+        precision: see :func:`weighted_ccsa_loss`.
 
     Raises:
         RuntimeError: as for :func:`weighted_ccsa_loss`.
         InputError: an unknown ``pairs`` or ``reduction``.
     """
-    _check_pairs(pairs)
+    _check_pairs(pairs, reduction, precision)
     if reduction == "weighted_mean":
         raise InputError("reduction 'weighted_mean' is for classification terms; choose 'mean', 'sum' or 'none' here")
+    if pairs == "all":
+        return _all_pairs.all_pairs(z1, z2, y1, y2, _as_weight(pair_weight, z1), margin, reduction, False, precision)[0]
     loss, _ = _ops.zipped_ccsa(
         None, None, z1, z2, y1, y2, None, None, _as_weight(pair_weight, z1), margin, 1.0, reduction
     )

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from fastccsa import functional
-from fastccsa._ops import REDUCTIONS
 from fastccsa.errors import InputError
 from fastccsa.reference import CCSATerms
 
@@ -24,13 +23,15 @@ class WeightedCCSALoss(nn.Module):
         pair_weight: [C, C] weights of the pairs, rows by the first label, or None.
         margin: distance beyond which pairs of different classes no longer matter, in units of the features.
         alpha: share of the pair terms, in [0, 1]; the paper balances both equally.
-        pairs: ``"zipped"``: row i with row i.
+        pairs: ``"zipped"``: row i with row i; ``"all"``: every row of one stream with every row of the other, whose
+            lengths may differ.
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"weighted_mean"``;
             see :func:`fastccsa.functional.weighted_ccsa_loss`.
+        precision: ``"ieee"`` or ``"tf32"``, of the matrix products of ``pairs="all"`` on CUDA.
 
     Raises:
         InputError: a weight that is negative, not finite or of the wrong shape, a margin below 0, ``alpha`` outside
-            [0, 1], an unknown ``pairs`` or ``reduction``.
+            [0, 1], an unknown ``pairs``, ``reduction`` or ``precision``.
 
     Example:
         >>> import torch, fastccsa
@@ -54,6 +55,7 @@ class WeightedCCSALoss(nn.Module):
         alpha: float = 0.5,
         pairs: str = "zipped",
         reduction: str = "mean",
+        precision: str = "ieee",
     ) -> None:
         super().__init__()
         self.register_buffer("class_weight1", _checked("class_weight1", class_weight1, dim=1))
@@ -63,13 +65,12 @@ class WeightedCCSALoss(nn.Module):
             raise InputError(f"margin is {margin}; it is a distance, so it must be 0 or more")
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha is {alpha}; it is a share, so it must be in [0, 1]")
-        functional._check_pairs(pairs)
-        if reduction not in REDUCTIONS:
-            raise InputError(f"reduction is {reduction!r}; choose one of {', '.join(map(repr, REDUCTIONS))}")
+        functional._check_pairs(pairs, reduction, precision)
         self.margin = float(margin)
         self.alpha = float(alpha)
         self.pairs = pairs
         self.reduction = reduction
+        self.precision = precision
 
     def forward(
         self,
@@ -96,7 +97,7 @@ class WeightedCCSALoss(nn.Module):
         return functional.weighted_ccsa_loss(
             logits1, logits2, features1, features2, target1, target2,
             self.class_weight1, self.class_weight2, self.pair_weight,
-            self.margin, self.alpha, self.pairs, self.reduction,
+            self.margin, self.alpha, self.pairs, self.reduction, self.precision,
         )  # fmt: skip
 
     def terms(
@@ -115,7 +116,7 @@ class WeightedCCSALoss(nn.Module):
         return functional.weighted_ccsa_loss_terms(
             logits1, logits2, features1, features2, target1, target2,
             self.class_weight1, self.class_weight2, self.pair_weight,
-            self.margin, self.alpha, self.pairs, self.reduction,
+            self.margin, self.alpha, self.pairs, self.reduction, self.precision,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -1,0 +1,101 @@
+// The loss over all pairs on the CPU: chunks over threads, and the sums of their sums in a fixed order.
+#include "allpairs/cpu.h"
+
+#include <algorithm>
+#include <string>
+
+namespace fastccsa::allpairs::cpu {
+namespace {
+
+template <typename T>
+Kernels<T> kernels() {
+#if defined(FASTCCSA_X86)
+  static const std::string isa = zipped::cpu::instruction_set();
+  if (isa == "avx512") return avx512::kernels<T>();
+  if (isa == "avx2") return avx2::kernels<T>();
+#endif
+  return portable::kernels<T>();
+}
+
+// Calls work(begin, end) for chunks of [0, count). `bytes` is what one chunk touches: small work stays on one thread.
+template <typename Work>
+void over_chunks(int64_t count, int64_t chunk, int64_t bytes, ParallelFor parallel_for, Work work) {
+  struct Call {
+    Work* work;
+    int64_t count, chunk;
+  } call{&work, count, chunk};
+  const auto body = [](void* context, int64_t begin, int64_t end) {
+    const Call& call = *static_cast<Call*>(context);
+    for (int64_t c = begin; c < end; ++c) (*call.work)(c * call.chunk, std::min(call.count, (c + 1) * call.chunk));
+  };
+  const int64_t chunks = (count + chunk - 1) / chunk;
+  const int64_t grain = 1 + (int64_t(1) << 16) / (bytes + 1);
+  if (chunks <= grain) {
+    body(&call, 0, chunks);
+  } else {
+    parallel_for(chunks, grain, body, &call);
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void classes(const Classes<T>& p, ParallelFor parallel_for) {
+  const Kernels<T> kernel = kernels<T>();
+  const int64_t chunks = (p.width + kChunkColumns - 1) / kChunkColumns;
+  std::vector<double> spread(chunks * p.classes, 0.0);
+  const int64_t bytes = p.offset[p.classes] * kChunkColumns * int64_t(sizeof(T));
+  over_chunks(p.width, kChunkColumns, bytes, parallel_for, [&](int64_t begin, int64_t end) {
+    kernel.class_sums(p, begin, end, spread.data() + begin / kChunkColumns * p.classes);
+  });
+  std::fill_n(p.spread, p.classes, 0.0);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    for (int64_t c = 0; c < p.classes; ++c) p.spread[c] += spread[chunk * p.classes + c];
+  }
+}
+
+template <typename T>
+void tile(const Tile<T>& p, ParallelFor parallel_for) {
+  using Acc = acc_t<T>;
+  const Kernels<T> kernel = kernels<T>();
+  const int64_t chunks = (p.rows + kChunkRows - 1) / kChunkRows;
+  std::vector<Acc> column_sums(chunks * p.columns, Acc(0));
+  std::vector<ChunkSums<Acc>> sums(chunks);
+  const int64_t bytes = kChunkRows * p.columns * int64_t(sizeof(Acc));
+  over_chunks(p.rows, kChunkRows, bytes, parallel_for, [&](int64_t begin, int64_t end) {
+    const int64_t chunk = begin / kChunkRows;
+    sums[chunk].column_sums = column_sums.data() + chunk * p.columns;
+    kernel.tile_rows(p, begin, end, sums[chunk]);
+  });
+
+  size_t close = 0;
+  for (const ChunkSums<Acc>& chunk : sums) {
+    *p.loss += chunk.loss;
+    for (int64_t j = 0; j < p.columns; ++j) p.sums[1][p.begin[1] + j] += double(chunk.column_sums[j]);
+    close += chunk.close.size();
+  }
+  if (close == 0 || p.gradient[1] == nullptr) return;
+  // Each thread owns columns, and meets their pairs in the order of the rows.
+  over_chunks(p.columns, kChunkColumns, int64_t(close) * p.width, parallel_for, [&](int64_t begin, int64_t end) {
+    for (const ChunkSums<Acc>& chunk : sums) kernel.close_columns(p, begin, end, chunk.close);
+  });
+}
+
+template <typename T>
+void finish(const Finish<T>& p, ParallelFor parallel_for) {
+  const Kernels<T> kernel = kernels<T>();
+  const int64_t bytes = 4 * kChunkRows * p.width * int64_t(sizeof(acc_t<T>));
+  over_chunks(p.rows, kChunkRows, bytes, parallel_for,
+              [&](int64_t begin, int64_t end) { kernel.finish_rows(p, begin, end); });
+}
+
+#define FASTCCSA_INSTANCES(T)                            \
+  template void classes(const Classes<T>&, ParallelFor); \
+  template void tile(const Tile<T>&, ParallelFor);       \
+  template void finish(const Finish<T>&, ParallelFor);
+FASTCCSA_INSTANCES(float)
+FASTCCSA_INSTANCES(double)
+FASTCCSA_INSTANCES(bfloat16)
+FASTCCSA_INSTANCES(half)
+
+}  // namespace fastccsa::allpairs::cpu

@@ -1,0 +1,62 @@
+// The loss over all pairs on the CPU.
+#pragma once
+
+#include "allpairs/params.h"
+#include "zipped/cpu.h"
+
+#include <vector>
+
+namespace fastccsa::allpairs::cpu {
+
+using zipped::cpu::ParallelFor;
+
+// Chunks depend on sizes alone, never on threads, so the sums do too.
+constexpr int64_t kChunkColumns = 64, kChunkRows = 32;
+
+// A pair whose distance was computed from its rows, for the gradient of its column.
+template <typename Acc>
+struct ClosePair {
+  int32_t row, column;
+  Acc coefficient;
+};
+
+// What a chunk of a tile's rows leaves behind.
+template <typename Acc>
+struct ChunkSums {
+  Acc* column_sums;  // [columns], zeros at first
+  double loss = 0;
+  std::vector<ClosePair<Acc>> close;
+};
+
+// The kernels of one instruction set.
+template <typename T>
+struct Kernels {
+  void (*class_sums)(const Classes<T>& p, int64_t begin, int64_t end, double* spread);  // of columns [begin, end)
+  void (*tile_rows)(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>& sums);
+  void (*close_columns)(const Tile<T>& p, int64_t begin, int64_t end, const std::vector<ClosePair<acc_t<T>>>& close);
+  void (*finish_rows)(const Finish<T>& p, int64_t begin, int64_t end);
+};
+
+namespace portable {
+template <typename T>
+Kernels<T> kernels();
+}
+namespace avx2 {
+template <typename T>
+Kernels<T> kernels();
+}
+namespace avx512 {
+template <typename T>
+Kernels<T> kernels();
+}
+
+template <typename T>
+void classes(const Classes<T>& p, ParallelFor parallel_for);
+
+template <typename T>
+void tile(const Tile<T>& p, ParallelFor parallel_for);
+
+template <typename T>
+void finish(const Finish<T>& p, ParallelFor parallel_for);
+
+}  // namespace fastccsa::allpairs::cpu

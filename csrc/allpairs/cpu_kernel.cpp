@@ -1,0 +1,216 @@
+// The loss over all pairs on the CPU, one chunk at a time. Compiled once for each instruction set: FASTCCSA_ISA names
+// it, and common/simd.h has its vectors.
+#include "allpairs/cpu.h"
+
+#include "common/simd.h"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace fastccsa::allpairs::cpu::FASTCCSA_ISA {
+namespace {
+
+using namespace fastccsa::FASTCCSA_ISA;
+
+template <typename T>
+const T* row_of(const Side<T>& side, int64_t sorted_row) {
+  return side.features.row(side.order[sorted_row]);
+}
+
+template <typename T>
+void class_sums(const Classes<T>& p, int64_t begin, int64_t end, double* spread) {
+  const int64_t stride = p.side.features.column_stride;
+  for (int64_t c = 0; c < p.classes; ++c) {
+    double* mean = p.mean + c * p.width;
+    for (int64_t d = begin; d < end; ++d) mean[d] = 0;
+    const int64_t first = p.offset[c], last = p.offset[c + 1];
+    if (first == last) continue;
+    for (int64_t k = first; k < last; ++k) {
+      const T* row = row_of(p.side, k);
+      for (int64_t d = begin; d < end; ++d) mean[d] += double(load(row[d * stride]));
+    }
+    for (int64_t d = begin; d < end; ++d) mean[d] /= double(last - first);
+    double squares[kChunkColumns] = {};
+    for (int64_t k = first; k < last; ++k) {
+      const T* row = row_of(p.side, k);
+      for (int64_t d = begin; d < end; ++d) {
+        const double difference = double(load(row[d * stride])) - mean[d];
+        squares[d - begin] += difference * difference;
+      }
+    }
+    spread[c] = std::accumulate(squares, squares + kChunkColumns, 0.0);
+  }
+}
+
+template <typename T>
+acc_t<T> squared_distance(const Tile<T>& p, const T* a, const T* b) {
+  using Acc = acc_t<T>;
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  const int64_t stride_a = p.side[0].features.column_stride, stride_b = p.side[1].features.column_stride;
+  vector_t<Acc> sum{};
+  int64_t d = 0;
+  if (stride_a == 1 && stride_b == 1) {
+    for (; d + kLanes <= p.width; d += kLanes) {
+      const vector_t<Acc> difference = load_vector(a + d) - load_vector(b + d);
+      sum += difference * difference;
+    }
+  }
+  for (; d < p.width; ++d) {
+    const Acc difference = load(a[d * stride_a]) - load(b[d * stride_b]);
+    sum[d % kLanes] += difference * difference;
+  }
+  return sum_of<Acc>(sum);
+}
+
+// gradient += coefficient * (a - b)
+template <typename T>
+void add_difference(const T* a, int64_t stride_a, const T* b, int64_t stride_b, acc_t<T> coefficient, int64_t width,
+                    acc_t<T>* gradient) {
+  for (int64_t d = 0; d < width; ++d) gradient[d] += coefficient * (load(a[d * stride_a]) - load(b[d * stride_b]));
+}
+
+// Pairs that the vectors left to be computed from their rows stand as +infinity in the row, which no coefficient is.
+template <typename T>
+void close_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<acc_t<T>>& sums) {
+  using Acc = acc_t<T>;
+  Acc* values = p.values + i * p.columns;
+  const T* a = row_of(p.side[0], p.begin[0] + i);
+  for (int64_t j = 0; j < p.columns; ++j) {
+    if (values[j] != std::numeric_limits<Acc>::infinity()) continue;
+    values[j] = Acc(0);
+    const T* b = row_of(p.side[1], p.begin[1] + j);
+    const zipped::PairTerm<Acc> term = zipped::pair_term(squared_distance(p, a, b), false, weight[j], p.margin);
+    sums.loss += double(term.separation);
+    if (term.coefficient == Acc(0)) continue;
+    if (p.gradient[0] != nullptr) {
+      add_difference(a, p.side[0].features.column_stride, b, p.side[1].features.column_stride, term.coefficient,
+                     p.width, p.gradient[0] + (p.begin[0] + i) * p.width);
+    }
+    if (p.gradient[1] != nullptr) sums.close.push_back({int32_t(i), int32_t(j), term.coefficient});
+  }
+}
+
+// The compiler makes one instruction of it.
+template <typename Acc>
+vector_t<Acc> square_root(vector_t<Acc> v) {
+  Acc lane[Simd<Acc>::kLanes];
+  std::memcpy(lane, &v, sizeof v);
+  for (Acc& x : lane) x = std::sqrt(x);
+  std::memcpy(&v, lane, sizeof v);
+  return v;
+}
+
+template <typename Acc>
+struct RowSums {
+  vector_t<Acc> coefficient{}, loss{};
+  decltype(vector_t<Acc>{} < vector_t<Acc>{}) close{};
+};
+
+// One vector of a row: dot products become coefficients; all in terms of math.h's pair_term, without its branches.
+template <typename Acc>
+vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc> weight, Acc margin, RowSums<Acc>& row) {
+  using Vector = vector_t<Acc>;
+  const Vector zero{};
+  const Vector d2 = norms - Acc(2) * dot;
+  const auto weighted = weight > zero;
+  const auto far = d2 > Acc(kClose) * norms;  // not true of a NaN, which is left to its rows
+  const auto close = ~far & weighted & ~(d2 >= margin * margin + Acc(kClose / 2) * norms);
+  const auto active = far & weighted & (d2 < margin * margin);
+  const Vector squared = active ? d2 : filled(Acc(1));
+  const Vector distance = square_root<Acc>(squared);
+  const Vector gap = margin - distance;
+  const Vector pull = active ? weight * gap : zero;
+  const Vector coefficient = Acc(-2) * pull / distance;
+  row.coefficient += coefficient;
+  row.loss += pull * gap;
+  row.close |= close;
+  return close ? filled(std::numeric_limits<Acc>::infinity()) : coefficient;
+}
+
+template <typename T>
+void tile_rows(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>& sums) {
+  using Acc = acc_t<T>;
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  const Acc* norm2 = p.norm[1] + p.begin[1];
+  std::vector<Acc> weight(p.columns);
+  int64_t weight_of = -1;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t label = p.side[0].label[p.begin[0] + i];
+    if (label != weight_of) {
+      for (int64_t j = 0; j < p.columns; ++j) {
+        weight[j] = pair_weight(p.weight, p.classes, label, p.side[1].label[p.begin[1] + j]);
+      }
+      weight_of = label;
+    }
+    const Acc norm1 = p.norm[0][p.begin[0] + i];
+    Acc* values = p.values + i * p.columns;
+    RowSums<Acc> row;
+    int64_t j = 0;
+    for (; j + kLanes <= p.columns; j += kLanes) {
+      const vector_t<Acc> result = coefficients<Acc>(load_vector(values + j), norm1 + load_vector(norm2 + j),
+                                                     load_vector(weight.data() + j), p.margin, row);
+      store_vector(values + j, result);
+    }
+    if (j < p.columns) {
+      const int64_t rest = p.columns - j;
+      const vector_t<Acc> norms = norm1 + load_first<Acc>(norm2 + j, rest, Acc(0));
+      const vector_t<Acc> result = coefficients<Acc>(load_first<Acc>(values + j, rest, Acc(0)), norms,
+                                                     load_first<Acc>(weight.data() + j, rest, Acc(0)), p.margin, row);
+      store_first<Acc>(values + j, result, rest);
+    }
+    sums.loss += double(sum_of<Acc>(row.loss));
+    p.sums[0][p.begin[0] + i] += double(sum_of<Acc>(row.coefficient));
+    bool any_close = false;
+    for (int lane = 0; lane < kLanes; ++lane) any_close |= row.close[lane] != 0;
+    if (any_close) close_pairs(p, i, weight.data(), sums);
+    for (int64_t k = 0; k < p.columns; ++k) sums.column_sums[k] += values[k];  // the row is in the first cache
+  }
+}
+
+template <typename T>
+void close_columns(const Tile<T>& p, int64_t begin, int64_t end, const std::vector<ClosePair<acc_t<T>>>& close) {
+  for (const ClosePair<acc_t<T>>& pair : close) {
+    if (pair.column < begin || pair.column >= end) continue;
+    const int64_t column = p.begin[1] + pair.column;
+    add_difference(row_of(p.side[1], column), p.side[1].features.column_stride,
+                   row_of(p.side[0], p.begin[0] + pair.row), p.side[0].features.column_stride, pair.coefficient,
+                   p.width, p.gradient[1] + column * p.width);
+  }
+}
+
+template <typename T>
+void finish_rows(const Finish<T>& p, int64_t begin, int64_t end) {
+  using Acc = acc_t<T>;
+  const int64_t stride = p.side.features.column_stride;
+  for (int64_t k = begin; k < end; ++k) {
+    const int64_t label = p.side.label[k], to = p.side.order[k];
+    const T* z = row_of(p.side, k);
+    const Acc* centred = p.centred + k * p.width;
+    const Acc* separation = p.separation + k * p.width;
+    const double* mean = p.other_mean + label * p.width;
+    const double align = p.scale * p.coefficient[label];
+    const Acc scale = Acc(p.scale), sum = Acc(p.scale * p.sums[k]);
+    Acc* first = p.gradient + to * p.width;
+    Acc* second = p.apart ? first + p.rows * p.width : nullptr;
+    for (int64_t d = 0; d < p.width; ++d) {
+      const Acc alignment = Acc(align * (double(load(z[d * stride])) - mean[d]));
+      const Acc apart = sum * centred[d] + scale * separation[d];
+      first[d] = p.apart ? alignment : alignment + apart;
+      if (p.apart) second[d] = apart;
+    }
+  }
+}
+
+}  // namespace
+
+template <typename T>
+Kernels<T> kernels() {
+  return {&class_sums<T>, &tile_rows<T>, &close_columns<T>, &finish_rows<T>};
+}
+template Kernels<float> kernels();
+template Kernels<double> kernels();
+template Kernels<bfloat16> kernels();
+template Kernels<half> kernels();
+
+}  // namespace fastccsa::allpairs::cpu::FASTCCSA_ISA

@@ -1,0 +1,109 @@
+// Binds the kernels of the loss over all pairs to torch. fastccsa/_all_pairs.py is their only caller: it checks what
+// the user gave, sorts it by class, and makes the products of tiles with torch's own matrix product.
+#include "allpairs/cpu.h"
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <stdexcept>
+
+namespace fastccsa::allpairs {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
+  struct Call {
+    void (*body)(void*, int64_t, int64_t);
+    void* context;
+  } call{body, context};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(
+      0, count, grain,
+      [](int64_t begin, int64_t end, void* c) {
+        const Call* call = static_cast<Call*>(c);
+        call->body(call->context, begin, end);
+      },
+      &call));
+}
+
+// Calls `function` with a value of the storage type for that of `features`.
+template <typename Function>
+void with_type(const Tensor& features, Function function) {
+  switch (features.scalar_type()) {
+    case ScalarType::Float: return function(float());
+    case ScalarType::Double: return function(double());
+    case ScalarType::BFloat16: return function(bfloat16());
+    case ScalarType::Half: return function(half());
+    default: throw std::runtime_error("features must be float64, float32, bfloat16 or float16");
+  }
+}
+
+template <typename T>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+template <typename T>
+Side<T> side_of(const Tensor& features, const Tensor& order, const Tensor& label) {
+  return {{data<const T>(features), features.stride(0), features.stride(1)}, data<const int64_t>(order), data<const int64_t>(label)};
+}
+
+void all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offset, Tensor mean, Tensor spread) {
+  with_type(features, [&](auto t) {
+    using T = decltype(t);
+    const Classes<T> p{side_of<T>(features, order, label), data<const int64_t>(offset), mean.size(0), mean.size(1),
+                       data<double>(mean), data<double>(spread)};
+    cpu::classes(p, &parallel_for);
+  });
+}
+
+void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2,
+                    Tensor norm1, Tensor norm2, MaybeTensor weight, double margin, int64_t begin1, int64_t begin2,
+                    Tensor values, Tensor sums1, Tensor sums2, MaybeTensor gradient1, MaybeTensor gradient2,
+                    Tensor loss) {
+  with_type(features1, [&](auto t) {
+    using T = decltype(t);
+    using Acc = acc_t<T>;
+    const Tile<T> p{{side_of<T>(features1, order1, label1), side_of<T>(features2, order2, label2)},
+                    {begin1, begin2},
+                    values.size(0),
+                    values.size(1),
+                    features1.size(1),
+                    data<Acc>(values),
+                    {data<const Acc>(norm1), data<const Acc>(norm2)},
+                    weight ? data<const Acc>(*weight) : nullptr,
+                    weight ? weight->size(0) : 0,
+                    Acc(margin),
+                    {data<double>(sums1), data<double>(sums2)},
+                    {gradient1 ? data<Acc>(*gradient1) : nullptr, gradient2 ? data<Acc>(*gradient2) : nullptr},
+                    data<double>(loss)};
+    cpu::tile(p, &parallel_for);
+  });
+}
+
+void all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient,
+                      Tensor centred, Tensor sums, Tensor separation, double scale, Tensor gradient) {
+  with_type(features, [&](auto t) {
+    using T = decltype(t);
+    using Acc = acc_t<T>;
+    const Finish<T> p{side_of<T>(features, order, label), features.size(0),         features.size(1),
+                      data<const double>(other_mean),     data<const double>(coefficient), data<const Acc>(centred),
+                      data<const double>(sums),           data<const Acc>(separation), scale,
+                      data<Acc>(gradient),                gradient.size(0) == 2};
+    cpu::finish(p, &parallel_for);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
+  m.impl("all_pairs_classes", TORCH_BOX(&all_pairs_classes));
+  m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));
+  m.impl("all_pairs_finish", TORCH_BOX(&all_pairs_finish));
+}
+
+}  // namespace fastccsa::allpairs

@@ -1,0 +1,78 @@
+// What the binding hands to the kernels of the loss over all pairs. No torch here.
+//
+// Both sides are sorted by class: sorted row k of a side is row order[k] of its features. Products of sorted, centred
+// rows come from the machine's matrix product, a tile of rows x columns at a time; what happens to a tile stands here.
+#pragma once
+
+#include "zipped/params.h"
+
+namespace fastccsa::allpairs {
+
+using zipped::acc_t;
+using zipped::Matrix;
+
+// A squared distance d^2 = |a|^2 + |b|^2 - 2ab carries the rounding of its three parts. Below this share of
+// |a|^2 + |b|^2 the pair is computed again from its rows, so that the error is never more than 1 / kClose times that.
+constexpr double kClose = 1.0 / 16;
+
+template <typename T>
+struct Side {
+  Matrix<const T> features;        // in the caller's order
+  const int64_t* order = nullptr;  // [N]
+  const int64_t* label = nullptr;  // [N], the classes of the sorted rows, counted from 0
+};
+
+// The sums of squares and the mean of each class.
+template <typename T>
+struct Classes {
+  Side<T> side;
+  const int64_t* offset;  // [classes + 1]: where each class begins among the sorted rows
+  int64_t classes;
+  int64_t width;
+  double* mean;    // [classes, width]; 0 for a class without rows
+  double* spread;  // [classes], the sum of |z - mean|^2
+};
+
+// One tile: in come dot products of centred rows, out go coefficients K, so that the gradient of the separation term
+// for row i is sum_j K_ij (a_i - b_j), and for column j sum_i K_ij (b_j - a_i).
+template <typename T>
+struct Tile {
+  using Acc = acc_t<T>;
+  Side<T> side[2];
+  int64_t begin[2];     // the sorted row that the tile's first row, and first column, stands for
+  int64_t rows, columns;
+  int64_t width;
+  Acc* values;          // [rows, columns]
+  const Acc* norm[2];   // [N], squared norms of the centred sorted rows
+  const Acc* weight;    // [classes, classes], or nullptr for weight 1
+  int64_t classes;
+  Acc margin;
+  double* sums[2];      // [N]: the sums of K over a sorted row, added to
+  Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not wanted
+  double* loss;         // the sum of W (margin - d)^2, added to
+};
+
+// The end: gradients of sorted rows go to the caller's order.
+template <typename T>
+struct Finish {
+  using Acc = acc_t<T>;
+  Side<T> side;
+  int64_t rows;
+  int64_t width;
+  const double* other_mean;    // [classes, width], of the other side
+  const double* coefficient;   // [classes]: the alignment gradient of z is coefficient * (z - other_mean)
+  const Acc* centred;          // [N, width]
+  const double* sums;          // [N]
+  const Acc* separation;       // [N, width]
+  double scale;                // of everything
+  Acc* gradient;               // [1 or 2, N, width]: both terms together, or alignment and separation apart
+  bool apart;
+};
+
+template <typename Acc>
+FASTCCSA_HOST_DEVICE Acc pair_weight(const Acc* weight, int64_t classes, int64_t label1, int64_t label2) {
+  if (label1 == label2) return Acc(0);
+  return weight == nullptr ? Acc(1) : weight[label1 * classes + label2];
+}
+
+}  // namespace fastccsa::allpairs

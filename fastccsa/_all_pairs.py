@@ -1,0 +1,369 @@
+"""The loss over every pair of two sets, without their matrix.
+
+Both sides are sorted by class. Alignment needs no pairs: around the class means it is a sum over rows. Separation needs
+pairs of different classes alone: tiles of dot products come from torch's own matrix product, ``csrc/allpairs/`` turns a
+tile into the coefficients of its gradient in place, and two more products add these up. So one sweep leaves the loss
+and its gradient, and the backward pass only scales it. Memory is O((N1 + N2) D) and one tile.
+
+Near pairs: rows are centred before they are multiplied, and a pair whose squared distance comes out small against its
+norms is computed again from its rows, difference by difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastccsa import _ops
+
+_classes = torch.ops.fastccsa.all_pairs_classes.default
+_tile = torch.ops.fastccsa.all_pairs_tile.default
+_finish = torch.ops.fastccsa.all_pairs_finish.default
+
+# A tile of 1024 x 2048 doubles is 16 MiB, and what its pairs may leave behind 32 MiB at the very worst.
+TILE_ROWS, TILE_COLUMNS = 1024, 2048
+PRECISIONS = ("ieee", "tf32")
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+# ---- what the caller passed ----
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, labels: int) -> None:
+    """Shapes, dtypes and devices; messages as the zipped op's."""
+    if z1.dtype not in _DTYPES:
+        raise RuntimeError(f"features1 must be float64, float32, bfloat16 or float16, but it is {_name(z1.dtype)}")
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("fastccsa::all_pairs_tile", z1.device.type.upper()):
+        raise RuntimeError(f"features1 is on {z1.device}, but this build has no kernels for pairs='all' there")
+    acc = _ops._acc_dtype(z1.dtype)
+    expected = [("features1", z1, z1.dtype, 2), ("features2", z2, z1.dtype, 2)]
+    expected += [("target1", y1, torch.int64, 1), ("target2", y2, torch.int64, 1)]
+    if weight is not None:
+        expected.append(("pair_weight", weight, acc, 2))
+    for name, tensor, dtype, dim in expected:
+        if tensor.dim() != dim:
+            plural = "s" if dim > 1 else ""
+            raise RuntimeError(f"{name} must have {dim} dimension{plural}, but its shape is {list(tensor.shape)}")
+        if tensor.dtype != dtype:
+            raise RuntimeError(f"{name} must be {_name(dtype)}, but it is {_name(tensor.dtype)}")
+        if tensor.device != z1.device:
+            raise RuntimeError(f"{name} is on {tensor.device}, but the other tensors are on {z1.device}; move it there")
+    sizes = [("features2", z2, 1, z1.shape[1], "the width of features1")]
+    sizes += [("target1", y1, 0, z1.shape[0], "a label a row of features1")]
+    sizes += [("target2", y2, 0, z2.shape[0], "a label a row of features2")]
+    if weight is not None:
+        classes = labels or weight.shape[0]
+        sizes += [("pair_weight", weight, d, classes, "the number of classes") for d in (0, 1)]
+    for name, tensor, d, size, why in sizes:
+        if tensor.shape[d] != size:
+            raise RuntimeError(f"{name} has shape {list(tensor.shape)}, but dimension {d} must be {size} ({why})")
+
+
+def _check_values(y1: Tensor, y2: Tensor, weight: Tensor | None, labels: int) -> None:
+    """Labels in [0, `labels`), unless that is 0; weights not negative."""
+    for name, y in (("target1", y1), ("target2", y2)):
+        bad = ((y < 0) | (y >= labels)).nonzero() if labels > 0 else ()
+        if len(bad) > 0:
+            row = int(bad[0])
+            raise RuntimeError(f"{name}[{row}] is {int(y[row])}, but labels must be in [0, {labels})")
+    bad = () if weight is None else (~(weight >= 0)).nonzero()
+    if len(bad) > 0:
+        raise RuntimeError(f"pair_weight{bad[0].tolist()} is negative or NaN; weights must be 0 or more")
+
+
+# ---- both sides, sorted by class ----
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side in the order of its classes, which are counted from 0 over both sides."""
+
+    features: Tensor  # [N, D], in the caller's order
+    order: Tensor  # [N]: sorted row k is row order[k]
+    label: Tensor  # [N], of the sorted rows
+    offset: Tensor  # [C + 1]
+    mean: Tensor  # [C, D] float64; 0 for a class without rows
+    spread: Tensor  # [C] float64, sum of |z - mean|^2
+
+    @property
+    def counts(self) -> Tensor:
+        """Rows of each class, [C] float64."""
+        return self.offset.diff().double()
+
+
+def _sides(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor) -> tuple[_Side, _Side, Tensor]:
+    """Both sides, and the classes that occur in either."""
+    classes, labels = torch.unique(torch.cat([y1, y2]), return_inverse=True)
+    bounds = torch.arange(len(classes) + 1, device=y1.device)
+    sides = []
+    for z, label in zip((z1, z2), labels.split([len(y1), len(y2)]), strict=True):
+        sorted_label, order = torch.sort(label, stable=True)
+        offset = torch.searchsorted(sorted_label, bounds)
+        mean = torch.zeros(len(classes), z.shape[1], dtype=torch.float64, device=z.device)
+        spread = torch.zeros(len(classes), dtype=torch.float64, device=z.device)
+        _classes(z, order, sorted_label, offset, mean, spread)
+        sides.append(_Side(z, order, sorted_label, offset, mean, spread))
+    return sides[0], sides[1], classes
+
+
+def _centred(side: _Side, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted rows less the centre, and their squared norms, in the type that sums are kept in."""
+    acc = _ops._acc_dtype(side.features.dtype)
+    rows = side.features.index_select(0, side.order).to(acc).sub_(centre.to(acc))
+    return rows, torch.linalg.vector_norm(rows, dim=1).square_()
+
+
+# ---- which tiles there are ----
+
+
+class _Block(NamedTuple):
+    """Sorted rows [begin, end) of the classes first to last."""
+
+    begin: int
+    end: int
+    first: int
+    last: int
+
+    def one_class_as(self, other: _Block) -> bool:
+        return self.first == self.last == other.first == other.last
+
+
+def _even_parts(begin: int, end: int, limit: int) -> list[tuple[int, int]]:
+    """[begin, end) in as few parts of at most `limit` as there can be, of nearly one size."""
+    parts = -(-(end - begin) // limit)
+    cuts = [begin + (end - begin) * k // parts for k in range(parts + 1)]
+    return list(pairwise(cuts))
+
+
+def _blocks(offset: list[int], limit: int) -> list[_Block]:
+    """Large classes get blocks of their own, small ones share: so most pairs of one class are never looked at."""
+    blocks: list[_Block] = []
+    for c, (begin, end) in enumerate(pairwise(offset)):
+        if begin == end:
+            continue
+        if blocks and end - blocks[-1].begin <= limit and end - begin <= limit // 4 and blocks[-1].first < c:
+            shared = blocks[-1]
+            small = shared.first < shared.last or shared.end - shared.begin <= limit // 4
+            if small:
+                blocks[-1] = shared._replace(end=end, last=c)
+                continue
+        blocks.extend(_Block(b, e, c, c) for b, e in _even_parts(begin, end, limit))
+    return blocks
+
+
+def _balls(rows: Tensor, blocks: list[_Block]) -> tuple[Tensor, Tensor]:
+    """Centre and radius of each block: no row lies farther from its block's centre."""
+    centres = torch.stack([rows[b.begin : b.end].mean(0) for b in blocks])
+    radii = [(rows[b.begin : b.end] - c).norm(dim=1).max() for b, c in zip(blocks, centres, strict=True)]
+    return centres, torch.stack(radii)
+
+
+def _beyond_margin(a: Tensor, b: Tensor, rows: list[_Block], columns: list[_Block], margin: float) -> list[list[bool]]:
+    """Which pairs of blocks lie beyond the margin of each other as a whole, by the triangle inequality."""
+    (centre1, radius1), (centre2, radius2) = _balls(a, rows), _balls(b, columns)
+    between = torch.cdist(centre1, centre2, compute_mode="donot_use_mm_for_euclid_dist")
+    size = centre1.norm(dim=1)[:, None] + centre2.norm(dim=1) + radius1[:, None] + radius2
+    slack = 1e-5 * size  # more than any rounding of the balls
+    return (between - radius1[:, None] - radius2 - slack >= margin).tolist()
+
+
+def _tiles(
+    a: Tensor, b: Tensor, offset1: list[int], offset2: list[int], margin: float
+) -> Iterator[tuple[slice, slice]]:
+    """The tiles that cover every pair which may matter, as ranges of sorted rows."""
+    rows, columns = _blocks(offset1, TILE_ROWS), _blocks(offset2, TILE_ROWS)
+    several = len(rows) * len(columns) > 1
+    beyond = _beyond_margin(a, b, rows, columns, margin) if several else [[False]]
+    for r, row in enumerate(rows):
+        wanted = [not row.one_class_as(column) and not beyond[r][c] for c, column in enumerate(columns)]
+        for matter, run in groupby(range(len(columns)), key=wanted.__getitem__):
+            if matter:
+                neighbours = list(run)
+                begin, end = columns[neighbours[0]].begin, columns[neighbours[-1]].end
+                for part in _even_parts(begin, end, TILE_COLUMNS):
+                    yield slice(row.begin, row.end), slice(*part)
+
+
+# ---- the sweep ----
+
+
+@contextmanager
+def _matrix_products(precision: str) -> Iterator[None]:
+    """How torch multiplies float32 matrices on CUDA meanwhile."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+class _Sweep(NamedTuple):
+    """What the tiles leave behind: the separation term, and the parts of its gradient by sorted row."""
+
+    loss: Tensor  # [1] float64
+    sums: tuple[Tensor, Tensor]  # [N] float64: the sum of a row's coefficients
+    products: tuple[Tensor | None, Tensor | None]  # [N, D]: less the other side's rows times these
+
+
+def _sweep(
+    side1: _Side, side2: _Side, a: Tensor, b: Tensor, norms: tuple[Tensor, Tensor], weight: Tensor | None,
+    margin: float, wanted: int,
+) -> _Sweep:  # fmt: skip
+    double = {"dtype": torch.float64, "device": a.device}
+    sums = (torch.zeros(len(a), **double), torch.zeros(len(b), **double))
+    gradient1 = torch.zeros_like(a) if wanted & 1 else None
+    gradient2 = torch.zeros_like(b) if wanted & 2 else None
+    loss = torch.zeros(1, **double)
+    tiles = list(_tiles(a, b, side1.offset.tolist(), side2.offset.tolist(), margin))
+    largest = max(((r.stop - r.start) * (c.stop - c.start) for r, c in tiles), default=0)
+    workspace = a.new_empty(largest)
+    for rows, columns in tiles:
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        tile = workspace[: shape[0] * shape[1]].view(shape)
+        torch.mm(a[rows], b[columns].t(), out=tile)
+        _tile(
+            side1.features, side2.features, side1.order, side2.order, side1.label, side2.label, *norms, weight,
+            margin, rows.start, columns.start, tile, *sums, gradient1, gradient2, loss,
+        )  # fmt: skip
+        if gradient1 is not None:
+            gradient1[rows].addmm_(tile, b[columns], alpha=-1)
+        if gradient2 is not None:
+            gradient2[columns].addmm_(tile.t(), a[rows], alpha=-1)
+    return _Sweep(loss, sums, (gradient1, gradient2))
+
+
+def _alignment(side1: _Side, side2: _Side, weight: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Alignment in closed form, and by class the factor of its gradient: factor * (z - the other side's mean).
+
+    For one class the sum over i, j of |a_i - b_j|^2 is n_b sum |a_i - A|^2 + n_a sum |b_j - B|^2 + n_a n_b |A - B|^2,
+    A and B the means: three terms that are never negative, so nothing cancels.
+    """
+    n1, n2 = side1.counts, side2.counts
+    between = (side1.mean - side2.mean).square().sum(1)
+    value = weight * (n2 * side1.spread + n1 * side2.spread + n1 * n2 * between)
+    return value.sum(), (2 * weight * n2, 2 * weight * n1)
+
+
+def _all_pairs(
+    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float, scale: float,
+    wanted: int, apart: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The two terms, and the gradients of both sides where wanted."""
+    side1, side2, classes = _sides(z1, z2, y1, y2)
+    by_class = None if weight is None else weight[classes][:, classes].contiguous()
+    own_weight = side1.spread.new_ones(len(classes)) if by_class is None else by_class.diagonal().double()
+    alignment, coefficients = _alignment(side1, side2, own_weight)
+    total = side1.counts @ side1.mean + side2.counts @ side2.mean
+    centre = (total / (len(z1) + len(z2))).nan_to_num(0, 0, 0)
+    (a, norm1), (b, norm2) = _centred(side1, centre), _centred(side2, centre)
+    sweep = _sweep(side1, side2, a, b, (norm1, norm2), by_class, margin, wanted)
+    terms = (scale * torch.stack([alignment, sweep.loss[0]])).to(a.dtype)
+    gradients = []
+    for k, (side, other, centred) in enumerate(((side1, side2, a), (side2, side1, b))):
+        gradient = _empty_gradient(side.features, wanted >> k & 1, apart)
+        product = sweep.products[k]
+        if product is not None:
+            _finish(
+                side.features, side.order, side.label, other.mean, coefficients[k], centred, sweep.sums[k], product,
+                scale, gradient,
+            )  # fmt: skip
+        gradients.append(gradient)
+    return terms, gradients[0], gradients[1]
+
+
+# ---- the op ----
+
+
+def _empty_gradient(z: Tensor, wanted: int, apart: bool) -> Tensor:
+    planes = 0 if not wanted else 2 if apart else 1
+    return z.new_empty((planes, *z.shape), dtype=_ops._acc_dtype(z.dtype))
+
+
+@torch.library.custom_op("fastccsa::all_pairs", mutates_args=())
+def _op(
+    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, labels: int, margin: float,
+    mean: bool, wanted: int, apart: bool, precision: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Loss [], alignment and separation [2], and the gradients, [1, N, D] together or [2, N, D] apart.
+
+    `labels`: the number of classes, or 0 where nothing bounds the labels. `wanted`: bit k asks for the gradient of
+    side k; without it there are no planes.
+    """
+    _check(z1, z2, y1, y2, weight, labels)
+    _check_values(y1, y2, weight, labels if weight is None else weight.shape[0])
+    if len(z1) == 0 or len(z2) == 0:
+        terms = z1.new_full((2,), torch.nan if mean else 0.0, dtype=_ops._acc_dtype(z1.dtype))
+        gradients = (_empty_gradient(z, wanted >> k & 1, apart).zero_() for k, z in enumerate((z1, z2)))
+        return terms.sum(), terms, *gradients
+    scale = 1 / (len(z1) * len(z2)) if mean else 1.0
+    with torch.autocast(z1.device.type, enabled=False), _matrix_products(precision):
+        terms, g1, g2 = _all_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
+    return terms.sum(), terms, g1, g2
+
+
+@_op.register_fake
+def _(z1: Tensor, z2: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wanted, apart = args[6], args[7]
+    dtype = _ops._acc_dtype(z1.dtype)
+    g1, g2 = (_empty_gradient(z, wanted >> k & 1, apart) for k, z in enumerate((z1, z2)))
+    return z1.new_empty((), dtype=dtype), z1.new_empty((2,), dtype=dtype), g1, g2
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[2:])
+    ctx.dtype = inputs[0].dtype
+    ctx.set_materialize_grads(False)
+    apart = inputs[9]
+    ctx.mark_non_differentiable(*output[2 if apart else 1 :])
+
+
+def _backward(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "fastccsa's loss over all pairs has no second derivative; "
+            "use the same function of fastccsa.reference where create_graph=True is needed"
+        )
+    if grad_loss is None and grad_terms is None:
+        return (None,) * 11
+    gradients: list[Tensor | None] = []
+    for unit, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True):
+        if not needed:
+            gradients.append(None)
+        elif unit.shape[0] == 1:
+            gradients.append((grad_loss * unit[0]).to(ctx.dtype))
+        else:
+            upstream = sum(g for g in (grad_loss, grad_terms) if g is not None).expand(2)
+            gradients.append((upstream[0] * unit[0] + upstream[1] * unit[1]).to(ctx.dtype))
+    return (*gradients, *(None,) * 9)
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def all_pairs(
+    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float, reduction: str,
+    apart: bool, precision: str, labels: int = 0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Alignment + separation over all pairs, and the two ([2]), which have gradients of their own if `apart`.
+
+    With `apart` each plane of gradients is kept; else their sum alone, and only the loss can be differentiated.
+    """
+    if z1.dtype != z2.dtype and torch.is_autocast_enabled(z1.device.type):
+        widest = torch.promote_types(z1.dtype, z2.dtype)
+        widest = widest if widest == torch.float64 else torch.float32
+        z1, z2 = z1.to(widest), z2.to(widest)
+        weight = None if weight is None else weight.to(widest)
+    wanted = (z1.requires_grad | z2.requires_grad << 1) if torch.is_grad_enabled() else 0
+    loss, terms, _, _ = _op(z1, z2, y1, y2, weight, labels, margin, reduction != "sum", wanted, apart, precision)
+    return loss, terms

@@ -1,0 +1,105 @@
+"""The accuracy promise: float32 errors of at most twice those of plain differences, near pairs included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fastccsa import functional
+
+EPS = torch.finfo(torch.float32).eps
+
+
+def far_from_the_origin(z, random):
+    """Norm 1e3, and the other side's points at distance 1e-3 of this one's."""
+    z = z * (1e3 / z.norm(dim=1, keepdim=True))
+    step = torch.randn(z.shape, generator=random, dtype=torch.float64)
+    return z, z + 1e-3 * step / step.norm(dim=1, keepdim=True)
+
+
+def one_cluster(z, random):
+    """All points within 1e-3 of one point of norm 1e3."""
+    centre = 1e3 * z[:1] / z[:1].norm()
+    return centre + 1e-4 * z, centre + 1e-4 * z.flip(0).roll(1, 1)
+
+
+def two_clusters(z, random):
+    """Pairs at distance 1, between two places 1e3 apart: what one common centre cannot serve."""
+    place = torch.zeros_like(z)
+    place[::2, 0] = 1e3
+    step = torch.randn(z.shape, generator=random, dtype=torch.float64)
+    return place + 0.1 * z, place + 0.1 * z + step / step.norm(dim=1, keepdim=True)
+
+
+def duplicates(z, random):
+    return z, z.clone()
+
+
+def independent(z, random):
+    return z, torch.randn(z.shape, generator=random, dtype=torch.float64)
+
+
+def low_dimensional(z, random):
+    """Points of a plane: many pairs are near, at every scale."""
+    basis = torch.randn(2, z.shape[1], generator=random, dtype=torch.float64)
+    return z[:, :2] @ basis, z[:, 2:4] @ basis
+
+
+CASES = [far_from_the_origin, one_cluster, two_clusters, duplicates, independent, low_dimensional]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_error_against_plain_differences(make_sets, device, case):
+    errors, plain, sizes = [], [], []
+    for seed in range(6):
+        random = torch.Generator().manual_seed(seed)
+        z1, z2 = case(torch.randn(90, 64, generator=random, dtype=torch.float64), random)
+        sets = replace(make_sets(90, 90, 5, 64, seed=seed), z1=z1.float().to(device), z2=z2.float().to(device))
+        sets = replace(sets, y1=sets.y1.to(device), y2=sets.y2.to(device), weight=sets.weight.to(device))
+        sets, exact = sets.to(torch.float32), sets.to(torch.float64)
+        true = exact.reference()
+        truth = [true.detach()[None], *torch.autograd.grad(true, exact.leaves)]
+        for outcome, loss in ((errors, sets.loss()), (plain, sets.reference())):
+            values = [loss.detach()[None], *torch.autograd.grad(loss, sets.leaves)]
+            outcome.append([v.double() - t for v, t in zip(values, truth, strict=True)])
+        sizes.append(truth)
+    for k, name in enumerate(("loss", "gradient of z1", "gradient of z2")):
+        ours, theirs, size = (
+            torch.cat([draw[k].flatten() for draw in draws]).square().mean().sqrt().item()
+            for draws in (errors, plain, sizes)
+        )
+        assert ours <= 2 * max(theirs, EPS * size), f"{name}: error {ours:.3g}, plain differences' {theirs:.3g}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_distance_zero_pushes_nowhere(device, dtype):
+    """Points of different classes in one place: the loss is margin^2, and the gradient 0, not NaN."""
+    z1 = torch.full((5, 8), 100.0, dtype=dtype, device=device, requires_grad=True)
+    z2 = torch.full((3, 8), 100.0, dtype=dtype, device=device, requires_grad=True)
+    y1, y2 = torch.zeros(5, dtype=torch.int64, device=device), torch.ones(3, dtype=torch.int64, device=device)
+    loss = functional.contrastive_alignment(z1, z2, y1, y2, margin=3.0, pairs="all")
+    assert loss.item() == 9.0
+    assert all((g == 0).all() for g in torch.autograd.grad(loss, (z1, z2)))
+
+
+def test_a_near_pair_far_from_the_origin(device):
+    """The distance that |a|^2 + |b|^2 - 2ab loses altogether in float32."""
+    z1 = torch.tensor([[1e3, 0.0], [-1e3, 0.0]], device=device, requires_grad=True)
+    z2 = torch.tensor([[1e3, 1e-3]], device=device, requires_grad=True)
+    y1, y2 = torch.tensor([0, 1], device=device), torch.tensor([1], device=device)
+    loss = functional.contrastive_alignment(z1[:1], z2, y1[:1], y2, margin=1.0, pairs="all")
+    assert loss.item() == pytest.approx((1 - 1e-3) ** 2, rel=1e-6)
+    both = functional.contrastive_alignment(z1, z2, y1, y2, margin=1.0, pairs="all", reduction="sum")
+    g1, g2 = torch.autograd.grad(both, (z1, z2))
+    assert g1[0].tolist() == pytest.approx([0.0, 2 * (1 - 1e-3)], rel=1e-6)
+    assert g1[1].tolist() == pytest.approx([-4e3, -2e-3], rel=1e-6)
+    assert g2[0].tolist() == pytest.approx([4e3, 2e-3 - 2 * (1 - 1e-3)], rel=1e-6)
+
+
+def test_half_precision_does_not_overflow(device):
+    z1 = torch.full((2, 8), 3e4, dtype=torch.float16, device=device)
+    y = torch.tensor([0, 1], device=device)
+    separate = functional.contrastive_alignment(z1, -z1, y, y.flip(0), pairs="all")
+    assert separate.item() == pytest.approx(8 * float(z1[0, 0].double() * 2) ** 2 / 2, rel=1e-6)

@@ -1,0 +1,178 @@
+"""The loss over all pairs against the definition, which holds the whole matrix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fastccsa
+from fastccsa import _all_pairs, functional, reference
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+SIZES = [(1, 1, 1, 1), (1, 9, 2, 3), (37, 53, 7, 65), (130, 31, 3, 512), (300, 200, 1000, 16), (64, 64, 1, 8)]
+
+
+def assert_same(sets, reduction="mean", margin=12.0, rtol=1e-12):
+    exact = sets.to(torch.float64)
+    mine, true = sets.loss(reduction, margin), exact.reference(reduction, margin)
+    torch.testing.assert_close(mine.double(), true, rtol=rtol, atol=rtol)
+    gradients = torch.autograd.grad(mine, sets.leaves)
+    expected = torch.autograd.grad(true, exact.leaves)
+    for a, b in zip(gradients, expected, strict=True):
+        assert a.dtype == sets.z1.dtype
+        eps = torch.finfo(a.dtype).eps if a.dtype.itemsize < 4 else rtol
+        torch.testing.assert_close(a.double(), b, rtol=max(rtol, eps), atol=max(rtol, eps) * b.abs().max().item())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_values_and_gradients(make_sets, device, dtype, reduction):
+    assert_same(make_sets(dtype=dtype, device=device), reduction, rtol=1e-12 if dtype == torch.float64 else 2e-6)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "unweighted"])
+def test_ragged_sizes(make_sets, device, size, weighted):
+    assert_same(make_sets(*size, dtype=torch.float64, device=device, weighted=weighted))
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e-3, 5.0, 1e4])
+def test_margins(make_sets, device, margin):
+    assert_same(make_sets(dtype=torch.float64, device=device), margin=margin)
+
+
+@pytest.mark.parametrize("limits", [(8, 16), (3, 5), (1, 1), (64, 7)], ids=str)
+@pytest.mark.parametrize("classes", [1, 3, 40])
+def test_any_tiles_give_the_same(make_sets, device, monkeypatch, limits, classes):
+    """Blocks of one class, blocks of several, and ranges cut in parts: every pair once."""
+    monkeypatch.setattr(_all_pairs, "TILE_ROWS", limits[0])
+    monkeypatch.setattr(_all_pairs, "TILE_COLUMNS", limits[1])
+    assert_same(make_sets(61, 47, classes, 9, dtype=torch.float64, device=device))
+
+
+def test_tiles_cover_each_pair_of_different_classes_once():
+    offset1, offset2 = [0, 5, 5, 30, 31, 33, 90], [0, 40, 41, 41, 60, 70, 75]
+    label1 = torch.repeat_interleave(torch.arange(6), torch.tensor(offset1).diff())
+    label2 = torch.repeat_interleave(torch.arange(6), torch.tensor(offset2).diff())
+    a, b = torch.zeros(90, 2), torch.zeros(75, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_all_pairs, "TILE_ROWS", 16)
+        patch.setattr(_all_pairs, "TILE_COLUMNS", 11)
+        covered = torch.zeros(90, 75, dtype=torch.int64)
+        for rows, columns in _all_pairs._tiles(a, b, offset1, offset2, margin=1.0):
+            assert rows.stop - rows.start <= 16
+            assert columns.stop - columns.start <= 11
+            covered[rows, columns] += 1
+    different = label1[:, None] != label2
+    assert (covered[different] == 1).all()
+    assert covered[~different].sum() < 0.1 * (~different).sum()
+
+
+def test_distant_blocks_are_skipped_and_nothing_is_lost(make_sets, device, monkeypatch):
+    monkeypatch.setattr(_all_pairs, "TILE_ROWS", 8)
+    sets = make_sets(80, 90, 4, 6, dtype=torch.float64, device=device)
+    with torch.no_grad():
+        for z, y in ((sets.z1, sets.y1), (sets.z2, sets.y2)):
+            z.mul_(0.1)
+            z[:, 0] += 11.0 * y  # neighbours in class are within the margin, others beyond
+    seen = []
+    tile = _all_pairs._tile
+    monkeypatch.setattr(_all_pairs, "_tile", lambda *a: (seen.append(a[12].numel()), tile(*a)))
+    assert_same(sets)
+    assert sum(seen) < 0.6 * 80 * 90
+
+
+def test_classes_missing_on_a_side(make_sets, device):
+    sets = make_sets(20, 30, 6, 5, dtype=torch.float64, device=device)
+    sets.y1.clamp_(max=2), sets.y2.clamp_(min=2)
+    assert_same(sets)
+    sets.y1.fill_(0), sets.y2.fill_(1)
+    assert_same(sets)
+    sets.y2.fill_(0)
+    assert_same(sets)
+
+
+def test_labels_need_no_bound_without_weights():
+    z = torch.eye(3, dtype=torch.float64)
+    labels = torch.tensor([-5, 10**12, 7])
+    expected = reference.contrastive_alignment(z, z, labels, labels, margin=2.0, pairs="all")
+    assert functional.contrastive_alignment(z, z, labels, labels, margin=2.0, pairs="all") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rows", [(0, 4), (4, 0), (0, 0)], ids=str)
+def test_empty_sides(make_sets, device, rows):
+    sets = make_sets(*rows, device=device)
+    assert sets.loss("mean").isnan()
+    assert sets.loss("sum") == 0
+    for gradient, z in zip(torch.autograd.grad(sets.loss("sum"), sets.leaves), sets.leaves, strict=True):
+        assert gradient.shape == z.shape
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.t().contiguous().t(),
+        lambda x: torch.cat([x, x], 1)[:, : x.shape[1]],
+        lambda x: torch.stack([x, x], 2)[..., 1],
+        lambda x: x.repeat_interleave(2, 0)[::2],
+        lambda x: torch.cat([x.flatten()[:1], x.flatten()])[1:].view_as(x),
+    ],
+    ids=["transposed", "columns of a wider one", "every second column", "every second row", "misaligned"],
+)
+def test_views(make_sets, device, dtype, view):
+    sets = make_sets(dtype=dtype, device=device)
+    with torch.no_grad():
+        sets.z2[:5] = sets.z1[:5] + 1e-3  # near pairs read the views themselves
+    expected = sets.loss()
+    gradients = torch.autograd.grad(expected, sets.leaves)
+    leaves = [z.detach().clone().requires_grad_() for z in sets.leaves]
+    labels = [torch.stack([y, y], 1)[:, 0] for y in (sets.y1, sets.y2)]
+    weight = torch.stack([sets.weight, sets.weight], -1)[..., 0]
+    loss = functional.contrastive_alignment(*map(view, leaves), *labels, weight, 12.0, "all")
+    torch.testing.assert_close(loss, expected)
+    for a, b in zip(torch.autograd.grad(loss, leaves), gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "weighted_mean"])
+@pytest.mark.parametrize("rows", [(20, 20), (20, 33)], ids=str)
+def test_whole_loss_and_its_terms(make_sets, device, rows, reduction):
+    sets = make_sets(*rows, dtype=torch.float64, device=device)
+    logits = [torch.randn(n, 7, dtype=torch.float64, device=device).requires_grad_() for n in rows]
+    class_weights = [torch.rand(7, dtype=torch.float64, device=device) for _ in "12"]
+    inputs = (*logits, *sets.leaves)
+    arguments = (*inputs, sets.y1, sets.y2, *class_weights, sets.weight, 12.0, 0.3, "all", reduction)
+    mine, true = (f.weighted_ccsa_loss_terms(*arguments) for f in (functional, reference))
+    for name, a, b in zip(mine._fields, mine, true, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14, msg=name)
+        options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        gradients = torch.autograd.grad(a, inputs, **options)
+        for x, y in zip(gradients, torch.autograd.grad(b, inputs, **options), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-14)
+    loss_fn = fastccsa.WeightedCCSALoss(
+        *class_weights, sets.weight, margin=12.0, alpha=0.3, pairs="all", reduction=reduction
+    )
+    loss = loss_fn(*inputs, sets.y1, sets.y2)
+    torch.testing.assert_close(loss, true.loss, rtol=1e-12, atol=0)
+    for x, y in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(true.loss, inputs), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-14)
+
+
+def test_nan_stays_visible(make_sets, device):
+    for k in range(2):
+        sets = make_sets(device=device)
+        with torch.no_grad():
+            sets.leaves[k][3, 2] = float("nan")
+        assert sets.loss().isnan()
+
+
+def test_same_bits_every_time(make_sets, device):
+    sets = make_sets(2100, 1500, 5, 33, device=device)
+    first = (sets.loss().detach(), *torch.autograd.grad(sets.loss(), sets.leaves))
+    threads = torch.get_num_threads()
+    for count in (1, 2, threads):
+        torch.set_num_threads(count)
+        again = (sets.loss().detach(), *torch.autograd.grad(sets.loss(), sets.leaves))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
