@@ -75,6 +75,19 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
     )
 
 
+@pipeline_def()
+def crop_pipeline(transforms: Transforms) -> Any:
+    """Define the graph from encoded images to what never changes of them: the centre crop, uint8 (HWC)."""
+    encoded = fn.external_source(name="encoded", dtype=DALIDataType.UINT8, ndim=1)
+    decode = fn.external_source(name="decode", dtype=DALIDataType.INT32, ndim=1)
+    start = fn.external_source(name="start", dtype=DALIDataType.FLOAT, ndim=1)
+    end = fn.external_source(name="end", dtype=DALIDataType.FLOAT, ndim=1)
+    image: Any = fn.decoders.image_slice(
+        encoded, decode[0:2], decode[2:4], axis_names="HW", output_type=DALIImageType.RGB, jpeg_fancy_upsampling=True
+    )
+    return fn.resize(image, size=[transforms.crop] * 2, roi_start=start, roi_end=end, antialias=True)
+
+
 class DaliBackend:
     """Makes batches with DALI.
 
@@ -127,17 +140,18 @@ class DaliBackend:
         self._pipeline = None
 
     def _build(self) -> Any:
-        # DALI prefetches on its first run what it has queues for; with one, it runs what we schedule.
-        pipeline = image_pipeline(
-            self._transforms,
-            self._exact,
-            decoder="mixed" if self._device.type == "cuda" else "cpu",
+        pipeline = self._define(
+            # DALI prefetches on its first run what it has queues for; with one, it runs what we schedule.
             prefetch_queue_depth=1,
             exec_dynamic=True,  # the executor whose outputs stay valid for as long as they are kept
             **self._settings,
         )
         pipeline.build()
         return pipeline
+
+    def _define(self, **settings: Any) -> Any:
+        decoder = "mixed" if self._device.type == "cuda" else "cpu"
+        return image_pipeline(self._transforms, self._exact, decoder, **settings)
 
     def _submit(self, batch: EncodedBatch) -> None:
         """Give a batch to the pipeline; ``_pending`` lists what it was given and has not returned."""
@@ -209,3 +223,33 @@ class DaliBackend:
         lost = list(self._pending)
         self._pending.clear()
         return lost
+
+
+class DaliCrops(DaliBackend):
+    """Makes the centre crops of whole images with DALI: batches of uint8 [B, crop, crop, 3] on the CPU.
+
+    Args:
+        source: where a broken image's replacement comes from.
+        transforms: the transforms.
+        batch_size: the most images in a batch.
+        num_threads: DALI's CPU threads.
+        prefetch: batches worked on ahead of the one asked for.
+    """
+
+    def __init__(
+        self, source: ImageSource, transforms: Transforms, batch_size: int, num_threads: int, prefetch: int
+    ) -> None:
+        super().__init__(source, transforms, torch.device("cpu"), "exact", batch_size, num_threads, prefetch)
+
+    def _define(self, **settings: Any) -> Any:
+        return crop_pipeline(self._transforms, **settings)
+
+    def _inputs(self, batch: EncodedBatch) -> dict[str, Any]:
+        crop = self._transforms.crop
+        regions = find_regions(self._transforms, batch.views, batch.shapes, np.array([crop, crop]))
+        return {
+            "encoded": [image.data for image in batch.images],
+            "decode": regions.decode.astype(np.int32),
+            "start": regions.resample[:, :2].astype(np.float32),
+            "end": regions.resample[:, 2:].astype(np.float32),
+        }

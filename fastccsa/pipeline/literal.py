@@ -23,11 +23,17 @@ from fastccsa.pipeline.transforms import Transforms, Views
 def exact(image: Image.Image, transforms: Transforms, views: Views, row: int) -> Image.Image:
     """Take the paper's steps on one upright RGB image, up to normalisation; gives ``size`` x ``size``."""
     top, left, height, width = (int(value) for value in views.window[row])
-    side, offset, size = transforms.resize, transforms.crop_offset, transforms.size
-    image = F.resize(image, [side, side], antialias=True)
-    image = F.crop(image, offset, offset, transforms.crop, transforms.crop)
+    size = transforms.size
+    image = centre_crop(image, transforms)
     image = F.resized_crop(image, top, left, height, width, [size, size], antialias=True)
     return _turn_and_blank(image, transforms, views, row)
+
+
+def centre_crop(image: Image.Image, transforms: Transforms) -> Image.Image:
+    """Take the paper's steps that never change: resize, and centre crop to ``crop`` x ``crop``."""
+    side, offset = transforms.resize, transforms.crop_offset
+    image = F.resize(image, [side, side], antialias=True)
+    return F.crop(image, offset, offset, transforms.crop, transforms.crop)
 
 
 def fused(image: Image.Image, transforms: Transforms, views: Views, row: int) -> Image.Image:
@@ -126,3 +132,23 @@ class TorchvisionBackend:
             except BrokenImageError as error:
                 index = int(batch.indices[row])
                 batch.indices[row], batch.images[row] = self._source.replace(index, str(error))
+
+
+class TorchvisionCrops(TorchvisionBackend):
+    """Makes the centre crops of whole images with torchvision: batches of uint8 [B, crop, crop, 3] on the CPU.
+
+    Args:
+        source: where a broken image's replacement comes from.
+        transforms: the transforms.
+        num_threads: worker threads.
+        prefetch: batches worked on ahead of the one asked for.
+    """
+
+    def __init__(self, source: ImageSource, transforms: Transforms, num_threads: int, prefetch: int) -> None:
+        super().__init__(source, transforms, torch.device("cpu"), "exact", num_threads, prefetch)
+
+    def _collect(self, batch: EncodedBatch, work: list[Future[Tensor]]) -> tuple[EncodedBatch, Tensor]:
+        return batch, torch.stack([future.result() for future in work])
+
+    def _finish(self, batch: EncodedBatch, row: int) -> Tensor:
+        return F.pil_to_tensor(centre_crop(self._decode(batch, row), self._transforms)).permute(1, 2, 0)

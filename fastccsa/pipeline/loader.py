@@ -9,16 +9,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastccsa.errors import InputError
+from fastccsa.pipeline.backend import Backend
 from fastccsa.pipeline.readahead import read_ahead
-from fastccsa.pipeline.source import EncodedBatch, ImageSource
+from fastccsa.pipeline.source import ImageSource
+from fastccsa.pipeline.store import default_folder, open_store
+from fastccsa.pipeline.stored import StoredBackend, check_cache
 from fastccsa.pipeline.transforms import IntArray, Transforms, Views
 
 if TYPE_CHECKING:
@@ -33,16 +37,6 @@ MODES = ("fused", "exact")
 _FIRST, _SECOND = 1, 2  # streams of random numbers: first (or single) images, second images
 
 
-class Backend(Protocol):
-    """What turns encoded images into finished batches."""
-
-    def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, Tensor], None, None]:
-        """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
-
-    def close(self) -> None:
-        """Free threads and memory."""
-
-
 class _Loader(ABC):
     """What both loaders share: reading ahead, the backend, and walking an epoch from any step."""
 
@@ -53,6 +47,8 @@ class _Loader(ABC):
         manifest: Manifest,
         sampler: PairSampler | ImageSampler,
         device: str | torch.device,
+        cache: str | None,
+        cache_dir: str | os.PathLike[str] | None,
         transforms: Transforms,
         backend: str,
         mode: str,
@@ -74,12 +70,25 @@ class _Loader(ABC):
         self.sampler = sampler
         self.transforms = transforms
         self.device = _check_device(device)
+        if cache is not None:
+            check_cache(cache, self.device)
         self._labels = torch.from_numpy(manifest.labels)
         self._domains = torch.from_numpy(manifest.domain_indices)
         self._source = ImageSource(manifest.paths, manifest.labels, manifest.domain_indices, on_error)
         self._prefetch = prefetch
-        self._backend = self._make_backend(backend, mode, num_threads or _default_threads())
-        self._readers = ThreadPoolExecutor(prefetch + 1, thread_name_prefix="fastccsa-reader")
+        self._backend: Any  # as `_read` makes batches for it
+        if cache is None:
+            self._backend = self._make_backend(backend, mode, num_threads or _default_threads())
+            self._read = self._source.read
+        else:
+            folder = default_folder(manifest.folder) if cache_dir is None else Path(cache_dir)
+            # What is copied is read once anyway, so it is verified on the way.
+            store = open_store(self._source, transforms, folder, backend, num_threads, verify=cache != "disk")
+            self._backend = StoredBackend(self._source, store, transforms, self.device, cache)
+            self._read = self._backend.read
+        # Stored crops are made into images where they are read, by torch's threads: one reader sets them to work.
+        readers = prefetch + 1 if cache is None else 1
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="fastccsa-reader")
         self._walk: Generator[dict[str, Tensor], None, None] | None = None
         self._closed = False
         # What is registered last runs first: an unfinished walk is ended while DALI is still there.
@@ -149,8 +158,8 @@ class _Loader(ABC):
         """Name the parts of a finished batch; ``indices`` [B] on the CPU are the images really shown."""
 
     def _steps(self, epoch: int, steps: range) -> Generator[dict[str, Tensor], None, None]:
-        def read(step: int) -> EncodedBatch:
-            return self._source.read(*self._plan(epoch, step))
+        def read(step: int) -> Any:
+            return self._read(*self._plan(epoch, step))
 
         batches = read_ahead(read, steps, self._readers, self._prefetch)
         finished = self._backend.run(batches)
@@ -195,16 +204,24 @@ class PairLoader(_Loader):
         manifest: the images; the sampler's numbers are its rows.
         sampler: which images meet; also gives seed, batch size, rank and world size.
         device: where batches are made: "cpu", or a CUDA device, which then decodes and transforms too.
+        cache: None decodes every image every time. Else the part of the transforms that never changes is done
+            once and kept in a store (270 kB an image at size 224), and images are made from it with the views
+            of ``mode="exact"``: "disk" maps it into memory, "ram" copies it there, "gpu" copies it to the
+            device, which then makes the images.
+        cache_dir: where stores are kept; None for ``.fastccsa-cache`` beside the manifest, or, where that
+            cannot be written, ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
         transforms: the transforms.
         backend: "dali", or "torchvision" where DALI is not to be had.
-        mode: "fused" resamples each image once; "exact" twice, as the paper's steps say.
+        mode: "fused" resamples each image once; "exact" twice, as the paper's steps say. Without cache.
         on_error: "replace" a broken image by another and name it in the log and in ``broken``, or "raise".
         prefetch: batches worked on ahead.
-        num_threads: CPU threads that decode; None for this process's share of the CPUs, 16 at most.
+        num_threads: CPU threads that decode; None for this process's share of the CPUs, 16 at most, and for
+            all of them while a store is made. Images are made from a store with torch's own threads.
 
     Raises:
         InputError: an argument out of range, sampler and manifest of different sizes, DALI not installed
-            (the message says which wheel to take), or no image file is there.
+            (the message says which wheel to take), no image file is there, or the store does not fit the
+            disk or the memory.
     """
 
     _images_per_row = 2
@@ -216,6 +233,8 @@ class PairLoader(_Loader):
         sampler: PairSampler,
         *,
         device: str | torch.device = "cpu",
+        cache: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         transforms: Transforms = Transforms(),  # noqa: B008  (frozen)
         backend: str = "dali",
         mode: str = "fused",
@@ -223,7 +242,9 @@ class PairLoader(_Loader):
         prefetch: int = 2,
         num_threads: int | None = None,
     ) -> None:
-        super().__init__(manifest, sampler, device, transforms, backend, mode, on_error, prefetch, num_threads)
+        super().__init__(
+            manifest, sampler, device, cache, cache_dir, transforms, backend, mode, on_error, prefetch, num_threads
+        )
 
     def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
         seed = self.sampler.seed
@@ -273,6 +294,8 @@ class ImageLoader(_Loader):
         augment: bool,
         *,
         device: str | torch.device = "cpu",
+        cache: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         transforms: Transforms = Transforms(),  # noqa: B008  (frozen)
         backend: str = "dali",
         mode: str = "fused",
@@ -281,7 +304,9 @@ class ImageLoader(_Loader):
         num_threads: int | None = None,
     ) -> None:
         self._augment = augment
-        super().__init__(manifest, sampler, device, transforms, backend, mode, on_error, prefetch, num_threads)
+        super().__init__(
+            manifest, sampler, device, cache, cache_dir, transforms, backend, mode, on_error, prefetch, num_threads
+        )
 
     def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
         indices = self.sampler.batch(epoch, step)

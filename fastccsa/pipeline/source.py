@@ -86,6 +86,11 @@ class ImageSource:
         self._lock = Lock()
         self._find_missing()
 
+    @property
+    def paths(self) -> list[str]:
+        """File of each image."""
+        return self._paths
+
     def read(self, indices: IntArray, views: Views) -> EncodedBatch:
         """Read the images of a batch.
 
@@ -95,6 +100,20 @@ class ImageSource:
         read = [self._read(int(index)) for index in indices]
         used = np.array([index for index, _ in read], np.int64)
         return EncodedBatch(used, [image for _, image in read], views)
+
+    def shown(self) -> IntArray:
+        """Which image is shown for each, as far as broken ones are known: int64 [n].
+
+        Raises:
+            InputError: no whole image is left.
+        """
+        shown = np.arange(len(self._paths))
+        for index in np.flatnonzero([path in self.broken for path in self._paths]):
+            whole = (other for other in self._candidates(int(index)) if self._paths[other] not in self.broken)
+            shown[index] = next(whole, -1)
+            if shown[index] < 0:
+                raise self._none_left(int(index))
+        return shown
 
     def repair(self, batch: EncodedBatch) -> bool:
         """After a backend failed on a batch, make it decodable, in place.
@@ -140,7 +159,10 @@ class ImageSource:
                 return candidate, uncompressed(image) if candidate in self._undecodable else image
             except BrokenImageError as error:
                 self._record(candidate, str(error))
-        raise InputError(
+        raise self._none_left(index)
+
+    def _none_left(self, index: int) -> InputError:
+        return InputError(
             f"none of the {len(self._paths)} images can be read, the last being {self._paths[index]} "
             f"({self.broken[self._paths[index]]}); check the manifest's paths"
         )
