@@ -18,6 +18,7 @@ from fastccsa.errors import InputError
 # The summaries stand here, not in the commands, because reading them there would import every command.
 SUMMARIES = {
     "prepare": "Make a manifest from folders of dermatology datasets.",
+    "preview": "Draw augmented training pairs as a PNG.",
     "train": "Train a baseline or a CCSA model; the same command again resumes.",
     "evaluate": "Score a trained run on every domain.",
     "report": "Table and HTML page of the runs in a folder.",
