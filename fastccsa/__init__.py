@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastccsa.data.manifest import Manifest
     from fastccsa.errors import InputError
     from fastccsa.losses import CCSATerms, WeightedCCSALoss
+    from fastccsa.memory import FeatureMemory
     from fastccsa.models import load_model
     from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
 
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOME = {
     "WeightedCCSALoss": "fastccsa.losses",
     "CCSATerms": "fastccsa.losses",
+    "FeatureMemory": "fastccsa.memory",
     "PairSampler": "fastccsa.sampling",
     "ImageSampler": "fastccsa.sampling",
     "inverse_probability": "fastccsa.sampling",
@@ -37,6 +39,7 @@ _MODULES = ("data", "functional", "reference", "sampling", "models", "evaluation
 __all__ = [  # noqa: RUF022 - in the order of the documentation
     "WeightedCCSALoss",
     "CCSATerms",
+    "FeatureMemory",
     "functional",
     "reference",
     "PairSampler",

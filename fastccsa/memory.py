@@ -1,0 +1,142 @@
+"""A memory of past features, so that a small batch meets many more than itself.
+
+Cross-batch memory: Wang, Zhang, Huang and Scott, "Cross-Batch Memory for Embedding Learning" (CVPR 2020).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fastccsa.errors import InputError
+
+__all__ = ["FeatureMemory"]
+
+
+class FeatureMemory(nn.Module):
+    """A ring of detached features with their labels and domains; the oldest make room for the newest.
+
+    The rows are plain tensors that the loss over all pairs takes as its second side. They carry no gradient, and the
+    loss then spends nothing on theirs. The ring is made of buffers: it moves with the module and is saved with it.
+
+    Args:
+        capacity: how many rows are kept, 1 or more.
+        width: D, columns of the features.
+        dtype: of the features kept; what comes in another floating dtype is converted.
+
+    Raises:
+        InputError: a capacity or width below 1, or a dtype that is not floating.
+
+    Example:
+        >>> import torch
+        >>> from fastccsa import FeatureMemory, functional
+        >>> memory = FeatureMemory(capacity=65536, width=512)
+        >>> z, y, domain = torch.randn(32, 512, requires_grad=True), torch.arange(32) % 7, torch.zeros(32).long()
+        >>> memory.push(z, y, domain)
+        >>> loss = functional.contrastive_alignment(z, memory.features, y, memory.labels, pairs="all")
+    """
+
+    _features: Tensor
+    _labels: Tensor
+    _domains: Tensor
+    _pushed: Tensor
+
+    def __init__(self, capacity: int, width: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        for name, value in (("capacity", capacity), ("width", width)):
+            if value < 1:
+                raise InputError(f"{name} is {value}; a memory needs at least 1")
+        if not dtype.is_floating_point:
+            raise InputError(f"dtype is {dtype}; features are floating: choose float32, bfloat16, float16 or float64")
+        self.register_buffer("_features", torch.zeros(capacity, width, dtype=dtype))
+        self.register_buffer("_labels", torch.zeros(capacity, dtype=torch.int64))
+        self.register_buffer("_domains", torch.zeros(capacity, dtype=torch.int64))
+        self.register_buffer("_pushed", torch.zeros((), dtype=torch.int64))
+        self._count = 0  # the same number: reading it here need not wait for a GPU
+        self.register_load_state_dict_post_hook(lambda module, _: module._recount())
+
+    def _recount(self) -> None:
+        self._count = int(self._pushed)
+
+    @property
+    def capacity(self) -> int:
+        """How many rows are kept."""
+        return self._features.shape[0]
+
+    def __len__(self) -> int:
+        """Rows in the memory now."""
+        return min(self._count, self.capacity)
+
+    @property
+    def features(self) -> Tensor:
+        """[len, D], in the order of the ring. A view: the next push writes to it."""
+        return self._features[: len(self)]
+
+    @property
+    def labels(self) -> Tensor:
+        """[len] int64."""
+        return self._labels[: len(self)]
+
+    @property
+    def domains(self) -> Tensor:
+        """[len] int64."""
+        return self._domains[: len(self)]
+
+    @torch.no_grad()
+    def push(self, features: Tensor, labels: Tensor, domains: Tensor, group: dist.ProcessGroup | None = None) -> None:
+        """Remember a batch, detached; of more rows than there is room for, the last.
+
+        Under torch.distributed, with `group` (``torch.distributed.group.WORLD`` for all), every rank remembers the
+        batches of all ranks, in the order of the ranks: memories stay equal, and one batch a rank is all that travels.
+        Batches must then be of one size.
+
+        Args:
+            features: [B, D], floating.
+            labels: [B] int64.
+            domains: [B] int64.
+            group: the ranks to gather from; None keeps what this process saw.
+
+        Raises:
+            InputError: shapes or dtypes that do not fit.
+        """
+        self._check(features, labels, domains)
+        rows = (features.detach().to(self._features), labels.to(self._labels), domains.to(self._domains))
+        if group is not None:
+            rows = tuple(_of_all_ranks(x, group) for x in rows)
+        count = len(rows[1])
+        kept = min(count, self.capacity)
+        first = (self._count + count - kept) % self.capacity
+        until_end = min(kept, self.capacity - first)
+        for ring, new in zip((self._features, self._labels, self._domains), rows, strict=True):
+            newest = new[count - kept :]
+            ring[first : first + until_end] = newest[:until_end]
+            ring[: kept - until_end] = newest[until_end:]
+        self._count += count
+        self._pushed.fill_(self._count)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._count = 0
+        self._pushed.zero_()
+
+    def extra_repr(self) -> str:
+        """Its size, for ``print(memory)``."""
+        return f"{len(self)} of {self.capacity} rows, width={self._features.shape[1]}"
+
+    def _check(self, features: Tensor, labels: Tensor, domains: Tensor) -> None:
+        width = self._features.shape[1]
+        if features.dim() != 2 or features.shape[1] != width or not features.is_floating_point():
+            raise InputError(
+                f"features must be floating [B, {width}], but they are {features.dtype} {list(features.shape)}"
+            )
+        for name, values in (("labels", labels), ("domains", domains)):
+            if values.shape != features.shape[:1] or values.dtype != torch.int64:
+                expected = f"int64 [{len(features)}], a value a row of features"
+                raise InputError(f"{name} must be {expected}, but they are {values.dtype} {list(values.shape)}")
+
+
+def _of_all_ranks(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, x.contiguous(), group=group)
+    return torch.cat(parts)

@@ -1,0 +1,106 @@
+"""The memory of past features: a ring, plugged into the loss, equal on all ranks."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from fastccsa import FeatureMemory, InputError, functional, reference
+
+
+def batch(first: int, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows that say which they are."""
+    number = torch.arange(first, first + rows)
+    return number[:, None] + torch.tensor([0.0, 0.5]), number % 7, number % 3
+
+
+def test_the_newest_rows_are_kept():
+    memory = FeatureMemory(capacity=10, width=2)
+    assert len(memory) == 0
+    assert memory.features.shape == (0, 2)
+    pushed = 0
+    for rows in (3, 4, 5, 1, 10, 0, 23, 2, 9):
+        memory.push(*batch(pushed, rows))
+        pushed += rows
+        numbers = memory.features[:, 0].long()
+        assert sorted(numbers.tolist()) == list(range(max(0, pushed - 10), pushed))
+        assert torch.equal(memory.labels, numbers % 7)
+        assert torch.equal(memory.domains, numbers % 3)
+        assert torch.equal(memory.features[:, 1], numbers + 0.5)
+
+
+def test_a_batch_meets_the_memory():
+    random = torch.Generator().manual_seed(0)
+    memory = FeatureMemory(capacity=100, width=8)
+    past = torch.randn(70, 8, generator=random, requires_grad=True)
+    memory.push(past, torch.arange(70) % 7, torch.zeros(70, dtype=torch.int64))
+    assert not memory.features.requires_grad
+    z, y = torch.randn(6, 8, generator=random, requires_grad=True), torch.arange(6)
+    arguments = (z, memory.features, y, memory.labels, torch.rand(7, 7), 5.0, "all")
+    loss, true = functional.contrastive_alignment(*arguments), reference.contrastive_alignment(*arguments)
+    torch.testing.assert_close(loss, true)
+    (expected,) = torch.autograd.grad(true, z)
+    memory.push(z, y, y)  # before the backward pass: the loss has left its gradient behind
+    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], expected)
+
+
+def test_state_dict_holds_the_ring():
+    memory = FeatureMemory(capacity=5, width=2)
+    memory.push(*batch(0, 7))
+    stored = io.BytesIO()
+    torch.save(memory.state_dict(), stored)
+    stored.seek(0)
+    other = FeatureMemory(capacity=5, width=2)
+    other.load_state_dict(torch.load(stored, weights_only=True))
+    for m in (memory, other):
+        m.push(*batch(7, 2))
+    assert len(other) == 5
+    assert torch.equal(other.features, memory.features)
+    assert torch.equal(other.labels, memory.labels)
+    other.clear()
+    assert len(other) == 0
+
+
+def of_one_rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    memory = FeatureMemory(capacity=10, width=2)
+    for step in range(3):
+        memory.push(*batch(100 * step + 10 * rank, 3), group=dist.group.WORLD)
+    torch.save(memory.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_all_ranks_remember_the_same(tmp_path: Path):
+    mp.start_processes(of_one_rank, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    seen = first["_features"][:, 0].long().tolist()
+    assert sorted(seen) == [102, 110, 111, 112, 200, 201, 202, 210, 211, 212]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": torch.zeros(3, 5)}, r"features must be floating \[B, 2\], but they are torch.float32 \[3, 5\]"),
+        ({"labels": torch.zeros(4).long()}, r"labels must be int64 \[3\], a value a row of features"),
+        ({"domains": torch.zeros(3)}, r"domains must be int64 \[3\]"),
+    ],
+)
+def test_bad_batches(change, message):
+    memory = FeatureMemory(capacity=4, width=2)
+    rows = dict(zip(("features", "labels", "domains"), batch(0, 3), strict=True)) | change
+    with pytest.raises(InputError, match=message):
+        memory.push(**rows)
+    assert len(memory) == 0
+
+
+def test_bad_sizes():
+    with pytest.raises(InputError, match="capacity is 0"):
+        FeatureMemory(0, 4)
+    with pytest.raises(InputError, match=r"dtype is torch\.int64"):
+        FeatureMemory(4, 4, torch.int64)
