@@ -34,6 +34,7 @@ def evaluation_loader(
     batch_size: int = 64,
     workers: int = 0,
     image_backend: str = "dali",
+    cache: str | None = None,
 ) -> ImageLoader:
     """Make a loader of every image of ``manifest``, each once, in order, not augmented.
 
@@ -48,6 +49,7 @@ def evaluation_loader(
         sampler,
         augment=False,
         device=device,
+        cache=cache,
         transforms=Transforms(size=size),
         backend=image_backend,
         num_threads=workers or None,

@@ -49,6 +49,8 @@ class TrainConfig:
         joint_forward: both images of the pairs go through the network as one batch, which shares
             BatchNorm's statistics between domains; else as two batches (CCSA only).
         image_backend: what decodes and transforms the images: dali, or torchvision where DALI is not to be had.
+        cache: what is decoded once and kept, beside the manifest on the disk: none, or the images' crops, used
+            from the disk, from memory (ram) or from the GPU's. Test images, seen once, are not kept.
         amp: auto, none, bfloat16 or float16; auto is none on the CPU.
         seed: of the weights, the sampling and the augmentation.
         device: auto, cpu or cuda[:N].
@@ -83,6 +85,7 @@ class TrainConfig:
     negatives: Literal["different", "any"] = "different"
     joint_forward: bool = True
     image_backend: Literal["dali", "torchvision"] = "dali"
+    cache: Literal["none", "disk", "ram", "gpu"] = "none"
     amp: Literal["auto", "none", "bfloat16", "float16"] = "auto"
     seed: int = 0
     device: str = _setting("auto")
@@ -102,12 +105,18 @@ class TrainConfig:
         """Whether the loss is cross-entropy alone, on single images."""
         return self.alignment == "-"
 
+    @property
+    def image_cache(self) -> str | None:
+        """``cache`` as the loaders take it."""
+        return None if self.cache == "none" else self.cache
+
     def _check(self) -> None:
         choices = {
             "classification_weight": ("w", "u"),
             "alignment": ("w", "u", "-"),
             "negatives": ("different", "any"),
             "image_backend": ("dali", "torchvision"),
+            "cache": ("none", "disk", "ram", "gpu"),
             "amp": ("auto", "none", "bfloat16", "float16"),
         }
         for name, allowed in choices.items():

@@ -208,6 +208,7 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
                 config.size,
                 workers=config.workers,
                 image_backend=config.image_backend,
+                cache=config.image_cache,
             )
         )
         say(describe(config, images, model, device))

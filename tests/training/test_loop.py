@@ -14,6 +14,7 @@ from fastccsa.data import Manifest
 from fastccsa.errors import InputError
 from fastccsa.evaluation import Scores, evaluate
 from fastccsa.models import Classifier, ModelCard, load_model
+from fastccsa.pipeline import source as source_module
 from fastccsa.training import TrainConfig, train
 from fastccsa.training import loop as loop_module
 from fastccsa.training.meter import Meter
@@ -119,6 +120,7 @@ def test_the_best_epoch_is_kept_not_the_last(make_config, monkeypatch) -> None:
         ({"alignment": "-", "checkpoint_every": 4}, [3, 8, 7]),  # before the first checkpoint and within epochs
         # Dropout draws from torch's generator, whose state must come back too.
         ({"backbone": "mobilenet_v3_small", "checkpoint_every": 5, "joint_forward": False}, [7, 9]),
+        ({"cache": "ram", "checkpoint_every": 4}, [6]),
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(make_config, monkeypatch, settings, deaths) -> None:
@@ -133,6 +135,17 @@ def test_a_killed_run_goes_on_to_the_same_bits(make_config, monkeypatch, setting
     assert train(broken, progress=False) == expected
     assert_same(checkpoint(whole.out), checkpoint(broken.out))
     assert_same(dict(load_model(whole.out).state_dict()), dict(load_model(broken.out).state_dict()))
+
+
+def test_a_cached_run_decodes_images_once(make_config, manifest_csv, monkeypatch) -> None:
+    config = make_config(alignment="-", cache="disk", epochs=1)
+    train(config, progress=False)
+    assert list(manifest_csv.parent.glob(".fastccsa-cache/*/crops.bin"))
+    read, read_image = [], source_module.read_image
+    monkeypatch.setattr(source_module, "read_image", lambda path: read.append(str(path)) or read_image(path))
+    train(replace(config, out=config.out + "2"), progress=False)
+    test_images = Manifest.read(manifest_csv).select("test").paths
+    assert sorted(read) == sorted(test_images)
 
 
 def test_a_run_killed_after_its_last_epoch_is_only_scored(make_config, monkeypatch) -> None:
