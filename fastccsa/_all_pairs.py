@@ -26,8 +26,9 @@ _classes = torch.ops.fastccsa.all_pairs_classes.default
 _tile = torch.ops.fastccsa.all_pairs_tile.default
 _finish = torch.ops.fastccsa.all_pairs_finish.default
 
-# A tile of 1024 x 2048 doubles is 16 MiB, and what its pairs may leave behind 32 MiB at the very worst.
+# 8 MiB a tile of float32. The list of its near pairs is short, but were all of them near, 24 to 48 MiB.
 TILE_ROWS, TILE_COLUMNS = 1024, 2048
+_CHUNK_COLUMNS = 64  # csrc/allpairs/params.h
 PRECISIONS = ("ieee", "tf32")
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -110,9 +111,9 @@ def _sides(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor) -> tuple[_Side, _Side
         sorted_label, order = torch.sort(label, stable=True)
         offset = torch.searchsorted(sorted_label, bounds)
         mean = torch.zeros(len(classes), z.shape[1], dtype=torch.float64, device=z.device)
-        spread = torch.zeros(len(classes), dtype=torch.float64, device=z.device)
+        spread = mean.new_zeros(len(classes), -(-z.shape[1] // _CHUNK_COLUMNS))
         _classes(z, order, sorted_label, offset, mean, spread)
-        sides.append(_Side(z, order, sorted_label, offset, mean, spread))
+        sides.append(_Side(z, order, sorted_label, offset, mean, spread.sum(1)))
     return sides[0], sides[1], classes
 
 
@@ -211,9 +212,14 @@ def _matrix_products(precision: str) -> Iterator[None]:
 class _Sweep(NamedTuple):
     """What the tiles leave behind: the separation term, and the parts of its gradient by sorted row."""
 
-    loss: Tensor  # [1] float64
+    loss: Tensor  # [] float64
     sums: tuple[Tensor, Tensor]  # [N] float64: the sum of a row's coefficients
     products: tuple[Tensor | None, Tensor | None]  # [N, D]: less the other side's rows times these
+
+
+def _sum_in_order(values: Tensor) -> Tensor:
+    """The sum of many numbers, which torch's own would split by its threads."""
+    return torch.nn.functional.pad(values, (0, -len(values) % 1024)).view(-1, 1024).sum(0).sum()
 
 
 def _sweep(
@@ -224,23 +230,24 @@ def _sweep(
     sums = (torch.zeros(len(a), **double), torch.zeros(len(b), **double))
     gradient1 = torch.zeros_like(a) if wanted & 1 else None
     gradient2 = torch.zeros_like(b) if wanted & 2 else None
-    loss = torch.zeros(1, **double)
+    loss = torch.zeros(len(a), **double)
     tiles = list(_tiles(a, b, side1.offset.tolist(), side2.offset.tolist(), margin))
     largest = max(((r.stop - r.start) * (c.stop - c.start) for r, c in tiles), default=0)
     workspace = a.new_empty(largest)
+    close = torch.empty(TILE_ROWS * -(-TILE_COLUMNS // 32) if a.is_cuda else 0, dtype=torch.int32, device=a.device)
     for rows, columns in tiles:
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         tile = workspace[: shape[0] * shape[1]].view(shape)
         torch.mm(a[rows], b[columns].t(), out=tile)
         _tile(
             side1.features, side2.features, side1.order, side2.order, side1.label, side2.label, *norms, weight,
-            margin, rows.start, columns.start, tile, *sums, gradient1, gradient2, loss,
+            margin, rows.start, columns.start, tile, *sums, gradient1, gradient2, loss, close,
         )  # fmt: skip
         if gradient1 is not None:
             gradient1[rows].addmm_(tile, b[columns], alpha=-1)
         if gradient2 is not None:
             gradient2[columns].addmm_(tile.t(), a[rows], alpha=-1)
-    return _Sweep(loss, sums, (gradient1, gradient2))
+    return _Sweep(_sum_in_order(loss), sums, (gradient1, gradient2))
 
 
 def _alignment(side1: _Side, side2: _Side, weight: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -268,7 +275,7 @@ def _all_pairs(
     centre = (total / (len(z1) + len(z2))).nan_to_num(0, 0, 0)
     (a, norm1), (b, norm2) = _centred(side1, centre), _centred(side2, centre)
     sweep = _sweep(side1, side2, a, b, (norm1, norm2), by_class, margin, wanted)
-    terms = (scale * torch.stack([alignment, sweep.loss[0]])).to(a.dtype)
+    terms = (scale * torch.stack([alignment, sweep.loss])).to(a.dtype)
     gradients = []
     for k, (side, other, centred) in enumerate(((side1, side2, a), (side2, side1, b))):
         gradient = _empty_gradient(side.features, wanted >> k & 1, apart)

@@ -42,16 +42,9 @@ void over_chunks(int64_t count, int64_t chunk, int64_t bytes, ParallelFor parall
 template <typename T>
 void classes(const Classes<T>& p, ParallelFor parallel_for) {
   const Kernels<T> kernel = kernels<T>();
-  const int64_t chunks = (p.width + kChunkColumns - 1) / kChunkColumns;
-  std::vector<double> spread(chunks * p.classes, 0.0);
   const int64_t bytes = p.offset[p.classes] * kChunkColumns * int64_t(sizeof(T));
-  over_chunks(p.width, kChunkColumns, bytes, parallel_for, [&](int64_t begin, int64_t end) {
-    kernel.class_sums(p, begin, end, spread.data() + begin / kChunkColumns * p.classes);
-  });
-  std::fill_n(p.spread, p.classes, 0.0);
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    for (int64_t c = 0; c < p.classes; ++c) p.spread[c] += spread[chunk * p.classes + c];
-  }
+  over_chunks(p.width, kChunkColumns, bytes, parallel_for,
+              [&](int64_t begin, int64_t end) { kernel.class_sums(p, begin, end); });
 }
 
 template <typename T>
@@ -70,7 +63,6 @@ void tile(const Tile<T>& p, ParallelFor parallel_for) {
 
   size_t close = 0;
   for (const ChunkSums<Acc>& chunk : sums) {
-    *p.loss += chunk.loss;
     for (int64_t j = 0; j < p.columns; ++j) p.sums[1][p.begin[1] + j] += double(chunk.column_sums[j]);
     close += chunk.close.size();
   }

@@ -10,9 +10,6 @@ namespace fastccsa::allpairs::cpu {
 
 using zipped::cpu::ParallelFor;
 
-// Chunks depend on sizes alone, never on threads, so the sums do too.
-constexpr int64_t kChunkColumns = 64, kChunkRows = 32;
-
 // A pair whose distance was computed from its rows, for the gradient of its column.
 template <typename Acc>
 struct ClosePair {
@@ -24,14 +21,13 @@ struct ClosePair {
 template <typename Acc>
 struct ChunkSums {
   Acc* column_sums;  // [columns], zeros at first
-  double loss = 0;
   std::vector<ClosePair<Acc>> close;
 };
 
 // The kernels of one instruction set.
 template <typename T>
 struct Kernels {
-  void (*class_sums)(const Classes<T>& p, int64_t begin, int64_t end, double* spread);  // of columns [begin, end)
+  void (*class_sums)(const Classes<T>& p, int64_t begin, int64_t end);  // of columns [begin, end)
   void (*tile_rows)(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>& sums);
   void (*close_columns)(const Tile<T>& p, int64_t begin, int64_t end, const std::vector<ClosePair<acc_t<T>>>& close);
   void (*finish_rows)(const Finish<T>& p, int64_t begin, int64_t end);

@@ -19,12 +19,14 @@ const T* row_of(const Side<T>& side, int64_t sorted_row) {
 }
 
 template <typename T>
-void class_sums(const Classes<T>& p, int64_t begin, int64_t end, double* spread) {
+void class_sums(const Classes<T>& p, int64_t begin, int64_t end) {
   const int64_t stride = p.side.features.column_stride;
+  const int64_t chunks = (p.width + kChunkColumns - 1) / kChunkColumns, chunk = begin / kChunkColumns;
   for (int64_t c = 0; c < p.classes; ++c) {
     double* mean = p.mean + c * p.width;
     for (int64_t d = begin; d < end; ++d) mean[d] = 0;
     const int64_t first = p.offset[c], last = p.offset[c + 1];
+    p.spread[c * chunks + chunk] = 0;
     if (first == last) continue;
     for (int64_t k = first; k < last; ++k) {
       const T* row = row_of(p.side, k);
@@ -39,7 +41,7 @@ void class_sums(const Classes<T>& p, int64_t begin, int64_t end, double* spread)
         squares[d - begin] += difference * difference;
       }
     }
-    spread[c] = std::accumulate(squares, squares + kChunkColumns, 0.0);
+    p.spread[c * chunks + chunk] = std::accumulate(squares, squares + kChunkColumns, 0.0);
   }
 }
 
@@ -81,7 +83,7 @@ void close_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<
     values[j] = Acc(0);
     const T* b = row_of(p.side[1], p.begin[1] + j);
     const zipped::PairTerm<Acc> term = zipped::pair_term(squared_distance(p, a, b), false, weight[j], p.margin);
-    sums.loss += double(term.separation);
+    p.loss[p.begin[0] + i] += double(term.separation);
     if (term.coefficient == Acc(0)) continue;
     if (p.gradient[0] != nullptr) {
       add_difference(a, p.side[0].features.column_stride, b, p.side[1].features.column_stride, term.coefficient,
@@ -107,7 +109,7 @@ struct RowSums {
   decltype(vector_t<Acc>{} < vector_t<Acc>{}) close{};
 };
 
-// One vector of a row: dot products become coefficients; all in terms of math.h's pair_term, without its branches.
+// One vector of a row: dot products become coefficients, as is_close and pair_term have it, without their branches.
 template <typename Acc>
 vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc> weight, Acc margin, RowSums<Acc>& row) {
   using Vector = vector_t<Acc>;
@@ -159,7 +161,7 @@ void tile_rows(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>
                                                      load_first<Acc>(weight.data() + j, rest, Acc(0)), p.margin, row);
       store_first<Acc>(values + j, result, rest);
     }
-    sums.loss += double(sum_of<Acc>(row.loss));
+    p.loss[p.begin[0] + i] += double(sum_of<Acc>(row.loss));
     p.sums[0][p.begin[0] + i] += double(sum_of<Acc>(row.coefficient));
     bool any_close = false;
     for (int lane = 0; lane < kLanes; ++lane) any_close |= row.close[lane] != 0;
@@ -181,24 +183,10 @@ void close_columns(const Tile<T>& p, int64_t begin, int64_t end, const std::vect
 
 template <typename T>
 void finish_rows(const Finish<T>& p, int64_t begin, int64_t end) {
-  using Acc = acc_t<T>;
   const int64_t stride = p.side.features.column_stride;
   for (int64_t k = begin; k < end; ++k) {
-    const int64_t label = p.side.label[k], to = p.side.order[k];
     const T* z = row_of(p.side, k);
-    const Acc* centred = p.centred + k * p.width;
-    const Acc* separation = p.separation + k * p.width;
-    const double* mean = p.other_mean + label * p.width;
-    const double align = p.scale * p.coefficient[label];
-    const Acc scale = Acc(p.scale), sum = Acc(p.scale * p.sums[k]);
-    Acc* first = p.gradient + to * p.width;
-    Acc* second = p.apart ? first + p.rows * p.width : nullptr;
-    for (int64_t d = 0; d < p.width; ++d) {
-      const Acc alignment = Acc(align * (double(load(z[d * stride])) - mean[d]));
-      const Acc apart = sum * centred[d] + scale * separation[d];
-      first[d] = p.apart ? alignment : alignment + apart;
-      if (p.apart) second[d] = apart;
-    }
+    for (int64_t d = 0; d < p.width; ++d) finish_value(p, k, d, double(load(z[d * stride])));
   }
 }
 

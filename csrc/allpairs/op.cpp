@@ -1,6 +1,11 @@
 // Binds the kernels of the loss over all pairs to torch. fastccsa/_all_pairs.py is their only caller: it checks what
 // the user gave, sorts it by class, and makes the products of tiles with torch's own matrix product.
 #include "allpairs/cpu.h"
+#if defined(FASTCCSA_CUDA)
+#include "allpairs/cuda.h"
+#include "common/torch_stream.h"
+#endif
+
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
@@ -57,14 +62,18 @@ void all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offse
     using T = decltype(t);
     const Classes<T> p{side_of<T>(features, order, label), data<const int64_t>(offset), mean.size(0), mean.size(1),
                        data<double>(mean), data<double>(spread)};
-    cpu::classes(p, &parallel_for);
+    if (features.is_cpu()) return cpu::classes(p, &parallel_for);
+#if defined(FASTCCSA_CUDA)
+    const torch::stable::accelerator::DeviceGuard guard(features.get_device_index());
+    cuda::classes(p, current_cuda_stream(features.get_device_index()));
+#endif
   });
 }
 
 void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2,
                     Tensor norm1, Tensor norm2, MaybeTensor weight, double margin, int64_t begin1, int64_t begin2,
                     Tensor values, Tensor sums1, Tensor sums2, MaybeTensor gradient1, MaybeTensor gradient2,
-                    Tensor loss) {
+                    Tensor loss, Tensor close) {
   with_type(features1, [&](auto t) {
     using T = decltype(t);
     using Acc = acc_t<T>;
@@ -80,8 +89,13 @@ void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor or
                     Acc(margin),
                     {data<double>(sums1), data<double>(sums2)},
                     {gradient1 ? data<Acc>(*gradient1) : nullptr, gradient2 ? data<Acc>(*gradient2) : nullptr},
-                    data<double>(loss)};
-    cpu::tile(p, &parallel_for);
+                    data<double>(loss),
+                    data<int32_t>(close)};
+    if (features1.is_cpu()) return cpu::tile(p, &parallel_for);
+#if defined(FASTCCSA_CUDA)
+    const torch::stable::accelerator::DeviceGuard guard(features1.get_device_index());
+    cuda::tile(p, current_cuda_stream(features1.get_device_index()));
+#endif
   });
 }
 
@@ -94,7 +108,11 @@ void all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_
                       data<const double>(other_mean),     data<const double>(coefficient), data<const Acc>(centred),
                       data<const double>(sums),           data<const Acc>(separation), scale,
                       data<Acc>(gradient),                gradient.size(0) == 2};
-    cpu::finish(p, &parallel_for);
+    if (features.is_cpu()) return cpu::finish(p, &parallel_for);
+#if defined(FASTCCSA_CUDA)
+    const torch::stable::accelerator::DeviceGuard guard(features.get_device_index());
+    cuda::finish(p, current_cuda_stream(features.get_device_index()));
+#endif
   });
 }
 
@@ -105,5 +123,13 @@ STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
   m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));
   m.impl("all_pairs_finish", TORCH_BOX(&all_pairs_finish));
 }
+
+#if defined(FASTCCSA_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
+  m.impl("all_pairs_classes", TORCH_BOX(&all_pairs_classes));
+  m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));
+  m.impl("all_pairs_finish", TORCH_BOX(&all_pairs_finish));
+}
+#endif
 
 }  // namespace fastccsa::allpairs

@@ -22,7 +22,10 @@ struct Side {
   const int64_t* label = nullptr;  // [N], the classes of the sorted rows, counted from 0
 };
 
-// The sums of squares and the mean of each class.
+// Columns that are summed together, and rows on the CPU: chunks depend on sizes alone, so the sums do too.
+constexpr int64_t kChunkColumns = 64, kChunkRows = 32;
+
+// The mean of each class, and how its rows lie around it.
 template <typename T>
 struct Classes {
   Side<T> side;
@@ -30,7 +33,7 @@ struct Classes {
   int64_t classes;
   int64_t width;
   double* mean;    // [classes, width]; 0 for a class without rows
-  double* spread;  // [classes], the sum of |z - mean|^2
+  double* spread;  // [classes, chunks of columns], the sum of |z - mean|^2
 };
 
 // One tile: in come dot products of centred rows, out go coefficients K, so that the gradient of the separation term
@@ -49,7 +52,8 @@ struct Tile {
   Acc margin;
   double* sums[2];      // [N]: the sums of K over a sorted row, added to
   Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not wanted
-  double* loss;         // the sum of W (margin - d)^2, added to
+  double* loss;         // [N]: the sum of W (margin - d)^2 over a sorted row of side 0, added to
+  int32_t* close;       // [rows, ceil(columns / 32)], on CUDA: a bit a pair that was computed from its rows
 };
 
 // The end: gradients of sorted rows go to the caller's order.
@@ -69,10 +73,32 @@ struct Finish {
   bool apart;
 };
 
+// Whether a pair of different classes has to be computed from its rows; so does one whose squared distance is no number.
+// Beyond the margin by more than any rounding, it has no part in the sums anyway.
+template <typename Acc>
+FASTCCSA_HOST_DEVICE bool is_close(Acc squared_distance, Acc norms, Acc margin) {
+  return !(squared_distance > Acc(kClose) * norms) && !(squared_distance >= margin * margin + Acc(kClose / 2) * norms);
+}
+
 template <typename Acc>
 FASTCCSA_HOST_DEVICE Acc pair_weight(const Acc* weight, int64_t classes, int64_t label1, int64_t label2) {
   if (label1 == label2) return Acc(0);
   return weight == nullptr ? Acc(1) : weight[label1 * classes + label2];
+}
+
+// The gradient of column d of sorted row k, whose value is z.
+template <typename T>
+FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d, double z) {
+  using Acc = acc_t<T>;
+  const int64_t label = p.side.label[k], to = p.side.order[k] * p.width + d, from = k * p.width + d;
+  const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d]));
+  const Acc separation = Acc(p.scale * p.sums[k]) * p.centred[from] + Acc(p.scale) * p.separation[from];
+  if (p.apart) {
+    p.gradient[to] = alignment;
+    p.gradient[p.rows * p.width + to] = separation;
+  } else {
+    p.gradient[to] = alignment + separation;
+  }
 }
 
 }  // namespace fastccsa::allpairs

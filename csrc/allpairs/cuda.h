@@ -1,0 +1,19 @@
+// The loss over all pairs on CUDA: no synchronisation, no allocation.
+#pragma once
+
+#include "allpairs/params.h"
+#include "common/half.h"
+
+namespace fastccsa::allpairs::cuda {
+
+// `stream` is a cudaStream_t of the current device. All throw std::runtime_error when a launch fails.
+template <typename T>
+void classes(const Classes<T>& p, void* stream);
+
+template <typename T>
+void tile(const Tile<T>& p, void* stream);
+
+template <typename T>
+void finish(const Finish<T>& p, void* stream);
+
+}  // namespace fastccsa::allpairs::cuda

@@ -1,0 +1,168 @@
+// The loss over all pairs on CUDA, around the matrix products of tiles.
+// Every sum is added up by one group of threads in an order that depends on sizes alone.
+#pragma once
+
+#include "allpairs/params.h"
+#include "zipped/cuda_kernel.cuh"
+
+namespace fastccsa::allpairs::cuda {
+
+using zipped::cuda::Add;
+using zipped::cuda::kAllLanes;
+using zipped::cuda::kThreads;
+using zipped::cuda::kWarp;
+using zipped::cuda::kWarps;
+using zipped::cuda::load;
+using zipped::cuda::reduce;
+
+constexpr int kRowGroups = kThreads / kChunkColumns;
+
+template <typename T>
+__device__ const T* row_of(const Side<T>& side, int64_t sorted_row) {
+  return side.features.row(side.order[sorted_row]);
+}
+
+// The sum over the groups of a block of what each holds for one column, in the order of the groups.
+__device__ inline double over_row_groups(double value, int group, int column) {
+  __shared__ double of_group[kRowGroups][kChunkColumns];
+  __syncthreads();  // the values of the sum before have been read
+  of_group[group][column] = value;
+  __syncthreads();
+  double sum = 0;
+  for (int g = 0; g < kRowGroups; ++g) sum += of_group[g][column];
+  return sum;
+}
+
+// Block (x, y): class x, chunk y of columns. Each group of kChunkColumns threads takes every kRowGroups-th row.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) classes_kernel(const Classes<T> p) {
+  const int column = threadIdx.x % kChunkColumns, group = threadIdx.x / kChunkColumns;
+  const int64_t c = blockIdx.x, d = int64_t(blockIdx.y) * kChunkColumns + column;
+  const int64_t first = p.offset[c], last = p.offset[c + 1];
+  const int64_t at = d * p.side.features.column_stride;
+  const bool inside = d < p.width;
+  double sum = 0;
+  for (int64_t k = first + group; inside && k < last; k += kRowGroups) sum += double(load(row_of(p.side, k)[at]));
+  sum = over_row_groups(sum, group, column);
+  const double mean = first < last ? sum / double(last - first) : 0.0;
+  if (inside && group == 0) p.mean[c * p.width + d] = mean;
+  double squares = 0;
+  for (int64_t k = first + group; inside && k < last; k += kRowGroups) {
+    const double difference = double(load(row_of(p.side, k)[at])) - mean;
+    squares += difference * difference;
+  }
+  squares = over_row_groups(squares, group, column);
+  const double spread = reduce<kThreads>(group == 0 ? squares : 0.0, Add());
+  if (threadIdx.x == 0) p.spread[c * gridDim.y + blockIdx.y] = spread;
+}
+
+// The term of a pair, computed from its rows by one warp; every lane gets it.
+template <typename T>
+__device__ zipped::PairTerm<acc_t<T>> term_from_rows(const Tile<T>& p, int64_t i, int64_t j, int lane) {
+  using Acc = acc_t<T>;
+  const Side<T>&one = p.side[0], &other = p.side[1];
+  const Acc d2 = zipped::cuda::squared_distance<kWarp, false>(
+      row_of(one, p.begin[0] + i), one.features.column_stride, row_of(other, p.begin[1] + j),
+      other.features.column_stride, p.width, lane);
+  const Acc weight = pair_weight(p.weight, p.classes, one.label[p.begin[0] + i], other.label[p.begin[1] + j]);
+  return zipped::pair_term(d2, false, weight, p.margin);
+}
+
+// gradient += coefficient * (own - other), for the own row of `side`
+template <typename T>
+__device__ void add_difference(const Tile<T>& p, int side, int64_t own, int64_t other, acc_t<T> coefficient, int lane) {
+  const Side<T>&mine = p.side[side], &theirs = p.side[1 - side];
+  const T* a = row_of(mine, own);
+  const T* b = row_of(theirs, other);
+  acc_t<T>* gradient = p.gradient[side] + own * p.width;
+  for (int64_t d = lane; d < p.width; d += kWarp) {
+    gradient[d] += coefficient * (load(a[d * mine.features.column_stride]) - load(b[d * theirs.features.column_stride]));
+  }
+}
+
+// A warp a row: dot products become coefficients, and a bit of `close` says which pairs were computed from their rows.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
+  using Acc = acc_t<T>;
+  const int lane = threadIdx.x % kWarp;
+  const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (i >= p.rows) return;
+  const int64_t row = p.begin[0] + i, label = p.side[0].label[row];
+  const Acc norm = p.norm[0][row];
+  Acc* values = p.values + i * p.columns;
+  const int64_t words = (p.columns + kWarp - 1) / kWarp;
+  double sum = 0, loss = 0;
+  for (int64_t word = 0; word < words; ++word) {
+    const int64_t j = word * kWarp + lane;
+    bool near = false;
+    if (j < p.columns) {
+      const int64_t column = p.begin[1] + j;
+      const Acc norms = norm + p.norm[1][column];
+      const Acc d2 = norms - Acc(2) * values[j];
+      const Acc weight = pair_weight(p.weight, p.classes, label, p.side[1].label[column]);
+      zipped::PairTerm<Acc> term{};
+      near = weight > Acc(0) && is_close(d2, norms, p.margin);
+      if (weight > Acc(0) && !near) term = zipped::pair_term(d2, false, weight, p.margin);
+      values[j] = term.coefficient;
+      sum += double(term.coefficient);
+      loss += double(term.separation);
+    }
+    const unsigned bits = __ballot_sync(kAllLanes, near);
+    if (lane == 0) p.close[i * words + word] = int32_t(bits);
+    for (unsigned rest = bits; rest != 0; rest &= rest - 1) {
+      const int64_t other = word * kWarp + __ffs(int(rest)) - 1;
+      const zipped::PairTerm<Acc> term = term_from_rows(p, i, other, lane);
+      if (lane == 0) loss += double(term.separation);
+      if (p.gradient[0] != nullptr && term.coefficient != Acc(0)) {
+        add_difference(p, 0, row, p.begin[1] + other, term.coefficient, lane);
+      }
+    }
+  }
+  sum = reduce<kWarp>(sum, Add());
+  loss = reduce<kWarp>(loss, Add());
+  if (lane == 0) {
+    p.sums[0][row] += sum;
+    p.loss[row] += loss;
+  }
+}
+
+// A block for 32 columns: the sums of their coefficients, and the gradients of pairs computed from their rows.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p) {
+  using Acc = acc_t<T>;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t word = blockIdx.x, j = word * kWarp + lane, words = (p.columns + kWarp - 1) / kWarp;
+  double sum = 0;
+  for (int64_t i = warp; j < p.columns && i < p.rows; i += kWarps) sum += double(p.values[i * p.columns + j]);
+  __shared__ double of_warp[kWarps][kWarp];
+  of_warp[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0) return;
+  for (int w = 1; w < kWarps; ++w) sum += of_warp[w][lane];
+  if (j < p.columns) p.sums[1][p.begin[1] + j] += sum;
+  if (p.gradient[1] == nullptr) return;
+  for (int64_t first = 0; first < p.rows; first += kWarp) {
+    const unsigned own = first + lane < p.rows ? unsigned(p.close[(first + lane) * words + word]) : 0u;
+    for (unsigned some = __ballot_sync(kAllLanes, own != 0); some != 0; some &= some - 1) {
+      const int of = __ffs(int(some)) - 1;
+      const int64_t i = first + of;
+      for (unsigned rest = __shfl_sync(kAllLanes, own, of); rest != 0; rest &= rest - 1) {
+        const int64_t column = word * kWarp + __ffs(int(rest)) - 1;
+        const Acc coefficient = term_from_rows(p, i, column, lane).coefficient;
+        if (coefficient != Acc(0)) add_difference(p, 1, p.begin[1] + column, p.begin[0] + i, coefficient, lane);
+      }
+    }
+  }
+}
+
+// A warp a row.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) finish_kernel(const Finish<T> p) {
+  const int lane = threadIdx.x % kWarp;
+  const int64_t k = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (k >= p.rows) return;
+  const T* z = row_of(p.side, k);
+  for (int64_t d = lane; d < p.width; d += kWarp) finish_value(p, k, d, double(load(z[d * p.side.features.column_stride])));
+}
+
+}  // namespace fastccsa::allpairs::cuda
