@@ -99,9 +99,21 @@ class PairSampler(EpochSampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         epoch, begin, end = self._span(epoch, step)
         return self._core.pairs(self.seed, epoch, begin, end)
 
-    def probabilities(self) -> PairProbabilities:
-        """P(y1) ``[C]``, P(y2) ``[C]`` and P(y1, y2) ``[C, C]``, float64, in closed form."""
-        return pair_probabilities(self.counts, self.primary, self.match_probability, self.negatives)
+    def probabilities(self, pairs: str = "zipped") -> PairProbabilities:
+        """P(y1) ``[C]``, P(y2) ``[C]`` and P(y1, y2) ``[C, C]``, float64, in closed form.
+
+        Args:
+            pairs: ``"zipped"``: the pairs as they are drawn. ``"all"``: every x1 with every x2 of a batch, for the
+                loss over all pairs. Of its B * B pairs all but B were drawn apart, and P(y1, y2) is that of
+                independent draws, P(y1) P(y2).
+
+        Raises:
+            InputError: an unknown ``pairs``.
+        """
+        if pairs not in ("zipped", "all"):
+            raise InputError(f"pairs is {pairs!r}; choose 'zipped' (as drawn) or 'all' (every x1 with every x2)")
+        drawn = pair_probabilities(self.counts, self.primary, self.match_probability, self.negatives)
+        return drawn if pairs == "zipped" else drawn._replace(joint=np.outer(drawn.first, drawn.second))
 
     @property
     def nbytes(self) -> int:

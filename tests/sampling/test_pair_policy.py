@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from fastccsa.errors import InputError
 from fastccsa.sampling import PairSampler
 
 SIGNIFICANCE = 1e-3
@@ -256,3 +257,18 @@ def test_many_classes_and_images_draw_by_the_policy():
     assert share == pytest.approx(0.25, abs=0.01)
     different = labels[first] != labels[second]
     assert (domains[second[different]] != 0).all()
+
+
+def test_joint_probability_of_all_pairs_is_that_of_draws_apart():
+    labels, domains = realistic_data()
+    sampler = PairSampler(labels, domains, batch_size=512)
+    drawn, apart = sampler.probabilities(), sampler.probabilities(pairs="all")
+    first, second = epoch_pairs(sampler, 60)
+    table = np.zeros_like(apart.joint)
+    np.add.at(table, (labels[first], labels[np.roll(second, 1)]), 1)
+    np.testing.assert_allclose(apart.joint, table / table.sum(), atol=0.005)
+    np.testing.assert_allclose(apart.joint.sum(1), drawn.first)
+    np.testing.assert_allclose(apart.joint.sum(0), drawn.second)
+    assert np.abs(apart.joint - drawn.joint).max() > 0.02
+    with pytest.raises(InputError, match="pairs is 'some'"):
+        sampler.probabilities(pairs="some")
