@@ -36,7 +36,7 @@ FORMAT = 1
 FOLDER = ".fastccsa-cache"
 
 # Between two writes of the index while building; what was made since the last is made again after a kill.
-_CHECKPOINT_SECONDS = 5.0
+_CHECKPOINT_SECONDS = 2.0
 _CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing the index
 _CHANNELS = 3
 
