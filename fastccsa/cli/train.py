@@ -79,6 +79,11 @@ def option(name: str, text: str, **settings: Any) -> Any:
 @option("weight_decay", "Weight decay of AdamW.", type=float)
 @option("margin", "Distance up to which other classes are pushed apart.", type=float)
 @option("alpha", "Share of the alignment in the loss.", type=float)
+@option(
+    "pairs",
+    "What the alignment sums over: the pairs as drawn, or every first image of a batch with every second.",
+    type=click.Choice(["zipped", "all"]),
+)
 @option("match_probability", "Share of pairs of one class.", type=float)
 @option("negatives", "The other pairs: of different classes, or any.", type=click.Choice(["different", "any"]))
 @click.option(

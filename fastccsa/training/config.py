@@ -45,6 +45,8 @@ class TrainConfig:
         lr, weight_decay: AdamW's.
         lr_gamma: what the learning rate is multiplied by every ``lr_step`` epochs.
         margin, alpha: the loss's m, and its share of alignment (CCSA only).
+        pairs: zipped: the pairs as they are drawn; all: every first image of a batch with every second, at no
+            more passes through the network (CCSA only).
         match_probability, negatives: the pair sampler's (CCSA only).
         joint_forward: both images of the pairs go through the network as one batch, which shares
             BatchNorm's statistics between domains; else as two batches (CCSA only).
@@ -81,6 +83,7 @@ class TrainConfig:
     alignment: Literal["w", "u", "-"] = "w"
     margin: float = 50.0
     alpha: float = 0.5
+    pairs: Literal["zipped", "all"] = "zipped"
     match_probability: float = 0.25
     negatives: Literal["different", "any"] = "different"
     joint_forward: bool = True
@@ -114,6 +117,7 @@ class TrainConfig:
         choices = {
             "classification_weight": ("w", "u"),
             "alignment": ("w", "u", "-"),
+            "pairs": ("zipped", "all"),
             "negatives": ("different", "any"),
             "image_backend": ("dali", "torchvision"),
             "cache": ("none", "disk", "ram", "gpu"),

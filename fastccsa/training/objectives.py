@@ -94,7 +94,7 @@ class CCSA:
             seed=config.seed,
             drop_last=leaves_one,
         )
-        probabilities = sampler.probabilities()
+        probabilities = sampler.probabilities(pairs=config.pairs)
         self.joint_forward = config.joint_forward
         self.loss = WeightedCCSALoss(
             class_weight1=_weights(probabilities.first, config.classification_weight, device),
@@ -102,6 +102,7 @@ class CCSA:
             pair_weight=_weights(probabilities.joint, config.alignment, device),
             margin=config.margin,
             alpha=config.alpha,
+            pairs=config.pairs,
         )
         self.loader = PairLoader(
             images.training,

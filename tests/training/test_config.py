@@ -49,6 +49,7 @@ def test_differences_name_what_changes_the_result_and_nothing_else() -> None:
         ("negatives", "some"),
         ("amp", "int8"),
         ("image_backend", "pil"),
+        ("pairs", "some"),
         ("cache", "tape"),
         ("size", 4),
         ("batch_size", 0),

@@ -54,15 +54,16 @@ def test_unweighted_baseline(objective_of, forward) -> None:
     torch.testing.assert_close(objective(forward, batch)[0], expected)
 
 
+@pytest.mark.parametrize("pairs", ["zipped", "all"])
 @pytest.mark.parametrize("joint_forward", [True, False])
-def test_ccsa_is_the_reference_loss(objective_of, forward, joint_forward) -> None:
-    objective = objective_of(batch_size=8, joint_forward=joint_forward, margin=3.0, alpha=0.3)
+def test_ccsa_is_the_reference_loss(objective_of, forward, joint_forward, pairs) -> None:
+    objective = objective_of(batch_size=8, joint_forward=joint_forward, pairs=pairs, margin=3.0, alpha=0.3)
     batch = next(objective.loader.epoch(0))
     (logits1, features1), (logits2, features2) = forward(batch["images1"]), forward(batch["images2"])
-    probabilities = objective.loader.sampler.probabilities()
+    probabilities = objective.loader.sampler.probabilities(pairs)
     weights = [torch.tensor(safe_inverse(table), dtype=torch.float32) for table in probabilities]
     expected = reference.weighted_ccsa_loss(
-        logits1, logits2, features1, features2, batch["target1"], batch["target2"], *weights, 3.0, 0.3
+        logits1, logits2, features1, features2, batch["target1"], batch["target2"], *weights, 3.0, 0.3, pairs
     )
     terms = dict(zip(objective.terms, objective(forward, batch), strict=True))
     torch.testing.assert_close(terms["loss"], expected, rtol=1e-4, atol=1e-4)
