@@ -1,0 +1,47 @@
+// The words of CUDA C++ that kernels are written with, for a C++ compiler. Include it before the kernels.
+#pragma once
+
+#if defined(__CUDACC__)
+#error "nvcc knows these words already"
+#endif
+
+#include "emulator/multiprocessor.h"
+
+#include <math.h>  // exp and log of a float are floats, as in CUDA
+
+#include <cstdint>
+#include <cstring>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+// Within a function this is a static variable, one for each multiprocessor.
+#define __shared__ thread_local
+
+#define threadIdx (::emulator::coordinates().thread)
+#define blockIdx (::emulator::coordinates().block)
+#define blockDim (::emulator::coordinates().block_size)
+#define gridDim (::emulator::coordinates().grid_size)
+
+using emulator::dim3;
+
+inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  emulator::synchronise({"__syncthreads", file, line});
+}
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask, const char* file = __builtin_FILE(),
+                  int line = __builtin_LINE()) {
+  static_assert(sizeof(T) <= sizeof(uint64_t), "an exchange carries up to 64 bits");
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  bits = emulator::exchange(mask, bits, emulator::lane() ^ unsigned(lane_mask), {"__shfl_xor_sync", file, line});
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline void __threadfence() { emulator::fences().fence(); }
+
+inline unsigned atomicAdd(unsigned* address, unsigned value) { return emulator::fences().add(address, value); }

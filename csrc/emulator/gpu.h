@@ -1,0 +1,30 @@
+// A GPU for kernels compiled by a C++ compiler: `gpu.launch(grid, block, kernel, arguments...)` runs the launch to its
+// end. Blocks are shared out among multiprocessors, each a thread of the operating system.
+#pragma once
+
+#include "emulator/multiprocessor.h"
+
+#include <memory>
+#include <vector>
+
+namespace emulator {
+
+class Gpu {
+ public:
+  explicit Gpu(const Schedule& schedule);
+
+  // Throws KernelError where the threads of a block wait for each other in vain.
+  template <typename... Parameters, typename... Arguments>
+  void launch(dim3 grid, dim3 block, void (*kernel)(Parameters...), const Arguments&... arguments) {
+    run({grid, block, [&] { kernel(arguments...); }});
+  }
+
+ private:
+  void run(const Launch& launch);
+
+  Schedule schedule_;
+  Sequence block_order_;
+  std::vector<std::unique_ptr<Multiprocessor>> multiprocessors_;
+};
+
+}  // namespace emulator

@@ -1,0 +1,81 @@
+// What the emulator tells the sanitizers: that the stack changes, and what is ordered after what.
+#pragma once
+
+#include <cstddef>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(EMULATOR_RACE_DETECTOR)
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace emulator {
+
+// AddressSanitizer is told before and after every change of stack.
+struct Stack {
+  const void* bottom = nullptr;
+  size_t size = 0;
+};
+
+#if defined(__SANITIZE_ADDRESS__)
+inline void before_switch(void** own, Stack to) { __sanitizer_start_switch_fiber(own, to.bottom, to.size); }
+inline void after_switch(void* own, Stack* from) {
+  __sanitizer_finish_switch_fiber(own, from ? &from->bottom : nullptr, from ? &from->size : nullptr);
+}
+inline void before_release(Stack stack) { __asan_unpoison_memory_region(stack.bottom, stack.size); }
+#else
+inline void before_switch(void**, Stack) {}
+inline void after_switch(void*, Stack*) {}
+inline void before_release(Stack) {}
+#endif
+
+// The race detector is ThreadSanitizer. It takes each fiber for a thread, and two accesses for a race unless a
+// MeetingPoint orders them: what came before any leave() is before what follows a later enter().
+#if defined(EMULATOR_RACE_DETECTOR)
+inline void* new_racer() { return __tsan_create_fiber(0); }
+inline void delete_racer(void* racer) { __tsan_destroy_fiber(racer); }
+inline void* current_racer() { return __tsan_get_current_fiber(); }
+inline void become_racer(void* racer) { __tsan_switch_to_fiber(racer, __tsan_switch_to_fiber_no_sync); }
+class MeetingPoint {
+ public:
+  void leave() { __tsan_release(this); }
+  void enter() { __tsan_acquire(this); }
+
+ private:
+  char identity_ = 0;
+};
+#else
+inline void* new_racer() { return nullptr; }
+inline void delete_racer(void*) {}
+inline void* current_racer() { return nullptr; }
+inline void become_racer(void*) {}
+class MeetingPoint {
+ public:
+  void leave() {}
+  void enter() {}
+};
+#endif
+
+// Brings what was left at one meeting point to another, as a thread of its own would.
+class Courier {
+ public:
+  Courier() : racer_(new_racer()) {}
+  ~Courier() { delete_racer(racer_); }
+  Courier(const Courier&) = delete;
+  Courier& operator=(const Courier&) = delete;
+
+  void carry(MeetingPoint& from, MeetingPoint& to) {
+    void* const self = current_racer();
+    become_racer(racer_);
+    from.enter();
+    to.leave();
+    become_racer(self);
+  }
+
+ private:
+  void* racer_;
+};
+
+}  // namespace emulator

@@ -1,0 +1,143 @@
+"""Compiles the programs that run kernels on this machine's processor, watched by the compiler's sanitizers."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shutil
+import subprocess
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parents[1] / "csrc"
+FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-psabi", "-g1", "-pthread")
+# The emulator's headers come first: they stand for CUDA's.
+INCLUDES = tuple(f"-I{folder}" for folder in (CSRC / "emulator/include", CSRC, HERE))
+# As in CMakeLists.txt.
+INSTRUCTION_SETS = {
+    "portable": (),
+    "avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"),
+}
+
+
+@dataclass(frozen=True)
+class Sanitizer:
+    """Compiler flags for the kernels and for the emulator, and a program that runs where these work."""
+
+    name: str
+    kernels: tuple[str, ...]
+    emulator: tuple[str, ...]
+    probe: str
+
+
+# Kernels are not optimised: so they compile faster, and nothing that is undefined is optimised away.
+PLAIN = Sanitizer("plain", ("-O0",), ("-O2",), "int main() {}")
+MEMORY = Sanitizer(
+    "memory",
+    ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    ("-O2", "-fsanitize=address"),
+    "int main() {}",
+)
+# The emulator tells the race detector what is ordered; its own accesses do not matter.
+RACES = Sanitizer(
+    "races",
+    ("-O0", "-fsanitize=thread"),
+    ("-O2", "-DEMULATOR_RACE_DETECTOR"),
+    'extern "C" void* __tsan_create_fiber(unsigned); int main() { return __tsan_create_fiber(0) == nullptr; }',
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    path: Path
+    flags: tuple[str, ...]
+
+    @property
+    def object_name(self) -> str:
+        return f"{self.path.stem}-{zlib.crc32(' '.join(self.flags).encode()):08x}.o"
+
+
+class Builder:
+    """Builds each program once a test session, also where several worker processes share it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._compiler = shutil.which("g++")
+        if self._compiler is None:
+            pytest.skip("no g++ here to compile the kernels with")
+
+    @functools.cache  # noqa: B019 - one builder a session
+    def works(self, sanitizer: Sanitizer) -> bool:
+        """Whether programs can be built with it here, and run."""
+        probe = self._folder / f"probe-{sanitizer.name}"
+        command = [self._compiler, "-x", "c++", "-", *sanitizer.kernels, "-o", probe]
+        built = subprocess.run(command, input=sanitizer.probe.encode(), capture_output=True).returncode == 0
+        return built and subprocess.run([probe], capture_output=True).returncode == 0
+
+    def memory_or_plain(self) -> Sanitizer:
+        if self.works(MEMORY):
+            return MEMORY
+        warnings.warn("g++ has no AddressSanitizer here: kernels run without it", stacklevel=2)
+        return PLAIN
+
+    def races(self) -> Sanitizer:
+        if not self.works(RACES):
+            pytest.skip("g++ has no ThreadSanitizer here, or it does not run on this system")
+        return RACES
+
+    def emulated(self, name: str, sanitizer: Sanitizer) -> Path:
+        """A program of this folder with CUDA kernels in it."""
+        emulator = [Source(path, sanitizer.emulator) for path in sorted((CSRC / "emulator").glob("*.cpp"))]
+        return self._build(name, sanitizer, [*emulator, Source(HERE / f"{name}.cpp", sanitizer.kernels)])
+
+    def alone(self, name: str, sanitizer: Sanitizer) -> Path:
+        """A program of this folder that is one file."""
+        return self._build(name, sanitizer, [Source(HERE / f"{name}.cpp", sanitizer.kernels)])
+
+    def cpu(self, name: str, sanitizer: Sanitizer) -> Path:
+        """A program of this folder that runs the CPU kernels, of each instruction set that the compiler can make."""
+        isas = INSTRUCTION_SETS if platform.machine() in ("x86_64", "AMD64") else {"portable": ()}
+        dispatch = ("-DFASTCCSA_X86=1",) if len(isas) > 1 else ()
+        kernel = CSRC / "zipped/cpu_kernel.cpp"
+        return self._build(
+            name,
+            sanitizer,
+            [
+                # Portable comes first: where an inline function is in several objects, the linker keeps the first.
+                *(Source(kernel, (*sanitizer.kernels, f"-DFASTCCSA_ISA={i}", *f)) for i, f in isas.items()),
+                Source(CSRC / "zipped/cpu.cpp", (*sanitizer.kernels, *dispatch)),
+                Source(HERE / f"{name}.cpp", sanitizer.kernels),
+            ],
+        )
+
+    def _build(self, name: str, sanitizer: Sanitizer, sources: list[Source]) -> Path:
+        folder = self._folder / sanitizer.name
+        folder.mkdir(exist_ok=True)
+        program = folder / name
+        with FileLock(self._folder / "lock"):
+            if program.exists():
+                return program
+            objects = [folder / source.object_name for source in sources]
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(self._compile, sources, objects))
+            self._run([*sanitizer.kernels, "-pthread", *objects, "-o", program])
+        return program
+
+    def _compile(self, source: Source, to: Path) -> None:
+        if not to.exists():
+            self._run([*FLAGS, *source.flags, *INCLUDES, "-c", source.path, "-o", to])
+
+    def _run(self, arguments: list[object]) -> None:
+        done = subprocess.run([self._compiler, *map(str, arguments)], capture_output=True, text=True)
+        if done.returncode != 0:
+            pytest.fail(f"g++ {' '.join(map(str, arguments))}\n{done.stderr[:6000]}", pytrace=False)

@@ -1,0 +1,52 @@
+// The CUDA kernels of the zipped loss, in the emulator.
+#include "emulator/device.h"
+#include "emulator/gpu.h"
+#include "zipped/launch.cuh"
+
+#include "cases.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+namespace fastccsa::zipped::testing {
+namespace {
+
+// One GPU for each schedule: its fibers are made once.
+emulator::Gpu& gpu_for(const Case& c) {
+  static std::map<std::tuple<int64_t, int64_t, int64_t>, emulator::Gpu> gpus;
+  const emulator::Schedule schedule{emulator::Order(c.order), uint32_t(c.seed), unsigned(c.processors)};
+  return gpus.try_emplace({c.order, c.seed, c.processors}, schedule).first->second;
+}
+
+template <typename T>
+std::string describe(const Forward<T>& forward, const Backward<T>& backward) {
+  std::string text = cuda::block_per_pair(forward.in) ? "block" : "warp";
+  if (cuda::packed(forward.in)) text += ", packed";
+  if (cuda::packed(backward)) text += ", packed gradients";
+  return text;
+}
+
+struct RunOnGpu {
+  template <typename T>
+  Outcome operator()(const Case& c, const Forward<T>& forward, const Backward<T>& backward) const {
+    emulator::Gpu& gpu = gpu_for(c);
+    const auto launch = [&](auto kernel, unsigned blocks, const auto&... arguments) {
+      gpu.launch(blocks, cuda::kThreads, kernel, arguments...);
+    };
+    const auto fault = std::make_unique<FaultWord>(0);
+    const unsigned slot = unsigned(c.seed) % cuda::kTickets;
+    cuda::launch_forward(forward, fault.get(), slot, launch);
+    cuda::launch_backward(backward, launch);
+    const auto is_zero = [](unsigned ticket) { return ticket == 0; };
+    if (!std::all_of(std::begin(cuda::tickets), std::end(cuda::tickets), is_zero)) {
+      throw std::runtime_error("a ticket counter is not back at 0");
+    }
+    return {describe(forward, backward), *fault == 0 ? FaultReport() : decode(*fault)};
+  }
+};
+
+}  // namespace
+}  // namespace fastccsa::zipped::testing
+
+int main() { return fastccsa::zipped::testing::serve(fastccsa::zipped::testing::RunOnGpu()); }

@@ -1,0 +1,174 @@
+// Small kernels that show what the emulator does, and what it finds: `run_emulator_checks KERNEL [ORDER [PROCESSORS]]`
+// runs one of them and prints the integers it leaves behind.
+#include "emulator/device.h"
+#include "emulator/gpu.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <iterator>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace {
+
+constexpr int kBlocks = 3, kThreads = 64;
+
+// ---- right ----
+
+__global__ void coordinates(int* out) {
+  const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+  const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+  out[block * blockDim.x * blockDim.y * blockDim.z + thread] = int(threadIdx.z * 100 + threadIdx.y * 10 + threadIdx.x);
+}
+
+// Each thread takes the value of its neighbour in the block, through shared memory.
+__global__ void rotate(int* out) {
+  __shared__ int values[kThreads];
+  values[threadIdx.x] = int(threadIdx.x);
+  __syncthreads();
+  out[blockIdx.x * kThreads + threadIdx.x] = values[(threadIdx.x + 1) % kThreads];
+}
+
+__global__ void shuffle_halves(int* out) {
+  const unsigned mask = threadIdx.x % 32 < 16 ? 0x0000ffffu : 0xffff0000u;
+  const double value = __shfl_xor_sync(mask, double(threadIdx.x), 5);
+  out[blockIdx.x * kThreads + threadIdx.x] = int(__shfl_xor_sync(0xffffffffu, float(value), 16));
+}
+
+__global__ void shared_memory_at_first(int* out) {
+  __shared__ int value;
+  __shared__ float real;
+  if (threadIdx.x == 0) {
+    out[blockIdx.x] = value + (real != real ? 0 : 100);
+    value = 5;
+    real = 5;
+  }
+}
+
+__device__ unsigned arrivals;
+
+// The last block adds up what the others have left: right with all three, the fences and the barrier.
+template <bool kFenceBefore, bool kBarrier, bool kFenceAfter>
+__global__ void add_up(int* out) {
+  __shared__ bool last;
+  if (threadIdx.x == 1) {
+    out[blockIdx.x] = int(blockIdx.x) + 1;
+    if (kFenceBefore) __threadfence();
+  }
+  if (kBarrier) __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(&arrivals, 1u) == gridDim.x - 1;
+  __syncthreads();
+  if (!last || threadIdx.x != 0) return;
+  if (kFenceAfter) __threadfence();
+  int sum = 0;
+  for (unsigned block = 0; block < gridDim.x; ++block) sum += out[block];
+  out[gridDim.x] = sum;
+  arrivals = 0;
+}
+
+// ---- wrong ----
+
+// The barrier is missing.
+__global__ void rotate_without_barrier(int* out) {
+  __shared__ int values[kThreads];
+  values[threadIdx.x] = int(threadIdx.x);
+  out[blockIdx.x * kThreads + threadIdx.x] = values[(threadIdx.x + 1) % kThreads];
+}
+
+// A second use of shared memory overtakes the first.
+__global__ void rotate_twice(int* out) {
+  __shared__ int values[kThreads];
+  int sum = 0;
+  for (int turn = 0; turn < 2; ++turn) {
+    values[threadIdx.x] = int(threadIdx.x) + 100 * turn;
+    __syncthreads();
+    sum += values[(threadIdx.x + 1) % kThreads];
+  }
+  out[blockIdx.x * kThreads + threadIdx.x] = sum;
+}
+
+__global__ void one_thread_leaves_before_the_barrier(int*) {
+  if (threadIdx.x == 40) return;
+  __syncthreads();
+}
+
+__global__ void two_barriers(int*) {
+  if (threadIdx.x < 32) {
+    __syncthreads();
+  } else {
+    __syncthreads();
+  }
+}
+
+__global__ void one_lane_does_not_shuffle(int* out) {
+  if (threadIdx.x != 7) out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, int(threadIdx.x), 1);
+}
+
+__global__ void lane_outside_its_mask(int* out) {
+  out[threadIdx.x] = __shfl_xor_sync(0x0000ffffu, int(threadIdx.x), 1);
+}
+
+__global__ void partner_outside_the_mask(int* out) {
+  if (threadIdx.x < 16) out[threadIdx.x] = __shfl_xor_sync(0x0000ffffu, int(threadIdx.x), 16);
+}
+
+__global__ void write_beyond_the_end(int* out) {
+  out[2 * kBlocks * kThreads * (threadIdx.x + 1)] = 1;
+}
+
+__global__ void shared_index_beyond_the_end(int* out) {
+  __shared__ int values[kThreads];
+  values[threadIdx.x + 1] = 1;
+  out[threadIdx.x] = values[threadIdx.x];
+}
+
+__global__ void misaligned_load(int* out) {
+  struct alignas(16) Four {
+    int value[4];
+  };
+  out[0] = reinterpret_cast<const Four*>(out + threadIdx.x)->value[0];
+}
+
+using Kernel = void (*)(int*);
+const std::map<std::string, Kernel> kKernels = {
+    {"rotate", rotate},
+    {"shuffle_halves", shuffle_halves},
+    {"shared_memory_at_first", shared_memory_at_first},
+    {"add_up", add_up<true, true, true>},
+    {"add_up_without_first_fence", add_up<false, true, true>},
+    {"add_up_without_barrier", add_up<true, false, true>},
+    {"add_up_without_second_fence", add_up<true, true, false>},
+    {"rotate_without_barrier", rotate_without_barrier},
+    {"rotate_twice", rotate_twice},
+    {"one_thread_leaves_before_the_barrier", one_thread_leaves_before_the_barrier},
+    {"two_barriers", two_barriers},
+    {"one_lane_does_not_shuffle", one_lane_does_not_shuffle},
+    {"lane_outside_its_mask", lane_outside_its_mask},
+    {"partner_outside_the_mask", partner_outside_the_mask},
+    {"write_beyond_the_end", write_beyond_the_end},
+    {"shared_index_beyond_the_end", shared_index_beyond_the_end},
+    {"misaligned_load", misaligned_load},
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string name = argv[1];
+  emulator::Schedule schedule;
+  if (argc > 2) schedule.order = emulator::Order(std::atoi(argv[2]));
+  if (argc > 3) schedule.multiprocessors = unsigned(std::atoi(argv[3]));
+  emulator::Gpu gpu(schedule);
+  std::vector<int> out(kBlocks * kThreads, -1);
+  try {
+    if (name == "coordinates") {
+      gpu.launch(dim3(1, 3, 1), dim3(2, 4, 8), coordinates, out.data());
+    } else {
+      gpu.launch(kBlocks, kThreads, kKernels.at(name), out.data());
+    }
+  } catch (const emulator::KernelError& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+  for (int value : out) std::printf("%d ", value);
+}

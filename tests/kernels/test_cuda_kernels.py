@@ -1,0 +1,151 @@
+"""What is particular to the CUDA kernels of the zipped loss: their variants, blocks and threads in any order, races."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from .cases import DTYPES, Call, Kernels, Layout, Result, Schedule, as_it_is, make_call, row_aligned, shifted
+from .oracle import assert_as_good_as_torch
+
+SCHEDULES = [
+    Schedule("forward"),
+    Schedule("reverse"),
+    Schedule("random", seed=1),
+    Schedule("random", seed=2),
+    Schedule("forward", processors=2),
+    Schedule("random", seed=3, processors=3),
+]
+
+
+@pytest.fixture(scope="module")
+def kernels(cuda_kernels: Path) -> Kernels:
+    return Kernels(cuda_kernels)
+
+
+def assert_same_bits(first: Result, second: Result) -> None:
+    for name, values in {**first.tensors(), "saved": first.saved}.items():
+        other = {**second.tensors(), "saved": second.saved}[name]
+        assert torch.equal(values.flatten().view(torch.uint8), other.flatten().view(torch.uint8)), name
+
+
+# A warp takes one pair, or a whole block does where rows are of 2 KB or more; loads are of 16 bytes where features lie
+# so, and stores where their gradients do too.
+VARIANTS: dict[str, tuple[int, Layout]] = {
+    "warp, packed, packed gradients": (64, as_it_is),
+    "warp, packed": (67, row_aligned),
+    "warp": (64, shifted),
+    "block, packed, packed gradients": (1024, as_it_is),
+    "block, packed": (1027, row_aligned),
+    "block": (1024, shifted),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_in_every_order(kernels: Kernels, variant: str, dtype: torch.dtype) -> None:
+    """Sums are finished by the block that comes last: which one that is must not show in a single bit."""
+    width, layout = VARIANTS[variant]
+    call = make_call(29, 5, width, dtype, layouts=(layout, layout))
+    results = kernels.run([replace(call, schedule=schedule) for schedule in SCHEDULES])
+    assert results[0].kernel == variant
+    assert_as_good_as_torch(call, results[0])
+    for result in results[1:]:
+        assert_same_bits(results[0], result)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_more_pairs_than_the_grid_has_warps(kernels: Kernels, reduction: str) -> None:
+    call = make_call(1024 * 8 + 45, 2, 3, streams=0, reduction=reduction, weighted=False)
+    forward, reverse = kernels.run([replace(call, schedule=Schedule(order)) for order in ("forward", "reverse")])
+    assert_as_good_as_torch(call, forward)
+    assert_same_bits(forward, reverse)
+
+
+def test_one_launch_after_the_other(kernels: Kernels) -> None:
+    """Nothing a launch leaves behind, in counters or shared memory, is of consequence for the next."""
+    calls = [make_call(pairs, 600, 40, seed=pairs) for pairs in (20, 1, 33, 20)]
+    together = kernels.run(calls)
+    for call, result in zip(calls, together, strict=True):
+        assert_same_bits(result, kernels.run([call])[0])
+
+
+# ---- labels and weights that are not allowed: reported, and never out of bounds ----
+
+ROW = 17
+
+
+def broken(call: Call, argument: str, value: int | float) -> Call:
+    """The call with one bad label, or with a bad weight where its pair number ROW looks."""
+    targets, class_weights = [t.clone() for t in call.targets], [w.clone() for w in call.class_weights]
+    pair_weight = call.pair_weight.clone()
+    k = int(argument[-1]) - 1 if argument[-1].isdigit() else 0
+    if argument.startswith("target"):
+        targets[k][ROW] = value
+    elif argument.startswith("class_weight"):
+        targets[k] = targets[k] % 3
+        targets[k][ROW] = 4
+        class_weights[k][4] = value
+    else:
+        targets = [t % 3 for t in targets]
+        targets[0][ROW], targets[1][ROW] = 5, 6
+        pair_weight[5, 6] = value
+    return replace(call, targets=tuple(targets), class_weights=tuple(class_weights), pair_weight=pair_weight)
+
+
+BROKEN = [
+    ("target1", -3, -3),
+    ("target1", 7, 7),
+    ("target2", 1 << 22, 1 << 22),
+    ("target2", 1 << 40, (1 << 23) - 1),  # reported as far as the report has bits
+    ("target1", -(1 << 40), -(1 << 23)),
+    ("class_weight1", -0.5, 4),
+    ("class_weight2", float("nan"), 4),
+    ("pair_weight", -1e-30, 5 * 7 + 6),
+]
+
+
+@pytest.mark.parametrize("width", [40, 1024], ids=["warp", "block"])
+@pytest.mark.parametrize(("argument", "value", "reported"), BROKEN)
+def test_a_bad_value_is_reported(kernels: Kernels, width: int, argument: str, value: float, reported: int) -> None:
+    good = make_call(40, 7, width, reduction="none")
+    good = broken(good, argument, 0)  # in its place a value that is allowed
+    bad = broken(good, argument, value)
+    bad_mean = replace(bad, reduction="mean", grad_loss=bad.grad_loss[0], grad_terms=bad.grad_terms[:, 0])
+    expected, each, mean = kernels.run([good, bad, bad_mean])
+    assert expected.fault == (None, 0, 0)
+    assert each.fault == mean.fault == (argument, ROW, reported)
+    assert mean.loss.isnan()
+    others = torch.arange(40) != ROW
+    assert each.loss[ROW].isnan()
+    assert torch.equal(each.loss[others], expected.loss[others])
+    for gradient, healthy in zip(each.gradients, expected.gradients, strict=True):
+        assert gradient[ROW].isnan().all()
+        assert torch.equal(gradient[others], healthy[others])
+
+
+def test_one_of_several_bad_values_is_reported(kernels: Kernels) -> None:
+    call = make_call(40, 7, 20)
+    call.targets[0][3], call.targets[1][3], call.targets[1][20] = -1, 9, 8
+    for result in kernels.run([replace(call, schedule=schedule) for schedule in SCHEDULES]):
+        assert result.fault in [("target1", 3, -1), ("target2", 20, 8)]
+
+
+# ---- races ----
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_races(cuda_kernels_for_races: Path, variant: str) -> None:
+    """ThreadSanitizer watches the threads of all blocks; barriers and fences alone put them in an order."""
+    width, layout = VARIANTS[variant]
+    pairs = 5 if variant.startswith("block") else 20
+    calls = [
+        make_call(pairs, 5, width, layouts=(layout, layout), reduction=reduction) for reduction in ("mean", "none")
+    ]
+    calls = [replace(call, schedule=Schedule(processors=2)) for call in calls]
+    for call, result in zip(calls, Kernels(cuda_kernels_for_races).run(calls), strict=True):
+        assert result.kernel == variant
+        assert_as_good_as_torch(call, result)
