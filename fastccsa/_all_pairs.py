@@ -226,11 +226,10 @@ def _sweep(
     side1: _Side, side2: _Side, a: Tensor, b: Tensor, norms: tuple[Tensor, Tensor], weight: Tensor | None,
     margin: float, wanted: int,
 ) -> _Sweep:  # fmt: skip
-    double = {"dtype": torch.float64, "device": a.device}
-    sums = (torch.zeros(len(a), **double), torch.zeros(len(b), **double))
+    sums = (a.new_zeros(len(a), dtype=torch.float64), b.new_zeros(len(b), dtype=torch.float64))
     gradient1 = torch.zeros_like(a) if wanted & 1 else None
     gradient2 = torch.zeros_like(b) if wanted & 2 else None
-    loss = torch.zeros(len(a), **double)
+    loss = torch.zeros_like(sums[0])
     tiles = list(_tiles(a, b, side1.offset.tolist(), side2.offset.tolist(), margin))
     largest = max(((r.stop - r.start) * (c.stop - c.start) for r, c in tiles), default=0)
     workspace = a.new_empty(largest)

@@ -101,7 +101,11 @@ class FeatureMemory(nn.Module):
             InputError: shapes or dtypes that do not fit.
         """
         self._check(features, labels, domains)
-        rows = (features.detach().to(self._features), labels.to(self._labels), domains.to(self._domains))
+        rows: tuple[Tensor, ...] = (
+            features.detach().to(self._features),
+            labels.to(self._labels),
+            domains.to(self._domains),
+        )
         if group is not None:
             rows = tuple(_of_all_ranks(x, group) for x in rows)
         count = len(rows[1])
