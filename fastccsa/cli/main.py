@@ -22,6 +22,7 @@ SUMMARIES = {
     "train": "Train a baseline or a CCSA model; the same command again resumes.",
     "evaluate": "Score a trained run on every domain.",
     "report": "Table and HTML page of the runs in a folder.",
+    "bench": "Measure the loss beside its rivals and the machine's limits.",
     "check": "Tell what was built and what is usable here.",
     "demo": "Train, score and report on images the package renders itself.",
 }

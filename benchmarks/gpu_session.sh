@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one call of at most ten minutes, the most important first: builds for this machine's
+# GPU alone (in the checkout: build again afterwards for others), runs the CUDA tests, the benchmark's main cells,
+# compute-sanitizer, and then as much of the sweep as time is left for. A step that fails does not stop the others.
+#
+#   benchmarks/gpu_session.sh             run
+#   benchmarks/gpu_session.sh --dry-run   say what would run
+#
+# Environment:
+#   OUT              where results go (default: benchmarks/results)
+#   BUDGET           seconds in all (default: 570)
+#   PYTHON           the interpreter that has torch >= 2.10 (default: python3)
+#   WHEELS           folder of wheels to install aside first, for machines without a network (default: .whl, if there)
+#   FASTCCSA_COMMIT  the commit, where the checkout has no .git
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+OUT=${OUT:-benchmarks/results}
+BUDGET=${BUDGET:-570}
+WHEELS=${WHEELS:-.whl}
+DRY_RUN=false
+case "${1:-}" in
+  "") ;;
+  --dry-run) DRY_RUN=true ;;
+  *) echo "gpu_session: unknown argument '$1'; the only one is --dry-run" >&2; exit 2 ;;
+esac
+
+export PYTHONUNBUFFERED=1
+SITE=$(mktemp -d)
+trap 'rm -rf "$SITE"' EXIT
+export PYTHONPATH="$PWD:$SITE${PYTHONPATH:+:$PYTHONPATH}"
+
+summary=()
+failures=0
+built=false
+
+remaining() { echo $((BUDGET - SECONDS)); }
+
+note() {  # note NAME OUTCOME
+  summary+=("$(printf '%-28s %s' "$1" "$2")")
+}
+
+# step NAME LIMIT COMMAND...: run it for at most LIMIT seconds, or what is left of the budget.
+step() {
+  local name=$1 limit=$2 status start=$SECONDS
+  shift 2
+  if $DRY_RUN; then
+    printf '%-28s at most %3d s: %s\n' "$name" "$limit" "$*"
+    return 0
+  fi
+  (( $(remaining) < limit )) && limit=$(remaining)
+  if (( limit < 5 )); then
+    note "$name" "skipped: the $BUDGET seconds are over"
+    return 1
+  fi
+  echo
+  echo "==== $name (at most $limit s): $*"
+  timeout --kill-after=10 "$limit" "$@"
+  status=$?
+  local took="$((SECONDS - start)) s"
+  case $status in
+    0) note "$name" "passed, $took" ;;
+    5) [[ "$*" == *pytest* ]] && note "$name" "skipped: no such tests" || { note "$name" "FAILED (status 5), $took"; failures=$((failures + 1)); } ;;
+    124 | 137) note "$name" "STOPPED at its limit, $took"; failures=$((failures + 1)) ;;
+    *) note "$name" "FAILED (status $status), $took"; failures=$((failures + 1)) ;;
+  esac
+  return $status
+}
+
+skip() {  # skip NAME REASON
+  if $DRY_RUN; then printf '%-28s would be skipped: %s\n' "$1" "$2"; else note "$1" "skipped: $2"; fi
+}
+
+has_module() { "$PYTHON" -c "import $1" 2>/dev/null; }
+
+# ---- is there a GPU? ----
+
+gpu=$("$PYTHON" - <<'EOF'
+try:
+    import torch
+except ImportError:
+    raise SystemExit("gpu_session: this Python has no torch; set PYTHON to one that has")
+if not torch.cuda.is_available():
+    raise SystemExit("gpu_session: torch sees no GPU here, and everything in this session needs one")
+name = torch.cuda.get_device_name().lower().replace(" ", "-")
+print("".join(c for c in name if c.isalnum() or c in "-_."), "%d.%d" % torch.cuda.get_device_capability())
+EOF
+)
+if [[ -z $gpu ]]; then
+  $DRY_RUN || exit 1
+  gpu="no-gpu 9.0"  # the steps as they would be on such a one
+fi
+read -r MACHINE CAPABILITY <<<"$gpu"
+
+# ---- what the machine has ----
+
+if ! $DRY_RUN; then
+  mkdir -p "$OUT"
+  exec > >(tee "$OUT/gpu_session-$MACHINE.log") 2>&1
+  LOG=$!
+  nvidia-smi || true
+  if compgen -G "$WHEELS/*.whl" >/dev/null; then
+    "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --target "$SITE" "$WHEELS"/*.whl || true
+  fi
+  for module in torch numpy setuptools pybind11 pytest pytest_benchmark click rich tqdm matplotlib; do
+    has_module "$module" || echo "gpu_session: $module is missing; carry its wheel in WHEELS"
+  done
+  "$PYTHON" -c 'import setuptools, sys; sys.exit(int(setuptools.__version__.split(".")[0]) < 77)' ||
+    echo "gpu_session: setuptools is older than 77, which the build needs; carry its wheel in WHEELS"
+  for tool in cmake ninja nvcc compute-sanitizer; do
+    command -v "$tool" >/dev/null || echo "gpu_session: $tool is not on PATH"
+  done
+fi
+if [[ -z ${FASTCCSA_COMMIT:-} ]] && git rev-parse HEAD >/dev/null 2>&1; then
+  FASTCCSA_COMMIT=$(git rev-parse HEAD)
+  [[ -z $(git status --porcelain --untracked-files=no -- fastccsa csrc) ]] || FASTCCSA_COMMIT+="+changes"
+fi
+export FASTCCSA_COMMIT=${FASTCCSA_COMMIT:-}
+
+# ---- the steps ----
+
+TEST=("$PYTHON" -m pytest -q -m cuda -p no:cacheprovider)
+BENCH=("$PYTHON" -m fastccsa bench zipped --device cuda --machine "$MACHINE")
+RESULTS="$OUT/zipped-$MACHINE"
+SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa --error-exitcode 9
+  --launch-timeout 60 --print-limit 20)
+
+step "build" 240 env FASTCCSA_CUDA=1 TORCH_CUDA_ARCH_LIST="$CAPABILITY" \
+  "$PYTHON" setup.py build_ext --inplace --build-temp build/gpu_session && built=true
+
+if ! $built && ! $DRY_RUN; then
+  skip "everything else" "nothing was built"
+else
+  step "tests of the loss" 120 "${TEST[@]}" tests/loss
+  step "benchmark, main cells" 120 "${BENCH[@]}" --seconds 3 -n 32 -n 262144 --dtype float32 --dtype bfloat16 \
+    --out "$RESULTS.json" --plot "$RESULTS.svg"
+  if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
+    step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" benchmarks/gpu_calls.py
+    step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" benchmarks/gpu_calls.py
+  else
+    skip "memcheck" "no compute-sanitizer"
+    skip "racecheck" "no compute-sanitizer"
+  fi
+  if $DRY_RUN || has_module nvidia.dali; then
+    step "tests of the pipeline" 60 "${TEST[@]}" tests/pipeline
+  else
+    skip "tests of the pipeline" "nvidia.dali is not installed"
+  fi
+  # A cell that has begun is finished, and the chart is drawn after the last: hence the margin.
+  left=$(($(remaining) - 60))
+  (( left > 0 )) || left=0
+  minutes=$(printf '%d.%02d' $((left / 60)) $((left % 60 * 100 / 60)))
+  step "benchmark, sweep" 600 "${BENCH[@]}" --seconds 1 --full --minutes "$minutes" \
+    --out "$RESULTS-sweep.json" --plot "$RESULTS-sweep.svg"
+fi
+$DRY_RUN && exit 0
+
+echo
+echo "==== $MACHINE, compute capability $CAPABILITY, commit ${FASTCCSA_COMMIT:-not known}, $SECONDS s"
+printf '%s\n' "${summary[@]}"
+exec >&- 2>&-  # so that the log's writer ends, and is waited for
+wait "$LOG"
+exit $((failures > 0))

@@ -1,0 +1,73 @@
+"""What one forward and backward of the fused loss allocates and launches: its results, and one buffer between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from fastccsa import functional
+from fastccsa.benchmarking.counting import allocations, kernels
+
+PAIRS, CLASSES, WIDTH = 300, 7, 64
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
+def step(request: pytest.FixtureRequest, device: str, make_case) -> Callable[[], object]:
+    """Forward and backward; the gradient that comes from above is there already."""
+    case = make_case(PAIRS, CLASSES, WIDTH, request.param, device)
+    weights = tuple(w if w is None else w.float() for w in case.weights)
+    upstream = torch.ones((), device=device)
+
+    def step() -> object:
+        loss = functional.weighted_ccsa_loss(*case.inputs, *case.targets, *weights)
+        return torch.autograd.grad(loss, case.inputs, upstream)
+
+    step()  # what is made once, on the first call, does not count
+    return step
+
+
+@pytest.fixture
+def outputs(step, request: pytest.FixtureRequest) -> list[int]:
+    """Bytes of the loss, its four terms, and the gradients."""
+    size = torch.empty((), dtype=request.node.callspec.params["step"]).element_size()
+    gradients = [PAIRS * columns * size for columns in (CLASSES, CLASSES, WIDTH, WIDTH)]
+    return [4, 4 * 4, *gradients]
+
+
+def most_saved(pairs: int) -> int:
+    """Bytes a pair and a call between forward and backward: some numbers in float32, no copy of any input."""
+    return 4 * (5 * pairs + 2 + 6 * min(pairs, 1024))
+
+
+@pytest.mark.parametrize("device", ["cpu"])
+def test_allocations_on_the_cpu(step, outputs) -> None:
+    allocated = [size for size in allocations(step) if size > 0]
+    for size in outputs:
+        assert size in allocated
+        allocated.remove(size)
+    (saved,) = allocated
+    assert saved <= most_saved(PAIRS)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("device", ["cuda"])
+def test_memory_on_cuda(step, outputs) -> None:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_stats()
+    result = step()
+    torch.cuda.synchronize()
+    after = torch.cuda.memory_stats()
+    assert len(result) == 4
+    assert after["allocation.all.allocated"] - before["allocation.all.allocated"] == len(outputs) + 1
+    requested = after["requested_bytes.all.allocated"] - before["requested_bytes.all.allocated"]
+    assert requested <= sum(outputs) + most_saved(PAIRS)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("device", ["cuda"])
+def test_kernels_on_cuda(step) -> None:
+    launched = kernels(step)
+    assert len(launched) == 2, launched
+    assert all("fastccsa" in name for name in launched)
