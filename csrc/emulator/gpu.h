@@ -13,7 +13,7 @@ class Gpu {
  public:
   explicit Gpu(const Schedule& schedule);
 
-  // Throws KernelError where the threads of a block wait for each other in vain.
+  // Throws KernelError where the threads of a block wait for each other in vain; then the GPU is of no further use.
   template <typename... Parameters, typename... Arguments>
   void launch(dim3 grid, dim3 block, void (*kernel)(Parameters...), const Arguments&... arguments) {
     run({grid, block, [&] { kernel(arguments...); }});

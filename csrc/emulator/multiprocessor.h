@@ -57,7 +57,7 @@ class Multiprocessor {
   explicit Multiprocessor(const Schedule& schedule);
   ~Multiprocessor();
 
-  // Runs block number `block`. After an error the multiprocessor is of no further use.
+  // Runs block number `block`.
   void run(const Launch& launch, unsigned block);
   // The caller sees what the blocks have done.
   void finish();

@@ -227,13 +227,8 @@ def _encode_view(x: Tensor | None) -> bytes:
     if x is None:
         return struct.pack("<4q", -1, 0, 0, 0)
     last = x.storage_offset() + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
-    storage = (
-        torch.as_strided(x, (last + 1 if x.numel() > 0 else 0,), (1,), 0)
-        .contiguous()
-        .view(torch.uint8)
-        .numpy()
-        .tobytes()
-    )
+    elements = torch.as_strided(x, (last + 1 if x.numel() > 0 else 0,), (1,), 0)
+    storage = elements.view(torch.uint8).numpy().tobytes()
     strides = (*x.stride(), 0, 0)[:2]
     return struct.pack("<4q", len(storage), x.storage_offset(), *strides) + storage
 

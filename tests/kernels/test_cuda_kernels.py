@@ -26,6 +26,12 @@ def kernels(cuda_kernels: Path) -> Kernels:
     return Kernels(cuda_kernels)
 
 
+def per_pair(call: Call) -> Call:
+    """The call without a reduction, for which the loss and what flows into it have a value a pair."""
+    grad_loss, grad_terms = call.grad_loss.expand(call.pairs), call.grad_terms[:, None].expand(4, call.pairs)
+    return replace(call, reduction="none", grad_loss=grad_loss, grad_terms=grad_terms)
+
+
 def assert_same_bits(first: Result, second: Result) -> None:
     for name, values in {**first.tensors(), "saved": first.saved}.items():
         other = {**second.tensors(), "saved": second.saved}[name]
@@ -57,9 +63,8 @@ def test_every_variant_in_every_order(kernels: Kernels, variant: str, dtype: tor
         assert_same_bits(results[0], result)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_more_pairs_than_the_grid_has_warps(kernels: Kernels, reduction: str) -> None:
-    call = make_call(1024 * 8 + 45, 2, 3, streams=0, reduction=reduction, weighted=False)
+def test_more_pairs_than_the_grid_has_warps(kernels: Kernels) -> None:
+    call = make_call(1024 * 8 + 45, 2, 3, streams=0, weighted=False)
     forward, reverse = kernels.run([replace(call, schedule=Schedule(order)) for order in ("forward", "reverse")])
     assert_as_good_as_torch(call, forward)
     assert_same_bits(forward, reverse)
@@ -111,11 +116,9 @@ BROKEN = [
 @pytest.mark.parametrize("width", [40, 1024], ids=["warp", "block"])
 @pytest.mark.parametrize(("argument", "value", "reported"), BROKEN)
 def test_a_bad_value_is_reported(kernels: Kernels, width: int, argument: str, value: float, reported: int) -> None:
-    good = make_call(40, 7, width, reduction="none")
-    good = broken(good, argument, 0)  # in its place a value that is allowed
+    good = broken(make_call(40, 7, width), argument, 0)  # in its place a value that is allowed
     bad = broken(good, argument, value)
-    bad_mean = replace(bad, reduction="mean", grad_loss=bad.grad_loss[0], grad_terms=bad.grad_terms[:, 0])
-    expected, each, mean = kernels.run([good, bad, bad_mean])
+    expected, each, mean = kernels.run([per_pair(good), per_pair(bad), bad])
     assert expected.fault == (None, 0, 0)
     assert each.fault == mean.fault == (argument, ROW, reported)
     assert mean.loss.isnan()
@@ -142,10 +145,8 @@ def test_no_races(cuda_kernels_for_races: Path, variant: str) -> None:
     """ThreadSanitizer watches the threads of all blocks; barriers and fences alone put them in an order."""
     width, layout = VARIANTS[variant]
     pairs = 5 if variant.startswith("block") else 20
-    calls = [
-        make_call(pairs, 5, width, layouts=(layout, layout), reduction=reduction) for reduction in ("mean", "none")
-    ]
-    calls = [replace(call, schedule=Schedule(processors=2)) for call in calls]
+    call = replace(make_call(pairs, 5, width, layouts=(layout, layout)), schedule=Schedule(processors=2))
+    calls = [call, per_pair(call)]
     for call, result in zip(calls, Kernels(cuda_kernels_for_races).run(calls), strict=True):
         assert result.kernel == variant
         assert_as_good_as_torch(call, result)
