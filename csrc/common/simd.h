@@ -76,6 +76,15 @@ inline FloatVector load_vector(const half* from) {
 #endif
 }
 
+// Every `stride`-th value.
+template <typename T>
+inline auto load_vector(const T* from, int64_t stride) {
+  if (stride == 1) return load_vector(from);
+  decltype(load_vector(from)) v;
+  for (int64_t lane = 0; lane < int64_t(sizeof v / sizeof v[0]); ++lane) v[lane] = load(from[lane * stride]);
+  return v;
+}
+
 inline void store_vector(float* to, FloatVector v) { std::memcpy(to, &v, sizeof v); }
 inline void store_vector(double* to, DoubleVector v) { std::memcpy(to, &v, sizeof v); }
 inline void store_vector(bfloat16* to, FloatVector v) {

@@ -39,21 +39,16 @@ acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, int64_t stri
   using Acc = acc_t<T>;
   constexpr int kLanes = Simd<Acc>::kLanes, kSums = 4;  // one sum alone would wait for its own additions
   vector_t<Acc> sum[kSums] = {};
+  const auto add = [&](int64_t d, vector_t<Acc>& to) {
+    const vector_t<Acc> difference = load_vector(a + d * stride_a, stride_a) - load_vector(b + d * stride_b, stride_b);
+    to += difference * difference;
+  };
   int64_t d = 0;
-  if (stride_a == 1 && stride_b == 1) {
-    for (; d + kSums * kLanes <= width; d += kSums * kLanes) {
-      for (int j = 0; j < kSums; ++j) {
-        const vector_t<Acc> difference = load_vector(a + d + j * kLanes) - load_vector(b + d + j * kLanes);
-        sum[j] += difference * difference;
-      }
-    }
-    for (; d + kLanes <= width; d += kLanes) {
-      const vector_t<Acc> difference = load_vector(a + d) - load_vector(b + d);
-      sum[0] += difference * difference;
-    }
+  for (; d + kSums * kLanes <= width; d += kSums * kLanes) {
+    for (int j = 0; j < kSums; ++j) add(d + j * kLanes, sum[j]);
   }
-  // The end of a row, or a row of any strides, goes to the lanes in turn.
-  for (; d < width; ++d) {
+  for (; d + kLanes <= width; d += kLanes) add(d, sum[0]);
+  for (; d < width; ++d) {  // the end of a row goes to the lanes in turn
     const Acc difference = load(a[d * stride_a]) - load(b[d * stride_b]);
     sum[1][d % kLanes] += difference * difference;
   }
