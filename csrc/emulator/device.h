@@ -31,16 +31,42 @@ inline void __syncthreads(const char* file = __builtin_FILE(), int line = __buil
   emulator::synchronise({"__syncthreads", file, line});
 }
 
+namespace emulator {
+
 template <typename T>
-T __shfl_xor_sync(unsigned mask, T value, int lane_mask, const char* file = __builtin_FILE(),
-                  int line = __builtin_LINE()) {
+T shuffle(unsigned mask, T value, unsigned from, Site site) {
   static_assert(sizeof(T) <= sizeof(uint64_t), "an exchange carries up to 64 bits");
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof value);
-  bits = emulator::exchange(mask, bits, emulator::lane() ^ unsigned(lane_mask), {"__shfl_xor_sync", file, line});
+  bits = exchange(mask, bits, from, site);
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
+
+}  // namespace emulator
+
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int from, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  return emulator::shuffle(mask, value, unsigned(from) % emulator::kWarpSize, {"__shfl_sync", file, line});
+}
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask, const char* file = __builtin_FILE(),
+                  int line = __builtin_LINE()) {
+  return emulator::shuffle(mask, value, emulator::lane() ^ unsigned(lane_mask), {"__shfl_xor_sync", file, line});
+}
+
+inline unsigned __ballot_sync(unsigned mask, int predicate, const char* file = __builtin_FILE(),
+                              int line = __builtin_LINE()) {
+  unsigned votes = 0;
+  for (unsigned lane = 0; lane < emulator::kWarpSize; ++lane) {
+    if ((mask >> lane & 1) == 0) continue;
+    if (emulator::shuffle(mask, predicate, lane, {"__ballot_sync", file, line}) != 0) votes |= 1u << lane;
+  }
+  return votes;
+}
+
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline void __threadfence() { emulator::fences().fence(); }
 

@@ -36,6 +36,13 @@ __global__ void shuffle_halves(int* out) {
   out[blockIdx.x * kThreads + threadIdx.x] = int(__shfl_xor_sync(0xffffffffu, float(value), 16));
 }
 
+// Of each warp, the lowest lane whose number within the block is a multiple of 7, and that number.
+__global__ void vote_and_broadcast(int* out) {
+  const unsigned votes = __ballot_sync(0xffffffffu, threadIdx.x % 7 == 0 && threadIdx.x > 0);
+  const int winner = __ffs(int(votes)) - 1;
+  out[blockIdx.x * kThreads + threadIdx.x] = 100 * winner + __shfl_sync(0xffffffffu, int(threadIdx.x), winner);
+}
+
 __global__ void shared_memory_at_first(int* out) {
   __shared__ int value;
   __shared__ float real;
@@ -134,6 +141,7 @@ using Kernel = void (*)(int*);
 const std::map<std::string, Kernel> kKernels = {
     {"rotate", rotate},
     {"shuffle_halves", shuffle_halves},
+    {"vote_and_broadcast", vote_and_broadcast},
     {"shared_memory_at_first", shared_memory_at_first},
     {"add_up", add_up<true, true, true>},
     {"add_up_without_first_fence", add_up<false, true, true>},

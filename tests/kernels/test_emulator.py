@@ -56,6 +56,10 @@ def test_shuffle_within_halves_of_a_warp_and_across(checks: Path) -> None:
     assert values(checks, "shuffle_halves") == BLOCKS * [(t ^ 16) ^ 5 for t in range(THREADS)]
 
 
+def test_vote_and_broadcast(checks: Path) -> None:
+    assert values(checks, "vote_and_broadcast") == BLOCKS * (32 * [100 * 7 + 7] + 32 * [100 * 3 + 35])
+
+
 @pytest.mark.parametrize("processors", [1, 3])
 def test_shared_memory_is_poisoned_before_each_block(checks: Path, processors: int) -> None:
     assert values(checks, "shared_memory_at_first", processors=processors)[:BLOCKS] == BLOCKS * [-1]
