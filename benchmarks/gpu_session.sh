@@ -152,6 +152,7 @@ else
   (( left > 0 )) || left=0
   minutes=$(printf '%d.%02d' $((left / 60)) $((left % 60 * 100 / 60)))
   step "benchmark, sweep" 600 "${BENCH[@]}" --seconds 1 --full --minutes "$minutes" \
+    --rival "eager PyTorch" --rival torch.compile --rival "torch.compile, small graphs" \
     --out "$RESULTS-sweep.json" --plot "$RESULTS-sweep.svg"
 fi
 $DRY_RUN && exit 0

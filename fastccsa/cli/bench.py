@@ -31,7 +31,7 @@ def bench_command() -> None:
 @click.option("--dtype", type=click.Choice(DTYPES), multiple=True, help="Of logits and features; repeatable.")
 @click.option("--mode", type=click.Choice(MODES), multiple=True, help="What a call does; repeatable.")
 @click.option("--unweighted", is_flag=True, help="Without weights: the job that other libraries can express too.")
-@click.option("--full", is_flag=True, help="All sizes, dtypes and modes: 120 cells, some twenty minutes.")
+@click.option("--full", is_flag=True, help="All sizes, dtypes and modes: 120 cells.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch on the CPU.  [default: torch's choice]")
 @click.option("--rounds", type=click.IntRange(min=3), default=30, show_default=True, help="Rounds of a cell at most.")

@@ -120,6 +120,7 @@ def test_modes_share_their_data_and_forward_has_no_gradients() -> None:
     assert forward[EAGER].gradient_error is None
     assert forward[EAGER].peak_bytes < both[EAGER].peak_bytes
     assert torch.is_grad_enabled()
+    assert both["torch.compile"].not_measured == "not asked for"
 
 
 def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,7 @@ def run(
             "rounds": settings.rounds,
             "seconds": settings.seconds,
             "minutes": settings.minutes,
+            "rivals": None if settings.rivals is None else list(settings.rivals),
         },
     )
     bench = _Bench(settings, device, _sizes_that_share_a_graph(cells))
@@ -118,11 +119,9 @@ class _Bench:
         self.scope: Cell | None = None  # what the compiled functions are for
         self.compiled: dict[str, LossFunction] = {}
         self.problem: tuple[Cell, Problem] | None = None
-        wanted = settings.rivals
-        self.rivals = [r for r in contestants.RIVALS if r is contestants.OURS or wanted is None or r.name in wanted]
 
     def measure(self, cell: Cell) -> CellResult:
-        rows = [Measurement(r.name, OURS if r is contestants.OURS else RIVAL) for r in self.rivals]
+        rows = [Measurement(r.name, OURS if r is contestants.OURS else RIVAL) for r in contestants.RIVALS]
         result = CellResult(vars(cell) | {"title": cell.title}, cell.bytes_moved, cell.input_bytes, rows)
         reason = self._reason_not_to(cell)
         if reason is not None:
@@ -133,7 +132,7 @@ class _Bench:
         torch.set_grad_enabled(cell.mode == BACKWARD)
         try:
             calls = {}
-            for rival, row in zip(self.rivals, rows, strict=True):
+            for rival, row in zip(contestants.RIVALS, rows, strict=True):
                 call = self._prepare(rival, row, problem, cell)
                 if call is not None:
                     calls[rival.name] = call
@@ -174,13 +173,15 @@ class _Bench:
 
     def _prepare(self, rival: Rival, row: Measurement, problem: Problem, cell: Cell) -> Callable[[], object] | None:
         """Build a rival, check its results and its memory; None where it cannot be measured, and the row says why."""
-        row.not_measured = self._too_large(rival.held(cell))
-        if row.not_measured is not None:
+        if not self._wanted(rival):
+            row.not_measured = "not asked for"
             return None
         try:
             function = self._built(rival, problem, cell)
+            row.not_measured = self._too_large(rival.held(cell))
+            if row.not_measured is not None:
+                return None
             call = contestants.call_of(function.call, problem, cell)
-            call()
             loss = function.call(*problem.arguments)
             row.loss_error = problem.loss_error(loss)
             if cell.mode == BACKWARD:
@@ -207,6 +208,9 @@ class _Bench:
             self.compiled[rival.name] = rival.build(problem, cell)
         function = self.compiled[rival.name]
         return replace(function, note=f"{function.note}; any N") if self._shares_a_graph(cell) else function
+
+    def _wanted(self, rival: Rival) -> bool:
+        return rival is contestants.OURS or self.settings.rivals is None or rival.name in self.settings.rivals
 
     def _shares_a_graph(self, cell: Cell) -> bool:
         return _without_pairs(cell) in self.shared and cell.pairs >= MANY_PAIRS
