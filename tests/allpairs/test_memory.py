@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fastccsa import FeatureMemory, InputError, functional, reference
 
@@ -66,17 +66,24 @@ def test_state_dict_holds_the_ring():
     assert len(other) == 0
 
 
-def of_one_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    memory = FeatureMemory(capacity=10, width=2)
-    for step in range(3):
-        memory.push(*batch(100 * step + 10 * rank, 3), group=dist.group.WORLD)
-    torch.save(memory.state_dict(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+ONE_RANK = """
+import sys
+import torch, torch.distributed as dist
+from fastccsa import FeatureMemory
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+memory = FeatureMemory(capacity=10, width=2)
+for step in range(3):
+    values = torch.arange(100 * step + 10 * rank, 100 * step + 10 * rank + 3)
+    memory.push(torch.stack([values, -values], 1).float(), values % 7, values % 3, group=dist.group.WORLD)
+torch.save(memory.state_dict(), f"{folder}/{rank}.pt")
+dist.destroy_process_group()
+"""
 
 
 def test_all_ranks_remember_the_same(tmp_path: Path):
-    mp.start_processes(of_one_rank, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    ranks = [subprocess.Popen([sys.executable, "-c", ONE_RANK, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     seen = first["_features"][:, 0].long().tolist()

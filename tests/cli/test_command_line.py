@@ -132,6 +132,8 @@ def test_a_truncated_file_is_not_taken_for_an_interruption(failing_report) -> No
 def test_ctrl_c_is_one_line_and_status_130(tmp_path: Path) -> None:
     result = python(
         "import os, signal, time\n"
+        # A shell's background jobs, and so their children, are born with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import fastccsa.reporting\n"
         "from fastccsa.cli import main\n"
         "def report(*arguments):\n"
