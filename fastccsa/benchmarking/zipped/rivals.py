@@ -206,10 +206,12 @@ OURS = Rival(
 )
 RIVALS = (
     OURS,
-    Rival("eager PyTorch", _eager, _copies(3)),
-    Rival("fastccsa.reference", lambda problem, cell: LossFunction(reference.weighted_ccsa_loss, "eager"), _copies(4)),
-    Rival("torch.compile", _compiled_by_default, _copies(3), compiled=True),
-    Rival("torch.compile, small graphs", _compiled_for_small_graphs, _copies(3), compiled=True),
+    Rival("eager PyTorch", _eager, _copies(2.2)),
+    Rival(
+        "fastccsa.reference", lambda problem, cell: LossFunction(reference.weighted_ccsa_loss, "eager"), _copies(2.2)
+    ),
+    Rival("torch.compile", _compiled_by_default, _copies(2.2), compiled=True),
+    Rival("torch.compile, small graphs", _compiled_for_small_graphs, _copies(2.2), compiled=True),
     Rival("pytorch-metric-learning", _metric_learning, _matrix),
 )
 
