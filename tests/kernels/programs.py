@@ -72,6 +72,7 @@ class Builder:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
+        self._lock = FileLock(folder / "lock")
         self._compiler = shutil.which("g++")
         if self._compiler is None or platform.system() != "Linux":
             pytest.skip("compiling the kernels for these tests needs g++ and Linux")
@@ -81,8 +82,9 @@ class Builder:
         """Whether programs can be built with it here, and run."""
         probe = self._folder / f"probe-{sanitizer.name}"
         command = [self._compiler, "-x", "c++", "-", *sanitizer.kernels, "-o", probe]
-        built = subprocess.run(command, input=sanitizer.probe.encode(), capture_output=True).returncode == 0
-        return built and subprocess.run([probe], capture_output=True).returncode == 0
+        with self._lock:
+            built = subprocess.run(command, input=sanitizer.probe.encode(), capture_output=True).returncode == 0
+            return built and subprocess.run([probe], capture_output=True).returncode == 0
 
     def memory_or_plain(self) -> Sanitizer:
         if self.works(MEMORY):
@@ -124,7 +126,7 @@ class Builder:
         folder = self._folder / sanitizer.name
         folder.mkdir(exist_ok=True)
         program = folder / name
-        with FileLock(self._folder / "lock"):
+        with self._lock:
             if program.exists():
                 return program
             objects = [folder / source.object_name for source in sources]
