@@ -8,6 +8,8 @@ BUILD_TOOLS := "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.12"
 SOURCES := $(shell find csrc cmake fastccsa -type f ! -name '*.so' ! -name '*.pyc' ! -name '_build_info.py' 2>/dev/null) \
            setup.py CMakeLists.txt pyproject.toml
 .DEFAULT_GOAL := help
+# Threads that wait sleep: spinning ones would starve whatever else runs on a shared machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo test develop lint clean
 

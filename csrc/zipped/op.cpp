@@ -11,6 +11,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <cstddef>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -94,14 +95,22 @@ void check_size(const char* name, const Tensor& tensor, int64_t d, int64_t expec
   }
 }
 
+// Kernels take nullptr for absent. A tensor without elements may have no memory either, but it is there: it gets an
+// address that nobody reads.
+template <typename T>
+T* data_of(const Tensor& tensor) {
+  void* data = tensor.data_ptr();
+  return data != nullptr ? static_cast<T*>(data) : reinterpret_cast<T*>(alignof(std::max_align_t));
+}
+
 template <typename T>
 Matrix<T> matrix(const Tensor& tensor) {
-  return {static_cast<T*>(tensor.data_ptr()), tensor.stride(0), tensor.stride(1)};
+  return {data_of<T>(tensor), tensor.stride(0), tensor.stride(1)};
 }
 
 template <typename T>
 Vector<T> vector(const Tensor& tensor) {
-  return {static_cast<T*>(tensor.data_ptr()), tensor.stride(0)};
+  return {data_of<T>(tensor), tensor.stride(0)};
 }
 
 // Checks everything that does not need the tensors' values.
