@@ -47,8 +47,9 @@ $(VENV)/.installed: $(VENV)/.nvcc $(SOURCES)
 demo: $(VENV)/.installed
 	cd / && $(CURDIR)/$(BIN)/fastccsa demo --out $(CURDIR)/demo
 
+# Not from the checkout: Python would find the folder fastccsa/ there before the installed package.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	cd tests && $(CURDIR)/$(BIN)/pytest $(PYTEST_ARGS)
 
 develop: $(VENV)/.nvcc
 	$(BIN)/python -m pip install -q --no-build-isolation -e ".[test]"
