@@ -133,14 +133,21 @@ if ! $built && ! $DRY_RUN; then
   skip "everything else" "nothing was built"
 else
   step "tests of the loss" 120 "${TEST[@]}" tests/loss
+  step "tests of all pairs" 60 "${TEST[@]}" tests/allpairs
   step "benchmark, main cells" 120 "${BENCH[@]}" --seconds 3 -n 32 -n 262144 --dtype float32 --dtype bfloat16 \
     --out "$RESULTS.json" --plot "$RESULTS.svg"
+  step "benchmark, all pairs" 60 "$PYTHON" benchmarks/bench_all_pairs.py --device cuda --rows 16384 --rounds 5
   if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
     step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" benchmarks/gpu_calls.py
     step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" benchmarks/gpu_calls.py
   else
     skip "memcheck" "no compute-sanitizer"
     skip "racecheck" "no compute-sanitizer"
+  fi
+  if $DRY_RUN || has_module pandas; then
+    step "tests of the augmentation" 60 "${TEST[@]}" tests/pipeline/test_augment.py
+  else
+    skip "tests of the augmentation" "pandas is not installed"
   fi
   if $DRY_RUN || has_module nvidia.dali; then
     step "tests of the pipeline" 60 "${TEST[@]}" tests/pipeline
