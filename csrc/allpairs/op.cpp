@@ -1,6 +1,7 @@
 // Binds the kernels of the loss over all pairs to torch. fastccsa/_all_pairs.py is their only caller: it checks what
 // the user gave, sorts it by class, and makes the products of tiles with torch's own matrix product.
 #include "allpairs/cpu.h"
+#include "common/torch_parallel.h"
 #if defined(FASTCCSA_CUDA)
 #include "allpairs/cuda.h"
 #include "common/torch_stream.h"
@@ -20,20 +21,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
-
-void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
-  struct Call {
-    void (*body)(void*, int64_t, int64_t);
-    void* context;
-  } call{body, context};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(
-      0, count, grain,
-      [](int64_t begin, int64_t end, void* c) {
-        const Call* call = static_cast<Call*>(c);
-        call->body(call->context, begin, end);
-      },
-      &call));
-}
 
 // Calls `function` with a value of the storage type for that of `features`.
 template <typename Function>

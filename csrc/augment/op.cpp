@@ -1,5 +1,6 @@
 // Binds augmentation to torch: checks the tensors and calls the kernel of their device.
 #include "augment/cpu.h"
+#include "common/torch_parallel.h"
 #if defined(FASTCCSA_CUDA)
 #include "augment/cuda.h"
 #include "common/torch_stream.h"
@@ -119,20 +120,6 @@ void check_views(const Batch<T>& p) {
       case Fault::kCutout: fail("cutouts[", i, "] is ", text(cutout), ", not within an image of ", p.size, " pixels");
     }
   }
-}
-
-void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
-  struct Call {
-    void (*body)(void*, int64_t, int64_t);
-    void* context;
-  } call{body, context};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(
-      0, count, grain,
-      [](int64_t begin, int64_t end, void* c) {
-        const Call* call = static_cast<Call*>(c);
-        call->body(call->context, begin, end);
-      },
-      &call));
 }
 
 template <typename T>

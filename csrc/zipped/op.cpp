@@ -1,5 +1,6 @@
 // Binds the zipped loss to torch: checks the tensors, allocates the results, and calls the kernels of their device.
 #include "common/huge_pages.h"
+#include "common/torch_parallel.h"
 #include "zipped/cpu.h"
 #if defined(FASTCCSA_CUDA)
 #include "common/torch_stream.h"
@@ -192,20 +193,6 @@ Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type, const Tensor
                                                          torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
                                                          device_type, like.get_device_index(), &handle));
   return Tensor(handle);
-}
-
-void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
-  struct Call {
-    void (*body)(void*, int64_t, int64_t);
-    void* context;
-  } call{body, context};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(
-      0, count, grain,
-      [](int64_t begin, int64_t end, void* c) {
-        const Call* call = static_cast<Call*>(c);
-        call->body(call->context, begin, end);
-      },
-      &call));
 }
 
 // Calls `function` with a value of the storage type for `type`; the type of sums goes with it.
