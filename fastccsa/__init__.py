@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastccsa.data.manifest import Manifest
     from fastccsa.errors import InputError
     from fastccsa.losses import CCSATerms, WeightedCCSALoss
-    from fastccsa.memory import FeatureMemory
+    from fastccsa.memory import FeatureMemory, PairMemory
     from fastccsa.models import load_model
     from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
 
@@ -26,6 +26,7 @@ _HOME = {
     "WeightedCCSALoss": "fastccsa.losses",
     "CCSATerms": "fastccsa.losses",
     "FeatureMemory": "fastccsa.memory",
+    "PairMemory": "fastccsa.memory",
     "PairSampler": "fastccsa.sampling",
     "ImageSampler": "fastccsa.sampling",
     "inverse_probability": "fastccsa.sampling",
@@ -40,6 +41,7 @@ __all__ = [  # noqa: RUF022 - in the order of the documentation
     "WeightedCCSALoss",
     "CCSATerms",
     "FeatureMemory",
+    "PairMemory",
     "functional",
     "reference",
     "PairSampler",

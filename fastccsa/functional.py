@@ -27,6 +27,7 @@ from fastccsa.reference import CCSATerms
 __all__ = [
     "CCSATerms",
     "contrastive_alignment",
+    "contrastive_alignment_terms",
     "weighted_ccsa_loss",
     "weighted_ccsa_loss_terms",
     "weighted_cross_entropy",
@@ -209,15 +210,43 @@ def contrastive_alignment(
         RuntimeError: as for :func:`weighted_ccsa_loss`.
         InputError: an unknown ``pairs`` or ``reduction``.
     """
-    _check_pairs(pairs, reduction, precision)
-    if reduction == "weighted_mean":
-        raise InputError("reduction 'weighted_mean' is for classification terms; choose 'mean', 'sum' or 'none' here")
+    _check_alignment(pairs, reduction, precision)
     if pairs == "all":
         return _all_pairs.all_pairs(z1, z2, y1, y2, _as_weight(pair_weight, z1), margin, reduction, False, precision)[0]
     loss, _ = _ops.zipped_ccsa(
         None, None, z1, z2, y1, y2, None, None, _as_weight(pair_weight, z1), margin, 1.0, reduction
     )
     return loss
+
+
+def contrastive_alignment_terms(
+    z1: Tensor,
+    z2: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+    pair_weight: Tensor | None = None,
+    margin: float = 50.0,
+    pairs: str = "zipped",
+    reduction: str = "mean",
+    precision: str = "ieee",
+) -> tuple[Tensor, Tensor]:
+    """Alignment and separation apart; each is differentiable.
+
+    Args and errors: see :func:`contrastive_alignment`, which is their sum.
+    """
+    _check_alignment(pairs, reduction, precision)
+    weight = _as_weight(pair_weight, z1)
+    if pairs == "all":
+        _, terms = _all_pairs.all_pairs(z1, z2, y1, y2, weight, margin, reduction, True, precision)
+        return terms[0], terms[1]
+    _, terms = _ops.zipped_ccsa(None, None, z1, z2, y1, y2, None, None, weight, margin, 1.0, reduction)
+    return terms[2], terms[3]
+
+
+def _check_alignment(pairs: str, reduction: str, precision: str) -> None:
+    _check_pairs(pairs, reduction, precision)
+    if reduction == "weighted_mean":
+        raise InputError("reduction 'weighted_mean' is for classification terms; choose 'mean', 'sum' or 'none' here")
 
 
 def weighted_cross_entropy(

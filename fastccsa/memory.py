@@ -9,9 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fastccsa import functional
 from fastccsa.errors import InputError
 
-__all__ = ["FeatureMemory"]
+__all__ = ["FeatureMemory", "PairMemory"]
 
 
 class FeatureMemory(nn.Module):
@@ -138,6 +139,73 @@ class FeatureMemory(nn.Module):
             if values.shape != features.shape[:1] or values.dtype != torch.int64:
                 expected = f"int64 [{len(features)}], a value a row of features"
                 raise InputError(f"{name} must be {expected}, but they are {values.dtype} {list(values.shape)}")
+
+
+class PairMemory(nn.Module):
+    """Both streams of CCSA with a memory each: a batch of one stream meets all that the other one's memory holds.
+
+    The pair terms are means over all of these pairs. Each image's gradient is that of its mean over the other stream's
+    memory, so a larger memory makes it steadier and never smaller: ``alpha`` keeps its meaning. With memories of just
+    one batch it is the loss over all pairs of that batch.
+
+    Args:
+        capacity: rows that each stream's memory holds; at least a batch.
+        width: D, columns of the features.
+        dtype: of the features kept, and what the terms are computed in.
+
+    Raises:
+        InputError: as for :class:`FeatureMemory`.
+    """
+
+    def __init__(self, capacity: int, width: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.first = FeatureMemory(capacity, width, dtype)
+        self.second = FeatureMemory(capacity, width, dtype)
+
+    def terms(
+        self,
+        features: tuple[Tensor, Tensor],
+        targets: tuple[Tensor, Tensor],
+        domains: tuple[Tensor, Tensor],
+        pair_weight: Tensor | None = None,
+        margin: float = 50.0,
+        precision: str = "ieee",
+    ) -> tuple[Tensor, Tensor]:
+        """Remember a batch of both streams; then the alignment and the separation of it with both memories, scalars.
+
+        Args:
+            features: [B, D] of each stream, B no larger than the capacity.
+            targets: [B] int64 labels of each.
+            domains: [B] int64 domains of each.
+            pair_weight: [C, C], rows by the first stream's label, or None. The rows of a memory were drawn apart from
+                the batch, so the weights are those of independent draws: ``PairSampler.probabilities(pairs="all")``.
+            margin: distance beyond which pairs of different classes no longer matter.
+            precision: see :func:`fastccsa.functional.weighted_ccsa_loss`.
+
+        Raises:
+            InputError: shapes or dtypes that do not fit, or a batch larger than the capacity.
+        """
+        for memory, z, y, domain in zip((self.first, self.second), features, targets, domains, strict=True):
+            if len(z) > memory.capacity:
+                raise InputError(f"a batch of {len(z)} does not fit into a memory of {memory.capacity} rows")
+            memory.push(z, y, domain)
+        z1, z2 = (z.to(self.first.features.dtype) for z in features)
+        options = (pair_weight, margin, "all", "mean", precision)
+        # The memories hold the batch already, detached: each stream gets its gradient from one of the two.
+        of_first = functional.contrastive_alignment_terms(
+            z1, self.second.features, targets[0], self.second.labels, *options
+        )
+        of_second = functional.contrastive_alignment_terms(
+            self.first.features, z2, self.first.labels, targets[1], *options
+        )
+        alignment, separation = (_mean_with_both_gradients(a, b) for a, b in zip(of_first, of_second, strict=True))
+        return alignment, separation
+
+
+def _mean_with_both_gradients(a: Tensor, b: Tensor) -> Tensor:
+    """The mean of two estimates of one quantity, each of which has the gradient of other inputs, whole."""
+    total = a + b
+    return total - total.detach() / 2
 
 
 def _of_all_ranks(x: Tensor, group: dist.ProcessGroup) -> Tensor:

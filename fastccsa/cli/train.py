@@ -84,6 +84,12 @@ def option(name: str, text: str, **settings: Any) -> Any:
     "What the alignment sums over: the pairs as drawn, or every first image of a batch with every second.",
     type=click.Choice(["zipped", "all"]),
 )
+@option(
+    "memory",
+    "With --pairs all: past images of each stream that the other stream's batch meets as well; 0 for none. Their "
+    "features take 4 bytes each, in memory and in every checkpoint.",
+    type=int,
+)
 @option("match_probability", "Share of pairs of one class.", type=float)
 @option("negatives", "The other pairs: of different classes, or any.", type=click.Choice(["different", "any"]))
 @click.option(

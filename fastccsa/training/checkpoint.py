@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,6 +25,7 @@ class TrainState:
     """Everything that changes while a run trains; a step depends on nothing else but the run's config.
 
     Attributes:
+        memory: what the objective remembers from step to step.
         epoch, step: the step to do next, counted from 0.
         meter: the loss sums of an epoch that is interrupted at ``step``; empty between epochs.
         history: one record for every finished epoch.
@@ -34,6 +36,7 @@ class TrainState:
     optimizer: Optimizer
     scheduler: LRScheduler
     scaler: GradScaler
+    memory: nn.Module = field(default_factory=nn.Module)
     epoch: int = 0
     step: int = 0
     meter: dict[str, Any] = field(default_factory=dict)
@@ -42,7 +45,7 @@ class TrainState:
     best_recall: float = -1.0
 
 
-_STATEFUL = ("model", "optimizer", "scheduler", "scaler")
+_STATEFUL = ("model", "optimizer", "scheduler", "scaler", "memory")
 _PLAIN = ("epoch", "step", "meter", "history", "best_epoch", "best_recall")
 
 
@@ -74,6 +77,7 @@ def load_checkpoint(folder: Path, state: TrainState) -> bool:
     file = folder / CHECKPOINT_FILE
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
+        content.setdefault("memory", {})  # which older checkpoints do not have
         for name in _STATEFUL:
             getattr(state, name).load_state_dict(content[name])
         for name in _PLAIN:

@@ -47,6 +47,9 @@ class TrainConfig:
         margin, alpha: the loss's m, and its share of alignment (CCSA only).
         pairs: zipped: the pairs as they are drawn; all: every first image of a batch with every second, at no
             more passes through the network (CCSA only).
+        memory: past images of each stream whose features the other stream's batch meets as well, 0 for none (with
+            pairs all; see `fastccsa.PairMemory`). It starts empty and is kept from epoch to epoch; pairs are
+            weighted, as always over all pairs, by 1/(P(y1) P(y2)), of independent draws.
         match_probability, negatives: the pair sampler's (CCSA only).
         joint_forward: both images of the pairs go through the network as one batch, which shares
             BatchNorm's statistics between domains; else as two batches (CCSA only).
@@ -84,6 +87,7 @@ class TrainConfig:
     margin: float = 50.0
     alpha: float = 0.5
     pairs: Literal["zipped", "all"] = "zipped"
+    memory: int = 0
     match_probability: float = 0.25
     negatives: Literal["different", "any"] = "different"
     joint_forward: bool = True
@@ -126,7 +130,8 @@ class TrainConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(allowed)}")
-        lowest = {"size": 8, "batch_size": 1, "epochs": 0, "lr_step": 0, "workers": 0, "checkpoint_every": 0}
+        lowest = {"size": 8, "batch_size": 1, "epochs": 0, "lr_step": 0, "memory": 0, "workers": 0}
+        lowest |= {"checkpoint_every": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least {low}")
@@ -143,6 +148,10 @@ class TrainConfig:
             raise InputError(f"n_sec is {self.n_sec!r}: give a number of images (0 or more) or all")
         if self.n_sec == 0 and not self.is_baseline:
             raise InputError("n_sec 0 leaves no secondary domain to align: use alignment - for a baseline")
+        if self.memory and (self.is_baseline or self.pairs != "all"):
+            raise InputError(f"memory {self.memory} needs pairs of many images: use alignment w or u, and pairs all")
+        if self.memory and self.memory < self.batch_size:
+            raise InputError(f"memory {self.memory} does not hold a batch of {self.batch_size}: make it larger")
 
     def differences(self, other: TrainConfig) -> list[str]:
         """``field: mine, not other's`` for every field in which the two are different trainings."""

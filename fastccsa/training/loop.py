@@ -199,7 +199,8 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
     scaler = GradScaler(device.type, enabled=dtype == torch.float16)
     state = TrainState(model, optimizer, scheduler, scaler)
     with ExitStack() as stack:
-        objective = build_objective(config, images, device)
+        objective = build_objective(config, images, device, model.feature_width)
+        state.memory = objective.memory
         stack.enter_context(objective.loader)
         validation_loader = stack.enter_context(
             evaluation_loader(

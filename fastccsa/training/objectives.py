@@ -11,15 +11,17 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastccsa.functional import weighted_cross_entropy
-from fastccsa.losses import WeightedCCSALoss
+from fastccsa.losses import CCSATerms, WeightedCCSALoss
+from fastccsa.memory import PairMemory
 from fastccsa.pipeline import ImageLoader, PairLoader, Transforms
 from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
 
+Two = tuple[Tensor, Tensor]  # one of each stream
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -29,10 +31,12 @@ class Objective(Protocol):
     Attributes:
         terms: names of what ``__call__`` returns; the first is the loss, the others what it is made of.
         images_per_sample: images behind one row of a batch, 1 or 2.
+        memory: what it remembers from step to step; a module without any state where that is nothing.
     """
 
     terms: tuple[str, ...]
     images_per_sample: int
+    memory: nn.Module
 
     @property
     def loader(self) -> ImageLoader | PairLoader:
@@ -48,7 +52,8 @@ class Baseline:
     terms: tuple[str, ...] = ("loss",)
     images_per_sample = 1
 
-    def __init__(self, config: TrainConfig, images: RunImages, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, images: RunImages, device: torch.device, width: int) -> None:
+        self.memory = nn.Module()
         sampler = ImageSampler(
             images.training.labels,
             num_classes=len(images.training.classes),
@@ -80,7 +85,8 @@ class CCSA:
     terms: tuple[str, ...] = ("loss", "classification1", "classification2", "alignment", "separation")
     images_per_sample = 2
 
-    def __init__(self, config: TrainConfig, images: RunImages, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, images: RunImages, device: torch.device, width: int) -> None:
+        self.memory = PairMemory(config.memory, width).to(device) if config.memory else nn.Module()
         # Two images of a single pair are a batch of two when they go through the network together.
         leaves_one = not config.joint_forward and _leaves_one(len(images.training), config.batch_size)
         sampler = PairSampler(
@@ -118,17 +124,30 @@ class CCSA:
         """Compute the loss and what it is made of, [5]."""
         images1, images2 = batch["images1"], batch["images2"]
         if self.joint_forward:
-            logits, features = forward(torch.cat([images1, images2]))
-            (logits1, logits2), (features1, features2) = logits.chunk(2), features.chunk(2)
+            both = forward(torch.cat([images1, images2]))
+            (logits1, logits2), (features1, features2) = (output.chunk(2) for output in both)
         else:
             (logits1, features1), (logits2, features2) = forward(images1), forward(images2)
-        terms = self.loss.terms(logits1, logits2, features1, features2, batch["target1"], batch["target2"])
+        logits, features, targets = (logits1, logits2), (features1, features2), (batch["target1"], batch["target2"])
+        if isinstance(self.memory, PairMemory):
+            terms = self._with_memory(self.memory, logits, features, targets, (batch["domain1"], batch["domain2"]))
+        else:
+            terms = self.loss.terms(logits1, logits2, features1, features2, *targets)
         return torch.stack([getattr(terms, name).float() for name in self.terms])
 
+    def _with_memory(self, memory: PairMemory, logits: Two, features: Two, targets: Two, domains: Two) -> CCSATerms:
+        loss = self.loss
+        classification1 = weighted_cross_entropy(logits[0], targets[0], loss.class_weight1)
+        classification2 = weighted_cross_entropy(logits[1], targets[1], loss.class_weight2)
+        alignment, separation = memory.terms(features, targets, domains, loss.pair_weight, loss.margin)
+        classification, pairs = classification1 + classification2, alignment + separation
+        whole = (1 - loss.alpha) * classification + loss.alpha * pairs
+        return CCSATerms(whole, classification1, classification2, alignment, separation)
 
-def build_objective(config: TrainConfig, images: RunImages, device: torch.device) -> Objective:
-    """Build the objective ``config`` asks for."""
-    return (Baseline if config.is_baseline else CCSA)(config, images, device)
+
+def build_objective(config: TrainConfig, images: RunImages, device: torch.device, width: int) -> Objective:
+    """Build the objective ``config`` asks for; ``width`` is that of the features, D."""
+    return (Baseline if config.is_baseline else CCSA)(config, images, device, width)
 
 
 def _weights(probabilities: np.ndarray, kind: str, device: torch.device) -> Tensor | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastccsa import FeatureMemory, InputError, functional, reference
+from fastccsa import FeatureMemory, InputError, PairMemory, functional, reference
 
 
 def batch(first: int, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -64,6 +64,34 @@ def test_state_dict_holds_the_ring():
     assert torch.equal(other.labels, memory.labels)
     other.clear()
     assert len(other) == 0
+
+
+def test_gradients_do_not_shrink_with_the_memory():
+    """Each image's is that of its mean over the other stream's memory; past images have none."""
+    random = torch.Generator().manual_seed(1)
+    weight, memory = torch.rand(3, 3, generator=random), PairMemory(capacity=30, width=4)
+    shown: list[tuple] = []
+    for _ in range(5):
+        z1, z2 = (torch.randn(9, 4, generator=random, requires_grad=True) for _ in "12")
+        y1, y2 = torch.randint(3, (2, 9), generator=random)
+        shown = [*shown, (z1.detach(), z2.detach(), y1, y2)]
+        alignment, separation = memory.terms((z1, z2), (y1, y2), (y1, y2), weight, 2.0)
+    past1, past2, label1, label2 = (torch.cat(x)[-30:] for x in zip(*shown, strict=True))
+    of_first = reference.pair_terms(z1, past2, y1, label2, weight, 2.0, "all")
+    of_second = reference.pair_terms(past1, z2, label1, y2, weight, 2.0, "all")
+    for term, a, b in zip((alignment, separation), of_first, of_second, strict=True):
+        torch.testing.assert_close(term, (a.mean() + b.mean()) / 2)
+        actual = torch.autograd.grad(term, (z1, z2), retain_graph=True)
+        expected = (torch.autograd.grad(m.mean(), z, retain_graph=True)[0] for m, z in ((a, z1), (b, z2)))
+        for mine, true in zip(actual, expected, strict=True):
+            torch.testing.assert_close(mine, true)
+
+
+def test_a_batch_larger_than_the_memory_is_refused():
+    memory = PairMemory(capacity=4, width=2)
+    z, y, domain = batch(0, 5)
+    with pytest.raises(InputError, match="a batch of 5 does not fit into a memory of 4 rows"):
+        memory.terms((z, z), (y, y), (domain, domain))
 
 
 ONE_RANK = """

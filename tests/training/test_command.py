@@ -29,7 +29,8 @@ def test_every_option_reaches_the_configuration(trained) -> None:
     options = """
         --init runs/a --n-sec 5 --primary HAM --exclude SON --exclude UDA --classification-weight u
         --alignment u --backbone resnet50 --weights none --size 64 --epochs 3 --batch-size 16 --lr 0.01
-        --lr-step 2 --lr-gamma 0.5 --weight-decay 0 --margin 10 --alpha 0.25 --match-probability 0.5
+        --lr-step 2 --lr-gamma 0.5 --weight-decay 0 --margin 10 --alpha 0.25 --pairs all --memory 256
+        --match-probability 0.5
         --negatives any --separate-forward --image-backend torchvision --cache ram --amp none --seed 3
         --device cpu --workers 2 --checkpoint-every 100
     """
@@ -40,8 +41,8 @@ def test_every_option_reaches_the_configuration(trained) -> None:
             manifest="m.csv", out="runs/x", init="runs/a", n_sec=5, primary="HAM", exclude=("SON", "UDA"),
             classification_weight="u", alignment="u", backbone="resnet50", weights="none", size=64, epochs=3,
             batch_size=16, lr=0.01, lr_step=2, lr_gamma=0.5, weight_decay=0.0, margin=10.0, alpha=0.25,
-            match_probability=0.5, negatives="any", joint_forward=False, image_backend="torchvision",
-            cache="ram", amp="none", seed=3, device="cpu", workers=2, checkpoint_every=100,
+            pairs="all", memory=256, match_probability=0.5, negatives="any", joint_forward=False,
+            image_backend="torchvision", cache="ram", amp="none", seed=3, device="cpu", workers=2, checkpoint_every=100,
         )
     ]  # fmt: skip
 

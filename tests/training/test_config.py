@@ -63,6 +63,8 @@ def test_differences_name_what_changes_the_result_and_nothing_else() -> None:
         ("margin", float("nan")),
         ("alpha", 1.5),
         ("match_probability", -0.1),
+        ("memory", -1),
+        ("memory", 100),  # of pairs as they are drawn
         ("n_sec", -1),
         ("n_sec", "some"),
         ("n_sec", 0),  # with alignment
@@ -71,6 +73,14 @@ def test_differences_name_what_changes_the_result_and_nothing_else() -> None:
 def test_bad_values_are_named(field, value) -> None:
     with pytest.raises(InputError, match=f"^{field} "):
         TrainConfig(**{field: value})
+
+
+def test_a_memory_is_for_all_pairs_and_holds_a_batch() -> None:
+    assert TrainConfig(pairs="all", memory=32).memory == 32
+    with pytest.raises(InputError, match="memory 31 does not hold a batch of 32"):
+        TrainConfig(pairs="all", memory=31)
+    with pytest.raises(InputError, match="memory 100 needs pairs"):
+        TrainConfig(pairs="all", memory=100, alignment="-")
 
 
 @pytest.mark.parametrize("text", ["no json", "[]", '{"learning_rate": 1}', '{"size": "wide"}', '{"lr": -1}'])

@@ -121,6 +121,7 @@ def test_the_best_epoch_is_kept_not_the_last(make_config, monkeypatch) -> None:
         # Dropout draws from torch's generator, whose state must come back too.
         ({"backbone": "mobilenet_v3_small", "checkpoint_every": 5, "joint_forward": False}, [7, 9]),
         ({"cache": "ram", "checkpoint_every": 4}, [6]),
+        ({"pairs": "all", "memory": 25, "checkpoint_every": 5}, [7, 9]),  # the ring wraps around before and after
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(make_config, monkeypatch, settings, deaths) -> None:
@@ -224,6 +225,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_c
 
         class Poisoned:
             terms, images_per_sample, loader = objective.terms, objective.images_per_sample, objective.loader
+            memory = objective.memory
             __call__ = staticmethod(call)
 
         return Poisoned()

@@ -13,6 +13,7 @@ from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.objectives import build_objective
 
 CPU = torch.device("cpu")
+WIDTH = 1024  # of the features of the network below
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def objective_of(make_config):
 
     def make(**settings):
         config, manifest = open_manifest(make_config(**settings))
-        opened.append(build_objective(config, select_images(config, manifest), CPU))
+        opened.append(build_objective(config, select_images(config, manifest), CPU, WIDTH))
         return opened[-1]
 
     yield make
@@ -70,6 +71,43 @@ def test_ccsa_is_the_reference_loss(objective_of, forward, joint_forward, pairs)
     whole = 0.7 * (terms["classification1"] + terms["classification2"])
     whole = whole + 0.3 * (terms["alignment"] + terms["separation"])
     torch.testing.assert_close(terms["loss"], whole, rtol=1e-4, atol=1e-4)
+
+
+def test_each_stream_meets_the_other_ones_memory(objective_of, forward) -> None:
+    settings = {"batch_size": 8, "pairs": "all", "margin": 3.0, "alpha": 0.3}
+    objective = objective_of(memory=20, **settings)
+    weight = torch.tensor(safe_inverse(np.outer(*objective.loader.sampler.probabilities()[:2])))
+    past: tuple[list, list] = ([], [])
+    for batch in objective.loader.epoch(0):
+        terms = dict(zip(objective.terms, objective(forward, batch), strict=True))
+        features = forward(torch.cat([batch["images1"], batch["images2"]]))[1].double().detach().split(8)
+        for rows, z, y in zip(past, features, (batch["target1"], batch["target2"]), strict=True):
+            rows.extend(zip(z, y, strict=True))
+        first, second = ((torch.stack(x) for x in zip(*rows[-20:], strict=True)) for rows in past)
+        (z1, y1), (z2, y2) = first, second
+        of_first = reference.pair_terms(features[0], z2, batch["target1"], y2, weight, 3.0, "all")
+        of_second = reference.pair_terms(z1, features[1], y1, batch["target2"], weight, 3.0, "all")
+        for name, a, b in zip(("alignment", "separation"), of_first, of_second, strict=True):
+            expected = ((a.mean() + b.mean()) / 2).float()
+            torch.testing.assert_close(terms[name], expected, rtol=1e-4, atol=1e-4)
+        whole = 0.7 * (terms["classification1"] + terms["classification2"])
+        whole = whole + 0.3 * (terms["alignment"] + terms["separation"])
+        torch.testing.assert_close(terms["loss"], whole, rtol=1e-4, atol=1e-4)
+        if len(past[0]) > 30:
+            break
+
+
+def test_a_memory_of_one_batch_changes_nothing(objective_of) -> None:
+    settings = {"batch_size": 8, "pairs": "all", "margin": 3.0}
+    plain, remembering = objective_of(**settings), objective_of(memory=8, **settings)
+    model = build_model("shufflenet_v2_x0_5", 7, weights="none").eval()
+    batch = next(plain.loader.epoch(0))
+    gradients = []
+    for objective in (plain, remembering):
+        terms = objective(model, batch)
+        gradients.append((terms.detach(), *torch.autograd.grad(terms[0], model.parameters())))
+    for expected, actual in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5)
 
 
 def safe_inverse(probability: np.ndarray) -> np.ndarray:
