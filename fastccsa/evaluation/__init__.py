@@ -1,8 +1,9 @@
-"""Scores by domain: macro-average recall, recall by class, confusion matrices."""
+"""Scores by domain: macro-average recall, recall by class, confusion matrices; and the outputs behind them."""
 
 from __future__ import annotations
 
-from fastccsa.evaluation.evaluate import evaluate
+from fastccsa.evaluation.evaluate import evaluate, run_split, score_outputs
+from fastccsa.evaluation.outputs import Outputs
 from fastccsa.evaluation.scores import DomainScores, Scores, Selection, score
 
-__all__ = ["DomainScores", "Scores", "Selection", "evaluate", "score"]
+__all__ = ["DomainScores", "Outputs", "Scores", "Selection", "evaluate", "run_split", "score", "score_outputs"]

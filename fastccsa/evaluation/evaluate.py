@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from fastccsa.data import Manifest
 from fastccsa.errors import InputError
+from fastccsa.evaluation.outputs import Outputs, make_outputs
 from fastccsa.evaluation.scores import Scores, score
 from fastccsa.hardware import amp_dtype, autocast, pick_device
 from fastccsa.models import Classifier
@@ -80,6 +82,43 @@ def predict(
     return Predictions(targets, predictions, domains)
 
 
+@torch.inference_mode()
+def collect_outputs(
+    model: Classifier,
+    batches: Iterable[Mapping[str, Tensor]],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    images: Manifest,
+    split: str,
+) -> Outputs:
+    """Run ``model`` over ``batches`` of ``images`` and keep all that it says; the rows are those of ``images``.
+
+    As `predict`, it leaves the model's mode as it was, and waits for the device once.
+    """
+    was_training = model.training
+    model.eval()
+    parts: list[tuple[Tensor, ...]] = []
+    for batch in batches:
+        with autocast(device, dtype):
+            logits, features = model(batch["images"].contiguous(memory_format=torch.channels_last))
+        parts.append((batch["target"], batch["domain"], batch["index"], logits.float(), features.float()))
+    model.train(was_training)
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    return make_outputs(*columns, classes=images.classes, domain_names=images.domains, split=split)
+
+
+def score_outputs(outputs: Outputs) -> Scores:
+    """Score what `collect_outputs` kept, by domain."""
+    return score(
+        outputs.targets,
+        outputs.predictions,
+        outputs.domains,
+        outputs.classes,
+        outputs.domain_names,
+        outputs.split,
+    )
+
+
 def evaluate(
     model: Classifier,
     manifest: Manifest,
@@ -93,7 +132,37 @@ def evaluate(
     image_backend: str = "dali",
     progress: bool = False,
 ) -> Scores:
-    """Score ``model`` on one split of ``manifest``, by domain.
+    """Score ``model`` on one split of ``manifest``, by domain; arguments and errors are `run_split`'s."""
+    return score_outputs(
+        run_split(
+            model,
+            manifest,
+            device,
+            split=split,
+            size=size,
+            batch_size=batch_size,
+            amp=amp,
+            workers=workers,
+            image_backend=image_backend,
+            progress=progress,
+        )
+    )
+
+
+def run_split(
+    model: Classifier,
+    manifest: Manifest,
+    device: str | torch.device = "auto",
+    *,
+    split: str = "test",
+    size: int = 224,
+    batch_size: int = 64,
+    amp: str = "auto",
+    workers: int = 0,
+    image_backend: str = "dali",
+    progress: bool = False,
+) -> Outputs:
+    """Run ``model`` over one split of ``manifest``; the rows of the outputs are those of ``manifest``.
 
     Args:
         model: a `Classifier` whose logits follow ``manifest.classes``; it is moved to the device.
@@ -122,5 +191,6 @@ def evaluate(
     model.to(device).to(memory_format=torch.channels_last)
     with evaluation_loader(images, device, size, batch_size, workers, image_backend) as loader:
         batches = tqdm(loader.epoch(0), total=len(loader), desc=split, unit="batch", disable=hidden)
-        found = predict(model, batches, device, dtype)
-    return score(*found, classes=manifest.classes, domains=manifest.domains, split=split)
+        outputs = collect_outputs(model, batches, device, dtype, images, split)
+    rows = np.flatnonzero((manifest.table["split"] == split).to_numpy())
+    return replace(outputs, rows=rows[outputs.rows])

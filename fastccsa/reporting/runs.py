@@ -27,6 +27,7 @@ class Run:
         scores: what came out.
         history: one record for each epoch (the lines of metrics.jsonl); empty when there is no such file.
         environment: versions and hardware; empty when there is no such file.
+        folder: where it is, for what else it keeps.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Run:
     scores: Scores
     history: tuple[dict[str, Any], ...] = ()
     environment: dict[str, Any] | None = None
+    folder: Path = Path()
 
     @property
     def description(self) -> str:
@@ -105,6 +107,7 @@ def _read_run(folder: Path) -> Run:
         scores=Scores.read(folder / SCORES_FILE),
         history=_read_history(folder / METRICS_FILE),
         environment=_read_object(environment, _text(environment)) if environment.exists() else None,
+        folder=folder,
     )
 
 

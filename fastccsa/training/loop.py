@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from fastccsa.data import Manifest
-from fastccsa.evaluation import Scores, Selection, evaluate, score
+from fastccsa.evaluation import Scores, Selection, run_split, score, score_outputs
 from fastccsa.evaluation.evaluate import evaluation_loader, predict
 from fastccsa.hardware import amp_dtype, autocast, pick_device
 from fastccsa.models import Classifier, ModelCard, load_model, save_model
@@ -26,6 +26,7 @@ from fastccsa.training.images import RunImages, open_manifest, select_images
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Forward, Objective, build_objective
 from fastccsa.training.run import (
+    OUTPUTS_FILE,
     SCORES_FILE,
     TENSORBOARD_FOLDER,
     finished_scores,
@@ -216,6 +217,7 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
         if load_checkpoint(folder, state):
             say(f"going on in {folder} after epoch {state.epoch}, step {state.step}")
         write_environment(folder, device)
+        objective.record.write(folder)
         done = state.epoch * len(objective.loader) + state.step
         writer = stack.enter_context(SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done + 1))
         run = Run(config, folder, device, dtype, objective, images.validation, validation_loader, writer, progress)
@@ -250,8 +252,8 @@ def score_best(
     folder: Path,
     device: torch.device,
 ) -> Scores:
-    """Score the best epoch's model on the test images of every domain, and write that down."""
-    scores = evaluate(
+    """Score the best epoch's model on the test images of every domain; write down its outputs and the scores."""
+    outputs = run_split(
         load_model(folder),
         manifest,
         device,
@@ -260,7 +262,8 @@ def score_best(
         workers=config.workers,
         image_backend=config.image_backend,
     )
+    outputs.write(folder / OUTPUTS_FILE)
     selection = Selection(images.selection_rule, state.best_epoch, state.best_recall)
-    scores = replace(scores, selection=selection)
+    scores = replace(score_outputs(outputs), selection=selection)
     write_scores(folder, scores)
     return scores

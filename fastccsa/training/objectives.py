@@ -7,7 +7,7 @@ not know which one it trains.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from fastccsa.pipeline import ImageLoader, PairLoader, Transforms
 from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
+from fastccsa.training.sampling_record import SamplingRecord
 
 Two = tuple[Tensor, Tensor]  # one of each stream
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -32,11 +33,13 @@ class Objective(Protocol):
         terms: names of what ``__call__`` returns; the first is the loss, the others what it is made of.
         images_per_sample: images behind one row of a batch, 1 or 2.
         memory: what it remembers from step to step; a module without any state where that is nothing.
+        record: what is sampled, and how it is weighted.
     """
 
     terms: tuple[str, ...]
     images_per_sample: int
     memory: nn.Module
+    record: SamplingRecord
 
     @property
     def loader(self) -> ImageLoader | PairLoader:
@@ -61,7 +64,9 @@ class Baseline:
             seed=config.seed,
             drop_last=_leaves_one(len(images.training), config.batch_size),
         )
-        self.class_weight = _weights(sampler.probabilities(), config.classification_weight, device)
+        probabilities = sampler.probabilities()
+        self.class_weight = _weights(probabilities, config.classification_weight, device)
+        self.record = _record(images, first=probabilities, class_weight1=self.class_weight)
         self.loader = ImageLoader(
             images.training,
             sampler,
@@ -110,6 +115,13 @@ class CCSA:
             alpha=config.alpha,
             pairs=config.pairs,
         )
+        self.record = _record(
+            images,
+            **probabilities._asdict(),
+            class_weight1=self.loss.class_weight1,
+            class_weight2=self.loss.class_weight2,
+            pair_weight=self.loss.pair_weight,
+        )
         self.loader = PairLoader(
             images.training,
             sampler,
@@ -154,6 +166,23 @@ def _weights(probabilities: np.ndarray, kind: str, device: torch.device) -> Tens
     if kind != "w":
         return None
     return torch.as_tensor(inverse_probability(probabilities), dtype=torch.float32, device=device)
+
+
+def _record(images: RunImages, **tables: np.ndarray | Tensor | None) -> SamplingRecord:
+    counts = images.training.summary().loc[list(images.domains)]
+    plain = {name: _rows(table) for name, table in tables.items() if table is not None}
+    return SamplingRecord(
+        classes=images.training.classes,
+        domains=images.domains,
+        counts=_rows(counts.to_numpy()),
+        **plain,
+    )
+
+
+def _rows(table: Any) -> Any:
+    """A vector or matrix of any kind as nested tuples."""
+    values = table.tolist()
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
 
 
 def _leaves_one(images: int, batch_size: int) -> bool:

@@ -2,9 +2,11 @@
 
 config.json         what the run was told, with the manifest's checksum
 environment.json    versions and hardware
+sampling.json       class counts, and the probabilities and weights of classes and pairs
 metrics.jsonl       one line an epoch
 model.safetensors, model.json    the best model so far
 last.pt             everything needed to go on
+test_outputs.safetensors    logits and features of the test images
 scores.json         test scores by domain; there once the run is finished
 tensorboard/        scalars
 """
@@ -26,6 +28,7 @@ from fastccsa.training.config import CONFIG_FILE, TrainConfig
 
 SCORES_FILE = "scores.json"
 METRICS_FILE = "metrics.jsonl"
+OUTPUTS_FILE = "test_outputs.safetensors"
 ENVIRONMENT_FILE = "environment.json"
 TENSORBOARD_FOLDER = "tensorboard"
 

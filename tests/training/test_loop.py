@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fastccsa.data import Manifest
 from fastccsa.errors import InputError
-from fastccsa.evaluation import Scores, evaluate
+from fastccsa.evaluation import Outputs, Scores, evaluate, score_outputs
 from fastccsa.models import Classifier, ModelCard, load_model
 from fastccsa.pipeline import source as source_module
 from fastccsa.training import TrainConfig, train
@@ -65,7 +65,7 @@ def test_a_run_learns_and_says_what_it_did(make_config, manifest_csv, capsys) ->
     out = Path(config.out)
     assert {path.name for path in out.iterdir()} == {
         "config.json", "environment.json", "last.pt", "metrics.jsonl", "model.json", "model.safetensors",
-        "scores.json", "tensorboard",
+        "sampling.json", "scores.json", "tensorboard", "test_outputs.safetensors",
     }  # fmt: skip
     assert scores.average > 0.9  # the colours tell the classes
     assert Scores.read(out / "scores.json") == scores
@@ -87,6 +87,11 @@ def test_a_run_learns_and_says_what_it_did(make_config, manifest_csv, capsys) ->
     assert json.loads((out / "environment.json").read_text())["device"] == "cpu"
     again = evaluate(load_model(out), Manifest.read(manifest_csv), "cpu", size=32, workers=1)
     assert again.domains == scores.domains
+    outputs = Outputs.read(out / "test_outputs.safetensors")
+    assert score_outputs(outputs).domains == scores.domains
+    tested = Manifest.read(manifest_csv).take(outputs.rows)
+    assert set(tested.table["split"]) == {"test"}
+    assert tested.labels.tolist() == outputs.targets.tolist()
     printed = capsys.readouterr().out
     assert "epoch 4/4" in printed
     assert "avg" in printed
@@ -225,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_c
 
         class Poisoned:
             terms, images_per_sample, loader = objective.terms, objective.images_per_sample, objective.loader
-            memory = objective.memory
+            memory, record = objective.memory, objective.record
             __call__ = staticmethod(call)
 
         return Poisoned()

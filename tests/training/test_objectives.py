@@ -8,9 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from fastccsa import reference
+from fastccsa.errors import InputError
 from fastccsa.models import build_model
 from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.objectives import build_objective
+from fastccsa.training.sampling_record import SamplingRecord
 
 CPU = torch.device("cpu")
 WIDTH = 1024  # of the features of the network below
@@ -129,3 +131,35 @@ def test_a_last_batch_of_one_image_is_left_out(objective_of) -> None:
     assert len(objective_of(alignment="-", batch_size=8).loader) == 6  # 45 = 5 * 8 + 5
     assert len(objective_of(batch_size=4).loader) == 12  # one pair is two images
     assert len(objective_of(batch_size=4, joint_forward=False).loader) == 11
+
+
+@pytest.mark.parametrize("settings", [{"alignment": "-", "n_sec": 0}, {"alignment": "u", "n_sec": 2}, {"pairs": "all"}])
+def test_the_record_holds_the_samplers_tables_and_the_losss_weights(objective_of, tmp_path, settings) -> None:
+    objective = objective_of(**settings)
+    objective.record.write(tmp_path)
+    record = SamplingRecord.read(tmp_path)
+    assert record == objective.record
+    counts = np.array(record.counts)
+    images = 15 if settings.get("n_sec") == 0 else 45 if "pairs" in settings else 15 + 2 * 2 * 3
+    assert counts.sum() == images
+    assert record.domains[0] == "HAM"
+    assert counts[0].tolist() == [5, 5, 5, 0, 0, 0, 0]
+    np.testing.assert_allclose(record.first, counts.sum(axis=0) / images)
+    if "alignment" in settings:
+        assert record.pair_weight is None
+    if settings.get("alignment") == "-":
+        assert (record.second, record.joint, record.class_weight2) == (None, None, None)
+        np.testing.assert_allclose(record.class_weight1, objective.class_weight)
+    else:
+        tables = objective.loader.sampler.probabilities(settings.get("pairs", "zipped"))
+        np.testing.assert_allclose(record.joint, tables.joint)
+        np.testing.assert_allclose(record.class_weight2, objective.loss.class_weight2)
+        if "pairs" in settings:
+            np.testing.assert_allclose(record.pair_weight, objective.loss.pair_weight)
+
+
+def test_a_broken_record_is_named_and_a_missing_one_is_none(tmp_path) -> None:
+    assert SamplingRecord.read(tmp_path) is None
+    (tmp_path / "sampling.json").write_text('{"classes": [], "surprise": 1}')
+    with pytest.raises(InputError, match=r"sampling\.json"):
+        SamplingRecord.read(tmp_path)

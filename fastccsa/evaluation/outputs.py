@@ -1,0 +1,141 @@
+"""What a model says of each image, kept so that plots can be made without the images or the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from fastccsa.errors import InputError
+from fastccsa.files import write_atomically
+
+_ARRAYS = ("targets", "domains", "rows", "logits", "features")
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """A model's outputs on n images of a split, C classes, features of width D.
+
+    Attributes:
+        targets: true class of each image, int64 [n], a position in ``classes``.
+        domains: domain of each image, int64 [n], a position in ``domain_names``.
+        rows: row of each image in the manifest (counted from 0, below the header), int64 [n].
+        logits: float32 [n, C].
+        features: what the logits are computed from, float16 [n, D]; beyond float16's range they are clipped.
+        classes: names of the classes.
+        domain_names: keys of the domains.
+        split: which images these are.
+    """
+
+    targets: npt.NDArray[np.int64]
+    domains: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float16]
+    classes: tuple[str, ...]
+    domain_names: tuple[str, ...]
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def predictions(self) -> npt.NDArray[np.int64]:
+        """Class with the highest logit, int64 [n]."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """Softmax of the logits, float64 [n, C]."""
+        shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
+        exponentials = np.exp(shifted)
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def take(self, indices: npt.ArrayLike) -> Outputs:
+        """The outputs of some of the images; ``indices`` are positions [k] or a mask [n]."""
+        chosen = np.asarray(indices)
+        arrays = {name: getattr(self, name)[chosen] for name in _ARRAYS}
+        return Outputs(**arrays, classes=self.classes, domain_names=self.domain_names, split=self.split)
+
+    def write(self, path: Path) -> None:
+        """Write one safetensors file: about 2 D + 4 C bytes an image.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        about = {
+            "classes": json.dumps(self.classes),
+            "domain_names": json.dumps(self.domain_names),
+            "split": self.split,
+        }
+        with write_atomically(path) as file:
+            save_file(arrays, file, metadata=about)
+
+    @staticmethod
+    def read(path: Path) -> Outputs:
+        """Undo `write`. No code in the file is run.
+
+        Raises:
+            InputError: it is missing, is no such file, or its arrays do not fit together.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = file.metadata() or {}
+                outputs = Outputs(
+                    **{name: file.get_tensor(name) for name in _ARRAYS},
+                    classes=tuple(json.loads(about["classes"])),
+                    domain_names=tuple(json.loads(about["domain_names"])),
+                    split=about["split"],
+                )
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} holds no test outputs ({error}); remove it to report without it") from error
+        _check(outputs, path)
+        return outputs
+
+
+def make_outputs(
+    targets: np.ndarray,
+    domains: np.ndarray,
+    rows: np.ndarray,
+    logits: np.ndarray,
+    features: np.ndarray,
+    *,
+    classes: Sequence[str],
+    domain_names: Sequence[str],
+    split: str,
+) -> Outputs:
+    """Bring what a model said into the formats of `Outputs`."""
+    return Outputs(
+        targets=targets.astype(np.int64),
+        domains=domains.astype(np.int64),
+        rows=rows.astype(np.int64),
+        logits=logits.astype(np.float32),
+        features=_to_half(features),
+        classes=tuple(classes),
+        domain_names=tuple(domain_names),
+        split=split,
+    )
+
+
+def _to_half(features: np.ndarray) -> npt.NDArray[np.float16]:
+    largest = float(np.finfo(np.float16).max)
+    return np.clip(features, -largest, largest).astype(np.float16)
+
+
+def _check(outputs: Outputs, path: Path) -> None:
+    n = len(outputs.targets)
+    shapes = [getattr(outputs, name).shape for name in _ARRAYS]
+    dimensions = (1, 1, 1, 2, 2)
+    sound = all(len(shape) == d and shape[0] == n for shape, d in zip(shapes, dimensions, strict=True))
+    sound = sound and outputs.logits.shape[1] == len(outputs.classes)
+    for indices, names in ((outputs.targets, outputs.classes), (outputs.domains, outputs.domain_names)):
+        sound = sound and n > 0 and indices.min() >= 0 and indices.max() < len(names)
+    if not sound:
+        raise InputError(f"{path}: its arrays do not fit together; remove it to report without it")
