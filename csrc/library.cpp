@@ -32,6 +32,7 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient, "
       "Tensor centred, Tensor sums, Tensor separation, float scale, Tensor(a!) gradient) -> ()");
   m.def("instruction_set() -> str");
+  m.def("set_cpu_cache_limit(int bytes) -> int");
   // Augmented images from a store of crops, uint8 [n, side, side, 3]. `images`, float32 or bfloat16 [B, 3, size, size] of
   // any strides, is written. For each image: its row in the store, its window (top, left, height, width), its symmetry
   // (bit 0 upside down, bit 1 mirrored, bit 2 then transposed) and its cutout. `fill` is in grey levels.

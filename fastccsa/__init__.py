@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastccsa import data, functional, reference
+    from fastccsa._ops import set_cpu_cache_limit
     from fastccsa.checks import check
     from fastccsa.data.manifest import Manifest
     from fastccsa.errors import InputError
     from fastccsa.losses import CCSATerms, WeightedCCSALoss
     from fastccsa.memory import FeatureMemory, PairMemory
     from fastccsa.models import load_model
+    from fastccsa.profiling import nvtx_ranges
     from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
 
 __version__ = "0.1.0"
@@ -34,6 +36,8 @@ _HOME = {
     "InputError": "fastccsa.errors",
     "check": "fastccsa.checks",
     "load_model": "fastccsa.models",
+    "set_cpu_cache_limit": "fastccsa._ops",
+    "nvtx_ranges": "fastccsa.profiling",
 }
 _MODULES = ("data", "functional", "reference", "sampling", "models", "evaluation", "training")
 
@@ -51,6 +55,8 @@ __all__ = [  # noqa: RUF022 - in the order of the documentation
     "data",
     "load_model",
     "check",
+    "set_cpu_cache_limit",
+    "nvtx_ranges",
     "InputError",
     "__version__",
 ]

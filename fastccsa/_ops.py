@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastccsa.errors import InputError
+from fastccsa.profiling import named
 
 TERMS = 4
 _NO_GRADIENTS = (None,) * 8  # of targets, weights and scalars
@@ -33,8 +34,29 @@ def _load() -> None:
 
 _load()
 _zipped = torch.ops.fastccsa.zipped_ccsa.default
-_forward = torch.ops.fastccsa.zipped_ccsa_forward.default
-_backward = torch.ops.fastccsa.zipped_ccsa_backward.default
+_forward = named("zipped_ccsa forward", torch.ops.fastccsa.zipped_ccsa_forward.default)
+_backward = named("zipped_ccsa backward", torch.ops.fastccsa.zipped_ccsa_backward.default)
+
+
+def set_cpu_cache_limit(size: int) -> int:
+    """Set how many bytes of large CPU results are kept for the next ones, instead of going back to the system.
+
+    Mapping fresh memory for the gradients of a large batch takes several times as long as computing them. What is
+    kept is marked as worthless: where memory runs short, the system takes it back.
+
+    Args:
+        size: bytes, 1 GiB unless set; 0 keeps nothing, and frees what was kept.
+
+    Returns:
+        The limit before.
+
+    Raises:
+        InputError: a negative size.
+    """
+    if size < 0:
+        raise InputError(f"size is {size}: give a number of bytes, or 0 to keep nothing")
+    before: int = torch.ops.fastccsa.set_cpu_cache_limit.default(size)
+    return before
 
 
 def _acc_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -104,6 +104,40 @@ inline void store_vector(half* to, FloatVector v) {
 #endif
 }
 
+// Past the caches, which what is written need not pass through when it is larger than they are: half the traffic, since
+// its old contents are not read. To addresses that kStreamBytes divides; `end_of_streams` orders it before what follows.
+constexpr int kStreamBytes = kVectorBytes;
+#if defined(__AVX512F__)
+inline void stream_vector(float* to, FloatVector v) { _mm512_stream_ps(to, __m512(v)); }
+inline void stream_vector(double* to, DoubleVector v) { _mm512_stream_pd(to, __m512d(v)); }
+#elif defined(__AVX2__)
+inline void stream_vector(float* to, FloatVector v) { _mm256_stream_ps(to, __m256(v)); }
+inline void stream_vector(double* to, DoubleVector v) { _mm256_stream_pd(to, __m256d(v)); }
+#else
+inline void stream_vector(float* to, FloatVector v) { store_vector(to, v); }
+inline void stream_vector(double* to, DoubleVector v) { store_vector(to, v); }
+#endif
+// Half a vector's bytes: 32 with AVX-512, 16 with AVX2.
+template <typename T>
+inline void stream_vector(T* to, FloatVector v) {
+#if defined(__AVX512F__)
+  __m256i bits;
+  store_vector(reinterpret_cast<T*>(&bits), v);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), bits);
+#elif defined(__AVX2__)
+  __m128i bits;
+  store_vector(reinterpret_cast<T*>(&bits), v);
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), bits);
+#else
+  store_vector(to, v);
+#endif
+}
+inline void end_of_streams() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
 // ---- the first `count` lanes: the end of a row ----
 
 template <typename Acc>
@@ -114,12 +148,13 @@ inline vector_t<Acc> filled(Acc value) {
 // The other lanes hold `fill`.
 template <typename Acc, typename T>
 inline vector_t<Acc> load_first(const T* from, int64_t count, Acc fill) {
-  vector_t<Acc> v = filled(fill);
-  for (int64_t lane = 0; lane < count; ++lane) v[lane] = load(from[lane]);
-  return v;
+  Acc lanes[Simd<Acc>::kLanes];
+  for (int64_t lane = 0; lane < Simd<Acc>::kLanes; ++lane) lanes[lane] = lane < count ? load(from[lane]) : fill;
+  return load_vector(lanes);
 }
 #if defined(__AVX512F__)
-inline FloatVector load_first(const float* from, int64_t count, float fill) {
+template <>
+inline FloatVector load_first<float, float>(const float* from, int64_t count, float fill) {
   return FloatVector(_mm512_mask_loadu_ps(__m512(filled(fill)), __mmask16((1u << count) - 1), from));
 }
 #endif
@@ -143,22 +178,32 @@ inline vector_t<Acc> larger(vector_t<Acc> a, vector_t<Acc> b) {
 }
 
 // Lanes are combined by halves: the error of a sum grows with the logarithm of their number.
-template <typename Acc, typename Combine>
-inline Acc across(vector_t<Acc> v, Combine combine) {
-  Acc lane[Simd<Acc>::kLanes];
-  std::memcpy(lane, &v, sizeof v);
-  for (int half = Simd<Acc>::kLanes / 2; half > 0; half /= 2) {
-    for (int j = 0; j < half; ++j) lane[j] = combine(lane[j], lane[j + half]);
+template <typename Acc, int kBytes, typename Combine>
+inline Acc across(const Acc* lanes, Combine combine) {
+  if constexpr (kBytes == int(sizeof(Acc))) {
+    return *lanes;
+  } else {
+    typedef Acc Half __attribute__((vector_size(kBytes / 2)));
+    Half low, high;
+    std::memcpy(&low, lanes, sizeof low);
+    std::memcpy(&high, lanes + kBytes / 2 / int(sizeof(Acc)), sizeof high);
+    const Half combined = combine(low, high);
+    Acc rest[kBytes / 2 / sizeof(Acc)];
+    std::memcpy(rest, &combined, sizeof combined);
+    return across<Acc, kBytes / 2>(rest, combine);
   }
-  return lane[0];
 }
 template <typename Acc>
 inline Acc sum_of(vector_t<Acc> v) {
-  return across<Acc>(v, [](Acc a, Acc b) { return a + b; });
+  Acc lanes[Simd<Acc>::kLanes];
+  std::memcpy(lanes, &v, sizeof v);
+  return across<Acc, kVectorBytes>(lanes, [](auto a, auto b) { return a + b; });
 }
 template <typename Acc>
 inline Acc largest_of(vector_t<Acc> v) {
-  return across<Acc>(v, [](Acc a, Acc b) { return a > b ? a : b; });
+  Acc lanes[Simd<Acc>::kLanes];
+  std::memcpy(lanes, &v, sizeof v);
+  return across<Acc, kVectorBytes>(lanes, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // exp(x) for x <= 0 or NaN, within 2 units in the last place: x = n ln 2 + r, exp(x) = 2^n exp(r), the latter by its

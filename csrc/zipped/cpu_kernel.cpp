@@ -120,8 +120,17 @@ void logits_gradient(const T* x, int64_t stride, int64_t classes, SoftmaxScale<a
   store(grad[label], factor * (probability - Acc(1)));
 }
 
-// grad_a = factor * (a - b), grad_b = -grad_a; either may be unwanted.
+// Gradients as large as this leave the caches before anybody reads them.
+constexpr int64_t kStreamedBytes = int64_t(8) << 20;
+
 template <typename T>
+bool streams(const T* gradient, int64_t pairs, int64_t width) {
+  const int64_t row = width * int64_t(sizeof(T));
+  return pairs * row >= kStreamedBytes && row % kStreamBytes == 0 && reinterpret_cast<uintptr_t>(gradient) % kStreamBytes == 0;
+}
+
+// grad_a = factor * (a - b), grad_b = -grad_a; either may be unwanted.
+template <typename T, bool kStream>
 void features_gradient(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width, acc_t<T> factor,
                        T* grad_a, T* grad_b) {
   using Acc = acc_t<T>;
@@ -130,8 +139,13 @@ void features_gradient(const T* a, int64_t stride_a, const T* b, int64_t stride_
   if (stride_a == 1 && stride_b == 1) {
     for (; d + kLanes <= width; d += kLanes) {
       const vector_t<Acc> gradient = factor * (load_vector(a + d) - load_vector(b + d));
-      if (grad_a != nullptr) store_vector(grad_a + d, gradient);
-      if (grad_b != nullptr) store_vector(grad_b + d, -gradient);
+      if constexpr (kStream) {
+        if (grad_a != nullptr) stream_vector(grad_a + d, gradient);
+        if (grad_b != nullptr) stream_vector(grad_b + d, -gradient);
+      } else {
+        if (grad_a != nullptr) store_vector(grad_a + d, gradient);
+        if (grad_b != nullptr) store_vector(grad_b + d, -gradient);
+      }
     }
   }
   for (; d < width; ++d) {
@@ -145,6 +159,8 @@ template <typename T>
 void backward(const Backward<T>& p, int64_t begin, int64_t end) {
   using Acc = acc_t<T>;
   const Inputs<T>& in = p.in;
+  const bool stream = streams(p.grad_features[0], in.pairs, in.width) && streams(p.grad_features[1], in.pairs, in.width);
+  const auto gradient_of_features = stream ? &features_gradient<T, true> : &features_gradient<T, false>;
   for (int64_t i = begin; i < end; ++i) {
     const PairLabels<Acc> pair = read_labels(in, i);
     if (pair.fault != Fault::kNone) continue;  // forward has refused these
@@ -159,12 +175,13 @@ void backward(const Backward<T>& p, int64_t begin, int64_t end) {
     }
     if (p.grad_features[0] == nullptr && p.grad_features[1] == nullptr) continue;
     const bool same_class = pair.label[0] == pair.label[1];
-    features_gradient(in.features[0].row(i), in.features[0].column_stride, in.features[1].row(i),
-                      in.features[1].column_stride, in.width,
-                      factor[same_class ? kAlignment : kSeparation] * p.saved.coefficient()[i],
-                      p.grad_features[0] == nullptr ? nullptr : p.grad_features[0] + i * in.width,
-                      p.grad_features[1] == nullptr ? nullptr : p.grad_features[1] + i * in.width);
+    gradient_of_features(in.features[0].row(i), in.features[0].column_stride, in.features[1].row(i),
+                         in.features[1].column_stride, in.width,
+                         factor[same_class ? kAlignment : kSeparation] * p.saved.coefficient()[i],
+                         p.grad_features[0] == nullptr ? nullptr : p.grad_features[0] + i * in.width,
+                         p.grad_features[1] == nullptr ? nullptr : p.grad_features[1] + i * in.width);
   }
+  if (stream) end_of_streams();
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Binds the zipped loss to torch: checks the tensors, allocates the results, and calls the kernels of their device.
-#include "common/huge_pages.h"
+#include "common/recycled_memory.h"
+#include "common/torch_large_tensor.h"
 #include "common/torch_parallel.h"
 #include "zipped/cpu.h"
 #if defined(FASTCCSA_CUDA)
@@ -183,14 +184,17 @@ Inputs<T> inputs_of(const Arguments& arguments, ScalarType type, ScalarType acc_
 
 // ---- results ----
 
+int32_t number_of(ScalarType type) {
+  return torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+}
+
 Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type, const Tensor& like) {
   int64_t strides[2] = {1, 1};
   if (sizes.size() == 2) strides[0] = sizes.begin()[1];
   int32_t device_type;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides,
-                                                         torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides, number_of(type),
                                                          device_type, like.get_device_index(), &handle));
   return Tensor(handle);
 }
@@ -260,9 +264,10 @@ BackwardResult backward(const Arguments& arguments, const Tensor& first, ScalarT
   }
   const auto gradient = [&](int bit, const MaybeTensor& of, int64_t columns, T** data) {
     if (!of || !(wanted >> bit & 1)) return empty({0}, type, first);
-    Tensor result = empty({in.pairs, columns}, type, first);
+    MaybeTensor recycled;
+    if (first.is_cpu()) recycled = recycled_matrix(in.pairs, columns, number_of(type), sizeof(T));
+    Tensor result = recycled ? *recycled : empty({in.pairs, columns}, type, first);
     *data = static_cast<T*>(result.data_ptr());
-    if (first.is_cpu()) prefer_huge_pages(*data, std::size_t(in.pairs * columns) * sizeof(T));
     return result;
   };
   Tensor logits1 = gradient(0, arguments.logits[0], in.classes, &p.grad_logits[0]);
@@ -306,6 +311,8 @@ BackwardResult zipped_ccsa_backward(MaybeTensor grad_loss, MaybeTensor grad_term
 
 std::string instruction_set() { return cpu::instruction_set(); }
 
+int64_t set_cpu_cache_limit(int64_t bytes) { return int64_t(recycled::set_limit(std::size_t(bytes))); }
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
@@ -324,6 +331,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CompositeExplicitAutograd, m) {
   m.impl("instruction_set", TORCH_BOX(&instruction_set));
+  m.impl("set_cpu_cache_limit", TORCH_BOX(&set_cpu_cache_limit));
 }
 
 }  // namespace fastccsa::zipped

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from fastccsa import set_cpu_cache_limit
+
 __all__ = ["allocations", "kernels", "peak_bytes"]
 
 
@@ -33,8 +35,16 @@ def _events(call: Callable[[], object], activities: Iterable[ProfilerActivity]) 
 
 
 def allocations(call: Callable[[], object]) -> list[int]:
-    """Bytes that `call` asks torch's CPU allocator for, in order; what it gives back is negative."""
-    memory = [event for event in _events(call, [ProfilerActivity.CPU]) if event.get("name") == "[memory]"]
+    """Bytes that `call` asks torch's CPU allocator for, in order; what it gives back is negative.
+
+    Meanwhile fastccsa recycles no memory: what it would take from there comes from torch's allocator, and counts.
+    """
+    limit = set_cpu_cache_limit(0)
+    try:
+        events = _events(call, [ProfilerActivity.CPU])
+    finally:
+        set_cpu_cache_limit(limit)
+    memory = [event for event in events if event.get("name") == "[memory]"]
     of_cpu = [event for event in memory if event["args"]["Device Type"] == 0]
     return [event["args"]["Bytes"] for event in sorted(of_cpu, key=lambda event: event["ts"])]
 

@@ -1,0 +1,118 @@
+"""Large gradients on the CPU take memory that earlier ones gave back, and nobody can tell but by the clock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastccsa
+from fastccsa import functional, reference
+
+PAIRS, WIDTH = 4096, 640  # 10 MiB a gradient in float32: large enough to be recycled
+
+
+@pytest.fixture(autouse=True)
+def empty_cache() -> Iterator[None]:
+    """Nothing is kept from one test to the next."""
+    before = fastccsa.set_cpu_cache_limit(0)
+    fastccsa.set_cpu_cache_limit(1 << 30)
+    yield
+    fastccsa.set_cpu_cache_limit(0)
+    fastccsa.set_cpu_cache_limit(before)
+
+
+def problem(seed: int, dtype: torch.dtype = torch.float32, width: int = WIDTH) -> tuple[list[Tensor], list[Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    features = [torch.randn(PAIRS, width, generator=generator).to(dtype).requires_grad_() for _ in range(2)]
+    return features, [torch.randint(3, (PAIRS,), generator=generator) for _ in range(2)]
+
+
+def gradients(features: list[Tensor], labels: list[Tensor], module=functional) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(module.contrastive_alignment(*features, *labels, reduction="sum"), features)
+
+
+def expected(features: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, ...]:
+    return gradients([x.detach().double().requires_grad_() for x in features], labels, reference)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("ragged", [0, 3])  # rows of whole vectors, and others
+def test_right_whoever_had_the_memory_before(dtype: torch.dtype, ragged: int) -> None:
+    for seed in range(2):
+        features, labels = problem(seed, dtype, WIDTH * 4 // dtype.itemsize + ragged)
+        found = gradients(features, labels)
+        for value, want in zip(found, expected(features, labels), strict=True):
+            # Exact values elsewhere; here, that each is this problem's own.
+            torch.testing.assert_close(value.double(), want, rtol=8 * torch.finfo(dtype).eps, atol=1e-6)
+        del found, value
+
+
+def test_memory_is_used_again() -> None:
+    features, labels = problem(0)
+    addresses = [{gradient.data_ptr() for gradient in gradients(features, labels)} for _ in range(3)]
+    assert addresses[0] == addresses[1] == addresses[2]
+
+
+def test_what_is_still_held_is_left_alone() -> None:
+    features, labels = problem(0)
+    first = gradients(features, labels)
+    copies = [gradient.clone() for gradient in first]
+    view = first[0][7:]
+    addresses = {gradient.data_ptr() for gradient in first}
+    del first
+    second = gradients(*problem(1))
+    # The view keeps its memory; the other gradient's is free.
+    assert len(addresses & {gradient.data_ptr() for gradient in second}) == 1
+    assert torch.equal(view, copies[0][7:])
+
+
+def test_without_a_limit_nothing_is_kept() -> None:
+    assert fastccsa.set_cpu_cache_limit(0) == 1 << 30
+    features, labels = problem(0)
+    for gradient, want in zip(gradients(features, labels), expected(features, labels), strict=True):
+        torch.testing.assert_close(gradient.double(), want, rtol=1e-6, atol=1e-6)
+    assert fastccsa.set_cpu_cache_limit(5) == 0
+
+
+def test_the_oldest_go_first() -> None:
+    fastccsa.set_cpu_cache_limit(25 << 20)  # two gradients of 10 MiB, not three
+    features, labels = problem(0)
+    held = [gradients(features, labels) for _ in range(2)]
+    latest = {gradient.data_ptr() for gradient in held[1]}
+    held.pop(0)
+    held.pop(0)
+    assert {gradient.data_ptr() for gradient in gradients(features, labels)} == latest
+
+
+def test_freed_by_other_threads() -> None:
+    features, labels = problem(0)
+    want = gradients(features, labels)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(4):
+                found = gradients(features, labels)
+                assert all(map(torch.equal, found, want))
+                thread = threading.Thread(target=found.__class__, args=(found,))
+                del found
+                thread.start()
+                thread.join()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_negative_limit() -> None:
+    with pytest.raises(fastccsa.InputError, match="size is -1"):
+        fastccsa.set_cpu_cache_limit(-1)

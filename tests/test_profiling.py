@@ -1,0 +1,61 @@
+"""Ranges are marked when they are asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nvtx
+import pytest
+import torch
+
+import fastccsa
+
+
+class Recorder:
+    """Stands in for nvtx.annotate; what it saw is in ``seen``."""
+
+    seen: list[str]
+
+    def __init__(self, message: str, domain: str) -> None:
+        assert domain == "fastccsa"
+        self.message = message
+
+    def __enter__(self) -> None:
+        self.seen.append(f"begin {self.message}")
+
+    def __exit__(self, *_: Any) -> None:
+        self.seen.append(f"end {self.message}")
+
+
+def step() -> None:
+    logits = [torch.randn(4, 3, requires_grad=True) for _ in range(2)]
+    features = [torch.randn(4, 5, requires_grad=True) for _ in range(2)]
+    labels = torch.tensor([0, 1, 2, 0])
+    fastccsa.WeightedCCSALoss()(*logits, *features, labels, labels.flip(0)).backward()
+
+
+def test_forward_and_backward_are_marked_while_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    Recorder.seen = []
+    monkeypatch.setattr(nvtx, "annotate", Recorder)
+    step()
+    assert Recorder.seen == []
+    assert fastccsa.nvtx_ranges() is False
+    try:
+        step()
+    finally:
+        assert fastccsa.nvtx_ranges(False) is True
+    step()
+    assert Recorder.seen == [
+        "begin zipped_ccsa forward",
+        "end zipped_ccsa forward",
+        "begin zipped_ccsa backward",
+        "end zipped_ccsa backward",
+    ]
+
+
+def test_with_the_real_nvtx() -> None:
+    fastccsa.nvtx_ranges()
+    try:
+        step()
+    finally:
+        fastccsa.nvtx_ranges(False)
