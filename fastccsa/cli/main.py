@@ -21,6 +21,7 @@ SUMMARIES = {
     "preview": "Draw augmented training pairs as a PNG.",
     "train": "Train a baseline or a CCSA model; the same command again resumes.",
     "evaluate": "Score a trained run on every domain.",
+    "experiment": "Run rows of the paper's table of experiments, A to V.",
     "report": "Table and HTML page of the runs in a folder.",
     "bench": "Measure the loss beside its rivals and the machine's limits.",
     "check": "Tell what was built and what is usable here.",

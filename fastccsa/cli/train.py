@@ -48,6 +48,7 @@ def option(name: str, text: str, **settings: Any) -> Any:
     "Training images per class and secondary domain; 0 is the primary domain alone.",
     type=ImagesPerClass(),
 )
+@option("fraction", "Share of the training images to train on, of each class and domain alike.", type=float)
 @option("primary", "Domain that holds every class.  [default: HAM, else the manifest's first]")
 @option("exclude", "Domain to leave out of training and selection; repeatable.", multiple=True)
 @option("classification_weight", "Cross-entropy weighted by 1/P(class) or not.", type=click.Choice(["w", "u"]))

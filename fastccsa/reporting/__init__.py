@@ -10,7 +10,17 @@ from fastccsa.reporting.page import render_page
 from fastccsa.reporting.runs import Run, RunFolder, read_runs
 from fastccsa.reporting.table import ScoreTable, print_text, score_table, to_markdown, to_text
 
-__all__ = ["Run", "RunFolder", "ScoreTable", "read_runs", "report", "score_table", "to_markdown", "to_text"]
+__all__ = [
+    "Run",
+    "RunFolder",
+    "ScoreTable",
+    "print_text",
+    "read_runs",
+    "report",
+    "score_table",
+    "to_markdown",
+    "to_text",
+]
 
 PAGE_FILE = "report.html"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastccsa.errors import InputError
 from fastccsa.evaluation.scores import Scores
+from fastccsa.experiments.rows import EXPERIMENTS
 from fastccsa.training.config import CONFIG_FILE, TrainConfig
 from fastccsa.training.run import ENVIRONMENT_FILE, METRICS_FILE, SCORES_FILE
 
@@ -22,7 +24,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        name: its folder's name.
+        name: its folder's name; of an experiment, with the letter's folder, as in K/seed0.
         config: what it was told.
         scores: what came out.
         history: one record for each epoch (the lines of metrics.jsonl); empty when there is no such file.
@@ -68,18 +70,18 @@ class RunFolder:
 
 
 def read_runs(path: Path) -> RunFolder:
-    """Read a folder of run folders, or a single run folder.
+    """Read a folder of run folders, a single run folder, or the ``<letter>/seed<k>`` folders of experiments.
 
     Raises:
         InputError: the folder is missing or holds no finished run, or a run's file is broken.
     """
     if not path.is_dir():
         raise InputError(f"no folder at {path}: give a folder of runs, or one run folder")
-    folders = [path] if _is_run(path) else sorted(child for child in path.iterdir() if _is_run(child))
+    folders = [path] if _is_run(path) else _find_runs(path)
     if not folders:
         raise InputError(f"no run in {path}: a run folder has a {CONFIG_FILE}, which `fastccsa train` writes")
     finished = [folder for folder in folders if (folder / SCORES_FILE).exists()]
-    unfinished = tuple(folder.name for folder in folders if folder not in finished)
+    unfinished = tuple(run_name(folder) for folder in folders if folder not in finished)
     if not finished:
         raise InputError(
             f"no run in {path} is finished ({', '.join(unfinished)}: {SCORES_FILE} is missing): "
@@ -94,6 +96,28 @@ def read_runs(path: Path) -> RunFolder:
     )
 
 
+def _find_runs(path: Path) -> list[Path]:
+    """The run folders in ``path``; also those of experiments, one level further down."""
+    children = sorted(child for child in path.iterdir() if child.is_dir())
+    below = [folder for child in children if child.name in EXPERIMENTS for folder in child.iterdir()]
+    return sorted(folder for folder in [*children, *below] if _is_run(folder))
+
+
+def run_name(folder: Path) -> str:
+    """What a run is called: its folder's name, or an experiment's letter and seed."""
+    folder = folder.resolve()
+    letter, seed = experiment_of(folder)
+    return folder.name if letter is None else f"{letter}/seed{seed}"
+
+
+def experiment_of(folder: Path) -> tuple[str, int] | tuple[None, None]:
+    """Letter and seed of the experiment in ``<letter>/seed<k>``, as `fastccsa experiment` names its folders."""
+    seed = re.fullmatch(r"seed(\d+)", folder.name)
+    if seed is None or folder.parent.name not in EXPERIMENTS:
+        return None, None
+    return folder.parent.name, int(seed[1])
+
+
 def _is_run(folder: Path) -> bool:
     """Whether the folder was meant as a run: scores without a configuration are then an error, not nothing."""
     return any((folder / name).is_file() for name in (CONFIG_FILE, SCORES_FILE))
@@ -102,7 +126,7 @@ def _is_run(folder: Path) -> bool:
 def _read_run(folder: Path) -> Run:
     environment = folder / ENVIRONMENT_FILE
     return Run(
-        name=folder.resolve().name,
+        name=run_name(folder),
         config=TrainConfig.read(folder),
         scores=Scores.read(folder / SCORES_FILE),
         history=_read_history(folder / METRICS_FILE),

@@ -14,6 +14,7 @@ CONFIG_FILE = "config.json"
 
 BASELINE_EPOCHS, BASELINE_LR_STEP = 135, 45
 CCSA_EPOCHS, CCSA_LR_STEP = 20, 10
+FRACTION_KEEPS = 5  # so that Table 2's n_sec, 1 to 5, mean the same whatever the fraction
 
 
 def _setting(default: Any) -> Any:
@@ -35,6 +36,8 @@ class TrainConfig:
         out: run folder.
         n_sec: training images per class and secondary domain; 0 is the primary domain alone.
         primary: the domain that holds every class; None is HAM where there is one, else the first.
+        fraction: share of the training images to train on, of each class and domain alike, drawn by the seed; a
+            class keeps at least `FRACTION_KEEPS` images of a domain that has them, and n_sec counts what is left.
         exclude: domains left out of training and of model selection; they are still tested.
         backbone: a torchvision classification network.
         weights: where the backbone starts: auto, imagenet, none or a path (see `build_model`).
@@ -70,6 +73,7 @@ class TrainConfig:
     manifest: str = _setting("")
     out: str = _setting("")
     n_sec: int | Literal["all"] = "all"
+    fraction: float = 1.0
     primary: str | None = None
     exclude: tuple[str, ...] = ()
     backbone: str = "resnet18"
@@ -144,6 +148,8 @@ class TrainConfig:
         for name in ("alpha", "match_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must lie between 0 and 1")
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"fraction is {self.fraction}: it must be above 0 and at most 1")
         if self.n_sec != "all" and (not isinstance(self.n_sec, int) or self.n_sec < 0):
             raise InputError(f"n_sec is {self.n_sec!r}: give a number of images (0 or more) or all")
         if self.n_sec == 0 and not self.is_baseline:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from fastccsa.data import Manifest, nested_subset
 from fastccsa.errors import InputError
-from fastccsa.training.config import TrainConfig
+from fastccsa.training.config import FRACTION_KEEPS, TrainConfig
 
 DEFAULT_PRIMARY = "HAM"
 
@@ -19,7 +22,7 @@ class RunImages:
     """What a run sees of a manifest while it trains.
 
     Attributes:
-        training: training images of ``domains``, the secondary ones thinned out to n_sec.
+        training: training images of ``domains``, thinned out to the fraction, the secondary ones to n_sec.
         validation: validation images of ``domains``: those that select the model.
         primary: key of the primary domain.
         domains: keys of the training domains, the primary first.
@@ -70,7 +73,7 @@ def select_images(config: TrainConfig, manifest: Manifest) -> RunImages:
     if not config.is_baseline and len(domains) == 1:
         raise InputError(f"there is no secondary domain to align {primary} with: use alignment - for a baseline")
     n_sec = None if config.n_sec == "all" else config.n_sec
-    thinned = nested_subset(manifest, n_sec, primary, config.seed)
+    thinned = nested_subset(training_fraction(manifest, config.fraction, config.seed), n_sec, primary, config.seed)
     images = RunImages(
         training=thinned.select("train", domains),
         validation=manifest.select("validation", domains),
@@ -81,6 +84,23 @@ def select_images(config: TrainConfig, manifest: Manifest) -> RunImages:
     if len(manifest.select("test")) == 0:
         raise InputError(f"{config.manifest} has no test image: split it anew")
     return images
+
+
+def training_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
+    """Keep a share of the training images of each domain and class, drawn at random; the rest stays whole.
+
+    A larger fraction with the same seed holds every image of a smaller one. A class keeps at least
+    `FRACTION_KEEPS` images of a domain, or all it has.
+    """
+    if fraction == 1:
+        return manifest
+    training = manifest.table[manifest.table["split"] == "train"]
+    keep = np.ones(len(manifest), dtype=bool)
+    for _, cell in training.sort_values(["group", "image"]).groupby(["domain", "label"]):
+        count = max(math.ceil(fraction * len(cell)), FRACTION_KEEPS)
+        order = np.random.default_rng(seed).permutation(len(cell))
+        keep[cell.index[order[count:]]] = False
+    return manifest.take(keep)
 
 
 def _check(images: RunImages, config: TrainConfig) -> None:

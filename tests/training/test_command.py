@@ -27,7 +27,7 @@ def test_defaults_are_the_configurations(trained) -> None:
 
 def test_every_option_reaches_the_configuration(trained) -> None:
     options = """
-        --init runs/a --n-sec 5 --primary HAM --exclude SON --exclude UDA --classification-weight u
+        --init runs/a --n-sec 5 --fraction 0.5 --primary HAM --exclude SON --exclude UDA --classification-weight u
         --alignment u --backbone resnet50 --weights none --size 64 --epochs 3 --batch-size 16 --lr 0.01
         --lr-step 2 --lr-gamma 0.5 --weight-decay 0 --margin 10 --alpha 0.25 --pairs all --memory 256
         --match-probability 0.5
@@ -38,7 +38,7 @@ def test_every_option_reaches_the_configuration(trained) -> None:
     assert result.exit_code == 0, result.output
     assert trained == [
         TrainConfig(
-            manifest="m.csv", out="runs/x", init="runs/a", n_sec=5, primary="HAM", exclude=("SON", "UDA"),
+            manifest="m.csv", out="runs/x", init="runs/a", n_sec=5, fraction=0.5, primary="HAM", exclude=("SON", "UDA"),
             classification_weight="u", alignment="u", backbone="resnet50", weights="none", size=64, epochs=3,
             batch_size=16, lr=0.01, lr_step=2, lr_gamma=0.5, weight_decay=0.0, margin=10.0, alpha=0.25,
             pairs="all", memory=256, match_probability=0.5, negatives="any", joint_forward=False,

@@ -1,0 +1,99 @@
+"""``fastccsa experiment``: rows of the paper's table, by their letters."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastccsa.experiments.rows import EXPERIMENTS
+from fastccsa.experiments.scale import PRESETS, parse_scale, parse_settings
+
+
+class Letters(click.ParamType):
+    """Letters of experiments: ``K``, ``A-E`` or ``ADK``."""
+
+    name = "A..V"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the letters of ``value``, one after another."""
+        text = str(value).upper()
+        first, dash, last = text.partition("-")
+        if dash and first in EXPERIMENTS and last in EXPERIMENTS and first <= last:
+            return "".join(letter for letter in EXPERIMENTS if first <= letter <= last)
+        for letter in text:
+            if letter not in EXPERIMENTS:
+                self.fail(f"{value!r} is no experiment: give letters from A to V, such as K, A-E or ADK", param, ctx)
+        return text
+
+
+@click.command("experiment")
+@click.argument("letters", type=Letters(), nargs=-1)
+@click.option("--all", "all_rows", is_flag=True, help="All 22, but those that need a collection that is not there.")
+@click.option("--manifest", required=True, help="CSV of the images, as `fastccsa prepare` writes it.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each: seeds 0, 1, ...")
+@click.option(
+    "--scale",
+    default="paper",
+    show_default=True,
+    help=f"{', '.join(PRESETS)}, or key=value,... with size, epochs, baseline_epochs, fraction, batch_size, lr, "
+    "baseline_lr, weights, cache; or both, as in small,size=48.",
+)
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any setting of a run; repeatable.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
+@click.option("--device", default="auto", show_default=True, help="auto (all GPUs in turn), cpu, cuda or cuda:N.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, and stop.")
+def experiment_command(
+    letters: tuple[str, ...],
+    all_rows: bool,
+    manifest: str,
+    out: Path,
+    seeds: int,
+    scale: str,
+    settings: tuple[str, ...],
+    jobs: int,
+    device: str,
+    dry_run: bool,
+) -> None:
+    """Run experiments of the paper's Table 2 by their letters, with those that they start from.
+
+    Each run is kept in OUT/<letter>/seed<k>: finished ones are not done again, interrupted ones go on. Several
+    of these commands may share OUT. `fastccsa report OUT` prints the table beside the paper's.
+
+    \b
+      fastccsa experiment K --manifest manifest.csv --out runs --seeds 5
+      fastccsa experiment --all --manifest manifest.csv --out runs --scale small --jobs 2
+    """  # noqa: D301  (click's mark for lines to keep)
+    asked = "".join(letters)
+    if bool(asked) == all_rows:
+        raise click.UsageError("name experiments by their letters, or all of them with --all")
+    from fastccsa.experiments.describe import describe_plan
+    from fastccsa.experiments.plan import make_plan
+    from fastccsa.experiments.scheduler import execute, make_slots
+
+    changes = parse_settings(settings)
+    slots = make_slots(jobs, device)
+    plan = make_plan(asked or EXPERIMENTS, range(seeds), manifest, out, parse_scale(scale), changes, skip=all_rows)
+    click.echo(describe_plan(plan))
+    if plan.problems:
+        for problem in plan.problems:
+            click.echo(f"fastccsa: error: {problem}", err=True)
+        sys.exit(2)
+    if dry_run:
+        return
+    outcomes = execute(plan.runs, slots)
+    failed = {run: outcome for run, outcome in outcomes.items() if outcome.status == "failed"}
+    for run, outcome in failed.items():
+        click.echo(f"fastccsa: {run.name}: {outcome.message}", err=True)
+    if any(run.is_finished for run in plan.runs):
+        from fastccsa.reporting import print_text, read_runs, score_table
+
+        click.echo()
+        print_text(score_table(read_runs(out)))
+    if failed:
+        sys.exit(1)

@@ -1,0 +1,104 @@
+"""Doing one planned run, here or in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import traceback
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Literal
+
+from fastccsa.errors import InputError
+from fastccsa.experiments.locks import try_lock
+from fastccsa.experiments.plan import PlannedRun
+
+CHILD_NAME = "fastccsa experiment"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one run at a time: a device, and the threads that decode images there (0: as many as suit)."""
+
+    device: str
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended; busy means that another process has it. ``message`` tells why it failed."""
+
+    status: Literal["finished", "failed", "busy"]
+    message: str = ""
+
+
+def log_file(run: PlannedRun) -> Path:
+    """Where a run in a process of its own writes what it has to say."""
+    return run.folder.with_name(f"{run.folder.name}.log")
+
+
+def perform(run: PlannedRun, slot: Slot) -> Outcome:
+    """Train, resume or prune a run, unless it is done or another process is at it.
+
+    Whatever goes wrong with it is its outcome, so that other runs can go on.
+    """
+    try:
+        with try_lock(run.folder) as mine:
+            if not mine:
+                return Outcome("busy")
+            if not run.is_finished:
+                _train(run, slot) if run.row.threshold is None else _prune(run, slot)
+    except InputError as error:
+        return Outcome("failed", str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome("failed", f"{type(error).__name__}: {error}")
+    return Outcome("finished")
+
+
+def perform_in_child(run: PlannedRun, slot: Slot) -> Outcome:
+    """Do the same in a process of its own, whose output goes to `log_file`; waits for it."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads and CUDA, broken
+    receiver, sender = context.Pipe(duplex=False)
+    log = log_file(run)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = context.Process(target=_child, args=(run, slot, sender, log), name=CHILD_NAME, daemon=True)
+    process.start()
+    sender.close()
+    try:
+        outcome: Outcome = receiver.recv()
+    except EOFError:
+        process.join()
+        return Outcome("failed", f"its process ended with status {process.exitcode} and said no more; see {log}")
+    process.join()
+    return outcome
+
+
+def _train(run: PlannedRun, slot: Slot) -> None:
+    from fastccsa.training import train
+
+    train(replace(run.config, device=slot.device, workers=run.config.workers or slot.threads))
+
+
+def _prune(run: PlannedRun, slot: Slot) -> None:
+    from fastccsa.pruning import prune
+
+    prune(run=run.init, out=run.folder, threshold=run.row.threshold, device=slot.device)
+
+
+def _child(run: PlannedRun, slot: Slot, sender: Connection, log: Path) -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for output in (1, 2):
+        os.dup2(file, output)
+    sender.send(perform(run, slot))
+
+
+def _die_with_parent() -> None:
+    """End this process when the one that planned its run ends; an orphan would hold the run's lock."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

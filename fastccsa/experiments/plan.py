@@ -1,0 +1,248 @@
+"""What is to be done for some rows of the table, found out and checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from fastccsa.data import Manifest
+from fastccsa.errors import InputError
+from fastccsa.experiments.checks import check_classes, check_folder, check_model, check_writable, why_impossible
+from fastccsa.experiments.locks import is_locked
+from fastccsa.experiments.rows import EXPERIMENTS, Experiment
+from fastccsa.experiments.scale import Scale, train_config
+from fastccsa.training import TrainConfig
+from fastccsa.training.config import CONFIG_FILE
+from fastccsa.training.images import RunImages, open_manifest, select_images
+from fastccsa.training.run import METRICS_FILE, SCORES_FILE
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """One experiment with one seed.
+
+    Attributes:
+        row: the experiment.
+        seed: of everything in the run.
+        config: of the training; for a pruned row, that of the run it is pruned from.
+        folder: where the run is or will be.
+        init: folder of the run whose model this one starts from.
+        training, validation, test: number of images that the run trains on, selects by and is tested on.
+    """
+
+    row: Experiment
+    seed: int
+    config: TrainConfig
+    folder: Path
+    init: Path | None
+    training: int
+    validation: int
+    test: int
+
+    @property
+    def name(self) -> str:
+        """Letter and seed."""
+        return f"{self.row.letter} seed {self.seed}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run's test scores are there."""
+        return (self.folder / SCORES_FILE).exists()
+
+    @property
+    def state(self) -> Literal["finished", "running", "started", "new"]:
+        """How far the run is; running means in another process."""
+        if self.is_finished:
+            return "finished"
+        if is_locked(self.folder):
+            return "running"
+        return "started" if (self.folder / CONFIG_FILE).exists() else "new"
+
+    @property
+    def epochs_to_go(self) -> int:
+        """Epochs of training that no process has finished yet; none are planned for a pruned row."""
+        if self.is_finished or self.row.threshold is not None:
+            return 0
+        metrics = self.folder / METRICS_FILE
+        done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+        return max(0, self.config.epochs - done)
+
+    @property
+    def images_to_train(self) -> int:
+        """Images still to go forward and backward through the network; a pair counts two."""
+        return self.epochs_to_go * self.training * (1 if self.config.is_baseline else 2)
+
+    @property
+    def images_to_score(self) -> int:
+        """Images still to go forward alone: validation after each epoch, and the test."""
+        return self.epochs_to_go * self.validation + (0 if self.is_finished else self.test)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs in an order in which each comes after the one it starts from, seed by seed.
+
+    Attributes:
+        runs: all of them, finished ones too.
+        added: letters that nobody asked for but others start from.
+        skipped: letters that make no sense with this manifest, and why.
+        problems: what keeps the plan from being carried out, a line each.
+    """
+
+    runs: tuple[PlannedRun, ...]
+    added: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def run_folder(runs: str | os.PathLike[str], letter: str, seed: int) -> Path:
+    """Where the run of an experiment and seed is."""
+    return Path(runs) / letter / f"seed{seed}"
+
+
+def make_plan(
+    letters: Iterable[str],
+    seeds: Iterable[int],
+    manifest: str,
+    runs: str | os.PathLike[str],
+    scale: Scale | None = None,
+    settings: Mapping[str, Any] | None = None,
+    skip: bool = False,
+) -> Plan:
+    """Plan experiments, and try whatever can be tried without training.
+
+    Args:
+        letters: of `EXPERIMENTS`; what they start from is added.
+        seeds: each experiment is run with each.
+        manifest: CSV of the images.
+        runs: folder of all runs; each has the folder ``<letter>/seed<k>`` in it.
+        scale: size, epochs and so on; the paper's by default.
+        settings: values of `TrainConfig` fields for all runs.
+        skip: leave out experiments that need what is not there; else that is a problem.
+
+    Raises:
+        InputError: the manifest or the folder is of no use, or a setting is out of range.
+    """
+    asked = set(letters)
+    wanted = _with_starts(asked)
+    base, images = open_manifest(TrainConfig(manifest=manifest))
+    check_writable(Path(runs))
+    impossible: dict[str, str] = {}
+    for letter in wanted:
+        start = EXPERIMENTS[letter].starts_from
+        if why := why_impossible(EXPERIMENTS[letter], images):
+            impossible[letter] = why
+        elif start in impossible:
+            impossible[letter] = f"it starts from {start}, and {impossible[start]}"
+    problems = [] if skip else [f"{letter}: {why}" for letter, why in impossible.items()]
+    select = _selector(images)
+    planned: list[PlannedRun] = []
+    for seed in seeds:
+        for letter in wanted:
+            if letter in impossible:
+                continue
+            row = EXPERIMENTS[letter]
+            config = _config(row, seed, base, Path(runs), scale or Scale(), settings or {})
+            try:
+                planned.append(_plan_run(row, config, Path(runs), select, images))
+            except InputError as error:
+                problems.append(f"{letter}: {error}")
+    problems += _untrainable(planned, images.classes)
+    return Plan(
+        runs=tuple(planned),
+        added=tuple(letter for letter in wanted if letter not in asked and letter not in impossible),
+        skipped=impossible if skip else {},
+        problems=tuple(dict.fromkeys(problems)),
+    )
+
+
+def _with_starts(letters: set[str]) -> list[str]:
+    """The letters and those of the experiments they start from, in an order in which they can be run."""
+    wanted = set(letters)
+    while missing := {start for letter in wanted if (start := EXPERIMENTS[letter].starts_from)} - wanted:
+        wanted |= missing
+    return [letter for letter in EXPERIMENTS if letter in wanted]
+
+
+def _config(
+    row: Experiment, seed: int, base: TrainConfig, runs: Path, scale: Scale, settings: Mapping[str, Any]
+) -> TrainConfig:
+    trained = row if row.threshold is None else EXPERIMENTS["K"]
+    init = run_folder(runs, trained.starts_from, seed) if trained.starts_from else None
+    return train_config(
+        trained,
+        scale,
+        settings,
+        manifest=base.manifest,
+        manifest_sha256=base.manifest_sha256,
+        out=str(run_folder(runs, row.letter, seed)),
+        init=os.path.abspath(init) if init else None,
+        seed=seed,
+    )
+
+
+Select = Callable[[TrainConfig], RunImages]
+
+
+def _selector(manifest: Manifest) -> Select:
+    """Make `select_images` for this manifest, done once for runs that see the same images."""
+
+    @cache
+    def select_once(config: TrainConfig) -> RunImages:
+        chosen = select_images(config, manifest)
+        check_classes(chosen, manifest)
+        return chosen
+
+    def select(config: TrainConfig) -> RunImages:
+        by_seed = config.fraction < 1 or config.n_sec not in (0, "all")
+        return select_once(
+            TrainConfig(
+                manifest=config.manifest,
+                n_sec=config.n_sec,
+                fraction=config.fraction,
+                primary=config.primary,
+                exclude=config.exclude,
+                alignment=config.alignment,
+                seed=config.seed if by_seed else 0,
+            )
+        )
+
+    return select
+
+
+def _plan_run(row: Experiment, config: TrainConfig, runs: Path, select: Select, manifest: Manifest) -> PlannedRun:
+    images = select(config)
+    folder = run_folder(runs, row.letter, config.seed)
+    if row.threshold is None:
+        check_folder(folder, config)
+    return PlannedRun(
+        row=row,
+        seed=config.seed,
+        config=config,
+        folder=folder,
+        init=run_folder(runs, row.starts_from, config.seed) if row.starts_from else None,
+        training=len(images.training),
+        validation=len(images.validation),
+        test=len(manifest.select("test")),
+    )
+
+
+def _untrainable(runs: Sequence[PlannedRun], classes: tuple[str, ...]) -> list[str]:
+    """Build each network that the runs need, once; what went wrong."""
+    tried: set[tuple[str, str, int]] = set()
+    problems = []
+    for run in runs:
+        config = run.config
+        key = (config.backbone, "none" if config.init else config.weights, config.size)
+        if run.is_finished or run.row.threshold is not None or key in tried:
+            continue
+        tried.add(key)
+        try:
+            check_model(config, classes)
+        except InputError as error:
+            problems.append(f"{run.row.letter}: {error}")
+    return problems

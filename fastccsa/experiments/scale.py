@@ -1,0 +1,154 @@
+"""How much smaller than the paper's an experiment is, and what it means for a run's configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from fastccsa.errors import InputError
+from fastccsa.experiments.rows import Experiment
+from fastccsa.training.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
+
+# What the command itself decides of a run, or what tells its rows apart from each other's folders.
+_NOT_TO_SET = ("manifest", "out", "init", "seed", "device", "manifest_sha256")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What all experiments share that depends on the machine; the defaults are the paper's.
+
+    Attributes:
+        size: side of the images in pixels.
+        epochs, baseline_epochs: of CCSA and of the baselines: a whole number, or below 1 a share of the paper's.
+        fraction: share of the training images.
+        batch_size: images or pairs a step.
+        lr, baseline_lr: learning rates of CCSA and of the baselines.
+        weights: where the baselines' networks start.
+        cache: what is decoded once and kept.
+    """
+
+    size: int = 224
+    epochs: float = CCSA_EPOCHS
+    baseline_epochs: float = BASELINE_EPOCHS
+    fraction: float = 1.0
+    batch_size: int = 32
+    lr: float = 1e-4
+    baseline_lr: float = 1e-4
+    weights: str = "auto"
+    cache: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "baseline_epochs"):
+            value = getattr(self, name)
+            if not (0 < value < 1 or (value >= 1 and value == math.floor(value))):
+                raise InputError(f"scale: {name} is {value:g}: give a whole number, or a share of the paper's below 1")
+
+
+# Without ImageNet's weights networks need the larger learning rates to get anywhere in so few epochs.
+_FROM_RANDOM_WEIGHTS = Scale(weights="none", cache="disk", lr=3e-4, baseline_lr=1e-3)
+PRESETS: dict[str, Scale] = {
+    "paper": Scale(),
+    "small": replace(_FROM_RANDOM_WEIGHTS, size=64, epochs=12, baseline_epochs=24),
+    "tiny": replace(_FROM_RANDOM_WEIGHTS, size=32, epochs=2, baseline_epochs=4),
+}
+
+
+def parse_scale(text: str) -> Scale:
+    """Read ``preset``, ``key=value,...`` or ``preset,key=value,...``; without a preset the paper's is changed.
+
+    ``epochs`` and ``lr`` count for the baselines too, unless ``baseline_epochs`` and ``baseline_lr`` are given.
+
+    Raises:
+        InputError: an unknown preset or key, or a bad value.
+    """
+    first, *rest = text.split(",")
+    if "=" in first:
+        first, rest = "paper", [first, *rest]
+    if first not in PRESETS:
+        raise InputError(f"there is no scale {first!r}: use {', '.join(PRESETS)}, or key=value")
+    values = _parse_all(rest, get_type_hints(Scale), "scale")
+    for name in ("epochs", "lr"):
+        if name in values:
+            values.setdefault(f"baseline_{name}", values[name])
+    return replace(PRESETS[first], **values)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read ``field=value`` texts into values of `TrainConfig`'s fields.
+
+    Raises:
+        InputError: an unknown field, one that the experiments themselves set, or a value of another type.
+    """
+    types = {name: kind for name, kind in get_type_hints(TrainConfig).items() if name not in _NOT_TO_SET}
+    return _parse_all(settings, types, "set")
+
+
+def train_config(row: Experiment, scale: Scale, settings: Mapping[str, Any], **where: Any) -> TrainConfig:
+    """The configuration of an experiment at a scale; ``settings`` have the last word.
+
+    The learning rate falls at the paper's share of the epochs, unless ``settings`` say otherwise.
+
+    Args:
+        row: the experiment.
+        scale: size, epochs and so on.
+        settings: values of `TrainConfig` fields.
+        where: manifest, out, init, seed and the other fields that are not the experiment's.
+
+    Raises:
+        InputError: a value outside its range.
+    """
+    is_baseline = row.alignment == "-"
+    values: dict[str, Any] = {
+        "n_sec": row.n_sec,
+        "backbone": row.backbone,
+        "classification_weight": row.classification,
+        "alignment": row.alignment,
+        "exclude": (row.without,) if row.without else (),
+        "size": scale.size,
+        "epochs": _epochs(scale, is_baseline),
+        "fraction": scale.fraction,
+        "batch_size": scale.batch_size,
+        "lr": scale.baseline_lr if is_baseline else scale.lr,
+        "weights": scale.weights,
+        "cache": scale.cache,
+        **settings,
+        **where,
+    }
+    share = BASELINE_LR_STEP / BASELINE_EPOCHS if is_baseline else CCSA_LR_STEP / CCSA_EPOCHS
+    values.setdefault("lr_step", math.ceil(values["epochs"] * share))
+    return TrainConfig(**values)
+
+
+def _epochs(scale: Scale, is_baseline: bool) -> int:
+    asked, paper = (scale.baseline_epochs, BASELINE_EPOCHS) if is_baseline else (scale.epochs, CCSA_EPOCHS)
+    return math.ceil(asked * paper) if asked < 1 else int(asked)
+
+
+def _parse_all(texts: Sequence[str], types: Mapping[str, Any], option: str) -> dict[str, Any]:
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in types:
+            raise InputError(f"{option}: {text!r} is not key=value with a key of {', '.join(types)}")
+        try:
+            values[name] = _parse(value, types[name])
+        except ValueError as error:
+            raise InputError(f"{option}: {name} cannot be {value!r}") from error
+    return values
+
+
+def _parse(text: str, kind: Any) -> Any:
+    """Read ``text`` as a value of the annotation ``kind``; what is not one is a ValueError."""
+    if get_origin(kind) is tuple:
+        return tuple(filter(None, text.split(",")))
+    if get_origin(kind) is Literal:
+        return text  # TrainConfig knows its choices and names them
+    if kind is bool:
+        return bool(("false", "true").index(text.lower()))
+    if get_args(kind):  # a union: none, a word, or a value of its first alternative
+        if text in ("none", "all"):
+            return None if text == "none" else text
+        return _parse(text, get_args(kind)[0])
+    return kind(text)

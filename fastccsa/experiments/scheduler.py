@@ -1,0 +1,146 @@
+"""Carrying out a plan: one run after another, or several side by side."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
+import torch
+from tqdm import tqdm
+
+from fastccsa.experiments.locks import is_locked
+from fastccsa.experiments.perform import CHILD_NAME, Outcome, Slot, perform, perform_in_child
+from fastccsa.experiments.plan import PlannedRun
+from fastccsa.hardware import pick_device
+from fastccsa.training.run import finished_scores
+
+POLL_SECONDS = 1.0  # between looks at what other processes do
+
+Say = Callable[[str], None]
+
+
+def make_slots(jobs: int, device: str = "auto") -> list[Slot]:
+    """Make places for ``jobs`` runs side by side: the GPUs in turn, and shares of the processors.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    picked = pick_device(device)
+    threads = _share_of_processors(jobs) if jobs > 1 else 0
+    if picked.type == "cuda" and picked.index is None:
+        return [Slot(f"cuda:{number % torch.cuda.device_count()}", threads) for number in range(jobs)]
+    return [Slot(str(picked), threads)] * jobs
+
+
+def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.write) -> dict[PlannedRun, Outcome]:
+    """Do the runs that are not done, and tell how each of these ended.
+
+    A run waits for the one it starts from, and for another process that is at it already. A single slot is this
+    process itself; with more, each run has a process of its own.
+
+    Args:
+        runs: of a plan, with all that they start from.
+        slots: from `make_slots`.
+        say: told in one line what begins and ends.
+    """
+    waiting = [run for run in runs if not run.is_finished]
+    total, free = len(waiting), list(slots)
+    outcomes: dict[PlannedRun, Outcome] = {}
+    running: dict[Future[Outcome], tuple[PlannedRun, Slot, float]] = {}
+    with _workers(slots) as start, tqdm(total=total, unit="run", disable=None if len(slots) > 1 else True) as bar:
+
+        def settle(run: PlannedRun, outcome: Outcome, how: str) -> None:
+            outcomes[run] = outcome
+            bar.update()
+            say(f"[{len(outcomes)}/{total}] {run.name}: {how}")
+
+        while waiting or running:
+            failed = {run.folder for run, outcome in outcomes.items() if outcome.status == "failed"}
+            for run in list(waiting):
+                if run.is_finished:
+                    settle(run, Outcome("finished"), "finished by another process")
+                elif run.init in failed:
+                    reason = f"not run, because {run.row.starts_from} failed, which it starts from"
+                    settle(run, Outcome("failed", reason), reason)
+                elif free and _is_ready(run):
+                    slot = free.pop(0)
+                    say(f"{run.name}: {'resumed' if run.state == 'started' else 'begun'} on {slot.device}")
+                    begun = time.monotonic()
+                    running[start(run, slot)] = run, slot, begun
+                else:
+                    continue
+                waiting.remove(run)
+            if not running:
+                time.sleep(POLL_SECONDS if waiting else 0)
+                continue
+            for future in wait(running, POLL_SECONDS if waiting else None, FIRST_COMPLETED).done:
+                run, slot, begun = running.pop(future)
+                free.append(slot)
+                outcome = future.result()
+                if outcome.status == "busy":
+                    waiting.insert(0, run)
+                else:
+                    settle(run, outcome, _describe(run, outcome, time.monotonic() - begun))
+    return outcomes
+
+
+def _is_ready(run: PlannedRun) -> bool:
+    """Whether the run could begin now."""
+    return (run.init is None or finished_scores(run.init) is not None) and not is_locked(run.folder)
+
+
+def _describe(run: PlannedRun, outcome: Outcome, seconds: float) -> str:
+    scores = finished_scores(run.folder)
+    if outcome.status == "failed" or scores is None:
+        return f"failed: {outcome.message}"
+    return f"finished in {seconds / 60:.1f} min, mean recall {100 * scores.average:.1f}"
+
+
+Start = Callable[[PlannedRun, Slot], "Future[Outcome]"]
+
+
+@contextmanager
+def _workers(slots: Sequence[Slot]) -> Iterator[Start]:
+    """Yield what starts a run in a slot; leaving early ends the processes that were started."""
+    if len(slots) == 1:
+        yield _here
+        return
+    with _threads_of_children(slots[0].threads), ThreadPoolExecutor(len(slots)) as pool:
+        try:
+            yield lambda run, slot: pool.submit(perform_in_child, run, slot)
+        except BaseException:
+            for process in multiprocessing.active_children():
+                if process.name == CHILD_NAME:
+                    process.terminate()
+            raise
+
+
+def _here(run: PlannedRun, slot: Slot) -> Future[Outcome]:
+    future: Future[Outcome] = Future()
+    future.set_result(perform(run, slot))
+    return future
+
+
+@contextmanager
+def _threads_of_children(threads: int) -> Iterator[None]:
+    """Let processes started within the block use ``threads`` processors each, and none while they wait.
+
+    What the environment says already has precedence.
+    """
+    ours = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    ours = {name: value for name, value in ours.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
+def _share_of_processors(jobs: int) -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // jobs)
