@@ -178,14 +178,16 @@ __device__ void finish_blocks(const Forward<T>& p, const acc_t<T> (&own)[kSums],
     Acc sum = 0;
     for (int g = 0; g < kGroups; ++g) sum += of_group[g][threadIdx.x];
     p.saved.partials()[blockIdx.x * kSums + threadIdx.x] = sum;
-    __threadfence();  // the sums are out before the ticket says so
   }
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(&tickets[slot], 1u) == gridDim.x - 1;
+  if (threadIdx.x == 0) {
+    __threadfence();  // the whole block's sums are out before the ticket says so,
+    last = atomicAdd(&tickets[slot], 1u) == gridDim.x - 1;
+    __threadfence();  // and those of the others are read after theirs
+  }
   __syncthreads();
   if (!last) return;
 
-  __threadfence();
   const int sum_of_warp = threadIdx.x / kWarp;
   if (sum_of_warp < kSums) {
     Acc sum = 0;
