@@ -19,13 +19,20 @@ import click
     show_default=True,
     help="How the table is printed.",
 )
-def report_command(runs: Path, out: Path | None, table_format: Literal["text", "markdown"]) -> None:
+@click.option(
+    "--images/--no-images",
+    default=True,
+    show_default=True,
+    help="Show some of the data set's images in the page, under Grad-CAM; leave them out where they may not be shared.",
+)
+def report_command(runs: Path, out: Path | None, table_format: Literal["text", "markdown"], images: bool) -> None:
     """Print the table of the runs in the folder RUNS (or of one run), and write a page about them.
 
-    The page is one HTML file with the table, confusion matrices, curves and settings; it needs no network.
-    A note.txt in RUNS is shown at its head.
+    The page is one HTML file that needs no network: the table, confusion matrices, curves, the sampling's
+    probabilities and weights, features, distances, calibration, Grad-CAM and settings. It is made from the run
+    folders alone; Grad-CAM also needs the manifest and its images. A note.txt in RUNS is shown at its head.
     """
     from fastccsa.reporting import report
 
-    page = report(runs, out, table_format)
+    page = report(runs, out, table_format, images)
     click.echo(f"Wrote {page}", err=True)  # stdout holds the table alone

@@ -25,13 +25,19 @@ __all__ = [
 PAGE_FILE = "report.html"
 
 
-def report(runs: str | Path, out: str | Path | None = None, table_format: Literal["text", "markdown"] = "text") -> Path:
+def report(
+    runs: str | Path,
+    out: str | Path | None = None,
+    table_format: Literal["text", "markdown"] = "text",
+    images: bool = True,
+) -> Path:
     """Print the table of the runs in a folder, and write their HTML page.
 
     Args:
         runs: folder of run folders, or one run folder. A ``note.txt`` in it heads the page.
         out: the page; ``report.html`` in ``runs`` by default.
         table_format: how the table is printed on stdout.
+        images: put some of the data set's images into the page, under Grad-CAM.
 
     Returns:
         Where the page is. It is one file and needs no network.
@@ -41,7 +47,7 @@ def report(runs: str | Path, out: str | Path | None = None, table_format: Litera
     """
     folder = read_runs(Path(runs))
     table = score_table(folder)
-    page = render_page(folder, table)
+    page = render_page(folder, table, images=images, progress=True)
     out = Path(out) if out else folder.path / PAGE_FILE
     with write_atomically(out) as file:
         file.write_text(page, encoding="utf-8")

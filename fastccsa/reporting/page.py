@@ -2,53 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from tqdm import tqdm
 
 from fastccsa import __version__
 from fastccsa.data.taxonomy import CLASS_NAMES, DOMAINS
-from fastccsa.evaluation.scores import DomainScores
-from fastccsa.reporting.plots import SERIES_COLOURS, Series, curves
-from fastccsa.reporting.runs import Run, RunFolder
+from fastccsa.reporting.groups import Estimate, RunGroup, estimate, group_runs
+from fastccsa.reporting.plots import SERIES_COLOURS
+from fastccsa.reporting.projection import CACHE_FOLDER
+from fastccsa.reporting.runs import RunFolder
+from fastccsa.reporting.sections.calibration import CalibrationView, calibration_of
+from fastccsa.reporting.sections.confusion import Matrix, class_recalls, confusion_matrices
+from fastccsa.reporting.sections.features import PER_GROUP, Features, features_of
+from fastccsa.reporting.sections.gradcam import GradCam, grad_cam_of
+from fastccsa.reporting.sections.sampling import Sampling, sampling_of
+from fastccsa.reporting.sections.scale import facts_of
+from fastccsa.reporting.sections.training import Training, training_of
 from fastccsa.reporting.table import SETTINGS_KEY, ScoreTable, domain_order, to_markdown
 
-# Terms of the loss in metrics.jsonl, as the page names them.
-TERMS = {
-    "loss": "Loss",
-    "classification1": "Classification, first images",
-    "classification2": "Classification, second images",
-    "alignment": "Alignment (same class)",
-    "separation": "Separation (different classes)",
-}
+OPEN_AT_ONCE = 2  # experiments that a page shows unfolded; with more of them, each unfolds when asked for
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """A run's confusion matrix on one domain.
+class Experiment:
+    """What the page shows of a group of runs; ``settings`` are names and values, by run."""
 
-    ``rows``: class, counts by predicted class, number of images, recall; for classes with images only.
+    group: RunGroup
+    average: Estimate
+    recalls: Mapping[str, Estimate | None]
+    matrices: Sequence[Matrix]
+    training: Training
+    sampling: Sampling
+    features: Features | None
+    calibration: CalibrationView | None
+    grad_cam: GradCam | None
+    settings: Mapping[str, Sequence[tuple[str, str]]]
+
+
+def render_page(folder: RunFolder, table: ScoreTable, *, images: bool = True, progress: bool = False) -> str:
+    """The page of ``folder`` as HTML text.
+
+    Args:
+        folder: the runs.
+        table: their scores.
+        images: put some of the data set's images into the page, for Grad-CAM.
+        progress: show a progress bar on stderr, where that is a terminal.
+
+    Raises:
+        InputError: a file in a run folder is broken.
     """
-
-    run: str
-    is_left_out: bool
-    scores: DomainScores
-    rows: tuple[tuple[str, tuple[int, ...], int, float], ...]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A titled curve."""
-
-    title: str
-    svg: Markup
-
-
-def render_page(folder: RunFolder, table: ScoreTable) -> str:
-    """The page of ``folder`` as HTML text."""
     environment = Environment(
         loader=PackageLoader("fastccsa.reporting"),
         autoescape=True,
@@ -60,62 +67,52 @@ def render_page(folder: RunFolder, table: ScoreTable) -> str:
     domains = domain_order(runs)
     colours = {domain: number for number, domain in enumerate(domains)}
     classes = list(dict.fromkeys(name for run in runs for name in run.scores.classes))
+    groups = tqdm(group_runs(runs), desc="page", unit="experiment", disable=None if progress else True)
+    experiments = [_experiment(group, folder.path, colours, classes, images) for group in groups]
     return environment.get_template("report.html").render(
         folder=folder,
         table=table,
+        facts=facts_of(runs),
         settings_key=SETTINGS_KEY,
         markdown=to_markdown(table),
+        domains=domains,
         domain_names={domain: DOMAINS.get(domain, domain) for domain in domains},
+        classes=[name for name in classes if any(name in _shown_classes(item) for item in experiments)],
         class_names={name: CLASS_NAMES[name] for name in classes if name in CLASS_NAMES},
-        matrices={domain: list(_matrices(runs, domain)) for domain in domains},
-        classes_of={run.name: run.scores.classes for run in runs},
+        experiments=experiments,
+        has_seeds=any(len(item.group.runs) > 1 for item in experiments),
+        open_at_once=OPEN_AT_ONCE,
+        per_group=PER_GROUP,
+        with_images=images,
         colours=colours,
         series_colours=SERIES_COLOURS,
-        training={run.name: list(_training_charts(run)) for run in runs},
-        validation={run.name: _validation_chart(run, colours) for run in runs},
-        settings={run.name: list(_flatten(asdict(run.config))) for run in runs},
-        environments={run.name: list(_flatten(run.environment or {})) for run in runs},
         version=__version__,
     )
 
 
-def _matrices(runs: tuple[Run, ...], domain: str) -> Iterator[Matrix]:
-    for run in runs:
-        scores = run.scores.domains.get(domain)
-        if scores is None:
-            continue
-        rows = tuple(
-            (name, counts, sum(counts), recall)
-            for name, counts, recall in zip(run.scores.classes, scores.confusion, scores.recall, strict=True)
-            if recall is not None
-        )
-        yield Matrix(run.name, domain in run.config.exclude, scores, rows)
+def _experiment(
+    group: RunGroup, runs_folder: Path, colours: Mapping[str, int], classes: Sequence[str], images: bool
+) -> Experiment:
+    domains = tuple(colours)
+    average = estimate(run.scores.average for run in group.runs)
+    assert average is not None
+    return Experiment(
+        group=group,
+        average=average,
+        recalls=dict(zip(classes, class_recalls(group, classes), strict=True)),
+        matrices=tuple(confusion_matrices(group, domains)),
+        training=training_of(group, colours),
+        sampling=sampling_of(group.shown),
+        features=features_of(group, runs_folder, colours, runs_folder / CACHE_FOLDER),
+        calibration=calibration_of(group, domains),
+        grad_cam=grad_cam_of(group) if images else None,
+        settings={run.name: [*_flatten(asdict(run.config)), *_flatten(run.environment or {})] for run in group.runs},
+    )
 
 
-def _training_charts(run: Run) -> Iterator[Chart]:
-    for term, title in TERMS.items():
-        points = [(record["epoch"], record[term]) for record in run.history if term in record]
-        if points:
-            epochs, values = zip(*points, strict=True)
-            yield Chart(title, Markup(curves(f"{title} of {run.name} by epoch", [Series(term, epochs, values)])))
-
-
-def _validation_chart(run: Run, colours: Mapping[str, int]) -> tuple[Chart, tuple[str, ...]] | None:
-    """The chart and the domains in it; None without a history."""
-    if not run.history:
-        return None
-    epochs = [record["epoch"] for record in run.history]
-    domains = tuple(domain for domain in colours if domain in run.history[0]["validation"])
-    series = [
-        Series(domain, epochs, [record["validation"][domain] for record in run.history], colours[domain])
-        for domain in domains
-    ]
-    if len(domains) > 1:
-        series.append(Series("mean", epochs, [record["validation_recall"] for record in run.history], None))
-    selected = run.scores.selection.epoch if run.scores.selection else None
-    title = "Validation recall, %"
-    svg = curves(f"{title}, of {run.name} by epoch", series, mark=selected, percent=True)
-    return Chart(title, Markup(svg)), domains
+def _shown_classes(experiment: Experiment) -> set[str]:
+    """Classes with test images."""
+    return {name for matrix in experiment.matrices for name, *_ in matrix.rows}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

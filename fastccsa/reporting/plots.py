@@ -1,15 +1,19 @@
-"""Curves as inline SVG that takes its colours from the page's style sheet, so that it follows dark mode."""
+"""Charts as inline SVG that takes its colours from the page's style sheet, so that it follows dark mode."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -21,6 +25,7 @@ _SERIES = [f"#f0f01{number}" for number in range(SERIES_COLOURS)]
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid"} | {
     colour: f"--series-{number}" for number, colour in enumerate(_SERIES)
 }
+_DASHES = (0, (3, 2))
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
@@ -45,12 +50,17 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its values by epoch, and the number of its colour (None is the text's colour)."""
+    """A line: its values by epoch, and the number of its colour (None is the text's colour).
+
+    ``low`` and ``high``, where given, bound a band around it.
+    """
 
     name: str
     epochs: Sequence[int]
     values: Sequence[float]
     colour: int | None = 0
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
 
     @property
     def is_dashed(self) -> bool:
@@ -58,37 +68,100 @@ class Series:
         return self.colour is not None and self.colour >= SERIES_COLOURS
 
 
-def curves(title: str, series: Sequence[Series], *, mark: int | None = None, percent: bool = False) -> str:
+def curves(title: str, series: Sequence[Series], *, marks: Sequence[int] = (), percent: bool = False) -> str:
     """One small chart of lines over epochs as an ``<svg>`` element.
 
     Args:
         title: what it shows, for those who hear the page instead of seeing it.
         series: the lines.
-        mark: epoch at which to draw a vertical line.
+        marks: epochs at which to draw a vertical line.
         percent: values are shares; the axis shows percent, from 0.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.5, 2.1), layout="constrained")
-        axes = figure.add_subplot()
-        if mark is not None:
-            axes.axvline(mark, color=_MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
+    scale = 100 if percent else 1
+    with _chart(title) as (axes, svg):
+        for mark in sorted(set(marks)):
+            axes.axvline(mark, color=_MUTED, linewidth=0.8, linestyle=_DASHES)
         for line in series:
-            values = [100 * value for value in line.values] if percent else line.values
+            colour = _INK if line.colour is None else _SERIES[line.colour % SERIES_COLOURS]
+            if line.low is not None and line.high is not None:
+                outline = [scale * value for value in (*line.low, *reversed(line.high))]
+                # One polygon: fill_between would write a reference instead of a path.
+                axes.fill([*line.epochs, *reversed(line.epochs)], outline, color=colour, alpha=0.18, linewidth=0)
+            values = [scale * value for value in line.values]
             # A single epoch has no line to draw: a dot shows it.
             marker = "o" if len(values) == 1 else ""
-            colour = _INK if line.colour is None else _SERIES[line.colour % SERIES_COLOURS]
             style = "--" if line.is_dashed else "-"
             axes.plot(line.epochs, values, color=colour, linestyle=style, marker=marker, markersize=4)
         if percent:
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.set_xlabel("epoch")
+    return svg[0]
+
+
+def histograms(
+    title: str, edges: npt.NDArray[np.float64], shares: Mapping[str, npt.NDArray[np.float64]], mark: float
+) -> str:
+    """Outlined histograms over the same bins as an ``<svg>`` element, in the colours of series 0, 1, ...
+
+    Args:
+        title: what it shows, for those who hear the page.
+        edges: borders of the bins, [bins + 1].
+        shares: share of each histogram's values by bin, [bins], by its name.
+        mark: value at which to draw a vertical line.
+    """
+    with _chart(title) as (axes, svg):
+        axes.axvline(mark, color=_INK, linewidth=0.9, linestyle=_DASHES)
+        corners = np.repeat(edges, 2)
+        for number, values in enumerate(shares.values()):
+            heights = np.concatenate([[0], np.repeat(100 * values, 2), [0]])
+            axes.fill(corners, heights, color=_SERIES[number], alpha=0.2, linewidth=0)
+            axes.plot(corners, heights, color=_SERIES[number], linewidth=1.2)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("distance")
+        axes.set_ylabel("% of pairs")
+    return svg[0]
+
+
+def reliability(
+    title: str, confidence: npt.NDArray[np.float64], accuracy: npt.NDArray[np.float64], shares: npt.NDArray[np.float64]
+) -> str:
+    """A reliability diagram as an ``<svg>`` element: accuracy over confidence, and the share of images in each bin.
+
+    Args:
+        title: what it shows, for those who hear the page.
+        confidence: mean confidence of each bin, [bins]; NaN in an empty one.
+        accuracy: share of right answers of each bin, [bins]; NaN in an empty one.
+        shares: share of the images in each bin, [bins].
+    """
+    bins = len(shares)
+    with _chart(title) as (axes, svg):
+        axes.plot([0, 100], [0, 100], color=_MUTED, linewidth=0.8, linestyle=_DASHES)
+        middles = 100 * (np.arange(bins) + 0.5) / bins
+        axes.bar(middles, 100 * shares, width=90 / bins, color=_GRID)
+        filled = shares > 0
+        axes.plot(100 * confidence[filled], 100 * accuracy[filled], color=_SERIES[0], marker="o", markersize=3)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("confidence, %")
+        axes.set_ylabel("right, %")
+    return svg[0]
+
+
+@contextmanager
+def _chart(title: str) -> Iterator[tuple[Axes, list[str]]]:
+    """Axes to draw on; when the block ends, the list holds the chart."""
+    svg: list[str] = []
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.5, 2.1), layout="constrained")
+        axes = figure.add_subplot()
+        yield axes, svg
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.margins(x=0.02)
         axes.tick_params(length=0)
-        axes.set_xlabel("epoch")
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True)
-    return _for_page(text.getvalue(), title)
+        svg.append(_for_page(text.getvalue(), title))
 
 
 def _for_page(svg: str, title: str) -> str:
@@ -97,11 +170,13 @@ def _for_page(svg: str, title: str) -> str:
     body = re.search(r"<svg[^>]*>(.*)</svg>", svg, flags=re.DOTALL)
     if view_box is None or body is None:
         raise RuntimeError("matplotlib wrote no <svg viewBox=...> element")
-    content = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body[1], flags=re.DOTALL)
+    content = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body[1], flags=re.DOTALL)
     # Ids of groups are the same in every chart, and nothing refers to them.
     content = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", content)
     content = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", content)
     content = re.sub(r"font-family: [^;\"]*;?", "", content)
+    content = re.sub(r"(\d\.\d\d)\d+", r"\1", content)  # a hundredth of a point is finer than any screen
+    content = re.sub(r"\s*\n\s*", "\n", content)
     for colour, variable in _VARIABLES.items():
         content = content.replace(colour, f"var({variable})")
     return f'<svg class="chart" {view_box[0]} role="img" aria-label="{escape(title)}">{content}</svg>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fastccsa.errors import InputError
 from fastccsa.files import write_atomically
@@ -65,5 +66,5 @@ class SamplingRecord:
             raise InputError(f"{path}: no record of the sampling: {error}; remove it to report without it") from error
 
 
-def _tuples(value: object) -> object:
+def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

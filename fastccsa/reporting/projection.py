@@ -1,0 +1,63 @@
+"""Features in two dimensions, computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from fastccsa.errors import InputError
+from fastccsa.files import write_atomically
+
+CACHE_FOLDER = ".report-cache"  # in the folder of the runs
+FEWEST = 5  # images that make a picture
+_COMPONENTS = 50  # principal components that t-SNE starts from, as its authors advise
+_PERPLEXITY = 30
+_METHOD = "tsne-1"  # part of the cache's key: to be changed with what is computed
+
+Points = npt.NDArray[np.float64]
+
+
+def project(features: npt.NDArray[np.float16], cache: Path | None = None) -> Points:
+    """t-SNE of features [n, D], n at least `FEWEST`, to [n, 2]; the same features give the same points.
+
+    Args:
+        features: the features.
+        cache: folder in which the points are kept, and looked for first. One that cannot be written is not used.
+    """
+    key = hashlib.sha256(f"{_METHOD} {features.shape}".encode() + features.tobytes()).hexdigest()
+    file = cache / f"{key}.npy" if cache else None
+    if file is not None and (points := _load(file)) is not None:
+        return points
+    points = _tsne(features.astype(np.float64))
+    if file is not None:
+        _save(file, points)
+    return points
+
+
+def _tsne(features: npt.NDArray[np.float64]) -> Points:
+    n = len(features)
+    components = PCA(min(_COMPONENTS, n, features.shape[1]), random_state=0).fit_transform(features)
+    tsne = TSNE(perplexity=min(_PERPLEXITY, (n - 1) / 3), init="pca", random_state=0)
+    points: Points = tsne.fit_transform(components).astype(np.float64)
+    return points
+
+
+def _load(file: Path) -> Points | None:
+    try:
+        points: Points = np.load(file, allow_pickle=False)
+        return points
+    except (OSError, ValueError):
+        return None
+
+
+def _save(file: Path, points: Points) -> None:
+    try:
+        with write_atomically(file) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, points)
+    except InputError:
+        return  # a folder of runs that is only to be read: the report is none the worse

@@ -1,0 +1,138 @@
+"""Where the features lie, and how far apart those of two domains are, before and after a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from fastccsa.evaluation import Outputs
+from fastccsa.evaluation.distances import PairDistances, balanced_part, cross_domain_distances
+from fastccsa.reporting.groups import RunGroup, read_outputs, start_of
+from fastccsa.reporting.plots import histograms
+from fastccsa.reporting.projection import FEWEST, project
+from fastccsa.reporting.scatter import scatter
+
+PER_GROUP = 30  # images of each domain and class that are looked at
+BINS = 48
+
+
+@dataclass(frozen=True)
+class DistanceChart:
+    """Distances across domains: their histograms, and in numbers.
+
+    Attributes:
+        title: before or after.
+        svg: the chart.
+        same, different: median distance of the pairs of one class and of two; None without such pairs.
+        within: share of the pairs of two classes that are closer than the margin; None without such pairs.
+        pairs: number of pairs of one class and of two.
+    """
+
+    title: str
+    svg: Markup
+    same: float | None
+    different: float | None
+    within: float | None
+    pairs: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Features:
+    """An experiment's features.
+
+    Attributes:
+        seed: of the run that is shown.
+        images: number of images that are looked at.
+        scatters: title, drawing, and its groups with the numbers of their colours.
+        distances: before (where it can be known) and after.
+        note: what is missing, if anything is.
+    """
+
+    seed: int
+    images: int
+    scatters: tuple[tuple[str, Markup, Mapping[str, int]], ...]
+    distances: tuple[DistanceChart, ...]
+    note: str
+
+
+def features_of(group: RunGroup, runs_folder: Path, colours: Mapping[str, int], cache: Path | None) -> Features | None:
+    """What the page shows of ``group``'s features; None where its runs kept none.
+
+    Args:
+        group: the runs.
+        runs_folder: where the run that it started from may be too.
+        colours: numbers of the domains' colours.
+        cache: folder for what takes long, or None.
+
+    Raises:
+        InputError: a file of outputs is broken.
+    """
+    run = group.shown
+    outputs = read_outputs(run)
+    if outputs is None:
+        return None
+    before, note = start_of(run, runs_folder)
+    moments = {"after": balanced_part(outputs, PER_GROUP)}
+    if before is not None:
+        moments = {"before": balanced_part(before, PER_GROUP), **moments}
+    after = moments["after"]
+    return Features(
+        seed=run.config.seed,
+        images=len(after),
+        scatters=tuple(_scatters(group.name, moments, colours, cache)),
+        distances=tuple(_distance_charts(group.name, moments, run.config.margin)),
+        note=note,
+    )
+
+
+def _scatters(
+    name: str, moments: Mapping[str, Outputs], colours: Mapping[str, int], cache: Path | None
+) -> Iterator[tuple[str, Markup, Mapping[str, int]]]:
+    """Each moment's features twice, coloured by class and by domain; nothing where there are too few images."""
+    for moment, outputs in moments.items():
+        if len(outputs) < FEWEST:
+            return
+        points = project(outputs.features, cache)
+        classes = {outputs.classes[number]: int(number) for number in np.unique(outputs.targets)}
+        present = {outputs.domain_names[number] for number in np.unique(outputs.domains)}
+        domains = {domain: colour for domain, colour in colours.items() if domain in present}
+        by_domain = np.array([colours.get(domain, 0) for domain in outputs.domain_names])[outputs.domains]
+        for what, groups, legend in (("class", outputs.targets, classes), ("domain", by_domain, domains)):
+            label = f"Features {moment} {name}, coloured by {what}: t-SNE of {len(outputs)} test images"
+            yield f"{moment.capitalize()}, by {what}", Markup(scatter(label, points, groups)), legend
+
+
+def _distance_charts(name: str, moments: Mapping[str, Outputs], margin: float) -> Iterator[DistanceChart]:
+    found = {moment: cross_domain_distances(outputs) for moment, outputs in moments.items()}
+    every = np.concatenate([values for pairs in found.values() for values in (pairs.same, pairs.different)])
+    if not len(every):
+        return  # a single domain
+    # One axis for both moments, with the margin in sight; the few longest distances may lie beyond it.
+    edges = np.linspace(0, max(1.1 * margin, float(np.quantile(every, 0.995))), BINS + 1)
+    for moment, pairs in found.items():
+        yield _distance_chart(name, moment, pairs, edges, margin)
+
+
+def _distance_chart(
+    name: str, moment: str, pairs: PairDistances, edges: npt.NDArray[np.float64], margin: float
+) -> DistanceChart:
+    by_kind = {"one class": pairs.same, "two classes": pairs.different}
+    shares = {kind: np.histogram(values, edges)[0] / max(len(values), 1) for kind, values in by_kind.items()}
+    label = f"Distances between the features of two domains {moment} {name}, and the margin, {margin:g}"
+    return DistanceChart(
+        title=moment.capitalize(),
+        svg=Markup(histograms(label, edges, shares, margin)),
+        same=_median(pairs.same),
+        different=_median(pairs.different),
+        within=float(np.mean(pairs.different < margin)) if len(pairs.different) else None,
+        pairs=(len(pairs.same), len(pairs.different)),
+    )
+
+
+def _median(values: npt.NDArray[np.float64]) -> float | None:
+    return float(np.median(values)) if len(values) else None

@@ -1,0 +1,119 @@
+"""Curves of the loss's terms and of the validation recall, over the seeds of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from fastccsa.reporting.groups import RunGroup
+from fastccsa.reporting.plots import Series, curves
+
+# Terms of the loss in metrics.jsonl, as the page names them.
+TERMS = {
+    "loss": "Loss",
+    "classification1": "Classification, first images",
+    "classification2": "Classification, second images",
+    "alignment": "Alignment (same class)",
+    "separation": "Separation (different classes)",
+}
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A titled curve; ``domains`` are those whose lines it has, with the numbers of their colours."""
+
+    title: str
+    svg: Markup
+    domains: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Training:
+    """An experiment's training.
+
+    Attributes:
+        charts: one for each term of the loss, then the validation recall; none without a history.
+        selections: of each seed: seed, epoch that was chosen, number of epochs, validation recall.
+        rule: how it was chosen; empty where that is not known.
+    """
+
+    charts: tuple[Chart, ...]
+    selections: tuple[tuple[int, int, int, float], ...]
+    rule: str
+
+
+def training_of(group: RunGroup, colours: Mapping[str, int]) -> Training:
+    """The curves of ``group``; ``colours`` are numbers of the domains' colours."""
+    selections = []
+    for run in group.runs:
+        chosen = run.scores.selection
+        if chosen is not None:
+            selections.append((run.config.seed, chosen.epoch, len(run.history) or run.config.epochs, chosen.recall))
+    rules = [run.scores.selection.rule for run in group.runs if run.scores.selection]
+    return Training(tuple(_charts(group, colours)), tuple(selections), rules[0] if rules else "")
+
+
+def _charts(group: RunGroup, colours: Mapping[str, int]) -> list[Chart]:
+    charts = []
+    for term, title in TERMS.items():
+        line = _over_seeds(group, term, partial(_term, term))
+        if line is not None:
+            charts.append(Chart(title, Markup(curves(f"{title} of {group.name} by epoch", [line]))))
+    validated = {domain for run in group.runs for record in run.history for domain in record["validation"]}
+    if validated:
+        shown = {domain: colour for domain, colour in colours.items() if domain in validated}
+        charts.append(_validation_chart(group, shown))
+    return charts
+
+
+def _validation_chart(group: RunGroup, colours: Mapping[str, int]) -> Chart:
+    lines = [
+        _over_seeds(group, domain, partial(_recall, domain), colour, band=False) for domain, colour in colours.items()
+    ]
+    if len(colours) > 1:
+        lines.append(_over_seeds(group, "mean", partial(_term, "validation_recall"), None))
+    title = "Validation recall, %"
+    marks = [run.scores.selection.epoch for run in group.runs if run.scores.selection]
+    series = [line for line in lines if line is not None]
+    svg = curves(f"{title}, of {group.name} by epoch", series, marks=marks, percent=True)
+    return Chart(title, Markup(svg), colours)
+
+
+def _term(name: str, record: Record) -> float | None:
+    return record.get(name)
+
+
+def _recall(domain: str, record: Record) -> float | None:
+    recall: float | None = record["validation"].get(domain)
+    return recall
+
+
+def _over_seeds(
+    group: RunGroup,
+    name: str,
+    value: Callable[[Record], float | None],
+    colour: int | None = 0,
+    band: bool = True,
+) -> Series | None:
+    """The mean over the seeds that have the epoch and, with ``band``, from the lowest to the highest of them."""
+    by_epoch: dict[int, list[float]] = {}
+    for run in group.runs:
+        for record in run.history:
+            found = value(record)
+            if found is not None:
+                by_epoch.setdefault(record["epoch"], []).append(found)
+    if not by_epoch:
+        return None
+    epochs = sorted(by_epoch)
+    means = [float(np.mean(by_epoch[epoch])) for epoch in epochs]
+    if not band or len(group.runs) == 1:
+        return Series(name, epochs, means, colour)
+    low, high = ([pick(by_epoch[epoch]) for epoch in epochs] for pick in (min, max))
+    return Series(name, epochs, means, colour, low, high)
