@@ -1,4 +1,4 @@
-"""``fastccsa prepare``: folders of collections in, one manifest out."""
+"""``fastccsa prepare``: collections in, one manifest out."""
 
 from __future__ import annotations
 
@@ -7,43 +7,104 @@ from pathlib import Path
 
 import click
 
-from fastccsa.data.prepare import Source, prepare
-from fastccsa.data.taxonomy import ISIC_COLLECTIONS
+from fastccsa.data.account import account_path
+from fastccsa.data.labels import LabelMaps
+from fastccsa.data.prepare import DUPLICATES, Source, prepare
+from fastccsa.data.taxonomy import DOMAINS, ISIC_COLLECTIONS
+
+# The option of each collection that is one domain of the paper -> the domain's key.
+_DOMAIN_OF = {"ham10000": "HAM", "dermofit": "DMF", "derm7pt": "D7P", "ph2": "PH2"}
 
 
-class DomainFolder(click.ParamType):
-    """A value ``DOMAIN=DIR``, such as ``UDA=data/uda``."""
+class NamedPath(click.ParamType):
+    """A value ``NAME=PATH``, such as ``UDA=data/uda``."""
 
-    name = "DOMAIN=DIR"
+    def __init__(self, what: str, names: tuple[str, ...] = ()) -> None:
+        self.name = what
+        self._names = names
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Return domain key and folder, or fail with what was expected."""
-        domain, equals, folder = value.partition("=")
-        if not equals or not folder or domain not in ISIC_COLLECTIONS:
-            choices = ", ".join(ISIC_COLLECTIONS)
-            self.fail(f"{value!r} is not DOMAIN=DIR with DOMAIN one of {choices}", param, ctx)
-        return domain, folder
+        """Return name and path, or fail with what was expected."""
+        name, equals, path = value.partition("=")
+        if not equals or not path or not name.strip() or (self._names and name not in self._names):
+            choices = f" with {self.name.partition('=')[0]} one of {', '.join(self._names)}" if self._names else ""
+            self.fail(f"{value!r} is not {self.name}{choices}", param, ctx)
+        return name, path
 
 
 @click.command()
 @click.option("--ham10000", metavar="DIR", help="HAM10000: its metadata and images, at any depth.")
+@click.option("--dermofit", metavar="DIR", help="Dermofit: lesionlist.txt and the class folders.")
+@click.option("--derm7pt", metavar="DIR", help="Derm7pt: release_v0, with meta/meta.csv and images/.")
+@click.option("--ph2", metavar="DIR", help="PH2: PH2_dataset.txt or .xlsx, and the images.")
 @click.option(
     "--isic",
-    type=DomainFolder(),
+    type=NamedPath("DOMAIN=DIR", tuple(ISIC_COLLECTIONS)),
     multiple=True,
     help="A download of the ISIC archive for the domain MSK, SON or UDA; may be repeated.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The CSV file to write.")
+@click.option(
+    "--csv",
+    "tables",
+    type=NamedPath("NAME=FILE"),
+    multiple=True,
+    help="Your own images: a table with the columns image, label and, where wanted, domain (else NAME), group, "
+    "split; may be repeated.",
+)
+@click.option(
+    "--folders", metavar="DIR", multiple=True, help="Your own images, in folders domain/class/; may be repeated."
+)
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The CSV file to write.")
 @click.option("--seed", default=0, show_default=True, help="Which images train, validate and test.")
-def prepare_command(ham10000: str | None, isic: tuple[tuple[str, str], ...], out: Path, seed: int) -> None:
+@click.option("--labels", metavar="FILE", type=click.Path(path_type=Path), help="Rows to put over the label maps.")
+@click.option("--show-labels", is_flag=True, help="Print the label maps, with --labels in them, and stop.")
+@click.option(
+    "--duplicates",
+    type=click.Choice(DUPLICATES),
+    default="near",
+    show_default=True,
+    help="Keep in one split what has the same bytes (exact), or also the same look (near); off looks at neither.",
+)
+@click.option(
+    "--unpack",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where to unpack .zip files.  [default: unpacked, beside the manifest]",
+)
+def prepare_command(
+    isic: tuple[tuple[str, str], ...],
+    tables: tuple[tuple[str, str], ...],
+    folders: tuple[str, ...],
+    out: Path | None,
+    seed: int,
+    labels: Path | None,
+    show_labels: bool,
+    duplicates: str,
+    unpack: Path | None,
+    **collections: str | None,
+) -> None:
     """Make a manifest: every image with its label, domain, group and split (50/20/30 in each domain).
 
-    Prints the class counts beside the paper's, and how many images were left out for which reason.
+    Wherever a DIR is asked for, a .zip of it will do. Prints the class counts beside the paper's, how many
+    images were left out for which reason, and which images are there twice. FILE.prepare.json, beside the
+    manifest, says how it was made.
     """
-    sources: list[Source] = [("HAM", "ham10000", ham10000)] if ham10000 else []
-    sources += [(domain, "isic", folder) for domain, folder in isic]
+    maps = LabelMaps.read(labels)
+    if show_labels:
+        click.echo(maps.to_csv(), nl=False)
+        return
+    sources: list[Source] = [(_DOMAIN_OF[kind], kind, path) for kind, path in collections.items() if path]
+    sources += [(domain, "isic", path) for domain, path in isic]
+    sources.sort(key=lambda source: list(DOMAINS).index(source[0]))
+    sources += [(name, "csv", path) for name, path in tables]
+    sources += [(Path(path).stem or "folders", "folders", path) for path in folders]
     if not sources:
-        raise click.UsageError("nothing to prepare: give --ham10000 DIR, --isic DOMAIN=DIR, or both")
-    manifest, report = prepare(sources, out, seed, progress=sys.stderr.isatty())
+        raise click.UsageError("nothing to prepare: give a collection, such as --ham10000 DIR, or --csv NAME=FILE")
+    if out is None:
+        raise click.UsageError("no manifest to write: give --out FILE")
+    manifest, report = prepare(
+        sources, out, seed, sys.stderr.isatty(), labels=maps, duplicates=duplicates, unpack_to=unpack
+    )
     click.echo(report)
-    click.echo(f"\nWrote {len(manifest)} images to {out}")
+    click.echo(f"\nWrote how it was made to {account_path(out)}")
+    click.echo(f"Wrote {len(manifest)} images to {out}")

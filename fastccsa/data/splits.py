@@ -25,21 +25,22 @@ def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     share no group, on the other domains.
 
     Args:
-        table: columns ``image, label, domain, group``, strings; one row an image.
+        table: columns ``image, label, domain, group``, strings; one row an image. Where it has a column
+            ``split`` too, what is not "" there stays, and holds for the whole group.
         seed: 0 or more.
 
     Returns:
         A copy of ``table`` with the column ``split``.
 
     Raises:
-        InputError: the seed is negative, or the table lacks a column.
+        InputError: the seed is negative, the table lacks a column, or a group has two splits already.
     """
     _check_seed(seed)
     missing = [column for column in COLUMNS if column != "split" and column not in table.columns]
     if missing:
         raise InputError(f"the table to split lacks {', '.join(missing)}")
     ordered = table.sort_values(["domain", "group", "label", "image"])
-    home: dict[str, str] = {}
+    home = _given_splits(ordered)
     for _, rows in ordered.groupby("domain", sort=True):
         new = rows[~rows["group"].isin(home.keys())]
         home |= _split_domain(new["group"].to_numpy(), new["label"].to_numpy(), seed)
@@ -79,6 +80,16 @@ def nested_subset(manifest: Manifest, n_sec: int | None, primary: str, seed: int
     keep = np.ones(len(manifest), dtype=bool)
     keep[dropped] = False
     return manifest.take(keep)
+
+
+def _given_splits(table: pd.DataFrame) -> dict[str, str]:
+    """Return the split of each group that has one already."""
+    home: dict[str, str] = {}
+    if "split" in table.columns:
+        for group, given in zip(table["group"], table["split"], strict=True):
+            if given and home.setdefault(group, given) != given:
+                raise InputError(f"group {group!r} is given both to {home[group]} and to {given}; choose one")
+    return home
 
 
 def _split_domain(groups: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, str]:

@@ -1,7 +1,4 @@
-"""The seven classes, the seven collections, and what each collection's own labels mean.
-
-Label maps are plain tables: a diagnosis that is not in its table belongs to none of the seven classes.
-"""
+"""The seven classes and the seven collections, as the paper counts them."""
 
 from __future__ import annotations
 
@@ -49,37 +46,6 @@ TABLE1: dict[str, dict[str, int]] = {
 TABLE1_NOTES: dict[str, str] = {
     "D7P": "the paper prints 82 bcc, but only 84 (twice 42 cases) gives its total of 1926",
     "MSK": "the paper's 452 df are most likely bkl, shifted by a column",
-}
-
-# HAM10000, column ``dx``.
-HAM10000_LABELS: dict[str, str] = {label: label for label in CLASSES}
-
-# ISIC archive, lower case: the old ``diagnosis`` values and, since 2025, those of ``diagnosis_1`` to ``_5``.
-ISIC_LABELS: dict[str, str] = {
-    "nevus": "nv",
-    "melanoma": "mel",
-    "melanoma, nos": "mel",
-    "melanoma invasive": "mel",
-    "melanoma in situ": "mel",
-    "melanoma metastasis": "mel",
-    "malignant melanocytic proliferations (melanoma)": "mel",  # a diagnosis_2
-    "basal cell carcinoma": "bcc",
-    "dermatofibroma": "df",
-    "seborrheic keratosis": "bkl",
-    "lichenoid keratosis": "bkl",
-    "lichen planus like keratosis": "bkl",  # the new name of the lichenoid keratosis
-    "lentigo nos": "bkl",
-    "lentigo simplex": "bkl",
-    "solar lentigo": "bkl",
-    "ink-spot lentigo": "bkl",
-    "vascular lesion": "vasc",
-    "angioma": "vasc",
-    "hemangioma": "vasc",
-    "angiokeratoma": "vasc",
-    "pyogenic granuloma": "vasc",
-    "benign soft tissue proliferations - vascular": "vasc",  # a diagnosis_2, often the last level given
-    "actinic keratosis": "akiec",
-    "solar or actinic keratosis": "akiec",
 }
 
 # ISIC archive: a domain -> the prefix of its collections' names (MSK-1 to MSK-5, UDA-1 and UDA-2, SONIC).

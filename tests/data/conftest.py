@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-WriteImage = Callable[[Path], Path]
+WriteImage = Callable[..., Path]
 
 
 @pytest.fixture
 def write_image() -> WriteImage:
-    def write(path: Path) -> Path:
+    """Write an image in the format its ending asks for; another name, or ``look``, gives another picture."""
+
+    def write(path: Path, look: str | None = None, **options: object) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shade = sum(path.name.encode()) % 256
-        Image.new("RGB", (4, 3), (shade, 120, 90)).save(path, format="JPEG")
+        pixels = np.random.default_rng(zlib.crc32((look or path.name).encode())).integers(0, 256, (16, 16, 3))
+        picture = Image.fromarray(pixels.astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+        kind = Image.registered_extensions().get(path.suffix.lower(), "JPEG")
+        picture.save(path, format=kind, **options)
         return path
 
     return write

@@ -67,7 +67,7 @@ def test_bad_sources(tmp_path: Path, folders: tuple[Path, Path], isic_cli: Build
         prepare([], out)
     with pytest.raises(InputError, match="there is no domain 'XYZ'; choose one of HAM, DMF"):
         prepare([("XYZ", "isic", uda)], out)
-    with pytest.raises(InputError, match="there is no reader of 'zip'; choose one of ham10000, isic"):
+    with pytest.raises(InputError, match="there is no reader of 'zip'; choose one of ham10000, dermofit"):
         prepare([("UDA", "zip", uda)], out)
     with pytest.raises(InputError, match="is taken for both UDA and SON"):
         prepare([("UDA", "isic", uda), ("SON", "isic", uda)], out)
@@ -97,10 +97,14 @@ def test_command_line(tmp_path: Path, folders: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to prepare: give --ham10000 DIR, --isic DOMAIN=DIR, or both"),
+        ([], "nothing to prepare: give a collection, such as --ham10000 DIR, or --csv NAME=FILE"),
         (["--isic", "somewhere"], "'somewhere' is not DOMAIN=DIR with DOMAIN one of MSK, SON, UDA"),
         (["--isic", "HAM=somewhere"], "'HAM=somewhere' is not DOMAIN=DIR"),
         (["--ham10000", "no such folder"], "there is no folder no such folder"),
+        (["--csv", "=table.csv"], "'=table.csv' is not NAME=FILE"),
+        (["--csv", "mine=no such table"], "cannot read no such table: No such file or directory"),
+        (["--ham10000", __file__], "is neither a folder nor a .zip; unpack it and give the folder"),
+        (["--ham10000", ".", "--labels", "no such table"], "cannot read no such table: No such file"),
     ],
 )
 def test_bad_input_on_the_command_line_is_told_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -1,13 +1,10 @@
-"""Finding and reading the files of a collection, whatever folders and endings they came with."""
+"""Finding the files of a collection, whatever folders and endings they came with."""
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable
-from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
 
 from fastccsa.errors import InputError
 
@@ -22,6 +19,8 @@ def list_files(folder: Path) -> list[Path]:
     Raises:
         InputError: there is no such folder.
     """
+    if folder.is_file():
+        raise InputError(f"{folder} is neither a folder nor a .zip; unpack it and give the folder")
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give the one the collection was unpacked to")
     found: list[Path] = []
@@ -54,29 +53,3 @@ def index_images(files: Iterable[Path]) -> dict[str, Path]:
     for path in images:
         index.setdefault(image_id(path.name), path)
     return index
-
-
-class Table(NamedTuple):
-    """A table with a header: its column names, and each row's values by column."""
-
-    columns: list[str]
-    rows: list[dict[str, str]]
-
-
-def read_table(path: Path) -> Table:
-    """Read a table separated by commas or tabs; every value is a string, fields a row lacks are empty.
-
-    Raises:
-        InputError: the file is not such a table.
-    """
-    try:
-        # utf-8-sig also reads files without the mark that spreadsheet programs put in front.
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            separator = "\t" if "\t" in file.readline() else ","
-            file.seek(0)
-            reader = csv.reader(file, delimiter=separator)
-            columns = [name.strip() for name in next(reader, [])]
-            rows = [dict(zip_longest(columns, row[: len(columns)], fillvalue="")) for row in reader if row]
-    except csv.Error as error:
-        raise InputError(f"{path} is not a table: {error}; download it again") from error
-    return Table(columns, rows)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastccsa.data.readers.collection import Collection, Record, collect, first_filled
-from fastccsa.data.readers.files import image_id, index_images, list_files, read_table
-from fastccsa.data.taxonomy import HAM10000_LABELS
+from fastccsa.data.labels import LabelMap, LabelMaps
+from fastccsa.data.readers.collection import ISIC_IMAGE, Collection, Record, collect, first_filled
+from fastccsa.data.readers.files import image_id, index_images, list_files
+from fastccsa.data.tables import read_table
 from fastccsa.errors import InputError
 
 _METADATA = "ham10000_metadata"
@@ -14,12 +15,13 @@ _ENDINGS = {"", ".csv", ".tab"}  # Harvard Dataverse offers the table without an
 _COLUMNS = ("lesion_id", "image_id", "dx")
 
 
-def read_ham10000(folder: Path) -> Collection:
+def read_ham10000(folder: Path, labels: LabelMap | None = None) -> Collection:
     """Read HAM10000 as Harvard Dataverse and its mirrors publish it.
 
     Args:
         folder: holds ``HAM10000_metadata.csv`` (or ``HAM10000_metadata``) and the images ``ISIC_*.jpg``,
             at any depth.
+        labels: the label map; None is the package's own.
 
     Returns:
         Images grouped by ``lesion_id``; the label is ``dx``.
@@ -37,7 +39,7 @@ def read_ham10000(folder: Path) -> Collection:
     for row in table.rows:
         name = image_id(row["image_id"])
         records.append(Record(name, (row["dx"],), first_filled(row["lesion_id"], name)))
-    return collect(records, index_images(files), HAM10000_LABELS)
+    return collect(records, index_images(files), labels or LabelMaps.read().of("ham10000"), ISIC_IMAGE)
 
 
 def _find_metadata(folder: Path, files: list[Path]) -> Path:

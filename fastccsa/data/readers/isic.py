@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastccsa.data.readers.collection import Collection, Record, collect, first_filled
-from fastccsa.data.readers.files import image_id, index_images, list_files, read_table
-from fastccsa.data.taxonomy import ISIC_COLLECTIONS, ISIC_LABELS
+from fastccsa.data.labels import LabelMap, LabelMaps
+from fastccsa.data.readers.collection import ISIC_IMAGE, Collection, LeftOut, Record, collect, first_filled
+from fastccsa.data.readers.files import image_id, index_images, list_files
+from fastccsa.data.tables import read_table
+from fastccsa.data.taxonomy import ISIC_COLLECTIONS
 from fastccsa.errors import InputError
 
 BROKEN = "description is not valid JSON"
@@ -25,7 +26,7 @@ _DIAGNOSES = ("diagnosis", "diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnos
 Fields = dict[str, str]  # what the archive says of one image, by name: "name", "dataset.name", "diagnosis"...
 
 
-def read_isic(folder: Path, domain: str) -> Collection:
+def read_isic(folder: Path, domain: str, labels: LabelMap | None = None) -> Collection:
     """Read one domain's images from a download of the ISIC archive.
 
     The layouts, also several of them below one folder:
@@ -40,6 +41,7 @@ def read_isic(folder: Path, domain: str) -> Collection:
     Args:
         folder: holds metadata and images, at any depth.
         domain: "MSK", "SON" or "UDA". Images that the metadata ascribe to another collection are left out.
+        labels: the label map; None is the package's own.
 
     Returns:
         Images grouped by lesion where the metadata tell it, else by patient, else each by itself.
@@ -51,27 +53,27 @@ def read_isic(folder: Path, domain: str) -> Collection:
         raise InputError(f"{domain} is not made of ISIC collections; those that are: {', '.join(ISIC_COLLECTIONS)}")
     files = list_files(folder)
     images = index_images(files)
-    dropped: Counter[str] = Counter()
+    left_out: list[LeftOut] = []
     records: list[Record] = []
-    for fields in _metadata(files, dropped):
+    for fields in _metadata(files, left_out):
         record = _record(fields)
         dataset = fields.get("dataset.name", "")
         if _belongs(dataset, domain):
             records.append(record)
         else:
-            dropped[f"belongs to {dataset}, not to {domain}"] += 1
+            left_out.append(LeftOut(f"belongs to {dataset}, not to {domain}", record.image))
             images.pop(record.image, None)
-    if not records and not dropped:
+    if not records and not left_out:
         raise InputError(
             f"no ISIC metadata below {folder}; looked for a CSV file with the column isic_id or name, "
             "for <name>.json files, and for Descriptions/<name> files"
         )
-    collection = collect(records, images, ISIC_LABELS)
-    collection.dropped += dropped
+    collection = collect(records, images, labels or LabelMaps.read().of("isic"), ISIC_IMAGE)
+    collection.left_out += left_out
     return collection
 
 
-def _metadata(files: Sequence[Path], dropped: Counter[str]) -> Iterator[Fields]:
+def _metadata(files: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Fields]:
     """Yield the fields of every image that a table or description among ``files`` is about."""
     for path in files:
         if path.suffix.lower() == ".csv":
@@ -80,7 +82,7 @@ def _metadata(files: Sequence[Path], dropped: Counter[str]) -> Iterator[Fields]:
             try:
                 candidates = [_flatten(json.loads(path.read_bytes()))]
             except ValueError:
-                dropped[BROKEN] += 1
+                left_out.append(LeftOut(BROKEN, path.name))
                 continue
         else:
             continue
