@@ -40,6 +40,9 @@ class Classifier(nn.Module):
     ``dropout``; the rest is ``backbone``. So the features are the backbone's pooled output, before
     dropout and not normalised: width 512 for ResNet-18.
 
+    Attributes:
+        first_weights: what `build_model` started it from: imagenet, none (random weights) or a path.
+
     Args:
         network: a classification network whose last operation is a linear layer (or a torchvision
             SqueezeNet, whose last layer is a 1x1 convolution). It is changed in place.
@@ -48,6 +51,8 @@ class Classifier(nn.Module):
     Raises:
         InputError: ``network`` has no linear layer to replace.
     """
+
+    first_weights: str = "none"
 
     def __init__(self, network: nn.Module, num_classes: int) -> None:
         super().__init__()
@@ -111,13 +116,12 @@ def build_model(name: str, num_classes: int, weights: str | os.PathLike[str] = "
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"torchvision has {', '.join(known)}"
         raise InputError(f"unknown backbone {name!r}: {hint}")
-    from_imagenet = weights in ("auto", "imagenet")
-    network = _imagenet_network(name, size, required=weights == "imagenet") if from_imagenet else None
-    if network is None:
-        network = _network(name, size, None)
-    model = Classifier(network, num_classes)
-    if not from_imagenet and weights != "none":
-        load_weights(model, weights)
+    network = _imagenet_network(name, size, weights == "imagenet") if weights in ("auto", "imagenet") else None
+    first_weights = "imagenet" if network is not None else "none" if weights == "auto" else os.fspath(weights)
+    model = Classifier(_network(name, size, None) if network is None else network, num_classes)
+    model.first_weights = first_weights
+    if first_weights not in ("imagenet", "none"):
+        load_weights(model, first_weights)
     return model
 
 

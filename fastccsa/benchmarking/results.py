@@ -98,7 +98,7 @@ class Results:
 
     Attributes:
         benchmark: which.
-        machine: see :func:`fastccsa.benchmarking.machine.describe`.
+        machine: see :func:`fastccsa.machine.describe`.
         versions: of what took part.
         commit: of fastccsa, or None where it is not known.
         date: when the run began, UTC.

@@ -88,7 +88,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 def train_config(row: Experiment, scale: Scale, settings: Mapping[str, Any], **where: Any) -> TrainConfig:
     """The configuration of an experiment at a scale; ``settings`` have the last word.
 
-    The learning rate falls at the paper's share of the epochs, unless ``settings`` say otherwise.
+    The learning rate falls at the paper's share of the epochs, unless ``settings`` say otherwise. What an experiment
+    leaves out stays left out, whatever else ``settings`` exclude.
 
     Args:
         row: the experiment.
@@ -105,7 +106,6 @@ def train_config(row: Experiment, scale: Scale, settings: Mapping[str, Any], **w
         "backbone": row.backbone,
         "classification_weight": row.classification,
         "alignment": row.alignment,
-        "exclude": (row.without,) if row.without else (),
         "size": scale.size,
         "epochs": _epochs(scale, is_baseline),
         "fraction": scale.fraction,
@@ -116,6 +116,8 @@ def train_config(row: Experiment, scale: Scale, settings: Mapping[str, Any], **w
         **settings,
         **where,
     }
+    without = (row.without,) if row.without else ()
+    values["exclude"] = tuple(dict.fromkeys((*without, *settings.get("exclude", ()))))
     share = BASELINE_LR_STEP / BASELINE_EPOCHS if is_baseline else CCSA_LR_STEP / CCSA_EPOCHS
     values.setdefault("lr_step", math.ceil(values["epochs"] * share))
     return TrainConfig(**values)

@@ -31,6 +31,7 @@ from fastccsa.training.run import (
     TENSORBOARD_FOLDER,
     finished_scores,
     open_run,
+    training_speed,
     write_environment,
     write_metrics,
     write_scores,
@@ -194,7 +195,8 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
         return scores
 
     torch.manual_seed(config.seed)
-    model = start_model(config, manifest.classes, has_checkpoint(folder), say)
+    resuming = has_checkpoint(folder)
+    model = start_model(config, manifest.classes, resuming, say)
     model.to(device).to(memory_format=torch.channels_last)
     optimizer, scheduler = build_optimizer(config, model)
     scaler = GradScaler(device.type, enabled=dtype == torch.float16)
@@ -216,7 +218,9 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
         say(describe(config, images, model, device))
         if load_checkpoint(folder, state):
             say(f"going on in {folder} after epoch {state.epoch}, step {state.step}")
-        write_environment(folder, device)
+        # A resumed model has its first weights behind it.
+        first = {} if resuming else {"first_weights": config.init or model.first_weights}
+        write_environment(folder, device, **first)
         objective.record.write(folder)
         done = state.epoch * len(objective.loader) + state.step
         writer = stack.enter_context(SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done + 1))
@@ -226,6 +230,7 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
             means = train_one_epoch(state, run)
             finish_epoch(state, run, card, means, say)
 
+    write_environment(folder, device, training=training_speed(state.history))
     scores = score_best(config, images, manifest, state, folder, device)
     say(f"test scores, {images.selection_rule}, epoch {state.best_epoch}:\n{scores}")
     return scores

@@ -1,7 +1,7 @@
 """The run folder: what is in it, and what it says about itself.
 
 config.json         what the run was told, with the manifest's checksum
-environment.json    versions and hardware
+environment.json    versions, hardware, first weights, time
 sampling.json       class counts, and the probabilities and weights of classes and pairs
 metrics.jsonl       one line an epoch
 model.safetensors, model.json    the best model so far
@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fastccsa import machine
 from fastccsa.errors import InputError
 from fastccsa.evaluation import Scores
 from fastccsa.files import write_atomically
@@ -69,29 +72,45 @@ def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     _write(folder / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in history))
 
 
-def write_environment(folder: Path, device: torch.device) -> None:
-    """Write the versions and the hardware that this process runs with."""
-    _write(folder / ENVIRONMENT_FILE, json.dumps(environment(device), indent=2) + "\n")
+def write_environment(folder: Path, device: torch.device, **facts: Any) -> None:
+    """Write what this process runs with, and ``facts`` of the run; earlier processes' facts stay unless replaced."""
+    file = folder / ENVIRONMENT_FILE
+    before = json.loads(file.read_text()) if file.exists() else {}
+    _write(file, json.dumps({**before, **environment(device), **facts}, indent=2) + "\n")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Collect the versions of the packages a result depends on, and the hardware."""
+    """Collect the versions of the packages a result depends on, the hardware, and the command."""
     versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    here = machine.describe(device)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": versions,
-        "processor": platform.processor() or platform.machine(),
+        "commit": machine.commit(),
+        "command": shlex.join(sys.argv),
+        "started": machine.now(),
+        "processor": here["cpu"],
+        "cores": here["cores"],
+        "memory_gib": round(here["memory_bytes"] / 2**30, 1),
         "threads": torch.get_num_threads(),
+        "variables": here["environment"],
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cuda": torch.version.cuda,
     }
+
+
+def training_speed(history: list[dict[str, Any]]) -> dict[str, float]:
+    """Sum up the training's time, validation not counted; seconds, and images a second."""
+    seconds = sum(record["seconds"] for record in history)
+    images = sum(record["seconds"] * record["images_per_second"] for record in history)
+    return {"seconds": round(seconds, 1), "images_per_second": round(images / seconds, 1) if seconds else 0.0}
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from fastccsa.benchmarking import machine
+from fastccsa import machine
 from fastccsa.benchmarking.results import FLOOR, Results
 from fastccsa.benchmarking.table import table
 from fastccsa.benchmarking.zipped import BACKWARD, FORWARD, Cell, Settings, cells, measure, run

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fastccsa.benchmarking import machine
+from fastccsa import machine
 from fastccsa.benchmarking.counting import peak_bytes
 from fastccsa.benchmarking.results import FLOOR, OURS, RIVAL, CellResult, Measurement, Results
 from fastccsa.benchmarking.timing import interleaved

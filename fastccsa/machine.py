@@ -1,4 +1,4 @@
-"""What a measurement was made on and with."""
+"""What a measurement or a training was made on and with."""
 
 from __future__ import annotations
 

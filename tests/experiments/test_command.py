@@ -1,0 +1,132 @@
+"""``fastccsa experiment``, from the command line to the table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fastccsa.cli import main
+from fastccsa.data import Manifest
+from fastccsa.evaluation import Scores
+
+SMALL = (
+    "--scale", "size=32,epochs=1,weights=none,batch_size=16", "--set", "backbone=shufflenet_v2_x0_5",
+    "--set", "workers=1", "--device", "cpu",
+)  # fmt: skip
+
+
+def run(manifest: Path, out: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["experiment", "--manifest", str(manifest), "--out", str(out), *SMALL, *arguments])
+
+
+@pytest.fixture
+def spoiled(manifest_csv, tmp_path) -> Path:
+    """The manifest, with DMF's images unreadable but for the test images."""
+    folder = tmp_path / "spoiled"
+    shutil.copytree(manifest_csv.parent, folder)
+    manifest = Manifest.read(folder / "manifest.csv")
+    table = manifest.table
+    secret = (table["domain"] == "DMF") & (table["split"] != "test")
+    for image in table["image"][secret]:
+        (folder / image).write_bytes(b"no image at all")
+    return folder / "manifest.csv"
+
+
+def test_a_left_out_domain_is_trained_and_selected_without_and_the_table_tells(spoiled, tmp_path, caplog) -> None:
+    out = tmp_path / "runs"
+    result = run(spoiled, out, "O")
+    assert result.exit_code == 0, result.output
+    scores = Scores.read(out / "O" / "seed0" / "scores.json")
+    assert set(scores.domains) == {"HAM", "DMF", "UDA", "SON"}
+    assert scores.selection is not None
+    assert scores.selection.rule == "highest mean validation macro-average recall over HAM, UDA, SON"
+    assert "added, because others start from it: A" in result.output
+    assert f"*{100 * scores.domains['DMF'].macro_recall:.1f}" in result.output
+
+    environment = json.loads((out / "O" / "seed0" / "environment.json").read_text())
+    assert environment["first_weights"] == str(out / "A" / "seed0")
+    assert environment["training"]["seconds"] > 0
+    assert environment["training"]["images_per_second"] > 0
+    assert environment.keys() >= {"commit", "command", "processor", "cores", "memory_gib", "threads", "packages"}
+    assert json.loads((out / "A" / "seed0" / "environment.json").read_text())["first_weights"] == "none"
+
+    again = run(spoiled, out, "O")
+    assert again.exit_code == 0
+    assert "0 of 2 runs to do" in again.output
+    assert "begun" not in again.output
+
+    # Nobody has looked at DMF's training and validation images: who does is warned of them, as J is.
+    assert "not an image" not in caplog.text
+    assert run(spoiled, out, "J").exit_code == 0
+    assert "not an image" in caplog.text
+
+
+def test_side_by_side_each_run_has_a_process_and_a_log(manifest_csv, tmp_path) -> None:
+    out = tmp_path / "runs"
+    command = [sys.executable, "-m", "fastccsa", "experiment", "AD", "--jobs", "2"]
+    done = subprocess.run(
+        [*command, "--manifest", str(manifest_csv), "--out", str(out), *SMALL],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for letter in "AD":
+        assert (out / letter / "seed0" / "scores.json").exists()
+        assert "epoch 1/1" in (out / letter / "seed0.log").read_text()
+        assert f"{letter} seed 0: finished" in done.stdout
+    assert "epoch 1/1" not in done.stdout
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(manifest_csv, tmp_path) -> None:
+    result = run(manifest_csv, tmp_path / "runs", "k", "--dry-run", "--seeds", "2")
+    assert result.exit_code == 0, result.output
+    assert "4 of 4 runs to do: 322 images forward and backward" in result.output  # 2 * (21 + 2 * 70)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_all_names_what_it_skips(manifest_csv, tmp_path) -> None:
+    result = run(manifest_csv, tmp_path / "runs", "--all", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "R is skipped: it leaves out PH2" in result.output
+
+
+def test_problems_are_one_line_each_and_nothing_is_begun(manifest_csv, tmp_path) -> None:
+    result = run(manifest_csv, tmp_path / "runs", "KPR")
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert [line.split(":")[1:3] for line in lines] == [[" error", " P"], [" error", " R"]]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name experiments by their letters"),
+        (("K", "--all"), "name experiments by their letters"),
+        (("X",), "'X' is no experiment"),
+        (("K-A",), "'K-A' is no experiment"),
+        (("K", "--seeds", "0"), "--seeds"),
+        (("K", "--set", "lr=fast"), "lr cannot be 'fast'"),
+        (("K", "--device", "tpu"), "tpu"),
+    ],
+)
+def test_bad_arguments_are_one_line(manifest_csv, tmp_path, arguments, message) -> None:
+    result = run(manifest_csv, tmp_path / "runs", *arguments)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize(("text", "letters"), [("k", "K"), ("A-E", "ABCDE"), ("adk", "ADK"), ("O-T", "OPQRST")])
+def test_letters(text: str, letters: str) -> None:
+    from fastccsa.cli.experiment import Letters
+
+    assert Letters().convert(text, None, None) == letters

@@ -1,0 +1,191 @@
+"""Carrying out plans: order, failures, other processes. Training itself is a stand-in here."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from fastccsa import training
+from fastccsa.errors import InputError
+from fastccsa.evaluation import DomainScores, Scores
+from fastccsa.experiments import perform as perform_module
+from fastccsa.experiments import scheduler
+from fastccsa.experiments.locks import is_locked, lock_file, try_lock
+from fastccsa.experiments.perform import Slot
+from fastccsa.experiments.scheduler import execute, make_slots
+from fastccsa.training import TrainConfig
+from fastccsa.training.run import open_run, write_scores
+
+SCORES = Scores("test", ("nv", "mel"), {"HAM": DomainScores(2, 0.5, (0.5, None), ((1, 1), (0, 0)))})
+CPU = [Slot("cpu")]
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[TrainConfig]:
+    """Training that only writes down what it was told."""
+    configs: list[TrainConfig] = []
+
+    def train(config: TrainConfig) -> Scores:
+        configs.append(config)
+        write_scores(open_run(config), SCORES)
+        return SCORES
+
+    monkeypatch.setattr(training, "train", train, raising=False)
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.01)
+    return configs
+
+
+def names(configs) -> list[str]:
+    return ["/".join(config.out.split("/")[-2:]) for config in configs]
+
+
+def test_each_run_comes_after_its_start_and_nothing_is_done_twice(plan_of, trained) -> None:
+    plan = plan_of("KAD", seeds=2)
+    outcomes = execute(plan.runs, CPU)
+    assert names(trained) == ["A/seed0", "D/seed0", "K/seed0", "A/seed1", "D/seed1", "K/seed1"]
+    assert {outcome.status for outcome in outcomes.values()} == {"finished"}
+    assert execute(plan_of("KADM", seeds=2).runs, CPU).keys().__len__() == 2
+    assert names(trained)[6:] == ["M/seed0", "M/seed1"]
+
+
+def test_a_failed_start_stops_what_starts_from_it_and_nothing_else(plan_of, trained, monkeypatch, capsys) -> None:
+    good = training.train
+
+    def train(config: TrainConfig) -> Scores:
+        if config.out.endswith("A/seed0"):
+            raise InputError("the loss is not finite")
+        return good(config)
+
+    monkeypatch.setattr(training, "train", train)
+    outcomes = {run.name: outcome for run, outcome in execute(plan_of("KD", seeds=2).runs, CPU).items()}
+    assert names(trained) == ["D/seed0", "A/seed1", "D/seed1", "K/seed1"]
+    assert outcomes["A seed 0"].message == "the loss is not finite"
+    assert outcomes["K seed 0"].message == "not run, because A failed, which it starts from"
+    assert "K seed 0: not run, because A failed, which it starts from\n" in capsys.readouterr().out
+
+
+def test_an_error_nobody_foresaw_fails_its_run_alone(plan_of, trained, monkeypatch, capsys) -> None:
+    good = training.train
+
+    def train(config: TrainConfig) -> Scores:
+        if "/D/" in config.out:
+            raise RuntimeError("out of memory")
+        return good(config)
+
+    monkeypatch.setattr(training, "train", train)
+    outcomes = {run.name: outcome for run, outcome in execute(plan_of("DE").runs, CPU).items()}
+    assert outcomes["D seed 0"].message == "RuntimeError: out of memory"
+    assert outcomes["E seed 0"].status == "finished"
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_run_of_another_process_is_waited_for(plan_of, trained) -> None:
+    a, k = plan_of("K").runs
+    begun, done = threading.Event(), threading.Event()
+
+    def other_process() -> None:
+        with try_lock(a.folder) as mine:
+            assert mine
+            begun.set()
+            done.wait(10)
+            write_scores(open_run(a.config), SCORES)
+
+    other = threading.Thread(target=other_process)
+    other.start()
+    begun.wait(10)
+    threading.Timer(0.2, done.set).start()
+    outcomes = execute([a, k], CPU)
+    other.join()
+    assert names(trained) == ["K/seed0"]
+    assert {run.name: outcome.status for run, outcome in outcomes.items()} == {
+        "A seed 0": "finished", "K seed 0": "finished",
+    }  # fmt: skip
+
+
+def test_a_lock_dies_with_its_process(tmp_path) -> None:
+    folder = tmp_path / "A" / "seed0"
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom fastccsa.experiments.locks import try_lock\n"
+        "with try_lock(Path(sys.argv[1])) as mine:\n    print(mine, flush=True)\n    time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "True\n"
+    assert is_locked(folder)
+    other.kill()
+    other.wait()
+    assert not is_locked(folder)
+    assert lock_file(folder).exists()
+
+
+def test_slots_share_the_processors(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert make_slots(1, "cpu") == [Slot("cpu", 0)]
+    assert make_slots(3, "cpu") == [Slot("cpu", 2)] * 3
+    assert make_slots(16, "cpu") == [Slot("cpu", 1)] * 16
+
+
+def test_slots_take_the_gpus_in_turn(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert [slot.device for slot in make_slots(3, "auto")] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [slot.device for slot in make_slots(2, "cuda:1")] == ["cuda:1", "cuda:1"]
+    with pytest.raises(InputError, match="cuda:5"):
+        make_slots(1, "cuda:5")
+
+
+def test_children_get_threads_of_their_own_unless_told_otherwise(plan_of, monkeypatch) -> None:
+    seen = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+
+    def child(run, slot):
+        seen.append((os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]))
+        write_scores(open_run(run.config), SCORES)
+        return perform_module.Outcome("finished")
+
+    monkeypatch.setattr(scheduler, "perform_in_child", child)
+    execute(plan_of("AD").runs, [Slot("cpu", 3)] * 2)
+    assert seen == [("3", "ACTIVE")] * 2
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def _die(*arguments) -> None:
+    os._exit(7)
+
+
+def test_a_child_that_dies_without_a_word_is_a_failed_run(plan_of, monkeypatch) -> None:
+    (run,) = plan_of("A").runs
+    monkeypatch.setattr(perform_module, "_child", _die)
+    monkeypatch.setattr(
+        perform_module.multiprocessing, "get_context", lambda kind, get=multiprocessing.get_context: get("fork")
+    )
+    outcome = perform_module.perform_in_child(run, Slot("cpu"))
+    assert outcome.status == "failed"
+    assert "status 7" in outcome.message
+
+
+def test_two_schedules_on_one_folder_share_the_work(plan_of, trained) -> None:
+    plan = plan_of("ADE", seeds=3)
+    good, mutex = training.train, threading.Lock()
+
+    def train(config: TrainConfig) -> Scores:
+        time.sleep(0.02)
+        with mutex:
+            return good(config)
+
+    training.train = train  # undone by the fixture
+    threads = [threading.Thread(target=execute, args=(plan.runs, CPU)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(names(trained)) == sorted(f"{run.row.letter}/seed{run.seed}" for run in plan.runs)
