@@ -75,7 +75,8 @@ def _duplicates(report: PrepareReport) -> dict[str, Any]:
     account: dict[str, Any] = {"looked_for": report.looked_for}
     if report.duplicates is not None:
         account["same_bytes"] = named(report.duplicates.exact)
-        account["same_bytes_another_label"] = named(report.contradictions)
+        account["same_bytes_another_label"] = named(report.contradictions(report.duplicates.exact))
         account["same_look"] = named(report.duplicates.near)
+        account["same_look_another_label"] = named(report.contradictions(report.duplicates.near))
         account["parted_by_given_splits"] = named(report.duplicates.torn)
     return account

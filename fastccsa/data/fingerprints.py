@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +33,9 @@ _LEAST_CONTRAST = 2.0  # grey levels; noise alone gives that
 _COLUMNS = ("image", "bytes", "modified_ns", "content", "look")
 
 
+Stamp = tuple[str, str]  # bytes, time of change in ns; as the cache writes them
+
+
 class Fingerprint(NamedTuple):
     """What an image file is, in brief.
 
@@ -56,30 +59,27 @@ def fingerprint(
     Args:
         paths: absolute paths.
         cache: CSV file of earlier fingerprints; may be missing.
-        look: also decode the images for their perceptual hash.
+        look: also decode the images for their perceptual hash; else no look is returned, cached or not.
         progress: show a progress bar on stderr.
         workers: threads; None is one for each usable CPU core.
 
     Raises:
         InputError: a file cannot be read, or the cache cannot be written.
     """
-    known = _read_cache(cache)
-    stamps = {path: _stamp(path) for path in paths}
-    found = {path: known[path][1] for path in paths if path in known and known[path][0] == stamps[path]}
-    waiting = [path for path in stamps if path not in found or (look and found[path].look == NOT_LOOKED_AT)]
-    if not waiting:
-        return [found[path] for path in paths]
-    # Threads, not processes: hashing, decoding and resizing all release the interpreter's lock.
-    pool = ThreadPoolExecutor(workers or _usable_cores())
-    try:
-        prints = pool.map(lambda path: _fingerprint(path, look), waiting)
-        bar = tqdm(prints, total=len(waiting), disable=not progress, leave=False, unit="image", desc="comparing images")
-        for path, computed in zip(waiting, bar, strict=True):
-            found[path] = computed
-    finally:
-        pool.shutdown(cancel_futures=True)
-        _write_cache(cache, known | {path: (stamps[path], found[path]) for path in found})
-    return [found[path] for path in paths]
+    known = _Cache(cache)
+    waiting = [path for path in dict.fromkeys(paths) if not known.has(path, look)]
+    if waiting:
+        computed = _compute(waiting, look, workers or _usable_cores())
+        bar = tqdm(
+            computed, total=len(waiting), disable=not progress, leave=False, unit="image", desc="comparing images"
+        )
+        try:
+            for path, one in zip(waiting, bar, strict=True):
+                known.add(path, one)
+        finally:
+            known.write()
+    prints = [known.get(path) for path in paths]
+    return prints if look else [one._replace(look=NOT_LOOKED_AT) for one in prints]
 
 
 def perceptual_hash(image: Image.Image) -> str:
@@ -113,6 +113,16 @@ def _cosines() -> npt.NDArray[np.float64]:
 _COSINES = _cosines()
 
 
+def _compute(paths: Sequence[str], look: bool, workers: int) -> Iterator[Fingerprint]:
+    Image.init()  # loads Pillow's formats; threads that did so at once could miss one
+    # Threads, not processes: hashing, decoding and resizing all release the interpreter's lock.
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(lambda path: _fingerprint(path, look), paths)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _fingerprint(path: str, look: bool) -> Fingerprint:
     try:
         content = Path(path).read_bytes()
@@ -137,7 +147,32 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-Stamp = tuple[str, str]  # bytes, time of change in ns; as the cache writes them
+class _Cache:
+    """The fingerprints of earlier runs, by path, with the size and time of change that their files had."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = _read_cache(path)
+        self._stamps: dict[str, Stamp] = {}
+
+    def has(self, image: str, look: bool) -> bool:
+        """Tell whether a file's fingerprint is known and holds, with its look where that is asked for."""
+        self._stamps[image] = _stamp(image)
+        stamp, known = self._known.get(image, (None, None))
+        return known is not None and stamp == self._stamps[image] and not (look and known.look == NOT_LOOKED_AT)
+
+    def get(self, image: str) -> Fingerprint:
+        return self._known[image][1]
+
+    def add(self, image: str, computed: Fingerprint) -> None:
+        """Add a fingerprint, of the file as it was when :meth:`has` was asked."""
+        self._known[image] = self._stamps[image], computed
+
+    def write(self) -> None:
+        with write_atomically(self._path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_COLUMNS)
+            writer.writerows((image, *stamp, *known) for image, (stamp, known) in sorted(self._known.items()))
 
 
 def _stamp(path: str) -> Stamp:
@@ -160,10 +195,3 @@ def _read_cache(cache: Path) -> dict[str, tuple[Stamp, Fingerprint]]:
     except (OSError, KeyError, TypeError, UnicodeDecodeError, csv.Error):
         return {}
     return known
-
-
-def _write_cache(cache: Path, known: dict[str, tuple[Stamp, Fingerprint]]) -> None:
-    with write_atomically(cache) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows((image, *known[image][0], *known[image][1]) for image in sorted(known))

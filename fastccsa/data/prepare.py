@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from fastccsa.data.readers import (
     read_own_folders,
     read_ph2,
 )
-from fastccsa.data.readers.collection import TWICE, UNREADABLE_IMAGE
+from fastccsa.data.readers.collection import NO_FILE, PACKED, TWICE, UNREADABLE_IMAGE
+from fastccsa.data.readers.files import list_files
 from fastccsa.data.splits import split
 from fastccsa.data.taxonomy import CLASSES, DOMAINS
 from fastccsa.errors import InputError
@@ -44,7 +46,7 @@ READERS: dict[str, Callable[[Path, str, LabelMap], Collection]] = {
     "ph2": lambda folder, domain, labels: read_ph2(folder, labels),
     "isic": read_isic,
     "csv": read_own_csv,
-    "folders": lambda folder, domain, labels: read_own_folders(folder, labels),
+    "folders": read_own_folders,
 }
 _OWN_KINDS = ("csv", "folders")
 
@@ -92,6 +94,7 @@ def prepare(
     """
     out = Path(out)
     _check(sources, duplicates)
+    _check_out(out)
     maps = _label_maps(sources, labels or LabelMaps.read())
     rows, left_out = _read(sources, maps, out.parent / "unpacked" if unpack_to is None else Path(unpack_to), progress)
     images = _table(rows, left_out)
@@ -119,6 +122,17 @@ def _check(sources: Sequence[Source], duplicates: str) -> None:
             raise InputError("a domain's name is empty; name it")
     if duplicates not in DUPLICATES:
         raise InputError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
+
+
+def _check_out(out: Path) -> None:
+    """Find out that the manifest cannot be written before the images are read."""
+    if out.is_dir():
+        raise InputError(f"cannot write {out}: it is a folder; name a file in it, such as manifest.csv")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}; choose a folder you can write to") from error
 
 
 def _label_maps(sources: Sequence[Source], labels: LabelMaps) -> dict[str, LabelMap]:
@@ -149,11 +163,18 @@ def _read(
         if kind != "csv" and is_archive(path):
             path = unpack(path, unpack_to, progress)
         collection = READERS[kind](path, domain, maps[kind])
+        if any(reason == NO_FILE for reason, _ in collection.left_out):
+            collection.left_out += [LeftOut(PACKED, packed.name) for packed in _archives_in(path)]
         _require_rows(collection, domain, given)
         for row in collection.rows:
             rows.setdefault(row.domain or domain, []).append(row)
         left_out.setdefault(domain, []).extend(collection.left_out)
     return rows, left_out
+
+
+def _archives_in(path: Path) -> list[Path]:
+    """Return the archives in a folder, in which the images that are missing may be."""
+    return [file for file in list_files(path) if is_archive(file)] if path.is_dir() else []
 
 
 def _require_rows(collection: Collection, domain: str, given: str | os.PathLike[str]) -> None:

@@ -13,12 +13,15 @@ from fastccsa.data.duplicates import Duplicates, Pair
 from fastccsa.data.manifest import Manifest
 from fastccsa.data.manifest_checks import SPLITS
 from fastccsa.data.readers import LeftOut
-from fastccsa.data.readers.collection import NO_FILE, UNREADABLE_IMAGE
+from fastccsa.data.readers.collection import AMBIGUOUS, NO_FILE, PACKED, UNREADABLE_IMAGE
 from fastccsa.data.taxonomy import CLASSES, TABLE1, TABLE1_NOTES
 
 _SHOWN = 10  # names or pairs in the text; the file beside the manifest has all
 
-_NAMED = (NO_FILE, UNREADABLE_IMAGE)  # reasons that a user can do something about, image by image
+# A group of that many images, and of that share of its domain, is more than copies should make.
+_CLUMP_SIZE, _CLUMP_SHARE = 10, 0.05
+
+_NAMED = (NO_FILE, AMBIGUOUS, UNREADABLE_IMAGE, PACKED)  # reasons that a user can do something about, image by image
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,10 @@ class PrepareReport:
         """Per domain, how many were left out for which reason."""
         return {domain: Counter(reason for reason, _ in entries) for domain, entries in self.left_out.items()}
 
-    @property
-    def contradictions(self) -> list[Pair]:
-        """The pairs of images with the same bytes and another label."""
-        labels = self.images["label"]
-        pairs = self.duplicates.exact if self.duplicates else []
-        return [(i, j) for i, j in pairs if labels.iloc[i] != labels.iloc[j]]
+    def contradictions(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """Return those of some pairs of duplicates that have different labels."""
+        labels = self.images["label"].tolist()
+        return [(i, j) for i, j in pairs if labels[i] != labels[j]]
 
     def __str__(self) -> str:
         return "\n\n".join([self._counts(), self.splits.to_string(), self._left_out(), self._duplicates()])
@@ -94,9 +95,23 @@ class PrepareReport:
         if self.duplicates is None:
             return "Duplicates: not looked for"
         lines = self._duplicate_counts(self.duplicates)
-        lines += self._tell_pairs("same bytes, another label", self.contradictions)
+        lines += self._tell_pairs("same bytes, another label", self.contradictions(self.duplicates.exact))
+        lines += self._tell_pairs("same look, another label", self.contradictions(self.duplicates.near))
         lines += self._tell_pairs("cannot be kept in one split, as the splits given part them", self.duplicates.torn)
-        return "\n".join(lines)
+        return "\n".join(lines + self._tell_clumps())
+
+    def _tell_clumps(self) -> list[str]:
+        """Warn of domains that a split can hardly cut, as duplicates make one group of a large part of them."""
+        lines = []
+        for domain, images in self.images.assign(lesion=self.lesions).groupby("domain", sort=False):
+            group, size = next(iter(images["group"].value_counts().items()))
+            joined = images.loc[images["group"] == group, "lesion"].nunique() > 1
+            if joined and size >= _CLUMP_SIZE and size >= _CLUMP_SHARE * len(images):
+                lines.append(
+                    f"  {size} of the {len(images)} images of {domain} are one group by their look; "
+                    "if they are not copies, use --duplicates exact"
+                )
+        return lines
 
     def _duplicate_counts(self, duplicates: Duplicates) -> list[str]:
         kinds = {"same bytes": duplicates.exact}

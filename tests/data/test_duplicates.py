@@ -100,7 +100,8 @@ def test_only_changed_files_are_read_again(
     assert [one.content for one in whole] == [one.content for one in quick]
     assert sorted(read) == sorted(paths * 2)
     read.clear()
-    assert fingerprint(paths, cache) == fingerprint(paths, cache, look=False) == whole
+    assert fingerprint(paths, cache) == whole
+    assert fingerprint(paths, cache, look=False) == quick
     assert not read
     write_image(tmp_path / "b.jpg", look="another")
     os.utime(tmp_path / "b.jpg", ns=(1, 1))

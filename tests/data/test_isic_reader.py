@@ -238,6 +238,14 @@ def test_groups_are_lesions_then_patients_then_images(tmp_path: Path, write_imag
     assert [row.group for row in read_isic(tmp_path, "MSK").rows] == ["IL_1", "IL_1", "IP_8", "ISIC_4"]
 
 
+def test_an_image_with_two_diagnoses_is_left_out(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
+    isic_cli(tmp_path / "MSK-1", [("ISIC_0000001", "nevus"), ("ISIC_0000002", "nevus")])
+    isic_cli(tmp_path / "MSK-2", [("ISIC_0000001", "melanoma")])
+    collection = read_isic(tmp_path, "MSK")
+    assert [row.group for row in collection.rows] == ["ISIC_0000002"]
+    assert collection.dropped == {"listed as different classes": 1, "listed a second time": 1}
+
+
 def test_other_files_lying_there_are_passed_over(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
     isic_cli(tmp_path, [("ISIC_0000001", "nevus")])
     (tmp_path / "licenses.csv").write_text("name,license\nCC-0,public domain\n")

@@ -20,11 +20,12 @@ def table(folder: Path, text: str) -> Path:
 def test_image_and_label_suffice(tmp_path: Path, write_image: WriteImage) -> None:
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "sub" / "b.JPG")
-    path = table(tmp_path, f"label,image\nnv,a.png\n MEL ,sub\\b.JPG\nbcc,{tmp_path}/a.png\n")
+    path = table(tmp_path, f"label,image\nnv,a.png\n MEL ,sub\\b.JPG\nbcc,{tmp_path}/c.png\n")
+    write_image(tmp_path / "c.png")
     assert read_own_csv(path, "mine").rows == [
         Row(tmp_path / "a.png", "nv", "mine/a.png", "mine"),
         Row(tmp_path / "sub" / "b.JPG", "mel", "mine/sub\\b.JPG", "mine"),
-        Row(tmp_path / "a.png", "bcc", f"mine/{tmp_path}/a.png", "mine"),
+        Row(tmp_path / "c.png", "bcc", f"mine/{tmp_path}/c.png", "mine"),
     ]
 
 
@@ -43,12 +44,15 @@ def test_all_columns_semicolons_and_a_byte_order_mark(tmp_path: Path, write_imag
 
 
 def test_what_cannot_be_placed_is_named(tmp_path: Path, write_image: WriteImage) -> None:
-    write_image(tmp_path / "a.png")
-    path = table(tmp_path, "image,label\na.png,naevus\na.png,\nb.png,nv\n")
+    for name in "abc":
+        write_image(tmp_path / f"{name}.png")
+    path = table(tmp_path, "image,label\na.png,naevus\nb.png,\nd.png,nv\nc.png,nv\n./c.png,mel\n")
     assert read_own_csv(path, "mine").left_out == [
         ("diagnosis 'naevus' is none of the classes", "a.png"),
-        ("no diagnosis", "a.png"),
-        ("image file missing", "b.png"),
+        ("no diagnosis", "b.png"),
+        ("image file missing", "d.png"),
+        ("listed as different classes", "c.png"),
+        ("listed as different classes", "./c.png"),
     ]
 
 
@@ -76,11 +80,11 @@ def test_folders(tmp_path: Path, write_image: WriteImage) -> None:
     for name in ("A/nv/1.png", "A/MEL/deep/2.jpeg", "B/nv/1.png", "B/scar/3.png", "B/4.png", "5.png"):
         write_image(tmp_path / name)
     (tmp_path / "A" / "nv" / "notes.txt").write_text("not an image")
-    collection = read_own_folders(tmp_path)
+    collection = read_own_folders(tmp_path, "mine")
     assert sorted(collection.rows) == [
-        Row(tmp_path / "A" / "MEL" / "deep" / "2.jpeg", "mel", "A/MEL/deep/2.jpeg", "A"),
-        Row(tmp_path / "A" / "nv" / "1.png", "nv", "A/nv/1.png", "A"),
-        Row(tmp_path / "B" / "nv" / "1.png", "nv", "B/nv/1.png", "B"),
+        Row(tmp_path / "A" / "MEL" / "deep" / "2.jpeg", "mel", "mine/A/MEL/deep/2.jpeg", "A"),
+        Row(tmp_path / "A" / "nv" / "1.png", "nv", "mine/A/nv/1.png", "A"),
+        Row(tmp_path / "B" / "nv" / "1.png", "nv", "mine/B/nv/1.png", "B"),
     ]
     assert sorted(collection.left_out) == [
         ("diagnosis 'scar' is none of the classes", "B/scar/3.png"),
@@ -88,4 +92,4 @@ def test_folders(tmp_path: Path, write_image: WriteImage) -> None:
         ("image outside domain/class folders", "B/4.png"),
     ]
     with pytest.raises(InputError, match="there is no folder"):
-        read_own_folders(tmp_path / "none")
+        read_own_folders(tmp_path / "none", "mine")

@@ -202,6 +202,41 @@ def test_given_splits_that_part_duplicates(tmp_path: Path, write_image: WriteIma
     assert "cannot be kept in one split, as the splits given part them (1): a.png (mine nv) = b.png" in str(report)
 
 
+def test_archives_left_in_a_folder_are_named_where_images_are_missing(tmp_path: Path, ham10000: Build) -> None:
+    ham = ham10000(tmp_path / "HAM", [(f"HAM_{n}", f"ISIC_00243{n:02}", "nv") for n in range(12)])
+    (ham / "HAM10000_images_part_2.zip").write_bytes(b"PK")
+    assert "not unpacked" not in run("--ham10000", ham, "--out", tmp_path / "m.csv").stdout
+    shutil.rmtree(ham / "HAM10000_images_part_2")
+    done = run("--ham10000", ham, "--out", tmp_path / "m.csv")
+    assert "image file missing (6: ISIC_0024301, ISIC_0024303," in done.stdout
+    assert "; archive in the folder is not unpacked (1: HAM10000_images_part_2.zip)" in done.stdout
+
+
+def test_many_images_of_one_look_are_warned_of(tmp_path: Path, write_image: WriteImage) -> None:
+    for n in range(40):
+        write_image(tmp_path / "own" / "A" / "nv" / f"{n}.jpg", look="one" if n < 12 else None, quality=60 + n)
+    sources = [("own", "folders", tmp_path / "own")]
+    _, report = prepare(sources, tmp_path / "m.csv")
+    assert "  12 of the 40 images of A are one group by their look; if they are not copies, use" in str(report)
+    _, report = prepare(sources, tmp_path / "m.csv", duplicates="exact")
+    assert "one group" not in str(report)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_a_folder_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(InputError, match=r"cannot write .*; choose a folder you can write to"):
+        prepare([("HAM", "ham10000", "nowhere")], tmp_path / "locked" / "m.csv")
+
+
+def test_an_output_that_is_a_folder_or_below_a_file_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"it is a folder; name a file in it"):
+        prepare([("HAM", "ham10000", "nowhere")], tmp_path)
+    with pytest.raises(InputError, match=r"cannot write .*m.csv: .*; choose a folder you can write to"):
+        prepare([("HAM", "ham10000", "nowhere")], tmp_path / "file" / "m.csv")
+
+
 def test_the_account_says_how_the_manifest_was_made(tmp_path: Path, collections: Path) -> None:
     (collections / "DMF" / "ml" / "A3" / "A3.png").unlink()
     out = tmp_path / "manifest.csv"

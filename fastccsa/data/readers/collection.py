@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,9 @@ NO_DIAGNOSIS = "no diagnosis"
 NO_FILE = "image file missing"
 NO_METADATA = "image file not in the metadata"
 TWICE = "listed a second time"
+AMBIGUOUS = "listed as different classes"
 UNREADABLE_IMAGE = "image file cannot be decoded"
+PACKED = "archive in the folder is not unpacked"
 
 # How metadata files write that there is no value.
 _BLANK = {"", "na", "n/a", "nan", "none", "null"}
@@ -94,11 +96,14 @@ def collect(
             there unlisted.
     """
     collection = Collection()
+    classified = [(record, *classify(record.diagnoses, labels)) for record in records]
+    ambiguous = listed_differently((record.image, label, reason) for record, label, reason in classified)
     listed: set[str] = set()
-    for record in records:
-        label, reason = classify(record.diagnoses, labels)
+    for record, label, reason in classified:
         if record.image in listed:
             collection.leave_out(TWICE, record.image)
+        elif record.image in ambiguous:
+            collection.leave_out(AMBIGUOUS, record.image)
         elif label is None:
             collection.leave_out(reason, record.image)
         elif record.image not in images:
@@ -127,6 +132,17 @@ def classify(diagnoses: Iterable[str], labels: LabelMap) -> tuple[str | None, st
     if found:
         return None, f"diagnoses disagree ({', '.join(filled)})"
     return None, f"diagnosis {filled[0]!r} is none of the classes"
+
+
+def listed_differently(classified: Iterable[tuple[Hashable, str | None, str]]) -> set[Hashable]:
+    """Return the images whose listings, those with a diagnosis, do not mean the same: none can be taken for right.
+
+    Args:
+        classified: image, and its class or the reason why it has none, as :func:`classify` returns them.
+    """
+    first: dict[Hashable, str] = {}
+    meanings = ((image, label or reason) for image, label, reason in classified if reason != NO_DIAGNOSIS)
+    return {image for image, meaning in meanings if first.setdefault(image, meaning) != meaning}
 
 
 def first_filled(*values: str) -> str:

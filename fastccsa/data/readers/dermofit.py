@@ -12,7 +12,6 @@ from fastccsa.errors import InputError
 
 UNREADABLE = "line of lesionlist.txt is not NUMBER ID CLASS"
 DISAGREE = "lesionlist.txt and the folder name different classes"
-AMBIGUOUS = "lesionlist.txt names two classes"
 
 _LIST = "lesionlist.txt"
 _IMAGE = re.compile(r"(?!.*MASK$).+")  # beside every <id>.png lies its <id>mask.png
@@ -37,15 +36,12 @@ def read_dermofit(folder: Path, labels: LabelMap | None = None) -> Collection:
     images = index_images(path for path in files if _IMAGE.fullmatch(image_id(path.name)))
     lesions, left_out = _read_list(_find_list(folder, files))
     records = []
-    for name, classes in lesions.items():
-        if len(classes) > 1:
-            left_out.append(LeftOut(AMBIGUOUS, name))
-            images.pop(name, None)
-        elif name in images and _contradicts(images[name], min(classes), labels):
+    for name, diagnosis in lesions:
+        if name in images and _contradicts(images[name], diagnosis, labels):
             left_out.append(LeftOut(DISAGREE, name))
             del images[name]
         else:
-            records.append(Record(name, tuple(classes), f"DMF_{name}"))
+            records.append(Record(name, (diagnosis,), f"DMF_{name}"))
     collection = collect(records, images, labels, _IMAGE)
     collection.left_out += left_out
     return collection
@@ -58,15 +54,15 @@ def _find_list(folder: Path, files: list[Path]) -> Path:
     raise InputError(f"no {_LIST} below {folder}; give the folder that holds Dermofit's {_LIST} and its class folders")
 
 
-def _read_list(path: Path) -> tuple[dict[str, set[str]], list[LeftOut]]:
-    """Return the classes of each lesion (one, in a sound list), and the lines that do not tell one."""
-    lesions: dict[str, set[str]] = {}
+def _read_list(path: Path) -> tuple[list[tuple[str, str]], list[LeftOut]]:
+    """Return id and class of each lesion, and the lines that do not tell them."""
+    lesions: list[tuple[str, str]] = []
     left_out: list[LeftOut] = []
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         fields = re.split(r"[\s,;]+", line.strip(" \t,;"))
         if len(fields) == 3 and fields[0].isdecimal():
-            lesions.setdefault(image_id(fields[1]), set()).add(fields[2].upper())
+            lesions.append((image_id(fields[1]), fields[2]))
         elif any(fields):
             left_out.append(LeftOut(UNREADABLE, f"line {number}"))
     if not lesions:
@@ -77,4 +73,4 @@ def _read_list(path: Path) -> tuple[dict[str, set[str]], list[LeftOut]]:
 def _contradicts(image: Path, diagnosis: str, labels: LabelMap) -> bool:
     """Tell whether the image lies in the folder of another class."""
     folders = [parent.name for parent in image.parents[:2]]
-    return any(labels.find(name) and name.upper() != diagnosis for name in folders)
+    return any(labels.find(name) and name.upper() != diagnosis.upper() for name in folders)

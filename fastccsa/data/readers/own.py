@@ -7,7 +7,15 @@ from pathlib import Path
 
 from fastccsa.data.labels import OWN, LabelMap, LabelMaps
 from fastccsa.data.manifest_checks import SPLITS
-from fastccsa.data.readers.collection import NO_FILE, Collection, Row, classify, first_filled
+from fastccsa.data.readers.collection import (
+    AMBIGUOUS,
+    NO_FILE,
+    Collection,
+    Row,
+    classify,
+    first_filled,
+    listed_differently,
+)
 from fastccsa.data.readers.files import IMAGE_ENDINGS, list_files
 from fastccsa.data.tables import Table, read_table
 from fastccsa.errors import InputError
@@ -38,13 +46,14 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
     _check_columns(table, path)
     _check_splits(table, path)
     collection = Collection()
-    for line, row in zip(table.lines, table.rows, strict=True):
+    images = [_image(line, row, path) for line, row in zip(table.lines, table.rows, strict=True)]
+    classified = [classify((row["label"],), labels) for row in table.rows]
+    ambiguous = listed_differently((image, *meaning) for image, meaning in zip(images, classified, strict=True))
+    for image, (label, reason), row in zip(images, classified, table.rows, strict=True):
         name = row["image"].strip()
-        if not name:
-            raise InputError(f"{path}: line {line} names no image; fill the column image or take the line away")
-        label, reason = classify((row["label"],), labels)
-        image = Path(os.path.abspath(path.parent / name.replace("\\", "/")))
-        if label is None:
+        if image in ambiguous:
+            collection.leave_out(AMBIGUOUS, name)
+        elif label is None:
             collection.leave_out(reason, name)
         elif not image.is_file():
             collection.leave_out(NO_FILE, name)
@@ -55,11 +64,12 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
     return collection
 
 
-def read_own_folders(folder: Path, labels: LabelMap | None = None) -> Collection:
+def read_own_folders(folder: Path, name: str, labels: LabelMap | None = None) -> Collection:
     """Read images in folders ``<domain>/<class>/``, also in folders below these.
 
     Args:
         folder: holds a folder per domain.
+        name: of these data; their groups start with it.
         labels: the label map; None is the package's own.
 
     Returns:
@@ -73,17 +83,24 @@ def read_own_folders(folder: Path, labels: LabelMap | None = None) -> Collection
     for path in list_files(folder):
         if path.suffix.lower() not in IMAGE_ENDINGS:
             continue
-        name = path.relative_to(folder).as_posix()
-        parts = name.split("/")
-        if len(parts) < 3:
-            collection.leave_out(OUTSIDE, name)
+        image = path.relative_to(folder)
+        if len(image.parts) < 3:
+            collection.leave_out(OUTSIDE, image.as_posix())
             continue
-        label, reason = classify((parts[1],), labels)
+        label, reason = classify((image.parts[1],), labels)
         if label is None:
-            collection.leave_out(reason, name)
+            collection.leave_out(reason, image.as_posix())
         else:
-            collection.rows.append(Row(path, label, name, parts[0]))
+            collection.rows.append(Row(path, label, f"{name}/{image.as_posix()}", image.parts[0]))
     return collection
+
+
+def _image(line: int, row: dict[str, str], path: Path) -> Path:
+    """Return the absolute path of a row's image."""
+    name = row["image"].strip()
+    if not name:
+        raise InputError(f"{path}: line {line} names no image; fill the column image or take the line away")
+    return Path(os.path.abspath(path.parent / name.replace("\\", "/")))
 
 
 def _check_columns(table: Table, path: Path) -> None:
