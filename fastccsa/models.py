@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fastccsa.errors import InputError
 from fastccsa.files import write_atomically
+from fastccsa.narrow import Layers, narrow
 
 MODEL_FILE = "model.safetensors"
 CARD_FILE = "model.json"
@@ -42,6 +43,7 @@ class Classifier(nn.Module):
 
     Attributes:
         first_weights: what `build_model` started it from: imagenet, none (random weights) or a path.
+        layers: the backbone's layers that were made narrower than the network's own (see `fastccsa.narrow`).
 
     Args:
         network: a classification network whose last operation is a linear layer (or a torchvision
@@ -62,6 +64,16 @@ class Classifier(nn.Module):
         self.backbone = network
         self.dropout = nn.Dropout(probability)
         self.head = nn.Linear(width, num_classes)
+        self.layers: dict[str, Mapping[str, Any]] = {}
+
+    def narrow(self, layers: Layers) -> None:
+        """Replace layers of the backbone by narrower ones, and remember them for the model card.
+
+        Raises:
+            InputError: there is no such layer, or a description makes none.
+        """
+        narrow(self.backbone, layers)
+        self.layers.update(layers)
 
     @property
     def feature_width(self) -> int:
@@ -234,7 +246,8 @@ class ModelCard:
     """What one must know beside the weights to use a model; ``model.json`` in a run folder.
 
     ``classes`` are the logits in order, ``domains`` those it was trained on, ``size`` the side of its
-    images in pixels, ``mean`` and ``std`` their normalisation by channel (of values in [0, 1]).
+    images in pixels, ``mean`` and ``std`` their normalisation by channel (of values in [0, 1]). ``layers``
+    are those of a pruned backbone, by name, that are narrower than torchvision's (see `fastccsa.narrow`).
     """
 
     backbone: str
@@ -243,6 +256,7 @@ class ModelCard:
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    layers: Layers = field(default_factory=dict)
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> ModelCard:
@@ -264,12 +278,18 @@ class ModelCard:
 
 
 def save_model(folder: str | os.PathLike[str], model: Classifier, card: ModelCard) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into ``folder``, each whole or not at all."""
+    """Write ``model.safetensors`` and ``model.json`` into ``folder``, each whole or not at all.
+
+    The card's ``layers`` are the model's own.
+    """
     folder = Path(folder)
     # safetensors stores rows one after another: weights kept channels-last are copied into that order.
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    values = asdict(replace(card, layers=model.layers))
+    if not model.layers:
+        del values["layers"]
     with write_atomically(folder / CARD_FILE) as file:
-        file.write_text(json.dumps(asdict(card), indent=2) + "\n")
+        file.write_text(json.dumps(values, indent=2) + "\n")
     with write_atomically(folder / MODEL_FILE) as file:
         safetensors.torch.save_file(state, file)
 
@@ -282,6 +302,7 @@ def load_model(path: str | os.PathLike[str]) -> Classifier:
     """
     card = ModelCard.read(path)
     model = build_model(card.backbone, len(card.classes), weights="none", size=card.size)
+    model.narrow(card.layers)
     if not load_weights(model, path):
         raise InputError(f"{path} has another number of classes than its {CARD_FILE} says")
     return model.eval()

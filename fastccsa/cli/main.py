@@ -22,6 +22,7 @@ SUMMARIES = {
     "train": "Train a baseline or a CCSA model; the same command again resumes.",
     "evaluate": "Score a trained run on every domain.",
     "experiment": "Run rows of the paper's table of experiments, A to V.",
+    "prune": "Make a smaller network of a trained run, by channels.",
     "report": "Table and HTML page of the runs in a folder.",
     "bench": "Measure the loss beside its rivals and the machine's limits.",
     "check": "Tell what was built and what is usable here.",

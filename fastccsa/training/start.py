@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from fastccsa.errors import InputError
-from fastccsa.models import Classifier, ModelCard, build_model, load_weights
+from fastccsa.models import CARD_FILE, Classifier, ModelCard, build_model, load_weights
+from fastccsa.narrow import Layers
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
 from fastccsa.training.run import finished_scores
@@ -24,10 +25,19 @@ def start_model(config: TrainConfig, classes: tuple[str, ...], resuming: bool, s
     """
     weights = "none" if resuming or config.init else config.weights
     model = build_model(config.backbone, len(classes), weights, config.size)
+    model.narrow(_narrow_layers(config))
     if config.init and not resuming:
         warm_start(model, Path(config.init), config.backbone, classes, say)
     check_size(model, config)
     return model
+
+
+def _narrow_layers(config: TrainConfig) -> Layers:
+    """Look up the layers of a pruned network, in the run's own model or in the one it starts from."""
+    for folder in (Path(config.out), Path(config.init or config.out)):
+        if (folder / CARD_FILE).is_file():
+            return ModelCard.read(folder).layers
+    return {}
 
 
 def warm_start(model: Classifier, init: Path, backbone: str, classes: tuple[str, ...], say: Say) -> None:

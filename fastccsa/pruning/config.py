@@ -1,0 +1,97 @@
+"""Everything a pruning is told, as one frozen value."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from fastccsa.errors import InputError
+
+CRITERIA = ("dcp", "magnitude", "taylor", "random")
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """A pruning of a trained run; exactly one of ``threshold`` and ``rate`` says how much.
+
+    Attributes:
+        run: folder of the finished run to prune.
+        out: folder of the pruned run.
+        manifest: the images; None takes the run's own.
+        threshold: a layer has enough channels once another lowers its joint loss by no more than this part of the
+            loss without any, in (0, 1).
+        rate: part of the channels taken from every layer, in (0, 1).
+        criterion: how channels are ranked: dcp (by the gradient of the joint loss), magnitude, taylor or random.
+        round_to: channels kept are rounded up to a multiple of this.
+        loss_weight: lambda, the weight of the discrimination loss in the joint loss; 0 leaves reconstruction alone.
+        images: training images by which outputs are reconstructed.
+        discrimination_images: how many of these the discrimination loss is computed on.
+        auxiliary: auxiliary losses besides the final one; None is 2 for networks of up to 8 blocks, else 3.
+        stage_epochs: epochs of fine-tuning before each stage's layers are pruned.
+        epochs: of the fine-tuning at the end; None takes the run's. The learning rate falls after half of them.
+        lr: its first learning rate, and the stages'; None takes the run's.
+        seed: of the subset, the auxiliary losses, the random criterion and the fine-tuning.
+        device: auto, cpu or cuda[:N].
+        workers: threads that decode images; 0 leaves the number to the image pipeline.
+
+    Raises:
+        InputError: a value outside its range, naming it.
+    """
+
+    run: str
+    out: str
+    manifest: str | None = None
+    threshold: float | None = None
+    rate: float | None = None
+    criterion: Literal["dcp", "magnitude", "taylor", "random"] = "dcp"
+    round_to: int = 1
+    loss_weight: float = 1.0
+    images: int = 512
+    discrimination_images: int = 128
+    auxiliary: int | None = None
+    stage_epochs: int = 1
+    epochs: int | None = None
+    lr: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.rate is None):
+            raise InputError("say how much to prune: give either a threshold or a rate")
+        for name in ("threshold", "rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise InputError(f"{name} is {value}: it must lie between 0 and 1, both excluded")
+        if self.criterion not in CRITERIA:
+            raise InputError(f"criterion is {self.criterion!r}: use one of {', '.join(CRITERIA)}")
+        lowest = {"round_to": 1, "images": 1, "discrimination_images": 1, "stage_epochs": 1, "seed": 0, "workers": 0}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be at least {low}")
+        for name, low in {"auxiliary": 0, "epochs": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise InputError(f"{name} is {value}: it must be at least {low}")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise InputError(f"lr is {self.lr}: it must be a positive number")
+        if not 0 <= self.loss_weight < math.inf:
+            raise InputError(f"loss_weight is {self.loss_weight}: it must be 0 or a positive number")
+        if Path(self.run).resolve() == Path(self.out).resolve():
+            raise InputError(f"{self.out} is the run to prune: choose another folder for the pruned one")
+
+    def differences(self, other: dict[str, object]) -> list[str]:
+        """``name: mine, not other's`` for every value in which two prunings differ; ``other`` is read from JSON."""
+        mine = json.loads(self.to_json())
+        return [
+            f"{name}: {mine[name]!r}, not {other.get(name)!r}"
+            for name in mine
+            if name not in ("run", "out", "manifest", "device", "workers") and mine[name] != other.get(name)
+        ]
+
+    def to_json(self) -> str:
+        """Write one JSON object."""
+        return json.dumps(asdict(self))

@@ -1,0 +1,246 @@
+"""Pruning a run, from top to bottom: `choose_channels` stage by stage, then training goes on from what is left."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from fastccsa.data import Manifest
+from fastccsa.errors import InputError
+from fastccsa.evaluation import Scores, evaluate
+from fastccsa.hardware import pick_device
+from fastccsa.models import Classifier, ModelCard, load_model, save_model
+from fastccsa.pruning.config import PruneConfig
+from fastccsa.pruning.finetune import fine_tune_stage
+from fastccsa.pruning.layer import BlockInputs, channels_by_rate, prune_layer
+from fastccsa.pruning.record import PRUNE_FILE, PruneRecord
+from fastccsa.pruning.remove import require_torch_pruning
+from fastccsa.pruning.resnet import (
+    AuxiliaryHead,
+    Stage,
+    block_width,
+    blocks_of,
+    check_architecture,
+    convolution,
+    prunable_layers,
+    stages_of,
+)
+from fastccsa.pruning.state import STATE_FILE, PruneState, check_same, load_state, save_state
+from fastccsa.pruning.subset import Subset, load_subset
+from fastccsa.training.config import TrainConfig
+from fastccsa.training.images import RunImages, open_manifest, select_images
+from fastccsa.training.loop import train
+from fastccsa.training.objectives import build_objective
+from fastccsa.training.run import finished_scores, open_run, write_environment, write_scores
+from fastccsa.training.start import Say
+
+SELECTED_FOLDER = "selected"
+
+
+def prune(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    threshold: float | None = None,
+    rate: float | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Scores:
+    """Prune a trained run by channels and fine-tune what is left: a run folder like any other, with a smaller network.
+
+    The same call again goes on after the last finished layer, or where the fine-tuning stopped. In ``out`` are, besides
+    a run's own files, ``prune.json`` (what was chosen, layer by layer) and ``selected/``, the run before fine-tuning.
+
+    Args:
+        run: folder of a finished run of a torchvision ResNet.
+        out: folder for the pruned run.
+        threshold: the adaptive stop (see `PruneConfig`); or give ``rate``.
+        rate: part of the channels to take from every layer.
+        progress: say what happens on stdout, and show progress bars on a terminal.
+        options: the other fields of `PruneConfig`.
+
+    Returns:
+        Test scores by domain after fine-tuning.
+
+    Raises:
+        InputError: a value out of range, no finished run, an architecture that cannot be pruned, a layer that would
+            lose all channels, torch-pruning missing, or ``out`` in use for something else.
+    """
+    try:
+        config = PruneConfig(os.fspath(run), os.fspath(out), threshold=threshold, rate=rate, **options)
+    except TypeError as error:
+        raise InputError(f"this is no pruning: {error}") from error
+    say: Say = tqdm.write if progress else lambda line: None
+    require_torch_pruning()
+    training, manifest, model = open_source(config)
+    device = pick_device(config.device)
+    check_architecture(model)
+    check_rate(config, model)
+    stages_of(model, config.auxiliary)
+    images = select_images(training, manifest)
+    folder = _open_folder(config, training)
+    if scores := finished_scores(folder):
+        say(f"{folder} is finished: its channels are in {folder / PRUNE_FILE}, its test scores in scores.json")
+        return scores
+
+    selected = folder / SELECTED_FOLDER
+    if finished_scores(selected) is None:
+        write_environment(folder, device)
+        record = choose_channels(config, training, images, model.to(device), say, progress)
+        _write_selected(config, training, manifest, model, record, say)
+    if scores := finished_scores(selected):
+        say(f"test scores before fine-tuning:\n{scores}")
+    return train(training, progress)
+
+
+def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]:
+    """Read the run to prune: the configuration of the fine-tuning, the manifest, and the model.
+
+    Raises:
+        InputError: there is no finished run, or its manifest is not there any more.
+    """
+    run, out = Path(config.run), Path(config.out)
+    model = load_model(run)
+    source = TrainConfig.read(run)
+    if finished_scores(run) is None:
+        raise InputError(f"the run in {run} is not finished: repeat its training command before pruning it")
+    training = replace(
+        source,
+        manifest=config.manifest or source.manifest,
+        out=str(out),
+        init=os.path.abspath(out / SELECTED_FOLDER),
+        weights="none",
+        epochs=config.epochs or source.epochs,
+        lr=config.lr or source.lr,
+        lr_step=math.ceil((config.epochs or source.epochs) / 2),
+        seed=config.seed,
+        device=config.device,
+        workers=config.workers,
+    )
+    return *open_manifest(training), model
+
+
+def check_rate(config: PruneConfig, model: Classifier) -> None:
+    """Make sure that the rate leaves every layer a channel.
+
+    Raises:
+        InputError: naming the first layer that would lose all.
+    """
+    if config.rate is None:
+        return
+    for layer in prunable_layers(model):
+        channels = convolution(model, layer).in_channels
+        if channels_by_rate(config, channels) == 0:
+            raise InputError(
+                f"rate {config.rate} takes all {channels} input channels of {layer.name}: choose a lower one"
+            )
+
+
+def choose_channels(
+    config: PruneConfig,
+    training: TrainConfig,
+    images: RunImages,
+    model: Classifier,
+    say: Say,
+    progress: bool,
+) -> PruneRecord:
+    """Choose the channels of every layer of ``model``, stage by stage, and take the others out of it.
+
+    Goes on after the last finished layer when ``config.out`` has such a state.
+    """
+    folder, device = Path(config.out), model.head.weight.device
+    saved = load_state(folder, config)
+    torch.manual_seed(config.seed)
+    original = copy.deepcopy(model)
+    stages, total = stages_of(model, config.auxiliary), len(prunable_layers(model))
+    subset = load_subset(
+        training,
+        images,
+        config.images,
+        config.discrimination_images,
+        config.seed,
+        device,
+        model.feature_width,
+    )
+    say(f"choosing the channels of {total} layers by {config.criterion}, on {len(subset.images)} images")
+    first, records = (saved.stage, list(saved.records)) if saved else (0, [])
+    for number, stage in enumerate(stages[first:], start=first):
+        name, block = blocks_of(model)[stage.end]
+        head = None if stage.is_last else AuxiliaryHead(block_width(block), model.head.out_features).to(device)
+        state = PruneState(model, copy.deepcopy(model), head, number, records)
+        if saved and number == first:
+            saved.fill(state)
+            say(f"going on in {folder} after {len(records)} of {total} layers")
+        else:
+            say(f"stage {number + 1}/{len(stages)}: fine-tuning with the loss behind {name}")
+            _fine_tune(config, training, images, state, stage, progress)
+            save_state(folder, state, config)
+        prune_stage(state, stage, subset, config, say, progress)
+    return PruneRecord.of(config, records, original, model, training.size)
+
+
+def prune_stage(state: PruneState, stage: Stage, subset: Subset, config: PruneConfig, say: Say, progress: bool) -> None:
+    """Prune the layers of a stage that are not done yet, saving the state after each."""
+    done = {record.name for record in state.records}
+    inputs = BlockInputs(state.model, state.baseline, subset.images)
+    for layer in stage.layers:
+        if layer.name in done:
+            continue
+        record = prune_layer(state, stage, layer, inputs, subset, config, progress)
+        state.records.append(record)
+        save_state(Path(config.out), state, config)
+        say(f"{record.name}: {len(record.kept)} of {record.channels} channels stay ({record.seconds:.0f} s)")
+
+
+def _fine_tune(
+    config: PruneConfig, training: TrainConfig, images: RunImages, state: PruneState, stage: Stage, progress: bool
+) -> None:
+    """Fine-tune the network and the stage's head; what comes out is also the baseline of the stage's layers."""
+    # A stage is too short to fill a memory of past images.
+    plain, model = replace(training, memory=0), state.model
+    objective = build_objective(plain, images, model.head.weight.device, model.feature_width)
+    first = state.stage * config.stage_epochs
+    with objective.loader:
+        epochs = range(first, first + config.stage_epochs)
+        fine_tune_stage(state.model, state.head, stage, objective, training, epochs, progress)
+    state.baseline = copy.deepcopy(state.model)
+
+
+def _open_folder(config: PruneConfig, training: TrainConfig) -> Path:
+    """Open ``config.out``: a new folder, or the one where the same pruning was begun.
+
+    Raises:
+        InputError: it holds another run, or another pruning.
+    """
+    folder = Path(config.out)
+    if (folder / PRUNE_FILE).exists():
+        check_same(config, PruneRecord.read(folder).config, folder)
+    return open_run(training)
+
+
+def _write_selected(
+    config: PruneConfig, training: TrainConfig, manifest: Manifest, model: Classifier, record: PruneRecord, say: Say
+) -> None:
+    """Write the pruned network as a finished run of its own, scored before any fine-tuning."""
+    folder = Path(config.out)
+    selected = open_run(replace(training, out=training.init or "", init=os.path.abspath(config.run)))
+    save_model(selected, model, ModelCard.read(config.run))
+    record.write(folder)
+    say(record.summary())
+    scores = evaluate(
+        model,
+        manifest,
+        config.device,
+        size=training.size,
+        amp=training.amp,
+        workers=config.workers,
+        image_backend=training.image_backend,
+    )
+    write_scores(selected, scores)
+    (folder / STATE_FILE).unlink(missing_ok=True)

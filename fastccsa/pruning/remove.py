@@ -1,0 +1,54 @@
+"""Taking channels out of a network for good, with torch-pruning's dependency graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastccsa.models import Classifier
+from fastccsa.narrow import describe_layer
+from fastccsa.optional import require
+from fastccsa.pruning.resnet import PrunableLayer, block_of, convolution
+
+EXTRA = "prune"
+
+
+def require_torch_pruning() -> None:
+    """Make sure that channels can be removed.
+
+    Raises:
+        InputError: torch-pruning is not installed; the message has the pip command.
+    """
+    require(EXTRA, "torch_pruning")
+
+
+def keep_channels(model: Classifier, layer: PrunableLayer, kept: Sequence[int], weight: Tensor, size: int) -> None:
+    """Keep only the input channels ``kept`` of ``layer``, and give it ``weight`` on them.
+
+    The filters and the normalisation that make the other channels go too.
+
+    Args:
+        model: the network, changed in place.
+        layer: the layer.
+        kept: channel numbers in ascending order.
+        weight: [m, len(kept), kh, kw].
+        size: side of the images in pixels.
+    """
+    import torch_pruning
+
+    block, conv = block_of(model, layer.block), convolution(model, layer)
+    source = block.get_submodule(layer.source)
+    removed = sorted(set(range(conv.in_channels)) - set(kept))
+    if removed:
+        example = torch.zeros(1, 3, size, size, device=conv.weight.device)
+        with torch.enable_grad():  # the graph is found by following gradients
+            graph = torch_pruning.DependencyGraph().build_dependency(model.backbone, example_inputs=example)
+        graph.get_pruning_group(source, torch_pruning.prune_conv_out_channels, idxs=removed).prune()
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+    if removed:
+        names = (layer.source, layer.norm, layer.conv)
+        prefix = layer.name.removesuffix(layer.conv)
+        model.layers |= {prefix + name: describe_layer(block.get_submodule(name)) for name in names}

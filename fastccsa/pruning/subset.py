@@ -1,0 +1,115 @@
+"""The fixed images by which channels are chosen, and the loss of the run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastccsa.data import Manifest
+from fastccsa.evaluation.evaluate import evaluation_loader
+from fastccsa.pruning.discrimination import Loss
+from fastccsa.training.config import TrainConfig
+from fastccsa.training.images import RunImages
+from fastccsa.training.objectives import build_objective
+
+
+def stratified(manifest: Manifest, count: int, seed: int) -> np.ndarray:
+    """Choose up to ``count`` images, as evenly as can be from every class of every domain: int64 positions.
+
+    Fewer are the first of more: the cells of domain and class take turns, each in a seeded order of its own.
+    """
+    cells = manifest.domain_indices * len(manifest.classes) + manifest.labels
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(len(manifest))
+    turn = np.empty(len(manifest), dtype=np.int64)  # of each image in its cell
+    for cell in np.unique(cells):
+        here = shuffled[cells[shuffled] == cell]
+        turn[here] = np.arange(len(here))
+    place = np.empty(len(manifest), dtype=np.int64)
+    place[shuffled] = np.arange(len(manifest))
+    return np.lexsort((place, turn))[:count].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The images channels are chosen by, as evaluation sees them, not augmented.
+
+    Attributes:
+        images: float32 [n, 3, S, S], normalised, on the device.
+        discrimination: how many of them, from the first, the discrimination loss looks at.
+        final_loss: the run's own loss on these, from logits and features.
+        auxiliary_loss: its classification part alone, for the auxiliary losses.
+    """
+
+    images: Tensor
+    discrimination: int
+    final_loss: Loss
+    auxiliary_loss: Loss
+
+
+def load_subset(
+    config: TrainConfig,
+    images: RunImages,
+    count: int,
+    discrimination: int,
+    seed: int,
+    device: torch.device,
+    width: int,
+) -> Subset:
+    """Load the subset of ``images.training``; its pairs and their weights are drawn as in training.
+
+    Args:
+        config: the run's training.
+        images: the run's.
+        count: how many images to take at most.
+        discrimination: how many of them the discrimination loss looks at.
+        seed: of the choice.
+        device: where to put them.
+        width: of the network's features.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    chosen = images.training.take(stratified(images.training, count, seed))
+    with evaluation_loader(
+        chosen, device, config.size, workers=config.workers, image_backend=config.image_backend
+    ) as loader:
+        pixels = torch.cat([batch["images"] for batch in loader.epoch(0)]).contiguous()
+    count = min(discrimination, len(chosen))
+    final, auxiliary = _losses(config, replace(images, training=chosen.take(np.arange(count))), device, width)
+    return Subset(pixels, count, final, auxiliary)
+
+
+def _losses(config: TrainConfig, images: RunImages, device: torch.device, width: int) -> tuple[Loss, Loss]:
+    """Make the losses of all of ``images.training`` in one batch, by the sampler and the weights of the objective."""
+    # Of the objective's loader only the sampler is used.
+    config = replace(config, batch_size=max(2, len(images.training)), cache="none", memory=0, seed=0)
+    objective = build_objective(config, images, device, width)
+    with objective.loader as loader:
+        drawn = loader.sampler.batch(0, 0)
+        labels = torch.from_numpy(images.training.labels).to(device)
+    first, second = drawn if isinstance(drawn, tuple) else (drawn, drawn)
+    index1, index2 = torch.as_tensor(first, device=device), torch.as_tensor(second, device=device)
+    batch = {"images": index1, "images1": index1, "images2": index2}
+    batch |= {"target": labels[index1], "target1": labels[index1], "target2": labels[index2]}
+
+    def terms(logits: Tensor, features: Tensor) -> Tensor:
+        # Where the objective expects images it is given their numbers, and in place of a network their results.
+        return objective(lambda index: (logits[index], features[index]), batch)
+
+    return lambda logits, features: terms(logits, features)[0], classification(terms)
+
+
+def classification(terms: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make the loss of classification alone, a mean over images, from a function that computes an objective's terms."""
+
+    def loss(*arguments: Tensor) -> Tensor:
+        values = terms(*arguments)
+        # A baseline's loss is classification; of CCSA's terms the second and third are, for either image of a pair.
+        return values[0] if len(values) == 1 else values[1:3].mean()
+
+    return loss

@@ -1,0 +1,215 @@
+"""Pruning a run, whole: the folder it makes, resuming, other criteria, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+
+from fastccsa import load_model
+from fastccsa.errors import InputError
+from fastccsa.evaluation import Scores
+from fastccsa.pruning import CRITERIA, PruneConfig, layer, procedure, prune
+from fastccsa.pruning.record import PruneRecord, Size
+from fastccsa.pruning.select import Path as LossPath
+from fastccsa.pruning.select import kept_by_threshold
+from fastccsa.training import TrainConfig
+
+SMALL = {"images": 24, "discrimination_images": 12, "epochs": 1, "device": "cpu", "workers": 1, "progress": False}
+BACKBONES = ("resnet_basic", "resnet_bottleneck")
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def pruned(request, make_run, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("pruned") / "u"
+    prune(make_run(request.param), out, rate=0.5, **SMALL)
+    return out
+
+
+def test_it_ends_with_a_run_of_a_smaller_network(pruned, make_run) -> None:
+    record = PruneRecord.read(pruned)
+    config = TrainConfig.read(pruned)
+    model, original = load_model(pruned), load_model(make_run(config.backbone))
+    assert record.before == Size.of(original, 32)
+    assert record.after == Size.of(model, 32)
+    assert record.after.parameters < record.before.parameters
+    assert record.after.multiply_adds < record.before.multiply_adds
+    for entry in record.layers:
+        assert model.backbone.get_submodule(entry.name).in_channels == entry.channels // 2 == len(entry.kept)
+        assert original.backbone.get_submodule(entry.name).in_channels == entry.channels
+        assert len(set(entry.kept)) == len(entry.kept)
+    inner = 2 if config.backbone == "resnet_bottleneck" else 1
+    assert len(record.layers) == 4 * inner
+    for folder in (pruned, pruned / "selected"):
+        assert Scores.read(folder / "scores.json").split == "test"
+        assert TrainConfig.read(folder).backbone == config.backbone
+    assert not (pruned / "selection.safetensors").exists()
+
+
+def test_three_lines_of_torchvision_load_it(pruned) -> None:
+    card = json.loads((pruned / "model.json").read_text())
+    weights = safetensors.torch.load_file(pruned / "model.safetensors")
+
+    model = torchvision.models.get_model(card["backbone"], num_classes=len(card["classes"]))
+    for name, new in card["layers"].items(): model.set_submodule(name, getattr(torch.nn, new.pop("kind"))(**new))  # noqa: E701  # fmt: skip
+    model.load_state_dict({k.replace("backbone.", "").replace("head.", "fc."): v for k, v in weights.items()})
+
+    images = torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(model.eval()(images), load_model(pruned)(images)[0])
+
+
+def test_before_fine_tuning_it_computes_what_its_masked_ancestor_does(make_run, tmp_path, monkeypatch) -> None:
+    """The network with channels zeroed by hand, and the one without them, give the same outputs."""
+    masked = {}
+    keep = layer.keep_channels
+
+    def keep_and_compare(model, chosen, kept, weight, size):
+        images = torch.randn(4, 3, size, size)
+        conv = model.backbone.get_submodule(chosen.name)
+        with torch.no_grad():
+            full = torch.zeros_like(conv.weight)
+            full[:, kept] = weight
+            conv.weight.copy_(full)
+            expected = model(images)
+            keep(model, chosen, kept, weight, size)
+            masked[chosen.name] = (expected, model(images))
+
+    monkeypatch.setattr(layer, "keep_channels", keep_and_compare)
+    prune(make_run("resnet_bottleneck"), tmp_path / "u", rate=0.4, **SMALL)
+    assert len(masked) == 8
+    for expected, found in masked.values():
+        for one, other in zip(expected, found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("killed_at", [1, 3])
+def test_a_killed_pruning_goes_on_after_its_last_layer(make_run, tmp_path, monkeypatch, killed_at) -> None:
+    run = make_run("resnet_basic")
+    whole = tmp_path / "whole"
+    prune(run, whole, threshold=1e-2, **SMALL)
+
+    broken, calls = tmp_path / "broken", []
+    prune_layer = procedure.prune_layer
+
+    def kill(*arguments, **options):
+        calls.append(arguments[2].name)
+        if len(calls) > killed_at:
+            raise KeyboardInterrupt
+        return prune_layer(*arguments, **options)
+
+    monkeypatch.setattr(procedure, "prune_layer", kill)
+    with pytest.raises(KeyboardInterrupt):
+        prune(run, broken, threshold=1e-2, **SMALL)
+    monkeypatch.setattr(procedure, "prune_layer", lambda *a, **k: (calls.append(a[2].name), prune_layer(*a, **k))[1])
+    prune(run, broken, threshold=1e-2, **SMALL)
+    assert len(calls) == 5  # one of the four layers was begun twice
+
+    one, other = PruneRecord.read(whole), PruneRecord.read(broken)
+    assert [x.kept for x in one.layers] == [x.kept for x in other.layers]
+    for name in ("selected", "."):
+        first, second = (safetensors.torch.load_file(folder / name / "model.safetensors") for folder in (whole, broken))
+        for key, value in first.items():
+            torch.testing.assert_close(value, second[key], rtol=0, atol=0)
+
+
+def test_a_finished_pruning_is_left_as_it_is_and_others_are_refused(make_run, tmp_path) -> None:
+    run, out = make_run("resnet_basic"), tmp_path / "u"
+    scores = prune(run, out, threshold=1e-2, **SMALL)
+    files = {file: file.stat().st_mtime_ns for file in out.glob("*.safetensors")}
+    assert prune(run, out, threshold=1e-2, **SMALL) == scores
+    assert files == {file: file.stat().st_mtime_ns for file in out.glob("*.safetensors")}
+    with pytest.raises(InputError, match="threshold"):
+        prune(run, out, threshold=2e-2, **SMALL)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_has_the_same_budget(make_run, tmp_path, criterion) -> None:
+    out = tmp_path / criterion
+    prune(make_run("resnet_basic"), out, rate=0.5, criterion=criterion, **SMALL)
+    assert [len(entry.kept) for entry in PruneRecord.read(out).layers] == [2, 4, 8, 16]
+
+
+def test_a_baseline_is_pruned_by_its_classification_loss(make_run, tmp_path) -> None:
+    run = make_run("resnet_basic", n_sec=0, alignment="-")
+    prune(run, tmp_path / "u", threshold=1e-3, round_to=4, **SMALL)
+    assert all(len(entry.kept) % 4 == 0 for entry in PruneRecord.read(tmp_path / "u").layers)
+
+
+def test_the_record_tells_what_other_thresholds_would_keep(make_run, tmp_path) -> None:
+    prune(make_run("resnet_basic"), tmp_path / "u", threshold=1e-2, **SMALL)
+    record = PruneRecord.read(tmp_path / "u")
+    assert record.kept_at(1e-2) == {entry.name: len(entry.kept) for entry in record.layers}
+    counts = [sum(record.kept_at(threshold).values()) for threshold in (1e-6, 1e-3, 1e-1, 0.9)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] >= len(record.layers)
+
+
+def test_the_stop_is_the_first_fall_that_is_small_against_the_first_loss() -> None:
+    path = LossPath((3, 1, 0, 2), (10.0, 6.0, 5.0, 4.9, 4.0))
+    assert kept_by_threshold(path, 0.2) == 2
+    assert kept_by_threshold(path, 0.02) == 3
+    assert kept_by_threshold(path, 0.005) == 4
+    assert kept_by_threshold(path, 0.9) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "either a threshold or a rate"),
+        ({"threshold": 1e-3, "rate": 0.5}, "either a threshold or a rate"),
+        ({"threshold": 0.0}, "threshold is 0.0"),
+        ({"threshold": 1.0}, "threshold is 1.0"),
+        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"rate": 1.0}, "rate is 1.0"),
+        ({"rate": -0.1}, "rate is -0.1"),
+        ({"rate": 0.95}, "takes all 4 input channels of layer1.0.conv2"),
+        ({"rate": 0.5, "auxiliary": 4}, "give 3 at most"),
+        ({"rate": 0.5, "round_to": 0}, "round_to"),
+        ({"rate": 0.5, "criterion": "luck"}, "luck"),
+        ({"rate": 0.5, "nonsense": 1}, "nonsense"),
+        ({"rate": 0.5, "device": "abacus"}, "abacus"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_written(make_run, tmp_path, options, words) -> None:
+    with pytest.raises(InputError, match=words):
+        prune(make_run("resnet_basic"), tmp_path / "u", progress=False, **options)
+    assert not (tmp_path / "u").exists()
+
+
+def test_runs_that_cannot_be_pruned(make_run, tmp_path) -> None:
+    with pytest.raises(InputError, match="no trained model"):
+        prune(tmp_path / "nowhere", tmp_path / "u", rate=0.5)
+    with pytest.raises(InputError, match="only torchvision's ResNets"):
+        prune(make_run("shufflenet_v2_x0_5"), tmp_path / "u", rate=0.5, **SMALL)
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(make_run("resnet_basic"), unfinished)
+    (unfinished / "scores.json").unlink()
+    with pytest.raises(InputError, match="not finished"):
+        prune(unfinished, tmp_path / "u", rate=0.5)
+    (unfinished / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no weights"):
+        prune(unfinished, tmp_path / "u", rate=0.5)
+    with pytest.raises(InputError, match="another folder"):
+        PruneConfig(str(tmp_path), str(tmp_path), rate=0.5)
+    assert not (tmp_path / "u").exists()
+
+
+def test_the_folder_of_another_run_is_left_alone(make_run) -> None:
+    run = make_run("resnet_basic")
+    other = make_run("resnet_basic", seed=1)
+    before = {file: file.read_bytes() for file in other.iterdir() if file.is_file()}
+    with pytest.raises(InputError, match="run with other settings"):
+        prune(run, other, rate=0.5, **SMALL)
+    assert before == {file: file.read_bytes() for file in other.iterdir() if file.is_file()}
+
+
+def test_without_torch_pruning_it_says_what_to_install(make_run, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch_pruning", None)
+    with pytest.raises(InputError, match=r"pip install 'fastccsa\[prune\]'"):
+        prune(make_run("resnet_basic"), tmp_path / "u", rate=0.5, **SMALL)
+    assert not (tmp_path / "u").exists()
