@@ -71,7 +71,7 @@ def fingerprint(
     if waiting:
         computed = _compute(waiting, look, workers or _usable_cores())
         bar = tqdm(
-            computed, total=len(waiting), disable=not progress, leave=False, unit="image", desc="comparing images"
+            computed, total=len(waiting), desc="comparing images", unit="image", disable=not progress, leave=False
         )
         try:
             for path, one in zip(waiting, bar, strict=True):
