@@ -6,13 +6,12 @@ tile into the coefficients of its gradient in place, and two more products add t
 and its gradient, and the backward pass only scales it. Memory is O((N1 + N2) D) and one tile.
 
 Near pairs: rows are centred before they are multiplied, and a pair whose squared distance comes out small against its
-norms is computed again from its rows, difference by difference.
+norms is computed again from its rows, difference by difference (``csrc/allpairs/params.h`` says how small, and why).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
@@ -21,65 +20,17 @@ import torch
 from torch import Tensor
 
 from fastccsa import _ops
+from fastccsa._all_pairs_checks import check, check_values
+from fastccsa._products import add_product, factor, products
 
 _classes = torch.ops.fastccsa.all_pairs_classes.default
 _tile = torch.ops.fastccsa.all_pairs_tile.default
 _finish = torch.ops.fastccsa.all_pairs_finish.default
 
-# 8 MiB a tile of float32. The list of its near pairs is short, but were all of them near, 24 to 48 MiB.
-TILE_ROWS, TILE_COLUMNS = 1024, 2048
+# 8 MiB a tile. The list of its close pairs is short, but were all of them close, it would grow to 24 to 48 MiB.
+TILE_ROWS, TILE_COLUMNS = 1024, 2048  # of float32; of float64 half as many columns
+_NORM_ROWS = 1024
 _CHUNK_COLUMNS = 64  # csrc/allpairs/params.h
-PRECISIONS = ("ieee", "tf32")
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-# ---- what the caller passed ----
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _check(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, labels: int) -> None:
-    """Shapes, dtypes and devices; messages as the zipped op's."""
-    if z1.dtype not in _DTYPES:
-        raise RuntimeError(f"features1 must be float64, float32, bfloat16 or float16, but it is {_name(z1.dtype)}")
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("fastccsa::all_pairs_tile", z1.device.type.upper()):
-        raise RuntimeError(f"features1 is on {z1.device}, but this build has no kernels for pairs='all' there")
-    acc = _ops._acc_dtype(z1.dtype)
-    expected = [("features1", z1, z1.dtype, 2), ("features2", z2, z1.dtype, 2)]
-    expected += [("target1", y1, torch.int64, 1), ("target2", y2, torch.int64, 1)]
-    if weight is not None:
-        expected.append(("pair_weight", weight, acc, 2))
-    for name, tensor, dtype, dim in expected:
-        if tensor.dim() != dim:
-            plural = "s" if dim > 1 else ""
-            raise RuntimeError(f"{name} must have {dim} dimension{plural}, but its shape is {list(tensor.shape)}")
-        if tensor.dtype != dtype:
-            raise RuntimeError(f"{name} must be {_name(dtype)}, but it is {_name(tensor.dtype)}")
-        if tensor.device != z1.device:
-            raise RuntimeError(f"{name} is on {tensor.device}, but the other tensors are on {z1.device}; move it there")
-    sizes = [("features2", z2, 1, z1.shape[1], "the width of features1")]
-    sizes += [("target1", y1, 0, z1.shape[0], "a label a row of features1")]
-    sizes += [("target2", y2, 0, z2.shape[0], "a label a row of features2")]
-    if weight is not None:
-        classes = labels or weight.shape[0]
-        sizes += [("pair_weight", weight, d, classes, "the number of classes") for d in (0, 1)]
-    for name, tensor, d, size, why in sizes:
-        if tensor.shape[d] != size:
-            raise RuntimeError(f"{name} has shape {list(tensor.shape)}, but dimension {d} must be {size} ({why})")
-
-
-def _check_values(y1: Tensor, y2: Tensor, weight: Tensor | None, labels: int) -> None:
-    """Labels in [0, `labels`), unless that is 0; weights not negative."""
-    for name, y in (("target1", y1), ("target2", y2)):
-        bad = ((y < 0) | (y >= labels)).nonzero() if labels > 0 else ()
-        if len(bad) > 0:
-            row = int(bad[0])
-            raise RuntimeError(f"{name}[{row}] is {int(y[row])}, but labels must be in [0, {labels})")
-    bad = () if weight is None else (~(weight >= 0)).nonzero()
-    if len(bad) > 0:
-        raise RuntimeError(f"pair_weight{bad[0].tolist()} is negative or NaN; weights must be 0 or more")
 
 
 # ---- both sides, sorted by class ----
@@ -121,7 +72,9 @@ def _centred(side: _Side, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Sorted rows less the centre, and their squared norms, in the type that sums are kept in."""
     acc = _ops._acc_dtype(side.features.dtype)
     rows = side.features.index_select(0, side.order).to(acc).sub_(centre.to(acc))
-    return rows, torch.linalg.vector_norm(rows, dim=1).square_()
+    # Summed in float64, some at a time: all pairs of a row share its norm, and so its error, which no sum averages out.
+    norms = [part.double().square().sum(1) for part in rows.split(_NORM_ROWS)]
+    return rows, torch.cat(norms).to(acc)
 
 
 # ---- which tiles there are ----
@@ -183,6 +136,7 @@ def _tiles(
 ) -> Iterator[tuple[slice, slice]]:
     """The tiles that cover every pair which may matter, as ranges of sorted rows."""
     rows, columns = _blocks(offset1, TILE_ROWS), _blocks(offset2, TILE_ROWS)
+    widest = TILE_COLUMNS if a.dtype.itemsize <= 4 else -(-TILE_COLUMNS // 2)
     several = len(rows) * len(columns) > 1
     beyond = _beyond_margin(a, b, rows, columns, margin) if several else [[False]]
     for r, row in enumerate(rows):
@@ -191,22 +145,11 @@ def _tiles(
             if matter:
                 neighbours = list(run)
                 begin, end = columns[neighbours[0]].begin, columns[neighbours[-1]].end
-                for part in _even_parts(begin, end, TILE_COLUMNS):
+                for part in _even_parts(begin, end, widest):
                     yield slice(row.begin, row.end), slice(*part)
 
 
 # ---- the sweep ----
-
-
-@contextmanager
-def _matrix_products(precision: str) -> Iterator[None]:
-    """How torch multiplies float32 matrices on CUDA meanwhile."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 class _Sweep(NamedTuple):
@@ -224,7 +167,7 @@ def _sum_in_order(values: Tensor) -> Tensor:
 
 def _sweep(
     side1: _Side, side2: _Side, a: Tensor, b: Tensor, norms: tuple[Tensor, Tensor], weight: Tensor | None,
-    margin: float, wanted: int,
+    margin: float, wanted: int, precision: str,
 ) -> _Sweep:  # fmt: skip
     sums = (a.new_zeros(len(a), dtype=torch.float64), b.new_zeros(len(b), dtype=torch.float64))
     gradient1 = torch.zeros_like(a) if wanted & 1 else None
@@ -232,21 +175,28 @@ def _sweep(
     loss = torch.zeros_like(sums[0])
     tiles = list(_tiles(a, b, side1.offset.tolist(), side2.offset.tolist(), margin))
     largest = max(((r.stop - r.start) * (c.stop - c.start) for r, c in tiles), default=0)
-    workspace = a.new_empty(largest)
-    close = torch.empty(TILE_ROWS * -(-TILE_COLUMNS // 32) if a.is_cuda else 0, dtype=torch.int32, device=a.device)
+    workspace, close = a.new_empty(largest), _close_bits(a.device)
+    factor1, factor2 = factor(a, precision), factor(b, precision)
     for rows, columns in tiles:
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         tile = workspace[: shape[0] * shape[1]].view(shape)
-        torch.mm(a[rows], b[columns].t(), out=tile)
+        add_product(tile, factor1[rows], factor2[columns].t(), beta=0)
         _tile(
             side1.features, side2.features, side1.order, side2.order, side1.label, side2.label, *norms, weight,
             margin, rows.start, columns.start, tile, *sums, gradient1, gradient2, loss, close,
         )  # fmt: skip
+        coefficients = factor(tile, precision)
         if gradient1 is not None:
-            gradient1[rows].addmm_(tile, b[columns], alpha=-1)
+            add_product(gradient1[rows], coefficients, factor2[columns], alpha=-1)
         if gradient2 is not None:
-            gradient2[columns].addmm_(tile.t(), a[rows], alpha=-1)
+            add_product(gradient2[columns], coefficients.t(), factor1[rows], alpha=-1)
     return _Sweep(_sum_in_order(loss), sums, (gradient1, gradient2))
+
+
+def _close_bits(device: torch.device) -> Tensor:
+    """Where a tile's kernels on CUDA leave a bit a pair for each other; those of the CPU keep a list of their own."""
+    words = TILE_ROWS * -(-TILE_COLUMNS // 32) if device.type == "cuda" else 0
+    return torch.empty(words, dtype=torch.int32, device=device)
 
 
 def _alignment(side1: _Side, side2: _Side, weight: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -263,7 +213,7 @@ def _alignment(side1: _Side, side2: _Side, weight: Tensor) -> tuple[Tensor, tupl
 
 def _all_pairs(
     z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float, scale: float,
-    wanted: int, apart: bool,
+    wanted: int, apart: bool, precision: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The two terms, and the gradients of both sides where wanted."""
     side1, side2, classes = _sides(z1, z2, y1, y2)
@@ -273,7 +223,7 @@ def _all_pairs(
     total = side1.counts @ side1.mean + side2.counts @ side2.mean
     centre = (total / (len(z1) + len(z2))).nan_to_num(0, 0, 0)
     (a, norm1), (b, norm2) = _centred(side1, centre), _centred(side2, centre)
-    sweep = _sweep(side1, side2, a, b, (norm1, norm2), by_class, margin, wanted)
+    sweep = _sweep(side1, side2, a, b, (norm1, norm2), by_class, margin, wanted, precision)
     terms = (scale * torch.stack([alignment, sweep.loss])).to(a.dtype)
     gradients = []
     for k, (side, other, centred) in enumerate(((side1, side2, a), (side2, side1, b))):
@@ -306,15 +256,15 @@ def _op(
     `labels`: the number of classes, or 0 where nothing bounds the labels. `wanted`: bit k asks for the gradient of
     side k; without it there are no planes.
     """
-    _check(z1, z2, y1, y2, weight, labels)
-    _check_values(y1, y2, weight, labels if weight is None else weight.shape[0])
+    check(z1, z2, y1, y2, weight, labels)
+    check_values(y1, y2, weight, labels if weight is None else weight.shape[0])
     if len(z1) == 0 or len(z2) == 0:
         terms = z1.new_full((2,), torch.nan if mean else 0.0, dtype=_ops._acc_dtype(z1.dtype))
-        gradients = (_empty_gradient(z, wanted >> k & 1, apart).zero_() for k, z in enumerate((z1, z2)))
-        return terms.sum(), terms, *gradients
+        g1, g2 = (_empty_gradient(z, wanted >> k & 1, apart).zero_() for k, z in enumerate((z1, z2)))
+        return terms.sum(), terms, g1, g2
     scale = 1 / (len(z1) * len(z2)) if mean else 1.0
-    with torch.autocast(z1.device.type, enabled=False), _matrix_products(precision):
-        terms, g1, g2 = _all_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
+    with torch.autocast(z1.device.type, enabled=False), products(precision):
+        terms, g1, g2 = _all_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart, precision)
     return terms.sum(), terms, g1, g2
 
 
@@ -349,7 +299,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, *_:
         elif unit.shape[0] == 1:
             gradients.append((grad_loss * unit[0]).to(ctx.dtype))
         else:
-            upstream = sum(g for g in (grad_loss, grad_terms) if g is not None).expand(2)
+            upstream = torch.stack([g.expand(2) for g in (grad_loss, grad_terms) if g is not None]).sum(0)
             gradients.append((upstream[0] * unit[0] + upstream[1] * unit[1]).to(ctx.dtype))
     return (*gradients, *(None,) * 9)
 

@@ -20,7 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastccsa import _all_pairs, _ops
+from fastccsa import _all_pairs, _ops, _products
+from fastccsa._all_pairs_checks import check_logits
 from fastccsa.errors import InputError
 from fastccsa.reference import CCSATerms
 
@@ -50,8 +51,8 @@ def _check_pairs(pairs: str, reduction: str, precision: str) -> None:
             "reduction 'none' over all pairs would be a matrix of N1 x N2 values; choose 'mean' or 'sum', "
             "or fastccsa.reference.pair_terms(..., pairs='all') for few rows"
         )
-    if precision not in _all_pairs.PRECISIONS:
-        raise InputError(f"precision is {precision!r}; choose one of {', '.join(map(repr, _all_pairs.PRECISIONS))}")
+    if precision not in _products.PRECISIONS:
+        raise InputError(f"precision is {precision!r}; choose one of {', '.join(map(repr, _products.PRECISIONS))}")
     if precision != "ieee" and pairs == "zipped":
         raise InputError(f"precision {precision!r} concerns the matrix products of pairs='all'; leave it with 'zipped'")
     if reduction not in _ops.REDUCTIONS:
@@ -98,6 +99,7 @@ def weighted_ccsa_loss_terms(
     """
     _check_pairs(pairs, reduction, precision)
     if pairs == "all":
+        check_logits((logits1, logits2), (features1, features2))
         _, pair_terms = _all_pairs.all_pairs(
             features1, features2, target1, target2, _as_weight(pair_weight, features1), margin, reduction,
             True, precision, logits1.shape[-1],
@@ -153,8 +155,10 @@ def weighted_ccsa_loss(
             they are printed; then the streams may be of different lengths N1 and N2, and the mean of the pair terms is
             over N1 * N2. Memory stays O((N1 + N2) D). There, what is not a class raises at once on CUDA too: the GPU
             is waited for once a call.
-        precision: how float32 matrices are multiplied on CUDA for ``pairs="all"``: ``"ieee"``, or ``"tf32"``: faster,
-            with errors of about 1e-3 of the norms.
+        precision: how float32 matrices are multiplied on CUDA for ``pairs="all"``: ``"ieee"``; ``"tf32x3"``: by three
+            products on tensor cores, with about the same accuracy; ``"tf32"``: by one, with errors of about 1e-3 of the
+            norms. It is also that of bfloat16 and float16 features, which are multiplied as float32. Neither float64
+            nor the CPU, where exact products cost nothing more, are concerned: they always give ``"ieee"``.
         reduction: ``"mean"`` divides by N, so gradients of shards average to the whole batch's; ``"sum"``; ``"none"``
             gives [N]; ``"weighted_mean"`` divides each classification term by the sum of its weights, as
             ``torch.nn.CrossEntropyLoss(weight=...)`` does. With N = 0, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
@@ -166,6 +170,7 @@ def weighted_ccsa_loss(
     """
     _check_pairs(pairs, reduction, precision)
     if pairs == "all":
+        check_logits((logits1, logits2), (features1, features2))
         pair_loss, _ = _all_pairs.all_pairs(
             features1, features2, target1, target2, _as_weight(pair_weight, features1), margin, reduction,
             False, precision, logits1.shape[-1],

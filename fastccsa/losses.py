@@ -27,7 +27,7 @@ class WeightedCCSALoss(nn.Module):
             lengths may differ.
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"weighted_mean"``;
             see :func:`fastccsa.functional.weighted_ccsa_loss`.
-        precision: ``"ieee"`` or ``"tf32"``, of the matrix products of ``pairs="all"`` on CUDA.
+        precision: ``"ieee"``, ``"tf32x3"`` or ``"tf32"``, of the matrix products of ``pairs="all"`` on CUDA.
 
     Raises:
         InputError: a weight that is negative, not finite or of the wrong shape, a margin below 0, ``alpha`` outside

@@ -74,20 +74,28 @@ void add_difference(const T* a, int64_t stride_a, const T* b, int64_t stride_b, 
 
 // Pairs that the vectors left to be computed from their rows stand as +infinity in the row, which no coefficient is.
 template <typename T>
-void close_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<acc_t<T>>& sums) {
+void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<acc_t<T>>& sums) {
   using Acc = acc_t<T>;
+  const int64_t row = p.begin[0] + i;
   Acc* values = p.values + i * p.columns;
-  const T* a = row_of(p.side[0], p.begin[0] + i);
+  const T* a = row_of(p.side[0], row);
   for (int64_t j = 0; j < p.columns; ++j) {
     if (values[j] != std::numeric_limits<Acc>::infinity()) continue;
+    const int64_t column = p.begin[1] + j;
+    const T* b = row_of(p.side[1], column);
+    const Acc d2 = squared_distance(p, a, b);
+    const zipped::PairTerm<Acc> term = zipped::pair_term(d2, false, weight[j], p.margin);
+    p.loss[row] += double(term.separation);
+    if (!is_close(d2, p.norm[0][row] + p.norm[1][column])) {
+      values[j] = term.coefficient;
+      p.sums[0][row] += double(term.coefficient);
+      continue;
+    }
     values[j] = Acc(0);
-    const T* b = row_of(p.side[1], p.begin[1] + j);
-    const zipped::PairTerm<Acc> term = zipped::pair_term(squared_distance(p, a, b), false, weight[j], p.margin);
-    p.loss[p.begin[0] + i] += double(term.separation);
     if (term.coefficient == Acc(0)) continue;
     if (p.gradient[0] != nullptr) {
       add_difference(a, p.side[0].features.column_stride, b, p.side[1].features.column_stride, term.coefficient,
-                     p.width, p.gradient[0] + (p.begin[0] + i) * p.width);
+                     p.width, p.gradient[0] + row * p.width);
     }
     if (p.gradient[1] != nullptr) sums.close.push_back({int32_t(i), int32_t(j), term.coefficient});
   }
@@ -106,18 +114,18 @@ vector_t<Acc> square_root(vector_t<Acc> v) {
 template <typename Acc>
 struct RowSums {
   vector_t<Acc> coefficient{}, loss{};
-  decltype(vector_t<Acc>{} < vector_t<Acc>{}) close{};
+  decltype(vector_t<Acc>{} < vector_t<Acc>{}) near{};
 };
 
-// One vector of a row: dot products become coefficients, as is_close and pair_term have it, without their branches.
-template <typename Acc>
+// One vector of a row: dot products become coefficients, as is_near and pair_term have it, without their branches.
+template <typename T, typename Acc = acc_t<T>>
 vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc> weight, Acc margin, RowSums<Acc>& row) {
   using Vector = vector_t<Acc>;
   const Vector zero{};
   const Vector d2 = norms - Acc(2) * dot;
   const auto weighted = weight > zero;
-  const auto far = d2 > Acc(kClose) * norms;  // not true of a NaN, which is left to its rows
-  const auto close = ~far & weighted & ~(d2 >= margin * margin + Acc(kClose / 2) * norms);
+  const auto far = d2 > Acc(kNear<T>) * norms;  // not true of a NaN, which is left to its rows
+  const auto near = ~far & weighted & ~(d2 >= margin * margin + Acc(kClose / 2) * norms);
   const auto active = far & weighted & (d2 < margin * margin);
   const Vector squared = active ? d2 : filled(Acc(1));
   const Vector distance = square_root<Acc>(squared);
@@ -126,8 +134,8 @@ vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc>
   const Vector coefficient = Acc(-2) * pull / distance;
   row.coefficient += coefficient;
   row.loss += pull * gap;
-  row.close |= close;
-  return close ? filled(std::numeric_limits<Acc>::infinity()) : coefficient;
+  row.near |= near;
+  return near ? filled(std::numeric_limits<Acc>::infinity()) : coefficient;
 }
 
 template <typename T>
@@ -150,22 +158,22 @@ void tile_rows(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>
     RowSums<Acc> row;
     int64_t j = 0;
     for (; j + kLanes <= p.columns; j += kLanes) {
-      const vector_t<Acc> result = coefficients<Acc>(load_vector(values + j), norm1 + load_vector(norm2 + j),
+      const vector_t<Acc> result = coefficients<T>(load_vector(values + j), norm1 + load_vector(norm2 + j),
                                                      load_vector(weight.data() + j), p.margin, row);
       store_vector(values + j, result);
     }
     if (j < p.columns) {
       const int64_t rest = p.columns - j;
       const vector_t<Acc> norms = norm1 + load_first<Acc>(norm2 + j, rest, Acc(0));
-      const vector_t<Acc> result = coefficients<Acc>(load_first<Acc>(values + j, rest, Acc(0)), norms,
+      const vector_t<Acc> result = coefficients<T>(load_first<Acc>(values + j, rest, Acc(0)), norms,
                                                      load_first<Acc>(weight.data() + j, rest, Acc(0)), p.margin, row);
       store_first<Acc>(values + j, result, rest);
     }
     p.loss[p.begin[0] + i] += double(sum_of<Acc>(row.loss));
     p.sums[0][p.begin[0] + i] += double(sum_of<Acc>(row.coefficient));
-    bool any_close = false;
-    for (int lane = 0; lane < kLanes; ++lane) any_close |= row.close[lane] != 0;
-    if (any_close) close_pairs(p, i, weight.data(), sums);
+    bool any_near = false;
+    for (int lane = 0; lane < kLanes; ++lane) any_near |= row.near[lane] != 0;
+    if (any_near) near_pairs(p, i, weight.data(), sums);
     for (int64_t k = 0; k < p.columns; ++k) sums.column_sums[k] += values[k];  // the row is in the first cache
   }
 }

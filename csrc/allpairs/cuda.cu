@@ -1,6 +1,6 @@
 // Launches the loss over all pairs on CUDA.
 #include "allpairs/cuda.h"
-#include "allpairs/cuda_kernel.cuh"
+#include "allpairs/launch.cuh"
 
 #include <cuda_runtime.h>
 
@@ -10,34 +10,32 @@
 namespace fastccsa::allpairs::cuda {
 namespace {
 
-template <typename Kernel, typename Parameters>
-void launch(Kernel kernel, dim3 blocks, const Parameters& p, void* stream) {
-  if (blocks.x == 0 || blocks.y == 0) return;
-  kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("fastccsa: launching a kernel failed: ") + cudaGetErrorString(error));
-  }
+auto on(void* stream) {
+  return [stream](auto kernel, dim3 blocks, const auto& parameters) {
+    if (blocks.x == 0 || blocks.y == 0) return;
+    kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(parameters);
+    const cudaError_t error = cudaGetLastError();
+    if (error != cudaSuccess) {
+      throw std::runtime_error(std::string("fastccsa: launching a kernel failed: ") + cudaGetErrorString(error));
+    }
+  };
 }
-
-unsigned parts(int64_t count, int64_t size) { return unsigned((count + size - 1) / size); }
 
 }  // namespace
 
 template <typename T>
 void classes(const Classes<T>& p, void* stream) {
-  launch(&classes_kernel<T>, dim3(unsigned(p.classes), parts(p.width, kChunkColumns)), p, stream);
+  launch_classes(p, on(stream));
 }
 
 template <typename T>
 void tile(const Tile<T>& p, void* stream) {
-  launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps)), p, stream);
-  launch(&tile_columns_kernel<T>, dim3(parts(p.columns, kWarp)), p, stream);
+  launch_tile(p, on(stream));
 }
 
 template <typename T>
 void finish(const Finish<T>& p, void* stream) {
-  launch(&finish_kernel<T>, dim3(parts(p.rows, kWarps)), p, stream);
+  launch_finish(p, on(stream));
 }
 
 #define FASTCCSA_INSTANCES(T)                        \

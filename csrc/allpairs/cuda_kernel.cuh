@@ -56,16 +56,22 @@ __global__ void __launch_bounds__(kThreads) classes_kernel(const Classes<T> p) {
   if (threadIdx.x == 0) p.spread[c * gridDim.y + blockIdx.y] = spread;
 }
 
-// The term of a pair, computed from its rows by one warp; every lane gets it.
+template <typename Acc>
+struct FromRows {
+  zipped::PairTerm<Acc> term;
+  Acc squared_distance;
+};
+
+// A pair computed from its rows by one warp; every lane gets it.
 template <typename T>
-__device__ zipped::PairTerm<acc_t<T>> term_from_rows(const Tile<T>& p, int64_t i, int64_t j, int lane) {
+__device__ FromRows<acc_t<T>> from_rows(const Tile<T>& p, int64_t i, int64_t j, int lane) {
   using Acc = acc_t<T>;
   const Side<T>&one = p.side[0], &other = p.side[1];
   const Acc d2 = zipped::cuda::squared_distance<kWarp, false>(
       row_of(one, p.begin[0] + i), one.features.column_stride, row_of(other, p.begin[1] + j),
       other.features.column_stride, p.width, lane);
   const Acc weight = pair_weight(p.weight, p.classes, one.label[p.begin[0] + i], other.label[p.begin[1] + j]);
-  return zipped::pair_term(d2, false, weight, p.margin);
+  return {zipped::pair_term(d2, false, weight, p.margin), d2};
 }
 
 // gradient += coefficient * (own - other), for the own row of `side`
@@ -80,7 +86,7 @@ __device__ void add_difference(const Tile<T>& p, int side, int64_t own, int64_t 
   }
 }
 
-// A warp a row: dot products become coefficients, and a bit of `close` says which pairs were computed from their rows.
+// A warp a row: dot products become coefficients, and a bit of `close` says whose gradients came from their rows.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
   using Acc = acc_t<T>;
@@ -101,22 +107,31 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
       const Acc d2 = norms - Acc(2) * values[j];
       const Acc weight = pair_weight(p.weight, p.classes, label, p.side[1].label[column]);
       zipped::PairTerm<Acc> term{};
-      near = weight > Acc(0) && is_close(d2, norms, p.margin);
+      near = weight > Acc(0) && is_near<T>(d2, norms, p.margin);
       if (weight > Acc(0) && !near) term = zipped::pair_term(d2, false, weight, p.margin);
       values[j] = term.coefficient;
       sum += double(term.coefficient);
       loss += double(term.separation);
     }
-    const unsigned bits = __ballot_sync(kAllLanes, near);
-    if (lane == 0) p.close[i * words + word] = int32_t(bits);
-    for (unsigned rest = bits; rest != 0; rest &= rest - 1) {
-      const int64_t other = word * kWarp + __ffs(int(rest)) - 1;
-      const zipped::PairTerm<Acc> term = term_from_rows(p, i, other, lane);
-      if (lane == 0) loss += double(term.separation);
-      if (p.gradient[0] != nullptr && term.coefficient != Acc(0)) {
-        add_difference(p, 0, row, p.begin[1] + other, term.coefficient, lane);
+    const unsigned near_ones = __ballot_sync(kAllLanes, near);
+    unsigned close = 0;
+    for (unsigned rest = near_ones; rest != 0; rest &= rest - 1) {
+      const int of = __ffs(int(rest)) - 1;
+      const int64_t other = word * kWarp + of, column = p.begin[1] + other;
+      const FromRows<Acc> pair = from_rows(p, i, other, lane);
+      const Acc coefficient = pair.term.coefficient;
+      if (lane == 0) loss += double(pair.term.separation);
+      if (!is_close(pair.squared_distance, norm + p.norm[1][column])) {
+        if (lane == of) {
+          values[j] = coefficient;
+          sum += double(coefficient);
+        }
+        continue;
       }
+      close |= 1u << of;
+      if (p.gradient[0] != nullptr && coefficient != Acc(0)) add_difference(p, 0, row, column, coefficient, lane);
     }
+    if (lane == 0) p.close[i * words + word] = int32_t(close);
   }
   sum = reduce<kWarp>(sum, Add());
   loss = reduce<kWarp>(loss, Add());
@@ -126,7 +141,7 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
   }
 }
 
-// A block for 32 columns: the sums of their coefficients, and the gradients of pairs computed from their rows.
+// A block for 32 columns: the sums of their coefficients, and the gradients that come from rows.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p) {
   using Acc = acc_t<T>;
@@ -148,7 +163,7 @@ __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p)
       const int64_t i = first + of;
       for (unsigned rest = __shfl_sync(kAllLanes, own, of); rest != 0; rest &= rest - 1) {
         const int64_t column = word * kWarp + __ffs(int(rest)) - 1;
-        const Acc coefficient = term_from_rows(p, i, column, lane).coefficient;
+        const Acc coefficient = from_rows(p, i, column, lane).term.coefficient;
         if (coefficient != Acc(0)) add_difference(p, 1, p.begin[1] + column, p.begin[0] + i, coefficient, lane);
       }
     }

@@ -11,9 +11,20 @@ namespace fastccsa::allpairs {
 using zipped::acc_t;
 using zipped::Matrix;
 
-// A squared distance d^2 = |a|^2 + |b|^2 - 2ab carries the rounding of its three parts. Below this share of
-// |a|^2 + |b|^2 the pair is computed again from its rows, so that the error is never more than 1 / kClose times that.
+// Products give d^2 = |a|^2 + |b|^2 - 2ab with the rounding of its three parts, each up to |a|^2 + |b|^2 =: n. So its
+// relative error is some c u / share, where share = d^2 / n, u is the unit roundoff of the sums, and c, about 1 to 7 for
+// widths up to 2048, is that of sums of products. Differences of rows have an error of about u, whatever the share: how
+// much worse products are depends on the share alone, and not on u.
+//
+// - kNear: below this share the distance is computed again from the rows. The promise is an error of the loss and of
+//   the gradients of at most twice that by differences, in float32. What goes into them is (margin - d) / d, added up
+//   over pairs and rounded a few times on the way; at a share of 1/2 the distance's error no longer counts beside that.
+//   16-bit features get gradients of 16 bits, with roundings of 2^-9 or 2^-12 beside which c u / kClose does not count.
+// - kClose: below this share the pair's part of the gradient comes from the rows too. The product of a coefficient K
+//   with a - b, computed as K a - K b, has a relative error of u / sqrt(share).
 constexpr double kClose = 1.0 / 16;
+template <typename T>
+constexpr double kNear = sizeof(T) < 4 ? kClose : 0.5;
 
 template <typename T>
 struct Side {
@@ -53,7 +64,7 @@ struct Tile {
   double* sums[2];      // [N]: the sums of K over a sorted row, added to
   Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not wanted
   double* loss;         // [N]: the sum of W (margin - d)^2 over a sorted row of side 0, added to
-  int32_t* close;       // [rows, ceil(columns / 32)], on CUDA: a bit a pair that was computed from its rows
+  int32_t* close;       // [rows, ceil(columns / 32)], on CUDA: a bit a pair whose gradient came from its rows
 };
 
 // The end: gradients of sorted rows go to the caller's order.
@@ -73,11 +84,19 @@ struct Finish {
   bool apart;
 };
 
-// Whether a pair of different classes has to be computed from its rows; so does one whose squared distance is no number.
-// Beyond the margin by more than any rounding, it has no part in the sums anyway.
+// Whether the distance of a pair of different classes has to be computed from its rows; so has one whose square is no
+// number. Beyond the margin by more than any rounding, the pair has no part in the sums anyway.
+template <typename T>
+FASTCCSA_HOST_DEVICE bool is_near(acc_t<T> squared_distance, acc_t<T> norms, acc_t<T> margin) {
+  using Acc = acc_t<T>;
+  return !(squared_distance > Acc(kNear<T>) * norms) &&
+         !(squared_distance >= margin * margin + Acc(kClose / 2) * norms);
+}
+
+// Whether the gradient of a near pair has to be computed from its rows too. Here the distance is that of the rows.
 template <typename Acc>
-FASTCCSA_HOST_DEVICE bool is_close(Acc squared_distance, Acc norms, Acc margin) {
-  return !(squared_distance > Acc(kClose) * norms) && !(squared_distance >= margin * margin + Acc(kClose / 2) * norms);
+FASTCCSA_HOST_DEVICE bool is_close(Acc squared_distance, Acc norms) {
+  return !(squared_distance > Acc(kClose) * norms);
 }
 
 template <typename Acc>
@@ -92,7 +111,7 @@ FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d,
   using Acc = acc_t<T>;
   const int64_t label = p.side.label[k], to = p.side.order[k] * p.width + d, from = k * p.width + d;
   const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d]));
-  const Acc separation = Acc(p.scale * p.sums[k]) * p.centred[from] + Acc(p.scale) * p.separation[from];
+  const Acc separation = Acc(p.scale * (p.sums[k] * double(p.centred[from]) + double(p.separation[from])));
   if (p.apart) {
     p.gradient[to] = alignment;
     p.gradient[p.rows * p.width + to] = separation;

@@ -141,7 +141,7 @@ Inputs<T> inputs_of(const Arguments& arguments, ScalarType type, ScalarType acc_
     if (!arguments.features[k]) continue;
     const Tensor& features = *arguments.features[k];
     check_tensor(kFeatures[k], features, first, type, 2);
-    check_size(kFeatures[k], features, 0, in.pairs, "a row a pair");
+    check_size(kFeatures[k], features, 0, in.pairs, "a row a pair; streams of different lengths are for pairs='all'");
     if (k == 1) check_size(kFeatures[k], features, 1, in.width, "the width of features1");
     in.width = features.size(1);
     in.features[k] = matrix<const T>(features);

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fastccsa import functional
+from fastccsa import functional, reference
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -71,6 +71,55 @@ def test_error_against_plain_differences(make_sets, device, case):
             for draws in (errors, plain, sizes)
         )
         assert ours <= 2 * max(theirs, EPS * size), f"{name}: error {ours:.3g}, plain differences' {theirs:.3g}"
+
+
+@pytest.mark.parametrize("share", [0.05, 0.07, 0.2, 0.45, 0.55, 0.9])
+@pytest.mark.parametrize("along", ["one axis", "all axes"])
+def test_where_every_pair_that_counts_is_equally_near(device, along, share):
+    """Two far places, and within each all d^2 near `share` of |a|^2 + |b|^2: just above a threshold is hardest."""
+    rows, width = 60, 256
+    errors, plain, sizes = [], [], []
+    for seed in range(4):
+        random = torch.Generator().manual_seed(seed)
+        spread = (share / (1 - share)) ** 0.5
+        place = torch.eye(width, dtype=torch.float64)[0] if along == "one axis" else torch.full((width,), width**-0.5)
+        sign = torch.where(torch.arange(rows) % 2 == 0, 1.0, -1.0).double()[:, None]
+        noise = torch.randn(2, rows, width, generator=random, dtype=torch.float64) / width**0.5
+        z1, z2 = (sign * place + spread * noise).float().to(device)
+        y1, y2 = torch.randint(5, (2, rows), generator=random).to(device)
+        truth, mine, theirs = (
+            gradients(function, z1.to(dtype), z2.to(dtype), y1, y2, margin=1.25 * 2**0.5 * spread)
+            for function, dtype in ((reference, torch.float64), (functional, torch.float32), (reference, torch.float32))
+        )
+        errors.append(mine - truth)
+        plain.append(theirs - truth)
+        sizes.append(truth)
+    ours, by_differences, size = (torch.cat(x).square().mean().sqrt().item() for x in (errors, plain, sizes))
+    assert ours <= 2 * max(by_differences, EPS * size)
+
+
+def gradients(implementation, z1, z2, y1, y2, margin):
+    leaves = [z.requires_grad_() for z in (z1.clone(), z2.clone())]
+    loss = implementation.contrastive_alignment(*leaves, y1, y2, None, margin, "all")
+    return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, leaves)])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sixteen_bits_are_added_up_in_float32(device, dtype):
+    """Only the gradients are rounded to 16 bits, once, at the end; the loss is float32."""
+    random = torch.Generator().manual_seed(0)
+    z1, z2 = torch.randn(2, 300, 40, generator=random).to(device, dtype)
+    y1, y2 = torch.randint(4, (2, 300), generator=random).to(device)
+    arguments = (y1, y2, None, 9.0, "all")
+    true = reference.contrastive_alignment(z1.double(), z2.double(), *arguments)
+    loss = functional.contrastive_alignment(z1, z2, *arguments)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(true.item(), rel=1e-6)
+    exact = gradients(reference, z1.double(), z2.double(), y1, y2, 9.0)
+    error = (gradients(functional, z1, z2, y1, y2, 9.0) - exact).abs()
+    kind = torch.finfo(dtype)
+    rounding = exact.abs().clamp(min=kind.smallest_normal) * kind.eps / 2
+    assert (error <= 1.01 * rounding + 1e-6 * exact.abs().max()).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
