@@ -86,8 +86,8 @@ def prepare_command(
     """Make a manifest: every image with its label, domain, group and split (50/20/30 in each domain).
 
     Wherever a DIR is asked for, a .zip of it will do. Prints the class counts beside the paper's, how many
-    images were left out for which reason, and which images are there twice. FILE.prepare.json, beside the
-    manifest, says how it was made.
+    images were left out for which reason, and which images are there twice. Beside manifest.csv it writes
+    manifest.prepare.json, which says how the manifest was made.
     """
     maps = LabelMaps.read(labels)
     if show_labels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastccsa.data.labels import LabelMaps
 from fastccsa.data.manifest import Manifest
 from fastccsa.data.prepare import prepare
 from fastccsa.data.splits import nested_subset, split
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLASSES",
     "ImageLoader",
+    "LabelMaps",
     "Manifest",
     "PairLoader",
     "Transforms",

@@ -73,7 +73,9 @@ def unpack(archive: Path, parent: Path, progress: bool = False, limits: Limits |
             entries = _checked(opened, archive, limits)
             folder = parent / f"{archive.stem}-{_checksum(entries)}"
             _unpack_into(folder, opened, entries, archive, progress, limits, depth=0)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except NotImplementedError as error:  # such as Deflate64, which Windows uses for large archives
+        raise InputError(f"{archive}: {error}; unpack it yourself and give the folder") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(f"{archive} is not a sound .zip ({error}); download it again") from error
     except OSError as error:
         raise InputError(f"cannot unpack {archive} into {parent}: {error.strerror or error}") from error
@@ -87,7 +89,8 @@ class _Entry(NamedTuple):
 
 def _checked(opened: zipfile.ZipFile, archive: Path, limits: Limits) -> list[_Entry]:
     """Return the files of an archive, all of them safe to unpack."""
-    infos = [info for info in opened.infolist() if not info.is_dir()]
+    # Some Windows programs write folders with a backslash at the end, which is_dir() does not know.
+    infos = [info for info in opened.infolist() if not info.orig_filename.endswith(("/", "\\"))]
     unpacked = sum(info.file_size for info in infos)
     packed = max(1, sum(info.compress_size for info in infos))
     # Entries may share their packed bytes, which a file of this size cannot hold one after the other.

@@ -32,7 +32,7 @@ from fastccsa.data.readers import (
 )
 from fastccsa.data.readers.collection import NO_FILE, PACKED, TWICE, UNREADABLE_IMAGE
 from fastccsa.data.readers.files import list_files
-from fastccsa.data.splits import split
+from fastccsa.data.splits import check_seed, split
 from fastccsa.data.taxonomy import CLASSES, DOMAINS
 from fastccsa.errors import InputError
 
@@ -94,6 +94,7 @@ def prepare(
     """
     out = Path(out)
     _check(sources, duplicates)
+    check_seed(seed)
     _check_out(out)
     maps = _label_maps(sources, labels or LabelMaps.read())
     rows, left_out = _read(sources, maps, out.parent / "unpacked" if unpack_to is None else Path(unpack_to), progress)
@@ -106,7 +107,7 @@ def prepare(
     Manifest(split(table, seed)).write(out)
     manifest = Manifest.read(out)
     report = PrepareReport.of(manifest, left_out, found, images["group"].tolist(), duplicates)
-    write_account(out, report, sources, seed, {kind: labels.labels for kind, labels in maps.items()})
+    write_account(out, report, sources, seed, {kind: used.labels for kind, used in maps.items()})
     return manifest, report
 
 
@@ -180,7 +181,7 @@ def _archives_in(path: Path) -> list[Path]:
 def _require_rows(collection: Collection, domain: str, given: str | os.PathLike[str]) -> None:
     if not collection.rows:
         raise InputError(
-            f"{given} holds no image that can be used for {domain} ({tell(collection.left_out)}); "
+            f"{given} holds no image that can be used for {domain} ({tell(collection.left_out) or 'no image at all'}); "
             "give the folder of this collection, with its metadata and images"
         )
 

@@ -35,7 +35,7 @@ def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Raises:
         InputError: the seed is negative, the table lacks a column, or a group has two splits already.
     """
-    _check_seed(seed)
+    check_seed(seed)
     missing = [column for column in COLUMNS if column != "split" and column not in table.columns]
     if missing:
         raise InputError(f"the table to split lacks {', '.join(missing)}")
@@ -62,7 +62,7 @@ def nested_subset(manifest: Manifest, n_sec: int | None, primary: str, seed: int
     Raises:
         InputError: ``n_sec`` is negative, or ``primary`` is not a domain of the manifest.
     """
-    _check_seed(seed)
+    check_seed(seed)
     if primary not in manifest.domains:
         raise InputError(
             f"the primary domain {primary!r} is not in the manifest, which has {', '.join(manifest.domains)}"
@@ -138,6 +138,7 @@ def _fold(groups: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
     return home
 
 
-def _check_seed(seed: int) -> None:
+def check_seed(seed: int) -> None:
+    """Raise InputError where the seed is negative."""
     if seed < 0:
         raise InputError(f"the seed is {seed}; give 0 or more")

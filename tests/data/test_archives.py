@@ -37,7 +37,7 @@ def test_files_come_out_as_they_went_in(tmp_path: Path) -> None:
 
 
 def test_entries_with_backslashes_and_dots_stay_inside(tmp_path: Path) -> None:
-    archive = zip_of(tmp_path / "a.zip", {"x\\y\\1.png": b"1", "./x/2.png": b"2"})
+    archive = zip_of(tmp_path / "a.zip", {"x\\": b"", "x\\y\\1.png": b"1", "./x/2.png": b"2"})
     assert files_below(unpack(archive, tmp_path)) == {"x/y/1.png": b"1", "x/2.png": b"2"}
 
 
@@ -115,6 +115,16 @@ def test_damaged_archives(tmp_path: Path) -> None:
     assert not any(path.is_file() for path in (tmp_path / "to").rglob("*"))
     archive.write_bytes(b"<html>404</html>")
     with pytest.raises(InputError, match=r"a.zip is not a sound .zip"):
+        unpack(archive, tmp_path / "to")
+
+
+def test_a_compression_that_python_lacks_is_told(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "a.zip", {"a.png": bytes(999)})
+    content = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(signature) + offset] = 9  # Deflate64
+    archive.write_bytes(content)
+    with pytest.raises(InputError, match=r"a.zip: .*compression.*; unpack it yourself and give the folder"):
         unpack(archive, tmp_path / "to")
 
 

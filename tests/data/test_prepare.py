@@ -63,6 +63,8 @@ def test_a_domain_in_several_folders(tmp_path: Path, isic_cli: Build) -> None:
 def test_bad_sources(tmp_path: Path, folders: tuple[Path, Path], isic_cli: Build) -> None:
     uda = folders[1]
     out = tmp_path / "manifest.csv"
+    with pytest.raises(InputError, match="the seed is -1; give 0 or more"):
+        prepare([("UDA", "isic", "nowhere")], out, seed=-1)
     with pytest.raises(InputError, match="no collection to prepare"):
         prepare([], out)
     with pytest.raises(InputError, match="there is no domain 'XYZ'; choose one of HAM, DMF"):
