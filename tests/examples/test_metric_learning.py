@@ -1,0 +1,49 @@
+"""The embedding example: the same steps alone and on two ranks, compiled."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+Example = Callable[[str], ModuleType]
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+COMMAND = [str(EXAMPLES / "metric_learning.py"), "--steps", "6", "--backend", "aot_eager"]
+
+
+def last_loss(*launcher: str) -> float:
+    """What the example prints as its last loss."""
+    command = [sys.executable, *launcher, *COMMAND]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "% after" in ended.stdout
+    return float(re.search(r"loss after 6 steps: ([\d.]+)", ended.stdout)[1])
+
+
+def test_two_ranks_take_the_steps_of_one() -> None:
+    alone = last_loss()
+    together = last_loss("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert 0 < alone < 1
+    assert abs(alone - together) < 1e-4 * alone
+
+
+def test_pairs_of_one_class_and_of_two_have_the_same_say(example: Example) -> None:
+    probability = torch.tensor([0.5, 0.3, 0.2])
+    joint = torch.outer(probability, probability)
+    said = example("metric_learning").balance(probability) * joint
+    assert torch.isclose(said.diagonal().sum(), torch.tensor(0.5))
+    assert torch.isclose(said.sum(), torch.tensor(1.0))
+
+
+def test_recall_at_1(example: Example, monkeypatch) -> None:
+    module = example("metric_learning")
+    monkeypatch.setattr(module, "TRAINING", 3)
+    points = torch.tensor([[0.0], [10.0], [20.0], [1.0], [19.0], [11.0], [2.0]])
+    labels = torch.tensor([0, 1, 2, 0, 2, 2, 0])
+    assert module.recall_at_1(torch.nn.Identity(), points, labels) == 75
