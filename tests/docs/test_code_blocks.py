@@ -1,0 +1,104 @@
+"""Python blocks of the README and of docs/ run, page by page, in one namespace; command lines name real options.
+
+A block that cannot run says why in the line before it, invisible to readers of the page: ``<!-- needs: MODULE -->``
+skips it where the module is not installed, ``<!-- not run: REASON -->`` everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+from fastccsa.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"(?:^<!-- (needs|not run): (.+?) -->\n)?^```python\n(.*?)^```$", re.M | re.S)
+
+
+class Block(NamedTuple):
+    """A block of a page."""
+
+    condition: str | None
+    value: str | None
+    code: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = FENCE.finditer(text)
+    return [Block(x[1], x[2], x[3], text[: x.start(3)].count("\n") + 1) for x in found]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
+    """In a process of their own: they may change torch's state, and must not rely on this test's imports."""
+    lines, left_out = "", []
+    for block in blocks(page):
+        missing = block.condition == "needs" and importlib.util.find_spec(block.value) is None
+        if missing or block.condition == "not run":
+            left_out.append(f"line {block.line}: {block.condition} {block.value}")
+            continue
+        # Empty lines before the code, so that a traceback tells the line of the page.
+        lines += "\n" * (block.line - lines.count("\n")) + block.code
+    script = tmp_path / f"{page.stem}.py"
+    script.write_text(lines, encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, f"{page}\n{ended.stderr}"
+    if left_out:
+        pytest.skip(f"ran but for {'; '.join(left_out)}")
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Each ``fastccsa COMMAND ...`` of the pages' indented and fenced shell lines."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ *(fastccsa [a-z][^\n]*)$", text, re.M):
+            found.append((page.name, line.split("  #")[0].split(" | ")[0].strip()))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines(), ids=lambda x: x[:60])
+def test_command_lines_are_understood(page: str, line: str) -> None:
+    """The command exists, and so does each option; what they would do is other tests' matter."""
+    words = [word for word in shlex.split(line)[1:] if word != "..."]
+    group: click.Command = main
+    context = click.Context(main, info_name="fastccsa")
+    while isinstance(group, click.Group):
+        command = group.get_command(context, words.pop(0))
+        assert command is not None, f"{page}: {line}"
+        context, group = click.Context(command, parent=context), command
+    options = {name for parameter in group.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    assert used <= {*options, "--help"}, f"{page}: {line}"
+
+
+def test_examples_of_docstrings() -> None:
+    """Every ``>>>`` of the package."""
+    import doctest
+    import importlib
+
+    import fastccsa
+
+    folder = Path(fastccsa.__file__).parent
+    tried = 0
+    for path in sorted(folder.rglob("*.py")):
+        if ">>>" not in path.read_text(encoding="utf-8"):
+            continue
+        name = ".".join(["fastccsa", *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__")
+        result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+        assert result.failed == 0, name
+        tried += result.attempted
+    assert tried > 0

@@ -1,0 +1,53 @@
+"""What pages say of the source is there: quoted messages, links, the version."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import fastccsa
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+
+def source() -> str:
+    """All Python and C++ of the package; strings that are broken over lines put together again."""
+    files = [ROOT / "setup.py", *(ROOT / "fastccsa").rglob("*.py"), *(ROOT / "csrc").rglob("*")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".h", ".cpp", ".cuh"))
+    return re.sub(r'"\s*\n\s*f?"', "", text)
+
+
+def test_quoted_messages_are_in_the_source() -> None:
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    not_ours = {"undefined symbol", "Python.h: No such file or directory"}
+    quoted = [message for line in re.findall(r"^\*\*(.*?)\*\*", text, re.M) for message in re.findall(r"`(.+?)`", line)]
+    assert len(quoted) > 15
+    code = source()
+    for message in quoted:
+        if message in not_ours or message == "libfastccsa.so":
+            continue
+        for part in message.split("..."):
+            assert part.strip() in code, message
+
+
+def test_links_lead_somewhere() -> None:
+    """Between the pages of docs/ the site's build checks anchors too; this is for those outside it."""
+    for page in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "benchmarks" / "results" / "README.md",
+        *DOCS.glob("*.md"),
+    ):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:", target):
+                made = page.parent == DOCS and target in {
+                    "command-line.md", "benchmarks.md", "changelog.md", "contributing.md", "citation.md"
+                }  # fmt: skip
+                assert made or (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_one_version_everywhere() -> None:
+    assert f"\nversion: {fastccsa.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f'version = "{fastccsa.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert fastccsa.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
