@@ -61,7 +61,8 @@ class SamplingRecord:
         if not path.exists():
             return None
         try:
-            return SamplingRecord(**{name: _tuples(value) for name, value in json.loads(path.read_text()).items()})
+            values: dict[str, Any] = {k: _tuples(value) for k, value in json.loads(path.read_text()).items()}
+            return SamplingRecord(**values)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: no record of the sampling: {error}; remove it to report without it") from error
 
