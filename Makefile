@@ -11,13 +11,16 @@ SOURCES := $(shell find csrc cmake fastccsa -type f ! -name '*.so' ! -name '*.py
 # Threads that wait sleep: spinning ones would starve whatever else runs on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test develop lint clean
+.PHONY: help demo test develop lint docs compat wheel-check clean
 
 help:
 	@echo "make demo     render synthetic collections, train, evaluate and report"
 	@echo "make test     run the test suite"
 	@echo "make develop  build in place, for working on the package"
-	@echo "make lint     ruff"
+	@echo "make lint     ruff and mypy"
+	@echo "make docs     build the documentation into build/docs, warnings as errors"
+	@echo "make compat   run the tests of the losses under another torch, with the same build (TORCH=2.13.0)"
+	@echo "make wheel-check  sdist and wheel, from which one installs and the other loads"
 	@echo "make clean    remove the virtual environment and build folders"
 
 $(BIN)/python:
@@ -55,7 +58,21 @@ develop: $(VENV)/.nvcc
 	$(BIN)/python -m pip install -q --no-build-isolation -e ".[test]"
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The extra's requirements; the package itself is there.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q "fastccsa[docs]"
+	@touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+compat: $(VENV)/.installed
+	tests/compat/run.sh $(TORCH)
+
+wheel-check: $(VENV)/.installed
+	tests/compat/wheel.sh
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fastccsa/*.so fastccsa/_build_info.py
