@@ -42,7 +42,7 @@ class Letters(click.ParamType):
     default="paper",
     show_default=True,
     help=f"{', '.join(PRESETS)}, or key=value,... with size, epochs, baseline_epochs, fraction, batch_size, lr, "
-    "baseline_lr, weights, cache; or both, as in small,size=48.",
+    "baseline_lr, weights, cache, prune_images; or both, as in small,size=48.",
 )
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any setting of a run; repeatable.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")

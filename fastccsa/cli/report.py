@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from fastccsa.reporting import TableFormat
 
 
 @click.command()
@@ -14,7 +17,7 @@ import click
 @click.option(
     "--format",
     "table_format",
-    type=click.Choice(["text", "markdown"]),
+    type=click.Choice(["text", "markdown", "latex", "csv"]),
     default="text",
     show_default=True,
     help="How the table is printed.",
@@ -25,8 +28,10 @@ import click
     show_default=True,
     help="Show some of the data set's images in the page, under Grad-CAM; leave them out where they may not be shared.",
 )
-def report_command(runs: Path, out: Path | None, table_format: Literal["text", "markdown"], images: bool) -> None:
+def report_command(runs: Path, out: Path | None, table_format: TableFormat, images: bool) -> None:
     """Print the table of the runs in the folder RUNS (or of one run), and write a page about them.
+
+    Experiments stand beside the paper's numbers, as means over their seeds.
 
     The page is one HTML file that needs no network: the table, confusion matrices, curves, the sampling's
     probabilities and weights, features, distances, calibration, Grad-CAM and settings. It is made from the run

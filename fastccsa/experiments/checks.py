@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 from fastccsa.data import Manifest
 from fastccsa.errors import InputError
 from fastccsa.experiments.rows import Experiment
+from fastccsa.pruning.remove import require_torch_pruning
+from fastccsa.pruning.resnet import check_architecture
 from fastccsa.training import TrainConfig
 from fastccsa.training.config import CONFIG_FILE
 from fastccsa.training.images import RunImages
 from fastccsa.training.start import start_model
-
-PRUNING = "fastccsa.pruning"
 
 
 def why_impossible(row: Experiment, manifest: Manifest) -> str | None:
@@ -24,8 +23,11 @@ def why_impossible(row: Experiment, manifest: Manifest) -> str | None:
         return f"it leaves out {row.without}, which the manifest does not have ({', '.join(manifest.domains)})"
     if row.n_sec != 0 and len(manifest.domains) - (row.without is not None) < 2:
         return f"it needs a secondary domain to train on, and the manifest has only {', '.join(manifest.domains)}"
-    if row.threshold is not None and importlib.util.find_spec(PRUNING) is None:
-        return f"it needs {PRUNING}, which this version of fastccsa does not have"
+    if row.threshold is not None:
+        try:
+            require_torch_pruning()
+        except InputError as error:
+            return str(error)
     return None
 
 
@@ -78,10 +80,18 @@ def check_folder(folder: Path, config: TrainConfig) -> None:
         )
 
 
-def check_model(config: TrainConfig, classes: tuple[str, ...]) -> None:
+def check_model(config: TrainConfig, classes: tuple[str, ...], is_pruned: bool = False) -> None:
     """Check that the network can be built, its first weights be had, and an image go through it.
+
+    Args:
+        config: of the run.
+        classes: that it tells apart.
+        is_pruned: whether it is also to be pruned, which not every network can.
 
     Raises:
         InputError: something of this is not so.
     """
-    start_model(replace(config, init=None, weights="none" if config.init else config.weights), classes, False, print)
+    weights = "none" if config.init else config.weights
+    model = start_model(replace(config, init=None, weights=weights), classes, False, print)
+    if is_pruned:
+        check_architecture(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import threading
@@ -85,7 +86,17 @@ def _train(run: PlannedRun, slot: Slot) -> None:
 def _prune(run: PlannedRun, slot: Slot) -> None:
     from fastccsa.pruning import prune
 
-    prune(run=run.init, out=run.folder, threshold=run.row.threshold, device=slot.device)
+    assert run.init is not None
+    prune(
+        run=run.init,
+        out=run.folder,
+        threshold=run.row.threshold,
+        images=run.prune_images,
+        discrimination_images=math.ceil(run.prune_images / 4),
+        seed=run.seed,
+        device=slot.device,
+        workers=run.config.workers or slot.threads,
+    )
 
 
 def _child(run: PlannedRun, slot: Slot, sender: Connection, log: Path) -> None:

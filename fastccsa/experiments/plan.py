@@ -32,6 +32,7 @@ class PlannedRun:
         folder: where the run is or will be.
         init: folder of the run whose model this one starts from.
         training, validation, test: number of images that the run trains on, selects by and is tested on.
+        prune_images: number of training images that channels are chosen by; of a pruned row alone.
     """
 
     row: Experiment
@@ -42,6 +43,7 @@ class PlannedRun:
     training: int
     validation: int
     test: int
+    prune_images: int
 
     @property
     def name(self) -> str:
@@ -127,7 +129,7 @@ def make_plan(
     Raises:
         InputError: the manifest or the folder is of no use, or a setting is out of range.
     """
-    asked = set(letters)
+    asked, scale = set(letters), scale or Scale()
     wanted = _with_starts(asked)
     base, images = open_manifest(TrainConfig(manifest=manifest))
     check_writable(Path(runs))
@@ -146,9 +148,9 @@ def make_plan(
             if letter in impossible:
                 continue
             row = EXPERIMENTS[letter]
-            config = _config(row, seed, base, Path(runs), scale or Scale(), settings or {})
+            config = _config(row, seed, base, Path(runs), scale, settings or {})
             try:
-                planned.append(_plan_run(row, config, Path(runs), select, images))
+                planned.append(_plan_run(row, config, scale, Path(runs), select, images))
             except InputError as error:
                 problems.append(f"{letter}: {error}")
     problems += _untrainable(planned, images.classes)
@@ -214,7 +216,9 @@ def _selector(manifest: Manifest) -> Select:
     return select
 
 
-def _plan_run(row: Experiment, config: TrainConfig, runs: Path, select: Select, manifest: Manifest) -> PlannedRun:
+def _plan_run(
+    row: Experiment, config: TrainConfig, scale: Scale, runs: Path, select: Select, manifest: Manifest
+) -> PlannedRun:
     images = select(config)
     folder = run_folder(runs, row.letter, config.seed)
     if row.threshold is None:
@@ -228,21 +232,22 @@ def _plan_run(row: Experiment, config: TrainConfig, runs: Path, select: Select, 
         training=len(images.training),
         validation=len(images.validation),
         test=len(manifest.select("test")),
+        prune_images=scale.prune_images,
     )
 
 
 def _untrainable(runs: Sequence[PlannedRun], classes: tuple[str, ...]) -> list[str]:
     """Build each network that the runs need, once; what went wrong."""
-    tried: set[tuple[str, str, int]] = set()
+    tried: set[tuple[str, str, int, bool]] = set()
     problems = []
     for run in runs:
-        config = run.config
-        key = (config.backbone, "none" if config.init else config.weights, config.size)
-        if run.is_finished or run.row.threshold is not None or key in tried:
+        config, is_pruned = run.config, run.row.threshold is not None
+        key = (config.backbone, "none" if config.init else config.weights, config.size, is_pruned)
+        if run.is_finished or key in tried:
             continue
         tried.add(key)
         try:
-            check_model(config, classes)
+            check_model(config, classes, is_pruned)
         except InputError as error:
             problems.append(f"{run.row.letter}: {error}")
     return problems

@@ -27,6 +27,7 @@ class Scale:
         lr, baseline_lr: learning rates of CCSA and of the baselines.
         weights: where the baselines' networks start.
         cache: what is decoded once and kept.
+        prune_images: training images that pruning chooses channels by.
     """
 
     size: int = 224
@@ -38,6 +39,7 @@ class Scale:
     baseline_lr: float = 1e-4
     weights: str = "auto"
     cache: str = "none"
+    prune_images: int = 512
 
     def __post_init__(self) -> None:
         for name in ("epochs", "baseline_epochs"):
@@ -51,7 +53,7 @@ _FROM_RANDOM_WEIGHTS = Scale(weights="none", cache="disk", lr=3e-4, baseline_lr=
 PRESETS: dict[str, Scale] = {
     "paper": Scale(),
     "small": replace(_FROM_RANDOM_WEIGHTS, size=64, epochs=12, baseline_epochs=24),
-    "tiny": replace(_FROM_RANDOM_WEIGHTS, size=32, epochs=2, baseline_epochs=4),
+    "tiny": replace(_FROM_RANDOM_WEIGHTS, size=32, epochs=2, baseline_epochs=4, prune_images=64),
 }
 
 

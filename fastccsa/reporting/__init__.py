@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fastccsa.files import write_atomically
+from fastccsa.reporting.formats import to_csv, to_latex
 from fastccsa.reporting.page import render_page
 from fastccsa.reporting.runs import Run, RunFolder, read_runs
 from fastccsa.reporting.table import ScoreTable, print_text, score_table, to_markdown, to_text
@@ -18,17 +19,21 @@ __all__ = [
     "read_runs",
     "report",
     "score_table",
+    "to_csv",
+    "to_latex",
     "to_markdown",
     "to_text",
 ]
 
 PAGE_FILE = "report.html"
 
+TableFormat = Literal["text", "markdown", "latex", "csv"]
+
 
 def report(
     runs: str | Path,
     out: str | Path | None = None,
-    table_format: Literal["text", "markdown"] = "text",
+    table_format: TableFormat = "text",
     images: bool = True,
 ) -> Path:
     """Print the table of the runs in a folder, and write their HTML page.
@@ -51,8 +56,9 @@ def report(
     out = Path(out) if out else folder.path / PAGE_FILE
     with write_atomically(out) as file:
         file.write_text(page, encoding="utf-8")
-    if table_format == "markdown":
-        print(to_markdown(table), end="")
-    else:
+    formats = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}
+    if table_format == "text":
         print_text(table)
+    else:
+        print(formats[table_format](table), end="")
     return out

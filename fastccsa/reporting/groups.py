@@ -11,7 +11,7 @@ import numpy as np
 
 from fastccsa.errors import InputError
 from fastccsa.evaluation import Outputs
-from fastccsa.reporting.runs import Run
+from fastccsa.reporting.runs import Run, experiment_of
 from fastccsa.training.run import OUTPUTS_FILE
 
 
@@ -57,6 +57,11 @@ class RunGroup:
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the runs."""
         return tuple(run.config.seed for run in self.runs)
+
+    @property
+    def is_experiment(self) -> bool:
+        """Whether `fastccsa experiment` made the runs, so that the paper has numbers to compare with."""
+        return all(experiment_of(run.folder.resolve())[0] is not None for run in self.runs)
 
     @property
     def anchor(self) -> str:

@@ -1,8 +1,8 @@
-"""The table of the paper: a row for each run, a column for each domain, macro-average recall in percent."""
+"""The table of the paper: a row for each experiment or run, a column for each domain, macro-average recall in %."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -11,7 +11,11 @@ from rich.text import Text
 
 from fastccsa.data.taxonomy import DOMAINS
 from fastccsa.errors import InputError
+from fastccsa.experiments.rows import AVERAGE, EXPERIMENTS
+from fastccsa.reporting.groups import group_runs
 from fastccsa.reporting.runs import Run, RunFolder
+from fastccsa.reporting.scale_line import scale_lines
+from fastccsa.reporting.sections.scores import ScoreCell, ScoreRow, missing_runs, score_rows
 
 SETTINGS = ("n_sec", "backbone", "cls", "align")
 SETTINGS_KEY = "n_sec: images per class and secondary domain, a = all; cls, align: w weighted, u unweighted, - none."
@@ -28,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Runs by domains.
+    """Runs by domains; experiments over their seeds, with the paper's numbers and the difference below them.
 
     Attributes:
         settings: heads of the columns that say how a run was made, after the run's name.
@@ -36,6 +40,9 @@ class ScoreTable:
         rows: name, settings, and one cell for each domain and ``avg``.
         split: which images were scored.
         remarks: what the reader must know to compare the rows.
+        scale: in what the experiments are not the paper's.
+        missing: what a whole table would have and this one has not.
+        scores: the same as numbers, a row for each experiment or other run.
     """
 
     settings: tuple[str, ...]
@@ -43,16 +50,24 @@ class ScoreTable:
     rows: tuple[tuple[str, tuple[str, ...], tuple[Cell, ...]], ...]
     split: str
     remarks: tuple[str, ...]
+    scale: tuple[str, ...]
+    missing: tuple[str, ...]
+    scores: tuple[ScoreRow, ...]
 
     @property
     def header(self) -> tuple[str, ...]:
         """All column heads."""
-        return ("run", *self.settings, *self.domains, "avg")
+        return ("run", *self.settings, *self.domains, AVERAGE)
 
     @property
     def caption(self) -> str:
         """What the numbers are."""
         return f"Macro-average recall in %, {self.split} images"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All that stands below the table, a line each."""
+        return (SETTINGS_KEY, *self.remarks, *self.scale, *self.missing)
 
 
 def score_table(folder: RunFolder) -> ScoreTable:
@@ -69,19 +84,18 @@ def score_table(folder: RunFolder) -> ScoreTable:
             "report them from separate folders"
         )
     domains = domain_order(runs)
-    recalls = [[*(_recall(run, domain) for domain in domains), run.scores.average] for run in runs]
-    best = [_best(column) for column in zip(*recalls, strict=True)]
-    rows = []
-    for run, values in zip(runs, recalls, strict=True):
-        left_out = [domain in run.config.exclude for domain in domains] + [False]
-        cells = tuple(map(_cell, values, left_out, best))
-        rows.append((run.name, _settings(run), cells))
+    groups = group_runs(runs)
+    scores = score_rows(groups, domains)
+    with_seeds = any(group.is_experiment for group in groups)
     return ScoreTable(
-        settings=SETTINGS,
+        settings=(*SETTINGS, "seeds") if with_seeds else SETTINGS,
         domains=domains,
-        rows=tuple(rows),
+        rows=tuple(line for row in scores for line in _lines(row, with_seeds)),
         split=splits[0],
-        remarks=tuple(_remarks(folder, domains)),
+        remarks=tuple(_remarks(folder, domains, scores)),
+        scale=tuple(scale_lines(runs)),
+        missing=tuple(missing_runs(folder, groups)),
+        scores=tuple(scores),
     )
 
 
@@ -115,45 +129,52 @@ def to_markdown(table: ScoreTable) -> str:
     for name, settings, cells in table.rows:
         numbers = [f"**{_escape(cell.text)}**" if cell.best else _escape(cell.text) for cell in cells]
         lines.append(_markdown_row([_escape(name), *map(_escape, settings), *numbers]))
-    remarks = [f"{table.caption}.", SETTINGS_KEY, *table.remarks]
-    return "\n".join([*lines, "", " ".join(map(_escape, remarks))]) + "\n"
+    return "\n".join([*lines, "", " ".join(map(_escape, [f"{table.caption}.", *table.notes]))]) + "\n"
 
 
-def _recall(run: Run, domain: str) -> float | None:
-    scores = run.scores.domains.get(domain)
-    return None if scores is None else scores.macro_recall
+def _lines(row: ScoreRow, with_seeds: bool) -> Iterator[tuple[str, tuple[str, ...], tuple[Cell, ...]]]:
+    """A row as it is printed; below it, where the paper has one like it, the paper's and the difference."""
+    seeds = (str(len(row.group.runs)),) if with_seeds else ()
+    yield row.group.name, (*row.settings, *seeds), tuple(map(_cell, row.cells))
+    if any(cell.paper is not None for cell in row.cells):
+        blank = ("",) * (len(row.settings) + len(seeds))
+        yield f"{row.group.name} paper", blank, tuple(_paper_cell(cell) for cell in row.cells)
+        yield f"{row.group.name} difference", blank, tuple(_difference_cell(cell) for cell in row.cells)
 
 
-def _best(recalls: Sequence[float | None]) -> float | None:
-    """The highest recall; None where there is nothing to be better than."""
-    return max((recall for recall in recalls if recall is not None), default=None) if len(recalls) > 1 else None
-
-
-def _cell(recall: float | None, is_left_out: bool, best: float | None) -> Cell:
-    if recall is None:
+def _cell(score: ScoreCell) -> Cell:
+    if score.here is None:
         return Cell(NO_SCORE)
-    return Cell(f"{'*' if is_left_out else ''}{100 * recall:.1f}", best=recall == best)
+    return Cell(f"{'*' if score.is_left_out else ''}{score.here.text()}", best=score.is_best)
 
 
-def _settings(run: Run) -> tuple[str, ...]:
-    config = run.config
-    n_sec = "a" if config.n_sec == "all" else str(config.n_sec)
-    backbone = config.backbone.replace("resnet", "RN")
-    return n_sec, backbone, config.classification_weight, config.alignment
+def _paper_cell(score: ScoreCell) -> Cell:
+    return Cell(NO_SCORE if score.paper is None else f"{'*' if score.is_left_out else ''}{score.paper:.1f}")
 
 
-def _remarks(folder: RunFolder, domains: tuple[str, ...]) -> list[str]:
+def _difference_cell(score: ScoreCell) -> Cell:
+    return Cell(NO_SCORE if score.difference is None else f"{score.difference:+.1f}")
+
+
+def _remarks(folder: RunFolder, domains: tuple[str, ...], scores: Sequence[ScoreRow]) -> list[str]:
     runs = folder.runs
     remarks = []
+    if any(len(row.group.runs) > 1 for row in scores):
+        remarks.append("±: standard error of the mean over seeds.")
     if any(run.config.exclude for run in runs):
         remarks.append("*: the domain was left out of training and of model selection.")
+    pruned = {row.group.name: EXPERIMENTS[row.group.name] for row in scores if row.group.is_experiment}
+    pruned = {name: row for name, row in pruned.items() if row.threshold is not None}
+    if pruned:
+        remarks.append(f"Pruned: {', '.join(f'{name} is K at {row.threshold:g}' for name, row in pruned.items())}.")
     partial = [run.name for run in runs if len(run.scores.domains) < len(domains)]
     if partial:
         remarks.append(f"avg is over fewer domains in {', '.join(partial)}: do not compare it with the others'.")
+    if any(row.group.is_experiment for row in scores) and not set(domains) >= set(DOMAINS):
+        absent = [domain for domain in DOMAINS if domain not in domains]
+        remarks.append(f"avg is not the paper's, which is also over {', '.join(absent)}.")
     if len({run.config.manifest_sha256 for run in runs}) > 1:
         remarks.append("The runs were made from different manifests: their test images may differ.")
-    if folder.unfinished:
-        remarks.append(f"Not finished: {', '.join(folder.unfinished)}.")
     return remarks
 
 
@@ -172,8 +193,8 @@ def _print(table: ScoreTable, console: Console) -> None:
         grid.add_row(Text(name), *map(Text, settings), *numbers)
     console.print(Text(table.caption))
     console.print(grid)
-    for remark in (SETTINGS_KEY, *table.remarks):
-        console.print(Text(remark, style="dim"))
+    for note in table.notes:
+        console.print(Text(note, style="dim"))
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -94,7 +94,7 @@ def test_a_missing_argument() -> None:
 
 
 def test_a_value_outside_its_choices_is_still_one_line() -> None:
-    assert_one_line_error(run("report", "runs", "--format", "latex"), "latex", "text", "markdown")
+    assert_one_line_error(run("report", "runs", "--format", "excel"), "excel", "text", "markdown")
 
 
 def test_a_value_outside_its_range() -> None:

@@ -93,7 +93,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(manifest_csv, tmp_path) ->
 
 
 def test_all_names_what_it_skips(manifest_csv, tmp_path) -> None:
-    result = run(manifest_csv, tmp_path / "runs", "--all", "--dry-run")
+    result = run(manifest_csv, tmp_path / "runs", "--all", "--dry-run", "--set", "backbone=resnet18")
     assert result.exit_code == 0, result.output
     assert "R is skipped: it leaves out PH2" in result.output
 

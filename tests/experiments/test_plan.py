@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,6 +165,18 @@ def test_a_domain_unknown_to_the_manifest(plan_of) -> None:
 def test_an_unknown_network_and_one_that_cannot_take_the_images(plan_of) -> None:
     assert "unknown backbone 'resnet81'" in problem_of(plan_of("A", settings=["backbone=resnet81"]))
     assert "alexnet cannot take images of 32 px" in problem_of(plan_of("A", settings=["backbone=alexnet"]))
+
+
+def test_a_network_that_cannot_be_pruned(plan_of) -> None:
+    assert problem_of(plan_of("U")).startswith("U: a ShuffleNetV2 cannot be pruned")
+
+
+def test_pruning_without_its_package(plan_of, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    plan = plan_of("UK")
+    assert letters(plan) == "AK"
+    assert problem_of(plan).startswith("U: torch_pruning is not usable")
+    assert "pip install" in plan.problems[0]
 
 
 def test_a_folder_that_cannot_be_written(plan_of, tmp_path) -> None:

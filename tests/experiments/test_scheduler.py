@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from fastccsa import training
+from fastccsa import pruning, training
 from fastccsa.errors import InputError
 from fastccsa.evaluation import DomainScores, Scores
 from fastccsa.experiments import perform as perform_module
@@ -156,6 +156,25 @@ def test_children_get_threads_of_their_own_unless_told_otherwise(plan_of, monkey
     execute(plan_of("AD").runs, [Slot("cpu", 3)] * 2)
     assert seen == [("3", "ACTIVE")] * 2
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_a_pruned_row_is_pruned_from_its_start_with_its_seed(plan_of, trained, monkeypatch) -> None:
+    told = []
+
+    def prune(**arguments):
+        told.append(arguments)
+        write_scores(arguments["out"], SCORES)
+
+    monkeypatch.setattr(pruning, "prune", prune, raising=False)
+    plan = plan_of("V", seeds=2, scale="size=32,epochs=1,weights=none,prune_images=30", settings=["backbone=resnet18"])
+    assert plan.problems == ()
+    assert {outcome.status for outcome in execute(plan.runs, CPU).values()} == {"finished"}
+    assert names(trained) == ["A/seed0", "K/seed0", "A/seed1", "K/seed1"]
+    runs = {run.name: run for run in plan.runs}
+    assert [(arguments["run"], arguments["out"], arguments["seed"]) for arguments in told] == [
+        (runs[f"K seed {seed}"].folder, runs[f"V seed {seed}"].folder, seed) for seed in (0, 1)
+    ]
+    assert (told[0]["threshold"], told[0]["images"], told[0]["discrimination_images"]) == (1e-3, 30, 8)
 
 
 def _die(*arguments) -> None:

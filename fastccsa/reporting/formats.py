@@ -1,0 +1,72 @@
+"""The table for other programs: LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+from fastccsa.reporting.sections.scores import ScoreCell, ScoreRow
+from fastccsa.reporting.table import SETTINGS, ScoreTable
+
+_SIGNS = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def to_latex(table: ScoreTable) -> str:
+    """The table as a LaTeX ``table`` that needs no package, the best of each column in bold."""
+    left = 1 + len(table.settings)
+    lines = []
+    for name, settings, cells in table.rows:
+        numbers = [f"\\textbf{{{_latex(cell.text)}}}" if cell.best else _latex(cell.text) for cell in cells]
+        lines.append([*map(_latex, (name, *settings)), *numbers])
+    caption = " ".join(map(_latex, (f"{table.caption}.", *table.notes)))
+    return "\n".join(
+        [
+            r"\begin{table}",
+            f"\\caption{{{caption}}}",
+            f"\\begin{{tabular}}{{{'l' * left}{'r' * (len(table.header) - left)}}}",
+            r"\hline",
+            _latex_row([_latex(head) for head in table.header]),
+            r"\hline",
+            *map(_latex_row, lines),
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def to_csv(table: ScoreTable) -> str:
+    """The numbers behind the table as CSV, in %: a row for each experiment or other run.
+
+    For each domain and ``avg`` there are the mean over seeds, its standard error (``_se``), the paper's number
+    (``_paper``) and the difference (``_difference``); what there is none of is empty.
+    """
+    names = table.header[1 + len(table.settings) :]
+    kinds = ("", "_se", "_paper", "_difference")
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["run", *SETTINGS, "left_out", "seeds", *(name + kind for name in names for kind in kinds)])
+    for row in table.scores:
+        numbers = [value for cell in row.cells for value in _numbers(cell)]
+        writer.writerow([row.group.name, *row.settings, _left_out(row), len(row.group.runs), *numbers])
+    return file.getvalue()
+
+
+def _numbers(cell: ScoreCell) -> list[str]:
+    here, error = (cell.here.mean, cell.here.error) if cell.here else (None, None)
+    values = [None if value is None else 100 * value for value in (here, error)]
+    return ["" if value is None else f"{value:.4f}" for value in (*values, cell.paper, cell.difference)]
+
+
+def _left_out(row: ScoreRow) -> str:
+    return " ".join(row.group.runs[0].config.exclude)
+
+
+def _latex_row(cells: list[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _latex(text: str) -> str:
+    return re.sub(r"[\\±~^&%$#_{}]", lambda sign: _SIGNS.get(sign[0], "\\" + sign[0]), text)

@@ -1,0 +1,59 @@
+"""How the runs of a table differ from the paper's, in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+from fastccsa.experiments.rows import EXPERIMENTS
+from fastccsa.experiments.scale import Scale, train_config
+from fastccsa.reporting.runs import Run, experiment_of
+from fastccsa.training.config import TrainConfig
+
+# Not of the method: what tells runs of one row apart, or changes how images are read and not what they show.
+_IGNORED = ("seed", "init", "manifest_sha256", "primary", "cache", "image_backend", "amp", "weights", "lr_step")
+
+
+def scale_lines(runs: Sequence[Run]) -> list[str]:
+    """Say in what the experiments among ``runs`` are not the paper's, the baselines apart from the others."""
+    rows = [(run, letter) for run in runs if (letter := experiment_of(run.folder.resolve())[0]) is not None]
+    kinds = {
+        "baselines": [row for row in rows if row[0].config.is_baseline],
+        "CCSA": [row for row in rows if not row[0].config.is_baseline],
+    }
+    lines = []
+    for kind, members in kinds.items():
+        if members:
+            differences = "; ".join(_differences(members)) or "as in the paper"
+            lines.append(f"Scale of {kind} (the paper's in brackets): {differences}.")
+    return lines
+
+
+def _differences(rows: Sequence[tuple[Run, str]]) -> Iterator[str]:
+    pairs = [(run.config, _paper(letter)) for run, letter in rows]
+    for name in (item.name for item in fields(TrainConfig) if item.metadata.get("changes_result", True)):
+        if name in _IGNORED:
+            continue
+        found = [(getattr(config, name), getattr(paper, name)) for config, paper in pairs]
+        different = [(value, paper) for value, paper in found if value != paper]
+        if different:
+            yield f"{name} {_values(value for value, _ in found)} ({_values(paper for _, paper in different)})"
+    starts = {_first_weights(run) for run, _ in rows if run.config.init is None} - {"imagenet"}
+    if starts:
+        yield f"first weights {_values(sorted(starts))} (imagenet)"
+
+
+def _paper(letter: str) -> TrainConfig:
+    row = EXPERIMENTS[letter]
+    return train_config(row if row.threshold is None else EXPERIMENTS["K"], Scale(), {})
+
+
+def _first_weights(run: Run) -> str:
+    recorded = (run.environment or {}).get("first_weights", run.config.weights)
+    return "random" if recorded == "none" else str(recorded)
+
+
+def _values(values: Any) -> str:
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return ", ".join(dict.fromkeys(texts))

@@ -1,0 +1,103 @@
+"""The experiments' recalls by domain over their seeds, beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastccsa.data.taxonomy import DOMAINS
+from fastccsa.experiments.rows import AVERAGE, EXPERIMENTS
+from fastccsa.reporting.groups import Estimate, RunGroup, estimate
+from fastccsa.reporting.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class ScoreCell:
+    """A recall over the seeds.
+
+    Attributes:
+        here: the recall, in [0, 1]; None where the test images have none of the domain.
+        paper: the paper's, in %; None where it is not to be compared with.
+        is_left_out: whether the domain was left out of training and selection.
+        is_best: whether it is the highest of its column.
+    """
+
+    here: Estimate | None
+    paper: float | None
+    is_left_out: bool
+    is_best: bool
+
+    @property
+    def difference(self) -> float | None:
+        """What is here minus the paper's, in % points."""
+        return None if self.here is None or self.paper is None else 100 * self.here.mean - self.paper
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A group of runs: how they were made (n_sec, backbone, cls, align), and a cell for each domain and avg."""
+
+    group: RunGroup
+    settings: tuple[str, ...]
+    cells: tuple[ScoreCell, ...]
+
+
+def score_rows(groups: Sequence[RunGroup], domains: Sequence[str]) -> list[ScoreRow]:
+    """A row for each group, a cell for each of ``domains`` and the average."""
+    columns = [[_recall(group, domain) for group in groups] for domain in domains]
+    columns.append([estimate(run.scores.average for run in group.runs) for group in groups])
+    names = (*domains, AVERAGE)
+    rows = []
+    for number, group in enumerate(groups):
+        cells = []
+        for name, column in zip(names, columns, strict=True):
+            here = column[number]
+            left_out = name in group.runs[0].config.exclude
+            cells.append(ScoreCell(here, _paper(group, name), left_out, _is_best(here, column)))
+        rows.append(ScoreRow(group, _settings(group), tuple(cells)))
+    return rows
+
+
+def missing_runs(folder: RunFolder, groups: Sequence[RunGroup]) -> list[str]:
+    """What a whole table would have and this folder has not, in sentences."""
+    found = {group.name: set(group.seeds) for group in groups if group.is_experiment}
+    sentences = []
+    absent = [letter for letter in EXPERIMENTS if letter not in found]
+    if found and absent:
+        sentences.append(f"Experiments of the paper that are not here: {', '.join(absent)}.")
+    every = sorted(set().union(*found.values())) if found else []
+    lacking = [
+        f"{letter} {', '.join(str(seed) for seed in every if seed not in seeds)}"
+        for letter, seeds in found.items()
+        if set(every) - seeds
+    ]
+    if lacking:
+        sentences.append(f"Seeds that other experiments have: {'; '.join(lacking)}.")
+    if folder.unfinished:
+        sentences.append(f"Not finished: {', '.join(folder.unfinished)}.")
+    return sentences
+
+
+def _recall(group: RunGroup, domain: str) -> Estimate | None:
+    scores = (run.scores.domains.get(domain) for run in group.runs)
+    return estimate(score.macro_recall for score in scores if score is not None)
+
+
+def _paper(group: RunGroup, name: str) -> float | None:
+    """The paper's number; its average only beside one over the same seven domains."""
+    if not group.is_experiment:
+        return None
+    if name == AVERAGE and set(group.runs[0].scores.domains) != set(DOMAINS):
+        return None
+    return EXPERIMENTS[group.name].paper.get(name)
+
+
+def _is_best(here: Estimate | None, column: Sequence[Estimate | None]) -> bool:
+    known = [other.mean for other in column if other is not None]
+    return here is not None and len(column) > 1 and here.mean == max(known)
+
+
+def _settings(group: RunGroup) -> tuple[str, ...]:
+    config = group.runs[0].config
+    n_sec = "a" if config.n_sec == "all" else str(config.n_sec)
+    return n_sec, config.backbone.replace("resnet", "RN"), config.classification_weight, config.alignment
