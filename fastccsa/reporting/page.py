@@ -22,8 +22,9 @@ from fastccsa.reporting.sections.features import PER_GROUP, Features, features_o
 from fastccsa.reporting.sections.gradcam import GradCam, grad_cam_of
 from fastccsa.reporting.sections.sampling import Sampling, sampling_of
 from fastccsa.reporting.sections.scale import facts_of
+from fastccsa.reporting.sections.scores import missing_runs, score_rows
 from fastccsa.reporting.sections.training import Training, training_of
-from fastccsa.reporting.table import SETTINGS_KEY, ScoreTable, domain_order, to_markdown
+from fastccsa.reporting.table import SETTINGS, SETTINGS_KEY, ScoreTable, domain_order, to_markdown
 
 OPEN_AT_ONCE = 2  # experiments that a page shows unfolded; with more of them, each unfolds when asked for
 
@@ -67,13 +68,20 @@ def render_page(folder: RunFolder, table: ScoreTable, *, images: bool = True, pr
     domains = domain_order(runs)
     colours = {domain: number for number, domain in enumerate(domains)}
     classes = list(dict.fromkeys(name for run in runs for name in run.scores.classes))
-    groups = tqdm(group_runs(runs), desc="page", unit="experiment", disable=None if progress else True)
-    experiments = [_experiment(group, folder.path, colours, classes, images) for group in groups]
+    groups = group_runs(runs)
+    bar = tqdm(groups, desc="page", unit="experiment", disable=None if progress else True)
+    experiments = [_experiment(group, folder.path, colours, classes, images) for group in bar]
+    rows = score_rows(groups, domains)
     return environment.get_template("report.html").render(
         folder=folder,
         table=table,
+        rows=rows,
+        has_paper=any(cell.paper is not None for row in rows for cell in row.cells),
+        missing=missing_runs(folder, groups),
         facts=facts_of(runs),
+        settings=SETTINGS,
         settings_key=SETTINGS_KEY,
+        remarks=[remark for remark in table.remarks if not remark.startswith("Not finished")],
         markdown=to_markdown(table),
         domains=domains,
         domain_names={domain: DOMAINS.get(domain, domain) for domain in domains},

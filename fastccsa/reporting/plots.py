@@ -177,6 +177,7 @@ def _for_page(svg: str, title: str) -> str:
     content = re.sub(r"font-family: [^;\"]*;?", "", content)
     content = re.sub(r"(\d\.\d\d)\d+", r"\1", content)  # a hundredth of a point is finer than any screen
     content = re.sub(r"\s*\n\s*", "\n", content)
+    content = content.replace("xlink:href", "href")  # SVG 2: no namespace to declare
     for colour, variable in _VARIABLES.items():
         content = content.replace(colour, f"var({variable})")
     return f'<svg class="chart" {view_box[0]} role="img" aria-label="{escape(title)}">{content}</svg>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ import pytest
 
 from fastccsa.evaluation import DomainScores, Scores, Selection
 from fastccsa.training import TrainConfig
+
+sys.path.insert(0, str(Path(__file__).parent))  # where the helpers are; pytest's importlib mode adds nothing
+
+from experiment_runs import write_experiment, write_manifest
 
 WriteRun = Callable[..., Path]
 
@@ -83,3 +88,13 @@ def write_run(tmp_path: Path) -> WriteRun:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the experiments A (seeds 0 and 1) and K (seed 0), which no test changes."""
+    folder = tmp_path_factory.mktemp("experiments")
+    manifest = write_manifest(folder / "images")
+    for letter, seed in (("A", 0), ("A", 1), ("K", 0)):
+        write_experiment(folder / "runs", manifest, letter, seed)
+    return folder / "runs"

@@ -1,0 +1,277 @@
+"""Each section of the page against numbers computed another way from the same run folders."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from experiment_runs import SIZE
+from page_reader import Page, charts_of
+from PIL import Image
+
+from fastccsa.data import Manifest
+from fastccsa.evaluation import Outputs
+from fastccsa.evaluation.calibration import calibrate
+from fastccsa.pipeline import Transforms
+from fastccsa.pipeline.images import decode, read_image
+from fastccsa.pipeline.literal import exact
+from fastccsa.reporting import projection as projection_module
+from fastccsa.reporting import read_runs, score_table
+from fastccsa.reporting.groups import group_runs
+from fastccsa.reporting.page import render_page
+from fastccsa.reporting.projection import project
+from fastccsa.reporting.sections.gradcam import TILE, grad_cam_of, surest
+
+MINUS = "\N{MINUS SIGN}"
+SECTIONS = ["Confusion matrices", "Training", "Sampling", "Features", "Distances across domains", "Calibration"]
+SECTIONS += ["Grad-CAM", "Settings"]
+
+
+def page_of(folder: Path, images: bool = True) -> str:
+    runs = read_runs(folder)
+    return render_page(runs, score_table(runs), images=images)
+
+
+def outputs_of(experiments: Path, run: str) -> Outputs:
+    return Outputs.read(experiments / run / "test_outputs.safetensors")
+
+
+@pytest.fixture(scope="module")
+def text(experiments: Path) -> str:
+    return page_of(experiments)
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+@pytest.fixture
+def own(experiments: Path, tmp_path: Path) -> Path:
+    """A copy of the experiment K alone, to break files of."""
+    shutil.copytree(experiments / "K", tmp_path / "runs" / "K")
+    return tmp_path / "runs"
+
+
+def test_every_section_is_there_for_every_experiment(page: Page) -> None:
+    assert [heading for heading in page.headings if heading in SECTIONS] == SECTIONS + SECTIONS
+    for heading in ("Scores", "Recall by class", "Numbers behind the scores", "Scale", "Experiments"):
+        assert heading in page.headings
+
+
+def test_nothing_reaches_out_of_the_page(text: str, page: Page) -> None:
+    references = [value for _, name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset")]
+    assert all(value.startswith(("#", "data:image/webp;base64,")) for value in references)
+    ids = [value for tag, name, value in page.attributes if name == "id" and tag != "clippath"]
+    assert len([value for value in ids if value.startswith("run-")]) == 2
+    for value in references:
+        assert value[1:] in ids or value.startswith("data:")
+    assert not re.search(r"https?://(?!www\.w3\.org/)", text)
+
+
+def test_scores_are_means_over_seeds_beside_the_papers(experiments: Path, page: Page) -> None:
+    scores = [json.loads((experiments / f"A/seed{seed}/scores.json").read_text()) for seed in (0, 1)]
+    recalls = 100 * np.array([score["domains"]["HAM"]["macro_recall"] for score in scores])
+    mean, error = recalls.mean(), np.abs(recalls[0] - recalls[1]) / 2
+    (table,) = page.tables["scores"]
+    assert table[0][5] == "HAM"
+    row = table[1]
+    # Table 2 of the paper, row A, HAM10000: 74.1.
+    assert row[:5] == ["A", "0", "shufflenet_v2_x0_5", "w", "-"]
+    found = re.fullmatch(r"([\d.]+) ±([\d.]+) ?74\.1 ([+-][\d.]+)", row[5].replace(MINUS, "-"))
+    assert found, row[5]
+    assert float(found[1]) == pytest.approx(mean, abs=0.051)
+    assert float(found[2]) == pytest.approx(error, abs=0.051)
+    assert float(found[3]) == pytest.approx(mean - 74.1, abs=0.051)
+    # The average here is over three domains, the paper's over seven: there is nothing to compare.
+    assert "41.8" not in row[-1]
+    assert "±" not in table[2][5]  # one seed has no error
+
+
+def test_what_is_missing_is_said(page: Page) -> None:
+    assert "not here: B, C, D, E, F, G, H, I, J, L," in page.text
+    assert "Seeds that other experiments have: K 1." in " ".join(page.text.split())
+
+
+def test_the_scale_is_that_of_the_configurations(page: Page) -> None:
+    facts = {row[0]: row[1:] for row in page.tables["facts"][0]}
+    assert facts["Image size"] == [f"{SIZE} px", "224 px"]
+    assert facts["Epochs of baselines"] == ["3", "135"]
+    assert facts["Epochs of CCSA"] == ["3", "20"]
+    assert facts["Seeds"][0] == "0, 1"
+    assert facts["Model selection"][0] == "highest mean validation recall of HAM"
+
+
+def test_recall_by_class_is_the_mean_over_domains_then_seeds(experiments: Path, page: Page) -> None:
+    found = []
+    for seed in (0, 1):
+        outputs = outputs_of(experiments, f"A/seed{seed}")
+        right = outputs.predictions == outputs.targets
+        by_domain = [right[(outputs.domains == domain) & (outputs.targets == 0)].mean() for domain in range(3)]
+        found.append(100 * np.mean(by_domain))
+    (table,) = page.tables["heat recalls"]
+    assert table[0] == ["", "nv", "mel", "bcc"]
+    assert table[1][1].startswith(f"{np.mean(found):.0f} ±")
+
+
+def test_curves_are_means_over_seeds_within_the_band_of_them(text: str) -> None:
+    chart = charts_of(text)["Loss of A by epoch"]
+    (line,) = [path for path in chart.iter("path") if "stroke: var(--series-0);" in path.attrib["style"] + ";"]
+    (band,) = [path for path in chart.iter("path") if "fill: var(--series-0)" in path.attrib["style"]]
+    middle, outline = (
+        np.array(re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path.attrib["d"]), dtype=float) for path in (line, band)
+    )
+    low, high = outline[:3], outline[3:6][::-1]
+    # The seeds' losses are 1/epoch and 2/epoch.
+    np.testing.assert_allclose((low + high) / 2, middle, atol=0.011)
+    slope, offset = np.polyfit(1.5 / np.arange(1, 4), middle[:, 1], 1)
+    np.testing.assert_allclose(slope / np.arange(1, 4) + offset, low[:, 1], atol=0.02)
+
+
+def test_the_heat_maps_are_the_samplers_tables(experiments: Path, page: Page) -> None:
+    record = json.loads((experiments / "K/seed0/sampling.json").read_text())
+    counts, classes, joint, weights = page.tables["heat"][-4:]
+    assert [row[0] for row in counts[1:]] == ["HAM", "DMF", "SON"]
+    assert [[int(cell or 0) for cell in row[1:]] for row in counts[1:]] == record["counts"]
+    assert [row[0] for row in classes[1:]] == ["P(y1), %", "P(y2), %", "weight, y1", "weight, y2"]
+    shown = np.array([[float(cell) for cell in row[1:]] for row in joint[1:]])
+    np.testing.assert_allclose(shown, 100 * np.array(record["joint"]), rtol=0.06, atol=0.5)
+    shown = np.array([[float(cell) for cell in row[1:]] for row in weights[1:]])
+    np.testing.assert_allclose(shown, record["pair_weight"], rtol=0.06)
+
+
+def test_features_are_drawn_before_and_after_a_dot_an_image(experiments: Path, text: str) -> None:
+    charts = charts_of(text)
+    images = len(outputs_of(experiments, "K/seed0"))  # few enough for all to be drawn
+    for moment in ("before", "after"):
+        for what in ("class", "domain"):
+            chart = charts[f"Features {moment} K, coloured by {what}: t-SNE of {images} test images"]
+            dots = [path.attrib["d"].count("h0") for path in chart.iter("path")]
+            assert sum(dots) == images
+            assert len(dots) == 3
+    assert not any(label.startswith("Features before A") for label in charts)
+
+
+def test_distances_are_those_of_the_features(experiments: Path, page: Page) -> None:
+    medians = []
+    for run in ("A/seed0", "K/seed0"):
+        outputs = outputs_of(experiments, run)
+        features = outputs.features.astype(np.float64)
+        pairs = [pair for pair in combinations(range(len(outputs)), 2) if len(set(outputs.domains[list(pair)])) == 2]
+        same = [np.linalg.norm(features[i] - features[j]) for i, j in pairs if outputs.targets[i] == outputs.targets[j]]
+        medians.append(np.median(same))
+    row = page.tables["numbers"][0][2]
+    assert row[0] == "K"
+    assert row[4] == f"{medians[0]:.0f} → {medians[1]:.0f}"
+
+
+def test_calibration_is_over_seeds_and_by_domain(experiments: Path, page: Page) -> None:
+    errors = [100 * calibrate(outputs_of(experiments, f"A/seed{seed}")).error for seed in (0, 1)]
+    rows = dict(page.tables["numbers"][1])
+    assert list(rows) == ["HAM10000", "Dermofit", "ISIC SONIC", "all images"]
+    assert float(rows["all images"].split()[0]) == pytest.approx(np.mean(errors), abs=0.051)
+
+
+def test_grad_cam_shows_the_surest_answers_as_the_model_saw_them(experiments: Path, page: Page) -> None:
+    outputs = outputs_of(experiments, "K/seed0")
+    chosen = list(surest(outputs))
+    images = [dict(attributes) for attributes in _images(page)][-len(chosen) :]
+    manifest = Manifest.read(experiments.parent / "images" / "manifest.csv")
+    transforms = Transforms(size=SIZE)
+    confidence = outputs.probabilities.max(axis=1)
+    for attributes, position in zip(images, chosen, strict=True):
+        tile = Image.open(io.BytesIO(base64.b64decode(attributes["src"].partition(",")[2])))
+        assert tile.size == (2 * TILE, TILE)
+        original = decode(read_image(manifest.paths[outputs.rows[position]]).data)
+        seen = exact(original, transforms, transforms.evaluation(1), 0).resize((TILE, TILE))
+        left = np.asarray(tile.convert("RGB"), dtype=float)[:, :TILE]
+        assert np.abs(left - np.asarray(seen, dtype=float)).mean() < 10  # grey levels; WebP is lossy
+        assert outputs.classes[outputs.targets[position]] in attributes["alt"]
+        assert f"{100 * confidence[position]:.0f} % sure" in attributes["alt"]
+
+
+def _images(page: Page) -> list[list[tuple[str, str]]]:
+    found: list[list[tuple[str, str]]] = []
+    for tag, name, value in page.attributes:
+        if tag == "img":
+            if name == "src":
+                found.append([])
+            found[-1].append((name, value))
+    return found
+
+
+def test_images_are_left_out_when_asked_to(experiments: Path) -> None:
+    page = Page(page_of(experiments, images=False))
+    assert "img" not in page.tags
+    assert "made without images" in page.text
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("manifest gone", "cannot read the manifest"),
+        ("manifest changed", "has changed since the run"),
+        ("model gone", "model.safetensors is not here"),
+        ("images gone", "none of the images could be read"),
+    ],
+)
+def test_grad_cam_says_in_a_line_what_it_lacks(own: Path, tmp_path: Path, damage: str, sentence: str) -> None:
+    run = own / "K" / "seed0"
+    config = json.loads((run / "config.json").read_text())
+    copy = tmp_path / "manifest.csv"
+    if damage == "model gone":
+        (run / "model.safetensors").unlink()
+    else:
+        config["manifest"] = str(copy)
+        content = Path(json.loads((run / "config.json").read_text())["manifest"]).read_bytes()
+        if damage != "manifest gone":
+            copy.write_bytes(content + (b"x.png,nv,HAM,x,train\n" if damage == "manifest changed" else b""))
+        (run / "config.json").write_text(json.dumps(config))
+    found = grad_cam_of(*group_runs(read_runs(own).runs))
+    assert found.examples == ()
+    assert sentence in found.note
+
+
+def test_a_start_that_is_gone_leaves_the_features_after(own: Path) -> None:
+    run = own / "K" / "seed0"
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "init": "/nowhere/A/seed0"}))
+    text = page_of(own, images=False)
+    assert "The run it started from, /nowhere/A/seed0, is not here" in text
+    assert any(label.startswith("Features after K") for label in charts_of(text))
+
+
+def test_a_start_is_found_where_the_folder_of_runs_was_moved_to(own: Path, experiments: Path) -> None:
+    shutil.copytree(experiments / "A", own / "A")
+    run = own / "K" / "seed0"
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "init": "/elsewhere/A/seed0"}))
+    assert any(label.startswith("Features before K") for label in charts_of(page_of(own, images=False)))
+
+
+def test_runs_without_outputs_are_reported_all_the_same(own: Path) -> None:
+    for name in ("test_outputs.safetensors", "sampling.json"):
+        (own / "K" / "seed0" / name).unlink()
+    page = Page(page_of(own))
+    assert page.text.count("kept no test outputs") == 4
+    assert "has no sampling.json" in page.text
+    assert "img" not in page.tags
+
+
+def test_what_took_long_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float16)
+    points = project(features, tmp_path)
+    assert points.shape == (20, 2)
+    monkeypatch.setattr(projection_module, "_tsne", lambda features: None)
+    np.testing.assert_array_equal(project(features, tmp_path), points)
+    assert project(features + np.float16(1), tmp_path / "file" / "x") is None  # other features, other points
+    (only,) = tmp_path.glob("*.npy")
+    only.write_bytes(b"broken")
+    assert project(features, tmp_path) is None
