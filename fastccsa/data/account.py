@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import fastccsa
 from fastccsa.data.duplicates import Pair
 from fastccsa.data.prepare_report import PrepareReport
@@ -55,7 +57,7 @@ def write_account(
         temporary.write_text(json.dumps(account, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _by_row(table: Any) -> dict[str, dict[str, int]]:
+def _by_row(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     return {str(row): {str(name): int(count) for name, count in counts.items()} for row, counts in table.iterrows()}
 
 
