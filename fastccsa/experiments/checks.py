@@ -9,8 +9,11 @@ from pathlib import Path
 from fastccsa.data import Manifest
 from fastccsa.errors import InputError
 from fastccsa.experiments.rows import Experiment
+from fastccsa.pruning.config import PruneConfig
+from fastccsa.pruning.record import PRUNE_FILE, PruneRecord
 from fastccsa.pruning.remove import require_torch_pruning
 from fastccsa.pruning.resnet import check_architecture
+from fastccsa.pruning.state import check_same, load_state
 from fastccsa.training import TrainConfig
 from fastccsa.training.config import CONFIG_FILE
 from fastccsa.training.images import RunImages
@@ -78,6 +81,18 @@ def check_folder(folder: Path, config: TrainConfig) -> None:
         raise InputError(
             f"{folder} holds a run with other settings ({'; '.join(differences)}): choose another --out, or repeat them"
         )
+
+
+def check_pruned_folder(folder: Path, config: PruneConfig) -> None:
+    """Check that ``folder`` is empty, or holds this very pruning, done or begun.
+
+    Raises:
+        InputError: it holds another.
+    """
+    if (folder / PRUNE_FILE).exists():
+        check_same(config, PruneRecord.read(folder).config, folder)
+    else:
+        load_state(folder, config)
 
 
 def check_model(config: TrainConfig, classes: tuple[str, ...], is_pruned: bool = False) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import threading
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal
@@ -86,17 +85,8 @@ def _train(run: PlannedRun, slot: Slot) -> None:
 def _prune(run: PlannedRun, slot: Slot) -> None:
     from fastccsa.pruning import prune
 
-    assert run.init is not None
-    prune(
-        run=run.init,
-        out=run.folder,
-        threshold=run.row.threshold,
-        images=run.prune_images,
-        discrimination_images=math.ceil(run.prune_images / 4),
-        seed=run.seed,
-        device=slot.device,
-        workers=run.config.workers or slot.threads,
-    )
+    assert run.pruning is not None
+    prune(**asdict(replace(run.pruning, device=slot.device, workers=run.config.workers or slot.threads)))
 
 
 def _child(run: PlannedRun, slot: Slot, sender: Connection, log: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,18 @@ from typing import Any, Literal
 
 from fastccsa.data import Manifest
 from fastccsa.errors import InputError
-from fastccsa.experiments.checks import check_classes, check_folder, check_model, check_writable, why_impossible
+from fastccsa.experiments.checks import (
+    check_classes,
+    check_folder,
+    check_model,
+    check_pruned_folder,
+    check_writable,
+    why_impossible,
+)
 from fastccsa.experiments.locks import is_locked
 from fastccsa.experiments.rows import EXPERIMENTS, Experiment
 from fastccsa.experiments.scale import Scale, train_config
+from fastccsa.pruning.config import PruneConfig
 from fastccsa.training import TrainConfig
 from fastccsa.training.config import CONFIG_FILE
 from fastccsa.training.images import RunImages, open_manifest, select_images
@@ -32,7 +41,7 @@ class PlannedRun:
         folder: where the run is or will be.
         init: folder of the run whose model this one starts from.
         training, validation, test: number of images that the run trains on, selects by and is tested on.
-        prune_images: number of training images that channels are chosen by; of a pruned row alone.
+        pruning: of a pruned row alone.
     """
 
     row: Experiment
@@ -43,7 +52,7 @@ class PlannedRun:
     training: int
     validation: int
     test: int
-    prune_images: int
+    pruning: PruneConfig | None
 
     @property
     def name(self) -> str:
@@ -221,18 +230,30 @@ def _plan_run(
 ) -> PlannedRun:
     images = select(config)
     folder = run_folder(runs, row.letter, config.seed)
+    init = run_folder(runs, row.starts_from, config.seed) if row.starts_from else None
+    pruning = None
     if row.threshold is None:
         check_folder(folder, config)
+    else:
+        pruning = PruneConfig(
+            run=str(init),
+            out=str(folder),
+            threshold=row.threshold,
+            images=scale.prune_images,
+            discrimination_images=math.ceil(scale.prune_images / 4),
+            seed=config.seed,
+        )
+        check_pruned_folder(folder, pruning)
     return PlannedRun(
         row=row,
         seed=config.seed,
         config=config,
         folder=folder,
-        init=run_folder(runs, row.starts_from, config.seed) if row.starts_from else None,
+        init=init,
         training=len(images.training),
         validation=len(images.validation),
         test=len(manifest.select("test")),
-        prune_images=scale.prune_images,
+        pruning=pruning,
     )
 
 

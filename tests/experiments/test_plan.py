@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,16 @@ def test_a_folder_with_another_scale(plan_of) -> None:
     write_run(run)
     other = problem_of(plan_of("A", scale="size=40,epochs=1,weights=none,batch_size=16"))
     assert "holds a run with other settings (size: 40, not 32)" in other
+
+
+def test_a_folder_with_another_pruning(plan_of) -> None:
+    settings = ["backbone=resnet18"]
+    run = plan_of("U", settings=settings).runs[-1]
+    write_run(run)
+    size = {"parameters": 1, "multiply_adds": 1}
+    record = {"config": {**asdict(run.pruning), "images": 7}, "layers": [], "before": size, "after": size}
+    (run.folder / "prune.json").write_text(json.dumps(record))
+    assert "holds a pruning with other settings (images: 512, not 7)" in problem_of(plan_of("U", settings=settings))
 
 
 def test_runs_may_be_moved_to_another_folder(plan_of, tmp_path) -> None:

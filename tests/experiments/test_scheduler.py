@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,7 +164,7 @@ def test_a_pruned_row_is_pruned_from_its_start_with_its_seed(plan_of, trained, m
 
     def prune(**arguments):
         told.append(arguments)
-        write_scores(arguments["out"], SCORES)
+        write_scores(Path(arguments["out"]), SCORES)
 
     monkeypatch.setattr(pruning, "prune", prune, raising=False)
     plan = plan_of("V", seeds=2, scale="size=32,epochs=1,weights=none,prune_images=30", settings=["backbone=resnet18"])
@@ -172,7 +173,7 @@ def test_a_pruned_row_is_pruned_from_its_start_with_its_seed(plan_of, trained, m
     assert names(trained) == ["A/seed0", "K/seed0", "A/seed1", "K/seed1"]
     runs = {run.name: run for run in plan.runs}
     assert [(arguments["run"], arguments["out"], arguments["seed"]) for arguments in told] == [
-        (runs[f"K seed {seed}"].folder, runs[f"V seed {seed}"].folder, seed) for seed in (0, 1)
+        (str(runs[f"K seed {seed}"].folder), str(runs[f"V seed {seed}"].folder), seed) for seed in (0, 1)
     ]
     assert (told[0]["threshold"], told[0]["images"], told[0]["discrimination_images"]) == (1e-3, 30, 8)
 
