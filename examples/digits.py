@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -260,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
             results = json.loads(args.out.read_text())
             if results["settings"] != settings:
                 parser.error(f"{args.out} was made with {results['settings']}; choose another --out")
-        results |= {"torch": torch.__version__, "fastccsa": fastccsa.__version__, "machine": platform.platform()}
+        results |= {"torch": torch.__version__, "fastccsa": fastccsa.__version__, "threads": torch.get_num_threads()}
         done = {(run["n"], run["repetition"]) for run in results["runs"]}
         # Repetition by repetition, so that what is there at any time is a whole table.
         todo = [(n, repetition) for repetition in args.repetitions for n in args.n if (n, repetition) not in done]
