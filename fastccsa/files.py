@@ -12,10 +12,15 @@ from fastccsa.errors import InputError
 
 
 @contextmanager
-def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+def write_atomically(path: str | os.PathLike[str], keep: str | os.PathLike[str] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed over ``path``.
 
     When the block raises, ``path`` is left as it was and the temporary file is removed.
+
+    Args:
+        path: the file to write.
+        keep: what the file that stood there before is renamed to, in the same folder; None lets it go. Between the
+            two renames there is the kept one alone.
 
     Raises:
         InputError: the folder of ``path`` cannot be written.
@@ -36,6 +41,30 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what a killed `write_atomically` of ``path`` left beside it; no other process may be writing ``path``."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder last; some file systems offer no such thing, and need none."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

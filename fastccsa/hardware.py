@@ -9,14 +9,27 @@ from fastccsa.errors import InputError
 AMP_CHOICES = ("auto", "none", "bfloat16", "float16")
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
     """Find the device called ``name``; ``"auto"`` is the first CUDA GPU where one is usable, else the CPU.
+
+    Args:
+        name: auto, cpu, cuda or cuda:N.
+        local_rank: place of this process among those that share the machine, each of which has a GPU of its own;
+            None for a process alone.
 
     Raises:
         InputError: ``name`` is no device, or one this machine does not have.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local_rank is not None:
+        gpus = torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise InputError(
+                f"this machine has {gpus} GPUs and more processes than that: start {gpus or 1} of them "
+                "(torchrun --nproc-per-node), or use device cpu"
+            )
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

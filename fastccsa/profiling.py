@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import ParamSpec, TypeVar
 
-__all__ = ["named", "nvtx_ranges"]
+__all__ = ["named", "nvtx_ranges", "stage"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,3 +40,20 @@ def named(name: str, function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return call
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Mark the block as a range called ``name``: in `torch.profiler`'s trace, and in NVTX's while ranges are on."""
+    import torch
+
+    # record_function costs microseconds even with no profiler there to listen.
+    profiled = torch.autograd.profiler._is_profiler_enabled
+    with torch.profiler.record_function(name) if profiled else nullcontext():
+        if not _enabled:
+            yield
+            return
+        import nvtx
+
+        with nvtx.annotate(name, domain="fastccsa"):
+            yield

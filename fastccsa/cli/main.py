@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from fastccsa import __version__
-from fastccsa.errors import InputError
+from fastccsa.errors import InputError, Interrupted
 
 # The summaries stand here, not in the commands, because reading them there would import every command.
 SUMMARIES = {
@@ -35,8 +35,8 @@ INTERRUPTED = 130  # 128 + SIGINT, the status a shell expects after Ctrl-C
 class CommandGroup(click.Group):
     """A group whose commands live in ``fastccsa.cli.<name>`` as ``<name>_command``.
 
-    Exit statuses: 0 done; 2 bad input, told in one line; 130 interrupted, told in one line. An error
-    nobody foresaw keeps its traceback: it is ours to mend, not the user's.
+    Exit statuses: 0 done; 2 bad input, told in one line; 130 interrupted and 143 terminated, told in one line. An
+    error nobody foresaw keeps its traceback: it is ours to mend, not the user's.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -57,9 +57,12 @@ class CommandGroup(click.Group):
             formatter.write_dl(list(SUMMARIES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; Ctrl-C becomes `click.Abort`."""
+        """Run the command; Ctrl-C becomes `click.Abort`, a stop that saved everything its own exit status."""
         try:
             return super().invoke(ctx)
+        except Interrupted as stop:
+            click.echo(f"fastccsa: {stop}", err=True)
+            ctx.exit(stop.status)
         except KeyboardInterrupt as interruption:
             # Caught before click does, which would put an empty line in front of the message.
             raise click.Abort from interruption

@@ -67,7 +67,7 @@ def option(name: str, text: str, **settings: Any) -> Any:
     default=None,
     show_default=f"{CCSA_EPOCHS}, {BASELINE_EPOCHS} for a baseline",
 )
-@option("batch_size", "Pairs a step, or images a step for a baseline.", type=int)
+@option("batch_size", "Pairs a batch, or images for a baseline; under torchrun, of all processes.", type=int)
 @option("lr", "Learning rate of AdamW.", type=float)
 @option(
     "lr_step",
@@ -114,7 +114,29 @@ def option(name: str, text: str, **settings: Any) -> Any:
 @option("seed", "Seed of weights, sampling and augmentation.", type=int)
 @option("device", "auto, cpu, cuda or cuda:N.")
 @option("workers", "Threads that decode images; 0 lets the pipeline choose.", type=int)
-@option("checkpoint_every", "Steps between checkpoints within an epoch; 0 for none.", type=int)
+@option("checkpoint_every", "Batches between checkpoints within an epoch; 0 for none.", type=int)
+@option("accumulate", "Batches whose gradients are added up for one step.", type=int)
+@option("clip", "Norm that a step's gradient is cut down to; 0 leaves it.", type=float)
+@option(
+    "ema",
+    "Share that stays, a step, in a moving average of the weights, which is then validated and saved as the model; "
+    "0 for none.",
+    type=float,
+)
+@option("patience", "Epochs without a higher validation recall after which training ends; 0 for none.", type=int)
+@option("time_limit", "Minutes after which the run saves and stops; the same command goes on. 0 for none.", type=float)
+@option(
+    "broken_images",
+    "An image that cannot be read is replaced by one of its class and domain, or stops the run.",
+    type=click.Choice(["replace", "stop"]),
+)
+@click.option(
+    "--sync-batchnorm/--local-batchnorm",
+    default=DEFAULTS["sync_batchnorm"],
+    show_default=True,
+    help="Under torchrun: BatchNorm over the batches of all processes, or of each for itself.",
+)
+@click.option("--compile/--no-compile", default=DEFAULTS["compile"], help="Compile the network with torch.compile.")
 def train_command(**values: Any) -> None:
     """Train a baseline or a CCSA model; the same command again resumes.
 

@@ -37,15 +37,26 @@ def evaluation_loader(
     workers: int = 0,
     image_backend: str = "dali",
     cache: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> ImageLoader:
     """Make a loader of every image of ``manifest``, each once, in order, not augmented.
+
+    Each of ``world_size`` processes walks a share of the images, none of them twice.
 
     Raises:
         InputError: ``manifest`` is empty.
     """
     if len(manifest) == 0:
         raise InputError("there is no image to evaluate on: the split is empty in these domains")
-    sampler = ImageSampler(manifest.labels, num_classes=len(manifest.classes), batch_size=batch_size, shuffle=False)
+    sampler = ImageSampler(
+        manifest.labels,
+        num_classes=len(manifest.classes),
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        shuffle=False,
+    )
     return ImageLoader(
         manifest,
         sampler,
@@ -161,6 +172,8 @@ def run_split(
     workers: int = 0,
     image_backend: str = "dali",
     progress: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Outputs:
     """Run ``model`` over one split of ``manifest``; the rows of the outputs are those of ``manifest``.
 
@@ -175,6 +188,7 @@ def run_split(
         workers: threads that decode images; 0 leaves the number to the image pipeline.
         image_backend: dali, or torchvision where DALI is not to be had.
         progress: show a progress bar on stderr, where that is a terminal.
+        rank, world_size: run over this share of the split; `Outputs.join` puts the shares together.
 
     Raises:
         InputError: no image in the split, another number of classes than the model has, or a bad device.
@@ -189,7 +203,16 @@ def run_split(
     images = manifest.select(split=split)
     hidden = None if progress else True  # None hides it where stderr is no terminal
     model.to(device).to(memory_format=torch.channels_last)
-    with evaluation_loader(images, device, size, batch_size, workers, image_backend) as loader:
+    with evaluation_loader(
+        images,
+        device,
+        size,
+        batch_size,
+        workers=workers,
+        image_backend=image_backend,
+        rank=rank,
+        world_size=world_size,
+    ) as loader:
         batches = tqdm(loader.epoch(0), total=len(loader), desc=split, unit="batch", disable=hidden)
         outputs = collect_outputs(model, batches, device, dtype, images, split)
     rows = np.flatnonzero((manifest.table["split"] == split).to_numpy())

@@ -63,6 +63,14 @@ class Outputs:
         arrays = {name: getattr(self, name)[chosen] for name in _ARRAYS}
         return Outputs(**arrays, classes=self.classes, domain_names=self.domain_names, split=self.split)
 
+    @staticmethod
+    def join(parts: Sequence[Outputs]) -> Outputs:
+        """Put the outputs of one split's parts together, in the order of their rows."""
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+        first = parts[0]
+        whole = Outputs(**arrays, classes=first.classes, domain_names=first.domain_names, split=first.split)
+        return whole.take(np.argsort(arrays["rows"], kind="stable"))
+
     def write(self, path: Path) -> None:
         """Write one safetensors file: about 2 D + 4 C bytes an image.
 

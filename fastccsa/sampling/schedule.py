@@ -65,6 +65,11 @@ class EpochSampler(ABC, Generic[Batch]):
         _, begin, end = self._span(epoch, step)
         return np.arange(begin, end, dtype=np.int64)
 
+    def rows(self, step: int) -> int:
+        """Number of rows of a step, all ranks together."""
+        window = self.world_size * self.batch_size
+        return min(window, self.size - check_integer("step", step, 0, len(self) - 1) * window)
+
     @abstractmethod
     def batch(self, epoch: int, step: int) -> Batch:
         """Image indices of this rank's batch."""

@@ -61,9 +61,20 @@ class TrainConfig:
             from the disk, from memory (ram) or from the GPU's. Test images, seen once, are not kept.
         amp: auto, none, bfloat16 or float16; auto is none on the CPU.
         seed: of the weights, the sampling and the augmentation.
+        accumulate: batches whose gradients are added up for one step; it is the gradient of one batch as large.
+        clip: the norm that a step's gradient is cut down to; 0 leaves it.
+        ema: share that stays, a step, in a moving average of the weights, which is then what is validated and saved
+            as the model; 0 for none. 0.999 remembers a thousand steps.
+        patience: epochs without a higher validation recall after which training ends; 0 for none.
+        sync_batchnorm: under torchrun, BatchNorm takes its statistics from the batches of all processes; else each
+            has its own, and the first process's are saved.
+        broken_images: what happens when an image cannot be read: replace it by another of its class and domain and
+            say so, or stop.
         device: auto, cpu or cuda[:N].
         workers: threads that decode images; 0 leaves the number to the image pipeline.
-        checkpoint_every: steps between checkpoints within an epoch; 0 saves at the end of epochs only.
+        checkpoint_every: batches between checkpoints within an epoch; 0 saves at the end of epochs only.
+        time_limit: minutes after which the run saves and stops, to be gone on with by the same call; 0 for none.
+        compile: compile the network with torch.compile.
         manifest_sha256: checksum of the manifest's bytes, filled in when the run starts.
 
     Raises:
@@ -99,9 +110,17 @@ class TrainConfig:
     cache: Literal["none", "disk", "ram", "gpu"] = "none"
     amp: Literal["auto", "none", "bfloat16", "float16"] = "auto"
     seed: int = 0
+    accumulate: int = 1
+    clip: float = 0.0
+    ema: float = 0.0
+    patience: int = 0
+    sync_batchnorm: bool = False
+    broken_images: Literal["replace", "stop"] = _setting("replace")
     device: str = _setting("auto")
     workers: int = _setting(0)
     checkpoint_every: int = _setting(0)
+    time_limit: float = _setting(0.0)
+    compile: bool = _setting(False)
     manifest_sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -130,24 +149,27 @@ class TrainConfig:
             "image_backend": ("dali", "torchvision"),
             "cache": ("none", "disk", "ram", "gpu"),
             "amp": ("auto", "none", "bfloat16", "float16"),
+            "broken_images": ("replace", "stop"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(allowed)}")
         lowest = {"size": 8, "batch_size": 1, "epochs": 0, "lr_step": 0, "memory": 0, "workers": 0}
-        lowest |= {"checkpoint_every": 0}
+        lowest |= {"checkpoint_every": 0, "accumulate": 1, "patience": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least {low}")
         for name in ("lr", "lr_gamma"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be a positive number")
-        for name in ("weight_decay", "margin"):
+        for name in ("weight_decay", "margin", "clip", "time_limit"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 0 or a positive number")
         for name in ("alpha", "match_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must lie between 0 and 1")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema is {self.ema}: it must be at least 0 and below 1")
         if not 0 < self.fraction <= 1:
             raise InputError(f"fraction is {self.fraction}: it must be above 0 and at most 1")
         if self.n_sec != "all" and (not isinstance(self.n_sec, int) or self.n_sec < 0):

@@ -20,6 +20,7 @@ from fastccsa.pipeline import ImageLoader, PairLoader, Transforms
 from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
+from fastccsa.training.ranks import ALONE, Ranks, rows_of_all_ranks
 from fastccsa.training.sampling_record import SamplingRecord
 
 Two = tuple[Tensor, Tensor]  # one of each stream
@@ -33,6 +34,7 @@ class Objective(Protocol):
         terms: names of what ``__call__`` returns; the first is the loss, the others what it is made of.
         images_per_sample: images behind one row of a batch, 1 or 2.
         memory: what it remembers from step to step; a module without any state where that is nothing.
+        sees_all_ranks: whether the terms are those of all ranks' rows, on every rank, or of its own.
         record: what is sampled, and how it is weighted.
     """
 
@@ -40,6 +42,7 @@ class Objective(Protocol):
     images_per_sample: int
     memory: nn.Module
     record: SamplingRecord
+    sees_all_ranks: bool
 
     @property
     def loader(self) -> ImageLoader | PairLoader:
@@ -54,15 +57,20 @@ class Baseline:
 
     terms: tuple[str, ...] = ("loss",)
     images_per_sample = 1
+    sees_all_ranks = False
 
-    def __init__(self, config: TrainConfig, images: RunImages, device: torch.device, width: int) -> None:
+    def __init__(
+        self, config: TrainConfig, images: RunImages, device: torch.device, width: int, ranks: Ranks = ALONE
+    ) -> None:
         self.memory = nn.Module()
         sampler = ImageSampler(
             images.training.labels,
             num_classes=len(images.training.classes),
-            batch_size=config.batch_size,
+            batch_size=ranks.share(config.batch_size),
             seed=config.seed,
-            drop_last=_leaves_one(len(images.training), config.batch_size),
+            rank=ranks.rank,
+            world_size=ranks.world,
+            drop_last=_leaves_too_few(len(images.training), config, ranks, images_per_row=1),
         )
         probabilities = sampler.probabilities()
         self.class_weight = _weights(probabilities, config.classification_weight, device)
@@ -75,6 +83,7 @@ class Baseline:
             cache=config.image_cache,
             transforms=Transforms(size=config.size),
             backend=config.image_backend,
+            on_error="raise" if config.broken_images == "stop" else "replace",
             num_threads=config.workers or None,
         )
 
@@ -90,10 +99,13 @@ class CCSA:
     terms: tuple[str, ...] = ("loss", "classification1", "classification2", "alignment", "separation")
     images_per_sample = 2
 
-    def __init__(self, config: TrainConfig, images: RunImages, device: torch.device, width: int) -> None:
+    def __init__(
+        self, config: TrainConfig, images: RunImages, device: torch.device, width: int, ranks: Ranks = ALONE
+    ) -> None:
         self.memory = PairMemory(config.memory, width).to(device) if config.memory else nn.Module()
-        # Two images of a single pair are a batch of two when they go through the network together.
-        leaves_one = not config.joint_forward and _leaves_one(len(images.training), config.batch_size)
+        self.ranks = ranks
+        # Which pairs there are depends on the rows of all ranks; zipped pairs have both rows on one.
+        self.sees_all_ranks = config.pairs == "all"
         sampler = PairSampler(
             images.training.labels,
             images.training.domain_indices,
@@ -101,9 +113,14 @@ class CCSA:
             num_classes=len(images.training.classes),
             match_probability=config.match_probability,
             negatives=config.negatives,
-            batch_size=config.batch_size,
+            batch_size=ranks.share(config.batch_size),
             seed=config.seed,
-            drop_last=leaves_one,
+            rank=ranks.rank,
+            world_size=ranks.world,
+            # Two images of a single pair are a batch of two when they go through the network together.
+            drop_last=_leaves_too_few(
+                len(images.training), config, ranks, images_per_row=2 if config.joint_forward else 1
+            ),
         )
         probabilities = sampler.probabilities(pairs=config.pairs)
         self.joint_forward = config.joint_forward
@@ -129,6 +146,7 @@ class CCSA:
             cache=config.image_cache,
             transforms=Transforms(size=config.size),
             backend=config.image_backend,
+            on_error="raise" if config.broken_images == "stop" else "replace",
             num_threads=config.workers or None,
         )
 
@@ -141,10 +159,18 @@ class CCSA:
         else:
             (logits1, features1), (logits2, features2) = forward(images1), forward(images2)
         logits, features, targets = (logits1, logits2), (features1, features2), (batch["target1"], batch["target2"])
+        domains = (batch["domain1"], batch["domain2"])
+        if self.sees_all_ranks and not self.ranks.is_alone:
+            counts = self.ranks.gather(len(targets[0]))
+            before, after = sum(counts[: self.ranks.rank]), sum(counts[self.ranks.rank + 1 :])
+            logits, features, targets, domains = (
+                (rows_of_all_ranks(two[0], before, after), rows_of_all_ranks(two[1], before, after))
+                for two in (logits, features, targets, domains)
+            )
         if isinstance(self.memory, PairMemory):
-            terms = self._with_memory(self.memory, logits, features, targets, (batch["domain1"], batch["domain2"]))
+            terms = self._with_memory(self.memory, logits, features, targets, domains)
         else:
-            terms = self.loss.terms(logits1, logits2, features1, features2, *targets)
+            terms = self.loss.terms(*logits, *features, *targets)
         return torch.stack([getattr(terms, name).float() for name in self.terms])
 
     def _with_memory(self, memory: PairMemory, logits: Two, features: Two, targets: Two, domains: Two) -> CCSATerms:
@@ -157,9 +183,15 @@ class CCSA:
         return CCSATerms(whole, classification1, classification2, alignment, separation)
 
 
-def build_objective(config: TrainConfig, images: RunImages, device: torch.device, width: int) -> Objective:
-    """Build the objective ``config`` asks for; ``width`` is that of the features, D."""
-    return (Baseline if config.is_baseline else CCSA)(config, images, device, width)
+def build_objective(
+    config: TrainConfig, images: RunImages, device: torch.device, width: int, ranks: Ranks = ALONE
+) -> Objective:
+    """Build the objective ``config`` asks for; ``width`` is that of the features, D.
+
+    Raises:
+        InputError: its images cannot be loaded, or the ranks cannot share its batches.
+    """
+    return (Baseline if config.is_baseline else CCSA)(config, images, device, width, ranks)
 
 
 def _weights(probabilities: np.ndarray, kind: str, device: torch.device) -> Tensor | None:
@@ -185,6 +217,12 @@ def _rows(table: Any) -> Any:
     return tuple(tuple(value) if isinstance(value, list) else value for value in values)
 
 
-def _leaves_one(images: int, batch_size: int) -> bool:
-    """Whether the last batch would hold one image, whose BatchNorm statistics are no statistics."""
-    return batch_size > 1 and images % batch_size == 1
+def _leaves_too_few(rows: int, config: TrainConfig, ranks: Ranks, images_per_row: int) -> bool:
+    """Whether an epoch's last step would leave a rank without a row, or BatchNorm with statistics of one image."""
+    left = rows % config.batch_size
+    least = left // ranks.world
+    if left == 0:
+        return False
+    shared = config.sync_batchnorm and not ranks.is_alone
+    together = left if shared else least
+    return least == 0 or (together * images_per_row == 1 and config.batch_size > ranks.world)

@@ -6,6 +6,8 @@ sampling.json       class counts, and the probabilities and weights of classes a
 metrics.jsonl       one line an epoch
 model.safetensors, model.json    the best model so far
 last.pt             everything needed to go on
+previous.pt         the same, one checkpoint earlier
+diverged.csv        the images of a batch whose loss was not finite
 test_outputs.safetensors    logits and features of the test images
 scores.json         test scores by domain; there once the run is finished
 tensorboard/        scalars
@@ -14,26 +16,40 @@ tensorboard/        scalars
 from __future__ import annotations
 
 import json
+import logging
+import os
 import platform
 import shlex
+import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
+from torch.utils.tensorboard import SummaryWriter
 
 from fastccsa import machine
 from fastccsa.errors import InputError
 from fastccsa.evaluation import Scores
 from fastccsa.files import write_atomically
+from fastccsa.training.checkpoint import TrainState
 from fastccsa.training.config import CONFIG_FILE, TrainConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SCORES_FILE = "scores.json"
 METRICS_FILE = "metrics.jsonl"
 OUTPUTS_FILE = "test_outputs.safetensors"
 ENVIRONMENT_FILE = "environment.json"
 TENSORBOARD_FOLDER = "tensorboard"
+
+logger = logging.getLogger("fastccsa.training")
 
 _PACKAGES = ("fastccsa", "torch", "torchvision", "nvidia-dali-cuda130", "numpy", "scikit-learn")
 
@@ -70,6 +86,85 @@ def write_scores(folder: Path, scores: Scores) -> None:
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write one JSON object a line for every finished epoch, replacing what was there."""
     _write(folder / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in history))
+
+
+def check_room(folder: Path, state: TrainState) -> None:
+    """Make sure that the checkpoints of ``state`` will fit the disk, before any work is lost.
+
+    Raises:
+        InputError: they will not.
+    """
+    parameters = sum(parameter.nbytes for parameter in state.model.parameters())
+    others = sum(buffer.nbytes for module in (state.memory, state.average) for buffer in module.state_dict().values())
+    checkpoint = 3 * parameters + others  # the optimiser keeps two numbers a weight
+    # A new checkpoint, beside the last two, and the best model.
+    there = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    needed, free = 3 * checkpoint + parameters - there, shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder} needs {needed / 1e9:.2f} GB for checkpoints, and its disk has {free / 1e9:.2f} GB free: make "
+            "room, or choose another folder"
+        )
+
+
+@contextmanager
+def saving(folder: Path, or_go_on: bool = False) -> Iterator[None]:
+    """Write parts of a run; a disk that is full or refuses is told in one line, or just logged with ``or_go_on``.
+
+    Raises:
+        InputError: something could not be written.
+    """
+    try:
+        yield
+    # torch and safetensors have errors of their own for what the system told them.
+    except (OSError, RuntimeError, SafetensorError, InputError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).split("\n")[0]
+        free = shutil.disk_usage(folder).free if folder.exists() else 0
+        message = f"{folder} cannot be saved ({reason}; {free / 1e9:.2f} GB free): its last checkpoint is kept"
+        if not or_go_on:
+            raise InputError(f"{message}; make room, then the same command goes on from there") from error
+        logger.warning("%s, and the run goes on", message)
+
+
+class ScalarLog:
+    """TensorBoard's scalars of a run; what cannot be written is left out, since a run does not depend on it.
+
+    Args:
+        folder: the run folder; None writes nothing.
+        done: batches of the run that were done before; what was logged after them is dropped.
+    """
+
+    def __init__(self, folder: Path | None, done: int) -> None:
+        self._writer: SummaryWriter | None = None
+        if folder is None:
+            return
+        try:
+            self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done + 1)
+        except OSError as error:
+            logger.warning("TensorBoard's log cannot be written (%s); the run goes on without it", error.strerror)
+
+    def add(self, group: str, values: Mapping[str, float], step: int) -> None:
+        """Write ``values`` under ``group``, at the run's batch ``step``."""
+        if self._writer is None:
+            return
+        try:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+        except OSError as error:
+            logger.warning("TensorBoard's log cannot be written (%s); the run goes on without it", error.strerror)
+            self._writer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except OSError as refused:
+                logger.warning("TensorBoard's log lacks its end (%s)", refused.strerror)
 
 
 def write_environment(folder: Path, device: torch.device, **facts: Any) -> None:

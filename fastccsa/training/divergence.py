@@ -1,0 +1,115 @@
+"""What is said, and kept, of a batch whose loss was not finite."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastccsa.data import Manifest
+from fastccsa.errors import InputError
+from fastccsa.files import write_atomically
+from fastccsa.training.meter import Summary
+from fastccsa.training.objectives import Forward, Objective
+from fastccsa.training.ranks import Ranks
+
+DIVERGED_FILE = "diverged.csv"
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image of the batch: where it is, what it shows, and whether its pixels and outputs are finite."""
+
+    stream: int
+    image: str
+    label: str
+    domain: str
+    finite_pixels: bool
+    finite_outputs: bool
+    feature_norm: float
+
+
+def divergence(
+    objective: Objective, forward: Forward, training: Manifest, epoch: int, summary: Summary, folder: Path, ranks: Ranks
+) -> InputError:
+    """Look at the batch of ``summary.bad_step`` again, write a list of its images, and make the exception to raise.
+
+    The weights are those the batch met: the steps since have left them as they were. Every rank must call it.
+
+    Args:
+        objective: whose loader makes the batch again.
+        forward: maps images to (logits, features).
+        training: the images the loader numbers.
+        epoch: the epoch, from 0.
+        summary: what the meter says; on some ranks there may be no bad step.
+        folder: the run folder.
+        ranks: who trains together.
+    """
+    steps = [step for step in ranks.gather(summary.bad_step) if step >= 0]
+    step = min(steps)
+    batch = next(iter(objective.loader.epoch(epoch, step)))
+    suspects = [suspect for part in ranks.gather(_look_at(batch, forward, training)) for suspect in part]
+    terms = next(found for found in ranks.gather(_bad_terms(summary, step)) if found)
+    file = folder / DIVERGED_FILE
+    if ranks.is_first:
+        _write(file, suspects)
+    return InputError(
+        f"the loss is not finite at epoch {epoch + 1}, step {step + 1} ({terms}): {_blame(suspects)}; "
+        f"its images are listed in {file}, and the last checkpoint is kept: look at those images, or start again in "
+        "another folder with a lower lr or with clip"
+    )
+
+
+def _bad_terms(summary: Summary, step: int) -> str:
+    if summary.bad_step != step:
+        return ""
+    bad = {name: value for name, value in summary.bad_terms.items() if not abs(value) < float("inf")}
+    return ", ".join(f"{name} is {value}" for name, value in bad.items())
+
+
+@torch.no_grad()
+def _look_at(batch: dict[str, Tensor], forward: Forward, training: Manifest) -> list[Suspect]:
+    suspects = []
+    for stream, suffix in enumerate(("1", "2") if "images1" in batch else ("",), start=1):
+        images, index = batch[f"images{suffix}"], batch[f"index{suffix}"].tolist()
+        logits, features = (output.float() for output in forward(images))
+        outputs = torch.cat([logits, features], dim=1)
+        columns = zip(
+            index,
+            torch.isfinite(images).flatten(1).all(1).tolist(),
+            torch.isfinite(outputs).all(1).tolist(),
+            features.norm(dim=1).tolist(),
+            strict=True,
+        )
+        for row, pixels, finite, norm in columns:
+            about = training.table.iloc[row]
+            suspects.append(
+                Suspect(stream, training.paths[row], str(about["label"]), str(about["domain"]), pixels, finite, norm)
+            )
+    return suspects
+
+
+def _blame(suspects: list[Suspect]) -> str:
+    """Name domain and class of the images that are to blame, as far as their pixels and outputs tell."""
+    for what, found in (
+        ("has pixels that are not finite", [s for s in suspects if not s.finite_pixels]),
+        ("gets outputs that are not finite", [s for s in suspects if not s.finite_outputs]),
+    ):
+        if found:
+            counts = Counter(f"{suspect.domain}/{suspect.label}" for suspect in found)
+            names = ", ".join(f"{count} of {name}" for name, count in counts.most_common())
+            return f"of its {len(suspects)} images {names} {what}"
+    counts = Counter(f"{suspect.domain}/{suspect.label}" for suspect in suspects)
+    names = ", ".join(f"{count} of {name}" for name, count in counts.most_common())
+    return f"pixels and outputs of its {len(suspects)} images are finite ({names})"
+
+
+def _write(path: Path, suspects: list[Suspect]) -> None:
+    with write_atomically(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, [item.name for item in fields(Suspect)])
+        writer.writeheader()
+        writer.writerows(asdict(suspect) for suspect in suspects)
