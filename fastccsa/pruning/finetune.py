@@ -15,8 +15,8 @@ from fastccsa.models import Classifier
 from fastccsa.pruning.resnet import Stage, run_blocks, run_stem
 from fastccsa.pruning.subset import classification
 from fastccsa.training.config import TrainConfig
-from fastccsa.training.loop import make_forward
 from fastccsa.training.objectives import Forward, Objective
+from fastccsa.training.step import make_forward
 
 
 def fine_tune_stage(

@@ -18,6 +18,7 @@ from fastccsa.pipeline import source as source_module
 from fastccsa.training import TrainConfig, train
 from fastccsa.training import loop as loop_module
 from fastccsa.training.meter import Meter
+from fastccsa.training.step import make_forward
 
 
 class Killed(BaseException):
@@ -255,7 +256,7 @@ def test_logits_and_features_come_in_one_format() -> None:
             return x.float()
 
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5), InFloat32(), torch.nn.Linear(5, 3))
-    forward = loop_module.make_forward(Classifier(network, 3), torch.device("cpu"), torch.bfloat16)
+    forward = make_forward(Classifier(network, 3), torch.device("cpu"), torch.bfloat16)
     logits, features = forward(torch.randn(4, 3, 2, 2))
     assert logits.dtype == features.dtype == torch.float32
 
