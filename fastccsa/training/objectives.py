@@ -159,19 +159,22 @@ class CCSA:
         else:
             (logits1, features1), (logits2, features2) = forward(images1), forward(images2)
         logits, features, targets = (logits1, logits2), (features1, features2), (batch["target1"], batch["target2"])
-        domains = (batch["domain1"], batch["domain2"])
         if self.sees_all_ranks and not self.ranks.is_alone:
-            counts = self.ranks.gather(len(targets[0]))
-            before, after = sum(counts[: self.ranks.rank]), sum(counts[self.ranks.rank + 1 :])
-            logits, features, targets, domains = (
-                (rows_of_all_ranks(two[0], before, after), rows_of_all_ranks(two[1], before, after))
-                for two in (logits, features, targets, domains)
-            )
+            logits, features, targets = self._of_all_ranks(logits, features, targets)
         if isinstance(self.memory, PairMemory):
+            domains = (batch["domain1"], batch["domain2"])
+            if not self.ranks.is_alone:
+                (domains,) = self._of_all_ranks(domains)
             terms = self._with_memory(self.memory, logits, features, targets, domains)
         else:
             terms = self.loss.terms(*logits, *features, *targets)
         return torch.stack([getattr(terms, name).float() for name in self.terms])
+
+    def _of_all_ranks(self, *columns: Two) -> tuple[Two, ...]:
+        """Join each column's rows, of both streams, over the ranks."""
+        counts = self.ranks.gather(len(columns[0][0]))
+        around = sum(counts[: self.ranks.rank]), sum(counts[self.ranks.rank + 1 :])
+        return tuple((rows_of_all_ranks(a, *around), rows_of_all_ranks(b, *around)) for a, b in columns)
 
     def _with_memory(self, memory: PairMemory, logits: Two, features: Two, targets: Two, domains: Two) -> CCSATerms:
         loss = self.loss

@@ -1,0 +1,22 @@
+"""The interrupt test and the soak, at the size of a unit test; the scripts themselves say how to run the whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(HERE / script), *arguments], capture_output=True, text=True, timeout=1200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_training_killed_at_random_ends_with_the_same_bits() -> None:
+    printed = run("interrupts.py", "--kills", "4", "--epochs", "1", "--seed", "1")
+    assert "not bit-identical           0" in printed

@@ -1,0 +1,290 @@
+"""What a run does when the world fails it: what the user sees, and what is kept."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import logging
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastccsa.data import Manifest
+from fastccsa.errors import InputError, Interrupted
+from fastccsa.models import load_model
+from fastccsa.pipeline import loader as pipeline_loader
+from fastccsa.training import checkpoint as checkpoint_module
+from fastccsa.training import loop as loop_module
+from fastccsa.training import run as run_module
+from fastccsa.training import train
+from fastccsa.training.step import Step
+
+WEIGHTS = "model.safetensors"
+
+
+def at_batch(monkeypatch, number: int, action) -> None:
+    """Do something before batch ``number`` is learnt, counted from 1 over the whole call."""
+    learn, count = Step.learn, 0
+
+    def counted(self, *args):
+        nonlocal count
+        count += 1
+        if count == number:
+            action()
+        learn(self, *args)
+
+    monkeypatch.setattr(Step, "learn", counted)
+
+
+def position(out: str) -> tuple[int, int]:
+    content = torch.load(Path(out) / "last.pt", weights_only=True)
+    return content["epoch"], content["step"]
+
+
+def same_model(first: str, second: str) -> bool:
+    one, other = load_model(first).state_dict(), load_model(second).state_dict()
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_finishes_the_step_saves_and_resumes_to_the_same(make_config, monkeypatch, number, status) -> None:
+    whole, broken = make_config("whole", epochs=1), make_config("broken", epochs=1)
+    expected = train(whole, progress=False)
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        at_batch(patch, 7, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(Interrupted, match=f"{number.name}: .* up to epoch 1, batch 7; the same command") as stop:
+            train(broken, progress=False)
+    assert stop.value.status == status
+    assert signal.getsignal(number) == before
+    assert position(broken.out) == (0, 7)
+    assert train(broken, progress=False) == expected
+    assert same_model(whole.out, broken.out)
+
+
+def test_a_signal_while_validating_keeps_the_epoch(make_config, monkeypatch) -> None:
+    config = make_config(alignment="-", epochs=1)
+    with monkeypatch.context() as patch:
+        batches = loop_module.watched
+        patch.setattr(
+            loop_module, "watched", lambda *args: (os.kill(os.getpid(), signal.SIGTERM), batches(*args))[1]
+        )  # fmt: skip
+        with pytest.raises(Interrupted, match="batch 11"):
+            train(config, progress=False)
+    assert position(config.out) == (0, 11)
+    at_batch(monkeypatch, 1, lambda: pytest.fail("the epoch is trained again"))
+    train(config, progress=False)
+
+
+def test_the_time_limit_saves_and_the_same_call_goes_on(make_config) -> None:
+    whole, limited = make_config("whole", epochs=1), make_config("limited", epochs=1, time_limit=1e-6)
+    expected = train(whole, progress=False)
+    with pytest.raises(Interrupted, match="time limit of 1e-06 minutes is reached") as stop:
+        train(limited, progress=False)
+    assert stop.value.status == 0
+    assert train(replace(limited, time_limit=0.0), progress=False) == expected
+    assert same_model(whole.out, limited.out)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config, monkeypatch, caplog, damage) -> None:
+    whole, broken = (make_config(out, alignment="-", epochs=1, checkpoint_every=3) for out in ("whole", "broken"))
+    expected = train(whole, progress=False)
+    with monkeypatch.context() as patch:
+        at_batch(patch, 8, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(broken, progress=False)
+    assert position(broken.out) == (0, 6)
+    last = Path(broken.out) / "last.pt"
+    content = bytearray(last.read_bytes())
+    if damage == "cut":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1  # a bit of some weight, which torch.load does not notice
+        last.write_bytes(content)
+    else:  # killed between the two renames
+        last.unlink()
+    (last.parent / ".last.pt.abc").write_bytes(b"half a checkpoint")
+    assert train(broken, progress=False) == expected
+    assert same_model(whole.out, broken.out)
+    assert not (last.parent / ".last.pt.abc").exists()
+    if damage != "gone":
+        assert "takes its place: epoch 0, step 3" in caplog.text
+
+
+def refuse(error: Exception):
+    def raise_it(*args, **kwargs):
+        raise error
+
+    return raise_it
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+@pytest.mark.parametrize("error", [FULL, READ_ONLY, RuntimeError("PytorchStreamWriter failed writing file")])
+def test_a_disk_that_refuses_within_an_epoch_is_a_warning(make_config, monkeypatch, caplog, error) -> None:
+    config = make_config(alignment="-", epochs=1, checkpoint_every=4)
+    save, calls = torch.save, []
+
+    def sometimes(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 1:
+            raise error
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", sometimes)
+    train(config, progress=False)
+    assert "cannot be saved" in caplog.text
+    assert "the run goes on" in caplog.text
+    assert len(calls) == 3
+
+
+def test_a_disk_still_full_at_the_end_of_an_epoch_stops_the_run_and_costs_nothing(make_config, monkeypatch) -> None:
+    whole, broken = (make_config(out, alignment="-", epochs=1, checkpoint_every=5) for out in ("whole", "broken"))
+    expected = train(whole, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "write_metrics", refuse(FULL))  # which is written before the checkpoint
+        with pytest.raises(InputError, match=r"No space left on device; .* free\): its last checkpoint is kept; make"):
+            train(broken, progress=False)
+    assert position(broken.out) == (0, 10)
+    assert train(broken, progress=False) == expected
+    assert same_model(whole.out, broken.out)
+
+
+def test_too_small_a_disk_is_told_before_the_first_step(make_config, monkeypatch) -> None:
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda path: usage)
+    at_batch(monkeypatch, 1, lambda: pytest.fail("training began"))
+    with pytest.raises(InputError, match=r"needs 0\.0\d GB for checkpoints, and its disk has 0\.00 GB free"):
+        train(make_config(), progress=False)
+
+
+def test_tensorboard_is_no_reason_to_stop(make_config, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(run_module.SummaryWriter, "add_scalar", refuse(FULL))
+    train(make_config(alignment="-", epochs=1), progress=False)
+    assert "TensorBoard's log cannot be written" in caplog.text
+
+
+@pytest.fixture
+def own_images(manifest_csv, tmp_path) -> Path:
+    """A copy of the images that a test may harm."""
+    for file in manifest_csv.parent.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path / manifest_csv.name
+
+
+def test_a_vanished_image_is_named_counted_and_replaced(make_config, own_images, monkeypatch, caplog, capsys) -> None:
+    config = replace(make_config(alignment="-", epochs=2), manifest=str(own_images))
+    at_batch(monkeypatch, 9, lambda: (own_images.parent / "SON_bcc_1.png").unlink(missing_ok=True))
+    with caplog.at_level(logging.WARNING):
+        train(config)
+    assert "SON_bcc_1.png" in caplog.text
+    assert "another image is shown in its place" in caplog.text
+    assert "1 broken images replaced" in capsys.readouterr().out
+    assert '"broken_images": 1' in (Path(config.out) / "metrics.jsonl").read_text()
+
+
+def test_a_vanished_image_stops_the_run_where_that_is_asked_for(make_config, own_images, monkeypatch) -> None:
+    config = replace(make_config(alignment="-", epochs=3), manifest=str(own_images), broken_images="stop")
+    image = own_images.parent / "SON_bcc_1.png"
+    content = image.read_bytes()
+    with monkeypatch.context() as patch:
+        at_batch(patch, 9, lambda: image.unlink(missing_ok=True))
+        with pytest.raises(InputError, match=r"SON_bcc_1\.png: "):
+            train(config, progress=False)
+    epoch, step = position(config.out)
+    assert 12 * epoch + step >= 9  # nothing learnt is lost
+    image.write_bytes(content)
+    whole = train(replace(config, out=config.out + "-whole"), progress=False)
+    assert train(config, progress=False) == whole
+
+
+def test_a_reader_that_dies_costs_nothing(make_config, monkeypatch, caplog) -> None:
+    whole, broken = make_config("whole", alignment="-", epochs=1), make_config("broken", alignment="-", epochs=1)
+    expected = train(whole, progress=False)
+    with monkeypatch.context() as patch:
+        steps = pipeline_loader._Loader._steps
+
+        def dying(self, epoch, positions):
+            for number, batch in enumerate(steps(self, epoch, positions)):
+                if self.sampler.shuffle and number == 6:
+                    raise RuntimeError("the decoder's thread is gone")
+                yield batch
+
+        patch.setattr(pipeline_loader._Loader, "_steps", dying)
+        with pytest.raises(RuntimeError, match="the decoder's thread is gone"):
+            train(broken, progress=False)
+    assert "no images after up to epoch 1, batch 6" in caplog.text
+    assert position(broken.out) == (0, 6)
+    assert train(broken, progress=False) == expected
+    assert same_model(whole.out, broken.out)
+
+
+def test_a_loss_that_is_not_finite_names_domain_and_class_and_lists_the_batch(make_config, monkeypatch) -> None:
+    config = make_config(checkpoint_every=2)
+    images = Manifest.read(config.manifest).select("train")
+    bad = next(row for row, path in enumerate(images.paths) if path.endswith("SON_mel_2.png"))
+    assemble = pipeline_loader.PairLoader._assemble
+
+    def poisoned(self, indices, pixels):
+        batch = assemble(self, indices, pixels)
+        batch["images1"][batch["index1"] == bad] = float("nan")
+        return batch
+
+    monkeypatch.setattr(pipeline_loader.PairLoader, "_assemble", poisoned)
+    with pytest.raises(InputError, match="of its 8 images 1 of SON/mel has pixels that are not finite") as error:
+        train(config, progress=False)
+    with open(Path(config.out) / "diverged.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    named = [row for row in rows if row["finite_pixels"] == "False"]
+    assert [(row["domain"], row["label"], row["stream"]) for row in named] == [("SON", "mel", "1")]
+    assert named[0]["image"].endswith("SON_mel_2.png")
+    assert "loss is nan" in str(error.value)
+    assert "diverged.csv" in str(error.value)
+
+
+def test_weights_behind_a_bad_loss_stay_as_they_were(make_config, monkeypatch) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    update = Step.update
+
+    def watched(self):
+        update(self)
+        seen.append({key: value.clone() for key, value in self._state.model.named_parameters()})
+
+    monkeypatch.setattr(Step, "update", watched)
+    assemble, batches = pipeline_loader.ImageLoader._assemble, []
+
+    def poisoned(self, indices, pixels):
+        batch = assemble(self, indices, pixels)
+        if self.sampler.shuffle:
+            batches.append(batch)
+            if len(batches) == 5:
+                batch["images"].fill_(float("inf"))
+        return batch
+
+    monkeypatch.setattr(pipeline_loader.ImageLoader, "_assemble", poisoned)
+    with pytest.raises(InputError, match="not finite at epoch 1, step 5"):
+        train(make_config(alignment="-"), progress=False)
+    assert all(torch.equal(seen[3][key], seen[-1][key]) for key in seen[3])
+    assert not all(torch.equal(seen[2][key], seen[3][key]) for key in seen[3])
+
+
+def test_checkpoints_are_read_without_running_anything(tmp_path, monkeypatch) -> None:
+    read = torch.load
+
+    def careful(*args, **kwargs):
+        assert kwargs["weights_only"] is True
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", careful)
+    (tmp_path / "last.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(InputError):
+        checkpoint_module._read_newest(tmp_path)
