@@ -12,7 +12,7 @@ from fastccsa.reporting.runs import Run, experiment_of
 from fastccsa.training.config import TrainConfig
 
 # Not of the method: what tells runs of one row apart, or changes how images are read and not what they show.
-_IGNORED = ("seed", "init", "manifest_sha256", "primary", "cache", "image_backend", "amp", "weights", "lr_step")
+_IGNORED = ("seed", "init", "manifest_sha256", "primary", "cache", "image_backend", "weights", "lr_step")
 
 
 def scale_lines(runs: Sequence[Run]) -> list[str]:
