@@ -122,6 +122,7 @@ export FASTCCSA_COMMIT=${FASTCCSA_COMMIT:-}
 
 TEST=("$PYTHON" -m pytest -q -m cuda -p no:cacheprovider)
 BENCH=("$PYTHON" -m fastccsa bench zipped --device cuda --machine "$MACHINE")
+ALL_PAIRS=("$PYTHON" -m fastccsa bench all-pairs --device cuda --machine "$MACHINE")
 RESULTS="$OUT/zipped-$MACHINE"
 SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa --error-exitcode 9
   --launch-timeout 60 --print-limit 20)
@@ -136,7 +137,9 @@ else
   step "tests of all pairs" 60 "${TEST[@]}" tests/allpairs
   step "benchmark, main cells" 120 "${BENCH[@]}" --seconds 3 -n 32 -n 262144 --dtype float32 --dtype bfloat16 \
     --out "$RESULTS.json" --plot "$RESULTS.svg"
-  step "benchmark, all pairs" 60 "$PYTHON" benchmarks/bench_all_pairs.py --device cuda --rows 16384 --rounds 5
+  step "benchmark, all pairs" 90 "${ALL_PAIRS[@]}" --seconds 3 -n 16384 -n 65536 --out "$OUT/all-pairs-$MACHINE.json" \
+    --plot "$OUT/all-pairs-$MACHINE.svg"
+  step "errors, all pairs" 60 "${ALL_PAIRS[@]}" --hard --out "$OUT/all-pairs-hard-$MACHINE.json"
   if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
     step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" benchmarks/gpu_calls.py
     step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" benchmarks/gpu_calls.py

@@ -81,22 +81,28 @@ def table(results: Results) -> str:
 
 def _row(cell: CellResult, row: Measurement, footnotes: _Footnotes) -> list[str]:
     name = f"  {row.contestant}"
-    if not row.seconds:
+    if row.not_measured or (not row.seconds and row.loss_error is None):
         reason = row.not_measured or "no reason is recorded"
         return [name, f"{NOT_MEASURED} {footnotes.mark(reason)}"]
     if row.note:
         name += f" {footnotes.mark(row.note)}"
+    return [
+        name,
+        *(_times(cell, row) if row.seconds else [""] * 4),
+        _or_blank(row.peak_bytes, format_bytes),
+        _or_blank(row.loss_error, "{:.0e}".format),
+        _or_blank(row.gradient_error, "{:.0e}".format),
+    ]
+
+
+def _times(cell: CellResult, row: Measurement) -> list[str]:
     low, median, high = row.quartiles
     floor = cell.floor
     return [
-        name,
         format_seconds(median),
         f"{format_seconds(low)} - {format_seconds(high)}",
         "" if row.kind == OURS else _or_blank(cell.ratio(row), lambda ratio: f"{ratio:.2f}"),
         "" if row.kind == FLOOR or floor is None else f"{median / floor.median:.2f}",
-        _or_blank(row.peak_bytes, format_bytes),
-        _or_blank(row.loss_error, "{:.0e}".format),
-        _or_blank(row.gradient_error, "{:.0e}".format),
     ]
 
 

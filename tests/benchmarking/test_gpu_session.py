@@ -11,8 +11,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_session.sh"
 STEPS = [
-    "build", "tests of the loss", "tests of all pairs", "benchmark, main cells", "benchmark, all pairs", "memcheck",
-    "racecheck", "tests of the augmentation", "tests of the pipeline", "benchmark, sweep",
+    "build", "tests of the loss", "tests of all pairs", "benchmark, main cells", "benchmark, all pairs",
+    "errors, all pairs", "memcheck", "racecheck", "tests of the augmentation", "tests of the pipeline", "benchmark, sweep",
 ]  # fmt: skip
 
 PYTHON = """#!/bin/bash
@@ -68,6 +68,7 @@ def test_a_failing_step_does_not_stop_the_later_ones(session, tmp_path: Path) ->
         "passed",
         "FAILED (status 1)",
         "passed",
+        "FAILED (status 2)",
         "FAILED (status 2)",
         "FAILED (status 2)",
         "passed",

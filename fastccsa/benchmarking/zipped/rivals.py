@@ -7,7 +7,6 @@ pair_weight, margin, alpha)`` and returns the mean loss.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from fastccsa import functional, reference
+from fastccsa.benchmarking.contestants import CannotExpress, LossFunction, Rival
 from fastccsa.benchmarking.timing import interleaved
 from fastccsa.benchmarking.zipped.cells import BACKWARD, Cell
 from fastccsa.benchmarking.zipped.problem import Problem
@@ -22,25 +22,6 @@ from fastccsa.benchmarking.zipped.problem import Problem
 __all__ = ["OURS", "RIVALS", "CannotExpress", "LossFunction", "Rival", "call_of"]
 
 Loss = Callable[..., Tensor]
-
-
-class CannotExpress(Exception):
-    """A rival cannot compute this loss here; the message says why."""
-
-
-@dataclass(frozen=True)
-class LossFunction:
-    """What is called, and what the reader must know about it.
-
-    Attributes:
-        call: the loss function.
-        note: how it was made.
-        keeps_memory: it allocates once and for all, so that a call's memory says nothing.
-    """
-
-    call: Loss
-    note: str = ""
-    keeps_memory: bool = False
 
 
 # ---- eager PyTorch, as a careful user writes it ----
@@ -171,23 +152,6 @@ def _metric_learning(problem: Problem, cell: Cell) -> LossFunction:
 
 
 # ---- all of them ----
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A way to compute the loss.
-
-    Attributes:
-        name: as the table prints it.
-        build: makes its loss function for a problem.
-        held: bytes it holds beyond the inputs, estimated from above: what does not fit is not tried.
-        compiled: what it builds is compiled at the first call, and can be called with other tensors.
-    """
-
-    name: str
-    build: Callable[[Problem, Cell], LossFunction]
-    held: Callable[[Cell], float]
-    compiled: bool = False
 
 
 def _copies(count: float) -> Callable[[Cell], float]:
