@@ -212,8 +212,9 @@ def mean_and_error(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}"
 
 
-def table(runs: list[dict[str, Any]], per_class: list[int]) -> str:
+def table(runs: list[dict[str, Any]]) -> str:
     """A Markdown table, a column for each n."""
+    per_class = sorted({run["n"] for run in runs})
 
     def row(name: str, cell: Callable[[int], str]) -> str:
         return f"| {name} | " + " | ".join(cell(n) for n in per_class) + " |"
@@ -274,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
                 file.write_text(json.dumps(results, indent=1) + "\n")
     except fastccsa.InputError as error:
         parser.error(str(error))
-    print(table(results["runs"], args.n))
+    print(table(results["runs"]))
 
 
 if __name__ == "__main__":
