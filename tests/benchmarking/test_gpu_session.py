@@ -12,7 +12,8 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_session.sh"
 STEPS = [
     "build", "tests of the loss", "tests of all pairs", "benchmark, main cells", "benchmark, all pairs",
-    "errors, all pairs", "memcheck", "racecheck", "tests of the augmentation", "tests of the pipeline", "benchmark, sweep",
+    "errors, all pairs", "memcheck", "racecheck", "tests of the augmentation", "tests of the pipeline",
+    "benchmark, sweep",
 ]  # fmt: skip
 
 PYTHON = """#!/bin/bash
