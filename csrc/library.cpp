@@ -39,4 +39,9 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
   m.def(
       "augment_out(Tensor(a!) images, Tensor store, Tensor rows, Tensor windows, Tensor symmetries, Tensor cutouts, "
       "float[] mean, float[] std, float[] fill) -> ()");
+  // The same of one picture, uint8 [height, width, 3], on the CPU: `region` (top, left, bottom, right), which may have
+  // fractions, becomes `image`, [3, size, size]. Resampling reaches over the region's border.
+  m.def(
+      "augment_picture_out(Tensor(a!) image, Tensor picture, float[] region, int symmetry, int[] cutout, "
+      "float[] mean, float[] std, float[] fill) -> ()");
 }

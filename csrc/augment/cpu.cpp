@@ -19,6 +19,16 @@ Kernel<T> kernel() {
 }
 
 template <typename T>
+PictureKernel<T> picture_kernel() {
+#if defined(FASTCCSA_X86)
+  const std::string_view isa = zipped::cpu::instruction_set();
+  if (isa == "avx512") return avx512::picture_kernel<T>();
+  if (isa == "avx2") return avx2::picture_kernel<T>();
+#endif
+  return portable::picture_kernel<T>();
+}
+
+template <typename T>
 struct Work {
   const Batch<T>& batch;
   Kernel<T> kernel;
@@ -36,6 +46,13 @@ void augment(const Batch<T>& p, ParallelFor parallel_for) {
   if (p.count > 0) parallel_for(p.count, 1, body, &work);
 }
 
+template <typename T>
+void augment_picture(const Batch<T>& p, const Picture& picture) {
+  picture_kernel<T>()(p, picture);
+}
+
+template void augment_picture(const Batch<float>&, const Picture&);
+template void augment_picture(const Batch<bfloat16>&, const Picture&);
 template void augment(const Batch<float>&, ParallelFor);
 template void augment(const Batch<bfloat16>&, ParallelFor);
 

@@ -13,22 +13,35 @@ using ParallelFor = void (*)(int64_t count, int64_t grain, void (*body)(void*, i
 template <typename T>
 using Kernel = void (*)(const Batch<T>& p, int64_t begin, int64_t end);
 
-// The kernel of one instruction set.
+// Makes one image, the first of `p`, of a picture. Of the view, which has been checked, the symmetry and the cutout count.
+template <typename T>
+using PictureKernel = void (*)(const Batch<T>& p, const Picture& picture);
+
+// The kernels of one instruction set.
 namespace portable {
 template <typename T>
 Kernel<T> kernel();
+template <typename T>
+PictureKernel<T> picture_kernel();
 }
 namespace avx2 {
 template <typename T>
 Kernel<T> kernel();
+template <typename T>
+PictureKernel<T> picture_kernel();
 }
 namespace avx512 {
 template <typename T>
 Kernel<T> kernel();
+template <typename T>
+PictureKernel<T> picture_kernel();
 }
 
 // Images are made independently of each other: the number of threads changes nothing.
 template <typename T>
 void augment(const Batch<T>& p, ParallelFor parallel_for);
+
+template <typename T>
+void augment_picture(const Batch<T>& p, const Picture& picture);
 
 }  // namespace fastccsa::augment::cpu

@@ -23,8 +23,9 @@ struct Scratch {
   std::vector<float> weights;    // [taps, size]
   int taps = 0;
 
-  Scratch(int side, int size)
-      : blended(kChannels * (side + kMaxTaps)), strip(kChannels * kRows * size), first(size), weights(kMaxTaps * size) {}
+  // For up to `length` samples a row, and `most` that make one.
+  Scratch(int length, int size, int most)
+      : blended(kChannels * (length + most)), strip(kChannels * kRows * size), first(size), weights(most * size) {}
 
   void set(const Filter& filter) {
     taps = 0;
@@ -38,7 +39,7 @@ struct Scratch {
       }
     }
     // Taps of weight 0 may lie beyond the window: what they read must be a number.
-    std::fill_n(blended.begin() + kChannels * filter.length, kChannels * kMaxTaps, 0.0f);
+    std::fill_n(blended.begin() + kChannels * filter.length, kChannels * taps, 0.0f);
   }
 };
 
@@ -111,27 +112,41 @@ void blank(const Batch<T>& p, const Rectangle& cutout, T* image) {
   }
 }
 
+// One image, of rows of pixels `stride` bytes apart.
+template <typename T>
+void make(const Batch<T>& p, const View& view, const Filter& vertical, const Filter& horizontal, const uint8_t* pixels,
+          int64_t stride, Scratch& scratch, T* image) {
+  scratch.set(horizontal);
+  for (int y = 0; y < p.size; y += kRows) {
+    const int rows = std::min(kRows, p.size - y);
+    for (int r = 0; r < rows; ++r) {
+      blend(vertical, y + r, pixels, stride, kChannels * horizontal.length, scratch.blended.data());
+      for (int channel = 0; channel < kChannels; ++channel) {
+        resample(scratch, channel, p.size, &scratch.strip[(channel * kRows + r) * p.size]);
+      }
+    }
+    write(p, scratch.strip.data(), y, rows, view.transposed, image);
+  }
+  blank(p, view.cutout, image);
+}
+
 template <typename T>
 void augment(const Batch<T>& p, int64_t begin, int64_t end) {
-  Scratch scratch(p.side, p.size);
+  Scratch scratch(p.side, p.size, kMaxTaps);
   for (int64_t i = begin; i < end; ++i) {
     const View view = view_of(p, i);
-    const uint8_t* window = window_of(p, view);
-    const Filter vertical = view.vertical(p.size);
-    scratch.set(view.horizontal(p.size));
-    for (int y = 0; y < p.size; y += kRows) {
-      const int rows = std::min(kRows, p.size - y);
-      for (int r = 0; r < rows; ++r) {
-        blend(vertical, y + r, window, int64_t(kChannels) * p.side, kChannels * view.window.width,
-              scratch.blended.data());
-        for (int channel = 0; channel < kChannels; ++channel) {
-          resample(scratch, channel, p.size, &scratch.strip[(channel * kRows + r) * p.size]);
-        }
-      }
-      write(p, scratch.strip.data(), y, rows, view.transposed, p.image(i));
-    }
-    blank(p, view.cutout, p.image(i));
+    make(p, view, view.vertical(p.size), view.horizontal(p.size), window_of(p, view), int64_t(kChannels) * p.side,
+         scratch, p.image(i));
   }
+}
+
+template <typename T>
+void augment_picture(const Batch<T>& p, const Picture& picture) {
+  const View view = view_of(p, 0);
+  const Filter vertical(picture.height, picture.top, picture.bottom - picture.top, p.size, view.upside_down);
+  const Filter horizontal(picture.width, picture.left, picture.right - picture.left, p.size, view.mirrored);
+  Scratch scratch(picture.width, p.size, 2 * int(horizontal.reach) + 3);
+  make(p, view, vertical, horizontal, picture.pixels, int64_t(kChannels) * picture.width, scratch, p.images);
 }
 
 }  // namespace
@@ -141,6 +156,13 @@ Kernel<T> kernel() {
   return &augment<T>;
 }
 
+template <typename T>
+PictureKernel<T> picture_kernel() {
+  return &augment_picture<T>;
+}
+
+template PictureKernel<float> picture_kernel();
+template PictureKernel<bfloat16> picture_kernel();
 template Kernel<float> kernel();
 template Kernel<bfloat16> kernel();
 

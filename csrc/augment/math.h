@@ -22,20 +22,24 @@ struct Taps {
   float centre;  // in samples; that of sample k is k + 0.5
 };
 
-// Resampling of `length` samples to `size`, along one axis, perhaps backwards.
+// Resampling to `size`, along one axis, perhaps backwards: of all of `length` samples, or of `extent` of them from
+// `start` on, both of which may be fractions; then it reaches over the ends of the extent, but not of the samples.
 struct Filter {
   int length;
   int size;
   bool backwards;
+  float start;
   float step;
   float reach;
 
-  FASTCCSA_HOST_DEVICE Filter(int length, int size, bool backwards)
-      : length(length), size(size), backwards(backwards), step(float(length) / float(size)), reach(step > 1 ? step : 1) {}
+  FASTCCSA_HOST_DEVICE Filter(int length, int size, bool backwards) : Filter(length, 0, float(length), size, backwards) {}
+  FASTCCSA_HOST_DEVICE Filter(int length, float start, float extent, int size, bool backwards)
+      : length(length), size(size), backwards(backwards), start(start), step(extent / float(size)),
+        reach(step > 1 ? step : 1) {}
 
   FASTCCSA_HOST_DEVICE Taps at(int position) const {
     const int place = backwards ? size - 1 - position : position;
-    const float centre = (float(place) + 0.5f) * step;
+    const float centre = start + (float(place) + 0.5f) * step;
     // Conversion rounds towards 0, which for the negative first sample is where it is cut off.
     const int first = int(centre - reach + 0.5f), last = int(centre + reach + 0.5f);
     const int start = first < 0 ? 0 : first;
@@ -67,6 +71,13 @@ struct Rectangle {
 
 // Bits of a symmetry of the square: the flips come first.
 constexpr int64_t kUpsideDown = 1, kMirrored = 2, kTransposed = 4, kSymmetries = 8;
+
+// A picture, and the part of it that becomes an image, in its pixels: 0 <= top < bottom <= height, likewise across.
+struct Picture {
+  const uint8_t* pixels;  // [height, width, 3]
+  int height, width;
+  float top, left, bottom, right;
+};
 
 // How one image is seen.
 struct View {

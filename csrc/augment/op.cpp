@@ -60,6 +60,28 @@ Numbers numbers_of(const char* name, const Tensor& tensor, const Tensor& images,
   return {static_cast<const int64_t*>(tensor.data_ptr()), tensor.stride(0)};
 }
 
+// `images`: [B, 3, size, size], or [3, size, size] for one.
+template <typename T>
+void set_output(Batch<T>& p, const Tensor& images, const std::vector<double>& mean, const std::vector<double>& std,
+                const std::vector<double>& fill) {
+  const int64_t channel = images.dim() - 3;  // its dimension
+  p.count = channel == 0 ? 1 : images.size(0);
+  p.images = static_cast<T*>(images.data_ptr());
+  p.size = int(images.size(channel + 1));
+  p.image_stride = channel == 0 ? 0 : images.stride(0);
+  p.channel_stride = images.stride(channel);
+  p.row_stride = images.stride(channel + 1);
+  p.column_stride = images.stride(channel + 2);
+  if (mean.size() != kChannels || std.size() != kChannels || fill.size() != kChannels) {
+    fail("mean, std and fill must have 3 numbers each");
+  }
+  for (int c = 0; c < kChannels; ++c) {
+    p.scale[c] = float(1 / (255 * std[c]));
+    p.shift[c] = float(-mean[c] / std[c]);
+    p.fill[c] = float(fill[c]) * p.scale[c] + p.shift[c];
+  }
+}
+
 // Checks everything that does not need the tensors' values.
 template <typename T>
 Batch<T> batch_of(const Arguments& a) {
@@ -81,25 +103,11 @@ Batch<T> batch_of(const Arguments& a) {
   p.store = static_cast<const uint8_t*>(store.data_ptr());
   p.crops = store.size(0);
   p.side = int(side);
-  p.count = images.size(0);
   p.rows = numbers_of("rows", a.rows, images, 0);
   p.windows = numbers_of("windows", a.windows, images, 4);
   p.symmetries = numbers_of("symmetries", a.symmetries, images, 0);
   p.cutouts = numbers_of("cutouts", a.cutouts, images, 4);
-  p.images = static_cast<T*>(images.data_ptr());
-  p.size = int(size);
-  p.image_stride = images.stride(0);
-  p.channel_stride = images.stride(1);
-  p.row_stride = images.stride(2);
-  p.column_stride = images.stride(3);
-  if (a.mean.size() != kChannels || a.std.size() != kChannels || a.fill.size() != kChannels) {
-    fail("mean, std and fill must have 3 numbers each");
-  }
-  for (int c = 0; c < kChannels; ++c) {
-    p.scale[c] = float(1 / (255 * a.std[c]));
-    p.shift[c] = float(-a.mean[c] / a.std[c]);
-    p.fill[c] = float(a.fill[c]) * p.scale[c] + p.shift[c];
-  }
+  set_output(p, images, a.mean, a.std, a.fill);
   return p;
 }
 
@@ -147,9 +155,54 @@ void augment_out(Tensor images, Tensor store, Tensor rows, Tensor windows, Tenso
   }
 }
 
+template <typename T>
+void run_picture(const Tensor& image, const Picture& picture, int64_t symmetry, const std::vector<int64_t>& cutout,
+                 const std::vector<double>& mean, const std::vector<double>& std, const std::vector<double>& fill) {
+  // One view of a store of one pixel, for what both have in common.
+  const int64_t row = 0, window[] = {0, 0, 1, 1};
+  Batch<T> p;
+  p.crops = p.side = 1;
+  p.rows = {&row, 1};
+  p.windows = {window, 4};
+  p.symmetries = {&symmetry, 1};
+  p.cutouts = {cutout.data(), 4};
+  set_output(p, image, mean, std, fill);
+  check_views(p);
+  cpu::augment_picture(p, picture);
+}
+
+void augment_picture_out(Tensor image, Tensor picture, std::vector<double> region, int64_t symmetry,
+                         std::vector<int64_t> cutout, std::vector<double> mean, std::vector<double> std,
+                         std::vector<double> fill) {
+  const int64_t largest = std::numeric_limits<int32_t>::max() / 64;
+  if (image.dim() != 3 || image.size(0) != kChannels || image.size(1) != image.size(2) || image.size(1) == 0 ||
+      image.size(1) > largest) {
+    fail("image must have the shape [3, size, size]");
+  }
+  if (picture.scalar_type() != ScalarType::Byte || picture.dim() != 3 || picture.size(2) != kChannels ||
+      !picture.is_contiguous() || picture.size(0) > largest || picture.size(1) > largest) {
+    fail("picture must be contiguous uint8 of shape [height, width, 3]");
+  }
+  if (cutout.size() != 4 || region.size() != 4) fail("region and cutout must have 4 numbers each");
+  const auto inside = [](double from, double to, int64_t length) { return 0 <= from && from < to && to <= double(length); };
+  if (!inside(region[0], region[2], picture.size(0)) || !inside(region[1], region[3], picture.size(1))) {
+    fail("region must be top, left, bottom, right within the picture");
+  }
+  const Picture part{static_cast<const uint8_t*>(picture.data_ptr()), int(picture.size(0)), int(picture.size(1)),
+                     float(region[0]), float(region[1]), float(region[2]), float(region[3])};
+  switch (image.scalar_type()) {
+    case ScalarType::Float: return run_picture<float>(image, part, symmetry, cutout, mean, std, fill);
+    case ScalarType::BFloat16: return run_picture<bfloat16>(image, part, symmetry, cutout, mean, std, fill);
+    default: fail("image must be float32 or bfloat16");
+  }
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) { m.impl("augment_out", TORCH_BOX(&augment_out)); }
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
+  m.impl("augment_out", TORCH_BOX(&augment_out));
+  m.impl("augment_picture_out", TORCH_BOX(&augment_picture_out));
+}
 
 #if defined(FASTCCSA_CUDA)
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) { m.impl("augment_out", TORCH_BOX(&augment_out)); }

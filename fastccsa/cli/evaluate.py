@@ -30,10 +30,10 @@ import click
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Threads that decode images.")
 @click.option(
     "--image-backend",
-    type=click.Choice(["dali", "torchvision"]),
-    default="dali",
+    type=click.Choice(["auto", "native", "dali", "torchvision"]),
+    default="auto",
     show_default=True,
-    help="What decodes the images; torchvision is slower and needs no DALI.",
+    help="What decodes the images: fastccsa itself (CPU), DALI, or torchvision, which is slower; auto chooses.",
 )
 def evaluate_command(
     run: str,

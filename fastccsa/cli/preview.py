@@ -14,10 +14,10 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling and augmentation.")
 @click.option(
     "--image-backend",
-    type=click.Choice(["dali", "torchvision"]),
-    default="dali",
+    type=click.Choice(["auto", "native", "dali", "torchvision"]),
+    default="auto",
     show_default=True,
-    help="What decodes the images; torchvision is slower and needs no DALI.",
+    help="What decodes the images: fastccsa itself (CPU), DALI, or torchvision, which is slower; auto chooses.",
 )
 def preview_command(
     manifest: str, out: str, pairs: int, primary: str | None, size: int, seed: int, image_backend: str

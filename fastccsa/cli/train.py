@@ -101,8 +101,8 @@ def option(name: str, text: str, **settings: Any) -> Any:
 )
 @option(
     "image_backend",
-    "What decodes the images; torchvision is slower and needs no DALI.",
-    type=click.Choice(["dali", "torchvision"]),
+    "What decodes the images: fastccsa itself (CPU), DALI, or torchvision, which is slower; auto chooses.",
+    type=click.Choice(["auto", "native", "dali", "torchvision"]),
 )
 @option(
     "cache",

@@ -35,7 +35,7 @@ def evaluation_loader(
     size: int,
     batch_size: int = 64,
     workers: int = 0,
-    image_backend: str = "dali",
+    image_backend: str = "auto",
     cache: str | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -140,7 +140,7 @@ def evaluate(
     batch_size: int = 64,
     amp: str = "auto",
     workers: int = 0,
-    image_backend: str = "dali",
+    image_backend: str = "auto",
     progress: bool = False,
 ) -> Scores:
     """Score ``model`` on one split of ``manifest``, by domain; arguments and errors are `run_split`'s."""
@@ -186,7 +186,7 @@ def run_split(
         batch_size: images at once.
         amp: auto, none, bfloat16 or float16.
         workers: threads that decode images; 0 leaves the number to the image pipeline.
-        image_backend: dali, or torchvision where DALI is not to be had.
+        image_backend: native, dali, torchvision or auto; see `PairLoader`.
         progress: show a progress bar on stderr, where that is a terminal.
         rank, world_size: run over this share of the split; `Outputs.join` puts the shares together.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,30 @@ from torch import Tensor
 from fastccsa import _ops  # loads the op library
 from fastccsa.pipeline.transforms import IntArray, Transforms, Views
 
-__all__ = ["augment", "pack_views"]
+__all__ = ["augment", "augment_picture", "pack_views", "symmetries"]
 
 _augment = torch.ops.fastccsa.augment_out.default
+_augment_picture = torch.ops.fastccsa.augment_picture_out.default
 assert _ops.library_path().exists()
 
 _COLUMNS = 10  # row, window (4), cutout (4), symmetry
 
 
 @torch.library.register_fake("fastccsa::augment_out")
+@torch.library.register_fake("fastccsa::augment_picture_out")
 def _augment_fake(*args: Any) -> None:
     """The op only writes to its first argument."""
 
 
+def symmetries(views: Views) -> IntArray:
+    """Number the views' symmetries as the ops do: bit 0 upside down, bit 1 mirrored, bit 2 then transposed."""
+    flips, transpose = views.symmetry
+    return flips[:, 0] + 2 * flips[:, 1] + 4 * transpose
+
+
 def pack_views(rows: IntArray, views: Views) -> Tensor:
     """Put what the op needs to know into one tensor, so that one copy takes it to a GPU: int64 [B, 10]."""
-    flips, transpose = views.symmetry
-    symmetry = flips[:, 0] + 2 * flips[:, 1] + 4 * transpose
-    columns = [rows[:, None], views.window, views.cutout, symmetry[:, None]]
+    columns = [rows[:, None], views.window, views.cutout, symmetries(views)[:, None]]
     return torch.from_numpy(np.ascontiguousarray(np.concatenate(columns, axis=1, dtype=np.int64)))
 
 
@@ -67,7 +74,31 @@ def augment(
         shape = (len(packed), 3, transforms.size, transforms.size)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         out = torch.empty(shape, dtype=dtype, device=store.device, memory_format=layout)
-    rows, windows, cutouts, symmetries = packed[:, 0], packed[:, 1:5], packed[:, 5:9], packed[:, 9]
-    colours = [list(map(float, values)) for values in (transforms.mean, transforms.std, transforms.fill)]
-    _augment(out, store, rows, windows, symmetries, cutouts, *colours)
+    rows, windows, cutouts, symmetry = packed[:, 0], packed[:, 1:5], packed[:, 5:9], packed[:, 9]
+    _augment(out, store, rows, windows, symmetry, cutouts, *_colours(transforms))
     return out
+
+
+def augment_picture(
+    picture: Tensor, region: Sequence[float], symmetry: int, cutout: Sequence[int], transforms: Transforms, out: Tensor
+) -> None:
+    """Make one finished image of a region of a picture, on the CPU, as `augment` does of a window of a crop.
+
+    Resampling reaches over the region's border, as Pillow's ``resize(box=...)`` does.
+
+    Args:
+        picture: uint8 [height, width, 3], contiguous.
+        region: top, left, bottom, right in pixels, which may have fractions; within the picture.
+        symmetry: from `symmetries`.
+        cutout: top, left, height, width.
+        transforms: size and normalisation.
+        out: [3, size, size] to write to, float32 or bfloat16.
+
+    Raises:
+        RuntimeError: tensors of other shapes, dtypes or devices, or numbers out of bounds.
+    """
+    _augment_picture(out, picture, region, symmetry, cutout, *_colours(transforms))
+
+
+def _colours(transforms: Transforms) -> list[list[float]]:
+    return [list(map(float, values)) for values in (transforms.mean, transforms.std, transforms.fill)]

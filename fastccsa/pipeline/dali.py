@@ -22,7 +22,8 @@ try:
 except ImportError as error:
     raise InputError(
         "DALI is not installed: pip install nvidia-dali-cuda130 for CUDA 13, nvidia-dali-cuda120 for CUDA 12 "
-        "(either for a machine without a GPU), or load with backend='torchvision', which is slower"
+        "(either for a machine without a GPU), or load with backend='native' (on the CPU, mode='fused') or "
+        "backend='torchvision'"
     ) from error
 
 

@@ -45,11 +45,13 @@ class EncodedImage:
         data: the file's content, uint8 [n], in a format every backend decodes.
         height: pixels, of the upright image (EXIF orientation applied).
         width: pixels, of the upright image.
+        upright: whether the pixels lie in the file as they stand in the upright image.
     """
 
     data: Bytes
     height: int
     width: int
+    upright: bool = True
 
 
 def read_image(path: str | os.PathLike[str]) -> EncodedImage:
@@ -110,11 +112,12 @@ def _inspect(content: bytes) -> tuple[EncodedImage, bool]:
         if image.format == "PNG" and b"eXIf" in content:
             image.load()  # the chunk may follow the pixels, where opening does not look
         width, height = image.size
-        if _orientation(image) in _SIDEWAYS:
+        orientation = _orientation(image)
+        if orientation in _SIDEWAYS:
             width, height = height, width
     except Exception as error:
         raise BrokenImageError(_reason(error)) from error
-    encoded = EncodedImage(np.frombuffer(content, np.uint8), height, width)
+    encoded = EncodedImage(np.frombuffer(content, np.uint8), height, width, orientation not in _UPRIGHT)
     ending = _ENDINGS.get(image.format or "")
     if ending is not None and ending not in content[-_TAIL:]:
         decode(encoded.data)  # an odd file, or one cut short: decoding tells

@@ -6,17 +6,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from fastccsa.pipeline.images import BrokenImageError, EncodedImage, decode
 from fastccsa.pipeline.source import EncodedBatch, ImageSource
+from fastccsa.pipeline.threaded import ThreadedBackend
 from fastccsa.pipeline.transforms import Transforms, Views
 
 
@@ -64,7 +60,7 @@ def _turn_and_blank(image: Image.Image, transforms: Transforms, views: Views, ro
     return image
 
 
-class TorchvisionBackend:
+class TorchvisionBackend(ThreadedBackend):
     """Makes batches with torchvision on the CPU, in worker threads (Pillow releases the interpreter lock).
 
     Args:
@@ -85,56 +81,15 @@ class TorchvisionBackend:
         num_threads: int,
         prefetch: int,
     ) -> None:
-        self._source = source
-        self._transforms = transforms
-        self._device = device
+        super().__init__(source, transforms, device, num_threads, prefetch)
         self._compose = {"exact": exact, "fused": fused}[mode]
-        self._prefetch = prefetch
-        self._workers = ThreadPoolExecutor(num_threads, thread_name_prefix="fastccsa-torchvision")
 
-    def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, Tensor], None, None]:
-        """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
-        pending: deque[tuple[EncodedBatch, list[Future[Tensor]]]] = deque()
-        try:
-            for batch in batches:
-                work = [self._workers.submit(self._finish, batch, row) for row in range(len(batch))]
-                pending.append((batch, work))
-                if len(pending) > self._prefetch:
-                    yield self._collect(*pending.popleft())
-            while pending:
-                yield self._collect(*pending.popleft())
-        finally:
-            for _, work in pending:
-                for future in work:
-                    future.cancel()
-
-    def close(self) -> None:
-        """End the worker threads."""
-        self._workers.shutdown(cancel_futures=True)
-
-    def _collect(self, batch: EncodedBatch, work: list[Future[Tensor]]) -> tuple[EncodedBatch, Tensor]:
-        size = self._transforms.size
-        images = torch.empty(len(batch), 3, size, size, pin_memory=self._device.type == "cuda")
-        for row, future in enumerate(work):
-            images[row] = future.result()
-        return batch, images.to(self._device, non_blocking=True)
-
-    def _finish(self, batch: EncodedBatch, row: int) -> Tensor:
+    def _make(self, batch: EncodedBatch, row: int, plan: None, out: Tensor) -> None:
         image = self._decode(batch, row)
-        return normalise(self._compose(image, self._transforms, batch.views, row), self._transforms)
-
-    def _decode(self, batch: EncodedBatch, row: int) -> Image.Image:
-        """Decode an image; a broken one is replaced, in the batch too, until one decodes."""
-        while True:
-            image: EncodedImage = batch.images[row]
-            try:
-                return decode(image.data)
-            except BrokenImageError as error:
-                index = int(batch.indices[row])
-                batch.indices[row], batch.images[row] = self._source.replace(index, str(error))
+        out.copy_(normalise(self._compose(image, self._transforms, batch.views, row), self._transforms))
 
 
-class TorchvisionCrops(TorchvisionBackend):
+class TorchvisionCrops(ThreadedBackend):
     """Makes the centre crops of whole images with torchvision: batches of uint8 [B, crop, crop, 3] on the CPU.
 
     Args:
@@ -145,10 +100,11 @@ class TorchvisionCrops(TorchvisionBackend):
     """
 
     def __init__(self, source: ImageSource, transforms: Transforms, num_threads: int, prefetch: int) -> None:
-        super().__init__(source, transforms, torch.device("cpu"), "exact", num_threads, prefetch)
+        super().__init__(source, transforms, torch.device("cpu"), num_threads, prefetch)
 
-    def _collect(self, batch: EncodedBatch, work: list[Future[Tensor]]) -> tuple[EncodedBatch, Tensor]:
-        return batch, torch.stack([future.result() for future in work])
+    def _allocate(self, count: int) -> Tensor:
+        return torch.empty(count, self._transforms.crop, self._transforms.crop, 3, dtype=torch.uint8)
 
-    def _finish(self, batch: EncodedBatch, row: int) -> Tensor:
-        return F.pil_to_tensor(centre_crop(self._decode(batch, row), self._transforms)).permute(1, 2, 0)
+    def _make(self, batch: EncodedBatch, row: int, plan: None, out: Tensor) -> None:
+        crop = centre_crop(self._decode(batch, row), self._transforms)
+        out.copy_(F.pil_to_tensor(crop).permute(1, 2, 0))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastccsa.data.manifest import Manifest
     from fastccsa.sampling import ImageSampler, PairSampler
 
-BACKENDS = ("dali", "torchvision")
+BACKENDS = ("auto", "native", "dali", "torchvision")
 MODES = ("fused", "exact")
 
 _FIRST, _SECOND = 1, 2  # streams of random numbers: first (or single) images, second images
@@ -41,6 +41,7 @@ class _Loader(ABC):
     """What both loaders share: reading ahead, the backend, and walking an epoch from any step."""
 
     _images_per_row: int
+    _augment = True
 
     def __init__(
         self,
@@ -58,6 +59,8 @@ class _Loader(ABC):
     ) -> None:
         _check_choice("backend", backend, BACKENDS)
         _check_choice("mode", mode, MODES)
+        if backend == "native" and mode != "fused":
+            raise InputError(f"backend 'native' resamples once; with mode={mode!r} give 'dali' or 'torchvision'")
         if prefetch < 1:
             raise InputError(f"prefetch is {prefetch}; give 1 or more batches to work on ahead")
         if num_threads is not None and num_threads < 1:
@@ -83,7 +86,8 @@ class _Loader(ABC):
         else:
             folder = default_folder(manifest.folder) if cache_dir is None else Path(cache_dir)
             # What is copied is read once anyway, so it is verified on the way.
-            store = open_store(self._source, transforms, folder, backend, num_threads, verify=cache != "disk")
+            maker = "torchvision" if backend == "torchvision" else "dali"
+            store = open_store(self._source, transforms, folder, maker, num_threads, verify=cache != "disk")
             self._backend = StoredBackend(self._source, store, transforms, self.device, cache)
             self._read = self._backend.read
         # Stored crops are made into images where they are read, by torch's threads: one reader sets them to work.
@@ -182,6 +186,15 @@ class _Loader(ABC):
         return label, domain, index
 
     def _make_backend(self, backend: str, mode: str, num_threads: int) -> Backend:
+        if backend == "auto":
+            backend = "native" if mode == "fused" and self.device.type == "cpu" else "dali"
+        if backend == "native":
+            from fastccsa.pipeline.native import NativeBackend
+
+            # Evaluation images are the definition's; only augmented ones are decoded at a reduced size.
+            return NativeBackend(
+                self._source, self.transforms, self.device, num_threads, self._prefetch, reduce=self._augment
+            )
         if backend == "torchvision":
             from fastccsa.pipeline.literal import TorchvisionBackend
 
@@ -211,7 +224,9 @@ class PairLoader(_Loader):
         cache_dir: where stores are kept; None for ``.fastccsa-cache`` beside the manifest, or, where that
             cannot be written, ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
         transforms: the transforms.
-        backend: "dali", or "torchvision" where DALI is not to be had.
+        backend: what decodes. "native" is fastccsa's own decoder on the CPU (``mode="fused"``), "dali" NVIDIA
+            DALI on CPU or GPU, "torchvision" the slow one that needs neither; "auto" is "native" where it can
+            be and else "dali". A store is made by DALI, or by torchvision where that is named.
         mode: "fused" resamples each image once; "exact" twice, as the paper's steps say. Without cache.
         on_error: "replace" a broken image by another and name it in the log and in ``broken``, or "raise".
         prefetch: batches worked on ahead.
@@ -236,7 +251,7 @@ class PairLoader(_Loader):
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         transforms: Transforms = Transforms(),  # noqa: B008  (frozen)
-        backend: str = "dali",
+        backend: str = "auto",
         mode: str = "fused",
         on_error: str = "replace",
         prefetch: int = 2,
@@ -297,7 +312,7 @@ class ImageLoader(_Loader):
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         transforms: Transforms = Transforms(),  # noqa: B008  (frozen)
-        backend: str = "dali",
+        backend: str = "auto",
         mode: str = "fused",
         on_error: str = "replace",
         prefetch: int = 2,

@@ -28,7 +28,7 @@ def draw_pairs(
     primary: str | None = None,
     transforms: Transforms = Transforms(),  # noqa: B008  (frozen)
     seed: int = 0,
-    backend: str = "dali",
+    backend: str = "auto",
 ) -> None:
     """Draw the first pairs of an epoch as a PNG, as the pair loader gives them; normalisation is undone.
 
@@ -42,7 +42,7 @@ def draw_pairs(
         primary: key of the primary domain; None for HAM, or the manifest's first where there is no HAM.
         transforms: the transforms.
         seed: of sampling and augmentation.
-        backend: "dali" or "torchvision".
+        backend: "auto", "native", "dali" or "torchvision".
 
     Raises:
         InputError: no such domain, no pairs can be made, no image can be read, or ``out`` cannot be written.

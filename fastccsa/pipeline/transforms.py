@@ -53,6 +53,10 @@ class Views:
             np.concatenate([part.cutout for part in parts]),
         )
 
+    def take(self, rows: Sequence[int]) -> Views:
+        """Views of some of the images."""
+        return Views(self.window[rows], self.flips[rows], self.turns[rows], self.cutout[rows])
+
     @cached_property
     def symmetry(self) -> tuple[BoolArray, BoolArray]:
         """Flips and turns as one of the eight symmetries of the square: flip, then perhaps transpose.
@@ -214,7 +218,9 @@ class Regions:
     resample: FloatArray
 
 
-def find_regions(transforms: Transforms, views: Views, shapes: IntArray, output: IntArray) -> Regions:
+def find_regions(
+    transforms: Transforms, views: Views, shapes: IntArray, output: IntArray, scales: IntArray | None = None
+) -> Regions:
     """Take the windows back from the centre crop through the resize to the original images.
 
     Args:
@@ -222,15 +228,28 @@ def find_regions(transforms: Transforms, views: Views, shapes: IntArray, output:
         views: the windows, B of them.
         shapes: int64 [B, 2], height and width of the upright originals.
         output: int64 [B, 2] or [2], height and width that the regions are resampled to.
+        scales: int64 [B], pixels along each axis that become one when decoding; None for 1. The regions count
+            in these.
     """
-    scale = shapes / transforms.resize
+    reduced = shapes if scales is None else -(-shapes // scales[:, None])
+    scale = shapes / transforms.resize if scales is None else shapes / transforms.resize / scales[:, None]
     start = (views.window[:, :2] + transforms.crop_offset) * scale
-    end = start + views.window[:, 2:] * scale
+    end = np.minimum(start + views.window[:, 2:] * scale, reduced)
     # A triangle filter reaches one output pixel, or one input pixel when enlarging; one more for rounding.
     reach = np.maximum((end - start) / output, 1.0) + 1.0
     first = np.maximum(np.floor(start - reach), 0).astype(np.int64)
-    last = np.minimum(np.ceil(end + reach), shapes).astype(np.int64)
+    last = np.minimum(np.ceil(end + reach), reduced).astype(np.int64)
     return Regions(
         decode=np.concatenate([first, last - first], axis=1),
         resample=np.concatenate([start - first, end - first], axis=1),
     )
+
+
+def find_scales(transforms: Transforms, views: Views, shapes: IntArray) -> IntArray:
+    """Choose how many pixels along each axis decoding makes one of: 1, 2, 4 or 8, int64 [B].
+
+    As many as leave one for each pixel of the finished image, along both axes.
+    """
+    extent = views.window[:, 2:] * shapes / transforms.resize
+    fewest = extent.min(axis=1) / transforms.size
+    return np.exp2(np.clip(np.floor(np.log2(fewest)), 0, 3)).astype(np.int64)

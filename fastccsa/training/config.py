@@ -56,7 +56,7 @@ class TrainConfig:
         match_probability, negatives: the pair sampler's (CCSA only).
         joint_forward: both images of the pairs go through the network as one batch, which shares
             BatchNorm's statistics between domains; else as two batches (CCSA only).
-        image_backend: what decodes and transforms the images: dali, or torchvision where DALI is not to be had.
+        image_backend: what decodes and transforms the images: native, dali, torchvision, or auto; see `PairLoader`.
         cache: what is decoded once and kept, beside the manifest on the disk: none, or the images' crops, used
             from the disk, from memory (ram) or from the GPU's. Test images, seen once, are not kept.
         amp: auto, none, bfloat16 or float16; auto is none on the CPU.
@@ -106,7 +106,7 @@ class TrainConfig:
     match_probability: float = 0.25
     negatives: Literal["different", "any"] = "different"
     joint_forward: bool = True
-    image_backend: Literal["dali", "torchvision"] = "dali"
+    image_backend: Literal["auto", "native", "dali", "torchvision"] = "auto"
     cache: Literal["none", "disk", "ram", "gpu"] = "none"
     amp: Literal["auto", "none", "bfloat16", "float16"] = "auto"
     seed: int = 0
@@ -146,7 +146,7 @@ class TrainConfig:
             "alignment": ("w", "u", "-"),
             "pairs": ("zipped", "all"),
             "negatives": ("different", "any"),
-            "image_backend": ("dali", "torchvision"),
+            "image_backend": ("auto", "native", "dali", "torchvision"),
             "cache": ("none", "disk", "ram", "gpu"),
             "amp": ("auto", "none", "bfloat16", "float16"),
             "broken_images": ("replace", "stop"),

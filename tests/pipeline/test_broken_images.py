@@ -14,7 +14,7 @@ from fastccsa.errors import InputError
 from fastccsa.pipeline import ImageLoader, Transforms, images, source
 from fastccsa.sampling import ImageSampler
 
-BACKENDS = ["dali", "torchvision"]
+BACKENDS = ["native", "dali", "torchvision"]
 
 
 def image_loader(manifest: Manifest, **options: Any) -> ImageLoader:

@@ -18,7 +18,7 @@ from fastccsa.pipeline import ImageLoader, PairLoader, Transforms
 from fastccsa.sampling import ImageSampler, PairSampler
 
 SMALL = Transforms(32)
-BACKENDS = ["dali", "torchvision"]
+BACKENDS = ["native", "dali", "torchvision"]
 
 
 def pair_sampler(manifest: Manifest, **options: Any) -> PairSampler:
@@ -61,8 +61,9 @@ def test_pairs_are_the_samplers(manifest: Manifest, backend: str) -> None:
     assert [len(batch["target1"]) for batch in batches] == [4, 4, 4, 4, 4, 2]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("mode", ["fused", "exact"])
+@pytest.mark.parametrize(
+    ("backend", "mode"), [(backend, "fused") for backend in BACKENDS] + [(backend, "exact") for backend in BACKENDS[1:]]
+)
 def test_an_epoch_starts_anywhere(manifest: Manifest, backend: str, mode: str) -> None:
     with pair_loader(manifest, backend=backend, mode=mode) as loader:
         whole = list(loader.epoch(1))
@@ -113,16 +114,25 @@ def test_threads_and_prefetch_change_nothing(manifest: Manifest, backend: str) -
 
 
 @pytest.mark.parametrize("mode", ["fused", "exact"])
-def test_both_backends_make_the_same_images(manifest: Manifest, mode: str) -> None:
+def test_all_backends_make_the_same_images(manifest: Manifest, mode: str) -> None:
     made = {}
-    for backend in BACKENDS:
+    backends = BACKENDS if mode == "fused" else BACKENDS[1:]
+    for backend in backends:
         with pair_loader(manifest, backend=backend, mode=mode) as loader:
             made[backend] = next(loader.epoch(0))
     for side in "12":
-        dali, torchvision = (grey_levels(made[backend][f"images{side}"], SMALL) for backend in BACKENDS)
-        difference = (dali - torchvision).abs()
-        assert difference.mean() < 0.4
-        assert difference.max() < (1.01 if mode == "fused" else 8)
+        *others, torchvision = (grey_levels(made[backend][f"images{side}"], SMALL) for backend in backends)
+        for backend, images in zip(backends, others, strict=False):
+            difference = (images - torchvision).abs()
+            assert difference.mean() < (0.9 if backend == "native" else 0.4)
+            if backend == "dali":  # test_pipeline_parity.py has native's bounds
+                assert difference.max() < (1.01 if mode == "fused" else 8)
+
+
+def test_auto_is_native_where_it_can_be(manifest: Manifest) -> None:
+    for mode, chosen in (("fused", "native"), ("exact", "dali")):
+        with pair_loader(manifest, mode=mode) as auto, pair_loader(manifest, mode=mode, backend=chosen) as named:
+            assert_same(auto.epoch(0), list(named.epoch(0)))
 
 
 def test_modes_differ(manifest: Manifest) -> None:
@@ -234,7 +244,8 @@ def test_a_program_that_forgets_to_close_ends(manifest: Manifest, backend: str) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "kornia"}, "backend is 'kornia'; give one of dali, torchvision"),
+        ({"backend": "kornia"}, "backend is 'kornia'; give one of auto, native, dali, torchvision"),
+        ({"backend": "native", "mode": "exact"}, "backend 'native' resamples once; with mode='exact' give 'dali'"),
         ({"mode": "fast"}, "mode is 'fast'; give one of fused, exact"),
         ({"on_error": "ignore"}, "on_error is 'ignore'; give one of replace, raise"),
         ({"prefetch": 0}, "prefetch is 0"),
@@ -270,9 +281,10 @@ def test_without_dali_the_error_names_the_wheels(manifest: Manifest, monkeypatch
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with pytest.raises(InputError, match=r"nvidia-dali-cuda130 .*nvidia-dali-cuda120 .*backend='torchvision'"):
-        pair_loader(manifest)
-    with pair_loader(manifest, backend="torchvision") as loader:
-        assert len(next(loader.epoch(0))["images1"]) == 4
+        pair_loader(manifest, backend="dali")
+    for options in ({}, {"backend": "torchvision"}):
+        with pair_loader(manifest, **options) as loader:
+            assert len(next(loader.epoch(0))["images1"]) == 4
 
 
 @pytest.mark.cuda

@@ -20,6 +20,7 @@ from fastccsa.pipeline import Transforms, Views
 from fastccsa.pipeline.dali import DaliBackend
 from fastccsa.pipeline.images import decode
 from fastccsa.pipeline.literal import TorchvisionBackend, exact, fused, normalise
+from fastccsa.pipeline.native import NativeBackend
 from fastccsa.pipeline.source import ImageSource
 
 CPU = torch.device("cpu")
@@ -125,8 +126,9 @@ def test_exif_orientation_is_applied_before_the_crop(orientation: int, tmp_path:
     texture(150, 200, seed=0).save(path, quality=92, exif=exif)
     source, transforms = ImageSource([str(path)], [0], [0]), Transforms(64)
     views = transforms.draw(2, 0, np.arange(COUNT), stream=1)
-    difference = make(source, transforms, views, "fused") - literal(source, transforms, views, fused)
-    assert difference.abs().max() < 1.01
+    expected = literal(source, transforms, views, fused)
+    for made in (make(source, transforms, views, "fused"), native(source, transforms, views, reduce=False)):
+        assert (made - expected).abs().max() < 1.01
 
 
 def test_torchvision_backend_makes_the_literal_images(case: tuple[Transforms, ImageSource]) -> None:
@@ -137,6 +139,33 @@ def test_torchvision_backend_makes_the_literal_images(case: tuple[Transforms, Im
         ((_, images),) = backend.run(iter([source.read(np.zeros(4, np.int64), views)]))
         backend.close()
         assert torch.equal(grey_levels(images, transforms), literal(source, transforms, views, compose))
+
+
+def native(source: ImageSource, transforms: Transforms, views: Views, reduce: bool) -> torch.Tensor:
+    """Make the same with fastccsa's own decoder and kernel."""
+    backend = NativeBackend(source, transforms, CPU, num_threads=2, prefetch=1, reduce=reduce)
+    ((_, images),) = backend.run(iter([source.read(np.zeros(len(views), np.int64), views)]))
+    backend.close()
+    return grey_levels(images, transforms)
+
+
+def test_native_is_pillows_resampling_of_the_region(case: tuple[Transforms, ImageSource]) -> None:
+    """To the rounding of Pillow's two passes, where no pixels are averaged in decoding."""
+    transforms, source = case
+    for views in (transforms.draw(1, 0, np.arange(COUNT), stream=1), transforms.evaluation(2)):
+        difference = (native(source, transforms, views, False) - literal(source, transforms, views, fused)).abs()
+        assert difference.mean() < 0.45
+        assert difference.max() < 1.01
+
+
+def test_native_stays_close_where_pixels_are_averaged_in_decoding(case: tuple[Transforms, ImageSource]) -> None:
+    """The filter then has steps of a few pixels: strong texture shows it, the picture does not shift."""
+    transforms, source = case
+    views = transforms.draw(1, 0, np.arange(COUNT), stream=1)
+    one, two = native(source, transforms, views, True), literal(source, transforms, views, fused)
+    assert (one - two).abs().mean() < 1.5
+    assert (one - two).mean().abs() < 0.1
+    assert torch.nn.functional.avg_pool2d(one - two, 4).abs().mean() < 0.5
 
 
 @pytest.mark.cuda

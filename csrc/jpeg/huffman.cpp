@@ -1,0 +1,72 @@
+// Builds the Huffman tables.
+#include "jpeg/huffman.h"
+
+#include <cstring>
+
+namespace fastccsa::jpeg {
+
+bool Table::set(const uint8_t* counts, const uint8_t* symbols, bool ac) {
+  there_ = false;
+  first_.fill({0, 0});
+  int code = 0, number = 0;
+  for (int length = 1; length <= kLongest; ++length) {
+    const int count = counts[length - 1];
+    if (number + count > 256 || code + count > 1 << length) return false;
+    offset_[length] = number - code;
+    for (int i = 0; i < count; ++i, ++code, ++number) {
+      symbols_[uint8_t(number)] = symbols[number];
+      if (length > kLookup) continue;
+      const int begin = code << (kLookup - length), end = (code + 1) << (kLookup - length);
+      for (int prefix = begin; prefix < end; ++prefix) first_[prefix] = {symbols[number], uint8_t(length)};
+    }
+    end_[length] = count > 0 ? code : 0;
+    code <<= 1;
+  }
+  if (ac) {
+    set_coefficients();
+    set_stretches();
+  }
+  there_ = true;
+  return true;
+}
+
+void Table::set_coefficients() {
+  for (int prefix = 0; prefix < 1 << kLookup; ++prefix) {
+    const Symbol symbol = first_[prefix];
+    const int size = symbol.value & 15, left = kLookup - symbol.length - size;
+    Coefficient& entry = coefficients_[prefix];
+    if (symbol.length == 0 || size == 0 || left < 0) {
+      entry = {0, symbol.value, symbol.length};
+    } else {
+      const int bits = (prefix >> left) & ((1 << size) - 1);
+      entry = {int16_t(extend(uint32_t(bits), size)), uint8_t(symbol.value >> 4), uint8_t(symbol.length + size)};
+    }
+  }
+}
+
+void Table::set_stretches() {
+  for (int prefix = 0; prefix < 1 << kLookup; ++prefix) {
+    Stretch entry{};
+    for (int used = 0; used < kLookup && !entry.ends;) {
+      // The bits beyond the prefix are taken for zeros: a code that needs them is not known.
+      const Symbol symbol = first_[(prefix << used) & ((1 << kLookup) - 1)];
+      if (symbol.length == 0 || used + symbol.length > kLookup) break;
+      const int run = symbol.value >> 4, size = symbol.value & 15;
+      const bool ends = size == 0 && run != 15;
+      used += symbol.length + size;
+      const int advance = entry.advance + (ends ? 1 : run + 1);
+      if (advance > 64) break;
+      entry.length = uint8_t(used);
+      entry.advance = uint8_t(advance);
+      entry.ends = ends;
+      if (entry.one_length == 0) {
+        entry.one_length = entry.length;
+        entry.one_advance = entry.advance;
+        entry.one_ends = ends;
+      }
+    }
+    stretches_[prefix] = entry;
+  }
+}
+
+}  // namespace fastccsa::jpeg

@@ -1,0 +1,232 @@
+// Decoding a part of a JPEG: the blocks above it are passed over, those beside it too, and below it nothing is read.
+#include "jpeg/region.h"
+
+#include "jpeg/transform.h"
+
+#include <algorithm>
+
+// Compiled for newer x86 processors too; the program loader picks.
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define FASTCCSA_CLONES(feature) __attribute__((target_clones(feature, "default")))
+#else
+#define FASTCCSA_CLONES(feature)
+#endif
+
+namespace fastccsa::jpeg {
+namespace {
+
+int divide_up(int a, int b) { return (a + b - 1) / b; }
+
+template <int kDown>
+FASTCCSA_INLINE void inverse_means_of(int across, const int16_t* block, int rows, uint8_t* to, int64_t stride) {
+  switch (across) {
+    case 8: return inverse_means<kDown, 8>(block, rows, to, stride);
+    case 4: return inverse_means<kDown, 4>(block, rows, to, stride);
+    case 2: return inverse_means<kDown, 2>(block, rows, to, stride);
+    default: return inverse_means<kDown, 1>(block, rows, to, stride);
+  }
+}
+
+FASTCCSA_CLONES("avx2") void all_pixels(const int16_t* block, uint8_t* to, int64_t stride) { inverse(block, to, stride); }
+
+FASTCCSA_CLONES("avx2") void means(int down, int across, const int16_t* block, int rows, uint8_t* to, int64_t stride) {
+  switch (down) {
+    case 8: return inverse_means_of<8>(across, block, rows, to, stride);
+    case 4: return inverse_means_of<4>(across, block, rows, to, stride);
+    case 2: return inverse_means_of<2>(across, block, rows, to, stride);
+    default: return inverse_means_of<1>(across, block, rows, to, stride);
+  }
+}
+
+// ITU-R BT.601 over the whole range, in fixed point as libjpeg.
+FASTCCSA_CLONES("avx2") void to_rgb(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int count, uint8_t* rgb) {
+  constexpr int kBits = 16, kHalf = 1 << (kBits - 1);
+  const auto fixed = [](double x) { return int(x * (1 << kBits) + 0.5); };
+  for (int i = 0; i < count; ++i) {
+    const int blue = cb[i] - 128, red = cr[i] - 128;
+    rgb[3 * i] = to_byte(y[i] + ((fixed(1.40200) * red + kHalf) >> kBits));
+    rgb[3 * i + 1] = to_byte(y[i] + ((-fixed(0.34414) * blue - fixed(0.71414) * red + kHalf) >> kBits));
+    rgb[3 * i + 2] = to_byte(y[i] + ((fixed(1.77200) * blue + kHalf) >> kBits));
+  }
+}
+
+// Sums of four parts to samples.
+FASTCCSA_CLONES("avx2") void narrow(const int* sums, int count, int bias, uint8_t* to) {
+  for (int i = 0; i < count; ++i) to[i] = uint8_t((sums[i] + bias) >> 2);
+}
+
+// Two pixels for each of `count` sums, of one sample each or of four parts; one sum more lies to each side.
+FASTCCSA_CLONES("avx2") void widen(const int* sums, int count, bool parts, uint8_t* to) {
+  const int shift = parts ? 4 : 2, left = parts ? 8 : 1, right = parts ? 7 : 2;
+  for (int i = 0; i < count; ++i) {
+    to[2 * i] = uint8_t((3 * sums[i] + sums[i - 1] + left) >> shift);
+    to[2 * i + 1] = uint8_t((3 * sums[i] + sums[i + 1] + right) >> shift);
+  }
+}
+
+}  // namespace
+
+Status Decoder::open(const uint8_t* data, std::size_t length) {
+  header_ = Header();
+  tables_.quantisation_there.fill(false);
+  for (int k = 0; k < 4; ++k) tables_.dc[k].forget(), tables_.ac[k].forget();
+  const Status status = read_header(data, length, tables_, header_);
+  if (status == Status::kDone) scan_.take(header_.scan, header_.scan_length);
+  return status;
+}
+
+void Decoder::prepare(int scale, const Rectangle& region) {
+  scale_ = scale;
+  const int side = kSide / scale;
+  const int mcu_height = header_.down() * side, mcu_width = header_.across() * side;
+  // Colours of half the resolution are interpolated from one to each side.
+  const int margin = scale == 1 ? 2 : 0;
+  const int total_down = divide_up(header_.height, kSide * header_.down());
+  const int total_across = divide_up(header_.width, kSide * header_.across());
+  mcu_rows_ = {std::max(region.top - margin, 0) / mcu_height,
+               std::min(divide_up(region.top + region.height + margin, mcu_height), total_down)};
+  mcu_columns_ = {std::max(region.left - margin, 0) / mcu_width,
+                  std::min(divide_up(region.left + region.width + margin, mcu_width), total_across)};
+  for (int k = 0; k < header_.components; ++k) {
+    const Component& component = header_.component[k];
+    Plane& plane = planes_[k];
+    // Where pixels become means, colours come out as fine as the first component.
+    plane.down = scale == 1 ? kSide : side * header_.down() / component.down;
+    plane.across = scale == 1 ? kSide : side * header_.across() / component.across;
+    plane.top = mcu_rows_.first * component.down * plane.down;
+    plane.left = mcu_columns_.first * component.across * plane.across;
+    plane.height = divide_up(header_.height * component.down, header_.down());
+    plane.width = divide_up(header_.width * component.across, header_.across());
+    plane.stride = int64_t(mcu_columns_.last - mcu_columns_.first) * component.across * plane.across;
+    plane.bytes.resize(std::size_t(plane.stride) * (mcu_rows_.last - mcu_rows_.first) * component.down * plane.down);
+  }
+}
+
+Status Decoder::decode(int scale, const Rectangle& region, uint8_t* rgb) {
+  prepare(scale, region);
+  const Status status = read_blocks(false);
+  if (status != Status::kDone) return status;
+  if (header_.components == 1) {
+    write_grey(region, rgb);
+  } else {
+    write_colours(region, rgb);
+  }
+  return Status::kDone;
+}
+
+Status Decoder::pass_over(int scale, const Rectangle& region) {
+  prepare(scale, region);
+  return read_blocks(true);
+}
+
+Status Decoder::read_blocks(bool pass_over) {
+  const int across = divide_up(header_.width, kSide * header_.across());
+  const int interval = header_.interval;
+  if (interval == 0 && scan_.intervals.size() > 1) return Status::kBroken;
+  Bits bits(scan_);
+  int means[kMaxComponents] = {};
+  // Restart intervals above the region need not be read at all.
+  const int64_t first = int64_t(mcu_rows_.first) * across;
+  int64_t mcu = interval > 0 ? first / interval * interval : 0;
+  for (int row = int(mcu / across), column = int(mcu % across); row < mcu_rows_.last; ++mcu) {
+    if (interval > 0 && mcu % interval == 0) {
+      const std::size_t number = std::size_t(mcu / interval);
+      if (number >= scan_.intervals.size()) return Status::kBroken;
+      bits.seek(scan_, scan_.intervals[number]);
+      std::fill(means, means + kMaxComponents, 0);
+    }
+    const bool wanted = !pass_over && row >= mcu_rows_.first && column >= mcu_columns_.first && column < mcu_columns_.last;
+    if (!read_mcu(bits, row, column, wanted, means)) return Status::kBroken;
+    if (++column == across) {
+      column = 0;
+      ++row;
+    }
+  }
+  return Status::kDone;
+}
+
+bool Decoder::read_mcu(Bits& bits, int row, int column, bool wanted, int* means) {
+  alignas(32) int16_t block[64];
+  for (int k = 0; k < header_.components; ++k) {
+    const Component& component = header_.component[k];
+    for (int v = 0; v < component.down; ++v) {
+      for (int h = 0; h < component.across; ++h) {
+        int difference = 0;
+        if (bits.beyond_end() || !read_difference(bits, *component.dc, difference)) return false;
+        means[k] += difference;
+        if (!wanted) {
+          if (!skip_block(bits, *component.ac)) return false;
+          continue;
+        }
+        std::fill(block, block + 64, int16_t(0));
+        const int rows = read_block(bits, *component.ac, component.scale.data(), block);
+        if (rows < 0) return false;
+        block[0] = int16_t(means[k] * component.scale[0]);
+        transform(block, rows, planes_[k], row * component.down + v, column * component.across + h);
+      }
+    }
+  }
+  return !bits.beyond_end();
+}
+
+void Decoder::transform(const int16_t* block, int rows, Plane& plane, int y, int x) const {
+  uint8_t* to = plane.bytes.data() + (y * plane.down - plane.top) * plane.stride + x * plane.across - plane.left;
+  if (rows == 0) {
+    const uint8_t level = to_byte(((block[0] + 4) >> 3) + 128);
+    for (int i = 0; i < plane.down; ++i) std::fill_n(to + i * plane.stride, plane.across, level);
+  } else if (scale_ == 1) {
+    all_pixels(block, to, plane.stride);
+  } else {
+    means(plane.down, plane.across, block, rows | 1, to, plane.stride);
+  }
+}
+
+void Decoder::write_grey(const Rectangle& region, uint8_t* rgb) const {
+  for (int y = region.top; y < region.top + region.height; ++y) {
+    const uint8_t* grey = planes_[0].row(y) + region.left;
+    for (int i = 0; i < region.width; ++i, rgb += 3) std::fill_n(rgb, 3, grey[i]);
+  }
+}
+
+void Decoder::write_colours(const Rectangle& region, uint8_t* rgb) {
+  const Span columns{region.left, region.left + region.width};
+  const bool same = scale_ != 1 || (header_.across() == 1 && header_.down() == 1);
+  for (int y = region.top; y < region.top + region.height; ++y, rgb += 3 * region.width) {
+    const uint8_t* colour[2];
+    for (int k = 0; k < 2; ++k) {
+      const Plane& plane = planes_[k + 1];
+      colour[k] = same ? plane.row(y) + region.left : upsample(plane, y, columns, lines_[k]);
+    }
+    to_rgb(planes_[0].row(y) + region.left, colour[0], colour[1], region.width, rgb);
+  }
+}
+
+// Triangle filter: a pixel is three parts of the sample it lies in and one part of the next nearest, along each axis
+// that has half the samples; beyond the border the last sample is repeated. Rounded as libjpeg does.
+const uint8_t* Decoder::upsample(const Plane& plane, int y, Span columns, std::vector<uint8_t>& line) {
+  const bool half_height = header_.down() == 2, half_width = header_.across() == 2;
+  const int row = half_height ? y / 2 : y;
+  const int other = half_height ? std::clamp(y % 2 == 0 ? row - 1 : row + 1, 0, plane.height - 1) : row;
+  const uint8_t *near = plane.row(row), *far = plane.row(other);
+  // One sample more than needed to each side; `begin` may be -1.
+  const int begin = half_width ? columns.first / 2 - 1 : columns.first;
+  const int end = half_width ? (columns.last - 1) / 2 + 2 : columns.last;
+  sums_.resize(std::size_t(end - begin));
+  line.resize(2 * sums_.size());
+  for (int x = begin; x < end; ++x) {
+    const int sample = std::clamp(x, 0, plane.width - 1);
+    sums_[std::size_t(x - begin)] = half_height ? 3 * near[sample] + far[sample] : near[sample];
+  }
+  if (!half_width) {
+    narrow(sums_.data(), end - begin, y % 2 == 0 ? 1 : 2, line.data());
+    return line.data();
+  }
+  if (plane.width > 2) {
+    widen(sums_.data() + 1, end - begin - 2, half_height, line.data());
+  } else {  // so narrow that libjpeg repeats samples instead
+    for (int x = 2 * (begin + 1); x < columns.last; ++x) line[std::size_t(x - 2 * (begin + 1))] = near[x / 2];
+  }
+  return line.data() + columns.first % 2;
+}
+
+}  // namespace fastccsa::jpeg

@@ -1,0 +1,93 @@
+// The compressed data of a JPEG's scan as a stream of bits: without the zero bytes that follow each 0xff, and with the
+// places where its restart markers stood.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+// So that the callers' instruction set is theirs too.
+#define FASTCCSA_INLINE inline __attribute__((always_inline))
+
+namespace fastccsa::jpeg {
+
+// What the decoder may read beyond the end before it looks where it is: more than the longest block.
+constexpr std::size_t kPadding = 512;
+
+struct Scan {
+  std::vector<uint8_t> bytes;          // and kPadding zeros
+  std::size_t size = 0;                // without them
+  std::vector<std::size_t> intervals;  // where each restart interval begins
+
+  // Takes what lies before the first marker that ends a scan.
+  void take(const uint8_t* data, std::size_t length) {
+    bytes.resize(length + kPadding);
+    intervals.assign(1, 0);
+    uint8_t* to = bytes.data();
+    const uint8_t *from = data, *end = data + length;
+    while (from < end) {
+      const auto* marker = static_cast<const uint8_t*>(std::memchr(from, 0xff, std::size_t(end - from)));
+      const std::size_t run = std::size_t((marker == nullptr ? end : marker) - from);
+      std::memcpy(to, from, run);
+      to += run;
+      if (marker == nullptr) break;
+      const uint8_t* next = marker + 1;
+      while (next < end && *next == 0xff) ++next;  // fill bytes
+      if (next == end) break;
+      if (*next == 0) {
+        *to++ = 0xff;
+      } else if (*next >= 0xd0 && *next <= 0xd7) {
+        intervals.push_back(std::size_t(to - bytes.data()));
+      } else {
+        break;
+      }
+      from = next + 1;
+    }
+    size = std::size_t(to - bytes.data());
+    std::memset(to, 0, kPadding);
+  }
+};
+
+// A place in a scan. Its next bits are the highest of `window`.
+class Bits {
+ public:
+  explicit Bits(const Scan& scan) : next_(scan.bytes.data()), limit_(next_ + scan.size + 8) {}
+
+  void seek(const Scan& scan, std::size_t offset) {
+    next_ = scan.bytes.data() + offset;
+    window_ = 0;
+    valid_ = 0;
+  }
+
+  // From here on 56 bits are there.
+  void refill() {
+    uint64_t word;
+    std::memcpy(&word, next_, sizeof word);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    window_ |= word >> valid_;
+    next_ += (63 - valid_) >> 3;
+    valid_ |= 56;
+  }
+
+  // 1 to 32 bits.
+  uint32_t peek(int count) const { return uint32_t(window_ >> (64 - count)); }
+
+  void skip(int count) {
+    window_ <<= count;
+    valid_ -= count;
+  }
+
+  // Whether more was read than there is (a few bits of padding are let pass).
+  bool beyond_end() const { return next_ > limit_; }
+
+ private:
+  const uint8_t* next_;
+  const uint8_t* limit_;
+  uint64_t window_ = 0;
+  int valid_ = 0;
+};
+
+}  // namespace fastccsa::jpeg

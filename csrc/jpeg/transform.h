@@ -1,0 +1,131 @@
+// From a block's coefficients to its pixels: all 64, bit for bit as libjpeg's accurate integer transform gives them, or
+// the means of 2, 4 or 8 of them along an axis, straight from the coefficients.
+#pragma once
+
+#include "jpeg/scan.h"
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace fastccsa::jpeg {
+
+constexpr int kSide = 8;  // of a block
+
+// Eight numbers worked on together: the columns of a block.
+typedef int32_t Ints __attribute__((vector_size(32)));
+typedef float Floats __attribute__((vector_size(32)));
+typedef int16_t Shorts __attribute__((vector_size(16)));
+
+FASTCCSA_INLINE uint8_t to_byte(int value) { return uint8_t(value < 0 ? 0 : value > 255 ? 255 : value); }
+
+// ---- all pixels ----
+//
+// Loeffler, Ligtenberg and Moschytz: Practical fast 1-D DCT algorithms with 11 multiplications, ICASSP 1989; in fixed
+// point, rounded where libjpeg rounds, so that the results are the same.
+
+constexpr int kPrecision = 13;  // bits after the point of the constants
+constexpr int kGuard = 2;       // bits after the point between the two passes
+
+constexpr int fixed(double x) { return int(x * (1 << kPrecision) + 0.5); }
+
+// The eight columns of `x`, in place; results are shifted right by `shift`, rounded.
+FASTCCSA_INLINE void inverse_columns(Ints* x, int shift) {
+  // Even part: a rotation by 3 pi / 8, and a butterfly.
+  const Ints rotated = (x[2] + x[6]) * fixed(0.541196100);
+  const Ints low = rotated - x[6] * fixed(1.847759065), high = rotated + x[2] * fixed(0.765366865);
+  const Ints sum = (x[0] + x[4]) * (1 << kPrecision), difference = (x[0] - x[4]) * (1 << kPrecision);
+  const Ints even[4] = {sum + high, difference + low, difference - low, sum - high};
+  // Odd part.
+  const Ints far = x[7] + x[1], near = x[5] + x[3], a = x[7] + x[3], b = x[5] + x[1];
+  const Ints both = (a + b) * fixed(1.175875602);
+  const Ints far_part = far * -fixed(0.899976223), near_part = near * -fixed(2.562915447);
+  const Ints a_part = both - a * fixed(1.961570560), b_part = both - b * fixed(0.390180644);
+  const Ints odd[4] = {
+      x[1] * fixed(1.501321110) + far_part + b_part,
+      x[3] * fixed(3.072711026) + near_part + a_part,
+      x[5] * fixed(2.053119869) + near_part + b_part,
+      x[7] * fixed(0.298631336) + far_part + a_part,
+  };
+  const int half = 1 << (shift - 1);
+  for (int k = 0; k < 4; ++k) {
+    x[k] = (even[k] + odd[k] + half) >> shift;
+    x[7 - k] = (even[k] - odd[k] + half) >> shift;
+  }
+}
+
+FASTCCSA_INLINE void transpose(Ints* x) {
+  int32_t from[kSide][kSide], to[kSide][kSide];
+  std::memcpy(from, x, sizeof from);
+  for (int i = 0; i < kSide; ++i) {
+    for (int j = 0; j < kSide; ++j) to[j][i] = from[i][j];
+  }
+  std::memcpy(x, to, sizeof to);
+}
+
+FASTCCSA_INLINE void inverse(const int16_t* block, uint8_t* to, int64_t stride) {
+  Ints x[kSide];
+  for (int row = 0; row < kSide; ++row) {
+    Shorts shorts;
+    std::memcpy(&shorts, block + kSide * row, sizeof shorts);
+    x[row] = __builtin_convertvector(shorts, Ints);
+  }
+  inverse_columns(x, kPrecision - kGuard);
+  transpose(x);
+  inverse_columns(x, kPrecision + kGuard + 3);
+  transpose(x);
+  for (int row = 0; row < kSide; ++row) {
+    const Ints levels = x[row] + 128;
+    for (int column = 0; column < kSide; ++column) to[row * stride + column] = to_byte(levels[column]);
+  }
+}
+
+// ---- means ----
+
+// `means[n][k]`: what coefficient k adds to the n-th mean of 8 / kCount pixels along an axis.
+template <int kCount>
+struct Means {
+  float at[kCount][kSide];
+
+  Means() : at{} {
+    constexpr int kPixels = kSide / kCount;
+    const double pi = std::acos(-1.0);
+    for (int n = 0; n < kCount; ++n) {
+      for (int k = 0; k < kSide; ++k) {
+        double sum = 0;
+        for (int i = 0; i < kPixels; ++i) sum += std::cos((2 * (n * kPixels + i) + 1) * k * pi / (2 * kSide));
+        at[n][k] = float(sum / kPixels * (k == 0 ? std::sqrt(1.0 / kSide) : std::sqrt(2.0 / kSide)));
+      }
+    }
+  }
+};
+
+template <int kCount>
+inline const Means<kCount> kMeans{};
+
+// kDown x kAcross means of a block. `rows` has a bit for each row of the block that is not zero.
+template <int kDown, int kAcross>
+FASTCCSA_INLINE void inverse_means(const int16_t* block, int rows, uint8_t* to, int64_t stride) {
+  const auto& down = kMeans<kDown>.at;
+  const auto& across = kMeans<kAcross>.at;
+  Floats columns[kDown] = {};
+  for (int k = 0; k < kSide; ++k) {
+    if ((rows >> k & 1) == 0) continue;
+    Shorts shorts;
+    std::memcpy(&shorts, block + kSide * k, sizeof shorts);
+    const Floats row = __builtin_convertvector(shorts, Floats);
+    for (int n = 0; n < kDown; ++n) columns[n] += down[n][k] * row;
+  }
+  for (int n = 0; n < kDown; ++n) {
+    for (int m = 0; m < kAcross; ++m) {
+      Floats basis;
+      std::memcpy(&basis, across[m], sizeof basis);
+      const Floats product = columns[n] * basis;
+      const float sum = ((product[0] + product[1]) + (product[2] + product[3])) +
+                        ((product[4] + product[5]) + (product[6] + product[7]));
+      to[n * stride + m] = to_byte(int(sum + 128.5f + 1024) - 1024);  // rounds down also below 0
+    }
+  }
+}
+
+}  // namespace fastccsa::jpeg

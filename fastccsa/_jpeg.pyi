@@ -1,0 +1,7 @@
+import numpy as np
+from numpy.typing import NDArray
+
+def decode_region(
+    data: NDArray[np.uint8], top: int, left: int, height: int, width: int, scale: int
+) -> NDArray[np.uint8] | None: ...
+def pass_over(data: NDArray[np.uint8], top: int, left: int, height: int, width: int, scale: int) -> bool: ...
