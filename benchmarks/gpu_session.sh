@@ -149,13 +149,18 @@ else
   fi
   if $DRY_RUN || has_module pandas; then
     step "tests of the augmentation" 60 "${TEST[@]}" tests/pipeline/test_augment.py
+    step "benchmark, augmentation" 60 "$PYTHON" benchmarks/bench_augment.py --device cuda --seconds 10
   else
     skip "tests of the augmentation" "pandas is not installed"
+    skip "benchmark, augmentation" "pandas is not installed"
   fi
   if $DRY_RUN || has_module nvidia.dali; then
     step "tests of the pipeline" 60 "${TEST[@]}" tests/pipeline
+    step "benchmark, images" 120 "$PYTHON" -m fastccsa bench images --device cuda --machine "$MACHINE" --shape 3000x2000 \
+      --files 64 --rounds 3 --seconds 1 --out "$OUT/images-$MACHINE.json"
   else
     skip "tests of the pipeline" "nvidia.dali is not installed"
+    skip "benchmark, images" "nvidia.dali is not installed"
   fi
   # A cell that has begun is finished, and the chart is drawn after the last: hence the margin.
   left=$(($(remaining) - 60))

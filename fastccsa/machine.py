@@ -22,7 +22,10 @@ ENVIRONMENT = (
     "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "OMP_PROC_BIND", "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF", "THP_MEM_ALLOC_ENABLE",
 )  # fmt: skip
-PACKAGES = ("fastccsa", "numpy", "pykeops", "pytorch-metric-learning", "torch", "triton")
+PACKAGES = (
+    "fastccsa", "kornia", "numpy", "nvidia-dali-cuda130", "pillow", "pykeops", "pytorch-metric-learning", "torch",
+    "torchvision", "triton",
+)  # fmt: skip
 
 
 def _first_of(path: str, key: str) -> str | None:

@@ -32,6 +32,7 @@ class Measurement:
         gradient_error: largest error of a gradient, relative to the largest entry of that gradient in float64.
         note: what the reader must know about this row.
         not_measured: why it was not measured.
+        cpu_seconds: CPU time of a call in each round, all threads and processes together, where it is counted.
     """
 
     contestant: str
@@ -43,6 +44,7 @@ class Measurement:
     gradient_error: float | None = None
     note: str = ""
     not_measured: str | None = None
+    cpu_seconds: list[float] = field(default_factory=list)
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
@@ -121,7 +123,8 @@ class Results:
         content = {"format": FORMAT} | asdict(self)
         for cell in content["cells"]:
             for measurement in cell["measurements"]:
-                measurement["seconds"] = [float(f"{value:.4g}") for value in measurement["seconds"]]
+                for name in ("seconds", "cpu_seconds"):
+                    measurement[name] = [float(f"{value:.4g}") for value in measurement[name]]
         with write_atomically(path) as temporary:
             temporary.write_text(_compact(content) + "\n", encoding="utf-8")
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fastccsa.benchmarking.results import FLOOR, OURS, CellResult, Measurement, Results
 
-__all__ = ["NOT_MEASURED", "format_bytes", "format_seconds", "table"]
+__all__ = ["NOT_MEASURED", "format_bytes", "format_seconds", "origin", "table"]
 
 NOT_MEASURED = "not measured"
 WIDTH = 1000  # the table is as wide as it needs to be, also where the terminal is narrower
@@ -76,7 +76,7 @@ def table(results: Results) -> str:
     Console(file=out, width=WIDTH, highlight=False, markup=False, color_system=None).print(grid)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     notes = [f"({number}) {text}" for number, text in enumerate(footnotes.texts, 1)]
-    return "\n".join([*lines, *notes, "", LEGEND, "", *_origin(results)])
+    return "\n".join([*lines, *notes, "", LEGEND, "", *origin(results)])
 
 
 def _row(cell: CellResult, row: Measurement, footnotes: _Footnotes) -> list[str]:
@@ -110,8 +110,8 @@ def _or_blank(value: float | None, text: Callable[[float], str]) -> str:
     return "" if value is None else text(value)
 
 
-def _origin(results: Results) -> list[str]:
-    """Where the numbers come from."""
+def origin(results: Results) -> list[str]:
+    """Where the numbers come from: machine, versions, commit, command; a line each."""
     machine, settings = results.machine, results.settings
     gpu = machine["gpu"]
     device = f"{gpu['name']} (compute capability {gpu['capability']})" if gpu else "CPU"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastccsa.cli.bench_all_pairs import all_pairs_command
+from fastccsa.cli.bench_images import images_command
 from fastccsa.cli.bench_options import DTYPES, FILE, check_ending, measuring, plot_results, run_and_report, settings_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def bench_command() -> None:
 
 
 bench_command.add_command(all_pairs_command)
+bench_command.add_command(images_command)
 
 
 @bench_command.command("zipped")
@@ -66,6 +68,13 @@ def show_command(results: Path, plot: Path | None) -> None:
 
     check_ending(plot)
     read = Results.read(results)
+    if read.benchmark == "images":
+        from fastccsa.benchmarking.images.table import rates_table
+
+        if plot is not None:
+            raise click.UsageError("results of `bench images` are a table alone; leave --plot away")
+        click.echo(rates_table(read))
+        return
     click.echo(table(read))
     if plot is not None:
         plot_results(read, plot)

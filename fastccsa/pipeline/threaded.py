@@ -69,8 +69,10 @@ class ThreadedBackend(ABC):
         return torch.empty(count, 3, size, size, pin_memory=self._device.type == "cuda")
 
     def _submit(self, batch: EncodedBatch) -> tuple[EncodedBatch, Tensor, list[Future[None]]]:
-        images, plan = self._allocate(len(batch)), self._plan(batch)
-        work = [self._workers.submit(self._make, batch, row, plan, images[row]) for row in range(len(batch))]
+        plan = self._plan(batch)
+        with torch.inference_mode(False):  # of this thread; the workers write to it outside of any
+            images = self._allocate(len(batch))
+            work = [self._workers.submit(self._make, batch, row, plan, images[row]) for row in range(len(batch))]
         return batch, images, work
 
     def _collect(self, batch: EncodedBatch, images: Tensor, work: list[Future[None]]) -> tuple[EncodedBatch, Tensor]:

@@ -12,8 +12,8 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_session.sh"
 STEPS = [
     "build", "tests of the loss", "tests of all pairs", "benchmark, main cells", "benchmark, all pairs",
-    "errors, all pairs", "memcheck", "racecheck", "tests of the augmentation", "tests of the pipeline",
-    "benchmark, sweep",
+    "errors, all pairs", "memcheck", "racecheck", "tests of the augmentation", "benchmark, augmentation",
+    "tests of the pipeline", "benchmark, images", "benchmark, sweep",
 ]  # fmt: skip
 
 PYTHON = """#!/bin/bash
@@ -75,7 +75,9 @@ def test_a_failing_step_does_not_stop_the_later_ones(session, tmp_path: Path) ->
         "passed",
         "passed",
         "skipped: no such tests",
+        "FAILED (status 2)",
         "skipped: no such tests",
+        "FAILED (status 2)",
         "STOPPED",
     ]
     for step, outcome in zip(STEPS, expected, strict=True):

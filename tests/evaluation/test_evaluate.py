@@ -66,13 +66,13 @@ def test_a_split_of_the_callers_choice(manifest_csv, oracle) -> None:
     assert scores.domains["HAM"].count == 3
 
 
-def test_the_torchvision_backend_agrees(manifest_csv, oracle) -> None:
+def test_all_backends_agree(manifest_csv, oracle) -> None:
     manifest = Manifest.read(manifest_csv)
-    first, second = (
+    first, *others = (
         evaluate(oracle, manifest, "cpu", size=16, workers=1, image_backend=backend)
-        for backend in ("dali", "torchvision")
+        for backend in ("dali", "torchvision", "native")
     )
-    assert first == second
+    assert others == [first, first]
 
 
 def test_what_does_not_fit_is_refused(manifest_csv, oracle) -> None:

@@ -124,7 +124,7 @@ def test_all_backends_make_the_same_images(manifest: Manifest, mode: str) -> Non
         *others, torchvision = (grey_levels(made[backend][f"images{side}"], SMALL) for backend in backends)
         for backend, images in zip(backends, others, strict=False):
             difference = (images - torchvision).abs()
-            assert difference.mean() < (0.9 if backend == "native" else 0.4)
+            assert difference.mean() < (1.3 if backend == "native" else 0.4)
             if backend == "dali":  # test_pipeline_parity.py has native's bounds
                 assert difference.max() < (1.01 if mode == "fused" else 8)
 
