@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastccsa import functional
+from fastccsa.distributed import around_the_ring, rows_of_each_rank
 from fastccsa.errors import InputError
 
 __all__ = ["FeatureMemory", "PairMemory"]
@@ -89,8 +90,8 @@ class FeatureMemory(nn.Module):
         """Remember a batch, detached; of more rows than there is room for, the last.
 
         Under torch.distributed, with `group` (``torch.distributed.group.WORLD`` for all), every rank remembers the
-        batches of all ranks, in the order of the ranks: memories stay equal, and one batch a rank is all that travels.
-        Batches must then be of one size.
+        batches of all ranks, in the order of the ranks: memories stay equal. Batches, of any sizes, go around the ranks
+        in a ring, so that a rank holds two of them at a time.
 
         Args:
             features: [B, D], floating.
@@ -107,18 +108,27 @@ class FeatureMemory(nn.Module):
             labels.to(self._labels),
             domains.to(self._domains),
         )
-        if group is not None:
-            rows = tuple(_of_all_ranks(x, group) for x in rows)
-        count = len(rows[1])
-        kept = min(count, self.capacity)
-        first = (self._count + count - kept) % self.capacity
-        until_end = min(kept, self.capacity - first)
-        for ring, new in zip((self._features, self._labels, self._domains), rows, strict=True):
-            newest = new[count - kept :]
-            ring[first : first + until_end] = newest[:until_end]
-            ring[: kept - until_end] = newest[until_end:]
-        self._count += count
+        if group is None:
+            counts, blocks = [len(labels)], iter([(0, rows)])
+        else:
+            counts = rows_of_each_rank(len(labels), group, self._features.device)
+            blocks = around_the_ring(rows, counts, group)
+        oldest = self._count + sum(counts) - self.capacity
+        for rank, block in blocks:
+            self._write(block, self._count + sum(counts[:rank]), oldest)
+        self._count += sum(counts)
         self._pushed.fill_(self._count)
+
+    def _write(self, rows: tuple[Tensor, ...], begin: int, oldest: int) -> None:
+        """Put rows where their numbers belong, which count from `begin`; those below `oldest` have no room."""
+        count = len(rows[1])
+        skipped = min(max(oldest - begin, 0), count)
+        first = (begin + skipped) % self.capacity
+        until_end = min(count - skipped, self.capacity - first)
+        for ring, new in zip((self._features, self._labels, self._domains), rows, strict=True):
+            newest = new[skipped:]
+            ring[first : first + until_end] = newest[:until_end]
+            ring[: count - skipped - until_end] = newest[until_end:]
 
     def clear(self) -> None:
         """Forget everything."""
@@ -206,9 +216,3 @@ def _mean_with_both_gradients(a: Tensor, b: Tensor) -> Tensor:
     """The mean of two estimates of one quantity, each of which has the gradient of other inputs, whole."""
     total = a + b
     return total - total.detach() / 2
-
-
-def _of_all_ranks(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, x.contiguous(), group=group)
-    return torch.cat(parts)
