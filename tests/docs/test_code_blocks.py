@@ -64,9 +64,9 @@ def command_lines() -> list[tuple[str, str]]:
     """Each ``fastccsa COMMAND ...`` of the pages' indented and fenced shell lines."""
     found = []
     for page in PAGES:
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
         for line in re.findall(r"^ *(fastccsa [a-z][^\n]*)$", text, re.M):
-            found.append((page.name, line.split("  #")[0].split(" | ")[0].strip()))
+            found.append((page.name, re.split(r"\s{2,}|\s#| \| ", line)[0]))
     return found
 
 
