@@ -23,6 +23,7 @@ SUMMARIES = {
     "evaluate": "Score a trained run on every domain.",
     "experiment": "Run rows of the paper's table of experiments, A to V.",
     "prune": "Make a smaller network of a trained run, by channels.",
+    "export": "Write a run's model as ONNX or torch.export.",
     "report": "Table and HTML page of the runs in a folder.",
     "bench": "Measure the loss beside its rivals and the machine's limits.",
     "check": "Tell what was built and what is usable here.",

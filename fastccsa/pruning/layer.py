@@ -98,8 +98,8 @@ def _discrimination(
     """Make the stage's loss as a function of the weight of ``layer``."""
     block_inputs = inputs.first(subset.discrimination)
     own = torch.cat([layer_inputs(state.model, layer, part) for part in block_inputs.split(AT_ONCE)])
-    loss = subset.final_loss if state.head is None else subset.auxiliary_loss
-    return Discrimination(conv, own, block_inputs, after_layer(state.model, layer, stage, state.head), loss)
+    rest = after_layer(state.model, layer, stage, state.head)
+    return Discrimination(conv, own, block_inputs, rest, subset.loss)
 
 
 def channels_by_rate(config: PruneConfig, channels: int) -> int:

@@ -9,29 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastccsa.data import Manifest
+from fastccsa.data.stratify import stratified_subset
 from fastccsa.evaluation.evaluate import evaluation_loader
 from fastccsa.pruning.discrimination import Loss
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
 from fastccsa.training.objectives import build_objective
-
-
-def stratified(manifest: Manifest, count: int, seed: int) -> np.ndarray:
-    """Choose up to ``count`` images, as evenly as can be from every class of every domain: int64 positions.
-
-    Fewer are the first of more: the cells of domain and class take turns, each in a seeded order of its own.
-    """
-    cells = manifest.domain_indices * len(manifest.classes) + manifest.labels
-    random = np.random.default_rng(seed)
-    shuffled = random.permutation(len(manifest))
-    turn = np.empty(len(manifest), dtype=np.int64)  # of each image in its cell
-    for cell in np.unique(cells):
-        here = shuffled[cells[shuffled] == cell]
-        turn[here] = np.arange(len(here))
-    place = np.empty(len(manifest), dtype=np.int64)
-    place[shuffled] = np.arange(len(manifest))
-    return np.lexsort((place, turn))[:count].astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -41,14 +24,14 @@ class Subset:
     Attributes:
         images: float32 [n, 3, S, S], normalised, on the device.
         discrimination: how many of them, from the first, the discrimination loss looks at.
-        final_loss: the run's own loss on these, from logits and features.
-        auxiliary_loss: its classification part alone, for the auxiliary losses.
+        loss: L_S on these from logits and features: the classification part of the run's own loss, on the pairs
+            that its sampler makes of them. (Alignment, of the order of the margin squared, would silence the
+            reconstruction in the joint loss.)
     """
 
     images: Tensor
     discrimination: int
-    final_loss: Loss
-    auxiliary_loss: Loss
+    loss: Loss
 
 
 def load_subset(
@@ -74,18 +57,18 @@ def load_subset(
     Raises:
         InputError: an image cannot be read.
     """
-    chosen = images.training.take(stratified(images.training, count, seed))
+    chosen = stratified_subset(images.training, count, seed)
     with evaluation_loader(
         chosen, device, config.size, workers=config.workers, image_backend=config.image_backend
     ) as loader:
         pixels = torch.cat([batch["images"] for batch in loader.epoch(0)]).contiguous()
     count = min(discrimination, len(chosen))
-    final, auxiliary = _losses(config, replace(images, training=chosen.take(np.arange(count))), device, width)
-    return Subset(pixels, count, final, auxiliary)
+    looked_at = replace(images, training=chosen.take(np.arange(count)))
+    return Subset(pixels, count, _classification_loss(config, looked_at, device, width))
 
 
-def _losses(config: TrainConfig, images: RunImages, device: torch.device, width: int) -> tuple[Loss, Loss]:
-    """Make the losses of all of ``images.training`` in one batch, by the sampler and the weights of the objective."""
+def _classification_loss(config: TrainConfig, images: RunImages, device: torch.device, width: int) -> Loss:
+    """Make the loss of all of ``images.training`` in one batch, by the sampler and the weights of the objective."""
     # Of the objective's loader only the sampler is used.
     config = replace(config, batch_size=max(2, len(images.training)), cache="none", memory=0, seed=0)
     objective = build_objective(config, images, device, width)
@@ -101,7 +84,7 @@ def _losses(config: TrainConfig, images: RunImages, device: torch.device, width:
         # Where the objective expects images it is given their numbers, and in place of a network their results.
         return objective(lambda index: (logits[index], features[index]), batch)
 
-    return lambda logits, features: terms(logits, features)[0], classification(terms)
+    return classification(terms)
 
 
 def classification(terms: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -15,7 +15,19 @@ import fastccsa.reporting
 from fastccsa import InputError, __version__
 from fastccsa.cli import main
 
-COMMANDS = ("prepare", "preview", "train", "evaluate", "experiment", "prune", "report", "bench", "check", "demo")
+COMMANDS = (
+    "prepare",
+    "preview",
+    "train",
+    "evaluate",
+    "experiment",
+    "prune",
+    "export",
+    "report",
+    "bench",
+    "check",
+    "demo",
+)
 HEAVY = ("torch", "pandas", "matplotlib", "sklearn", "nvidia.dali", "jinja2", "rich")
 
 

@@ -1,0 +1,128 @@
+"""A run's model as one function from images to logits, for any number of images at once."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fastccsa.errors import InputError
+from fastccsa.files import write_atomically
+from fastccsa.models import Classifier, ModelCard, load_model
+
+INPUT, OUTPUT = "images", "logits"
+PROGRAM_ENDING = ".pt2"
+
+
+class Exported(nn.Module):
+    """A classifier's logits, and nothing else; perhaps with the normalisation of its images in front.
+
+    Args:
+        model: the classifier.
+        card: what it was trained with.
+        pixels: take pixels as decoders give them, uint8 [n, S, S, 3] in RGB; else normalised float32 [n, 3, S, S].
+    """
+
+    def __init__(self, model: Classifier, card: ModelCard, pixels: bool = False) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.size = card.size
+        self.pixels = pixels
+        self.register_buffer("mean", 255 * torch.tensor(card.mean).view(3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(card.std).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images to logits [n, C]."""
+        if self.pixels:
+            images = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        logits: Tensor = self.model(images)[0]
+        return logits
+
+    def example(self, count: int, seed: int = 0) -> Tensor:
+        """Draw ``count`` images of noise, as the model takes them."""
+        generator = torch.Generator().manual_seed(seed)
+        pixels = torch.randint(0, 256, (count, self.size, self.size, 3), generator=generator, dtype=torch.uint8)
+        if self.pixels:
+            return pixels
+        return ((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std).contiguous()
+
+
+def read_run(run: str | os.PathLike[str], pixels: bool = False) -> tuple[Exported, ModelCard]:
+    """Read a run's model for export.
+
+    Raises:
+        InputError: there is no trained model in ``run``.
+    """
+    card = ModelCard.read(run)
+    return Exported(load_model(run), card, pixels).eval(), card
+
+
+def trace(module: Exported) -> torch.export.ExportedProgram:
+    """Trace ``module`` with a number of images that is left open."""
+    # Two images: of a single one the tracer would think that there is never another.
+    count = torch.export.Dim("batch", min=1, max=4096)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(module, (module.example(2),), dynamic_shapes={"images": {0: count}})
+
+
+def export_program(run: str | os.PathLike[str], path: str | os.PathLike[str], pixels: bool = False) -> float:
+    """Write a run's model as a program of ``torch.export``: ``torch.export.load(path).module()(images)``.
+
+    Args:
+        run: run folder.
+        path: file to write, ending in .pt2.
+        pixels: take uint8 pixels instead of normalised images (see `Exported`).
+
+    Returns:
+        The largest difference between the file's logits and the model's, relative to the largest logit.
+
+    Raises:
+        InputError: no trained model, or another ending.
+    """
+    check_ending(path, PROGRAM_ENDING)
+    module, _ = read_run(run, pixels)
+    program = trace(module)
+    with write_atomically(path) as file:
+        with open(file, "wb") as stream:
+            torch.export.save(program, stream)
+        with open(file, "rb") as stream:
+            loaded = torch.export.load(stream).module()
+        return worst_difference(module, loaded)
+
+
+def worst_difference(module: Exported, other: object) -> float:
+    """Compare the logits of two functions of images, at 1, 2 and 5 images of noise.
+
+    Returns:
+        The largest difference, relative to the largest logit.
+
+    Raises:
+        RuntimeError: it is more than rounding explains.
+    """
+    worst = 0.0
+    assert callable(other)
+    with torch.no_grad():
+        for count in (1, 2, 5):
+            images = module.example(count, seed=count)
+            expected = module(images)
+            difference = float((other(images) - expected).abs().max() / expected.abs().max())
+            if not difference <= 1e-3:
+                raise RuntimeError(
+                    f"the exported model's logits differ by {difference:.1e} of the largest: not written"
+                )
+            worst = max(worst, difference)
+    return worst
+
+
+def check_ending(path: str | os.PathLike[str], ending: str) -> None:
+    """Make sure that a file is called as what it will be.
+
+    Raises:
+        InputError: it is not.
+    """
+    if Path(path).suffix != ending:
+        raise InputError(f"{path} must end in {ending}")

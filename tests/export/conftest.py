@@ -1,0 +1,65 @@
+"""A run folder whose model was never trained: export looks at what it computes, not at how well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastccsa.models import ModelCard, build_model, save_model
+from fastccsa.pipeline import Transforms
+from fastccsa.training import TrainConfig
+
+CLASSES = ("bcc", "mel", "nv")
+SIZE = 32
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def manifest_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    rows = ["image,label,domain,group,split"]
+    for domain in ("HAM", "SON"):
+        for label in CLASSES:
+            for number, split in enumerate(("train", "train", "validation", "test", "test")):
+                name = f"{domain}_{label}_{number}.png"
+                pixels = random.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+                Image.fromarray(pixels).resize((50, 40)).save(folder / name)
+                rows.append(f"{name},{label},{domain},{name},{split}")
+    path = folder / "manifest.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_folder(manifest_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model("shufflenet_v2_x0_5", len(CLASSES), weights="none")
+        model.train()
+        for _ in range(5):
+            model(torch.randn(16, 3, SIZE, SIZE))
+        torch.nn.init.normal_(model.head.weight)
+    transforms = Transforms(size=SIZE)
+    save_model(
+        folder, model, ModelCard("shufflenet_v2_x0_5", CLASSES, ("HAM", "SON"), SIZE, transforms.mean, transforms.std)
+    )
+    config = TrainConfig(
+        manifest=str(manifest_csv), backbone="shufflenet_v2_x0_5", size=SIZE, image_backend="torchvision"
+    )
+    (folder / "config.json").write_text(config.to_json())
+    return folder

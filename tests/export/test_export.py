@@ -1,0 +1,140 @@
+"""Exported models: the same logits as the run's, for any number of images, and files that describe themselves."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torchvision.transforms import v2
+
+from fastccsa import Manifest, load_model
+from fastccsa.cli import main
+from fastccsa.errors import InputError
+from fastccsa.evaluation import evaluate
+from fastccsa.export import export_onnx, export_program, program, quantize
+from fastccsa.pipeline import Transforms
+
+SIZE = 32
+MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (Transforms().mean, Transforms().std))
+
+
+def run_onnx(path, images: np.ndarray) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["logits"], {"images": images})[0])
+
+
+@pytest.fixture(scope="module")
+def onnx_file(run_folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    assert export_onnx(run_folder, path) < 1e-3
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_onnx_computes_the_runs_logits_for_any_number_of_images(run_folder, onnx_file, count) -> None:
+    images = torch.randn(count, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        expected = load_model(run_folder)(images)[0]
+    torch.testing.assert_close(run_onnx(onnx_file, images.numpy()), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_metadata_describe_evaluations_preprocessing(run_folder, onnx_file, manifest_csv) -> None:
+    """An image prepared by the steps in the file, with Pillow, is what evaluation makes of it."""
+    metadata = onnxruntime.InferenceSession(onnx_file).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == ["bcc", "mel", "nv"]
+    assert json.loads(metadata["domains"]) == ["HAM", "SON"]
+    steps = {step.pop("step"): step for step in json.loads(metadata["preprocessing"])}
+    assert list(steps) == ["decode", "resize", "crop", "scale", "normalise", "transpose"]
+
+    path = Manifest.read(manifest_csv).paths[0]
+    resize, crop, normalise = steps["resize"], steps["crop"], steps["normalise"]
+    image = Image.open(path).convert("RGB").resize((resize["width"], resize["height"]), Image.Resampling.BILINEAR)
+    box = (crop["left"], crop["top"], crop["left"] + crop["width"], crop["top"] + crop["height"])
+    values = np.asarray(image.crop(box), dtype=np.float64) * steps["scale"]["multiply_by"]
+    found = ((values - normalise["mean"]) / normalise["std"]).transpose(2, 0, 1)
+
+    paper = v2.Compose([v2.Resize((93, 93), antialias=True), v2.CenterCrop(SIZE)])  # 650 and 224, scaled to 32
+    pixels = v2.functional.pil_to_tensor(paper(Image.open(path).convert("RGB"))).float() / 255
+    np.testing.assert_allclose(found, (pixels - MEAN) / STD, atol=1e-4)
+
+
+def test_with_pixels_the_normalisation_is_inside(run_folder, tmp_path) -> None:
+    path = tmp_path / "pixels.onnx"
+    export_onnx(run_folder, path, pixels=True)
+    pixels = torch.randint(0, 256, (3, SIZE, SIZE, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = load_model(run_folder)((pixels.permute(0, 3, 1, 2) / 255 - MEAN) / STD)[0]
+    torch.testing.assert_close(run_onnx(path, pixels.numpy()), expected, rtol=1e-3, atol=1e-4)
+    metadata = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    assert [step["step"] for step in json.loads(metadata["preprocessing"])] == ["decode", "resize", "crop"]
+
+
+def test_a_torch_program_computes_the_runs_logits(run_folder, tmp_path) -> None:
+    path = tmp_path / "model.pt2"
+    assert export_program(run_folder, path) < 1e-3
+    images = torch.randn(7, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        found = torch.export.load(path).module()(images)
+        torch.testing.assert_close(found, load_model(run_folder)(images)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_eight_bits_are_smaller_and_scored_beside_float32(run_folder, manifest_csv, tmp_path, onnx_file) -> None:
+    manifest = Manifest.read(manifest_csv, classes=("bcc", "mel", "nv"))
+    path = tmp_path / "int8.onnx"
+    full, eight = quantize(run_folder, path, manifest, workers=1, image_backend="torchvision")
+    model = load_model(run_folder)
+    assert full == evaluate(model, manifest, "cpu", size=SIZE, workers=1, image_backend="torchvision")
+    assert sum(domain.count for domain in eight.domains.values()) == 12
+    assert path.stat().st_size < onnx_file.stat().st_size / 2
+    images = torch.randn(16, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        expected = model(images)[0]
+    error = (run_onnx(path, images.numpy()) - expected).norm() / expected.norm()
+    assert 1e-4 < error < 0.5
+
+
+def test_a_wrong_export_is_not_written(run_folder, tmp_path, monkeypatch) -> None:
+    wrong = SimpleNamespace(module=lambda: lambda images: torch.zeros(len(images), 3))
+    monkeypatch.setattr(program.torch.export, "load", lambda stream: wrong)
+    with pytest.raises(RuntimeError, match="differ by"):
+        export_program(run_folder, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input(run_folder, manifest_csv, tmp_path, monkeypatch) -> None:
+    with pytest.raises(InputError, match=r"must end in \.onnx"):
+        export_onnx(run_folder, tmp_path / "model.txt")
+    with pytest.raises(InputError, match=r"must end in \.pt2"):
+        export_program(run_folder, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="no trained model"):
+        export_onnx(tmp_path, tmp_path / "model.onnx")
+    other = Manifest.read(manifest_csv, classes=("nv", "mel", "bcc", "df"))
+    with pytest.raises(InputError, match="not the model's"):
+        quantize(run_folder, tmp_path / "int8.onnx", other)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"pip install 'fastccsa\[export\]'"):
+        export_onnx(run_folder, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_what_it_is_asked_for(run_folder, tmp_path) -> None:
+    files = {name: tmp_path / f"model{end}" for name, end in (("onnx", ".onnx"), ("torch", ".pt2"), ("int8", "8.onnx"))}
+    result = CliRunner().invoke(
+        main,
+        ["export", "--run", str(run_folder), "--onnx", str(files["onnx"]), "--torch-export", str(files["torch"]),
+         "--quantize", "int8", str(files["int8"]), "--workers", "1"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert all(file.stat().st_size > 0 for file in files.values())
+    assert result.output.count("of PyTorch's") == 2
+    assert [line.split()[0] for line in result.output.splitlines()[-3:]] == ["HAM", "SON", "avg"]
+    for arguments in ([], ["--pixels"], ["--quantize", "int4", "x.onnx"]):
+        result = CliRunner().invoke(main, ["export", "--run", str(run_folder), *arguments])
+        assert result.exit_code == 2
