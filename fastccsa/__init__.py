@@ -39,7 +39,10 @@ _HOME = {
     "set_cpu_cache_limit": "fastccsa._ops",
     "nvtx_ranges": "fastccsa.profiling",
 }
-_MODULES = ("data", "distributed", "functional", "reference", "sampling", "models", "evaluation", "training", "pruning")
+_MODULES = (
+    "data", "distributed", "functional", "reference", "sampling", "models", "evaluation", "training", "pruning",
+    "export",
+)  # fmt: skip
 
 __all__ = [  # noqa: RUF022 - in the order of the documentation
     "WeightedCCSALoss",

@@ -34,7 +34,7 @@ def option(name: str, text: str, **settings: Any) -> Any:
 @option("epochs", "Epochs of fine-tuning at the end.  [default: the run's]", type=int)
 @option("lr", "First learning rate of fine-tuning.  [default: the run's]", type=float)
 @option("manifest", "CSV of the images.  [default: the run's]")
-@option("seed", "Seed of the subset of images and of fine-tuning.", type=int)
+@option("seed", "Seed of the subset of images and of fine-tuning.  [default: the run's]", type=int)
 @option("device", "auto, cpu, cuda or cuda:N.")
 @option("workers", "Threads that decode images; 0 lets the pipeline choose.", type=int)
 def prune_command(**values: Any) -> None:

@@ -32,7 +32,7 @@ def quantize(
     manifest: Manifest,
     split: str = "test",
     workers: int = 0,
-    image_backend: str = "dali",
+    image_backend: str = "auto",
 ) -> tuple[Scores, Scores]:
     """Write a run's model as ONNX with 8-bit weights (by channel) and activations, and score it beside float32.
 
@@ -44,7 +44,7 @@ def quantize(
         manifest: its training images calibrate, and one of its splits scores.
         split: which.
         workers: threads that decode images; 0 leaves the number to the image pipeline.
-        image_backend: dali or torchvision.
+        image_backend: what decodes them, as in training.
 
     Returns:
         The scores of ONNX Runtime in float32 and in 8 bits.

@@ -26,6 +26,9 @@ class Exported(nn.Module):
         pixels: take pixels as decoders give them, uint8 [n, S, S, 3] in RGB; else normalised float32 [n, 3, S, S].
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: Classifier, card: ModelCard, pixels: bool = False) -> None:
         super().__init__()
         self.model = model.eval()

@@ -33,7 +33,7 @@ class PruneConfig:
         stage_epochs: epochs of fine-tuning before each stage's layers are pruned.
         epochs: of the fine-tuning at the end; None takes the run's. The learning rate falls after half of them.
         lr: its first learning rate, and the stages'; None takes the run's.
-        seed: of the subset, the auxiliary losses, the random criterion and the fine-tuning.
+        seed: of the subset, the auxiliary losses, the random criterion and the fine-tuning; None takes the run's.
         device: auto, cpu or cuda[:N].
         workers: threads that decode images; 0 leaves the number to the image pipeline.
 
@@ -55,7 +55,7 @@ class PruneConfig:
     stage_epochs: int = 1
     epochs: int | None = None
     lr: float | None = None
-    seed: int = 0
+    seed: int | None = None
     device: str = "auto"
     workers: int = 0
 
@@ -68,11 +68,11 @@ class PruneConfig:
                 raise InputError(f"{name} is {value}: it must lie between 0 and 1, both excluded")
         if self.criterion not in CRITERIA:
             raise InputError(f"criterion is {self.criterion!r}: use one of {', '.join(CRITERIA)}")
-        lowest = {"round_to": 1, "images": 1, "discrimination_images": 1, "stage_epochs": 1, "seed": 0, "workers": 0}
+        lowest = {"round_to": 1, "images": 1, "discrimination_images": 1, "stage_epochs": 1, "workers": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least {low}")
-        for name, low in {"auxiliary": 0, "epochs": 1}.items():
+        for name, low in {"auxiliary": 0, "epochs": 1, "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"{name} is {value}: it must be at least {low}")

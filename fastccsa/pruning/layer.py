@@ -65,10 +65,10 @@ def prune_layer(
     started = time.perf_counter()
     inputs.go_to(layer.block)
     model, conv = state.model, convolution(state.model, layer)
-    gram = _accumulate(state, layer, conv, inputs)
+    gram = accumulate_layer(state, layer, conv, inputs)
     discrimination = _discrimination(state, stage, layer, conv, inputs, subset)
     with torch.enable_grad():
-        ranking = rank_channels(config.criterion, model, layer, discrimination, config.seed)
+        ranking = rank_channels(config.criterion, model, layer, discrimination, config.seed or 0)
         # A threshold may stop anywhere, and the rest of the path tells what other thresholds would have kept.
         steps = gram.channels if config.rate is None else channels_by_rate(config, gram.channels)
         selection = Selection(gram, conv, discrimination, config.loss_weight, ranking, steps)
@@ -82,7 +82,7 @@ def prune_layer(
     return LayerRecord(layer.name, gram.channels, kept, path.losses, time.perf_counter() - started)
 
 
-def _accumulate(state: PruneState, layer: PrunableLayer, conv: nn.Conv2d, inputs: BlockInputs) -> Gram:
+def accumulate_layer(state: PruneState, layer: PrunableLayer, conv: nn.Conv2d, inputs: BlockInputs) -> Gram:
     """Sum over the inputs of ``layer`` in the pruned network and its outputs in the baseline."""
     base = convolution(state.baseline, layer)
     chunks = (

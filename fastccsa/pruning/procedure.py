@@ -79,6 +79,7 @@ def prune(
     say: Say = tqdm.write if progress else lambda line: None
     require_torch_pruning()
     training, manifest, model = open_source(config)
+    config = replace(config, seed=training.seed)
     device = pick_device(config.device)
     check_architecture(model)
     check_rate(config, model)
@@ -119,7 +120,7 @@ def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]
         epochs=config.epochs or source.epochs,
         lr=config.lr or source.lr,
         lr_step=math.ceil((config.epochs or source.epochs) / 2),
-        seed=config.seed,
+        seed=source.seed if config.seed is None else config.seed,
         device=config.device,
         workers=config.workers,
     )
@@ -156,7 +157,7 @@ def choose_channels(
     """
     folder, device = Path(config.out), model.head.weight.device
     saved = load_state(folder, config)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(training.seed)
     original = copy.deepcopy(model)
     stages, total = stages_of(model, config.auxiliary), len(prunable_layers(model))
     subset = load_subset(
@@ -164,7 +165,7 @@ def choose_channels(
         images,
         config.images,
         config.discrimination_images,
-        config.seed,
+        training.seed,
         device,
         model.feature_width,
     )
