@@ -1,75 +1,24 @@
 // Reads calls of the zipped loss from stdin, runs them, and writes their results to stdout: the other side of cases.py.
-// Every buffer has its exact size, so that AddressSanitizer sees the first byte beyond.
 #pragma once
 
-#include "common/half.h"
-#include "zipped/params.h"
+#include "wire.h"
 
-#include <cstdio>
-#include <cstdlib>
+#include <cstring>
 #include <exception>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace fastccsa::zipped::testing {
 
-// ---- the wire: integers and reals of 8 bytes, buffers with their size in front ----
-
-inline bool read_bytes(void* to, size_t bytes) { return bytes == 0 || std::fread(to, bytes, 1, stdin) == 1; }
-
-template <typename T>
-T read_value() {
-  T value;
-  if (!read_bytes(&value, sizeof value)) throw std::runtime_error("the input ends in the middle of a case");
-  return value;
-}
-
-inline void write_bytes(const void* from, size_t bytes) {
-  const int64_t count = int64_t(bytes);
-  std::fwrite(&count, sizeof count, 1, stdout);
-  if (bytes > 0) std::fwrite(from, bytes, 1, stdout);
-}
-
-template <typename T>
-void write(const std::vector<T>& values) {
-  write_bytes(values.data(), values.size() * sizeof(T));
-}
-
 // ---- one call ----
 
-// A tensor: its storage, and how it lies in there (in elements).
-class View {
- public:
-  void read() {
-    const int64_t bytes = read_value<int64_t>();
-    offset_ = read_value<int64_t>();
-    for (int64_t& stride : strides_) stride = read_value<int64_t>();
-    if (bytes < 0) return;  // not given
-    storage_.reset(new char[bytes]);
-    if (!read_bytes(storage_.get(), bytes)) throw std::runtime_error("the input ends in the middle of a tensor");
-  }
-
-  template <typename T>
-  T* data() const {
-    return storage_ == nullptr ? nullptr : reinterpret_cast<T*>(storage_.get()) + offset_;
-  }
-  template <typename T>
-  Matrix<const T> matrix() const {
-    return {data<T>(), strides_[0], strides_[1]};
-  }
-  template <typename T>
-  Vector<const T> vector() const {
-    return {data<T>(), strides_[0]};
-  }
-
- private:
-  std::unique_ptr<char[]> storage_;
-  int64_t offset_, strides_[2];
-};
-
-enum class Dtype : int64_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
+using fastccsa::testing::Dtype;
+using fastccsa::testing::read_bytes;
+using fastccsa::testing::read_value;
+using fastccsa::testing::View;
+using fastccsa::testing::write;
+using fastccsa::testing::write_bytes;
 
 struct Case {
   std::string name;

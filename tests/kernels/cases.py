@@ -220,10 +220,10 @@ def _encode(call: Call) -> bytes:
     tensors = (*call.logits, *call.features, *call.targets, *call.class_weights)
     tensors += (call.pair_weight, call.grad_loss, call.grad_terms)
     head = struct.pack("<q", len(name)) + name + struct.pack("<10q2d", *numbers, call.margin, call.alpha)
-    return head + b"".join(map(_encode_view, tensors))
+    return head + b"".join(map(encode_view, tensors))
 
 
-def _encode_view(x: Tensor | None) -> bytes:
+def encode_view(x: Tensor | None) -> bytes:
     if x is None:
         return struct.pack("<4q", -1, 0, 0, 0)
     last = x.storage_offset() + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))

@@ -1,0 +1,119 @@
+// The CUDA kernels for all pairs, in the emulator: one call after the other from stdin, each with its tensors; what the
+// kernels wrote goes to stdout. The other side is test_all_pairs_kernels.py.
+#include "emulator/device.h"
+#include "emulator/gpu.h"
+#include "allpairs/launch.cuh"
+
+#include "wire.h"
+
+#include <exception>
+
+namespace fastccsa::allpairs::testing {
+namespace {
+
+using fastccsa::testing::Dtype;
+using fastccsa::testing::read_bytes;
+using fastccsa::testing::read_value;
+using fastccsa::testing::View;
+
+enum class Op : int64_t { kClasses, kTile, kFinish };
+
+std::vector<View> read_views(int count) {
+  std::vector<View> views(count);
+  for (View& view : views) view.read();
+  return views;
+}
+
+template <typename T>
+Side<T> side_of(const View& features, const View& order, const View& label) {
+  return {features.matrix<T>(), order.data<const int64_t>(), label.data<const int64_t>()};
+}
+
+void write_back(const std::vector<const View*>& views) {
+  for (const View* view : views) view->write_back();
+  std::fflush(stdout);
+}
+
+template <typename T, typename Launch>
+void classes(Launch launch) {
+  const auto count = read_value<int64_t>(), width = read_value<int64_t>();
+  const std::vector<View> v = read_views(6);
+  cuda::launch_classes(Classes<T>{side_of<T>(v[0], v[1], v[2]), v[3].data<const int64_t>(), count, width,
+                                  v[4].data<double>(), v[5].data<double>()},
+                       launch);
+  write_back({&v[4], &v[5]});
+}
+
+template <typename T, typename Launch>
+void tile(Launch launch) {
+  using Acc = acc_t<T>;
+  int64_t sizes[6];  // begins of both sides, rows, columns, width, classes
+  for (int64_t& size : sizes) size = read_value<int64_t>();
+  const auto margin = read_value<double>();
+  const std::vector<View> v = read_views(16);
+  const Tile<T> p{{side_of<T>(v[0], v[2], v[4]), side_of<T>(v[1], v[3], v[5])},
+                  {sizes[0], sizes[1]},
+                  sizes[2],
+                  sizes[3],
+                  sizes[4],
+                  v[9].data<Acc>(),
+                  {v[6].data<const Acc>(), v[7].data<const Acc>()},
+                  v[8].data<const Acc>(),
+                  sizes[5],
+                  Acc(margin),
+                  {v[10].data<double>(), v[11].data<double>()},
+                  {v[12].data<Acc>(), v[13].data<Acc>()},
+                  v[14].data<double>(),
+                  v[15].data<int32_t>()};
+  cuda::launch_tile(p, launch);
+  write_back({&v[9], &v[10], &v[11], &v[12], &v[13], &v[14]});
+}
+
+template <typename T, typename Launch>
+void finish(Launch launch) {
+  using Acc = acc_t<T>;
+  const auto rows = read_value<int64_t>(), width = read_value<int64_t>(), apart = read_value<int64_t>();
+  const auto scale = read_value<double>();
+  const std::vector<View> v = read_views(9);
+  cuda::launch_finish(Finish<T>{side_of<T>(v[0], v[1], v[2]), rows, width, v[3].data<const double>(),
+                                v[4].data<const double>(), v[5].data<const Acc>(), v[6].data<const double>(),
+                                v[7].data<const Acc>(), scale, v[8].data<Acc>(), apart != 0},
+                      launch);
+  write_back({&v[8]});
+}
+
+template <typename T>
+void answer(Op op, emulator::Gpu& gpu) {
+  const auto launch = [&](auto kernel, emulator::dim3 blocks, const auto& parameters) {
+    gpu.launch(blocks, cuda::kThreads, kernel, parameters);
+  };
+  switch (op) {
+    case Op::kClasses: return classes<T>(launch);
+    case Op::kTile: return tile<T>(launch);
+    case Op::kFinish: return finish<T>(launch);
+  }
+}
+
+int serve() {
+  try {
+    const auto order = read_value<int64_t>(), seed = read_value<int64_t>(), processors = read_value<int64_t>();
+    emulator::Gpu gpu({emulator::Order(order), uint32_t(seed), unsigned(processors)});
+    for (Op op; read_bytes(&op, sizeof op);) {
+      switch (read_value<Dtype>()) {
+        case Dtype::kFloat64: answer<double>(op, gpu); break;
+        case Dtype::kFloat32: answer<float>(op, gpu); break;
+        case Dtype::kBFloat16: answer<bfloat16>(op, gpu); break;
+        case Dtype::kFloat16: answer<half>(op, gpu); break;
+      }
+    }
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace fastccsa::allpairs::testing
+
+int main() { return fastccsa::allpairs::testing::serve(); }
