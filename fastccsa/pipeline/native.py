@@ -66,7 +66,8 @@ class NativeBackend(ThreadedBackend):
         image, region = batch.images[row], plan.regions.resample[row]
         pixels = None
         if image.upright:
-            pixels = _jpeg.decode_region(image.data, *plan.regions.decode[row].tolist(), int(plan.scales[row]))
+            top, left, height, width = plan.regions.decode[row].tolist()
+            pixels = _jpeg.decode_region(image.data, top, left, height, width, int(plan.scales[row]))
         if pixels is None:
             whole = np.asarray(self._decode(batch, row))
             if batch.images[row] is not image:  # broken; the one in its place is made as where it was asked for

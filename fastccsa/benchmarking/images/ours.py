@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ __all__ = ["codes", "copy", "loader"]
 _BEYOND_CACHES = 1 << 28  # bytes
 
 
-def loader(**settings: str) -> Callable[[Files, int, int, torch.device], Stream]:
+def loader(**settings: Any) -> Callable[[Files, int, int, torch.device], Stream]:
     """`ImageLoader` with some settings; stores are kept beside the files, and making them is not timed."""
 
     def stream(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
@@ -61,8 +62,8 @@ def codes(files: Files, batch: int, threads: int, device: torch.device) -> Strea
     shapes = np.array([Image.open(path).size[::-1] for path in files.paths], np.int64)
 
     def one(arguments: tuple[int, list[int], int]) -> None:
-        number, region, scale = arguments
-        if not _jpeg.pass_over(contents[number], *region, scale):
+        number, (top, left, height, width), scale = arguments
+        if not _jpeg.pass_over(contents[number], top, left, height, width, scale):
             raise CannotRun(f"{files.paths[number]} is not a JPEG of the kind that fastccsa decodes itself")
 
     counted = torch.empty(batch)

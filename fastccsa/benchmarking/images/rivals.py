@@ -105,27 +105,29 @@ def kornia(files: Files, batch: int, threads: int, device: torch.device) -> Stre
 def dali(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
     """DALI as in its documentation's ImageNet example: whole images are decoded, each step is an operator."""
     try:
-        from nvidia.dali import fn, types
+        from nvidia.dali import fn
         from nvidia.dali.pipeline import pipeline_def
+        from nvidia.dali.types import DALIDataType, DALIImageType
     except ImportError:
         raise CannotRun("DALI is not installed (pip install nvidia-dali-cuda130)") from None
     gpu = device.type == "cuda"
 
-    @pipeline_def(batch_size=batch, num_threads=threads, device_id=device.index if gpu else None, exec_dynamic=True)
+    settings: dict[str, Any] = {"device_id": device.index if gpu else None, "exec_dynamic": True}
+
+    @pipeline_def(batch_size=batch, num_threads=threads, **settings)
     def pipeline() -> Any:
         paths = [str(path) for path in files.paths]
         encoded, _ = fn.readers.file(files=paths, random_shuffle=True, name="Reader")
-        image: Any = fn.decoders.image(encoded, device="mixed" if gpu else "cpu", output_type=types.RGB)
+        image: Any = fn.decoders.image(encoded, device="mixed" if gpu else "cpu", output_type=DALIImageType.RGB)
         image = fn.resize(image, size=[T.resize, T.resize])
         image = fn.crop(image, crop=[T.crop, T.crop])
         image = fn.random_resized_crop(image, size=[T.size, T.size], random_area=T.scale, random_aspect_ratio=T.ratio)
         image = fn.flip(image, horizontal=fn.random.coin_flip(), vertical=fn.random.coin_flip())
-        image = fn.rotate(image, angle=90.0 * fn.random.uniform(range=(0, 4), dtype=types.INT32), keep_size=True)
-        square = {"anchor": fn.random.uniform(range=(0.0, 1.0 - T.cutout / T.size), shape=2)}
-        square["shape"] = [T.cutout / T.size] * 2
-        image = fn.erase(image, **square, normalized=True, axis_names="HW", fill_value=list(T.fill))
+        image = fn.rotate(image, angle=90.0 * fn.random.uniform(range=(0, 4), dtype=DALIDataType.INT32), keep_size=True)
+        anchor, side = fn.random.uniform(range=(0.0, 1.0 - T.cutout / T.size), shape=2), [T.cutout / T.size] * 2
+        image = fn.erase(image, anchor=anchor, shape=side, normalized=True, axis_names="HW", fill_value=list(T.fill))
         mean, std = ([255 * value for value in values] for values in (T.mean, T.std))
-        return fn.crop_mirror_normalize(image, dtype=types.FLOAT, output_layout="CHW", mean=mean, std=std)
+        return fn.crop_mirror_normalize(image, dtype=DALIDataType.FLOAT, output_layout="CHW", mean=mean, std=std)
 
     def stream() -> Stream:
         made = pipeline()
