@@ -114,7 +114,7 @@ def parameters_at(model: Classifier, kept: Mapping[str, int]) -> int:
         fewer = [kept[layer] for layer in names]
         for widths, sign in ((own, -1), (fewer, 1)):
             channels = [convs[0].in_channels, *widths, convs[-1].out_channels]
-            pairs = zip(convs, channels, channels[1:], strict=True)
+            pairs = zip(convs, channels[:-1], channels[1:], strict=True)
             weights = sum(a * b * conv.kernel_size[0] * conv.kernel_size[1] for conv, a, b in pairs)
             total += sign * (weights + 2 * sum(widths))
     return total
