@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastccsa.training.ranks import sum_over_ranks
+from fastccsa.training.ranks import rows_of_all_ranks
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -15,15 +16,19 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         """Normalise [N, C, H, W]; the ranks' N may differ."""
         if not self.training:
             return super().forward(images)
-        x = images.float()
+        x = images.to(torch.promote_types(images.dtype, torch.float32))
+        own_mean = x.mean((0, 2, 3))
+        own_spread = (x - own_mean[:, None, None]).square().sum((0, 2, 3))
         own_count = x.new_tensor([x.numel() // x.shape[1]])
-        total = sum_over_ranks(torch.cat([x.sum((0, 2, 3)), own_count]))
-        mean, count = total[:-1] / total[-1], total[-1].detach()
-        centred = x - mean[:, None, None]
-        # In two passes: the mean of squares less the square of the mean would cancel.
-        variance = sum_over_ranks(centred.square().sum((0, 2, 3))) / count
+        own = torch.cat([own_mean, own_spread, own_count])[None]
+        # One exchange a layer, and nothing that cancels, as the mean of squares less the square of the mean would.
+        ranks = rows_of_all_ranks(own, dist.get_rank(), dist.get_world_size() - dist.get_rank() - 1)
+        means, spreads, counts = ranks.split([x.shape[1], x.shape[1], 1], dim=1)
+        count = counts.sum().detach()
+        mean = (counts * means).sum(0) / count
+        variance = (spreads + counts * (means - mean).square()).sum(0) / count
         self._remember(mean.detach(), variance.detach(), count)
-        normalised = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        normalised = (x - mean[:, None, None]) * torch.rsqrt(variance + self.eps)[:, None, None]
         if self.affine:
             normalised = normalised * self.weight[:, None, None] + self.bias[:, None, None]
         return normalised.to(images.dtype)
@@ -54,4 +59,4 @@ def _shared(module: nn.BatchNorm2d) -> SharedBatchNorm2d:
         module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
     )
     shared.load_state_dict(module.state_dict())
-    return shared.to(next(iter(module.state_dict().values())).device)
+    return shared.to(next(iter(module.state_dict().values())))

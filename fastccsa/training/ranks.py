@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from fastccsa.errors import InputError
 
@@ -119,7 +121,7 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         raise InputError(f"device {device} is one GPU for all processes: use cuda, and each takes its own")
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if ours:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+        _join("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         local_rank = int(os.environ.get("LOCAL_RANK", dist.get_rank()))
         if on_gpu:
@@ -128,6 +130,19 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     finally:
         if ours:
             dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Join the process group that torchrun describes in the environment."""
+    on_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    if not on_one_machine or "TORCHELASTIC_RESTART_COUNT" not in os.environ:
+        dist.init_process_group(backend)
+        return
+    # Since torch 2.4 torchrun keeps one store through all restarts, where addresses of the dead would be found. Its
+    # count of restarts keeps them apart, but differs from machine to machine; for several, see docs/training.md.
+    store, rank, world = next(iter(rendezvous("env://")))
+    lives = PrefixStore(f"fastccsa/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=lives, rank=rank, world_size=world)
 
 
 @contextmanager

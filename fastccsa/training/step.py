@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -36,7 +37,9 @@ def wrap_model(state: TrainState, config: TrainConfig, device: torch.device, ran
     if not ranks.is_alone:
         # Each rank keeps BatchNorm statistics of its own; the first rank's are scored and saved.
         devices = [device.index] if device.type == "cuda" else None
-        network = DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        with warnings.catch_warnings():  # the argument is on its way out, and what takes its place not in older torch
+            warnings.simplefilter("ignore", FutureWarning)
+            network = DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
     if config.compile:
         network.compile()
     return network

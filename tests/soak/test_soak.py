@@ -20,3 +20,8 @@ def run(script: str, *arguments: str) -> str:
 def test_a_training_killed_at_random_ends_with_the_same_bits() -> None:
     printed = run("interrupts.py", "--kills", "4", "--epochs", "1", "--seed", "1")
     assert "not bit-identical           0" in printed
+
+
+def test_two_processes_one_of_them_killed_train_as_one_process_does() -> None:
+    printed = run("ranks.py", "--processes", "2", "--quick")
+    assert "2 processes, one killed" in printed

@@ -1,0 +1,164 @@
+"""torchrun test: the same training by 1, 2 and 4 gloo processes, with a rank that is killed, and by fewer after that.
+
+    python tests/soak/ranks.py --processes 2 4
+
+Each training notes every batch: its images and its loss. Printed are, for each, the largest relative difference of a
+step's loss from that of one process, and how many images an epoch saw twice or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from runs import render, small_run
+
+from fastccsa.training import TrainConfig
+
+BATCH_SIZE = 12  # of 57 images: the last step of 9 leaves four processes two rows each
+ROUNDING = 1e-3  # float32 sums in another order, as far as AdamW carries them in so few steps
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the processes of a training noted: by epoch and step, the loss and the first images of all ranks."""
+
+    losses: dict[tuple[int, int], float]
+    images: dict[tuple[int, int], list[int]]
+
+
+def worker(config: TrainConfig, journal: Path, die_at: int) -> None:
+    """Train as one of torchrun's processes; the last one dies at batch ``die_at`` of its first life."""
+    import torch
+
+    from fastccsa.training.loop import train
+    from fastccsa.training.meter import Meter
+    from fastccsa.training.step import Step
+
+    torch.set_num_threads(1)
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    learn, update = Step.learn, Meter.update
+    learnt = 0
+
+    def noted_learn(self: Step, batch: dict, share: float) -> None:
+        nonlocal learnt
+        learnt += 1
+        if learnt == die_at and life == 0 and rank == world - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.meter.about = self._state.epoch, batch.get("index1", batch.get("index")).tolist()
+        learn(self, batch, share)
+
+    def noted_update(self: Meter, values: torch.Tensor, samples: int) -> None:
+        (epoch, images), loss = self.about, values[0].item()
+        line = {
+            "epoch": epoch,
+            "step": int(self.step),
+            "loss": loss,
+            "rank": rank,
+            "images": images,
+        }
+        with open(journal, "a") as file:  # whole lines of a file opened for appending do not mix
+            file.write(json.dumps(line) + "\n")
+        update(self, values, samples)
+
+    Step.learn, Meter.update = noted_learn, noted_update
+    train(config, progress=False)
+
+
+def launch(config: TrainConfig, journal: Path, processes: int, die_at: int = 0, restarts: int = 0) -> int:
+    """Train with so many processes under torchrun, or with one without it; its exit status."""
+    command = [__file__, "--worker", config.to_json(), "--journal", str(journal), "--die-at", str(die_at)]
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [*torchrun, "--max-restarts", str(restarts), *command]
+    return subprocess.run([sys.executable, *command], stderr=subprocess.DEVNULL if die_at else None).returncode
+
+
+def read(journal: Path) -> Seen:
+    """Read what was noted; of steps done twice, because their process died before it was saved, the later."""
+    parts: dict[tuple[int, int], dict[int, dict]] = defaultdict(dict)
+    for line in map(json.loads, journal.read_text().splitlines()):
+        parts[line["epoch"], line["step"]][line["rank"]] = line
+    losses, images = {}, {}
+    for where, ranks in parts.items():
+        rows = [len(part["images"]) for part in ranks.values()]
+        losses[where] = sum(part["loss"] * n for part, n in zip(ranks.values(), rows, strict=True)) / sum(rows)
+        images[where] = [image for part in ranks.values() for image in part["images"]]
+    return Seen(losses, images)
+
+
+def compare(name: str, seen: Seen, alone: Seen) -> bool:
+    """Print how a training differs from that of one process; whether it is the same within rounding."""
+    missed = twice = 0
+    everything = len({image for images in alone.images.values() for image in images})
+    for epoch in {epoch for epoch, _ in alone.losses}:
+        counts = Counter(image for (e, _), images in seen.images.items() if e == epoch for image in images)
+        twice += sum(count > 1 for count in counts.values())
+        missed += everything - len(counts)
+    same_steps = seen.losses.keys() == alone.losses.keys()
+    far = (
+        max(abs(seen.losses[w] - loss) / abs(loss) for w, loss in alone.losses.items()) if same_steps else float("nan")
+    )
+    print(f"{name:<34}{len(seen.losses):>6}{far:>12.1e}{twice:>8}{missed:>8}")
+    return same_steps and far <= ROUNDING and not twice and not missed
+
+
+def main() -> None:
+    """Run the trainings and print their table; the exit status says whether all agree."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--processes", type=int, nargs="+", default=[2, 4], help="numbers of processes (default 2 4)")
+    parser.add_argument("--quick", action="store_true", help="only the training with a killed rank")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--journal", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--die-at", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(TrainConfig.from_json(options.worker), options.journal, options.die_at)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        raise SystemExit(0 if compare_all(Path(temporary), options.processes, options.quick) else 1)
+
+
+def compare_all(folder: Path, processes: list[int], quick: bool) -> bool:
+    """Train in every way; whether all is well."""
+    manifest = render(folder / "images")
+
+    def trained(name: str, *lives: tuple[int, int, int], ends: tuple[int, ...] = (0,)) -> Seen:
+        config = small_run(
+            manifest, folder / name, 1 if quick else 2, batch_size=BATCH_SIZE, sync_batchnorm=True, ema=0.0, lr=1e-4
+        )  # fmt: skip
+        journal = folder / f"{name}.jsonl"
+        for (count, die_at, restarts), expected in zip(lives, ends, strict=True):
+            status = launch(config, journal, count, die_at, restarts)
+            if (status == 0) != (expected == 0):
+                raise SystemExit(f"{name}: status {status}")
+        return read(journal)
+
+    alone = trained("alone", (1, 0, 0))
+    print(f"{'training':<34}{'steps':>6}{'loss off by':>12}{'twice':>8}{'missed':>8}")
+    good = [compare("1 process", alone, alone)]
+    for count in processes:
+        if not quick:
+            good.append(compare(f"{count} processes", trained(f"{count}", (count, 0, 0)), alone))
+        name = f"{count} processes, one killed"
+        good.append(compare(name, trained(f"{count} killed", (count, 4, 1)), alone))
+    if not quick:
+        seen = trained("shrunk", (processes[0], 4, 0), (1, 0, 0), ends=(1, 0))
+        good.append(compare(f"{processes[0]} processes, then 1", seen, alone))
+    return all(good)
+
+
+if __name__ == "__main__":
+    main()

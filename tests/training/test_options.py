@@ -1,0 +1,173 @@
+"""Accumulation, clipping, moving average, early stop, and BatchNorm over processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from fastccsa.errors import InputError
+from fastccsa.models import build_model, load_model
+from fastccsa.sampling import ImageSampler
+from fastccsa.training import loop as loop_module
+from fastccsa.training import train
+from fastccsa.training.average import WeightAverage
+from fastccsa.training.batchnorm import share_batchnorm
+from fastccsa.training.ranks import Ranks, open_ranks
+from fastccsa.training.step import Step
+
+NO_BATCHNORM = {"backbone": "squeezenet1_1", "size": 64, "alignment": "-", "epochs": 1}
+
+
+def gradients(monkeypatch) -> list[dict[str, torch.Tensor]]:
+    """Collect the gradients of each update."""
+    collected: list[dict[str, torch.Tensor]] = []
+    update = Step.update
+
+    def watched(self):
+        collected.append({key: value.grad.clone() for key, value in self._state.model.named_parameters()})
+        update(self)
+
+    monkeypatch.setattr(Step, "update", watched)
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x)
+    return collected
+
+
+def test_accumulated_batches_give_the_gradient_of_one_batch(make_config, monkeypatch) -> None:
+    # 45 images: the last group of four batches has a single row in its last batch, and the last group is a short one.
+    one, many = make_config("one", batch_size=16, **NO_BATCHNORM), make_config("many", batch_size=4, **NO_BATCHNORM)
+    found = gradients(monkeypatch)
+    train(replace(one, lr=1e-9), progress=False)
+    expected, found[:] = list(found), []
+    train(replace(many, lr=1e-9, accumulate=4), progress=False)
+    assert len(found) == len(expected) == 3
+    for key, value in expected[0].items():
+        assert torch.allclose(found[0][key], value, rtol=1e-3, atol=1e-4 * value.abs().max().item()), key
+
+
+def test_a_checkpoint_comes_between_steps_not_within_one(make_config) -> None:
+    config = make_config(alignment="-", epochs=1, accumulate=4, checkpoint_every=2, time_limit=1e-6)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, progress=False)
+    assert torch.load(Path(config.out) / "last.pt", weights_only=True)["step"] % 4 == 0
+
+
+def test_the_gradient_is_clipped_to_the_norm(make_config, monkeypatch) -> None:
+    clipped = []
+    step = torch.optim.AdamW.step
+
+    def look(self, *args, **kwargs):
+        parts = [value.grad for group in self.param_groups for value in group["params"]]
+        clipped.append(torch.nn.utils.get_total_norm(parts).item())
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", look)
+    train(make_config(alignment="-", epochs=1, clip=0.01), progress=False)
+    assert max(clipped) <= 0.0101
+
+
+def test_the_moving_average_is_what_is_validated_and_saved(make_config, monkeypatch) -> None:
+    expected: dict[str, torch.Tensor] = {}
+    update = Step.update
+
+    def followed(self):
+        if not expected:
+            expected.update({key: value.clone().double() for key, value in self._state.model.named_parameters()})
+        update(self)
+        for key, value in self._state.model.named_parameters():
+            expected[key] += 0.25 * (value.detach().double() - expected[key])
+
+    monkeypatch.setattr(Step, "update", followed)
+    seen = []
+    predict = loop_module.predict
+    monkeypatch.setattr(loop_module, "predict", lambda model, *args: (seen.append(model), predict(model, *args))[1])
+    config = make_config(alignment="-", epochs=1, ema=0.75)
+    train(config, progress=False)
+    saved = dict(load_model(config.out).named_parameters())
+    for key, value in expected.items():
+        assert torch.allclose(saved[key].double(), value, rtol=1e-5, atol=1e-6), key
+    assert all(torch.equal(value, saved[key]) for key, value in seen[0].named_parameters())
+    assert torch.load(Path(config.out) / "last.pt", weights_only=True)["average"]
+
+
+def test_the_average_copies_integers_and_follows_statistics() -> None:
+    model = build_model("shufflenet_v2_x0_5", 3, weights="none")
+    average = WeightAverage(model, 0.5)
+    model.train()(torch.randn(4, 3, 32, 32))
+    before = {key: value.clone() for key, value in average.model.named_buffers()}
+    average.update(model)
+    for key, value in model.named_buffers():
+        mine = dict(average.model.named_buffers())[key]
+        expected = value if not value.is_floating_point() else (before[key] + value) / 2
+        assert torch.allclose(mine, expected), key
+
+
+def test_training_ends_when_it_has_not_improved(make_config, monkeypatch) -> None:
+    recalls = iter([0.5, 0.4, 0.5, 0.9])
+    validate = loop_module.validate
+
+    def scripted(state, run):
+        scores, recall = validate(state, run), next(recalls)
+        return replace(scores, domains={k: replace(v, macro_recall=recall) for k, v in scores.domains.items()})
+
+    monkeypatch.setattr(loop_module, "validate", scripted)
+    config = make_config(alignment="-", n_sec=0, epochs=9, patience=2)
+    scores = train(config, progress=False)
+    assert scores.selection is not None
+    assert scores.selection.epoch == 1
+    records = (Path(config.out) / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(record)["epoch"] for record in records] == [1, 2, 3]
+
+
+def test_ranks_deal_out_batches_evenly_or_say_so() -> None:
+    assert Ranks(1, 4).share(32) == 8
+    with pytest.raises(InputError, match="batch_size 30 is that of a step over all processes, and 4 cannot share it"):
+        Ranks(0, 4).share(30)
+
+
+def test_rows_of_a_step_count_all_ranks() -> None:
+    sampler = ImageSampler([0] * 22, num_classes=1, batch_size=4, rank=1, world_size=2)
+    assert [sampler.rows(step) for step in range(len(sampler))] == [8, 8, 6]
+
+
+@pytest.fixture
+def lonely_group(monkeypatch, tmp_path):
+    """A process group of this process alone: what ranks do, without their number."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("lonely_group")
+def test_shared_batchnorm_is_batchnorm_over_all_rows() -> None:
+    torch.manual_seed(0)
+    own = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8, affine=False)).double()
+    shared = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8, affine=False)).double()
+    shared.load_state_dict(own.state_dict())
+    share_batchnorm(shared, torch.device("cpu"))
+    images = torch.randn(6, 3, 9, 9, dtype=torch.float64)
+    results = []
+    for network in (own, shared):
+        x = images.clone().requires_grad_()
+        output = network(x)
+        (output * torch.arange(6.0)[:, None, None, None]).sum().backward()
+        results.append([output, x.grad, *(p.grad for p in network.parameters()), *network.buffers()])
+    assert own.state_dict().keys() == shared.state_dict().keys()
+    for expected, found in zip(*results, strict=True):
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-10)
+    network_input = images[:2]
+    assert torch.allclose(own.eval()(network_input), shared.eval()(network_input))
+
+
+@pytest.mark.usefixtures("lonely_group")
+def test_a_group_that_the_caller_made_is_used_and_left_alone() -> None:
+    with open_ranks("cpu") as ranks:
+        assert (ranks.rank, ranks.world) == (0, 1)
+    assert dist.is_initialized()
+    with pytest.raises(InputError, match="is one GPU for all processes"), open_ranks("cuda:1"):
+        pass
