@@ -11,6 +11,7 @@ from fastccsa.cli.bench_all_pairs import all_pairs_command
 from fastccsa.cli.bench_images import images_command
 from fastccsa.cli.bench_options import DTYPES, FILE, check_ending, measuring, plot_results, run_and_report, settings_of
 from fastccsa.cli.bench_prune import prune_command
+from fastccsa.cli.bench_step import step_command
 
 if TYPE_CHECKING:
     from fastccsa.benchmarking.zipped import Cell
@@ -26,6 +27,7 @@ def bench_command() -> None:
 bench_command.add_command(all_pairs_command)
 bench_command.add_command(images_command)
 bench_command.add_command(prune_command)
+bench_command.add_command(step_command)
 
 
 @bench_command.command("zipped")

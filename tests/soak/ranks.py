@@ -30,7 +30,7 @@ from runs import render, small_run
 from fastccsa.training import TrainConfig
 
 BATCH_SIZE = 12  # of 57 images: the last step of 9 leaves four processes two rows each
-ROUNDING = 1e-4  # float32 sums in another order
+ROUNDING = 1e-3  # float32 sums in another order; a share of the rows counted wrong would be off by far more
 GROWN = 2e-2  # the same after the updates of an epoch or two
 
 

@@ -1,0 +1,259 @@
+"""The step of training beside a plain PyTorch implementation of the same method, and the bare network's step.
+
+Each contestant takes a turn of several steps a round, another one first each round. Its input pipeline runs in its own
+turns only, and has come to its pace before the clock starts: nobody works ahead while others are timed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from fastccsa import reference
+from fastccsa.data import Manifest
+from fastccsa.hardware import amp_dtype, autocast, pick_device
+from fastccsa.models import build_model
+from fastccsa.pipeline import Transforms
+from fastccsa.training.checkpoint import TrainState
+from fastccsa.training.config import TrainConfig
+from fastccsa.training.images import select_images
+from fastccsa.training.meter import Meter
+from fastccsa.training.objectives import CCSA
+from fastccsa.training.ranks import ALONE
+from fastccsa.training.schedule import build_optimizer
+from fastccsa.training.step import Step, make_forward, wrap_model
+
+WARM_STEPS = 5  # a turn's first steps, not timed: more than any pipeline works ahead
+
+Steps = Iterator[None]  # each item is a step taken
+
+
+@dataclass
+class StepTimes:
+    """Seconds of a step, one for each turn.
+
+    Attributes:
+        loop: fastccsa's training loop.
+        plain: the plain PyTorch implementation's; empty where it was not asked for.
+        bare: the bare network's: forward and backward on one batch that is there already, and the update.
+        parts: of fastccsa's step, waiting for the device after each, which the loop does not.
+    """
+
+    images: int
+    loop: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+    parts: dict[str, list[float]] = field(default_factory=dict)
+
+    def table(self) -> str:
+        """Print medians."""
+        bare, lines = statistics.median(self.bare), []
+        names = {"fastccsa's loop": self.loop, "plain PyTorch": self.plain, "bare network (floor)": self.bare}
+        for name, seconds in names.items():
+            if seconds:
+                step = statistics.median(seconds)
+                lines.append(f"{name:<22}{1e3 * step:>11.2f}{self.images / step:>11.0f}{step / bare:>9.3f}")
+        total = sum(statistics.median(seconds) for seconds in self.parts.values())
+        for name, seconds in self.parts.items():
+            part = statistics.median(seconds)
+            lines.append(f"  {name:<20}{1e3 * part:>11.2f}{'':>11}{100 * part / total:>8.1f}%")
+        return "\n".join([f"{'':<22}{'ms a step':>11}{'images/s':>11}{'x floor':>9}", *lines])
+
+
+def measure(
+    config: TrainConfig, manifest: Manifest, rounds: int, steps: int, plain: bool, progress: Callable[[], object]
+) -> StepTimes:
+    """Measure the step of the run that ``config`` describes.
+
+    Args:
+        config: the run; zipped pairs.
+        manifest: its images.
+        rounds: turns of each contestant.
+        steps: timed steps of a turn.
+        plain: measure the plain PyTorch implementation too.
+        progress: called after each round.
+
+    Raises:
+        InputError: the run cannot be started.
+    """
+    device = pick_device(config.device)
+    dtype = amp_dtype(config.amp, device)
+    images = select_images(config, manifest)
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    state = _state(config, len(manifest.classes), device)
+    objective = CCSA(config, images, device, state.model.feature_width)
+    with objective.loader:
+        network = wrap_model(state, config, device, ALONE)
+        step = Step(state, network, objective, config, Meter(objective.terms, device), device, dtype, ALONE)
+        batch = next(_batches(objective))
+        contestants = {"loop": lambda: _loop(step, objective), "bare": lambda: _bare(config, batch, device, dtype)}
+        if plain:
+            contestants["plain"] = lambda: _plain(config, objective, images.training, device, dtype)
+        times = StepTimes(2 * config.batch_size)
+        names = list(contestants)
+        for number in range(rounds):
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                getattr(times, name).append(_turn(contestants[name](), steps, synchronize))
+            for part, seconds in _parts(step, objective, state, steps, synchronize).items():
+                times.parts.setdefault(part, []).append(seconds)
+            progress()
+    return times
+
+
+def _turn(taken: Steps, steps: int, synchronize: Callable[[], None]) -> float:
+    for _ in range(WARM_STEPS):
+        next(taken)
+    synchronize()
+    start = perf_counter()
+    for _ in range(steps):
+        next(taken)
+    synchronize()
+    seconds = (perf_counter() - start) / steps
+    taken.close()  # type: ignore[attr-defined]
+    return seconds
+
+
+def _state(config: TrainConfig, classes: int, device: torch.device) -> TrainState:
+    torch.manual_seed(0)
+    model = build_model(config.backbone, classes, "none", config.size)
+    model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    return TrainState(model, *build_optimizer(config, model), GradScaler(device.type, enabled=False))
+
+
+def _batches(objective: CCSA) -> Iterator[dict[str, Tensor]]:
+    """Full batches without end."""
+    full = objective.loader.sampler.batch_size
+    for epoch in itertools.count():
+        yield from (batch for batch in objective.loader.epoch(epoch) if len(batch["target1"]) == full)
+
+
+def _loop(step: Step, objective: CCSA) -> Steps:
+    """What the training loop does for each batch."""
+    for batch in _batches(objective):
+        step(batch, 0)
+        yield
+
+
+def _bare(config: TrainConfig, batch: dict[str, Tensor], device: torch.device, dtype: torch.dtype | None) -> Steps:
+    """The network alone, on images that are there already."""
+    state = _state(config, 7, device)
+    network = wrap_model(state, config, device, ALONE)
+    images = torch.cat([batch["images1"], batch["images2"]]).contiguous(memory_format=torch.channels_last)
+    forward = make_forward(network, device, dtype)
+    while True:
+        state.optimizer.zero_grad(set_to_none=True)
+        logits, features = forward(images)
+        (logits.float().sum() + features.float().sum()).backward()
+        state.optimizer.step()
+        yield
+
+
+def _parts(
+    step: Step, objective: CCSA, state: TrainState, steps: int, synchronize: Callable[[], None]
+) -> dict[str, float]:
+    """Seconds of a step's parts."""
+    totals = dict.fromkeys(("images", "network", "loss", "backward", "update"), 0.0)
+    batches = _batches(objective)
+
+    def clocked(name: str, call: Callable[[], Any]) -> Any:
+        start = perf_counter()
+        result = call()
+        synchronize()
+        totals[name] += perf_counter() - start
+        return result
+
+    def network(images: Tensor) -> tuple[Tensor, Tensor]:
+        outputs: tuple[Tensor, Tensor] = clocked("network", partial(step.forward, images))
+        return outputs
+
+    for number in range(WARM_STEPS + steps):
+        if number == WARM_STEPS:
+            totals.update(dict.fromkeys(totals, 0.0))
+        batch = clocked("images", lambda: next(batches))
+        state.optimizer.zero_grad(set_to_none=True)
+        before = totals["network"]
+        terms = clocked("loss", partial(objective, network, batch))
+        totals["loss"] -= totals["network"] - before
+        clocked("backward", terms[0].backward)
+        clocked("update", step.update)
+    batches.close()  # type: ignore[attr-defined]
+    return {name: seconds / steps for name, seconds in totals.items()}
+
+
+class _Pairs(Dataset[tuple[Tensor, Tensor, int, int]]):
+    """Pairs as one would write them with torchvision: the paper's steps, an image at a time."""
+
+    def __init__(self, images: Manifest, objective: CCSA, size: int) -> None:
+        transforms = Transforms(size=size)
+        self.paths, self.labels, self.sampler = images.paths, images.labels, objective.loader.sampler
+        self.epoch = np.concatenate(
+            [np.stack(self.sampler.batch(0, step)) for step in range(len(self.sampler))], axis=1
+        )
+        self.transform = v2.Compose(
+            [
+                v2.Resize((transforms.resize, transforms.resize)),
+                v2.CenterCrop(transforms.crop),
+                v2.RandomResizedCrop(size, transforms.scale, transforms.ratio),
+                v2.RandomHorizontalFlip(),
+                v2.RandomVerticalFlip(),
+                v2.RandomChoice([v2.RandomRotation((angle, angle)) for angle in (0, 90, 180, 270)]),
+                v2.PILToTensor(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(transforms.mean, transforms.std),
+                v2.RandomErasing(1.0, scale=((transforms.cutout / size) ** 2,) * 2, ratio=(1.0, 1.0)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return int(self.epoch.shape[1])
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor, int, int]:
+        first, second = (int(index) for index in self.epoch[:, row])
+        image1, image2 = (self.transform(Image.open(self.paths[i]).convert("RGB")) for i in (first, second))
+        return image1, image2, int(self.labels[first]), int(self.labels[second])
+
+
+def _plain(
+    config: TrainConfig, objective: CCSA, images: Manifest, device: torch.device, dtype: torch.dtype | None
+) -> Steps:
+    """The same method in plain PyTorch: torchvision's transforms in a DataLoader, the loss in eager operations."""
+    torch.manual_seed(0)
+    model = build_model(config.backbone, 7, "none", config.size).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
+    loader = DataLoader(
+        _Pairs(images, objective, config.size),
+        config.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    loss = objective.loss
+    while True:
+        for image1, image2, target1, target2 in loader:
+            image1, image2, target1, target2 = (x.to(device) for x in (image1, image2, target1, target2))
+            with autocast(device, dtype):
+                logits, features = model(torch.cat([image1, image2]))
+            (logits1, logits2), (features1, features2) = logits.float().chunk(2), features.float().chunk(2)
+            value = reference.weighted_ccsa_loss_terms(
+                logits1, logits2, features1, features2, target1, target2, loss.class_weight1, loss.class_weight2,
+                loss.pair_weight, loss.margin, loss.alpha,
+            ).loss  # fmt: skip
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            value.item()  # the running loss such a loop prints
+            yield
