@@ -157,7 +157,6 @@ def choose_channels(
     """
     folder, device = Path(config.out), model.head.weight.device
     saved = load_state(folder, config)
-    torch.manual_seed(training.seed)
     original = copy.deepcopy(model)
     stages, total = stages_of(model, config.auxiliary), len(prunable_layers(model))
     subset = load_subset(
@@ -172,6 +171,7 @@ def choose_channels(
     say(f"choosing the channels of {total} layers by {config.criterion}, on {len(subset.images)} images")
     first, records = (saved.stage, list(saved.records)) if saved else (0, [])
     for number, stage in enumerate(stages[first:], start=first):
+        torch.manual_seed(training.seed + number)  # the same head, whether the stages before it ran here or not
         name, block = blocks_of(model)[stage.end]
         head = None if stage.is_last else AuxiliaryHead(block_width(block), model.head.out_features).to(device)
         state = PruneState(model, copy.deepcopy(model), head, number, records)
