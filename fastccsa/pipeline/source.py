@@ -26,12 +26,14 @@ class EncodedBatch:
     """What a backend makes a batch of images from.
 
     Attributes:
+        asked: int64 [B], the image that each row was to show.
         indices: int64 [B], the image that each row really shows, after replacement.
         images: the B encoded images.
         views: how each is to be seen.
         uncompressed: whether every image has been handed over uncompressed already.
     """
 
+    asked: IntArray
     indices: IntArray
     images: list[EncodedImage]
     views: Views
@@ -99,7 +101,7 @@ class ImageSource:
         """
         read = [self._read(int(index)) for index in indices]
         used = np.array([index for index, _ in read], np.int64)
-        return EncodedBatch(used, [image for _, image in read], views)
+        return EncodedBatch(np.array(indices, np.int64), used, [image for _, image in read], views)
 
     def shown(self) -> IntArray:
         """Which image is shown for each, as far as broken ones are known: int64 [n].
@@ -132,7 +134,7 @@ class ImageSource:
             try:
                 decode(image.data)
             except BrokenImageError as error:
-                batch.indices[row], batch.images[row] = self.replace(int(batch.indices[row]), str(error))
+                self.replace(batch, row, str(error))
                 changed = True
         if changed or batch.uncompressed:
             return changed
@@ -141,14 +143,16 @@ class ImageSource:
         batch.uncompressed = True
         return True
 
-    def replace(self, index: int, reason: str) -> tuple[int, EncodedImage]:
-        """Record that an image is broken, and read another in its place: its number and itself.
+    def replace(self, batch: EncodedBatch, row: int, reason: str) -> None:
+        """Record that the image a row shows is broken, and put another in its place.
 
         Raises:
             InputError: as `read`.
         """
-        self._record(index, reason)
-        return self._read(index)
+        self._record(int(batch.indices[row]), reason)
+        # In the place of what was asked for, not of what stood in for it: which of the two was found broken first
+        # would else decide.
+        batch.indices[row], batch.images[row] = self._read(int(batch.asked[row]))
 
     def _read(self, index: int) -> tuple[int, EncodedImage]:
         for candidate in self._candidates(index):

@@ -87,5 +87,4 @@ class ThreadedBackend(ABC):
             try:
                 return decode(image.data)
             except BrokenImageError as error:
-                index = int(batch.indices[row])
-                batch.indices[row], batch.images[row] = self._source.replace(index, str(error))
+                self._source.replace(batch, row, str(error))

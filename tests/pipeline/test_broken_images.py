@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +14,7 @@ from pipeline_images import assert_same, texture
 from fastccsa.data.manifest import Manifest
 from fastccsa.errors import InputError
 from fastccsa.pipeline import ImageLoader, Transforms, images, source
+from fastccsa.pipeline.transforms import Views
 from fastccsa.sampling import ImageSampler
 
 BACKENDS = ["native", "dali", "torchvision"]
@@ -104,6 +107,21 @@ def test_many_broken_images(own_manifest: Manifest, backend: str) -> None:
     assert shown[2] == 8
     assert shown[20] == 8
     assert [shown[5], shown[11], shown[17]] == [8, 14, 8]
+
+
+def test_the_order_in_which_they_are_found_does_not_matter(own_manifest: Manifest) -> None:
+    for number in (5, 11, 17, 20):  # each stands in for another
+        damage_png(own_manifest.paths[number])
+    nowhere = Views(np.zeros((1, 4), int), np.zeros((1, 2), bool), np.zeros(1, int), np.zeros((1, 4), int))
+    for order in itertools.permutations([5, 11, 17, 20]):
+        reader = source.ImageSource(own_manifest.paths, own_manifest.labels, own_manifest.domain_indices)
+        shown = {}
+        for number in order:
+            batch = reader.read(np.array([number]), nowhere)
+            while reader.repair(batch) and not batch.uncompressed:
+                pass
+            shown[number] = int(batch.indices[0])
+        assert shown == {5: 8, 11: 14, 17: 2, 20: 2}
 
 
 def test_replacement_prefers_class_to_domain(own_manifest: Manifest) -> None:
