@@ -40,11 +40,8 @@ CARD = ModelCard(SMALL, ("nv", "mel", "bcc"), ("HAM", "SON"), 32, (0.5, 0.4, 0.4
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread) -> None:
+    """Every test of this file."""
 
 
 def torchvision_network(name: str, size: int) -> nn.Module:

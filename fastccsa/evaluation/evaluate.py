@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -69,10 +69,26 @@ def evaluation_loader(
     )
 
 
+Batch = Mapping[str, Tensor]
+
+
+def _walk(
+    model: Classifier, batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None
+) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Yield each batch with its logits and features; the model is left in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        with autocast(device, dtype):
+            logits, features = model(batch["images"].contiguous(memory_format=torch.channels_last))
+        yield batch, logits, features
+    model.train(was_training)
+
+
 @torch.inference_mode()
 def predict(
     model: Classifier,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Iterable[Batch],
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> Predictions:
@@ -80,15 +96,10 @@ def predict(
 
     The model is left in the mode it was in. The host waits for the device once, at the end.
     """
-    was_training = model.training
-    model.eval()
-    collected: list[Tensor] = []
-    for batch in batches:
-        images = batch["images"].contiguous(memory_format=torch.channels_last)
-        with autocast(device, dtype):
-            logits, _ = model(images)
-        collected.append(torch.stack([batch["target"], logits.argmax(1), batch["domain"]]))
-    model.train(was_training)
+    collected = [
+        torch.stack([batch["target"], logits.argmax(1), batch["domain"]])
+        for batch, logits, _ in _walk(model, batches, device, dtype)
+    ]
     targets, predictions, domains = torch.cat(collected, dim=1).cpu().numpy()
     return Predictions(targets, predictions, domains)
 
@@ -96,7 +107,7 @@ def predict(
 @torch.inference_mode()
 def collect_outputs(
     model: Classifier,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Iterable[Batch],
     device: torch.device,
     dtype: torch.dtype | None,
     images: Manifest,
@@ -106,14 +117,10 @@ def collect_outputs(
 
     As `predict`, it leaves the model's mode as it was, and waits for the device once.
     """
-    was_training = model.training
-    model.eval()
-    parts: list[tuple[Tensor, ...]] = []
-    for batch in batches:
-        with autocast(device, dtype):
-            logits, features = model(batch["images"].contiguous(memory_format=torch.channels_last))
-        parts.append((batch["target"], batch["domain"], batch["index"], logits.float(), features.float()))
-    model.train(was_training)
+    parts = [
+        (batch["target"], batch["domain"], batch["index"], logits.float(), features.float())
+        for batch, logits, features in _walk(model, batches, device, dtype)
+    ]
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     return make_outputs(*columns, classes=images.classes, domain_names=images.domains, split=split)
 
@@ -170,7 +177,7 @@ def run_split(
     batch_size: int = 64,
     amp: str = "auto",
     workers: int = 0,
-    image_backend: str = "dali",
+    image_backend: str = "auto",
     progress: bool = False,
     rank: int = 0,
     world_size: int = 1,

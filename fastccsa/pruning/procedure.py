@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fastccsa.data import Manifest
 from fastccsa.errors import InputError
-from fastccsa.evaluation import Scores, evaluate
+from fastccsa.evaluation import Scores, score_outputs
 from fastccsa.hardware import pick_device
 from fastccsa.models import Classifier, ModelCard, load_model, save_model
 from fastccsa.pruning.config import PruneConfig
@@ -38,7 +38,8 @@ from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages, open_manifest, select_images
 from fastccsa.training.loop import train
 from fastccsa.training.objectives import build_objective
-from fastccsa.training.run import finished_scores, open_run, write_environment, write_scores
+from fastccsa.training.results import run_test, write_results
+from fastccsa.training.run import finished_scores, open_run, write_environment
 from fastccsa.training.start import Say
 
 SELECTED_FOLDER = "selected"
@@ -234,14 +235,6 @@ def _write_selected(
     save_model(selected, model, ModelCard.read(config.run))
     record.write(folder)
     say(record.summary())
-    scores = evaluate(
-        model,
-        manifest,
-        config.device,
-        size=training.size,
-        amp=training.amp,
-        workers=config.workers,
-        image_backend=training.image_backend,
-    )
-    write_scores(selected, scores)
+    outputs = run_test(training, model, manifest, config.device)
+    write_results(selected, outputs, score_outputs(outputs))
     (folder / STATE_FILE).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from tqdm import tqdm
 
 from fastccsa.data import Manifest
-from fastccsa.evaluation import Outputs, Scores, Selection, run_split, score, score_outputs
+from fastccsa.evaluation import Outputs, Scores, Selection, score, score_outputs
 from fastccsa.evaluation.evaluate import Predictions, evaluation_loader, predict
 from fastccsa.hardware import amp_dtype, pick_device
 from fastccsa.models import Classifier, ModelCard, load_model, save_model
@@ -31,8 +31,8 @@ from fastccsa.training.images import RunImages, open_manifest, select_images
 from fastccsa.training.meter import Meter, Summary
 from fastccsa.training.objectives import Objective, build_objective
 from fastccsa.training.ranks import Ranks, losing_contact_is_told, open_ranks
+from fastccsa.training.results import run_test, write_results
 from fastccsa.training.run import (
-    OUTPUTS_FILE,
     SCORES_FILE,
     ScalarLog,
     check_room,
@@ -42,7 +42,6 @@ from fastccsa.training.run import (
     training_speed,
     write_environment,
     write_metrics,
-    write_scores,
 )
 from fastccsa.training.schedule import build_optimizer
 from fastccsa.training.start import Say, describe, start_model
@@ -391,22 +390,11 @@ def score_best(
 ) -> Scores:
     """Score the best epoch's model on the test images of every domain; write down its outputs and the scores."""
     ranks.highest(0)  # until the first has written the model
-    outputs = run_split(
-        load_model(folder),
-        manifest,
-        device,
-        size=config.size,
-        amp=config.amp,
-        workers=config.workers,
-        image_backend=config.image_backend,
-        rank=ranks.rank,
-        world_size=ranks.world,
-    )
-    outputs = Outputs.join(ranks.gather(outputs))
+    share = run_test(config, load_model(folder), manifest, device, ranks.rank, ranks.world)
+    outputs = Outputs.join(ranks.gather(share))
     selection = Selection(images.selection_rule, state.best_epoch, state.best_recall)
     scores = replace(score_outputs(outputs), selection=selection)
     if ranks.is_first:
         with saving(folder):
-            outputs.write(folder / OUTPUTS_FILE)
-            write_scores(folder, scores)
+            write_results(folder, outputs, scores)
     return scores

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from fastccsa.experiments.plan import Plan, make_plan
 from fastccsa.experiments.scale import parse_scale, parse_settings
 
-COLOURS = {"nv": (200, 60, 60), "mel": (60, 200, 60), "bcc": (60, 60, 200)}
-DOMAINS = ("HAM", "DMF", "UDA", "SON")
-SPLITS = ["train"] * 7 + ["validation"] * 2 + ["test"] * 2
+CLASSES = ("nv", "mel", "bcc")
 
 # Runs of two seconds, on a network that trains at 32 px on a CPU.
 SCALE = "size=32,epochs=1,weights=none,batch_size=16"
@@ -23,30 +18,14 @@ SETTINGS = ("backbone=shufflenet_v2_x0_5", "workers=1")
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread) -> None:
+    """Every test of this folder."""
 
 
 @pytest.fixture(scope="session")
-def manifest_csv(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    rows = ["image,label,domain,group,split"]
-    for domain in DOMAINS:
-        for label, colour in COLOURS.items():
-            if domain == "SON" and label != "nv":  # as SONIC, all nevus
-                continue
-            for number, split in enumerate(SPLITS):
-                name = f"{domain}_{label}_{number}.png"
-                pixels = random.normal(colour, 30, (40, 40, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / name)
-                rows.append(f"{name},{label},{domain},{name},{split}")
-    path = folder / "manifest.csv"
-    path.write_text("\n".join(rows) + "\n")
-    return path
+def manifest_csv(draw_collections) -> Path:
+    # As SONIC, all nevus.
+    return draw_collections(dict.fromkeys(("HAM", "DMF", "UDA"), CLASSES) | {"SON": ("nv",)}, 7)
 
 
 @pytest.fixture

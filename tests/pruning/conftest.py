@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision.models._api
-from PIL import Image
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from fastccsa.models import Classifier, build_model
 from fastccsa.training import TrainConfig, train
 
-COLOURS = {"nv": (200, 60, 60), "mel": (60, 200, 60), "bcc": (60, 60, 200)}
-DOMAINS = ("DMF", "HAM", "SON")
-SPLITS = ["train"] * 5 + ["validation"] * 2 + ["test"] * 2
+CLASSES = ("nv", "mel", "bcc")
 BLOCKS = {"resnet_basic": BasicBlock, "resnet_bottleneck": Bottleneck}
 
 
@@ -48,15 +44,6 @@ def _tiny_resnets() -> Iterator[None]:
         del known[name]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():  # other tests draw from the generator that training seeds
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(params=BLOCKS)
 def model(request: pytest.FixtureRequest) -> Classifier:
     """A tiny ResNet in evaluation mode whose normalisations are not trivial."""
@@ -76,21 +63,15 @@ def make_model(name: str) -> Classifier:
     return model.eval()
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread) -> Iterator[None]:
+    with torch.random.fork_rng():  # other tests draw from the generator that training seeds
+        yield
+
+
 @pytest.fixture(scope="session")
-def manifest_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    rows = ["image,label,domain,group,split"]
-    for domain in DOMAINS:
-        for label, colour in COLOURS.items():
-            for number, split in enumerate(SPLITS):
-                name = f"{domain}_{label}_{number}.png"
-                pixels = random.normal(colour, 30, (40, 40, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / name)
-                rows.append(f"{name},{label},{domain},{name},{split}")
-    path = folder / "manifest.csv"
-    path.write_text("\n".join(rows) + "\n")
-    return path
+def manifest_csv(draw_collections) -> Path:
+    return draw_collections(dict.fromkeys(("DMF", "HAM", "SON"), CLASSES), 5)
 
 
 @pytest.fixture(scope="session")

@@ -5,44 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from fastccsa.training import TrainConfig
 
-COLOURS = {"nv": (200, 60, 60), "mel": (60, 200, 60), "bcc": (60, 60, 200)}
-DOMAINS = ("DMF", "HAM", "SON")
-SPLITS = ["train"] * 5 + ["validation"] * 2 + ["test"] * 2
+CLASSES = ("nv", "mel", "bcc")
 SMALL = "shufflenet_v2_x0_5"
 
 MakeConfig = Callable[..., TrainConfig]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread) -> None:
+    """Every test of this folder."""
 
 
 @pytest.fixture(scope="session")
-def manifest_csv(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    rows = ["image,label,domain,group,split"]
-    for domain in DOMAINS:
-        for label, colour in COLOURS.items():
-            for number, split in enumerate(SPLITS):
-                name = f"{domain}_{label}_{number}.png"
-                pixels = random.normal(colour, 30, (40, 40, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / name)
-                rows.append(f"{name},{label},{domain},{name},{split}")
-    path = folder / "manifest.csv"
-    path.write_text("\n".join(rows) + "\n")
-    return path
+def manifest_csv(draw_collections) -> Path:
+    return draw_collections(dict.fromkeys(("DMF", "HAM", "SON"), CLASSES), 5)
 
 
 @pytest.fixture

@@ -1,0 +1,41 @@
+"""What a model says of the test images, as a run folder keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from fastccsa.data import Manifest
+from fastccsa.evaluation import Outputs, Scores, run_split
+from fastccsa.models import Classifier
+from fastccsa.training.config import TrainConfig
+from fastccsa.training.run import OUTPUTS_FILE, write_scores
+
+
+def run_test(
+    config: TrainConfig,
+    model: Classifier,
+    manifest: Manifest,
+    device: str | torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Outputs:
+    """Run ``model`` over this rank's share of the test images of every domain, seen as ``config`` has them seen."""
+    return run_split(
+        model,
+        manifest,
+        device,
+        size=config.size,
+        amp=config.amp,
+        workers=config.workers,
+        image_backend=config.image_backend,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def write_results(folder: Path, outputs: Outputs, scores: Scores) -> None:
+    """Write outputs and scores into a run folder; the scores last, since they say that the run is finished."""
+    outputs.write(folder / OUTPUTS_FILE)
+    write_scores(folder, scores)
