@@ -8,7 +8,7 @@ the gradient of all pairs. A rank holds its own rows and one block, and sends an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,26 @@ from torch import Tensor
 from fastccsa import _all_pairs, _ops, functional
 from fastccsa.errors import InputError
 
-__all__ = ["around_the_ring", "contrastive_alignment", "rows_of_each_rank"]
+__all__ = [
+    "AlignmentTerms",
+    "around_the_ring",
+    "contrastive_alignment",
+    "contrastive_alignment_terms",
+    "rows_of_each_rank",
+]
+
+
+class AlignmentTerms(NamedTuple):
+    """The loss over all pairs of all ranks, scalars.
+
+    Attributes:
+        loss: alignment + separation, which can be differentiated.
+        alignment, separation: its two parts, for reading alone: they carry no gradient.
+    """
+
+    loss: Tensor
+    alignment: Tensor
+    separation: Tensor
 
 
 def rows_of_each_rank(rows: int, group: dist.ProcessGroup, device: torch.device) -> list[int]:
@@ -63,15 +82,15 @@ class _Ring(torch.autograd.Function):
     def forward(
         ctx: Any, z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float,
         mean: bool, precision: str, group: dist.ProcessGroup,
-    ) -> Tensor:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         counts1, counts2 = (rows_of_each_rank(len(z), group, z.device) for z in (z1, z2))
         gradient1 = torch.zeros_like(z1, dtype=_ops._acc_dtype(z1.dtype), memory_format=torch.contiguous_format)
         travelling = torch.zeros_like(z2, dtype=gradient1.dtype, memory_format=torch.contiguous_format)
-        total = z1.new_zeros((), dtype=torch.float64)
+        total = z1.new_zeros(2, dtype=torch.float64)
         world = dist.get_world_size(group)
         for source, (z, y) in around_the_ring((z2.detach(), y2), counts2, group):
-            loss, _, own, of_block = _all_pairs._op(z1, z, y1, y, weight, 0, margin, False, 3, False, precision)
-            total += loss
+            _, terms, own, of_block = _all_pairs._op(z1, z, y1, y, weight, 0, margin, False, 3, False, precision)
+            total += terms
             gradient1 += own[0]
             travelling += of_block[0]
             if world > 1:
@@ -80,10 +99,12 @@ class _Ring(torch.autograd.Function):
         scale = 1 / (sum(counts1) * sum(counts2)) if mean else 1.0
         ctx.save_for_backward(gradient1.mul_(scale), travelling.mul_(scale))
         ctx.group, ctx.dtype = group, z1.dtype
-        return (scale * total).to(gradient1.dtype)
+        terms = (scale * total).to(gradient1.dtype)
+        ctx.mark_non_differentiable(terms)
+        return terms.sum(), terms
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         upstream = upstream.clone()
         dist.all_reduce(upstream, group=ctx.group)
         gradients = (
@@ -125,9 +146,25 @@ def contrastive_alignment(
         RuntimeError: as for :func:`fastccsa.functional.contrastive_alignment`.
         InputError: torch.distributed is not initialised, or an unknown ``reduction`` or ``precision``.
     """
+    return contrastive_alignment_terms(z1, z2, y1, y2, pair_weight, margin, reduction, precision, group).loss
+
+
+def contrastive_alignment_terms(
+    z1: Tensor,
+    z2: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+    pair_weight: Tensor | None = None,
+    margin: float = 50.0,
+    reduction: str = "mean",
+    precision: str = "ieee",
+    group: dist.ProcessGroup | None = None,
+) -> AlignmentTerms:
+    """The loss of `contrastive_alignment`, and what it is the sum of; arguments and errors are the same."""
     functional._check_alignment("all", reduction, precision)
     if not dist.is_initialized():
         raise InputError("torch.distributed is not initialised; for one process use functional.contrastive_alignment")
     weight = functional._as_weight(pair_weight, z1)
     ranks = group or dist.distributed_c10d._get_default_group()
-    return _Ring.apply(z1, z2, y1, y2, weight, margin, reduction == "mean", precision, ranks)
+    loss, terms = _Ring.apply(z1, z2, y1, y2, weight, margin, reduction == "mean", precision, ranks)
+    return AlignmentTerms(loss, *terms.unbind(0))

@@ -180,6 +180,7 @@ class PairMemory(nn.Module):
         pair_weight: Tensor | None = None,
         margin: float = 50.0,
         precision: str = "ieee",
+        group: dist.ProcessGroup | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Remember a batch of both streams; then the alignment and the separation of it with both memories, scalars.
 
@@ -191,6 +192,8 @@ class PairMemory(nn.Module):
                 the batch, so the weights are those of independent draws: ``PairSampler.probabilities(pairs="all")``.
             margin: distance beyond which pairs of different classes no longer matter.
             precision: see :func:`fastccsa.functional.weighted_ccsa_loss`.
+            group: the ranks whose batches are remembered, as for :meth:`FeatureMemory.push`; together they must fit.
+                The terms are means over this rank's rows: weighted by those, they average to the whole batch's.
 
         Raises:
             InputError: shapes or dtypes that do not fit, or a batch larger than the capacity.
@@ -198,7 +201,7 @@ class PairMemory(nn.Module):
         for memory, z, y, domain in zip((self.first, self.second), features, targets, domains, strict=True):
             if len(z) > memory.capacity:
                 raise InputError(f"a batch of {len(z)} does not fit into a memory of {memory.capacity} rows")
-            memory.push(z, y, domain)
+            memory.push(z, y, domain, group)
         z1, z2 = (z.to(self.first.features.dtype) for z in features)
         options = (pair_weight, margin, "all", "mean", precision)
         # The memories hold the batch already, detached: each stream gets its gradient from one of the two.

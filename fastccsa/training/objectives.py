@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from fastccsa import distributed
 from fastccsa.functional import weighted_cross_entropy
 from fastccsa.losses import CCSATerms, WeightedCCSALoss
 from fastccsa.memory import PairMemory
@@ -20,7 +22,7 @@ from fastccsa.pipeline import ImageLoader, PairLoader, Transforms
 from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
-from fastccsa.training.ranks import ALONE, Ranks, rows_of_all_ranks
+from fastccsa.training.ranks import ALONE, Ranks, sum_over_ranks
 from fastccsa.training.sampling_record import SamplingRecord
 
 Two = tuple[Tensor, Tensor]  # one of each stream
@@ -104,8 +106,9 @@ class CCSA:
     ) -> None:
         self.memory = PairMemory(config.memory, width).to(device) if config.memory else nn.Module()
         self.ranks = ranks
-        # Which pairs there are depends on the rows of all ranks; zipped pairs have both rows on one.
-        self.sees_all_ranks = config.pairs == "all"
+        # Which pairs there are depends on the rows of all ranks; zipped pairs have both rows on one, and the pairs
+        # of a row with the memories, which all ranks share, are its own.
+        self.sees_all_ranks = config.pairs == "all" and not config.memory
         sampler = PairSampler(
             images.training.labels,
             images.training.domain_indices,
@@ -159,31 +162,38 @@ class CCSA:
         else:
             (logits1, features1), (logits2, features2) = forward(images1), forward(images2)
         logits, features, targets = (logits1, logits2), (features1, features2), (batch["target1"], batch["target2"])
-        if self.sees_all_ranks and not self.ranks.is_alone:
-            logits, features, targets = self._of_all_ranks(logits, features, targets)
         if isinstance(self.memory, PairMemory):
             domains = (batch["domain1"], batch["domain2"])
-            if not self.ranks.is_alone:
-                (domains,) = self._of_all_ranks(domains)
             terms = self._with_memory(self.memory, logits, features, targets, domains)
+        elif self.sees_all_ranks and not self.ranks.is_alone:
+            terms = self._of_all_ranks(logits, features, targets)
         else:
             terms = self.loss.terms(*logits, *features, *targets)
         return torch.stack([getattr(terms, name).float() for name in self.terms])
 
-    def _of_all_ranks(self, *columns: Two) -> tuple[Two, ...]:
-        """Join each column's rows, of both streams, over the ranks."""
-        counts = self.ranks.gather(len(columns[0][0]))
-        around = sum(counts[: self.ranks.rank]), sum(counts[self.ranks.rank + 1 :])
-        return tuple((rows_of_all_ranks(a, *around), rows_of_all_ranks(b, *around)) for a, b in columns)
+    def _of_all_ranks(self, logits: Two, features: Two, targets: Two) -> CCSATerms:
+        """The terms over the rows of all ranks, on every rank; features go around in a ring."""
+        one, two = self._classification(logits, targets)
+        rows = torch.full_like(one, len(targets[0]))
+        classification1, classification2, count = sum_over_ranks(torch.stack([rows * one, rows * two, rows]))
+        classification = (classification1 / count, classification2 / count)
+        pairs = distributed.contrastive_alignment_terms(*features, *targets, self.loss.pair_weight, self.loss.margin)
+        return self._whole(classification, pairs.loss, pairs.alignment, pairs.separation)
 
     def _with_memory(self, memory: PairMemory, logits: Two, features: Two, targets: Two, domains: Two) -> CCSATerms:
-        loss = self.loss
-        classification1 = weighted_cross_entropy(logits[0], targets[0], loss.class_weight1)
-        classification2 = weighted_cross_entropy(logits[1], targets[1], loss.class_weight2)
-        alignment, separation = memory.terms(features, targets, domains, loss.pair_weight, loss.margin)
-        classification, pairs = classification1 + classification2, alignment + separation
-        whole = (1 - loss.alpha) * classification + loss.alpha * pairs
-        return CCSATerms(whole, classification1, classification2, alignment, separation)
+        """The terms of this rank's rows, which meet the memories of all ranks' rows."""
+        group = None if self.ranks.is_alone else dist.group.WORLD
+        pairs = memory.terms(features, targets, domains, self.loss.pair_weight, self.loss.margin, group=group)
+        return self._whole(self._classification(logits, targets), pairs[0] + pairs[1], *pairs)
+
+    def _classification(self, logits: Two, targets: Two) -> Two:
+        weights = self.loss.class_weight1, self.loss.class_weight2
+        one, two = map(weighted_cross_entropy, logits, targets, weights)
+        return one, two
+
+    def _whole(self, classification: Two, pairs: Tensor, alignment: Tensor, separation: Tensor) -> CCSATerms:
+        loss = (1 - self.loss.alpha) * (classification[0] + classification[1]) + self.loss.alpha * pairs
+        return CCSATerms(loss, *classification, alignment, separation)
 
 
 def build_objective(

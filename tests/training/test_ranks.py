@@ -1,0 +1,117 @@
+"""Two processes take the steps of one: with pairs of all ranks' images, with a memory, with rows that do not divide."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastccsa.training import TrainConfig
+from fastccsa.training.images import open_manifest, select_images
+from fastccsa.training.meter import Meter
+from fastccsa.training.objectives import build_objective
+from fastccsa.training.ranks import ALONE, Ranks, open_ranks
+from fastccsa.training.schedule import build_optimizer
+from fastccsa.training.step import Step, wrap_model
+
+WIDTH, SIZE = 8, 16
+CPU = torch.device("cpu")
+# 45 images in steps of 10 or 14: the last step has 5 rows, 3 and 2 of two ranks, or 3 rows, 2 and 1.
+WAYS: dict[str, dict[str, Any]] = {
+    "zipped": {"batch_size": 10},
+    "all pairs": {"batch_size": 10, "pairs": "all"},
+    "memory": {"batch_size": 10, "pairs": "all", "memory": 23},
+    "accumulated": {"batch_size": 14, "pairs": "all", "accumulate": 3},
+}
+
+
+class Network(nn.Module):
+    """Few numbers, in float64, so that nothing but a mistake can tell one process from two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(3 * SIZE**2, WIDTH), nn.Linear(WIDTH, 7)
+        self.feature_width = WIDTH
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(images.flatten(1).double()).tanh()
+        return self.head(features), features
+
+
+class State:
+    """As much of a run's state as a step needs."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        torch.manual_seed(0)
+        self.model = Network().double()
+        self.optimizer, _ = build_optimizer(config, self.model)
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.average = nn.Module()
+
+
+def gradients(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
+    """The gradient of every update of an epoch, and the means of the loss's terms."""
+    config, manifest = open_manifest(config)
+    objective = build_objective(config, select_images(config, manifest), CPU, WIDTH, ranks)
+    objective.memory.double()
+    state, meter, found = State(config), Meter(objective.terms, CPU), []
+    with objective.loader:
+        network = wrap_model(state, config, CPU, ranks)
+        step = Step(state, network, objective, config, meter, CPU, None, ranks)
+        for number, batch in enumerate(objective.loader.epoch(0)):
+            if step(batch, number):
+                found.append(torch.cat([value.grad.flatten() for value in state.model.parameters()]))
+        return {"gradients": found, "means": meter.summary(ranks).means}
+
+
+def configs(manifest: str) -> dict[str, TrainConfig]:
+    shared = {"weights": "none", "size": SIZE, "margin": 2.0, "lr": 1e-2, "device": "cpu", "workers": 1}
+    return {way: TrainConfig(manifest=manifest, **shared, **changes) for way, changes in WAYS.items()}
+
+
+@pytest.fixture(scope="module")
+def two_ranks(manifest_csv, tmp_path_factory) -> list[dict[str, Any]]:
+    """What each of two gloo processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(manifest_csv), str(folder / f"{rank}.pt")],
+            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_ranks_take_the_steps_of_one_process(way, two_ranks, manifest_csv) -> None:
+    alone = gradients(configs(str(manifest_csv))[way], ALONE)
+    for found in two_ranks:
+        assert len(found[way]["gradients"]) == len(alone["gradients"])
+        for step, expected in zip(found[way]["gradients"], alone["gradients"], strict=True):
+            # float64 sums in another order; AdamW passes it on from step to step.
+            torch.testing.assert_close(step, expected, rtol=1e-7, atol=1e-10)
+        # The terms are kept in float32.
+        assert found[way]["means"] == pytest.approx(alone["means"], rel=1e-5)
+
+
+def main(manifest: str, out: str) -> None:
+    torch.set_num_threads(1)
+    with open_ranks("cpu") as ranks:
+        torch.save({way: gradients(config, ranks) for way, config in configs(manifest).items()}, Path(out))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
