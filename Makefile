@@ -19,7 +19,7 @@ help:
 	@echo "make develop  build in place, for working on the package"
 	@echo "make lint     ruff and mypy"
 	@echo "make docs     build the documentation into build/docs, warnings as errors"
-	@echo "make compat   run the tests of the losses under another torch, with the same build (TORCH=2.13.0)"
+	@echo "make compat   run the tests of losses and sampler under the oldest torch, or TORCH=..., and maybe PYTHON=..."
 	@echo "make wheel-check  sdist and wheel, from which one installs and the other loads"
 	@echo "make clean    remove the virtual environment and build folders"
 

@@ -1,30 +1,46 @@
 #!/usr/bin/env bash
-# One build, two releases of torch: what is installed in .venv, built against its torch, passes the tests of the losses
-# and of the memory under another one. `tests/compat/run.sh [TORCH]`, 2.13.0 unless told; called by `make compat`.
+# The tests of the losses, the memory and the sampler under another release of torch, and if you like of Python:
+# `tests/compat/run.sh [TORCH [PYTHON]]`, called by `make compat`. TORCH is 2.10.0, the oldest, unless told.
+#
+# Without PYTHON the very files of .venv's installation are tested, built against .venv's torch. The modules of the
+# sampler and of the JPEG decoder belong to one Python, so another one gets its own build, without CUDA.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-torch=${1:-2.13.0}
-python=$PWD/.venv/bin/python
-other=$PWD/build/compat/torch-$torch
-package=$(cd / && "$python" -c 'import fastccsa; print(*fastccsa.__path__)')
+torch=${1:-2.10.0}
+base=${2:-$PWD/.venv/bin/python}
+version=$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+other=$PWD/build/compat/python-$version-torch-$torch
+python=$other/bin/python
 
 if [ ! -e "$other/.installed" ]; then
   rm -rf "$other"
-  "$python" -m venv "$other"
-  "$other/bin/python" -m pip install -q "torch==$torch" numpy scipy pytest pytest-xdist hypothesis
+  "$base" -m venv "$other"
+  "$python" tests/compat/cpu_torch.py "$torch"
+  "$python" -m pip install -q --no-warn-conflicts numpy scipy pytest pytest-xdist hypothesis
   touch "$other/.installed"
 fi
-# The very files of the installation, with nothing else that .venv has.
-rm -rf build/compat/package
-mkdir -p build/compat/package
-cp -r "$package" build/compat/package/
-export PYTHONPATH=$PWD/build/compat/package
+
+packages=$PWD/build/compat/packages-$version-$torch
+rm -rf "$packages"
+mkdir -p "$packages"
+if [ $# -lt 2 ]; then
+  cp -r "$(cd / && "$base" -c 'import fastccsa; print(*fastccsa.__path__)')" "$packages/"
+else
+  "$python" -m pip install -q --no-warn-conflicts "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.12"
+  PATH=$other/bin:$PATH FASTCCSA_CUDA=0 "$python" -m pip install -q --no-deps --no-build-isolation --target "$packages" .
+fi
+export PYTHONPATH=$packages
 
 cd tests
-"$other/bin/python" - <<'END'
+"$python" - <<'END'
+import platform
+
 import torch
-from fastccsa import _build_info
-print(f"built against torch {_build_info.TORCH_VERSION}, running under torch {torch.__version__}")
+
+import fastccsa
+from fastccsa import _build_info, _jpeg, _sampler
+
+print(f"Python {platform.python_version()}; built against torch {_build_info.TORCH_VERSION}, running under {torch.__version__}")
 END
-"$other/bin/python" -m pytest -q -p no:cacheprovider -n auto loss allpairs sampling/test_inverse_probability.py
+"$python" -m pytest -q -p no:cacheprovider -n auto loss allpairs sampling
