@@ -19,7 +19,7 @@ help:
 	@echo "make develop  build in place, for working on the package"
 	@echo "make lint     ruff and mypy"
 	@echo "make docs     build the documentation into build/docs, warnings as errors"
-	@echo "make compat   run the tests of losses and sampler under the oldest torch, or TORCH=..., and maybe PYTHON=..."
+	@echo "make compat   run the tests of losses and sampler under the oldest torch, or TORCH=..., OTHER_PYTHON=..."
 	@echo "make wheel-check  sdist and wheel, from which one installs and the other loads"
 	@echo "make clean    remove the virtual environment and build folders"
 
@@ -69,7 +69,7 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 compat: $(VENV)/.installed
-	tests/compat/run.sh $(TORCH)
+	tests/compat/run.sh $(or $(TORCH),2.10.0) $(OTHER_PYTHON)
 
 wheel-check: $(VENV)/.installed
 	tests/compat/wheel.sh

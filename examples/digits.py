@@ -20,7 +20,6 @@ Finished runs are kept in --out; the same command again goes on with the rest.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -31,11 +30,11 @@ from typing import Any
 import numpy as np
 import torch
 from digits_data import CLASSES, Digits, read_digits
+from run_file import RunFile
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import fastccsa
-from fastccsa.files import write_atomically
 
 BATCH = 256
 NEGATIVES = 3  # pairs of different classes for each of one class
@@ -254,14 +253,9 @@ def main(argv: list[str] | None = None) -> None:
     """Run what is not in --out yet, and print the table."""
     parser, args = arguments(argv)
     settings = {"epochs": args.epochs, "sampler_steps": args.sampler_steps, "amp": args.amp}
-    results: dict[str, Any] = {"settings": settings, "runs": []}
     try:
-        if args.out.exists():
-            results = json.loads(args.out.read_text())
-            if results["settings"] != settings:
-                parser.error(f"{args.out} was made with {results['settings']}; choose another --out")
-        results |= {"torch": torch.__version__, "fastccsa": fastccsa.__version__, "threads": torch.get_num_threads()}
-        done = {(run["n"], run["repetition"]) for run in results["runs"]}
+        kept = RunFile(args.out, settings)
+        done = {(run["n"], run["repetition"]) for run in kept.runs}
         # Repetition by repetition, so that what is there at any time is a whole table.
         todo = [(n, repetition) for repetition in args.repetitions for n in args.n if (n, repetition) not in done]
         for n, repetition in todo:
@@ -270,12 +264,10 @@ def main(argv: list[str] | None = None) -> None:
             digits = read_digits(args.row_data, n, repetition)
             say = f"n={n} repetition={repetition}"
             figures = run(digits, repetition, args.epochs, args.sampler_steps, args.amp, say)
-            results["runs"].append({"n": n, "repetition": repetition, **figures})
-            with write_atomically(args.out) as file:
-                file.write_text(json.dumps(results, indent=1) + "\n")
+            kept.add({"n": n, "repetition": repetition, **figures})
     except fastccsa.InputError as error:
         parser.error(str(error))
-    print(table(results["runs"]))
+    print(table(kept.runs))
 
 
 if __name__ == "__main__":

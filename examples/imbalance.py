@@ -6,13 +6,13 @@
 The first domain holds every digit about equally often. The second one's training images are long-tailed: 60 of its
 commonest digit, one of its rarest, which digit is which drawn anew for each seed. Its test images are not. The loss is
 trained in four ways, with and without weights, on pairs of fastccsa.PairSampler or on uniform ones, and scored by
-the macro-average recall on the second domain.
+the macro-average recall on the second domain. Finished runs are kept in --out; the same command again goes on with the
+rest.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from digits import Network, mean_and_error
 from digits_data import CLASSES, read_digits
+from run_file import RunFile
 from torch import Tensor
 from tqdm import tqdm
 
 import fastccsa
-from fastccsa.files import write_atomically
 
 COMMONEST, RAREST = 60, 1  # training images of the second domain's classes
 TAIL = 5  # classes that count as rare
@@ -182,23 +182,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--row-data", type=Path, help="folder of the published npy files (default: bundled digits)")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="which (default: 0 to 4)")
     parser.add_argument("--steps", type=int, default=1000, help="training steps (default: 1000)")
-    parser.add_argument("--out", type=Path, help="JSON of the results")
+    parser.add_argument("--out", type=Path, help="keep the results in this JSON file")
     args = parser.parse_args(argv)
-    runs = []
+    settings = {"steps": args.steps, "data": "MNIST to USPS" if args.row_data else "scikit-learn's digits"}
     try:
+        kept = RunFile(args.out, settings)
+        done = {(run["seed"], run["weighted"], run["sampled"]) for run in kept.runs}
         problems = {seed: published(args.row_data, seed) if args.row_data else bundled(seed) for seed in args.seeds}
-        for seed, problem in tqdm(problems.items(), unit="seed", disable=None):
-            for weighted, sampled in WAYS:
-                recall = recalls(train(problem, weighted, sampled, args.steps, seed), problem.test, problem.test_labels)
-                figures = {"macro": recall.mean().item(), "rare": recall[problem.rare].mean().item()}
-                runs.append({"seed": seed, "weighted": weighted, "sampled": sampled, **figures})
-        if args.out:
-            settings = {"steps": args.steps, "data": "MNIST to USPS" if args.row_data else "scikit-learn's digits"}
-            with write_atomically(args.out) as file:
-                file.write_text(json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
+        todo = [(seed, *way) for seed in args.seeds for way in WAYS if (seed, *way) not in done]
+        for seed, weighted, sampled in tqdm(todo, unit="run", disable=None):
+            problem = problems[seed]
+            recall = recalls(train(problem, weighted, sampled, args.steps, seed), problem.test, problem.test_labels)
+            figures = {"macro": recall.mean().item(), "rare": recall[problem.rare].mean().item()}
+            kept.add({"seed": seed, "weighted": weighted, "sampled": sampled, **figures})
     except fastccsa.InputError as error:
         parser.error(str(error))
-    print(table(runs))
+    print(table(kept.runs))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Install a release of torch for the CPU alone: ``python cpu_torch.py 2.10.0``, into the Python that runs this.
 
-The package index has most releases with CUDA code only, and with them 3 GB and more of NVIDIA's libraries. On a machine
-without a GPU torch calls none of them, but it does not load without them. So all but the CUDA runtime (1 MB, called while
-torch loads) are left out, and one library that only has their functions' names, each of which ends the process, stands
-in for them. For tests: such a torch is of no use on a GPU.
+The package index has releases with CUDA code alone, which ask for gigabytes of NVIDIA's libraries. Without a GPU torch
+calls none of them, but it does not load without them. So all but the CUDA runtime (1 MB, called while torch loads) are
+left out, and one library with the names of their functions, each of which ends the process, stands in for them. For
+tests: such a torch is of no use on a GPU.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The tests of the losses, the memory and the sampler under another release of torch, and if you like of Python:
-# `tests/compat/run.sh [TORCH [PYTHON]]`, called by `make compat`. TORCH is 2.10.0, the oldest, unless told.
+# `tests/compat/run.sh TORCH [PYTHON]`, called by `make compat`, whose TORCH is 2.10.0, the oldest, unless told.
 #
 # Without PYTHON the very files of .venv's installation are tested, built against .venv's torch. The modules of the
-# sampler and of the JPEG decoder belong to one Python, so another one gets its own build, without CUDA.
+# sampler and of the JPEG decoder fit one Python alone, so another one gets a build of its own, without CUDA.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-torch=${1:-2.10.0}
+torch=$1
 base=${2:-$PWD/.venv/bin/python}
 version=$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 other=$PWD/build/compat/python-$version-torch-$torch

@@ -54,11 +54,16 @@ def test_recall_by_class(example: Example) -> None:
     assert recall.tolist() == [0, 0, 0, 0, 100, 0, 0, 0, 0, 0]
 
 
-def test_table_of_a_short_run(example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_resuming(example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "imbalance.json"
+    example("imbalance").main(["--seeds", "0", "--steps", "2", "--out", str(out)])
+    first = json.loads(out.read_text())["runs"]
+    assert len(first) == 4
+    capsys.readouterr()
     example("imbalance").main(["--seeds", "0", "1", "--steps", "2", "--out", str(out)])
     runs = json.loads(out.read_text())["runs"]
-    assert len(runs) == 8
+    assert runs[:4] == first  # not run again
+    assert [run["seed"] for run in runs[4:]] == [1] * 4
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
     assert lines[2].startswith("| none | uniform | ")

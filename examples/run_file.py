@@ -1,0 +1,45 @@
+"""An example's results: a JSON file that grows run by run, so that the same command again goes on with what is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fastccsa
+from fastccsa.files import write_atomically
+
+
+class RunFile:
+    """The file at `path`, which may be None: then the runs are kept in memory alone.
+
+    Raises:
+        fastccsa.InputError: the file was made with other settings.
+    """
+
+    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"settings": settings, "runs": []}
+        if path is not None and path.exists():
+            self.content = json.loads(path.read_text(encoding="utf-8"))
+            if self.content["settings"] != settings:
+                raise fastccsa.InputError(f"{path} was made with {self.content['settings']}; choose another --out")
+        self.content |= {
+            "torch": torch.__version__,
+            "fastccsa": fastccsa.__version__,
+            "threads": torch.get_num_threads(),
+        }
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs that are finished."""
+        return self.content["runs"]
+
+    def add(self, run: dict[str, Any]) -> None:
+        """Add a finished run, on the disk too."""
+        self.runs.append(run)
+        if self.path is not None:
+            with write_atomically(self.path) as file:
+                file.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
