@@ -22,6 +22,7 @@ from torch import Tensor
 from fastccsa import _ops
 from fastccsa._all_pairs_checks import check, check_values
 from fastccsa._products import add_product, factor, products
+from fastccsa.profiling import stage
 
 _classes = torch.ops.fastccsa.all_pairs_classes.default
 _tile = torch.ops.fastccsa.all_pairs_tile.default
@@ -263,7 +264,7 @@ def _op(
         g1, g2 = (_empty_gradient(z, wanted >> k & 1, apart).zero_() for k, z in enumerate((z1, z2)))
         return terms.sum(), terms, g1, g2
     scale = 1 / (len(z1) * len(z2)) if mean else 1.0
-    with torch.autocast(z1.device.type, enabled=False), products(precision):
+    with torch.autocast(z1.device.type, enabled=False), products(precision), stage("all_pairs forward"):
         terms, g1, g2 = _all_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart, precision)
     return terms.sum(), terms, g1, g2
 
@@ -292,16 +293,21 @@ def _backward(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, *_:
         )
     if grad_loss is None and grad_terms is None:
         return (None,) * 11
-    gradients: list[Tensor | None] = []
-    for unit, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True):
-        if not needed:
-            gradients.append(None)
-        elif unit.shape[0] == 1:
-            gradients.append((grad_loss * unit[0]).to(ctx.dtype))
-        else:
-            upstream = torch.stack([g.expand(2) for g in (grad_loss, grad_terms) if g is not None]).sum(0)
-            gradients.append((upstream[0] * unit[0] + upstream[1] * unit[1]).to(ctx.dtype))
+    with stage("all_pairs backward"):
+        gradients = [
+            _scaled(unit, grad_loss, grad_terms).to(ctx.dtype) if needed else None
+            for unit, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True)
+        ]
     return (*gradients, *(None,) * 9)
+
+
+def _scaled(unit: Tensor, grad_loss: Tensor | None, grad_terms: Tensor | None) -> Tensor:
+    """The gradient of one side from its planes, together or apart."""
+    if unit.shape[0] == 1:
+        assert grad_loss is not None  # the terms have no gradient then
+        return grad_loss * unit[0]
+    upstream = torch.stack([g.expand(2) for g in (grad_loss, grad_terms) if g is not None]).sum(0)
+    return upstream[0] * unit[0] + upstream[1] * unit[1]
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)

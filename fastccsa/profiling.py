@@ -1,4 +1,4 @@
-"""Named ranges in a profiler's timeline (NVTX, as Nsight Systems shows them): off until they are switched on."""
+"""Named ranges in a profiler's timeline: in `torch.profiler`'s trace, and, once they are switched on, in NVTX's."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ def nvtx_ranges(enabled: bool = True) -> bool:
 
 
 def named(name: str, function: Callable[P, R]) -> Callable[P, R]:
-    """Make ``function`` mark a range called ``name`` around each of its calls, while ranges are on."""
+    """Make ``function`` mark a `stage` called ``name`` around each of its calls."""
+    from torch.autograd import profiler
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not _enabled:
+        if not (_enabled or profiler._is_profiler_enabled):
             return function(*args, **kwargs)
-        import nvtx
-
-        with nvtx.annotate(name, domain="fastccsa"):
+        with stage(name):
             return function(*args, **kwargs)
 
     return call

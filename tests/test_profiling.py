@@ -27,29 +27,30 @@ class Recorder:
         self.seen.append(f"end {self.message}")
 
 
-def step() -> None:
+def step(pairs: str = "zipped") -> None:
     logits = [torch.randn(4, 3, requires_grad=True) for _ in range(2)]
     features = [torch.randn(4, 5, requires_grad=True) for _ in range(2)]
     labels = torch.tensor([0, 1, 2, 0])
-    fastccsa.WeightedCCSALoss()(*logits, *features, labels, labels.flip(0)).backward()
+    fastccsa.WeightedCCSALoss(pairs=pairs)(*logits, *features, labels, labels.flip(0)).backward()
 
 
-def test_forward_and_backward_are_marked_while_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("pairs", "op"), [("zipped", "zipped_ccsa"), ("all", "all_pairs")])
+def test_forward_and_backward_are_marked_while_on(monkeypatch: pytest.MonkeyPatch, pairs: str, op: str) -> None:
     Recorder.seen = []
     monkeypatch.setattr(nvtx, "annotate", Recorder)
-    step()
+    step(pairs)
     assert Recorder.seen == []
     assert fastccsa.nvtx_ranges() is False
     try:
-        step()
+        step(pairs)
     finally:
         assert fastccsa.nvtx_ranges(False) is True
-    step()
+    step(pairs)
     assert Recorder.seen == [
-        "begin zipped_ccsa forward",
-        "end zipped_ccsa forward",
-        "begin zipped_ccsa backward",
-        "end zipped_ccsa backward",
+        f"begin {op} forward",
+        f"end {op} forward",
+        f"begin {op} backward",
+        f"end {op} backward",
     ]
 
 

@@ -137,6 +137,16 @@ def option(name: str, text: str, **settings: Any) -> Any:
     help="Under torchrun: BatchNorm over the batches of all processes, or of each for itself.",
 )
 @click.option("--compile/--no-compile", default=DEFAULTS["compile"], help="Compile the network with torch.compile.")
+@click.option(
+    "--cuda-graph/--no-cuda-graph",
+    default=DEFAULTS["cuda_graph"],
+    help="Capture the whole step as a CUDA graph; with --cache gpu.",
+)
+@click.option(
+    "--profile/--no-profile",
+    default=DEFAULTS["profile"],
+    help="Write trace.json, a profile of a few steps, into the run folder.",
+)
 def train_command(**values: Any) -> None:
     """Train a baseline or a CCSA model; the same command again resumes.
 

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 BACKENDS = ("auto", "native", "dali", "torchvision")
 MODES = ("fused", "exact")
 
+About = tuple[Tensor, Tensor, Tensor]  # class, domain and number of a batch's images, int64 [B] each
+
 _FIRST, _SECOND = 1, 2  # streams of random numbers: first (or single) images, second images
+_PACKED = 10  # columns of `StoredBackend.pack`, before those of `About`
 
 
 class _Loader(ABC):
@@ -93,7 +96,7 @@ class _Loader(ABC):
         # Stored crops are made into images where they are read, by torch's threads: one reader sets them to work.
         readers = prefetch + 1 if cache is None else 1
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="fastccsa-reader")
-        self._walk: Generator[dict[str, Tensor], None, None] | None = None
+        self._walk: Generator[Any, None, None] | None = None
         self._closed = False
         # What is registered last runs first: an unfinished walk is ended while DALI is still there.
         self._at_exit = partial(_close, weakref.ref(self))
@@ -125,13 +128,37 @@ class _Loader(ABC):
             InputError: the step is out of range, the loader is closed, or (while walking) no image can be
                 read, or one cannot with ``on_error="raise"``.
         """
-        if self._closed:
-            raise InputError("this loader is closed; make a new one")
-        if not 0 <= start_step <= len(self):
-            raise InputError(f"start_step is {start_step}; the epoch's steps are 0 to {len(self) - 1}")
-        self._end_walk()
+        self._begin_walk(start_step)
         self._walk = self._steps(epoch, range(start_step, len(self)))
         return self._walk
+
+    @property
+    def has_plans(self) -> bool:
+        """Whether there are `plans`: crops are kept (``cache``), on the device that batches go to."""
+        return isinstance(self._backend, StoredBackend) and self._backend.unpacks_on_device
+
+    def plans(self, epoch: int, start_step: int = 0) -> Iterator[Tensor]:
+        """Walk the same batches not yet made: `make` makes each from its plan alone, when the plan is on the device.
+
+        So a loop that always copies plans into the same memory can have its steps captured in a CUDA graph.
+
+        Yields:
+            int64 [images, 13] on the CPU, pinned where the device is a GPU.
+
+        Raises:
+            InputError: as for `epoch`, or there are no plans.
+        """
+        if not self.has_plans:
+            raise InputError("batches are planned where their crops are on the device; give cache='gpu'")
+        self._begin_walk(start_step)
+        self._walk = self._planned(epoch, range(start_step, len(self)))
+        return self._walk
+
+    def make(self, plan: Tensor) -> dict[str, Tensor]:
+        """Make the batch of a plan that is on the device; on a GPU this launches kernels and does nothing else."""
+        images = self._backend.unpack(plan[:, :_PACKED])
+        label, domain, index = plan[:, _PACKED:].t().contiguous()
+        return self._assemble((label, domain, index), images)
 
     def close(self) -> None:
         """End every thread and free the decoder's memory; the loader cannot be used again."""
@@ -158,8 +185,8 @@ class _Loader(ABC):
         """Which images make up a batch, and how each is seen."""
 
     @abstractmethod
-    def _assemble(self, indices: Tensor, images: Tensor) -> dict[str, Tensor]:
-        """Name the parts of a finished batch; ``indices`` [B] on the CPU are the images really shown."""
+    def _assemble(self, about: About, images: Tensor) -> dict[str, Tensor]:
+        """Name the parts of a finished batch; ``about`` the images really shown."""
 
     def _steps(self, epoch: int, steps: range) -> Generator[dict[str, Tensor], None, None]:
         def read(step: int) -> Any:
@@ -169,21 +196,36 @@ class _Loader(ABC):
         finished = self._backend.run(batches)
         try:
             for batch, images in finished:
-                yield self._assemble(torch.from_numpy(batch.indices), images)
+                label, domain, index = (x.to(self.device, non_blocking=True) for x in self._about(batch.indices))
+                yield self._assemble((label, domain, index), images)
         finally:
             finished.close()
             batches.close()
+
+    def _planned(self, epoch: int, steps: range) -> Generator[Tensor, None, None]:
+        def plan(step: int) -> Tensor:
+            shown, packed = self._backend.pack(*self._plan(epoch, step))
+            whole = torch.cat([packed, torch.stack(self._about(shown), dim=1)], dim=1)
+            return whole.pin_memory() if self.device.type == "cuda" else whole
+
+        return read_ahead(plan, steps, self._readers, self._prefetch)
+
+    def _begin_walk(self, start_step: int) -> None:
+        if self._closed:
+            raise InputError("this loader is closed; make a new one")
+        if not 0 <= start_step <= len(self):
+            raise InputError(f"start_step is {start_step}; the epoch's steps are 0 to {len(self) - 1}")
+        self._end_walk()
 
     def _end_walk(self) -> None:
         if self._walk is not None:
             self._walk.close()
             self._walk = None
 
-    def _targets(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Class, domain and number of images, int64 on the device."""
-        columns = self._labels[indices], self._domains[indices], indices
-        label, domain, index = (column.to(self.device, non_blocking=True) for column in columns)
-        return label, domain, index
+    def _about(self, indices: IntArray) -> About:
+        """Class, domain and number of images, on the CPU."""
+        index = torch.from_numpy(indices)
+        return self._labels[index], self._domains[index], index
 
     def _make_backend(self, backend: str, mode: str, num_threads: int) -> Backend:
         if backend == "auto":
@@ -267,9 +309,9 @@ class PairLoader(_Loader):
         views = [self.transforms.draw(seed, epoch, positions, stream) for stream in (_FIRST, _SECOND)]
         return np.concatenate(self.sampler.batch(epoch, step)), Views.concatenate(views)
 
-    def _assemble(self, indices: Tensor, images: Tensor) -> dict[str, Tensor]:
+    def _assemble(self, about: About, images: Tensor) -> dict[str, Tensor]:
         images1, images2 = images.chunk(2)
-        label, domain, index = self._targets(indices)
+        label, domain, index = about
         target1, target2 = label.chunk(2)
         domain1, domain2 = domain.chunk(2)
         index1, index2 = index.chunk(2)
@@ -330,8 +372,8 @@ class ImageLoader(_Loader):
         positions = self.sampler.positions(epoch, step)
         return indices, self.transforms.draw(self.sampler.seed, epoch, positions, _FIRST)
 
-    def _assemble(self, indices: Tensor, images: Tensor) -> dict[str, Tensor]:
-        target, domain, index = self._targets(indices)
+    def _assemble(self, about: About, images: Tensor) -> dict[str, Tensor]:
+        target, domain, index = about
         return {"images": images, "target": target, "domain": domain, "index": index}
 
 

@@ -38,6 +38,8 @@ class StoredBatch:
 class StoredBackend:
     """Makes batches from a store.
 
+    Making one falls into two: `pack`, what is to be seen of which crop, on the host; and `unpack`, the images.
+
     With ``cache="gpu"`` the GPU makes them from its own memory, when they are asked for, on the current
     stream. Else the CPU makes them ahead, with torch's threads.
 
@@ -68,8 +70,7 @@ class StoredBackend:
 
     def read(self, indices: IntArray, views: Views) -> StoredBatch:
         """Prepare a batch; safe to call from several threads."""
-        shown = self._shown[indices]
-        packed = pack_views(self._rows[shown], views)
+        shown, packed = self.pack(indices, views)
         if self._on_gpu:
             return StoredBatch(shown, packed.pin_memory())
         size, pinned = self._transforms.size, self._device.type == "cuda"
@@ -80,7 +81,21 @@ class StoredBackend:
         """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
         for batch in batches:
             ready = batch.ready.to(self._device, non_blocking=True)
-            yield batch, augment(self._crops, ready, self._transforms) if self._on_gpu else ready
+            yield batch, self.unpack(ready) if self._on_gpu else ready
+
+    @property
+    def unpacks_on_device(self) -> bool:
+        """Whether crops lie where batches go, so that `unpack` takes what is packed there."""
+        return self._crops.device == self._device
+
+    def pack(self, indices: IntArray, views: Views) -> tuple[IntArray, Tensor]:
+        """Find the images really shown, int64 [B], and what `unpack` needs to know, int64 [B, 10] on the CPU."""
+        shown = self._shown[indices]
+        return shown, pack_views(self._rows[shown], views)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Make the images, float32 [B, 3, size, size], where the crops are; on a GPU launches kernels alone."""
+        return augment(self._crops, packed, self._transforms)
 
     def close(self) -> None:
         """Let go of the crops."""

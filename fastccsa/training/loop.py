@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from fastccsa.training.batchnorm import share_batchnorm
 from fastccsa.training.checkpoint import TrainState, has_checkpoint, load_checkpoint, save_checkpoint
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.divergence import divergence
+from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.images import RunImages, open_manifest, select_images
 from fastccsa.training.meter import Meter, Summary
 from fastccsa.training.objectives import Objective, build_objective
@@ -43,10 +45,11 @@ from fastccsa.training.run import (
     write_environment,
     write_metrics,
 )
-from fastccsa.training.schedule import build_optimizer
+from fastccsa.training.schedule import build_optimizer, end_epoch
 from fastccsa.training.start import Say, describe, start_model
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
+from fastccsa.training.trace import StepTrace
 
 LOG_EVERY = 20  # batches from one look at the loss to the next
 
@@ -70,6 +73,7 @@ class Run:
     step: Step
     stop: StopRequests
     log: ScalarLog
+    trace: StepTrace
     progress: bool
 
 
@@ -91,6 +95,7 @@ def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
     with progress_bar(state, run) as bar:
         for batch in batches(state, run):
             updated = run.step(batch, state.step)
+            run.trace.step()
             state.step += 1
             bar.update()
             if state.step % LOG_EVERY == 0 and state.step < steps:
@@ -109,12 +114,12 @@ def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
     return {**means, "seconds": seconds, "images_per_second": seen / seconds}
 
 
-def batches(state: TrainState, run: Run) -> Iterator[dict[str, Tensor]]:
+def batches(state: TrainState, run: Run) -> Iterator[Any]:
     """Walk what is left of the epoch; should the loader fail, save what was learnt up to there."""
-    walk = iter(run.objective.loader.epoch(state.epoch, state.step))
+    walk = iter(run.step.batches(state.epoch, state.step))
     while True:
         try:
-            with stage("images"):
+            with stage("data"):
                 batch = next(walk, None)
         except Exception:
             # Ranks fail one by one and cannot save together: they go on from the last checkpoint.
@@ -221,7 +226,7 @@ def finish_epoch(state: TrainState, run: Run, card: ModelCard, means: Mapping[st
     """Validate, keep the model if it is the best so far, and save everything."""
     lr = float(state.scheduler.get_last_lr()[0])
     scores = validate(state, run)
-    state.scheduler.step()
+    end_epoch(state.scheduler)
     state.epoch, state.step, state.meter = state.epoch + 1, 0, {}
     is_best = scores.average > state.best_recall
     if is_best:
@@ -293,6 +298,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
     images = select_images(config, manifest)
     device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
     dtype = amp_dtype(config.amp, device)
+    check_graph(config, device, dtype, ranks)
     with ranks.first_before_others():
         folder = open_run(config)
     if scores := finished_scores(folder):
@@ -330,13 +336,16 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
             write_environment(folder, device, **first)
             objective.record.write(folder)
         meter = Meter(objective.terms, device)
-        step = Step(state, wrap_model(state, config, device, ranks), objective, config, meter, device, dtype, ranks)
+        network = wrap_model(state, config, device, ranks)
+        kind = GraphedStep if config.cuda_graph else Step
+        step = kind(state, network, objective, config, meter, device, dtype, ranks)
         done = state.epoch * len(objective.loader) + state.step
         log = stack.enter_context(ScalarLog(folder if ranks.is_first else None, done))
         stop = stack.enter_context(StopRequests(config.time_limit))
+        trace = stack.enter_context(StepTrace(folder if config.profile and ranks.is_first else None, say))
         run = Run(
             config, folder, device, dtype, ranks, objective, images.training, images.validation, validation_loader,
-            meter, step, stop, log, progress,
+            meter, step, stop, log, trace, progress,
         )  # fmt: skip
         card = model_card(config, images)
         while not is_done(state, config):

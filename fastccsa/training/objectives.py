@@ -19,6 +19,7 @@ from fastccsa.functional import weighted_cross_entropy
 from fastccsa.losses import CCSATerms, WeightedCCSALoss
 from fastccsa.memory import PairMemory
 from fastccsa.pipeline import ImageLoader, PairLoader, Transforms
+from fastccsa.profiling import stage
 from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
@@ -92,7 +93,8 @@ class Baseline:
     def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
         """Compute the loss, [1]."""
         logits, _ = forward(batch["images"])
-        return weighted_cross_entropy(logits, batch["target"], self.class_weight).float().unsqueeze(0)
+        with stage("loss"):
+            return weighted_cross_entropy(logits, batch["target"], self.class_weight).float().unsqueeze(0)
 
 
 class CCSA:
@@ -162,14 +164,15 @@ class CCSA:
         else:
             (logits1, features1), (logits2, features2) = forward(images1), forward(images2)
         logits, features, targets = (logits1, logits2), (features1, features2), (batch["target1"], batch["target2"])
-        if isinstance(self.memory, PairMemory):
-            domains = (batch["domain1"], batch["domain2"])
-            terms = self._with_memory(self.memory, logits, features, targets, domains)
-        elif self.sees_all_ranks and not self.ranks.is_alone:
-            terms = self._of_all_ranks(logits, features, targets)
-        else:
-            terms = self.loss.terms(*logits, *features, *targets)
-        return torch.stack([getattr(terms, name).float() for name in self.terms])
+        with stage("loss"):
+            if isinstance(self.memory, PairMemory):
+                domains = (batch["domain1"], batch["domain2"])
+                terms = self._with_memory(self.memory, logits, features, targets, domains)
+            elif self.sees_all_ranks and not self.ranks.is_alone:
+                terms = self._of_all_ranks(logits, features, targets)
+            else:
+                terms = self.loss.terms(*logits, *features, *targets)
+            return torch.stack([getattr(terms, name).float() for name in self.terms])
 
     def _of_all_ranks(self, logits: Two, features: Two, targets: Two) -> CCSATerms:
         """The terms over the rows of all ranks, on every rank; features go around in a ring."""

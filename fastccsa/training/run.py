@@ -8,6 +8,7 @@ model.safetensors, model.json    the best model so far
 last.pt             everything needed to go on
 previous.pt         the same, one checkpoint earlier
 diverged.csv        the images of a batch whose loss was not finite
+trace.json          a profile of a few steps, where it was asked for
 test_outputs.safetensors    logits and features of the test images
 scores.json         test scores by domain; there once the run is finished
 tensorboard/        scalars

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ def make_forward(model: nn.Module, device: torch.device, dtype: torch.dtype | No
     """Make the function from images to (logits, features) under autocast; both come in one format."""
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(device, dtype):
+        with stage("forward"), autocast(device, dtype):
             logits, features = model(images.contiguous(memory_format=torch.channels_last))
         # Autocast keeps some networks' last normalisation in float32; the loss wants a single format.
         return logits.to(features.dtype), features
@@ -81,7 +83,11 @@ class Step:
         self._ranks = ranks
         self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
 
-    def __call__(self, batch: dict[str, Tensor], step: int) -> bool:
+    def batches(self, epoch: int, start: int) -> Iterator[Any]:
+        """Walk an epoch's batches from number ``start`` on, as ``__call__`` takes them."""
+        return self._objective.loader.epoch(epoch, start)
+
+    def __call__(self, batch: Any, step: int) -> bool:
         """Take batch number ``step`` of an epoch; whether the weights were updated after it."""
         last = len(self._objective.loader) - 1
         first_of_group = step - step % self._accumulate
@@ -96,9 +102,8 @@ class Step:
 
     def learn(self, batch: dict[str, Tensor], share: float) -> None:
         """Add the gradient of a batch, which counts by ``share``."""
-        with stage("forward"):
-            terms = self._objective(self.forward, batch)
-            self.meter.update(terms, _rows(batch))
+        terms = self._objective(self.forward, batch)
+        self.meter.update(terms, _rows(batch))
         with stage("backward"):
             loss = terms[0] if share == 1 else terms[0] * share
             self._state.scaler.scale(loss).backward()

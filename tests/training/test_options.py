@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from fastccsa.training.average import WeightAverage
 from fastccsa.training.batchnorm import share_batchnorm
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.step import Step
+from fastccsa.training.trace import KEPT
 
 NO_BATCHNORM = {"backbone": "squeezenet1_1", "size": 64, "alignment": "-", "epochs": 1}
 
@@ -171,3 +175,48 @@ def test_a_group_that_the_caller_made_is_used_and_left_alone() -> None:
     assert dist.is_initialized()
     with pytest.raises(InputError, match="is one GPU for all processes"), open_ranks("cuda:1"):
         pass
+
+
+def test_the_trace_parses_and_has_the_stages_of_a_few_steps(make_config, capsys) -> None:
+    config = make_config(epochs=1, profile=True, pairs="all")
+    train(config)
+    file = Path(config.out) / "trace.json"
+    assert f"a trace of {KEPT} steps is in {file}" in capsys.readouterr().out
+    events = json.loads(file.read_text())["traceEvents"]
+    ranges = Counter(event["name"] for event in events if event.get("cat") == "user_annotation")
+    for name in ("data", "forward", "loss", "all_pairs forward", "all_pairs backward", "backward", "optimizer"):
+        assert ranges[name] == KEPT, (name, ranges)
+
+
+def test_too_short_a_run_says_so_and_a_trace_that_cannot_be_written_is_no_reason_to_stop(
+    make_config, monkeypatch, caplog
+) -> None:
+    train(make_config(alignment="-", n_sec=0, epochs=1, profile=True), progress=False)  # 4 steps
+    assert "4 steps are too few for a whole trace" in caplog.text
+    caplog.clear()
+
+    def refuse(self, path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", refuse)
+    config = make_config("full", alignment="-", epochs=1, profile=True)
+    train(config, progress=False)
+    assert "the trace cannot be written" in caplog.text
+    assert not (Path(config.out) / "trace.json").exists()
+
+
+def test_a_compiled_network_trains_and_is_saved_as_any_other(make_config, monkeypatch) -> None:
+    # Without code generation, which takes a minute: all that fastccsa has to do with compiling is the same.
+    compiled = []
+    make = nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self: (compiled.append(self), make(self, backend="eager"))[1]
+    )  # fmt: skip
+    settings = {**NO_BATCHNORM, "n_sec": 0, "batch_size": 5}
+    plain, fast = (make_config(out, **settings) for out in ("plain", "fast"))
+    train(plain, progress=False)
+    train(replace(fast, compile=True), progress=False)
+    assert len(compiled) == 1
+    one, other = load_model(plain.out).state_dict(), load_model(fast.out).state_dict()
+    for key, value in one.items():
+        assert torch.allclose(value, other[key], rtol=1e-4, atol=1e-6), key

@@ -1,0 +1,167 @@
+"""Steps whose batch always lies in the same memory, and a CUDA graph of one that serves for all.
+
+A captured step is made of kernels alone: images from the GPU's store, network, loss, backward, clipping, update, moving
+average, and the meter's sums. The host copies the next batch's plan into place and says go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fastccsa.errors import InputError
+from fastccsa.training.config import TrainConfig
+from fastccsa.training.ranks import Ranks
+from fastccsa.training.step import Step
+
+WARM_UP = 3  # steps before the capture, as torch's notes on CUDA graphs recommend
+
+
+def check_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | None, ranks: Ranks) -> None:
+    """Make sure that this run's steps can be captured, where the configuration asks for it.
+
+    Raises:
+        InputError: they cannot, and why.
+    """
+    if not config.cuda_graph:
+        return
+    obstacles = {
+        f"device is {device}: it needs a CUDA GPU": device.type != "cuda",
+        f"cache is {config.cache}: it needs the images in the GPU's memory, cache gpu": config.cache != "gpu",
+        "pairs is all: its tiles depend on the labels of each batch": config.pairs == "all",
+        f"accumulate is {config.accumulate}: it captures steps of one batch": config.accumulate > 1,
+        "amp is float16: its loss scaling is the host's affair; use bfloat16 or none": dtype == torch.float16,
+        f"{ranks.world} processes train together: it is for one": not ranks.is_alone,
+    }
+    for reason, applies in obstacles.items():
+        if applies:
+            raise InputError(f"cuda_graph cannot be had here ({reason}): leave it away, or change that")
+
+
+class StaticStep(Step):
+    """A `Step` that makes its batch itself, of a plan that it copies into the same memory each time.
+
+    The batches it walks are `PairLoader.plans`. One of another size, as the last of an epoch, is an ordinary step.
+    """
+
+    _plan: Tensor | None = None
+
+    def batches(self, epoch: int, start: int) -> Iterator[Any]:
+        """Walk the plans of an epoch's batches from number ``start`` on."""
+        return self._objective.loader.plans(epoch, start)
+
+    def __call__(self, batch: Any, step: int) -> bool:
+        """Take batch number ``step`` of an epoch, given its plan; whether the weights were updated after it."""
+        loader = self._objective.loader
+        if self._plan is None:
+            rows = self._objective.images_per_sample * loader.sampler.batch_size
+            self._plan = torch.empty((rows, batch.shape[1]), dtype=batch.dtype, device=loader.device)
+        if len(batch) != len(self._plan):
+            return super().__call__(loader.make(batch.to(loader.device, non_blocking=True)), step)
+        self._plan.copy_(batch, non_blocking=True)
+        self.take()
+        return True
+
+    def take(self) -> None:
+        """Take the step of the plan that is in place."""
+        self._state.optimizer.zero_grad(set_to_none=True)
+        self.work()
+
+    def work(self) -> None:
+        """What there is to do on the device, gradients being None."""
+        assert self._plan is not None
+        self.learn(self._objective.loader.make(self._plan), 1.0)
+        self.update()
+
+
+class GraphedStep(StaticStep):
+    """A `StaticStep` that is captured as a CUDA graph after a few steps, and replayed from then on."""
+
+    _replay: Replay | None = None
+
+    def take(self) -> None:
+        """Take the step of the plan that is in place."""
+        if self._replay is None:
+            self._replay = Replay(self.work, self._state.optimizer)
+        self._replay()
+
+
+class Replay:
+    """Work that ends with an optimiser's step: done as it is a few times, then captured, and replayed from then on.
+
+    The first calls warm up libraries, allocator and optimiser, and count like all others, so nothing has to be put back
+    before the capture, which itself computes nothing. Random numbers go on as they would without a graph: torch
+    registers the GPU's default generator.
+
+    Args:
+        work: launches kernels on the current stream, always over the same memory, and never waits for them. Gradients
+            are None when it begins.
+        optimizer: a fused one on a CUDA device. Its learning rates may change from call to call.
+    """
+
+    def __init__(self, work: Callable[[], None], optimizer: Optimizer) -> None:
+        self._work, self._optimizer = work, optimizer
+        device = optimizer.param_groups[0]["params"][0].device
+        self._rates = [torch.empty((), device=device) for _ in optimizer.param_groups]
+        self._filled: list[float] = []
+        self._side = torch.cuda.Stream(device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._done = 0
+
+    def __call__(self) -> None:
+        """Do the work."""
+        if self._done < WARM_UP:
+            self._warm_up()
+        else:
+            if self._graph is None:
+                self._graph = self._capture()
+            self._fill_rates()
+            self._graph.replay()
+        self._done += 1
+
+    @contextmanager
+    def _rates_on_device(self, capturable: bool) -> Iterator[None]:
+        """Let the optimiser read its rates from the device's memory, where they may change after the capture.
+
+        They are numbers to everyone else: the schedule, and checkpoints, which go on with a graph or without.
+        """
+        self._fill_rates()
+        groups = self._optimizer.param_groups
+        before = [{name: group[name] for name in ("lr", "capturable")} for group in groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group.update(lr=rate, capturable=capturable)
+        try:
+            yield
+        finally:
+            for group, values in zip(groups, before, strict=True):
+                group.update(values)
+
+    def _warm_up(self) -> None:
+        # On a stream of its own, as the capture will be: what autograd and libraries keep for a stream must not be the
+        # default one's.
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side), self._rates_on_device(capturable=False):
+            self._optimizer.zero_grad(set_to_none=True)
+            self._work()
+        torch.cuda.current_stream().wait_stream(self._side)
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        self._optimizer.zero_grad(set_to_none=True)  # so that gradients lie in the graph's own memory
+        # Only this thread must keep to what a capture allows: the loader's threads pin memory meanwhile.
+        capture = torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local")
+        with self._rates_on_device(capturable=True), capture:
+            self._work()
+        return graph
+
+    def _fill_rates(self) -> None:
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        if rates != self._filled:
+            for tensor, rate in zip(self._rates, rates, strict=True):
+                tensor.fill_(rate)
+            self._filled = rates

@@ -1,0 +1,141 @@
+"""Steps in fixed memory take the steps of the ordinary loop; their capture as a CUDA graph (only on a GPU)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastccsa.errors import InputError
+from fastccsa.models import load_model
+from fastccsa.training import loop as loop_module
+from fastccsa.training import train
+from fastccsa.training.graph import Replay, StaticStep, check_graph
+from fastccsa.training.ranks import ALONE, Ranks
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def losses(out: str) -> list[float]:
+    return [json.loads(line)["loss"] for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_runs(one: str, other: str) -> None:
+    """Both runs' last states, bit for bit, and what their meters said."""
+    first, second = (torch.load(Path(out) / "last.pt", weights_only=True) for out in (one, other))
+    for part in ("model", "average"):
+        assert first[part].keys() == second[part].keys()
+        for key, value in first[part].items():
+            assert torch.equal(value, second[part][key]), key
+    assert first["optimizer"]["param_groups"] == second["optimizer"]["param_groups"]
+    assert losses(one) == losses(other)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ema": 0.5, "clip": 1.0, "batch_size": 8},  # 45 images: the last of 6 batches is of another size
+        {"alignment": "-", "batch_size": 9},
+    ],
+)
+def test_a_step_in_fixed_memory_is_the_ordinary_one(make_config, monkeypatch, settings) -> None:
+    ordinary, static = (make_config(out, cache="ram", **settings) for out in ("ordinary", "static"))
+    expected = train(ordinary, progress=False)
+    sizes = []
+    take = StaticStep.take
+    monkeypatch.setattr(StaticStep, "take", lambda self: (sizes.append(self._plan.data_ptr()), take(self))[1])
+    monkeypatch.setattr(loop_module, "Step", StaticStep)
+    assert train(static, progress=False) == expected
+    assert_same_runs(ordinary.out, static.out)
+    assert len(sizes) == 10
+    assert len(set(sizes)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "dtype", "ranks", "reason"),
+    [
+        ({}, CPU, None, ALONE, r"device is cpu: it needs a CUDA GPU"),
+        ({"cache": "ram"}, GPU, None, ALONE, "cache is ram: it needs the images in the GPU's memory"),
+        ({"pairs": "all"}, GPU, None, ALONE, "pairs is all"),
+        ({"accumulate": 2}, GPU, None, ALONE, "accumulate is 2"),
+        ({}, GPU, torch.float16, ALONE, "use bfloat16 or none"),
+        ({}, GPU, None, Ranks(0, 2), "2 processes train together"),
+    ],
+)
+def test_where_a_graph_cannot_be_had_it_says_why(make_config, changes, device, dtype, ranks, reason) -> None:
+    config = make_config(**{"cache": "gpu", "cuda_graph": True, **changes})
+    with pytest.raises(InputError, match=reason):
+        check_graph(config, device, dtype, ranks)
+    check_graph(replace(config, cuda_graph=False), device, dtype, ranks)
+
+
+def test_it_is_told_before_anything_is_written(make_config) -> None:
+    config = make_config(cuda_graph=True)
+    with pytest.raises(InputError, match="cuda_graph cannot be had here"):
+        train(config, progress=False)
+    assert not Path(config.out).exists()
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+@pytest.mark.cuda
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("amp", ["none", "bfloat16"])
+def test_a_captured_training_is_the_ordinary_one(make_config, amp) -> None:
+    # Captured kernels read the rate as float32: 2^-10 and 2^-13 are the same numbers there.
+    settings = {"device": "cuda", "cache": "gpu", "amp": amp, "lr": 2.0**-10, "lr_gamma": 2.0**-3, "ema": 0.5}
+    settings |= {"batch_size": 6, "clip": 1.0, "epochs": 3}  # 7 full batches, of which 3 warm up, and one of 3 rows
+    ordinary, graphed = make_config("ordinary", **settings), make_config("graphed", cuda_graph=True, **settings)
+    expected = train(ordinary, progress=False)
+    assert train(graphed, progress=False) == expected
+    assert_same_runs(ordinary.out, graphed.out)
+
+
+@pytest.mark.cuda
+@pytest.mark.usefixtures("deterministic")
+def test_a_captured_training_goes_on_where_it_stopped(make_config) -> None:
+    settings = {"device": "cuda", "cache": "gpu", "cuda_graph": True, "batch_size": 6}
+    whole, limited = make_config("whole", **settings), make_config("limited", time_limit=1e-6, **settings)
+    expected = train(whole, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(limited, progress=False)
+    assert train(replace(limited, time_limit=0.0), progress=False) == expected
+    one, other = load_model(whole.out).state_dict(), load_model(limited.out).state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.cuda
+def test_a_loss_that_is_not_finite_freezes_the_weights_of_a_graph_too(make_config) -> None:
+    config = make_config(device="cuda", cache="gpu", cuda_graph=True, lr=1e30, batch_size=6, amp="none")
+    with pytest.raises(InputError, match="the loss is not finite at epoch 1"):
+        train(config, progress=False)
+
+
+@pytest.mark.cuda
+def test_random_numbers_go_on_from_replay_to_replay() -> None:
+    weight = torch.nn.Parameter(torch.ones(1000, device="cuda"))
+    optimizer = torch.optim.AdamW([weight], lr=2.0**-10, fused=True)
+    drawn = torch.zeros(1000, device="cuda")
+
+    def work() -> None:
+        drawn.copy_(torch.nn.functional.dropout(torch.ones_like(weight)))
+        (weight * drawn).sum().backward()
+        optimizer.step()
+
+    replay = Replay(work, optimizer)
+    torch.manual_seed(0)
+    seen = []
+    for _ in range(8):
+        replay()
+        seen.append(drawn.clone())
+    torch.manual_seed(0)
+    for number, mask in enumerate(seen):
+        assert torch.equal(torch.nn.functional.dropout(torch.ones_like(weight)), mask), number
+    assert optimizer.param_groups[0]["lr"] == 2.0**-10
