@@ -66,7 +66,8 @@ $(VENV)/.docs: $(VENV)/.installed
 	@touch $@
 
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+# Not --quiet: it also hides the warnings from --strict.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 compat: $(VENV)/.installed
 	tests/compat/run.sh $(or $(TORCH),2.10.0) $(OTHER_PYTHON)

@@ -94,7 +94,7 @@ def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[
 def benchmarks() -> str:
     """How they are measured, and the table of each file of results."""
     results = ROOT / "benchmarks" / "results"
-    lines = [(results / "README.md").read_text(encoding="utf-8"), "", "# Tables", ""]
+    lines = [text_of("benchmarks/results/README.md")(), "", "# Tables", ""]
     tables = [benchmark_table(path) for path in sorted(results.glob("*.json"))]
     lines += [table for table in tables if table] or ["Nothing has been measured yet."]
     return "\n\n".join(lines) + "\n"
@@ -133,7 +133,7 @@ def example_results(name: str) -> str:
 
 def text_of(name: str) -> Callable[[], str]:
     """A page that is a file of the checkout; its links into docs/ are links between pages."""
-    return lambda: (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+    return lambda: re.sub(r"\]\((\.\./)*docs/", "](", (ROOT / name).read_text(encoding="utf-8"))
 
 
 def citation() -> str:

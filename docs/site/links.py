@@ -1,0 +1,47 @@
+"""After a build: every link within the site leads to a file that is there, and to a place on its page.
+
+MkDocs sees the links between pages of docs/; this sees those of pages that are made, and of the API, too.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from mkdocs.config.defaults import MkDocsConfig
+
+log = logging.getLogger("mkdocs.hooks.links")
+LINK = re.compile(r'<[a-z]+ [^>]*?\b(?:href|src)="([^"]*)"')
+
+
+def on_post_build(config: MkDocsConfig, **_: object) -> None:
+    """Warn of each broken link; `mkdocs build --strict` then fails."""
+    site = Path(config.site_dir)
+    for page in sorted(site.rglob("*.html")):
+        if page.name == "404.html":  # its links start at the server's root, wherever that will be
+            continue
+        for link in sorted(set(LINK.findall(page.read_text(encoding="utf-8")))):
+            reason = broken(page, html.unescape(link))
+            if reason:
+                log.warning(f"{page.relative_to(site)}: {link} {reason}")
+
+
+def broken(page: Path, link: str) -> str:
+    """Why a link does not work; empty if it does, or leads out of the site."""
+    if re.match(r"[a-z]+:|//", link):
+        return ""
+    path, _, place = unquote(link).partition("#")
+    target = (page.parent / path).resolve() if path else page
+    if not target.is_file():
+        return "leads nowhere"
+    return "" if not place or place in places(target) else "leads to no place on its page"
+
+
+@cache
+def places(page: Path) -> frozenset[str]:
+    """The ids of a page."""
+    return frozenset(re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8")))
