@@ -20,7 +20,13 @@ import pytest
 from fastccsa.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "results" / "README.md",
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 FENCE = re.compile(r"(?:^<!-- (needs|not run): (.+?) -->\n)?^```python\n(.*?)^```$", re.M | re.S)
 
 
@@ -60,29 +66,41 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
         pytest.skip(f"ran but for {'; '.join(left_out)}")
 
 
-def command_lines() -> list[tuple[str, str]]:
-    """Each ``fastccsa COMMAND ...`` of the pages' indented and fenced shell lines."""
+def command_lines(start: str) -> list[tuple[str, str]]:
+    """What follows `start` in the pages' shell lines and in the code within their sentences; with the page's name."""
     found = []
     for page in PAGES:
         text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
-        for line in re.findall(r"^ *(fastccsa [a-z][^\n]*)$", text, re.M):
+        for line in re.findall(rf"^ *(?:(?:torchrun|srun)\b[^\n]*? )?{start}([a-z][^\n]*)$", text, re.M):
             found.append((page.name, re.split(r"\s{2,}|\s#| \| ", line)[0]))
+        found += [(page.name, code) for code in re.findall(rf"`{start}([a-z][^`\n]*)`", text)]
     return found
 
 
-@pytest.mark.parametrize(("page", "line"), command_lines(), ids=lambda x: x[:60])
+@pytest.mark.parametrize(("page", "line"), command_lines("(?:-m )?fastccsa "), ids=lambda x: x[:60])
 def test_command_lines_are_understood(page: str, line: str) -> None:
     """The command exists, and so does each option; what they would do is other tests' matter."""
-    words = [word for word in shlex.split(line)[1:] if word != "..."]
+    words = [word for word in shlex.split(line) if word != "..."]
     group: click.Command = main
     context = click.Context(main, info_name="fastccsa")
-    while isinstance(group, click.Group):
+    while isinstance(group, click.Group) and words:
         command = group.get_command(context, words.pop(0))
         assert command is not None, f"{page}: {line}"
         context, group = click.Context(command, parent=context), command
     options = {name for parameter in group.params for name in (*parameter.opts, *parameter.secondary_opts)}
     used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     assert used <= {*options, "--help"}, f"{page}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("page", "line"), command_lines(r"(?:python|--nproc-per-node \d) (?=[a-z]+/)"), ids=lambda x: x[:60]
+)
+def test_scripts_are_there(page: str, line: str) -> None:
+    """And know the options they are called with."""
+    script, *words = shlex.split(line)
+    source = (ROOT / script).read_text(encoding="utf-8")
+    unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in source]
+    assert not unknown, f"{page}: {line}"
 
 
 def test_examples_of_docstrings() -> None:

@@ -37,7 +37,8 @@ def test_links_lead_somewhere() -> None:
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
         ROOT / "benchmarks" / "results" / "README.md",
-        *DOCS.glob("*.md"),
+        ROOT / "examples" / "README.md",
+        *DOCS.rglob("*.md"),
     ):
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if not re.match(r"[a-z]+:", target):
