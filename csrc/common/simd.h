@@ -153,9 +153,21 @@ inline vector_t<Acc> load_first(const T* from, int64_t count, Acc fill) {
   return load_vector(lanes);
 }
 #if defined(__AVX512F__)
+inline __mmask16 first_lanes(int64_t count) { return __mmask16((1u << count) - 1); }
 template <>
 inline FloatVector load_first<float, float>(const float* from, int64_t count, float fill) {
-  return FloatVector(_mm512_mask_loadu_ps(__m512(filled(fill)), __mmask16((1u << count) - 1), from));
+  return FloatVector(_mm512_mask_loadu_ps(__m512(filled(fill)), first_lanes(count), from));
+}
+template <>
+inline FloatVector load_first<float, bfloat16>(const bfloat16* from, int64_t count, float fill) {
+  const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(count), from);
+  const __m512i shifted = _mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, bits), 16);
+  return FloatVector(_mm512_mask_mov_ps(__m512(filled(fill)), first_lanes(count), _mm512_castsi512_ps(shifted)));
+}
+template <>
+inline FloatVector load_first<float, half>(const half* from, int64_t count, float fill) {
+  const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(count), from);
+  return FloatVector(_mm512_mask_cvtph_ps(__m512(filled(fill)), first_lanes(count), bits));
 }
 #endif
 
@@ -166,7 +178,22 @@ inline void store_first(T* to, vector_t<Acc> v, int64_t count) {
 #if defined(__AVX512F__)
 template <>
 inline void store_first<float, float>(float* to, FloatVector v, int64_t count) {
-  _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), __m512(v));
+  _mm512_mask_storeu_ps(to, first_lanes(count), __m512(v));
+}
+// bfloat16 and half: as a whole vector first, then what of it is wanted.
+template <typename T>
+inline void store_first_shorts(T* to, FloatVector v, int64_t count) {
+  __m256i bits;
+  store_vector(reinterpret_cast<T*>(&bits), v);
+  _mm256_mask_storeu_epi16(to, first_lanes(count), bits);
+}
+template <>
+inline void store_first<float, bfloat16>(bfloat16* to, FloatVector v, int64_t count) {
+  store_first_shorts(to, v, count);
+}
+template <>
+inline void store_first<float, half>(half* to, FloatVector v, int64_t count) {
+  store_first_shorts(to, v, count);
 }
 #endif
 
