@@ -24,6 +24,9 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offset, Tensor(a!) mean, "
       "Tensor(b!) spread) -> ()");
   m.def(
+      "all_pairs_centre(Tensor features, Tensor order, Tensor label, Tensor centre, Tensor(a!) rows, Tensor(b!) norms) "
+      "-> ()");
+  m.def(
       "all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2, "
       "Tensor norm1, Tensor norm2, Tensor? weight, float margin, int begin1, int begin2, Tensor(a!) values, "
       "Tensor(b!) sums1, Tensor(c!) sums2, Tensor(d!)? gradient1, Tensor(e!)? gradient2, Tensor(f!) loss, "
@@ -32,6 +35,9 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient, "
       "Tensor centred, Tensor sums, Tensor separation, float scale, Tensor(a!) gradient) -> ()");
   m.def("instruction_set() -> str");
+  // An uninitialised, contiguous matrix on the CPU, of the size and dtype of `like`: where it is large, and float32 or
+  // float64, in memory that an earlier one gave back.
+  m.def("large_empty_like(Tensor like) -> Tensor");
   m.def("set_cpu_cache_limit(int bytes) -> int");
   // Augmented images from a store of crops, uint8 [n, side, side, 3]. `images`, float32 or bfloat16 [B, 3, size, size] of
   // any strides, is written. For each image: its row in the store, its window (top, left, height, width), its symmetry

@@ -25,12 +25,12 @@ from fastccsa._products import add_product, factor, products
 from fastccsa.profiling import stage
 
 _classes = torch.ops.fastccsa.all_pairs_classes.default
+_centre = torch.ops.fastccsa.all_pairs_centre.default
 _tile = torch.ops.fastccsa.all_pairs_tile.default
 _finish = torch.ops.fastccsa.all_pairs_finish.default
 
 # 8 MiB a tile. The list of its close pairs is short, but were all of them close, it would grow to 24 to 48 MiB.
 TILE_ROWS, TILE_COLUMNS = 1024, 2048  # of float32; of float64 half as many columns
-_NORM_ROWS = 1024
 _CHUNK_COLUMNS = 64  # csrc/allpairs/params.h
 
 
@@ -71,11 +71,10 @@ def _sides(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor) -> tuple[_Side, _Side
 
 def _centred(side: _Side, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Sorted rows less the centre, and their squared norms, in the type that sums are kept in."""
-    acc = _ops._acc_dtype(side.features.dtype)
-    rows = side.features.index_select(0, side.order).to(acc).sub_(centre.to(acc))
-    # Summed in float64, some at a time: all pairs of a row share its norm, and so its error, which no sum averages out.
-    norms = [part.double().square().sum(1) for part in rows.split(_NORM_ROWS)]
-    return rows, torch.cat(norms).to(acc)
+    centre = centre.to(_ops._acc_dtype(side.features.dtype))
+    rows, norms = _ops.large_empty(centre, *side.features.shape), centre.new_empty(len(side.features))
+    _centre(side.features, side.order, side.label, centre, rows, norms)
+    return rows, norms
 
 
 # ---- which tiles there are ----
@@ -171,12 +170,13 @@ def _sweep(
     margin: float, wanted: int, precision: str,
 ) -> _Sweep:  # fmt: skip
     sums = (a.new_zeros(len(a), dtype=torch.float64), b.new_zeros(len(b), dtype=torch.float64))
-    gradient1 = torch.zeros_like(a) if wanted & 1 else None
-    gradient2 = torch.zeros_like(b) if wanted & 2 else None
+    gradient1, gradient2 = (
+        _ops.large_empty(z, *z.shape).zero_() if wanted >> k & 1 else None for k, z in enumerate((a, b))
+    )
     loss = torch.zeros_like(sums[0])
     tiles = list(_tiles(a, b, side1.offset.tolist(), side2.offset.tolist(), margin))
     largest = max(((r.stop - r.start) * (c.stop - c.start) for r, c in tiles), default=0)
-    workspace, close = a.new_empty(largest), _close_bits(a.device)
+    workspace, close = _ops.large_empty(a, 1, largest)[0], _close_bits(a.device)
     factor1, factor2 = factor(a, precision), factor(b, precision)
     for rows, columns in tiles:
         shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -228,7 +228,8 @@ def _all_pairs(
     terms = (scale * torch.stack([alignment, sweep.loss])).to(a.dtype)
     gradients = []
     for k, (side, other, centred) in enumerate(((side1, side2, a), (side2, side1, b))):
-        gradient = _empty_gradient(side.features, wanted >> k & 1, apart)
+        planes = _planes(wanted >> k & 1, apart)
+        gradient = _ops.large_empty(centred, planes * len(centred), centred.shape[1]).view(planes, *centred.shape)
         product = sweep.products[k]
         if product is not None:
             _finish(
@@ -242,9 +243,12 @@ def _all_pairs(
 # ---- the op ----
 
 
+def _planes(wanted: int, apart: bool) -> int:
+    return 0 if not wanted else 2 if apart else 1
+
+
 def _empty_gradient(z: Tensor, wanted: int, apart: bool) -> Tensor:
-    planes = 0 if not wanted else 2 if apart else 1
-    return z.new_empty((planes, *z.shape), dtype=_ops._acc_dtype(z.dtype))
+    return z.new_empty((_planes(wanted, apart), *z.shape), dtype=_ops._acc_dtype(z.dtype))
 
 
 @torch.library.custom_op("fastccsa::all_pairs", mutates_args=())
@@ -305,7 +309,7 @@ def _scaled(unit: Tensor, grad_loss: Tensor | None, grad_terms: Tensor | None) -
     """The gradient of one side from its planes, together or apart."""
     if unit.shape[0] == 1:
         assert grad_loss is not None  # the terms have no gradient then
-        return grad_loss * unit[0]
+        return torch.mul(unit[0], grad_loss, out=_ops.large_empty(unit, *unit.shape[1:]))
     upstream = torch.stack([g.expand(2) for g in (grad_loss, grad_terms) if g is not None]).sum(0)
     return upstream[0] * unit[0] + upstream[1] * unit[1]
 

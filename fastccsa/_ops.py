@@ -45,7 +45,7 @@ def set_cpu_cache_limit(size: int) -> int:
     kept is marked as worthless: where memory runs short, the system takes it back.
 
     Args:
-        size: bytes, 1 GiB unless set; 0 keeps nothing, and frees what was kept.
+        size: bytes, a quarter of the machine's memory unless set; 0 keeps nothing, and frees what was kept.
 
     Returns:
         The limit before.
@@ -57,6 +57,21 @@ def set_cpu_cache_limit(size: int) -> int:
         raise InputError(f"size is {size}: give a number of bytes, or 0 to keep nothing")
     before: int = torch.ops.fastccsa.set_cpu_cache_limit.default(size)
     return before
+
+
+def large_empty(like: Tensor, rows: int, columns: int) -> Tensor:
+    """An uninitialised matrix beside ``like``, of its dtype; large ones on the CPU in memory that others gave back."""
+    if like.device.type != "cpu":
+        return like.new_empty((rows, columns))
+    # Sizes go as a tensor's: torch.compile would take integers for constants.
+    shape = like.new_empty(()).expand(rows, columns)
+    empty: Tensor = torch.ops.fastccsa.large_empty_like.default(shape)
+    return empty
+
+
+@torch.library.register_fake("fastccsa::large_empty_like")
+def _large_empty_like_fake(like: Tensor) -> Tensor:
+    return like.new_empty(like.shape)
 
 
 def _acc_dtype(dtype: torch.dtype) -> torch.dtype:

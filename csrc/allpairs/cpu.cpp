@@ -48,6 +48,14 @@ void classes(const Classes<T>& p, ParallelFor parallel_for) {
 }
 
 template <typename T>
+void centre(const Centre<T>& p, ParallelFor parallel_for) {
+  const Kernels<T> kernel = kernels<T>();
+  const int64_t bytes = 2 * kChunkRows * p.width * int64_t(sizeof(acc_t<T>));
+  over_chunks(p.rows, kChunkRows, bytes, parallel_for,
+              [&](int64_t begin, int64_t end) { kernel.centre_rows(p, begin, end); });
+}
+
+template <typename T>
 void tile(const Tile<T>& p, ParallelFor parallel_for) {
   using Acc = acc_t<T>;
   const Kernels<T> kernel = kernels<T>();
@@ -83,6 +91,7 @@ void finish(const Finish<T>& p, ParallelFor parallel_for) {
 
 #define FASTCCSA_INSTANCES(T)                            \
   template void classes(const Classes<T>&, ParallelFor); \
+  template void centre(const Centre<T>&, ParallelFor);   \
   template void tile(const Tile<T>&, ParallelFor);       \
   template void finish(const Finish<T>&, ParallelFor);
 FASTCCSA_INSTANCES(float)

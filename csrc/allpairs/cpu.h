@@ -28,6 +28,7 @@ struct ChunkSums {
 template <typename T>
 struct Kernels {
   void (*class_sums)(const Classes<T>& p, int64_t begin, int64_t end);  // of columns [begin, end)
+  void (*centre_rows)(const Centre<T>& p, int64_t begin, int64_t end);
   void (*tile_rows)(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>& sums);
   void (*close_columns)(const Tile<T>& p, int64_t begin, int64_t end, const std::vector<ClosePair<acc_t<T>>>& close);
   void (*finish_rows)(const Finish<T>& p, int64_t begin, int64_t end);
@@ -48,6 +49,9 @@ Kernels<T> kernels();
 
 template <typename T>
 void classes(const Classes<T>& p, ParallelFor parallel_for);
+
+template <typename T>
+void centre(const Centre<T>& p, ParallelFor parallel_for);
 
 template <typename T>
 void tile(const Tile<T>& p, ParallelFor parallel_for);

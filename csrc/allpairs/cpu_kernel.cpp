@@ -45,6 +45,33 @@ void class_sums(const Classes<T>& p, int64_t begin, int64_t end) {
   }
 }
 
+// Norms are summed in float64: all pairs of a row share its norm, and so its error, which no sum averages out.
+template <typename T>
+void centre_rows(const Centre<T>& p, int64_t begin, int64_t end) {
+  using Acc = acc_t<T>;
+  constexpr int64_t kSums = 16;  // side by side, so that the compiler makes vectors of them
+  const int64_t stride = p.side.features.column_stride;
+  for (int64_t k = begin; k < end; ++k) {
+    const T* z = row_of(p.side, k);
+    Acc* to = p.centred + k * p.width;
+    double sums[kSums] = {};
+    int64_t d = 0;
+    for (; d + kSums <= p.width; d += kSums) {
+      for (int64_t j = 0; j < kSums; ++j) {
+        const Acc centred = load(z[(d + j) * stride]) - p.centre[d + j];
+        to[d + j] = centred;
+        sums[j] += double(centred) * double(centred);
+      }
+    }
+    for (; d < p.width; ++d) {
+      const Acc centred = load(z[d * stride]) - p.centre[d];
+      to[d] = centred;
+      sums[d % kSums] += double(centred) * double(centred);
+    }
+    p.norm[k] = Acc(std::accumulate(sums, sums + kSums, 0.0));
+  }
+}
+
 template <typename T>
 acc_t<T> squared_distance(const Tile<T>& p, const T* a, const T* b) {
   using Acc = acc_t<T>;
@@ -202,7 +229,7 @@ void finish_rows(const Finish<T>& p, int64_t begin, int64_t end) {
 
 template <typename T>
 Kernels<T> kernels() {
-  return {&class_sums<T>, &tile_rows<T>, &close_columns<T>, &finish_rows<T>};
+  return {&class_sums<T>, &centre_rows<T>, &tile_rows<T>, &close_columns<T>, &finish_rows<T>};
 }
 template Kernels<float> kernels();
 template Kernels<double> kernels();

@@ -29,6 +29,11 @@ void classes(const Classes<T>& p, void* stream) {
 }
 
 template <typename T>
+void centre(const Centre<T>& p, void* stream) {
+  launch_centre(p, on(stream));
+}
+
+template <typename T>
 void tile(const Tile<T>& p, void* stream) {
   launch_tile(p, on(stream));
 }
@@ -40,6 +45,7 @@ void finish(const Finish<T>& p, void* stream) {
 
 #define FASTCCSA_INSTANCES(T)                        \
   template void classes(const Classes<T>&, void*);   \
+  template void centre(const Centre<T>&, void*);     \
   template void tile(const Tile<T>&, void*);         \
   template void finish(const Finish<T>&, void*);
 FASTCCSA_INSTANCES(float)

@@ -11,6 +11,9 @@ template <typename T>
 void classes(const Classes<T>& p, void* stream);
 
 template <typename T>
+void centre(const Centre<T>& p, void* stream);
+
+template <typename T>
 void tile(const Tile<T>& p, void* stream);
 
 template <typename T>

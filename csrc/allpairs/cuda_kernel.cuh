@@ -56,6 +56,26 @@ __global__ void __launch_bounds__(kThreads) classes_kernel(const Classes<T> p) {
   if (threadIdx.x == 0) p.spread[c * gridDim.y + blockIdx.y] = spread;
 }
 
+// A warp a row. Norms are summed in float64: all pairs of a row share its norm, and so its error, which no sum averages
+// out.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) centre_kernel(const Centre<T> p) {
+  using Acc = acc_t<T>;
+  const int lane = threadIdx.x % kWarp;
+  const int64_t k = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (k >= p.rows) return;
+  const T* z = row_of(p.side, k);
+  Acc* to = p.centred + k * p.width;
+  double norm = 0;
+  for (int64_t d = lane; d < p.width; d += kWarp) {
+    const Acc centred = load(z[d * p.side.features.column_stride]) - p.centre[d];
+    to[d] = centred;
+    norm += double(centred) * double(centred);
+  }
+  norm = reduce<kWarp>(norm, Add());
+  if (lane == 0) p.norm[k] = Acc(norm);
+}
+
 template <typename Acc>
 struct FromRows {
   zipped::PairTerm<Acc> term;

@@ -14,6 +14,11 @@ void launch_classes(const Classes<T>& p, Launch launch) {
 }
 
 template <typename T, typename Launch>
+void launch_centre(const Centre<T>& p, Launch launch) {
+  launch(&centre_kernel<T>, dim3(parts(p.rows, kWarps)), p);
+}
+
+template <typename T, typename Launch>
 void launch_tile(const Tile<T>& p, Launch launch) {
   launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps)), p);
   launch(&tile_columns_kernel<T>, dim3(parts(p.columns, kWarp)), p);

@@ -57,6 +57,20 @@ void all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offse
   });
 }
 
+void all_pairs_centre(Tensor features, Tensor order, Tensor label, Tensor centre, Tensor rows, Tensor norms) {
+  with_type(features, [&](auto t) {
+    using T = decltype(t);
+    using Acc = acc_t<T>;
+    const Centre<T> p{side_of<T>(features, order, label), features.size(0), features.size(1), data<const Acc>(centre),
+                      data<Acc>(rows), data<Acc>(norms)};
+    if (features.is_cpu()) return cpu::centre(p, &parallel_for);
+#if defined(FASTCCSA_CUDA)
+    const torch::stable::accelerator::DeviceGuard guard(features.get_device_index());
+    cuda::centre(p, current_cuda_stream(features.get_device_index()));
+#endif
+  });
+}
+
 void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2,
                     Tensor norm1, Tensor norm2, MaybeTensor weight, double margin, int64_t begin1, int64_t begin2,
                     Tensor values, Tensor sums1, Tensor sums2, MaybeTensor gradient1, MaybeTensor gradient2,
@@ -107,6 +121,7 @@ void all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_
 
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
   m.impl("all_pairs_classes", TORCH_BOX(&all_pairs_classes));
+  m.impl("all_pairs_centre", TORCH_BOX(&all_pairs_centre));
   m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));
   m.impl("all_pairs_finish", TORCH_BOX(&all_pairs_finish));
 }
@@ -114,6 +129,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
 #if defined(FASTCCSA_CUDA)
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
   m.impl("all_pairs_classes", TORCH_BOX(&all_pairs_classes));
+  m.impl("all_pairs_centre", TORCH_BOX(&all_pairs_centre));
   m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));
   m.impl("all_pairs_finish", TORCH_BOX(&all_pairs_finish));
 }

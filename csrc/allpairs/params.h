@@ -47,6 +47,18 @@ struct Classes {
   double* spread;  // [classes, chunks of columns], the sum of |z - mean|^2
 };
 
+// What products are made of: sorted rows less the common centre, and their squared norms.
+template <typename T>
+struct Centre {
+  using Acc = acc_t<T>;
+  Side<T> side;
+  int64_t rows;
+  int64_t width;
+  const Acc* centre;  // [width]
+  Acc* centred;       // [N, width]
+  Acc* norm;          // [N]
+};
+
 // One tile: in come dot products of centred rows, out go coefficients K, so that the gradient of the separation term
 // for row i is sum_j K_ij (a_i - b_j), and for column j sum_i K_ij (b_j - a_i).
 template <typename T>

@@ -4,13 +4,19 @@
 
 #include <cstdlib>
 #include <mutex>
+#include <unistd.h>
 #include <vector>
 
 namespace fastccsa::recycled {
 namespace {
 
 constexpr std::size_t kPage = std::size_t(2) << 20;
-constexpr std::size_t kDefaultLimit = std::size_t(1) << 30;
+
+// A quarter of the machine's memory. Whoever else needs it gets it: what is kept is marked as worthless.
+std::size_t default_limit() {
+  const long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
+  return pages > 0 && bytes > 0 ? std::size_t(pages) / 4 * std::size_t(bytes) : std::size_t(1) << 30;
+}
 
 struct Buffer {
   void* data;
@@ -70,7 +76,7 @@ class Pool {
   std::mutex mutex_;
   std::vector<Buffer> kept_;  // by the time they were given back
   std::size_t bytes_ = 0;     // in kept_
-  std::size_t limit_ = kDefaultLimit;
+  std::size_t limit_ = default_limit();
 };
 
 // Never destroyed: tensors may be freed while the process ends.

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 namespace fastccsa::FASTCCSA_ISA {
 
@@ -74,6 +75,20 @@ inline FloatVector load_vector(const half* from) {
   for (int lane = 0; lane < kFloats; ++lane) v[lane] = to_float(from[lane]);
   return v;
 #endif
+}
+
+// As many values as two vectors hold, in an order that the type alone decides: for sums, which ask for no other.
+template <typename T, typename Vector>
+inline void load_two(const T* from, Vector& first, Vector& second) {
+  first = load_vector(from);
+  second = load_vector(from + sizeof(Vector) / sizeof(first[0]));
+}
+// Neighbours lie in one lane's upper and lower half: nothing has to cross lanes.
+inline void load_two(const bfloat16* from, FloatVector& first, FloatVector& second) {
+  BitsVector bits;
+  std::memcpy(&bits, from, sizeof bits);
+  first = FloatVector(bits << 16);
+  second = FloatVector(bits & 0xffff0000u);
 }
 
 // Every `stride`-th value.
@@ -250,6 +265,31 @@ inline FloatVector exp_nonpositive(FloatVector x) {
 }
 inline DoubleVector exp_nonpositive(DoubleVector x) {
   for (int lane = 0; lane < Simd<double>::kLanes; ++lane) x[lane] = std::exp(x[lane]);
+  return x;
+}
+
+// log(x) for normal x > 0, infinity or NaN, within 2 units in the last place, and relative to the result also where
+// that is near 0. x = 2^n (1 + f) with 1 + f between sqrt(1/2) and sqrt(2); with s = f / (2 + f),
+//
+//   log(1 + f) = 2 atanh(s) = f - f^2/2 + s (f^2/2 + R),   R = 2/3 s^2 + 2/5 s^4 + ...
+inline FloatVector log_positive(FloatVector x) {
+  constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+  constexpr float kSeries[] = {2.0f / 7, 2.0f / 5, 2.0f / 3};
+  constexpr uint32_t kSqrtHalf = 0x3f3504f3u;  // the bits of sqrt(1/2)
+  const BitsVector bits = BitsVector(x) - kSqrtHalf;
+  typedef int32_t Integers __attribute__((vector_size(kVectorBytes)));
+  const Integers exponent = Integers(bits) >> 23;
+  const FloatVector n = __builtin_convertvector(exponent, FloatVector);
+  const FloatVector f = FloatVector((bits & 0x7fffffu) + kSqrtHalf) - 1.0f;
+  const FloatVector s = f / (2.0f + f), s2 = s * s, half_square = 0.5f * f * f;
+  FloatVector series = filled(2.0f / 9);
+  for (const float coefficient : kSeries) series = series * s2 + coefficient;
+  const FloatVector tail = s * (half_square + s2 * series) + n * kLn2Low;
+  const FloatVector result = n * kLn2High - ((half_square - tail) - f);
+  return x < filled(std::numeric_limits<float>::infinity()) ? result : x;
+}
+inline DoubleVector log_positive(DoubleVector x) {
+  for (int lane = 0; lane < Simd<double>::kLanes; ++lane) x[lane] = std::log(x[lane]);
   return x;
 }
 

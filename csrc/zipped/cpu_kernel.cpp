@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace fastccsa::zipped::cpu::FASTCCSA_ISA {
@@ -34,20 +35,33 @@ SoftmaxScale<acc_t<T>> softmax_scale(const T* x, int64_t stride, int64_t classes
   return {largest, sum_of<Acc>(sum_lanes)};
 }
 
-template <typename T>
+template <typename T, bool kContiguous>
 acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width) {
   using Acc = acc_t<T>;
+  using Vector = vector_t<Acc>;
   constexpr int kLanes = Simd<Acc>::kLanes, kSums = 4;  // one sum alone would wait for its own additions
-  vector_t<Acc> sum[kSums] = {};
-  const auto add = [&](int64_t d, vector_t<Acc>& to) {
-    const vector_t<Acc> difference = load_vector(a + d * stride_a, stride_a) - load_vector(b + d * stride_b, stride_b);
-    to += difference * difference;
-  };
+  Vector sum[kSums] = {};
+  const auto add = [](Vector& to, Vector x, Vector y) { to += (x - y) * (x - y); };
   int64_t d = 0;
   for (; d + kSums * kLanes <= width; d += kSums * kLanes) {
-    for (int j = 0; j < kSums; ++j) add(d + j * kLanes, sum[j]);
+    for (int j = 0; j < kSums; j += 2) {
+      Vector a1, a2, b1, b2;
+      if constexpr (kContiguous) {
+        load_two(a + d + j * kLanes, a1, a2);
+        load_two(b + d + j * kLanes, b1, b2);
+      } else {
+        a1 = load_vector(a + (d + j * kLanes) * stride_a, stride_a);
+        a2 = load_vector(a + (d + (j + 1) * kLanes) * stride_a, stride_a);
+        b1 = load_vector(b + (d + j * kLanes) * stride_b, stride_b);
+        b2 = load_vector(b + (d + (j + 1) * kLanes) * stride_b, stride_b);
+      }
+      add(sum[j], a1, b1);
+      add(sum[j + 1], a2, b2);
+    }
   }
-  for (; d + kLanes <= width; d += kLanes) add(d, sum[0]);
+  for (; d + kLanes <= width; d += kLanes) {
+    add(sum[0], load_vector(a + d * stride_a, stride_a), load_vector(b + d * stride_b, stride_b));
+  }
   for (; d < width; ++d) {  // the end of a row goes to the lanes in turn
     const Acc difference = load(a[d * stride_a]) - load(b[d * stride_b]);
     sum[1][d % kLanes] += difference * difference;
@@ -55,48 +69,131 @@ acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, int64_t stri
   return sum_of<Acc>((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
+// Pairs are taken as many at a time as a vector has lanes.
+template <typename Acc>
+constexpr int kBlock = Simd<Acc>::kLanes;
+
+template <typename Acc>
+struct Block {
+  int64_t begin;
+  int count;
+  PairLabels<Acc> pair[kBlock<Acc>];
+  Acc terms[kTerms][kBlock<Acc>];  // 0 beyond the count
+};
+
+// Rows of few classes: one lane a row, so that nothing has to be added up across lanes.
+constexpr int64_t kFewClasses = 16;
+
+template <typename T>
+void softmax_scales_of_few(const Matrix<const T>& logits, int64_t classes, int64_t begin, int count, acc_t<T>* largest,
+                           acc_t<T>* sum) {
+  using Acc = acc_t<T>;
+  Acc columns[kFewClasses][kBlock<Acc>];
+  for (int lane = 0; lane < kBlock<Acc>; ++lane) {
+    const T* row = logits.row(begin + (lane < count ? lane : 0));
+    for (int64_t c = 0; c < classes; ++c) columns[c][lane] = load(row[c * logits.column_stride]);
+  }
+  vector_t<Acc> largest_lanes = load_vector(columns[0]);
+  for (int64_t c = 1; c < classes; ++c) largest_lanes = larger<Acc>(largest_lanes, load_vector(columns[c]));
+  vector_t<Acc> sum_lanes{};
+  for (int64_t c = 0; c < classes; ++c) sum_lanes += exp_nonpositive(load_vector(columns[c]) - largest_lanes);
+  store_vector(largest, largest_lanes);
+  store_vector(sum, sum_lanes);
+}
+
+template <typename T>
+void classification(const Forward<T>& p, int k, Block<acc_t<T>>& block, acc_t<T>* sums) {
+  using Acc = acc_t<T>;
+  const Matrix<const T>& logits = p.in.logits[k];
+  Acc largest[kBlock<Acc>], sum[kBlock<Acc>], target[kBlock<Acc>] = {}, weight[kBlock<Acc>] = {};
+  if (p.in.classes <= kFewClasses) {
+    softmax_scales_of_few(logits, p.in.classes, block.begin, block.count, largest, sum);
+  } else {
+    std::fill_n(largest, kBlock<Acc>, Acc(0));
+    std::fill_n(sum, kBlock<Acc>, Acc(1));
+    for (int lane = 0; lane < block.count; ++lane) {
+      const SoftmaxScale<Acc> scale = softmax_scale(logits.row(block.begin + lane), logits.column_stride, p.in.classes);
+      largest[lane] = scale.largest;
+      sum[lane] = scale.sum;
+    }
+  }
+  for (int lane = 0; lane < block.count; ++lane) {
+    const PairLabels<Acc>& pair = block.pair[lane];
+    p.saved.set_scale(k, block.begin + lane, {largest[lane], sum[lane]});
+    target[lane] = load(logits.row(block.begin + lane)[pair.label[k] * logits.column_stride]);
+    weight[lane] = pair.class_weight[k];
+    sums[kWeight1 + k] += pair.class_weight[k];
+  }
+  const vector_t<Acc> log_sum = log_positive(load_vector(sum));
+  const vector_t<Acc> loss =
+      cross_entropy<vector_t<Acc>>(load_vector(largest), log_sum, load_vector(target), load_vector(weight));
+  store_first<Acc>(block.terms[kClassification1 + k], loss, block.count);
+}
+
+template <typename T>
+void alignment_and_separation(const Forward<T>& p, Block<acc_t<T>>& block) {
+  using Acc = acc_t<T>;
+  const Inputs<T>& in = p.in;
+  const int64_t stride1 = in.features[0].column_stride, stride2 = in.features[1].column_stride;
+  const auto distance = stride1 == 1 && stride2 == 1 ? &squared_distance<T, true> : &squared_distance<T, false>;
+  for (int lane = 0; lane < block.count; ++lane) {
+    const PairLabels<Acc>& pair = block.pair[lane];
+    const int64_t i = block.begin + lane;
+    const Acc d2 = distance(in.features[0].row(i), stride1, in.features[1].row(i), stride2, in.width);
+    const PairTerm<Acc> term = pair_term(d2, pair.label[0] == pair.label[1], pair.pair_weight, in.margin);
+    block.terms[kAlignment][lane] = term.alignment;
+    block.terms[kSeparation][lane] = term.separation;
+    p.saved.coefficient()[i] = term.coefficient;
+  }
+}
+
+template <typename T>
+void write_each(const Forward<T>& p, const Block<acc_t<T>>& block) {
+  for (int lane = 0; lane < block.count; ++lane) {
+    const int64_t i = block.begin + lane;
+    acc_t<T> terms[kTerms];
+    for (int term = 0; term < kTerms; ++term) {
+      p.terms[term * p.in.pairs + i] = terms[term] = block.terms[term][lane];
+    }
+    p.loss[i] = combine(p.in.alpha, terms);
+  }
+}
+
 template <typename T>
 FaultReport forward(const Forward<T>& p, int64_t begin, int64_t end, acc_t<T>* sums) {
   using Acc = acc_t<T>;
   const Inputs<T>& in = p.in;
-  FaultReport report;
+  vector_t<Acc> term_sums[kTerms] = {};
   std::fill_n(sums, int(kSums), Acc(0));
-  for (int64_t i = begin; i < end; ++i) {
-    const PairLabels<Acc> pair = read_labels(in, i);
-    if (pair.fault != Fault::kNone) {
-      report = report_of(in, i, pair);
-      break;
+  for (int64_t first = begin; first < end; first += kBlock<Acc>) {
+    Block<Acc> block;
+    block.begin = first;
+    block.count = int(std::min<int64_t>(kBlock<Acc>, end - first));
+    std::memset(block.terms, 0, sizeof block.terms);
+    for (int lane = 0; lane < block.count; ++lane) {
+      block.pair[lane] = read_labels(in, first + lane);
+      if (block.pair[lane].fault != Fault::kNone) return report_of(in, first + lane, block.pair[lane]);
     }
-    Acc terms[kTerms] = {};
     for (int k = 0; k < 2; ++k) {
-      if (in.logits[k].data == nullptr) {
-        p.saved.set_scale(k, i, {});
-        continue;
+      if (in.logits[k].data != nullptr) {
+        classification(p, k, block, sums);
+      } else {
+        for (int lane = 0; lane < block.count; ++lane) p.saved.set_scale(k, first + lane, {});
       }
-      const T* row = in.logits[k].row(i);
-      const int64_t stride = in.logits[k].column_stride;
-      const SoftmaxScale<Acc> scale = softmax_scale(row, stride, in.classes);
-      p.saved.set_scale(k, i, scale);
-      terms[kClassification1 + k] = cross_entropy(scale, load(row[pair.label[k] * stride]), pair.class_weight[k]);
-      sums[kWeight1 + k] += pair.class_weight[k];
     }
-    PairTerm<Acc> term{};
     if (in.features[0].data != nullptr) {
-      const Acc d2 = squared_distance(in.features[0].row(i), in.features[0].column_stride, in.features[1].row(i),
-                                      in.features[1].column_stride, in.width);
-      term = pair_term(d2, pair.label[0] == pair.label[1], pair.pair_weight, in.margin);
-    }
-    terms[kAlignment] = term.alignment;
-    terms[kSeparation] = term.separation;
-    p.saved.coefficient()[i] = term.coefficient;
-    if (in.reduction == Reduction::kNone) {
-      p.loss[i] = combine(in.alpha, terms);
-      for (int term = 0; term < kTerms; ++term) p.terms[term * in.pairs + i] = terms[term];
+      alignment_and_separation(p, block);
     } else {
-      for (int term = 0; term < kTerms; ++term) sums[term] += terms[term];
+      std::fill_n(p.saved.coefficient() + first, block.count, Acc(0));
+    }
+    if (in.reduction == Reduction::kNone) {
+      write_each(p, block);
+    } else {
+      for (int term = 0; term < kTerms; ++term) term_sums[term] += load_vector(block.terms[term]);
     }
   }
-  return report;
+  for (int term = 0; term < kTerms; ++term) sums[term] = sum_of<Acc>(term_sums[term]);
+  return {};
 }
 
 // grad_x = factor * (softmax(x) - one_hot(label))

@@ -231,7 +231,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const Forward<T> p, F
         const int64_t stride = in.logits[k].column_stride;
         const SoftmaxScale<Acc> scale = softmax_scale<kGroup>(row, stride, in.classes, lane);
         if (lane == 0) p.saved.set_scale(k, i, scale);
-        terms[kClassification1 + k] = cross_entropy(scale, load(row[pair.label[k] * stride]), pair.class_weight[k]);
+        terms[kClassification1 + k] = cross_entropy<Acc>(scale.largest, std::log(scale.sum),
+                                                         load(row[pair.label[k] * stride]), pair.class_weight[k]);
         sums[kWeight1 + k] += pair.class_weight[k];
       }
       PairTerm<Acc> term{};

@@ -52,9 +52,10 @@ struct SoftmaxScale {
   Acc sum;
 };
 
-template <typename Acc>
-FASTCCSA_HOST_DEVICE Acc cross_entropy(SoftmaxScale<Acc> scale, Acc target_logit, Acc weight) {
-  return weight * (std::log(scale.sum) - (target_logit - scale.largest));
+// `Value` is a number, or a vector of them; `log_sum` is the logarithm of the scale's sum.
+template <typename Value>
+FASTCCSA_HOST_DEVICE Value cross_entropy(Value largest, Value log_sum, Value target_logit, Value weight) {
+  return weight * (log_sum - (target_logit - largest));
 }
 
 template <typename Acc>

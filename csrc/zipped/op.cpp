@@ -1,5 +1,4 @@
 // Binds the zipped loss to torch: checks the tensors, allocates the results, and calls the kernels of their device.
-#include "common/recycled_memory.h"
 #include "common/torch_large_tensor.h"
 #include "common/torch_parallel.h"
 #include "zipped/cpu.h"
@@ -311,8 +310,6 @@ BackwardResult zipped_ccsa_backward(MaybeTensor grad_loss, MaybeTensor grad_term
 
 std::string instruction_set() { return cpu::instruction_set(); }
 
-int64_t set_cpu_cache_limit(int64_t bytes) { return int64_t(recycled::set_limit(std::size_t(bytes))); }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
@@ -331,7 +328,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CompositeExplicitAutograd, m) {
   m.impl("instruction_set", TORCH_BOX(&instruction_set));
-  m.impl("set_cpu_cache_limit", TORCH_BOX(&set_cpu_cache_limit));
 }
 
 }  // namespace fastccsa::zipped

@@ -16,7 +16,7 @@ using fastccsa::testing::read_bytes;
 using fastccsa::testing::read_value;
 using fastccsa::testing::View;
 
-enum class Op : int64_t { kClasses, kTile, kFinish };
+enum class Op : int64_t { kClasses, kCentre, kTile, kFinish };
 
 std::vector<View> read_views(int count) {
   std::vector<View> views(count);
@@ -41,6 +41,17 @@ void classes(Launch launch) {
   cuda::launch_classes(Classes<T>{side_of<T>(v[0], v[1], v[2]), v[3].data<const int64_t>(), count, width,
                                   v[4].data<double>(), v[5].data<double>()},
                        launch);
+  write_back({&v[4], &v[5]});
+}
+
+template <typename T, typename Launch>
+void centre(Launch launch) {
+  using Acc = acc_t<T>;
+  const auto rows = read_value<int64_t>(), width = read_value<int64_t>();
+  const std::vector<View> v = read_views(6);
+  cuda::launch_centre(Centre<T>{side_of<T>(v[0], v[1], v[2]), rows, width, v[3].data<const Acc>(), v[4].data<Acc>(),
+                                v[5].data<Acc>()},
+                      launch);
   write_back({&v[4], &v[5]});
 }
 
@@ -89,6 +100,7 @@ void answer(Op op, emulator::Gpu& gpu) {
   };
   switch (op) {
     case Op::kClasses: return classes<T>(launch);
+    case Op::kCentre: return centre<T>(launch);
     case Op::kTile: return tile<T>(launch);
     case Op::kFinish: return finish<T>(launch);
   }

@@ -18,11 +18,11 @@ from fastccsa import _all_pairs, functional, reference
 from .cases import DTYPES, ORDERS, SANITIZER_OPTIONS, Layout, Schedule, as_it_is, column_major, encode_view, every_other
 from .programs import Builder
 
-CLASSES, TILE, FINISH = range(3)
+CLASSES, CENTRE, TILE, FINISH = range(4)
 
 
 class EmulatedKernels:
-    """Stands for the three ops of ``csrc/allpairs/op.cpp``: a program computes them, tensors go there and back."""
+    """Stands for the four ops of ``csrc/allpairs/op.cpp``: a program computes them, tensors go there and back."""
 
     def __init__(self, program: Path, schedule: Schedule) -> None:
         environment = os.environ | SANITIZER_OPTIONS
@@ -36,6 +36,10 @@ class EmulatedKernels:
     def classes(self, features: Tensor, order: Tensor, label: Tensor, offset: Tensor, *written: Tensor) -> None:
         sizes = struct.pack("<2q", *written[0].shape)
         self._call(CLASSES, features.dtype, sizes, (features, order, label, offset), written)
+
+    def centre(self, features: Tensor, *arguments: Tensor) -> None:
+        *given, rows, norms = arguments
+        self._call(CENTRE, features.dtype, struct.pack("<2q", *features.shape), (features, *given), (rows, norms))
 
     def tile(self, *arguments: Tensor | float | None) -> None:
         z1, z2, order1, order2, label1, label2, norm1, norm2, weight, margin, begin1, begin2, values, *rest = arguments
@@ -79,6 +83,7 @@ def emulated(program: Path, schedule: Schedule = Schedule()) -> Iterator[None]: 
     kernels = EmulatedKernels(program, schedule)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_all_pairs, "_classes", kernels.classes)
+        patch.setattr(_all_pairs, "_centre", kernels.centre)
         patch.setattr(_all_pairs, "_tile", kernels.tile)
         patch.setattr(_all_pairs, "_finish", kernels.finish)
         patch.setattr(_all_pairs, "TILE_ROWS", 40)

@@ -61,6 +61,21 @@ def test_memory_is_used_again() -> None:
     assert addresses[0] == addresses[1] == addresses[2]
 
 
+def test_right_over_all_pairs_too() -> None:
+    """Centred rows and gradients are taken and given back within one call, and from one problem to the next."""
+    for seed in range(2):
+        generator = torch.Generator().manual_seed(seed)
+        features = [torch.randn(300, 7200, generator=generator).requires_grad_() for _ in range(2)]
+        labels = [torch.randint(3, (300,), generator=generator) for _ in range(2)]
+        loss = functional.contrastive_alignment(*features, *labels, margin=150.0, pairs="all")
+        exact = [x.detach().double().requires_grad_() for x in features]
+        distance = torch.cdist(*exact, compute_mode="donot_use_mm_for_euclid_dist")
+        true = torch.where(labels[0][:, None] == labels[1], distance.square(), (150 - distance).clamp(min=0).square())
+        found, want = torch.autograd.grad(loss, features), torch.autograd.grad(true.mean(), exact)
+        for mine, gradient in zip(found, want, strict=True):
+            torch.testing.assert_close(mine.double(), gradient, rtol=1e-5, atol=1e-6 * gradient.abs().max().item())
+
+
 @recycles
 def test_what_is_still_held_is_left_alone() -> None:
     features, labels = problem(0)
