@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one call of at most ten minutes, the most important first: builds for this machine's
-# GPU alone (in the checkout: build again afterwards for others), runs the CUDA tests, the benchmark's main cells,
-# compute-sanitizer, and then as much of the sweep as time is left for. A step that fails does not stop the others.
+# GPU alone (in the checkout: build again afterwards for others), runs the CUDA tests, the benchmarks' main cells, the
+# demo, the step of training, compute-sanitizer, and then as much of the sweep as time is left for. A step that fails
+# does not stop the others.
 #
 #   benchmarks/gpu_session.sh             run
 #   benchmarks/gpu_session.sh --dry-run   say what would run
@@ -28,7 +29,8 @@ esac
 
 export PYTHONUNBUFFERED=1
 SITE=$(mktemp -d)
-trap 'rm -rf "$SITE"' EXIT
+WORK=$(mktemp -d)
+trap 'rm -rf "$SITE" "$WORK"' EXIT
 export PYTHONPATH="$PWD:$SITE${PYTHONPATH:+:$PYTHONPATH}"
 
 summary=()
@@ -123,6 +125,8 @@ export FASTCCSA_COMMIT=${FASTCCSA_COMMIT:-}
 TEST=("$PYTHON" -m pytest -q -m cuda -p no:cacheprovider)
 BENCH=("$PYTHON" -m fastccsa bench zipped --device cuda --machine "$MACHINE")
 ALL_PAIRS=("$PYTHON" -m fastccsa bench all-pairs --device cuda --machine "$MACHINE")
+STEP=("$PYTHON" -m fastccsa bench step --device cuda --size 224 --cache gpu --manifest "$WORK/demo/images/manifest.csv"
+  --rounds 3 --steps 20)
 RESULTS="$OUT/zipped-$MACHINE"
 SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa --error-exitcode 9
   --launch-timeout 60 --print-limit 20)
@@ -140,6 +144,23 @@ else
   step "benchmark, all pairs" 90 "${ALL_PAIRS[@]}" --seconds 3 -n 16384 -n 65536 --out "$OUT/all-pairs-$MACHINE.json" \
     --plot "$OUT/all-pairs-$MACHINE.svg"
   step "errors, all pairs" 60 "${ALL_PAIRS[@]}" --hard --out "$OUT/all-pairs-hard-$MACHINE.json"
+  if $DRY_RUN || has_module pandas; then
+    step "tests of the graph" 60 "${TEST[@]}" tests/training/test_graph.py
+    # Its images are those of the next steps.
+    step "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --epochs 3 --out "$WORK/demo"
+    step "step, 32 pairs" 60 "${STEP[@]}" --pairs 32 --cuda-graph --out "$OUT/step-32-$MACHINE.json"
+    step "step, 256 pairs" 75 "${STEP[@]}" --pairs 256 --cuda-graph --out "$OUT/step-256-$MACHINE.json"
+    step "step, compiled" 75 "${STEP[@]}" --pairs 256 --cuda-graph --compile --no-plain \
+      --out "$OUT/step-256-compiled-$MACHINE.json"
+    step "step, no graph" 45 "${STEP[@]}" --pairs 32 --no-plain --out "$OUT/step-32-no-graph-$MACHINE.json"
+    step "pruning" 60 "$PYTHON" -m fastccsa prune --run "$WORK/demo/runs/K" --rate 0.3 --epochs 1 --images 128 \
+      --device cuda --out "$WORK/pruned"
+  else
+    for name in "tests of the graph" "demo" "step, 32 pairs" "step, 256 pairs" "step, compiled" "step, no graph" \
+      "pruning"; do
+      skip "$name" "pandas is not installed"
+    done
+  fi
   if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
     step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" benchmarks/gpu_calls.py
     step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" benchmarks/gpu_calls.py

@@ -29,6 +29,7 @@ from fastccsa.models import build_model
 from fastccsa.pipeline import Transforms
 from fastccsa.training.checkpoint import TrainState
 from fastccsa.training.config import TrainConfig
+from fastccsa.training.graph import GraphedStep, Replay, check_graph
 from fastccsa.training.images import select_images
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import CCSA
@@ -49,7 +50,8 @@ class StepTimes:
         loop: fastccsa's training loop.
         plain: the plain PyTorch implementation's; empty where it was not asked for.
         bare: the bare network's: forward and backward on one batch that is there already, and the update.
-        parts: of fastccsa's step, waiting for the device after each, which the loop does not.
+        parts: of fastccsa's step as it is without a CUDA graph, waiting for the device after each, which the loop
+            does not.
     """
 
     images: int
@@ -91,23 +93,31 @@ def measure(
     """
     device = pick_device(config.device)
     dtype = amp_dtype(config.amp, device)
+    check_graph(config, device, dtype, ALONE)
     images = select_images(config, manifest)
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     state = _state(config, len(manifest.classes), device)
     objective = CCSA(config, images, device, state.model.feature_width)
     with objective.loader:
         network = wrap_model(state, config, device, ALONE)
-        step = Step(state, network, objective, config, Meter(objective.terms, device), device, dtype, ALONE)
-        batch = next(_batches(objective))
-        contestants = {"loop": lambda: _loop(step, objective), "bare": lambda: _bare(config, batch, device, dtype)}
+        meter = Meter(objective.terms, device)
+        ordinary, captured = (
+            kind(state, network, objective, config, meter, device, dtype, ALONE) for kind in (Step, GraphedStep)
+        )
+        step = captured if config.cuda_graph else ordinary
+        bare = _bare(config, next(_batches(ordinary, objective)), device, dtype)
+        contestants: dict[str, Callable[[], Steps]] = {
+            "loop": partial(_loop, step, objective),
+            "bare": partial(_again, bare),
+        }
         if plain:
-            contestants["plain"] = lambda: _plain(config, objective, images.training, device, dtype)
+            contestants["plain"] = _Plain(config, objective, images.training, device, dtype)
         times = StepTimes(2 * config.batch_size)
         names = list(contestants)
         for number in range(rounds):
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 getattr(times, name).append(_turn(contestants[name](), steps, synchronize))
-            for part, seconds in _parts(step, objective, state, steps, synchronize).items():
+            for part, seconds in _parts(ordinary, objective, state, steps, synchronize).items():
                 times.parts.setdefault(part, []).append(seconds)
             progress()
     return times
@@ -133,31 +143,46 @@ def _state(config: TrainConfig, classes: int, device: torch.device) -> TrainStat
     return TrainState(model, *build_optimizer(config, model), GradScaler(device.type, enabled=False))
 
 
-def _batches(objective: CCSA) -> Iterator[dict[str, Tensor]]:
-    """Full batches without end."""
-    full = objective.loader.sampler.batch_size
+def _batches(step: Step, objective: CCSA) -> Iterator[Any]:
+    """Full batches without end, as ``step`` takes them."""
+    sampler = objective.loader.sampler
     for epoch in itertools.count():
-        yield from (batch for batch in objective.loader.epoch(epoch) if len(batch["target1"]) == full)
+        for number, batch in enumerate(step.batches(epoch, 0)):
+            if sampler.rows(number) == sampler.batch_size:
+                yield batch
 
 
 def _loop(step: Step, objective: CCSA) -> Steps:
     """What the training loop does for each batch."""
-    for batch in _batches(objective):
+    for batch in _batches(step, objective):
         step(batch, 0)
         yield
 
 
-def _bare(config: TrainConfig, batch: dict[str, Tensor], device: torch.device, dtype: torch.dtype | None) -> Steps:
-    """The network alone, on images that are there already."""
+def _bare(
+    config: TrainConfig, batch: dict[str, Tensor], device: torch.device, dtype: torch.dtype | None
+) -> Callable[[], object]:
+    """The network alone, on images that are there already; compiled and captured as the loop's."""
     state = _state(config, 7, device)
     network = wrap_model(state, config, device, ALONE)
     images = torch.cat([batch["images1"], batch["images2"]]).contiguous(memory_format=torch.channels_last)
     forward = make_forward(network, device, dtype)
-    while True:
-        state.optimizer.zero_grad(set_to_none=True)
+
+    def work() -> None:
         logits, features = forward(images)
         (logits.float().sum() + features.float().sum()).backward()
         state.optimizer.step()
+
+    def take() -> None:
+        state.optimizer.zero_grad(set_to_none=True)
+        work()
+
+    return Replay(work, state.optimizer) if config.cuda_graph else take
+
+
+def _again(take: Callable[[], object]) -> Steps:
+    while True:
+        take()
         yield
 
 
@@ -166,7 +191,7 @@ def _parts(
 ) -> dict[str, float]:
     """Seconds of a step's parts."""
     totals = dict.fromkeys(("images", "network", "loss", "backward", "update"), 0.0)
-    batches = _batches(objective)
+    batches = _batches(step, objective)
 
     def clocked(name: str, call: Callable[[], Any]) -> Any:
         start = perf_counter()
@@ -226,34 +251,40 @@ class _Pairs(Dataset[tuple[Tensor, Tensor, int, int]]):
         return image1, image2, int(self.labels[first]), int(self.labels[second])
 
 
-def _plain(
-    config: TrainConfig, objective: CCSA, images: Manifest, device: torch.device, dtype: torch.dtype | None
-) -> Steps:
+class _Plain:
     """The same method in plain PyTorch: torchvision's transforms in a DataLoader, the loss in eager operations."""
-    torch.manual_seed(0)
-    model = build_model(config.backbone, 7, "none", config.size).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
-    loader = DataLoader(
-        _Pairs(images, objective, config.size),
-        config.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=config.workers,
-        pin_memory=device.type == "cuda",
-    )
-    loss = objective.loss
-    while True:
-        for image1, image2, target1, target2 in loader:
-            image1, image2, target1, target2 = (x.to(device) for x in (image1, image2, target1, target2))
-            with autocast(device, dtype):
-                logits, features = model(torch.cat([image1, image2]))
-            (logits1, logits2), (features1, features2) = logits.float().chunk(2), features.float().chunk(2)
-            value = reference.weighted_ccsa_loss_terms(
-                logits1, logits2, features1, features2, target1, target2, loss.class_weight1, loss.class_weight2,
-                loss.pair_weight, loss.margin, loss.alpha,
-            ).loss  # fmt: skip
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            value.item()  # the running loss such a loop prints
-            yield
+
+    def __init__(
+        self, config: TrainConfig, objective: CCSA, images: Manifest, device: torch.device, dtype: torch.dtype | None
+    ) -> None:
+        torch.manual_seed(0)
+        self.model = build_model(config.backbone, 7, "none", config.size).to(device).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=config.weight_decay)
+        self.loss, self.device, self.dtype = objective.loss, device, dtype
+        self.loader = DataLoader(
+            _Pairs(images, objective, config.size),
+            config.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=config.workers,
+            pin_memory=device.type == "cuda",
+        )
+
+    def __call__(self) -> Steps:
+        """Take steps; the loader's workers live as long as this goes on."""
+        loss = self.loss
+        while True:
+            for batch in self.loader:
+                image1, image2, target1, target2 = (x.to(self.device) for x in batch)
+                with autocast(self.device, self.dtype):
+                    logits, features = self.model(torch.cat([image1, image2]))
+                (logits1, logits2), (features1, features2) = logits.float().chunk(2), features.float().chunk(2)
+                value = reference.weighted_ccsa_loss_terms(
+                    logits1, logits2, features1, features2, target1, target2, loss.class_weight1, loss.class_weight2,
+                    loss.pair_weight, loss.margin, loss.alpha,
+                ).loss  # fmt: skip
+                self.optimizer.zero_grad()
+                value.backward()
+                self.optimizer.step()
+                value.item()  # the running loss such a loop prints
+                yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -29,12 +31,18 @@ from fastccsa.cli.bench_options import FILE
 @click.option(
     "--compile/--no-compile", default=False, show_default=True, help="fastccsa and the bare network compiled."
 )
+@click.option(
+    "--cuda-graph/--no-cuda-graph",
+    default=False,
+    show_default=True,
+    help="The steps of fastccsa and the bare network as CUDA graphs; with --cache gpu.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(min=1), help="Of each input pipeline.  [default: the CPUs, at most 16]")
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Turns of each contestant.")
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="Timed steps of a turn.")
 @click.option("--plain/--no-plain", default=True, show_default=True, help="Measure plain PyTorch too.")
-@click.option("--out", type=FILE, help="JSON of the times.")
+@click.option("--out", type=FILE, help="JSON of the times, the machine and the versions.")
 def step_command(
     manifest: Path | None,
     backbone: str,
@@ -43,6 +51,7 @@ def step_command(
     cache: str,
     amp: str,
     compile: bool,
+    cuda_graph: bool,
     device: str,
     workers: int | None,
     rounds: int,
@@ -56,10 +65,20 @@ def step_command(
     """
     from tqdm import tqdm
 
+    from fastccsa import machine
     from fastccsa.benchmarking.step import measure
     from fastccsa.data import Manifest, render_collections
     from fastccsa.files import write_atomically
+    from fastccsa.hardware import pick_device
     from fastccsa.training import TrainConfig
+
+    about = {
+        "machine": machine.describe(pick_device(device)),
+        "versions": machine.versions(),
+        "commit": machine.commit(),
+        "date": machine.now(),
+        "command": shlex.join(["fastccsa", *sys.argv[1:]]),
+    }
 
     with tempfile.TemporaryDirectory() as folder:
         if manifest is None:
@@ -74,6 +93,7 @@ def step_command(
             cache=cache,  # type: ignore[arg-type]
             amp=amp,  # type: ignore[arg-type]
             compile=compile,
+            cuda_graph=cuda_graph,
             device=device,
             workers=workers or min(16, os.cpu_count() or 1),
         )
@@ -82,4 +102,5 @@ def step_command(
     click.echo(times.table())
     if out is not None:
         with write_atomically(out) as file:
-            file.write_text(json.dumps({"config": json.loads(config.to_json()), **asdict(times)}, indent=2) + "\n")
+            results = {**about, "config": json.loads(config.to_json()), **asdict(times)}
+            file.write_text(json.dumps(results, indent=2) + "\n")

@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
 from fastccsa.benchmarking.step import StepTimes
+from fastccsa.cli.bench_step import step_command
 
 
 def test_the_table_has_medians_and_their_ratio_to_the_floor() -> None:
@@ -10,3 +17,19 @@ def test_the_table_has_medians_and_their_ratio_to_the_floor() -> None:
     assert lines[2].split() == ["bare", "network", "(floor)", "100.00", "640", "1.000"]
     assert lines[3].split() == ["images", "100.00", "25.0%"]
     assert len(lines) == 5
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_command_measures_all_three_and_the_parts(draw_collections, tmp_path: Path) -> None:
+    manifest = draw_collections({"HAM": ("nv", "mel"), "SON": ("nv", "mel")}, 5)
+    options = f"--manifest {manifest} --backbone shufflenet_v2_x0_5 --size 32 --pairs 4 --device cpu --workers 1 "
+    options += f"--rounds 2 --steps 1 --out {tmp_path / 'step.json'}"
+    result = CliRunner().invoke(step_command, options.split(), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "step.json").read_text())
+    assert all(len(found[name]) == 2 for name in ("loop", "plain", "bare"))
+    assert list(found["parts"]) == ["images", "network", "loss", "backward", "update"]
+    assert found["config"]["batch_size"] == 4
+    assert {"machine", "versions", "commit", "date", "command"} < found.keys()
+    for name in ("fastccsa's loop", "plain PyTorch", "bare network (floor)"):
+        assert name in result.output
