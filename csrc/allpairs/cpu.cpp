@@ -2,19 +2,13 @@
 #include "allpairs/cpu.h"
 
 #include <algorithm>
-#include <string>
 
 namespace fastccsa::allpairs::cpu {
 namespace {
 
 template <typename T>
 Kernels<T> kernels() {
-#if defined(FASTCCSA_X86)
-  static const std::string isa = zipped::cpu::instruction_set();
-  if (isa == "avx512") return avx512::kernels<T>();
-  if (isa == "avx2") return avx2::kernels<T>();
-#endif
-  return portable::kernels<T>();
+  return for_this_processor([](auto isa) { return cpu::kernels<isa, T>(); });
 }
 
 // Calls work(begin, end) for chunks of [0, count). `bytes` is what one chunk touches: small work stays on one thread.

@@ -2,13 +2,13 @@
 #pragma once
 
 #include "allpairs/params.h"
-#include "zipped/cpu.h"
+#include "common/half.h"
+#include "common/instruction_sets.h"
+#include "common/parallel.h"
 
 #include <vector>
 
 namespace fastccsa::allpairs::cpu {
-
-using zipped::cpu::ParallelFor;
 
 // A pair whose distance was computed from its rows, for the gradient of its column.
 template <typename Acc>
@@ -34,18 +34,8 @@ struct Kernels {
   void (*finish_rows)(const Finish<T>& p, int64_t begin, int64_t end);
 };
 
-namespace portable {
-template <typename T>
+template <Isa isa, typename T>
 Kernels<T> kernels();
-}
-namespace avx2 {
-template <typename T>
-Kernels<T> kernels();
-}
-namespace avx512 {
-template <typename T>
-Kernels<T> kernels();
-}
 
 template <typename T>
 void classes(const Classes<T>& p, ParallelFor parallel_for);

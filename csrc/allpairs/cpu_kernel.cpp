@@ -227,13 +227,18 @@ void finish_rows(const Finish<T>& p, int64_t begin, int64_t end) {
 
 }  // namespace
 
-template <typename T>
+}  // namespace fastccsa::allpairs::cpu::FASTCCSA_ISA
+
+namespace fastccsa::allpairs::cpu {
+
+template <Isa isa, typename T>
 Kernels<T> kernels() {
+  using namespace FASTCCSA_ISA;
   return {&class_sums<T>, &centre_rows<T>, &tile_rows<T>, &close_columns<T>, &finish_rows<T>};
 }
-template Kernels<float> kernels();
-template Kernels<double> kernels();
-template Kernels<bfloat16> kernels();
-template Kernels<half> kernels();
+template Kernels<float> kernels<Isa::FASTCCSA_ISA, float>();
+template Kernels<double> kernels<Isa::FASTCCSA_ISA, double>();
+template Kernels<bfloat16> kernels<Isa::FASTCCSA_ISA, bfloat16>();
+template Kernels<half> kernels<Isa::FASTCCSA_ISA, half>();
 
-}  // namespace fastccsa::allpairs::cpu::FASTCCSA_ISA
+}  // namespace fastccsa::allpairs::cpu

@@ -1,11 +1,7 @@
 // Launches the loss over all pairs on CUDA.
 #include "allpairs/cuda.h"
 #include "allpairs/launch.cuh"
-
-#include <cuda_runtime.h>
-
-#include <stdexcept>
-#include <string>
+#include "common/cuda_check.h"
 
 namespace fastccsa::allpairs::cuda {
 namespace {
@@ -14,10 +10,7 @@ auto on(void* stream) {
   return [stream](auto kernel, dim3 blocks, const auto& parameters) {
     if (blocks.x == 0 || blocks.y == 0) return;
     kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(parameters);
-    const cudaError_t error = cudaGetLastError();
-    if (error != cudaSuccess) {
-      throw std::runtime_error(std::string("fastccsa: launching a kernel failed: ") + cudaGetErrorString(error));
-    }
+    check_cuda(cudaGetLastError(), "launching a kernel");
   };
 }
 

@@ -1,38 +1,15 @@
 // Binds the kernels of the loss over all pairs to torch. fastccsa/_all_pairs.py is their only caller: it checks what
 // the user gave, sorts it by class, and makes the products of tiles with torch's own matrix product.
 #include "allpairs/cpu.h"
+#include "common/torch_binding.h"
 #include "common/torch_parallel.h"
 #if defined(FASTCCSA_CUDA)
 #include "allpairs/cuda.h"
 #include "common/torch_stream.h"
 #endif
 
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-
-#include <optional>
-#include <stdexcept>
-
 namespace fastccsa::allpairs {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using MaybeTensor = std::optional<Tensor>;
-
-// Calls `function` with a value of the storage type for that of `features`.
-template <typename Function>
-void with_type(const Tensor& features, Function function) {
-  switch (features.scalar_type()) {
-    case ScalarType::Float: return function(float());
-    case ScalarType::Double: return function(double());
-    case ScalarType::BFloat16: return function(bfloat16());
-    case ScalarType::Half: return function(half());
-    default: throw std::runtime_error("features must be float64, float32, bfloat16 or float16");
-  }
-}
 
 template <typename T>
 T* data(const Tensor& tensor) {
@@ -45,7 +22,7 @@ Side<T> side_of(const Tensor& features, const Tensor& order, const Tensor& label
 }
 
 void all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offset, Tensor mean, Tensor spread) {
-  with_type(features, [&](auto t) {
+  with_type(features, "features", [&](auto t) {
     using T = decltype(t);
     const Classes<T> p{side_of<T>(features, order, label), data<const int64_t>(offset), mean.size(0), mean.size(1),
                        data<double>(mean), data<double>(spread)};
@@ -58,7 +35,7 @@ void all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offse
 }
 
 void all_pairs_centre(Tensor features, Tensor order, Tensor label, Tensor centre, Tensor rows, Tensor norms) {
-  with_type(features, [&](auto t) {
+  with_type(features, "features", [&](auto t) {
     using T = decltype(t);
     using Acc = acc_t<T>;
     const Centre<T> p{side_of<T>(features, order, label), features.size(0), features.size(1), data<const Acc>(centre),
@@ -75,7 +52,7 @@ void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor or
                     Tensor norm1, Tensor norm2, MaybeTensor weight, double margin, int64_t begin1, int64_t begin2,
                     Tensor values, Tensor sums1, Tensor sums2, MaybeTensor gradient1, MaybeTensor gradient2,
                     Tensor loss, Tensor close) {
-  with_type(features1, [&](auto t) {
+  with_type(features1, "features1", [&](auto t) {
     using T = decltype(t);
     using Acc = acc_t<T>;
     const Tile<T> p{{side_of<T>(features1, order1, label1), side_of<T>(features2, order2, label2)},
@@ -102,7 +79,7 @@ void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor or
 
 void all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient,
                       Tensor centred, Tensor sums, Tensor separation, double scale, Tensor gradient) {
-  with_type(features, [&](auto t) {
+  with_type(features, "features", [&](auto t) {
     using T = decltype(t);
     using Acc = acc_t<T>;
     const Finish<T> p{side_of<T>(features, order, label), features.size(0),         features.size(1),

@@ -1,32 +1,8 @@
 // Augmentation on the CPU: images over threads, with the kernel of this processor's instruction set.
 #include "augment/cpu.h"
 
-#include "zipped/cpu.h"
-
-#include <string_view>
-
 namespace fastccsa::augment::cpu {
 namespace {
-
-template <typename T>
-Kernel<T> kernel() {
-#if defined(FASTCCSA_X86)
-  const std::string_view isa = zipped::cpu::instruction_set();
-  if (isa == "avx512") return avx512::kernel<T>();
-  if (isa == "avx2") return avx2::kernel<T>();
-#endif
-  return portable::kernel<T>();
-}
-
-template <typename T>
-PictureKernel<T> picture_kernel() {
-#if defined(FASTCCSA_X86)
-  const std::string_view isa = zipped::cpu::instruction_set();
-  if (isa == "avx512") return avx512::picture_kernel<T>();
-  if (isa == "avx2") return avx2::picture_kernel<T>();
-#endif
-  return portable::picture_kernel<T>();
-}
 
 template <typename T>
 struct Work {
@@ -38,7 +14,7 @@ struct Work {
 
 template <typename T>
 void augment(const Batch<T>& p, ParallelFor parallel_for) {
-  Work<T> work{p, kernel<T>()};
+  Work<T> work{p, for_this_processor([](auto isa) { return kernel<isa, T>(); })};
   const auto body = [](void* context, int64_t begin, int64_t end) {
     const Work<T>& work = *static_cast<Work<T>*>(context);
     work.kernel(work.batch, begin, end);
@@ -48,7 +24,7 @@ void augment(const Batch<T>& p, ParallelFor parallel_for) {
 
 template <typename T>
 void augment_picture(const Batch<T>& p, const Picture& picture) {
-  picture_kernel<T>()(p, picture);
+  for_this_processor([](auto isa) { return picture_kernel<isa, T>(); })(p, picture);
 }
 
 template void augment_picture(const Batch<float>&, const Picture&);

@@ -3,11 +3,10 @@
 
 #include "augment/params.h"
 #include "common/half.h"
+#include "common/instruction_sets.h"
+#include "common/parallel.h"
 
 namespace fastccsa::augment::cpu {
-
-// How the caller's thread pool is reached: calls `body(context, begin, end)` over [0, count), in any split.
-using ParallelFor = void (*)(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context);
 
 // Makes the images [begin, end), whose views have been checked.
 template <typename T>
@@ -18,24 +17,10 @@ template <typename T>
 using PictureKernel = void (*)(const Batch<T>& p, const Picture& picture);
 
 // The kernels of one instruction set.
-namespace portable {
-template <typename T>
+template <Isa isa, typename T>
 Kernel<T> kernel();
-template <typename T>
+template <Isa isa, typename T>
 PictureKernel<T> picture_kernel();
-}
-namespace avx2 {
-template <typename T>
-Kernel<T> kernel();
-template <typename T>
-PictureKernel<T> picture_kernel();
-}
-namespace avx512 {
-template <typename T>
-Kernel<T> kernel();
-template <typename T>
-PictureKernel<T> picture_kernel();
-}
 
 // Images are made independently of each other: the number of threads changes nothing.
 template <typename T>

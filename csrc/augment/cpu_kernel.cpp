@@ -151,19 +151,23 @@ void augment_picture(const Batch<T>& p, const Picture& picture) {
 
 }  // namespace
 
-template <typename T>
-Kernel<T> kernel() {
-  return &augment<T>;
-}
-
-template <typename T>
-PictureKernel<T> picture_kernel() {
-  return &augment_picture<T>;
-}
-
-template PictureKernel<float> picture_kernel();
-template PictureKernel<bfloat16> picture_kernel();
-template Kernel<float> kernel();
-template Kernel<bfloat16> kernel();
-
 }  // namespace fastccsa::augment::cpu::FASTCCSA_ISA
+
+namespace fastccsa::augment::cpu {
+
+template <Isa isa, typename T>
+Kernel<T> kernel() {
+  return &FASTCCSA_ISA::augment<T>;
+}
+
+template <Isa isa, typename T>
+PictureKernel<T> picture_kernel() {
+  return &FASTCCSA_ISA::augment_picture<T>;
+}
+
+template PictureKernel<float> picture_kernel<Isa::FASTCCSA_ISA, float>();
+template PictureKernel<bfloat16> picture_kernel<Isa::FASTCCSA_ISA, bfloat16>();
+template Kernel<float> kernel<Isa::FASTCCSA_ISA, float>();
+template Kernel<bfloat16> kernel<Isa::FASTCCSA_ISA, bfloat16>();
+
+}  // namespace fastccsa::augment::cpu

@@ -1,11 +1,7 @@
 // Launches augmentation on CUDA.
 #include "augment/cuda.h"
 #include "augment/launch.cuh"
-
-#include <cuda_runtime.h>
-
-#include <stdexcept>
-#include <string>
+#include "common/cuda_check.h"
 
 namespace fastccsa::augment::cuda {
 
@@ -13,10 +9,7 @@ template <typename T>
 void augment(const Batch<T>& p, void* stream) {
   launch_augment(p, [&](auto kernel, unsigned tiles, unsigned images, const auto&... arguments) {
     kernel<<<dim3(tiles, images), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
-    const cudaError_t error = cudaGetLastError();
-    if (error != cudaSuccess) {
-      throw std::runtime_error(std::string("fastccsa: launching a kernel failed: ") + cudaGetErrorString(error));
-    }
+    check_cuda(cudaGetLastError(), "launching a kernel");
   });
 }
 

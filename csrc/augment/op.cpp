@@ -1,33 +1,17 @@
 // Binds augmentation to torch: checks the tensors and calls the kernel of their device.
 #include "augment/cpu.h"
+#include "common/torch_binding.h"
 #include "common/torch_parallel.h"
 #if defined(FASTCCSA_CUDA)
 #include "augment/cuda.h"
 #include "common/torch_stream.h"
 #endif
 
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-
 #include <limits>
-#include <sstream>
-#include <stdexcept>
 #include <vector>
 
 namespace fastccsa::augment {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-template <typename... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw std::runtime_error(message.str());
-}
 
 struct Arguments {
   const Tensor& images;
@@ -42,9 +26,7 @@ struct Arguments {
 };
 
 void check_device(const char* name, const Tensor& tensor, const Tensor& images) {
-  if (tensor.is_cpu() != images.is_cpu() || tensor.get_device_index() != images.get_device_index()) {
-    fail(name, " and images are on different devices; move them to one");
-  }
+  if (!on_one_device(tensor, images)) fail(name, " and images are on different devices; move them to one");
 }
 
 // `columns` numbers for each image, or one where it is 0.

@@ -2,45 +2,14 @@
 #include "zipped/cpu.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <vector>
 
 namespace fastccsa::zipped::cpu {
 namespace {
 
-enum class Isa { kPortable, kAvx2, kAvx512 };
-
-Isa detect() {
-  const char* wanted = std::getenv("FASTCCSA_ISA");
-  const bool portable = wanted != nullptr && std::strcmp(wanted, "portable") == 0;
-  const bool at_most_avx2 = wanted != nullptr && std::strcmp(wanted, "avx2") == 0;
-#if defined(FASTCCSA_X86)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx512 && !portable && !at_most_avx2) return Isa::kAvx512;
-  if (avx2 && !portable) return Isa::kAvx2;
-#else
-  (void)portable;
-  (void)at_most_avx2;
-#endif
-  return Isa::kPortable;
-}
-
-Isa isa() {
-  static const Isa detected = detect();
-  return detected;
-}
-
 template <typename T>
 Kernels<T> kernels() {
-#if defined(FASTCCSA_X86)
-  if (isa() == Isa::kAvx512) return avx512::kernels<T>();
-  if (isa() == Isa::kAvx2) return avx2::kernels<T>();
-#endif
-  return portable::kernels<T>();
+  return for_this_processor([](auto isa) { return cpu::kernels<isa, T>(); });
 }
 
 // Below some 64 KB of work a second thread costs more than it brings.
@@ -64,10 +33,6 @@ void over_chunks(int64_t chunks, int64_t grain, ParallelFor parallel_for, Work& 
 }
 
 }  // namespace
-
-const char* instruction_set() {
-  return isa() == Isa::kAvx512 ? "avx512" : isa() == Isa::kAvx2 ? "avx2" : "portable";
-}
 
 template <typename T>
 FaultReport forward(const Forward<T>& p, ParallelFor parallel_for) {

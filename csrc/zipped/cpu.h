@@ -2,12 +2,11 @@
 #pragma once
 
 #include "common/half.h"
+#include "common/instruction_sets.h"
+#include "common/parallel.h"
 #include "zipped/params.h"
 
 namespace fastccsa::zipped::cpu {
-
-// How the caller's thread pool is reached: calls `body(context, begin, end)` over [0, count), in any split.
-using ParallelFor = void (*)(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context);
 
 // The chunks that pairs are summed in. They depend on the number of pairs alone, never on threads, so the sums do too.
 constexpr int64_t kChunkPairs = 32;
@@ -24,26 +23,13 @@ struct Kernels {
   void (*backward)(const Backward<T>& p, int64_t begin, int64_t end);
 };
 
-namespace portable {
-template <typename T>
+template <Isa isa, typename T>
 Kernels<T> kernels();
-}
-namespace avx2 {
-template <typename T>
-Kernels<T> kernels();
-}
-namespace avx512 {
-template <typename T>
-Kernels<T> kernels();
-}
 
 template <typename T>
 FaultReport forward(const Forward<T>& p, ParallelFor parallel_for);
 
 template <typename T>
 void backward(const Backward<T>& p, ParallelFor parallel_for);
-
-// The instruction set in use: "avx512", "avx2" or "portable"; FASTCCSA_ISA in the environment asks for a lesser one.
-const char* instruction_set();
 
 }  // namespace fastccsa::zipped::cpu

@@ -283,13 +283,18 @@ void backward(const Backward<T>& p, int64_t begin, int64_t end) {
 
 }  // namespace
 
-template <typename T>
+}  // namespace fastccsa::zipped::cpu::FASTCCSA_ISA
+
+namespace fastccsa::zipped::cpu {
+
+template <Isa isa, typename T>
 Kernels<T> kernels() {
+  using namespace FASTCCSA_ISA;
   return {&forward<T>, &backward<T>};
 }
-template Kernels<float> kernels();
-template Kernels<double> kernels();
-template Kernels<bfloat16> kernels();
-template Kernels<half> kernels();
+template Kernels<float> kernels<Isa::FASTCCSA_ISA, float>();
+template Kernels<double> kernels<Isa::FASTCCSA_ISA, double>();
+template Kernels<bfloat16> kernels<Isa::FASTCCSA_ISA, bfloat16>();
+template Kernels<half> kernels<Isa::FASTCCSA_ISA, half>();
 
-}  // namespace fastccsa::zipped::cpu::FASTCCSA_ISA
+}  // namespace fastccsa::zipped::cpu

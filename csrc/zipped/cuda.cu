@@ -1,21 +1,12 @@
 // Launches the zipped loss on CUDA.
+#include "common/cuda_check.h"
 #include "zipped/cuda.h"
 #include "zipped/launch.cuh"
 
-#include <cuda_runtime.h>
-
 #include <atomic>
-#include <stdexcept>
-#include <string>
 
 namespace fastccsa::zipped::cuda {
 namespace {
-
-void check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("fastccsa: ") + what + " failed: " + cudaGetErrorString(error));
-  }
-}
 
 // One word of host memory that every device can write. It lives as long as the process.
 FaultWord* fault_word() {
@@ -26,7 +17,7 @@ FaultWord* fault_word() {
     void* memory = nullptr;
     const cudaError_t error = cudaHostAlloc(&memory, sizeof(FaultWord), cudaHostAllocPortable | cudaHostAllocMapped);
     cudaThreadExchangeStreamCaptureMode(&mode);
-    check(error, "allocating pinned memory");
+    check_cuda(error, "allocating pinned memory");
     *static_cast<FaultWord*>(memory) = 0;
     return static_cast<FaultWord*>(memory);
   }();
@@ -44,7 +35,7 @@ struct OnStream {
   template <typename Kernel, typename... Arguments>
   void operator()(Kernel kernel, unsigned blocks, const Arguments&... arguments) const {
     kernel<<<blocks, kThreads, 0, stream>>>(arguments...);
-    check(cudaGetLastError(), "launching a kernel");
+    check_cuda(cudaGetLastError(), "launching a kernel");
   }
 };
 

@@ -1,4 +1,5 @@
 // Binds the zipped loss to torch: checks the tensors, allocates the results, and calls the kernels of their device.
+#include "common/torch_binding.h"
 #include "common/torch_large_tensor.h"
 #include "common/torch_parallel.h"
 #include "zipped/cpu.h"
@@ -7,59 +8,12 @@
 #include "zipped/cuda.h"
 #endif
 
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-
 #include <cstddef>
-#include <optional>
-#include <sstream>
-#include <stdexcept>
-#include <string>
 #include <tuple>
+#include <type_traits>
 
 namespace fastccsa::zipped {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using MaybeTensor = std::optional<Tensor>;
-
-// ---- errors: which argument, what was expected, what came ----
-
-template <typename... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw std::runtime_error(message.str());
-}
-
-std::string shape_of(const Tensor& tensor) {
-  std::ostringstream text;
-  text << '[';
-  for (int64_t d = 0; d < tensor.dim(); ++d) text << (d ? ", " : "") << tensor.size(d);
-  text << ']';
-  return text.str();
-}
-
-const char* name_of(ScalarType type) {
-  switch (type) {
-    case ScalarType::Double: return "float64";
-    case ScalarType::Float: return "float32";
-    case ScalarType::BFloat16: return "bfloat16";
-    case ScalarType::Half: return "float16";
-    case ScalarType::Long: return "int64";
-    case ScalarType::Int: return "int32";
-    case ScalarType::Bool: return "bool";
-    default: return "another type";
-  }
-}
-
-std::string device_of(const Tensor& tensor) {
-  if (tensor.is_cpu()) return "cpu";
-  return (tensor.is_cuda() ? "cuda:" : "device ") + std::to_string(tensor.get_device_index());
-}
 
 // ---- what the caller passed ----
 
@@ -85,7 +39,7 @@ const Tensor& leading(const Arguments& arguments) {
 void check_tensor(const char* name, const Tensor& tensor, const Tensor& like, ScalarType type, int64_t dim) {
   if (tensor.dim() != dim) fail(name, " must have ", dim, dim == 1 ? " dimension" : " dimensions", ", but its shape is ", shape_of(tensor));
   if (tensor.scalar_type() != type) fail(name, " must be ", name_of(type), ", but it is ", name_of(tensor.scalar_type()));
-  if (tensor.is_cpu() != like.is_cpu() || tensor.get_device_index() != like.get_device_index()) {
+  if (!on_one_device(tensor, like)) {
     fail(name, " is on ", device_of(tensor), ", but the other tensors are on ", device_of(like), "; move it there");
   }
 }
@@ -114,11 +68,17 @@ Vector<T> vector(const Tensor& tensor) {
   return {data_of<T>(tensor), tensor.stride(0)};
 }
 
+template <typename T>
+ScalarType acc_type_of() {
+  return std::is_same_v<acc_t<T>, double> ? ScalarType::Double : ScalarType::Float;
+}
+
 // Checks everything that does not need the tensors' values.
 template <typename T>
-Inputs<T> inputs_of(const Arguments& arguments, ScalarType type, ScalarType acc_type) {
+Inputs<T> inputs_of(const Arguments& arguments) {
   using Acc = acc_t<T>;
   const Tensor& first = leading(arguments);
+  const ScalarType type = first.scalar_type(), acc_type = acc_type_of<T>();
   Inputs<T> in;
   in.pairs = first.dim() > 0 ? first.size(0) : 0;
   in.margin = Acc(arguments.margin);
@@ -198,18 +158,6 @@ Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type, const Tensor
   return Tensor(handle);
 }
 
-// Calls `function` with a value of the storage type for `type`; the type of sums goes with it.
-template <typename Function>
-auto with_type(const Tensor& leading, const char* name, Function function) {
-  switch (leading.scalar_type()) {
-    case ScalarType::Float: return function(float(), ScalarType::Float, ScalarType::Float);
-    case ScalarType::Double: return function(double(), ScalarType::Double, ScalarType::Double);
-    case ScalarType::BFloat16: return function(bfloat16(), ScalarType::BFloat16, ScalarType::Float);
-    case ScalarType::Half: return function(half(), ScalarType::Half, ScalarType::Float);
-    default: fail(name, " must be float64, float32, bfloat16 or float16, but it is ", name_of(leading.scalar_type()));
-  }
-}
-
 #if defined(FASTCCSA_CUDA)
 void refuse_earlier_fault(int64_t labels) {
   const FaultReport report = cuda::take_fault();
@@ -223,9 +171,10 @@ using ForwardResult = std::tuple<Tensor, Tensor, Tensor>;
 using BackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
-ForwardResult forward(const Arguments& arguments, const Tensor& first, ScalarType type, ScalarType acc_type) {
+ForwardResult forward(const Arguments& arguments, const Tensor& first) {
   using Acc = acc_t<T>;
-  const Inputs<T> in = inputs_of<T>(arguments, type, acc_type);
+  const Inputs<T> in = inputs_of<T>(arguments);
+  const ScalarType acc_type = acc_type_of<T>();
   const bool each = in.reduction == Reduction::kNone;
   Tensor loss = each ? empty({in.pairs}, acc_type, first) : empty({}, acc_type, first);
   Tensor terms = each ? empty({kTerms, in.pairs}, acc_type, first) : empty({kTerms}, acc_type, first);
@@ -246,11 +195,11 @@ ForwardResult forward(const Arguments& arguments, const Tensor& first, ScalarTyp
 }
 
 template <typename T>
-BackwardResult backward(const Arguments& arguments, const Tensor& first, ScalarType type, ScalarType acc_type,
-                        const MaybeTensor& grad_loss, const MaybeTensor& grad_terms, const Tensor& saved,
-                        int64_t wanted) {
+BackwardResult backward(const Arguments& arguments, const Tensor& first, const MaybeTensor& grad_loss,
+                        const MaybeTensor& grad_terms, const Tensor& saved, int64_t wanted) {
   using Acc = acc_t<T>;
-  const Inputs<T> in = inputs_of<T>(arguments, type, acc_type);
+  const Inputs<T> in = inputs_of<T>(arguments);
+  const ScalarType type = first.scalar_type(), acc_type = acc_type_of<T>();
   Backward<T> p{in, {}, {}, {static_cast<const Acc*>(saved.data_ptr()), in.pairs}, {}, {}};
   const bool each = in.reduction == Reduction::kNone;
   if (grad_loss) {
@@ -290,9 +239,7 @@ ForwardResult zipped_ccsa(MaybeTensor logits1, MaybeTensor logits2, MaybeTensor 
   const Arguments arguments{{logits1, logits2}, {features1, features2}, {target1, target2}, {class_weight1, class_weight2},
                             pair_weight, margin, alpha, reduction};
   const Tensor& first = leading(arguments);
-  return with_type(first, logits1 ? kLogits[0] : kFeatures[0], [&](auto t, ScalarType type, ScalarType acc_type) {
-    return forward<decltype(t)>(arguments, first, type, acc_type);
-  });
+  return with_type(first, logits1 ? kLogits[0] : kFeatures[0], [&](auto t) { return forward<decltype(t)>(arguments, first); });
 }
 
 BackwardResult zipped_ccsa_backward(MaybeTensor grad_loss, MaybeTensor grad_terms, Tensor saved, MaybeTensor logits1,
@@ -303,12 +250,10 @@ BackwardResult zipped_ccsa_backward(MaybeTensor grad_loss, MaybeTensor grad_term
   const Arguments arguments{{logits1, logits2}, {features1, features2}, {target1, target2}, {class_weight1, class_weight2},
                             pair_weight, margin, alpha, reduction};
   const Tensor& first = leading(arguments);
-  return with_type(first, logits1 ? kLogits[0] : kFeatures[0], [&](auto t, ScalarType type, ScalarType acc_type) {
-    return backward<decltype(t)>(arguments, first, type, acc_type, grad_loss, grad_terms, saved, wanted);
+  return with_type(first, logits1 ? kLogits[0] : kFeatures[0], [&](auto t) {
+    return backward<decltype(t)>(arguments, first, grad_loss, grad_terms, saved, wanted);
   });
 }
-
-std::string instruction_set() { return cpu::instruction_set(); }
 
 }  // namespace
 
@@ -325,9 +270,5 @@ STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
   m.impl("zipped_ccsa_backward", TORCH_BOX(&zipped_ccsa_backward));
 }
 #endif
-
-STABLE_TORCH_LIBRARY_IMPL(fastccsa, CompositeExplicitAutograd, m) {
-  m.impl("instruction_set", TORCH_BOX(&instruction_set));
-}
 
 }  // namespace fastccsa::zipped

@@ -117,6 +117,7 @@ class Builder:
             [
                 # Portable comes first: where an inline function is in several objects, the linker keeps the first.
                 *(Source(kernel, (*sanitizer.kernels, f"-DFASTCCSA_ISA={i}", *f)) for i, f in isas.items()),
+                Source(CSRC / "common/instruction_sets.cpp", (*sanitizer.kernels, *dispatch)),
                 Source(CSRC / "zipped/cpu.cpp", (*sanitizer.kernels, *dispatch)),
                 Source(HERE / f"{name}.cpp", sanitizer.kernels),
             ],

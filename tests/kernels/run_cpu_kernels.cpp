@@ -25,7 +25,7 @@ struct RunOnCpu {
     threads = c.processors;
     const FaultReport report = cpu::forward(forward, &parallel_for);
     if (report.fault == Fault::kNone) cpu::backward(backward, &parallel_for);
-    return {cpu::instruction_set(), report};
+    return {name_of(isa()), report};
   }
 };
 

@@ -1,0 +1,27 @@
+// The instruction sets that the CPU kernels are compiled for, and the choice among them at run time.
+#pragma once
+
+#include <type_traits>
+
+namespace fastccsa {
+
+// FASTCCSA_ISA, when a kernel is compiled, is one of these names.
+enum class Isa { portable, avx2, avx512 };
+
+// The best one that the processor has; the environment variable FASTCCSA_ISA asks for a lesser one.
+Isa isa();
+
+// "portable", "avx2" or "avx512".
+const char* name_of(Isa isa);
+
+// What `choose` returns for a std::integral_constant of isa().
+template <typename Choose>
+auto for_this_processor(Choose choose) {
+#if defined(FASTCCSA_X86)
+  if (isa() == Isa::avx512) return choose(std::integral_constant<Isa, Isa::avx512>());
+  if (isa() == Isa::avx2) return choose(std::integral_constant<Isa, Isa::avx2>());
+#endif
+  return choose(std::integral_constant<Isa, Isa::portable>());
+}
+
+}  // namespace fastccsa
