@@ -78,8 +78,8 @@ def save_checkpoint(folder: Path, state: TrainState, config_json: str) -> None:
     content["random_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     content = _on_cpu(content)
     content["digest"] = _digest(content)
-    with write_atomically(folder / CHECKPOINT_FILE, keep=folder / PREVIOUS_FILE) as file:
-        torch.save(content, file)
+    with write_atomically(folder / CHECKPOINT_FILE, keep=folder / PREVIOUS_FILE) as path:
+        _write(content, path)
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> bool:
@@ -153,6 +153,21 @@ def _read(file: Path) -> dict[str, Any]:
     ) as error:
         raise _unusable(file, error) from error
     return dict(content)
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint's content.
+
+    Raises:
+        OSError: what the system said against it. Torch's own writer keeps that to itself ("enforce fail").
+    """
+    try:
+        with open(path, "wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _unusable(file: Path, error: Exception) -> InputError:

@@ -26,6 +26,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -64,9 +65,10 @@ def die_while_writing(point: int) -> None:
 
         return call
 
-    def half(content: object, file: Path) -> None:
+    def half(content: object, file: BinaryIO) -> None:
         save(content, file)
-        os.truncate(file, os.path.getsize(file) // 2)
+        file.flush()
+        os.truncate(file.fileno(), file.tell() // 2)
 
     save = torch.save
     torch.save = counted(torch.save, half)

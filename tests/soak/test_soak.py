@@ -25,3 +25,8 @@ def test_a_training_killed_at_random_ends_with_the_same_bits() -> None:
 def test_two_processes_one_of_them_killed_train_as_one_process_does() -> None:
     printed = run("ranks.py", "--processes", "2", "--quick")
     assert "2 processes, one killed" in printed
+
+
+def test_a_training_under_faults_at_random_loses_nothing_and_leaves_nothing_behind() -> None:
+    printed = run("soak.py", "--steps", "24", "--every", "3", "--seed", "2")
+    assert "wrong                                0" in printed

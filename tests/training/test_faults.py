@@ -6,6 +6,7 @@ import csv
 import errno
 import logging
 import os
+import resource
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,36 @@ def test_a_disk_that_refuses_within_an_epoch_is_a_warning(make_config, monkeypat
     assert "cannot be saved" in caplog.text
     assert "the run goes on" in caplog.text
     assert len(calls) == 3
+
+
+@pytest.fixture
+def largest_file():
+    """Sets how many bytes a file of this process may have, which the system enforces; None for any number."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int | None) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
+
+    yield limit
+    limit(None)
+
+
+def test_a_file_that_the_system_lets_not_grow_is_a_full_disk(make_config, monkeypatch, caplog, largest_file) -> None:
+    """The limit on the size of files: a write that the system itself breaks off, in torch's writer."""
+    whole, broken = (make_config(out, alignment="-", epochs=1, checkpoint_every=4) for out in ("whole", "broken"))
+    expected = train(whole, progress=False)
+    with monkeypatch.context() as patch:
+        at_batch(patch, 3, lambda: largest_file(64 << 10))
+        with pytest.raises(InputError, match=r"cannot be saved \(.*\): its last checkpoint is kept; make room, then"):
+            train(broken, progress=False)
+    assert "File too large" in caplog.text  # the checkpoint after 4 batches, a warning
+    assert not (Path(broken.out) / "last.pt").exists()
+    with monkeypatch.context() as patch:
+        largest_file(64 << 10)
+        at_batch(patch, 5, lambda: largest_file(None))  # room again, before the epoch's end
+        assert train(broken, progress=False) == expected
+    assert same_model(whole.out, broken.out)
+    assert not list(Path(broken.out).glob(".*"))
 
 
 def test_a_disk_still_full_at_the_end_of_an_epoch_stops_the_run_and_costs_nothing(make_config, monkeypatch) -> None:
