@@ -5,6 +5,9 @@ pairs of different classes alone: tiles of dot products come from torch's own ma
 tile into the coefficients of its gradient in place, and two more products add these up. So one sweep leaves the loss
 and its gradient, and the backward pass only scales it. Memory is O((N1 + N2) D) and one tile.
 
+Few pairs on the CPU are computed one by one from the differences of their rows, in one call: what takes time then is
+not the pairs, but calls.
+
 Near pairs: rows are centred before they are multiplied, and a pair whose squared distance comes out small against its
 norms is computed again from its rows, difference by difference (``csrc/allpairs/params.h`` says how small, and why).
 """
@@ -28,10 +31,14 @@ _classes = torch.ops.fastccsa.all_pairs_classes.default
 _centre = torch.ops.fastccsa.all_pairs_centre.default
 _tile = torch.ops.fastccsa.all_pairs_tile.default
 _finish = torch.ops.fastccsa.all_pairs_finish.default
+_direct = torch.ops.fastccsa.all_pairs_direct.default
 
 # 8 MiB a tile. The list of its close pairs is short, but were all of them close, it would grow to 24 to 48 MiB.
 TILE_ROWS, TILE_COLUMNS = 1024, 2048  # of float32; of float64 half as many columns
 _CHUNK_COLUMNS = 64  # csrc/allpairs/params.h
+_FEW_NUMBERS = 1 << 20
+_PLAIN = (Tensor, torch.nn.Parameter)
+FEW_PAIRS = 65536  # on the CPU, so many take no tiles
 
 
 # ---- both sides, sorted by class ----
@@ -240,6 +247,17 @@ def _all_pairs(
     return terms, gradients[0], gradients[1]
 
 
+def _few_pairs(
+    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float, scale: float,
+    wanted: int, apart: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The same, pair by pair."""
+    acc = _ops._acc_dtype(z1.dtype)
+    rows1, rows2 = z1.to(acc).contiguous(), z2.to(acc).contiguous()
+    sums, gradient1, gradient2 = _direct(rows1, rows2, y1, y2, weight, margin, scale, wanted, apart)
+    return (scale * sums).to(acc), gradient1, gradient2
+
+
 # ---- the op ----
 
 
@@ -251,8 +269,7 @@ def _empty_gradient(z: Tensor, wanted: int, apart: bool) -> Tensor:
     return z.new_empty((_planes(wanted, apart), *z.shape), dtype=_ops._acc_dtype(z.dtype))
 
 
-@torch.library.custom_op("fastccsa::all_pairs", mutates_args=())
-def _op(
+def _compute(
     z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, labels: int, margin: float,
     mean: bool, wanted: int, apart: bool, precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
@@ -268,9 +285,16 @@ def _op(
         g1, g2 = (_empty_gradient(z, wanted >> k & 1, apart).zero_() for k, z in enumerate((z1, z2)))
         return terms.sum(), terms, g1, g2
     scale = 1 / (len(z1) * len(z2)) if mean else 1.0
-    with torch.autocast(z1.device.type, enabled=False), products(precision), stage("all_pairs forward"):
-        terms, g1, g2 = _all_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart, precision)
+    with stage("all_pairs forward"):
+        if z1.device.type == "cpu" and len(z1) * len(z2) <= FEW_PAIRS:
+            terms, g1, g2 = _few_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
+        else:
+            with torch.autocast(z1.device.type, enabled=False), products(precision):
+                terms, g1, g2 = _all_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart, precision)
     return terms.sum(), terms, g1, g2
+
+
+_op = torch.library.custom_op("fastccsa::all_pairs", _compute, mutates_args=())
 
 
 @_op.register_fake
@@ -309,12 +333,26 @@ def _scaled(unit: Tensor, grad_loss: Tensor | None, grad_terms: Tensor | None) -
     """The gradient of one side from its planes, together or apart."""
     if unit.shape[0] == 1:
         assert grad_loss is not None  # the terms have no gradient then
-        return torch.mul(unit[0], grad_loss, out=_ops.large_empty(unit, *unit.shape[1:]))
+        few = type(unit) is Tensor and unit.numel() < _FEW_NUMBERS  # else a tracer asks, or it pays
+        out = None if few else _ops.large_empty(unit, *unit.shape[1:])
+        return torch.mul(unit[0], grad_loss, out=out)
     upstream = torch.stack([g.expand(2) for g in (grad_loss, grad_terms) if g is not None]).sum(0)
     return upstream[0] * unit[0] + upstream[1] * unit[1]
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _Eager(torch.autograd.Function):
+    """The same without the op's wrappers, which take longer than a small batch's pairs."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        output = _compute(*inputs)
+        _setup_context(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_backward)
 
 
 def all_pairs(
@@ -331,5 +369,15 @@ def all_pairs(
         z1, z2 = z1.to(widest), z2.to(widest)
         weight = None if weight is None else weight.to(widest)
     wanted = (z1.requires_grad | z2.requires_grad << 1) if torch.is_grad_enabled() else 0
-    loss, terms, _, _ = _op(z1, z2, y1, y2, weight, labels, margin, reduction != "sum", wanted, apart, precision)
+    inputs = (z1, z2, y1, y2, weight, labels, margin, reduction != "sum", wanted, apart, precision)
+    loss, terms, _, _ = _Eager.apply(*inputs) if _is_eager(z1, z2) else _op(*inputs)
     return loss, terms
+
+
+def _is_eager(*tensors: Tensor) -> bool:
+    """Whether tensors hold numbers, and nobody but autograd looks on."""
+    return (
+        all(type(x) in _PLAIN for x in tensors)
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )

@@ -60,10 +60,12 @@ def check_logits(logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor])
 def check_values(y1: Tensor, y2: Tensor, weight: Tensor | None, labels: int) -> None:
     """Labels in [0, `labels`), unless that is 0; weights not negative."""
     for name, y in (("target1", y1), ("target2", y2)):
-        wrong = (y < 0) | (y >= labels)
-        if labels > 0 and bool(wrong.any()):
-            row = int(wrong.nonzero()[0])
+        if labels == 0 or len(y) == 0:
+            continue
+        lowest, highest = torch.aminmax(y)
+        if lowest < 0 or highest >= labels:
+            row = int(((y < 0) | (y >= labels)).nonzero()[0])
             raise RuntimeError(f"{name}[{row}] is {int(y[row])}, but labels must be in [0, {labels})")
-    if weight is not None and not bool((weight >= 0).all()):
+    if weight is not None and weight.numel() > 0 and not weight.min() >= 0:
         cell = (~(weight >= 0)).nonzero()[0].tolist()
         raise RuntimeError(f"pair_weight{cell} is negative or NaN; weights must be 0 or more")

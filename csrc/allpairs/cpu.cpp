@@ -83,6 +83,23 @@ void finish(const Finish<T>& p, ParallelFor parallel_for) {
               [&](int64_t begin, int64_t end) { kernel.finish_rows(p, begin, end); });
 }
 
+template <typename Acc>
+void direct(const Direct<Acc>& p, ParallelFor parallel_for) {
+  const DirectKernels<Acc> kernels = for_this_processor([](auto isa) { return direct_kernels<isa, Acc>(); });
+  // By time, eight rows of one side meet the other side as fast as some 1/16 of its bytes are read from memory.
+  constexpr int64_t kRows = 8;
+  const auto over_rows = [&](int side, auto work) {
+    over_chunks(p.rows[side], kRows, kRows * p.rows[1 - side] * p.width * int64_t(sizeof(Acc)) / 16, parallel_for, work);
+  };
+  over_rows(0, [&](int64_t begin, int64_t end) { kernels.pairs(p, begin, end); });
+  for (int side = 0; side < 2; ++side) {
+    if (p.gradient[side] == nullptr) continue;
+    over_rows(side, [&](int64_t begin, int64_t end) { kernels.gradient(p, side, begin, end); });
+  }
+}
+template void direct(const Direct<float>&, ParallelFor);
+template void direct(const Direct<double>&, ParallelFor);
+
 #define FASTCCSA_INSTANCES(T)                            \
   template void classes(const Classes<T>&, ParallelFor); \
   template void centre(const Centre<T>&, ParallelFor);   \

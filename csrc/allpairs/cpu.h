@@ -37,6 +37,14 @@ struct Kernels {
 template <Isa isa, typename T>
 Kernels<T> kernels();
 
+template <typename Acc>
+struct DirectKernels {
+  void (*pairs)(const Direct<Acc>& p, int64_t begin, int64_t end);  // of rows [begin, end) of side 0
+  void (*gradient)(const Direct<Acc>& p, int side, int64_t begin, int64_t end);
+};
+template <Isa isa, typename Acc>
+DirectKernels<Acc> direct_kernels();
+
 template <typename T>
 void classes(const Classes<T>& p, ParallelFor parallel_for);
 
@@ -48,5 +56,8 @@ void tile(const Tile<T>& p, ParallelFor parallel_for);
 
 template <typename T>
 void finish(const Finish<T>& p, ParallelFor parallel_for);
+
+template <typename Acc>
+void direct(const Direct<Acc>& p, ParallelFor parallel_for);
 
 }  // namespace fastccsa::allpairs::cpu

@@ -8,6 +8,10 @@
 #include "common/torch_stream.h"
 #endif
 
+#include <memory>
+#include <numeric>
+#include <tuple>
+
 namespace fastccsa::allpairs {
 namespace {
 
@@ -94,9 +98,49 @@ void all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_
   });
 }
 
+template <typename Acc>
+std::tuple<Tensor, Tensor, Tensor> direct(const Tensor& features1, const Tensor& features2, const Tensor& target1,
+                                          const Tensor& target2, const MaybeTensor& weight, double margin,
+                                          double scale, int64_t wanted, bool apart) {
+  const ScalarType type = features1.scalar_type();
+  const int64_t rows1 = features1.size(0), rows2 = features2.size(0), width = features1.size(1);
+  const int64_t planes = apart ? 2 : 1;
+  Tensor terms = empty({2}, ScalarType::Double, features1);
+  Tensor gradient1 = empty({wanted & 1 ? planes : 0, rows1, width}, type, features1);
+  Tensor gradient2 = empty({wanted & 2 ? planes : 0, rows2, width}, type, features2);
+  const std::unique_ptr<Acc[]> coefficient(new Acc[rows1 * rows2]);
+  const std::unique_ptr<double[]> sums(new double[2 * rows1]);
+  Direct<Acc> p{{data<const Acc>(features1), data<const Acc>(features2)},
+                {{data<const int64_t>(target1), target1.stride(0)}, {data<const int64_t>(target2), target2.stride(0)}},
+                {rows1, rows2},
+                width,
+                {},
+                Acc(margin),
+                scale,
+                apart,
+                coefficient.get(),
+                sums.get(),
+                {wanted & 1 ? data<Acc>(gradient1) : nullptr, wanted & 2 ? data<Acc>(gradient2) : nullptr}};
+  if (weight) p.weight = {data<const Acc>(*weight), weight->stride(0), weight->stride(1)};
+  cpu::direct(p, &parallel_for);
+  for (int term = 0; term < 2; ++term) {
+    const double* of_rows = sums.get() + term * rows1;
+    data<double>(terms)[term] = std::accumulate(of_rows, of_rows + rows1, 0.0);
+  }
+  return {terms, gradient1, gradient2};
+}
+
+std::tuple<Tensor, Tensor, Tensor> all_pairs_direct(Tensor features1, Tensor features2, Tensor target1, Tensor target2,
+                                                    MaybeTensor weight, double margin, double scale, int64_t wanted,
+                                                    bool apart) {
+  const auto run = features1.scalar_type() == ScalarType::Double ? &direct<double> : &direct<float>;
+  return run(features1, features2, target1, target2, weight, margin, scale, wanted, apart);
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
+  m.impl("all_pairs_direct", TORCH_BOX(&all_pairs_direct));
   m.impl("all_pairs_classes", TORCH_BOX(&all_pairs_classes));
   m.impl("all_pairs_centre", TORCH_BOX(&all_pairs_centre));
   m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));

@@ -96,6 +96,30 @@ struct Finish {
   bool apart;
 };
 
+// Few pairs: each from the differences of its rows, and nothing sorted. In come rows, out go both terms by row and the
+// gradients of everything.
+template <typename Acc>
+struct Direct {
+  const Acc* features[2];      // [N, width], contiguous
+  zipped::Vector<const int64_t> label[2];
+  int64_t rows[2];
+  int64_t width;
+  Matrix<const Acc> weight;    // [labels, labels], or no data for weight 1
+  Acc margin;
+  double scale;                // of the gradients
+  bool apart;
+  Acc* coefficient;            // [N1, N2], scratch: K_ij as in a tile, of pairs of one class too
+  double* sums;                // [2, N1]: alignment and separation by rows of side 0
+  Acc* gradient[2];            // [1 or 2, N, width]: both terms together, or apart; nullptr: not wanted
+
+  FASTCCSA_HOST_DEVICE bool one_class(int64_t i, int64_t j) const { return label[0][i] == label[1][j]; }
+  FASTCCSA_HOST_DEVICE zipped::PairTerm<Acc> pair(Acc squared_distance, int64_t i, int64_t j) const {
+    const int64_t l1 = label[0][i], l2 = label[1][j];
+    const Acc w = weight.data == nullptr ? Acc(1) : weight.row(l1)[l2 * weight.column_stride];
+    return zipped::pair_term(squared_distance, l1 == l2, w, margin);
+  }
+};
+
 // Whether the distance of a pair of different classes has to be computed from its rows; so has one whose square is no
 // number. Beyond the margin by more than any rounding, the pair has no part in the sums anyway.
 template <typename T>

@@ -8,6 +8,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <initializer_list>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -67,6 +68,23 @@ auto with_type(const Tensor& tensor, const char* name, Function function) {
     case ScalarType::Half: return function(half());
     default: fail(name, " must be float64, float32, bfloat16 or float16, but it is ", name_of(tensor.scalar_type()));
   }
+}
+
+// Torch's number of a type.
+inline int32_t number_of(ScalarType type) {
+  return torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+}
+
+// An uninitialised, contiguous tensor of at most three dimensions, beside `like`.
+inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type, const Tensor& like) {
+  int64_t strides[3] = {1, 1, 1};
+  for (int d = int(sizes.size()) - 2; d >= 0; --d) strides[d] = strides[d + 1] * sizes.begin()[d + 1];
+  int32_t device_type;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides, number_of(type),
+                                                         device_type, like.get_device_index(), &handle));
+  return Tensor(handle);
 }
 
 }  // namespace fastccsa

@@ -143,21 +143,6 @@ Inputs<T> inputs_of(const Arguments& arguments) {
 
 // ---- results ----
 
-int32_t number_of(ScalarType type) {
-  return torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
-}
-
-Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type, const Tensor& like) {
-  int64_t strides[2] = {1, 1};
-  if (sizes.size() == 2) strides[0] = sizes.begin()[1];
-  int32_t device_type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides, number_of(type),
-                                                         device_type, like.get_device_index(), &handle));
-  return Tensor(handle);
-}
-
 #if defined(FASTCCSA_CUDA)
 void refuse_earlier_fault(int64_t labels) {
   const FaultReport report = cuda::take_fault();

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastccsa import functional, reference
+from fastccsa import _all_pairs, functional, reference
 
 MARGIN = 12.0
 
@@ -44,6 +44,14 @@ class Sets:
 
     def reference(self, reduction: str = "mean", margin: float = MARGIN) -> Tensor:
         return sum(self.terms(reduction, margin))
+
+
+@pytest.fixture(params=["cpu", "cpu in tiles", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request, monkeypatch) -> str:
+    """Where a test runs; on the CPU, few pairs take a way of their own, and the tiles that many take."""
+    if request.param == "cpu in tiles":
+        monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
+    return request.param.split()[0]
 
 
 @pytest.fixture

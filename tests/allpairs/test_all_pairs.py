@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -45,6 +50,7 @@ def test_margins(make_sets, device, margin):
 @pytest.mark.parametrize("classes", [1, 3, 40])
 def test_any_tiles_give_the_same(make_sets, device, monkeypatch, limits, classes):
     """Blocks of one class, blocks of several, and ranges cut in parts: every pair once."""
+    monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
     monkeypatch.setattr(_all_pairs, "TILE_ROWS", limits[0])
     monkeypatch.setattr(_all_pairs, "TILE_COLUMNS", limits[1])
     assert_same(make_sets(61, 47, classes, 9, dtype=torch.float64, device=device))
@@ -69,6 +75,7 @@ def test_tiles_cover_each_pair_of_different_classes_once():
 
 
 def test_distant_blocks_are_skipped_and_nothing_is_lost(make_sets, device, monkeypatch):
+    monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
     monkeypatch.setattr(_all_pairs, "TILE_ROWS", 8)
     sets = make_sets(80, 90, 4, 6, dtype=torch.float64, device=device)
     with torch.no_grad():
@@ -176,3 +183,28 @@ def test_same_bits_every_time(make_sets, device):
         torch.set_num_threads(count)
         again = (sets.loss().detach(), *torch.autograd.grad(sets.loss(), sets.leaves))
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2"])
+def test_every_instruction_set(isa):
+    """Few pairs and tiles, ragged; the best set runs in all other tests."""
+    program = """
+import torch
+from fastccsa import _all_pairs, functional, reference
+torch.manual_seed(0)
+y = torch.randint(4, (29,)), torch.randint(4, (43,))
+for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+    z = [torch.randn(len(labels), 39, dtype=torch.float64).to(dtype).requires_grad_() for labels in y]
+    exact = [x.detach().double().requires_grad_() for x in z]
+    want = torch.autograd.grad(reference.contrastive_alignment(*exact, *y, margin=9.0, pairs="all"), exact)
+    for _all_pairs.FEW_PAIRS in (0, 1 << 16):
+        found = torch.autograd.grad(functional.contrastive_alignment(*z, *y, margin=9.0, pairs="all"), z)
+        for mine, true in zip(found, want):
+            torch.testing.assert_close(mine.double(), true, rtol=tolerance, atol=tolerance * true.abs().max().item())
+print(torch.ops.fastccsa.instruction_set())
+"""
+    environment = os.environ | {"FASTCCSA_ISA": isa}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert done.stdout.strip() in (isa, "portable")
