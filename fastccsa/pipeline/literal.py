@@ -64,12 +64,9 @@ class TorchvisionBackend(ThreadedBackend):
     """Makes batches with torchvision on the CPU, in worker threads (Pillow releases the interpreter lock).
 
     Args:
-        source: where a broken image's replacement comes from.
-        transforms: the transforms.
-        device: where the finished batches go.
         mode: "fused" or "exact".
-        num_threads: worker threads.
-        prefetch: batches worked on ahead of the one asked for.
+
+    The other arguments are `ThreadedBackend`'s.
     """
 
     def __init__(
@@ -92,11 +89,7 @@ class TorchvisionBackend(ThreadedBackend):
 class TorchvisionCrops(ThreadedBackend):
     """Makes the centre crops of whole images with torchvision: batches of uint8 [B, crop, crop, 3] on the CPU.
 
-    Args:
-        source: where a broken image's replacement comes from.
-        transforms: the transforms.
-        num_threads: worker threads.
-        prefetch: batches worked on ahead of the one asked for.
+    The arguments are `ThreadedBackend`'s.
     """
 
     def __init__(self, source: ImageSource, transforms: Transforms, num_threads: int, prefetch: int) -> None:

@@ -33,13 +33,10 @@ class NativeBackend(ThreadedBackend):
     """Makes batches on the CPU, each image resampled once (``mode="fused"``).
 
     Args:
-        source: where a broken image's replacement comes from.
-        transforms: the transforms.
-        device: where the finished batches go.
-        num_threads: worker threads.
-        prefetch: batches worked on ahead of the one asked for.
         reduce: whether pixels may be averaged while decoding, where the region is reduced. Without, decoded
             pixels are libjpeg's to the bit.
+
+    The other arguments are `ThreadedBackend`'s.
     """
 
     def __init__(

@@ -60,15 +60,19 @@ def test_it_is_the_literal_composition(
     channels_last: bool,
     device: str,
 ) -> None:
-    """Pillow rounds to bytes after each of its two passes: half a grey level twice. bfloat16 has 8 bits."""
+    """Pillow rounds to bytes after each of its two passes: half a grey level twice, 1/3 in the mean of both.
+
+    bfloat16 has 8 bits, so normalised values from 2 on (white is 2.6) come in steps of 2^-6: half of one is
+    255 * 0.229 / 128 = 0.46 levels.
+    """
     transforms, store, rows, views, expected = case
     images = augment(store.to(device), pack_views(rows, views).to(device), transforms, dtype, channels_last).cpu()
     assert images.dtype == dtype
     assert images.shape == expected.shape
     assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     difference = (grey_levels(images.float(), transforms) - grey_levels(expected, transforms)).abs()
-    assert difference.mean() < 0.45
-    assert difference.max() < (1.01 if dtype == torch.float32 else 1.7)
+    assert difference.mean() < (1 / 3 if dtype == torch.float32 else 1 / 3 + 0.23)
+    assert difference.max() < (1.01 if dtype == torch.float32 else 1.47)
 
 
 def test_layouts_hold_the_same_numbers(
@@ -127,7 +131,7 @@ def test_any_sizes(side: int, size: int, device: str) -> None:
     rows = np.arange(8) % 2
     images = augment(store.to(device), pack_views(rows, views).to(device), transforms).cpu()
     expected = grey_levels(literal(store, rows, views, transforms), transforms)
-    assert (grey_levels(images, transforms) - expected).abs().max() < 1.3
+    assert (grey_levels(images, transforms) - expected).abs().max() < 1.01  # Pillow's two roundings
 
 
 def test_threads_change_nothing(case: tuple[Transforms, torch.Tensor, np.ndarray, Views, torch.Tensor]) -> None:

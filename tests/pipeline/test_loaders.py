@@ -122,11 +122,10 @@ def test_all_backends_make_the_same_images(manifest: Manifest, mode: str) -> Non
             made[backend] = next(loader.epoch(0))
     for side in "12":
         *others, torchvision = (grey_levels(made[backend][f"images{side}"], SMALL) for backend in backends)
-        for backend, images in zip(backends, others, strict=False):
-            difference = (images - torchvision).abs()
-            assert difference.mean() < (1.3 if backend == "native" else 0.4)
-            if backend == "dali":  # test_pipeline_parity.py has native's bounds
-                assert difference.max() < (1.01 if mode == "fused" else 8)
+        # How exact each is, test_pipeline_parity.py tells. Here: the same images, seen alike, in the same order.
+        neighbours = (torchvision.roll(1, 0) - torchvision).abs().mean()
+        for images in others:
+            assert (images - torchvision).abs().mean() < neighbours / 20
 
 
 def test_auto_is_native_where_it_can_be(manifest: Manifest) -> None:

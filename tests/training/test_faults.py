@@ -18,6 +18,7 @@ from fastccsa.data import Manifest
 from fastccsa.errors import InputError, Interrupted
 from fastccsa.models import load_model
 from fastccsa.pipeline import loader as pipeline_loader
+from fastccsa.pipeline.base_loader import Loader
 from fastccsa.training import checkpoint as checkpoint_module
 from fastccsa.training import loop as loop_module
 from fastccsa.training import run as run_module
@@ -241,7 +242,7 @@ def test_a_reader_that_dies_costs_nothing(make_config, monkeypatch, caplog) -> N
     whole, broken = make_config("whole", alignment="-", epochs=1), make_config("broken", alignment="-", epochs=1)
     expected = train(whole, progress=False)
     with monkeypatch.context() as patch:
-        steps = pipeline_loader._Loader._steps
+        steps = Loader._steps
 
         def dying(self, epoch, positions):
             for number, batch in enumerate(steps(self, epoch, positions)):
@@ -249,7 +250,7 @@ def test_a_reader_that_dies_costs_nothing(make_config, monkeypatch, caplog) -> N
                     raise RuntimeError("the decoder's thread is gone")
                 yield batch
 
-        patch.setattr(pipeline_loader._Loader, "_steps", dying)
+        patch.setattr(Loader, "_steps", dying)
         with pytest.raises(RuntimeError, match="the decoder's thread is gone"):
             train(broken, progress=False)
     assert "no images after up to epoch 1, batch 6" in caplog.text

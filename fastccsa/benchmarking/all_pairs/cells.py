@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastccsa.benchmarking.element_bytes import FEATURE_BYTES, LABEL_BYTES
+
 __all__ = ["LABELS", "Cell", "product", "quick", "sweep"]
 
 UNIFORM, TABLE1 = "uniform", "table1"
 LABELS = (UNIFORM, TABLE1)
-DTYPES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-LABEL_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Cell:
     @property
     def gradient_bytes(self) -> int:
         """Gradients of both sides; the features themselves are as large."""
-        return 2 * self.rows * self.width * DTYPES[self.dtype]
+        return 2 * self.rows * self.width * FEATURE_BYTES[self.dtype]
 
     @property
     def input_bytes(self) -> int:

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-__all__ = ["BACKWARD", "DTYPES", "FORWARD", "MODES", "Cell", "product", "quick", "sweep"]
+from fastccsa.benchmarking.element_bytes import FEATURE_BYTES, LABEL_BYTES
+
+__all__ = ["BACKWARD", "FORWARD", "MODES", "Cell", "product", "quick", "sweep"]
 
 FORWARD, BACKWARD = "forward", "forward+backward"
 MODES = (FORWARD, BACKWARD)
-DTYPES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-LABEL_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Cell:
     @property
     def gradient_bytes(self) -> int:
         """Gradients of both logits and both features; these inputs themselves are as large."""
-        return 2 * self.pairs * (self.classes + self.width) * DTYPES[self.dtype]
+        return 2 * self.pairs * (self.classes + self.width) * FEATURE_BYTES[self.dtype]
 
     @property
     def input_bytes(self) -> int:
