@@ -50,9 +50,10 @@ $(VENV)/.installed: $(VENV)/.nvcc $(SOURCES)
 demo: $(VENV)/.installed
 	cd / && $(CURDIR)/$(BIN)/fastccsa demo --out $(CURDIR)/demo
 
-# Not from the checkout: Python would find the folder fastccsa/ there before the installed package.
+# Not from the checkout: Python would find the folder fastccsa/ there before the installed package. A worker process takes
+# up to 2 GB; each begins with tests that lie together, which share what they prepare, and then takes over from slower ones.
 test: $(VENV)/.installed
-	cd tests && $(CURDIR)/$(BIN)/pytest $(PYTEST_ARGS)
+	cd tests && $(CURDIR)/$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 develop: $(VENV)/.nvcc
 	$(BIN)/python -m pip install -q --no-build-isolation -e ".[test]"
