@@ -83,7 +83,7 @@ def test_a_failed_write_keeps_the_last_good_checkpoint(tmp_path, monkeypatch) ->
     before = (tmp_path / "last.pt").read_bytes()
 
     def half_written(content, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", half_written)
