@@ -33,6 +33,7 @@ def option(name: str, text: str, **settings: Any) -> Any:
 @option("stage_epochs", "Epochs of fine-tuning before each stage's layers are pruned.", type=int)
 @option("epochs", "Epochs of fine-tuning at the end.  [default: the run's]", type=int)
 @option("lr", "First learning rate of fine-tuning.  [default: the run's]", type=float)
+@option("fraction", "Share of the training images to do all this on.  [default: the run's]", type=float)
 @option("manifest", "CSV of the images.  [default: the run's]")
 @option("seed", "Seed of the subset of images and of fine-tuning.  [default: the run's]", type=int)
 @option("device", "auto, cpu, cuda or cuda:N.")

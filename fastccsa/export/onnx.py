@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastccsa.export.program import INPUT, OUTPUT, check_ending, read_run, trace, worst_difference
-from fastccsa.files import write_atomically
+from fastccsa.export.program import INPUT, OUTPUT, check_ending, read_run, trace, write_checked
 from fastccsa.models import ModelCard
 from fastccsa.optional import require
 from fastccsa.pipeline import Transforms
@@ -56,9 +55,7 @@ def export_onnx(run: str | os.PathLike[str], path: str | os.PathLike[str], pixel
     program = to_onnx(trace(module))
     for name, value in describe(card, pixels).items():
         program.model.metadata_props[name] = json.dumps(value)
-    with write_atomically(path) as file:
-        program.save(file)
-        return worst_difference(module, open_session(file))
+    return write_checked(path, module, program.save, open_session)
 
 
 def to_onnx(program: torch.export.ExportedProgram) -> Any:

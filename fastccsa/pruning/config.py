@@ -33,6 +33,7 @@ class PruneConfig:
         stage_epochs: epochs of fine-tuning before each stage's layers are pruned.
         epochs: of the fine-tuning at the end; None takes the run's. The learning rate falls after half of them.
         lr: its first learning rate, and the stages'; None takes the run's.
+        fraction: share of the training images that all this is done on, in (0, 1]; None takes the run's.
         seed: of the subset, the auxiliary losses, the random criterion and the fine-tuning; None takes the run's.
         device: auto, cpu or cuda[:N].
         workers: threads that decode images; 0 leaves the number to the image pipeline.
@@ -55,6 +56,7 @@ class PruneConfig:
     stage_epochs: int = 1
     epochs: int | None = None
     lr: float | None = None
+    fraction: float | None = None
     seed: int | None = None
     device: str = "auto"
     workers: int = 0
@@ -78,6 +80,8 @@ class PruneConfig:
                 raise InputError(f"{name} is {value}: it must be at least {low}")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise InputError(f"lr is {self.lr}: it must be a positive number")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise InputError(f"fraction is {self.fraction}: it must be above 0 and at most 1")
         if not 0 <= self.loss_weight < math.inf:
             raise InputError(f"loss_weight is {self.loss_weight}: it must be 0 or a positive number")
         if Path(self.run).resolve() == Path(self.out).resolve():

@@ -37,6 +37,11 @@ class Discrimination:
         self._rest = rest
         self._loss = loss
 
+    @torch.no_grad()
+    def loss(self, weight: Tensor) -> float:
+        """Compute L_S at ``weight``."""
+        return float(self._loss(*self._results(weight)))
+
     def gradient(self, weight: Tensor) -> tuple[float, Tensor]:
         """Compute L_S and its gradient at ``weight``, for kept and for missing channels alike."""
         loss, result_gradients = self._at_results(weight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,11 +12,23 @@ from fastccsa.pruning.gram import Gram
 RIDGE = 1e-4  # of a channel's own mean square: far above the rounding of the Gram matrix, far below what matters
 
 
-class GrowingFactor:
-    """Reconstruction by the channels taken so far, and what it leaves of the outputs.
+@dataclass
+class Side:
+    """A right-hand side B [p, m] of the least squares, followed as the channels taken, A, grow.
 
-    With G the Gram matrix plus a ridge, H the cross term and A the channels taken, in their order, it keeps R with
-    ``R'R = G_AA`` and ``R'^-1 H_A``. A channel costs O(p^2), which is reading R once; nothing is factored anew.
+    Attributes:
+        solved: ``R'^-1 B_A``, its rows in the order of the channels; the rest is 0.
+        residual: ``B - G_:A G_AA^-1 B_A``, what is left of B.
+    """
+
+    solved: Tensor
+    residual: Tensor
+
+
+class GrowingFactor:
+    """The factor R of a layer's Gram matrix G (plus a ridge) on the channels A taken so far, ``R'R = G_AA``.
+
+    A channel costs O(p^2), which is reading R once; nothing is factored anew.
 
     Args:
         gram: the layer.
@@ -22,45 +36,66 @@ class GrowingFactor:
 
     Attributes:
         order: the channels taken.
-        residual: ``H - G_:A W_A`` with the least-squares weights W, [p, m]; the gradient of L_M is -1/Q of it.
-        losses: L_M, ridge included, with none, one, two, ... channels.
     """
 
     def __init__(self, gram: Gram, steps: int) -> None:
         self._gram = gram
-        size, width = gram.cross.shape
-        self._rows = gram.cross.new_zeros(steps * gram.taps, size)
-        self._solved = gram.cross.new_zeros(steps * gram.taps, width)
+        self._rows = gram.cross.new_zeros(steps * gram.taps, len(gram.cross))
         squares = gram.inputs.diagonal().view(-1, gram.taps).mean(1)
         # A channel that is zero everywhere has a ridge too, or its block would have no factor.
         self._ridge = RIDGE * squares.clamp_min(max(float(squares.max()), 1e-30) * 1e-9)
+        self._sides: list[Side] = []
         self.order: list[int] = []
-        self.residual = gram.cross.clone()
-        self.losses = [gram.energy / (2 * gram.elements)]
+
+    @property
+    def taken(self) -> int:
+        """How many rows of R there are."""
+        return len(self.order) * self._gram.taps
+
+    def follow(self, columns: Tensor) -> Side:
+        """Begin to follow the right-hand side ``columns`` [p, m], before any channel is taken."""
+        side = Side(columns.new_zeros(len(self._rows), columns.shape[1]), columns.clone())
+        self._sides.append(side)
+        return side
 
     def add(self, channel: int) -> None:
         """Take a channel."""
         taps = self._gram.taps
         block = slice(channel * taps, (channel + 1) * taps)
-        new = slice(len(self.order) * taps, (len(self.order) + 1) * taps)
+        new = slice(self.taken, self.taken + taps)
         before = self._rows[: new.start]
         row = self._gram.inputs[block] - before[:, block].T @ before
         own = row[:, block] + self._ridge[channel] * torch.eye(taps, dtype=row.dtype, device=row.device)
         lower = torch.linalg.cholesky(own)
         row = torch.linalg.solve_triangular(lower, row, upper=False)
         row[:, block] = lower.T
-        solved = torch.linalg.solve_triangular(lower, self.residual[block], upper=False)
-        self._rows[new], self._solved[new] = row, solved
-        self.residual -= row.T @ solved
+        self._rows[new] = row
+        for side in self._sides:
+            solved = torch.linalg.solve_triangular(lower, side.residual[block], upper=False)
+            side.solved[new] = solved
+            side.residual -= row.T @ solved
         self.order.append(channel)
-        self.losses.append(self.losses[-1] - float(solved.square().sum()) / (2 * self._gram.elements))
 
-    def weights(self, count: int) -> Tensor:
-        """Compute the weights that minimise L_M on the first ``count`` channels, [p, m] with zeros elsewhere."""
+    def solve(self, columns: Tensor) -> Tensor:
+        """Compute ``R'^-1 columns_A`` [rows of R, m] of any ``columns`` [p, m]."""
+        chosen = self._chosen(len(self.order))
+        lower = self._rows[: self.taken, chosen].T
+        return torch.linalg.solve_triangular(lower, columns[chosen], upper=False)
+
+    def residual(self, columns: Tensor, solved: Tensor) -> Tensor:
+        """Compute what is left of ``columns``, given what `solve` made of them."""
+        return columns - self._rows[: self.taken].T @ solved
+
+    def weights(self, solved: Tensor, count: int) -> Tensor:
+        """Compute ``R^-1 solved`` for the first ``count`` channels, [p, m] with zeros at the others."""
+        chosen = self._chosen(count)
+        weights = self._gram.cross.new_zeros(len(self._gram.cross), solved.shape[1])
+        factor = self._rows[: len(chosen)][:, chosen]
+        weights[chosen] = torch.linalg.solve_triangular(factor, solved[: len(chosen)], upper=True)
+        return weights
+
+    def _chosen(self, count: int) -> Tensor:
+        """The rows of G that belong to the first ``count`` channels, in their order."""
         taps = self._gram.taps
         order = torch.tensor(self.order[:count], dtype=torch.int64, device=self._rows.device)
-        chosen = (order[:, None] * taps + torch.arange(taps, device=order.device)).flatten()
-        weights = torch.zeros_like(self._gram.cross)
-        factor = self._rows[: len(chosen)][:, chosen]
-        weights[chosen] = torch.linalg.solve_triangular(factor, self._solved[: len(chosen)], upper=True)
-        return weights
+        return (order[:, None] * taps + torch.arange(taps, device=order.device)).flatten()

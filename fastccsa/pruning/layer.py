@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from fastccsa.models import Classifier
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.criteria import rank_channels
-from fastccsa.pruning.discrimination import Discrimination
+from fastccsa.pruning.discrimination import Discrimination, Loss
 from fastccsa.pruning.gram import Gram, accumulate
 from fastccsa.pruning.remove import keep_channels
 from fastccsa.pruning.resnet import PrunableLayer, Stage, after_layer, convolution, layer_inputs, run_blocks, run_stem
@@ -65,8 +65,7 @@ def prune_layer(
     started = time.perf_counter()
     inputs.go_to(layer.block)
     model, conv = state.model, convolution(state.model, layer)
-    gram = accumulate_layer(state, layer, conv, inputs)
-    discrimination = _discrimination(state, stage, layer, conv, inputs, subset)
+    gram, discrimination = joint_loss_of(state, stage, layer, inputs, subset.discrimination, subset.loss)
     with torch.enable_grad():
         ranking = rank_channels(config.criterion, model, layer, discrimination, config.seed or 0)
         # A threshold may stop anywhere, and the rest of the path tells what other thresholds would have kept.
@@ -82,24 +81,30 @@ def prune_layer(
     return LayerRecord(layer.name, gram.channels, kept, path.losses, time.perf_counter() - started)
 
 
-def accumulate_layer(state: PruneState, layer: PrunableLayer, conv: nn.Conv2d, inputs: BlockInputs) -> Gram:
-    """Sum over the inputs of ``layer`` in the pruned network and its outputs in the baseline."""
-    base = convolution(state.baseline, layer)
+@torch.no_grad()
+def joint_loss_of(
+    state: PruneState, stage: Stage, layer: PrunableLayer, inputs: BlockInputs, count: int, loss: Loss
+) -> tuple[Gram, Discrimination]:
+    """Make the two parts of a layer's joint loss, as functions of its weight.
+
+    Args:
+        state: the network that is being pruned, its baseline, and the stage's head.
+        stage: the stage.
+        layer: the layer; ``inputs`` stands at its block.
+        inputs: of all images; L_M looks at all of them.
+        count: how many of them, from the first, L_S looks at.
+        loss: L_S, from logits and features of these.
+    """
+    conv, base = convolution(state.model, layer), convolution(state.baseline, layer)
     chunks = (
         (layer_inputs(state.model, layer, mine), base(layer_inputs(state.baseline, layer, theirs)))
         for mine, theirs in inputs.chunks()
     )
-    return accumulate(conv, chunks)
-
-
-def _discrimination(
-    state: PruneState, stage: Stage, layer: PrunableLayer, conv: nn.Conv2d, inputs: BlockInputs, subset: Subset
-) -> Discrimination:
-    """Make the stage's loss as a function of the weight of ``layer``."""
-    block_inputs = inputs.first(subset.discrimination)
+    gram = accumulate(conv, chunks)
+    block_inputs = inputs.first(count)
     own = torch.cat([layer_inputs(state.model, layer, part) for part in block_inputs.split(AT_ONCE)])
     rest = after_layer(state.model, layer, stage, state.head)
-    return Discrimination(conv, own, block_inputs, rest, subset.loss)
+    return gram, Discrimination(conv, own, block_inputs, rest, loss)
 
 
 def channels_by_rate(config: PruneConfig, channels: int) -> int:

@@ -120,6 +120,7 @@ def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]
         weights="none",
         epochs=config.epochs or source.epochs,
         lr=config.lr or source.lr,
+        fraction=config.fraction or source.fraction,
         lr_step=math.ceil((config.epochs or source.epochs) / 2),
         seed=source.seed if config.seed is None else config.seed,
         device=config.device,

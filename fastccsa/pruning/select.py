@@ -2,14 +2,19 @@
 
     L(W) = L_M(W) + lambda L_S(W)
 
-Exact: L_M, its gradient for every candidate, and the weights on the kept channels that minimise it, all from the Gram
-matrix. L_S, the loss of the network behind the layer, and its gradient for every candidate are computed exactly too,
-on the cached inputs, but only at ``refreshes`` points of the path; in between the gradient stays what it was, and
-L_S runs in proportion to L_M. Where a layer has no more channels than there are refreshes, nothing is approximated.
+A channel is taken, the one with the largest gradient of L; then the weights W of all channels taken go down L, from
+where they are:
 
-L_S chooses the channels and stops the selection, but the weights minimise L_M alone: the cached images are so few
-beside a layer's weights that minimising L_S on them too makes the outputs something else (a third of their
-energy was gone on 96 images); the discrimination is learnt afterwards, by fine-tuning on all images.
+    W_t = argmin over W of  L_M(W) + lambda <(1 - t) S + t g, W>,    S <- (1 - t) S + t g
+
+g is the gradient of L_S where the step begins, S (the slope) what earlier steps left of theirs, and t the one of `STEPS`
+that L is least at: a gradient step measured by the Hessian of L_M, with a search along it. With t = 0 it is the
+reconstruction alone, with S = g at W itself a minimum of L.
+
+Exact are L_M, its gradient for every candidate and every W_t, all from the Gram matrix. L_S and its gradient are
+computed exactly, on the cached inputs, but at ``refreshes`` points of the path only: in between gradient and slope stay
+what they were, while the weights follow the channels, and L falls in proportion to what W minimises. Where
+a layer has no more channels than there are refreshes, every channel has its own.
 
 After Zhuang et al., "Discrimination-aware Channel Pruning for Deep Neural Networks" (NeurIPS 2018), Algorithm 2.
 """
@@ -29,6 +34,7 @@ from fastccsa.pruning.factor import GrowingFactor
 from fastccsa.pruning.gram import Gram
 
 REFRESHES = 16
+STEPS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Selection:
         loss_weight: lambda.
         ranking: channels in the order in which to take them, for other criteria; None is the joint gradient's.
         steps: how many channels to take; None takes all.
-        refreshes: evaluations of L_S along a path over all channels.
+        refreshes: evaluations of the gradient of L_S along a path over all channels.
     """
 
     def __init__(
@@ -75,60 +81,121 @@ class Selection:
         self._steps = gram.channels if steps is None else steps
         self._interval = math.ceil(gram.channels / refreshes)
         self._factor = GrowingFactor(gram, self._steps)
-        self._gradient = torch.zeros_like(gram.cross)  # of lambda L_S, when it was last evaluated
+        self._target = self._factor.follow(gram.cross)
+        # Both are of the gradient's kind, times Q: lambda g, and lambda S, which is followed as the channels grow.
+        self._pull = torch.zeros_like(gram.cross)
+        self._slope = torch.zeros_like(gram.cross)
+        self._slope_side = self._factor.follow(self._slope)
+        self._past: list[tuple[int, Tensor]] = []  # up to how many channels a slope held, and its solution then
+        self._first_step = 0  # of STEPS to try: one longer than the last that was taken
         self._taken = torch.zeros(gram.channels, dtype=torch.bool, device=gram.cross.device)
 
     def walk(self, after_channel: Callable[[], object] = lambda: None) -> Path:
         """Take channel after channel; ``after_channel`` is called for each."""
-        discriminations = {0: self._refresh(0)}
-        for step in range(1, self._steps + 1):
-            channel = self._best() if self._ranking is None else self._ranking[step - 1]
+        known, falls = {}, []
+        for count in range(self._steps):
+            renew = count % self._interval == 0
+            if renew:
+                known[count] = self._refresh()
+            channel = self._best() if self._ranking is None else self._ranking[count]
             self._factor.add(channel)
             self._taken[channel] = True
-            if step % self._interval == 0 or step == self._steps:
-                discriminations[step] = self._refresh(step)
+            falls.append(self._last_fall())
+            if renew and self._discrimination is not None:
+                self._past.append((count, self._slope_side.solved[: self._factor.taken].float()))
+                known[count + 1] = self._descend()
             after_channel()
-        return Path(tuple(self._factor.order), joint_losses(self._factor.losses, discriminations))
+        if self._steps not in known:
+            known[self._steps] = self._joint_loss()
+        self._past.append((self._steps, self._slope_side.solved))
+        return Path(tuple(self._factor.order), joint_losses(known, falls))
 
     def weight(self, count: int) -> Tensor:
         """Compute the weight [m, count, kh, kw] on the first ``count`` channels of the path, in ascending order."""
-        return self._full_weight(count)[:, sorted(self._factor.order[:count])]
+        slope = next(solved for until, solved in self._past if count <= until)
+        rows = count * self._gram.taps
+        solved = self._target.solved[:rows] - slope[:rows].double()
+        return self._shaped(self._factor.weights(solved, count))[:, sorted(self._factor.order[:count])]
 
     def _best(self) -> int:
         """Find the channel with the largest gradient of L, all candidates at once."""
-        gradient = self._gradient - self._factor.residual / self._gram.elements
-        norms = gradient.view(self._gram.channels, -1).square().sum(1)
+        # Of L_M it is -1/Q (H - G W), where W solves the least squares of H minus the slope.
+        left = self._target.residual - self._slope_side.residual + self._slope
+        norms = (self._pull - left).view(self._gram.channels, -1).square().sum(1)
         return int(norms.masked_fill(self._taken, -1.0).argmax())
 
-    def _refresh(self, count: int) -> float:
-        """Evaluate lambda L_S and its gradient with the first ``count`` channels."""
+    def _last_fall(self) -> float:
+        """How far the last channel lowered what the weights minimise."""
+        rows = slice(self._factor.taken - self._gram.taps, self._factor.taken)
+        fall = (self._target.solved[rows] - self._slope_side.solved[rows]).square().sum()
+        return float(fall) / (2 * self._gram.elements)
+
+    def _refresh(self) -> float:
+        """Evaluate L, and the gradient of L_S, at the weights as they are."""
         if self._discrimination is None:
-            return 0.0
-        loss, gradient = self._discrimination.gradient(self._full_weight(count))
-        self._gradient = self._loss_weight * gradient.flatten(1).T.double()
-        return self._loss_weight * loss
+            return self._reconstruction(self._slope_side.solved)
+        solved, slope = self._target.solved, self._slope_side.solved
+        weight = self._factor.weights(solved - slope, len(self._factor.order))
+        loss, gradient = self._discrimination.gradient(self._shaped(weight))
+        self._pull = self._gram.elements * self._loss_weight * gradient.flatten(1).T.double()
+        return self._reconstruction(slope) + self._loss_weight * loss
 
-    def _full_weight(self, count: int) -> Tensor:
-        """Compute the weight on the first ``count`` channels, [m, c, kh, kw] float32 with zeros elsewhere."""
-        return self._factor.weights(count).T.reshape(self._shape).float()
+    def _joint_loss(self) -> float:
+        """Evaluate L at the weights as they are."""
+        slope, count = self._slope_side.solved, len(self._factor.order)
+        loss = self._reconstruction(slope)
+        if self._discrimination is not None:
+            weight = self._factor.weights(self._target.solved - slope, count)
+            loss += self._loss_weight * self._discrimination.loss(self._shaped(weight))
+        return loss
+
+    def _descend(self) -> float:
+        """Let the weights go down L by a step of the length that is best; return L there."""
+        assert self._discrimination is not None
+        count, rows = len(self._factor.order), slice(self._factor.taken)
+        before, after = self._slope_side.solved[rows], self._factor.solve(self._pull)
+        begin = self._factor.weights(self._target.solved[rows] - before, count)
+        way = self._factor.weights(before - after, count)
+        best, found = self._first_step, math.inf
+        for number in range(self._first_step, len(STEPS)):
+            step = STEPS[number]
+            loss = self._loss_weight * self._discrimination.loss(self._shaped(begin + step * way))
+            loss += self._reconstruction((1 - step) * before + step * after)
+            if loss >= found:
+                break
+            best, found = number, loss
+        step = STEPS[best]
+        self._first_step = max(best - 1, 0)
+        left = self._factor.residual(self._pull, after)
+        self._slope_side.solved[rows] = (1 - step) * before + step * after
+        self._slope_side.residual.lerp_(left, step)
+        self._slope = torch.lerp(self._slope, self._pull, step)
+        return found
+
+    def _reconstruction(self, slope: Tensor) -> float:
+        """L_M, ridge included, of the channels taken, where ``slope`` is the solution of the slope."""
+        squares = float(self._target.solved.square().sum()) - float(slope.square().sum())
+        return (self._gram.energy - squares) / (2 * self._gram.elements)
+
+    def _shaped(self, weight: Tensor) -> Tensor:
+        """Turn a weight [p, m] into the convolution's, [m, c, kh, kw] float32."""
+        return weight.T.reshape(self._shape).float()
 
 
-def joint_losses(reconstruction: Sequence[float], discriminations: dict[int, float]) -> tuple[float, ...]:
-    """Add L_S, known after some numbers of channels, to L_M, known after all; in between L_S follows L_M.
+def joint_losses(known: dict[int, float], falls: Sequence[float]) -> tuple[float, ...]:
+    """Fill in L between the numbers of channels where it is known.
 
     Args:
-        reconstruction: L_M with none, one, two, ... channels, never rising.
-        discriminations: lambda L_S by number of channels, for the first and the last of these at least.
+        known: L by number of channels, for none and for all at least.
+        falls: how far the first, second, ... channel lowered what the weights minimise; L falls in proportion to it.
     """
-    losses = [reconstruction[0] + discriminations[0]]
-    known = sorted(discriminations)
-    for begin, end in pairwise(known):
-        whole = reconstruction[begin] - reconstruction[end]
-        for count in range(begin + 1, end + 1):
-            passed = count - begin if whole <= 0 else reconstruction[begin] - reconstruction[count]
-            share = passed / (end - begin if whole <= 0 else whole)
-            part = (1 - share) * discriminations[begin] + share * discriminations[end]
-            losses.append(reconstruction[count] + part)
+    losses = [known[0]]
+    for begin, end in pairwise(sorted(known)):
+        whole = math.fsum(falls[begin:end])
+        passed = 0.0
+        for number in range(begin, end):
+            passed += falls[number] / whole if whole > 0 else 1 / (end - begin)
+            losses.append(known[begin] + passed * (known[end] - known[begin]))
     return tuple(losses)
 
 

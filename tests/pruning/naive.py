@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastccsa.pruning.factor import RIDGE
+from fastccsa.pruning.resnet import run_blocks, run_stem
+from fastccsa.pruning.select import STEPS
 
 
 def select(
@@ -14,8 +18,9 @@ def select(
 ):
     """Choose input channels of a convolution of ``model``: the order, the joint losses, and the last weight.
 
-    ``loss`` maps a model and images to L_S. Each step runs the whole network on all images for the gradient of the
-    joint loss by autograd, and solves the least squares on the kept channels' patches anew. Everything is float64.
+    ``loss`` maps a model and images to L_S. Each channel runs the whole network on all images for the gradients of both
+    parts of the joint loss by autograd, then for L at every step length; the least squares on the kept channels'
+    patches are solved anew for each. Everything is float64.
     """
     model, baseline = model.double(), baseline.double()
     images, discrimination_images = images.double(), discrimination_images.double()
@@ -24,31 +29,43 @@ def select(
     original = conv.weight.detach().clone()
     order: list[int] = []
     losses: list[float] = []
+    slope = torch.zeros_like(original)
+    first = 0
 
-    def joint_loss() -> Tensor:
+    def reconstruction() -> Tensor:
         target, output = _output(baseline, base, images), _output(model, conv, images)
-        reconstruction = (output - target.detach()).square().sum() / (2 * output.numel())
-        return reconstruction + loss_weight * loss(model, discrimination_images)
+        patches = _patches(model, conv, images)
+        squares = patches.square().sum(1).view(channels, taps).mean(1).repeat_interleave(taps)
+        ridge = (RIDGE * squares * conv.weight.flatten(1).square()).sum()
+        return ((output - target.detach()).square().sum() + ridge) / (2 * output.numel())
 
-    def ridge_loss() -> float:
-        inputs = _patches(model, conv, images)
-        squares = inputs.square().sum(1).view(channels, taps).mean(1)
-        ridge = (RIDGE * squares.repeat_interleave(taps) * conv.weight.flatten(1).square()).sum()
-        return float(ridge) / (2 * _output(model, conv, images).numel())
+    def gradient(value: Tensor) -> Tensor:
+        return torch.autograd.grad(value, conv.weight)[0]
 
     with torch.no_grad():
         conv.weight.zero_()
     for _ in range(channels if steps is None else steps):
-        model.zero_grad()
-        value = joint_loss()
-        value.backward()
-        losses.append(float(value.detach()) + ridge_loss())
-        norms = conv.weight.grad.square().sum((0, 2, 3))
+        exact, discrimination = reconstruction(), loss_weight * loss(model, discrimination_images)
+        losses.append(float((exact + discrimination).detach()))
+        pull = gradient(discrimination)
+        norms = (gradient(exact) + pull).square().sum((0, 2, 3))
         norms[order] = -1
         order.append(int(norms.argmax()))
+        found = float("inf")
+        for number in range(first, len(STEPS)):
+            tried = torch.lerp(slope, pull, STEPS[number])
+            with torch.no_grad():
+                conv.weight.copy_(_least_squares(model, conv, baseline, base, images, order, taps, tried))
+                value = float(reconstruction() + loss_weight * loss(model, discrimination_images))
+            if value >= found:
+                break
+            best, found = number, value
+        first = max(best - 1, 0)
+        slope = torch.lerp(slope, pull, STEPS[best])
         with torch.no_grad():
-            conv.weight.copy_(_least_squares(model, conv, baseline, base, images, order, taps))
-    losses.append(float(joint_loss().detach()) + ridge_loss())
+            conv.weight.copy_(_least_squares(model, conv, baseline, base, images, order, taps, slope))
+    with torch.no_grad():
+        losses.append(float(reconstruction() + loss_weight * loss(model, discrimination_images)))
     weight = conv.weight.detach().clone()
     with torch.no_grad():
         conv.weight.copy_(original)
@@ -56,12 +73,27 @@ def select(
     return order, losses, weight
 
 
-def _least_squares(model, conv, baseline, base, images, order, taps) -> Tensor:
+def stage_loss(stage, head, labels: Tensor):
+    """L_S: the cross-entropy of the stage's head, or of the network's own, on as many images as are given."""
+    head = None if head is None else copy.deepcopy(head).double()
+
+    def loss(model, images: Tensor) -> Tensor:
+        if head is None:
+            return F.cross_entropy(model(images)[0], labels[: len(images)])
+        outputs = run_blocks(model, run_stem(model, images), 0, stage.end + 1)
+        return F.cross_entropy(head(outputs)[0], labels[: len(images)])
+
+    return loss
+
+
+def _least_squares(model, conv, baseline, base, images, order, taps, slope) -> Tensor:
+    """Minimise L_M + <slope, W> over the weights W of the channels in ``order``."""
     entries = torch.tensor([channel * taps + tap for channel in sorted(order) for tap in range(taps)])
     patches = _patches(model, conv, images)[entries]
     target = _output(baseline, base, images).transpose(0, 1).flatten(1)
     squares = patches.square().sum(1).view(-1, taps).mean(1).clamp_min(1e-9).repeat_interleave(taps)
-    solution = torch.linalg.solve(patches @ patches.T + torch.diag(RIDGE * squares), patches @ target.T)
+    right = patches @ target.T - target.numel() * slope.flatten(1)[:, entries].T
+    solution = torch.linalg.solve(patches @ patches.T + torch.diag(RIDGE * squares), right)
     weight = torch.zeros_like(conv.weight).flatten(1)
     weight[:, entries] = solution.T
     return weight.view_as(conv.weight)
