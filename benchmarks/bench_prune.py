@@ -1,11 +1,14 @@
-"""How long choosing channels takes beside the naive algorithm, and how good the choice is beside other criteria.
+"""How long choosing channels takes, beside the naive algorithm too, and how good the choice is beside other criteria.
 
     python benchmarks/bench_prune.py speed        # every layer of a ResNet-18 at 224 px, on noise
-    python benchmarks/bench_prune.py speed --naive layer3.0.conv2 --channels 8 --images 64 --discrimination-images 32
-    python benchmarks/bench_prune.py criteria --run runs/k --out prunings --rate 0.3 --seeds 0,1,2
+    python benchmarks/bench_prune.py speed --layer layer3.0.conv2 --naive 4 --images 64 --discrimination-images 32
+    python benchmarks/bench_prune.py criteria --run runs/k0 runs/k1 runs/k2 --out prunings --rate 0.9
 
 Times do not depend on what the images show. The naive algorithm is the tests' oracle: it passes over the data for
-every channel; only its first channels are timed, and fastccsa's share of as many of them is all its work up to there.
+every channel. `--naive N` times its first N channels, and the whole path of fastccsa; what the naive one would take for
+the layer is the cost of a channel times their number (its least squares grow, so it is at least that).
+`criteria` prunes every run by every criterion, at the same number of channels in every layer; the same command again
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,120 +17,149 @@ import argparse
 import copy
 import importlib.util
 import json
+import math
 import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fastccsa.evaluation import Scores
+from fastccsa import machine
+from fastccsa.evaluation import Outputs, Scores
+from fastccsa.files import write_atomically
 from fastccsa.models import build_model
-from fastccsa.pruning import prune
-from fastccsa.pruning.discrimination import Discrimination
-from fastccsa.pruning.layer import BlockInputs, accumulate_layer
+from fastccsa.pruning import CRITERIA, prune
+from fastccsa.pruning.layer import BlockInputs, joint_loss_of
 from fastccsa.pruning.record import PruneRecord
-from fastccsa.pruning.resnet import (
-    AuxiliaryHead,
-    after_layer,
-    block_of,
-    block_width,
-    convolution,
-    layer_inputs,
-    prunable_layers,
-    run_blocks,
-    run_stem,
-    stages_of,
-)
+from fastccsa.pruning.resnet import AuxiliaryHead, block_of, block_width, convolution, prunable_layers, stages_of
 from fastccsa.pruning.select import Selection
 from fastccsa.pruning.state import PruneState
+from fastccsa.training.run import OUTPUTS_FILE
 
 CLASSES = 7
 
 
-@torch.no_grad()
-def select(model, baseline, stage, head, layer, images, labels, discrimination_images, steps=None) -> None:
-    """Choose the channels of one layer, from images on: the Gram matrix, the cached inputs, the whole path."""
-    state = PruneState(model, baseline, head, 0)
-    inputs = BlockInputs(model, baseline, images)
-    inputs.go_to(layer.block)
-    conv = convolution(model, layer)
-    gram = accumulate_layer(state, layer, conv, inputs)
-    block_inputs = inputs.first(discrimination_images)
-    own = torch.cat([layer_inputs(model, layer, part) for part in block_inputs.split(16)])
-    rest = after_layer(model, layer, stage, head)
-    loss = lambda logits, features: F.cross_entropy(logits, labels[:discrimination_images])  # noqa: E731
-    with torch.enable_grad():
-        Selection(gram, conv, Discrimination(conv, own, block_inputs, rest, loss), steps=steps).walk()
-
-
 def speed(arguments: argparse.Namespace) -> None:
-    """Time the layers of a ResNet-18, or one of them beside the naive algorithm."""
+    """Time the selection in the layers of a ResNet-18, and the naive algorithm on the same."""
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     model = build_model("resnet18", CLASSES, weights="none").eval()
-    baseline = copy.deepcopy(model)
     images = torch.randn(arguments.images, 3, arguments.size, arguments.size)
     labels = torch.randint(CLASSES, (arguments.images,))
-    stages = stages_of(model, None)
-    total = 0.0
+    wall = cpu = 0.0
     for layer in prunable_layers(model):
-        if arguments.naive and layer.name != arguments.naive:
+        if arguments.layer and layer.name != arguments.layer:
             continue
-        stage = next(stage for stage in stages if layer in stage.layers)
+        stage = next(stage for stage in stages_of(model, None) if layer in stage.layers)
         head = None if stage.is_last else AuxiliaryHead(block_width(block_of(model, stage.end)), CLASSES).eval()
-        problem = (model, baseline, stage, head, layer, images, labels, arguments.discrimination_images)
-        started = time.perf_counter()
-        select(*problem, steps=arguments.channels if arguments.naive else None)
-        seconds = time.perf_counter() - started
-        total += seconds
-        print(f"{layer.name}: {seconds:.1f} s", flush=True)
+        state = PruneState(model, copy.deepcopy(model), head, 0)
+        before = time.perf_counter(), time.process_time()
+        select(state, stage, layer, images, labels, arguments.discrimination_images)
+        seconds, cpu_seconds = time.perf_counter() - before[0], time.process_time() - before[1]
+        wall, cpu = wall + seconds, cpu + cpu_seconds
+        print(f"{layer.name}: {seconds:.1f} s, {cpu_seconds:.1f} s of CPU", flush=True)
         if arguments.naive:
-            naive_seconds = time_naive(*problem, arguments.channels)
+            channels = convolution(model, layer).in_channels
+            naive = time_naive(state, stage, layer, images, labels, arguments.discrimination_images, arguments.naive)
+            whole = naive / arguments.naive * channels
             print(
-                f"naive: {naive_seconds:.1f} s for {arguments.channels} channels, ratio {naive_seconds / seconds:.1f}"
+                f"naive: {naive:.1f} s for {arguments.naive} channels, at that rate {whole:.0f} s for all {channels}: "
+                f"{whole / seconds:.0f} times as long"
             )
-    print(f"all: {total:.1f} s on {arguments.threads} threads, {arguments.images} images of {arguments.size} px")
+    print(f"all: {wall:.1f} s, {cpu:.1f} s of CPU, on {arguments.threads} threads", end="")
+    print(f", {arguments.images} images of {arguments.size} px, {machine.describe(torch.device('cpu'))}")
 
 
-def time_naive(model, baseline, stage, head, layer, images, labels, discrimination_images, channels) -> float:
-    """Time the oracle of the tests on the same layer, for its first ``channels`` channels."""
+@torch.no_grad()
+def select(state, stage, layer, images, labels, count) -> None:
+    """Choose the channels of one layer, from images on: the Gram matrix, the cached inputs, the whole path."""
+    inputs = BlockInputs(state.model, state.baseline, images)
+    inputs.go_to(layer.block)
+    loss = lambda logits, features: F.cross_entropy(logits, labels[:count])  # noqa: E731
+    gram, discrimination = joint_loss_of(state, stage, layer, inputs, count, loss)
+    with torch.enable_grad():
+        Selection(gram, convolution(state.model, layer), discrimination).walk()
+
+
+def time_naive(state, stage, layer, images, labels, count, channels) -> float:
+    """Time the tests' oracle on the same layer, in float32 as well, for its first ``channels`` channels."""
     path = Path(__file__).parents[1] / "tests" / "pruning" / "naive.py"
     spec = importlib.util.spec_from_file_location("naive", path)
     naive = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(naive)
-
-    def loss(network, some):
-        outputs = run_blocks(network, run_stem(network, some), 0, stage.end + 1)
-        logits = network(some)[0] if head is None else head.to(some.dtype)(outputs)[0]
-        return F.cross_entropy(logits, labels[: len(some)])
-
+    loss = naive.stage_loss(stage, state.head, labels, torch.float32)
+    name = f"backbone.{layer.name}"
     started = time.perf_counter()
-    few = images[:discrimination_images]
-    naive.select(model, baseline, f"backbone.{layer.name}", images, few, loss, steps=channels)
+    naive.select(state.model, state.baseline, name, images, images[:count], loss, steps=channels, dtype=torch.float32)
     return time.perf_counter() - started
 
 
 def criteria(arguments: argparse.Namespace) -> None:
-    """Prune a run by every criterion, at the same number of channels in every layer, with several seeds."""
-    rows = {}
-    for criterion in arguments.criteria.split(","):
-        for seed in map(int, arguments.seeds.split(",")):
-            out = arguments.out / f"{criterion}-{seed}"
-            options = {"criterion": criterion, "seed": seed, "epochs": arguments.epochs, "images": arguments.images}
-            prune(arguments.run, out, rate=arguments.rate, **options)
-            before, after = (Scores.read(out / name / "scores.json").average for name in ("selected", "."))
-            rows.setdefault(criterion, []).append((100 * before, 100 * after))
-            parameters = PruneRecord.read(out).after.parameters
-            print(f"{criterion} seed {seed}: {parameters / 1e6:.2f}M, {100 * before:.1f} then {100 * after:.1f}")
-    print(f"\n{'':>10} {'before fine-tuning':>20} {'after':>20}   (macro recall in %, mean and deviation over seeds)")
-    for criterion, values in rows.items():
-        cells = []
-        for column in zip(*values, strict=True):
-            spread = statistics.stdev(column) if len(column) > 1 else 0.0
-            cells.append(f"{statistics.mean(column):.1f} ± {spread:.1f}")
-        print(f"{criterion:>10} {cells[0]:>20} {cells[1]:>20}")
-    (arguments.out / "criteria.json").write_text(json.dumps({"rate": arguments.rate, "recalls": rows}) + "\n")
+    """Prune runs by every criterion, at the same number of channels in every layer."""
+    torch.set_num_threads(arguments.threads)
+    options = {
+        name: getattr(arguments, name)
+        for name in ("rate", "epochs", "fraction", "images", "discrimination_images", "lr")
+    }
+    rows = []
+    for number, run in enumerate(arguments.run):
+        for criterion in arguments.criteria.split(","):
+            out = arguments.out / f"{criterion}-{number}"
+            prune(run, out, criterion=criterion, device="cpu", workers=1, **options)
+            found = {"run": str(run), "criterion": criterion, "parameters": PruneRecord.read(out).after.parameters}
+            folders = {"unpruned": Path(run), "before": out / "selected", "after": out}
+            rows.append(found | {name: measure(folder) for name, folder in folders.items()})
+            print(json.dumps(rows[-1]), flush=True)
+            with write_atomically(arguments.out / "criteria.json") as file:
+                about = {"machine": machine.describe(torch.device("cpu")), "commit": machine.commit()}
+                file.write_text(json.dumps({**about, "options": options, "rows": rows}, indent=1) + "\n")
+    print(table(rows))
+
+
+def measure(run: Path) -> dict[str, float]:
+    """Score a finished run on its test images.
+
+    Returns:
+        ``recall``, the mean over domains of the macro-average recall; ``loss``, the cross-entropy averaged over the
+        images of a class of a domain, then over a domain's classes, then over domains: it has no steps, so it tells
+        apart what recall on few images cannot.
+    """
+    outputs = Outputs.read(run / OUTPUTS_FILE)
+    losses = -np.log(outputs.probabilities[np.arange(len(outputs)), outputs.targets].clip(1e-12))
+    by_domain = [
+        statistics.mean(float(losses[in_domain & (outputs.targets == label)].mean()) for label in present)
+        for domain in np.unique(outputs.domains)
+        if len(present := np.unique(outputs.targets[in_domain := outputs.domains == domain]))
+    ]
+    return {"recall": 100 * Scores.read(run / "scores.json").average, "loss": statistics.mean(by_domain)}
+
+
+def table(rows: list[dict]) -> str:
+    """Print means over runs, with the standard error of the mean."""
+    lines = [
+        "| criterion | parameters | recall before fine-tuning, % | after | loss before | after |",
+        "| :-- | --: | --: | --: | --: | --: |",
+    ]
+    names = list(dict.fromkeys(row["criterion"] for row in rows))
+    for name in ["unpruned", *names]:
+        of_name = [row for row in rows if row["criterion"] == (names[0] if name == "unpruned" else name)]
+        columns = ("unpruned", "unpruned") if name == "unpruned" else ("before", "after")
+        cells = [
+            mean_and_error([row[column][what] for row in of_name], digits)
+            for what, digits in (("recall", 1), ("loss", 3))
+            for column in columns
+        ]
+        size = "" if name == "unpruned" else f"{of_name[0]['parameters'] / 1e6:.2f}M"
+        lines.append(f"| {name} | {size} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def mean_and_error(values: list[float], digits: int) -> str:
+    """Print a mean and the standard error of the mean."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values) / math.sqrt(len(values)):.{digits}f}"
 
 
 def main() -> None:
@@ -135,21 +167,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("speed")
-    one.add_argument("--naive", help="one layer, beside the naive algorithm")
-    one.add_argument("--channels", type=int, default=8)
+    one.add_argument("--layer", help="this layer alone")
+    one.add_argument("--naive", type=int, default=0, help="also time the naive algorithm, for so many channels")
     one.add_argument("--images", type=int, default=512)
     one.add_argument("--discrimination-images", type=int, default=128)
     one.add_argument("--size", type=int, default=224)
     one.add_argument("--threads", type=int, default=2)
     one.set_defaults(command=speed)
     two = commands.add_parser("criteria")
-    two.add_argument("--run", type=Path, required=True)
+    two.add_argument("--run", type=Path, nargs="+", required=True, help="finished runs, one a seed")
     two.add_argument("--out", type=Path, required=True)
     two.add_argument("--rate", type=float, default=0.3)
-    two.add_argument("--seeds", default="0,1,2")
-    two.add_argument("--criteria", default="dcp,magnitude,taylor,random")
+    two.add_argument("--criteria", default=",".join(CRITERIA))
     two.add_argument("--epochs", type=int)
+    two.add_argument("--lr", type=float)
+    two.add_argument("--fraction", type=float)
     two.add_argument("--images", type=int, default=512)
+    two.add_argument("--discrimination-images", type=int, default=128)
+    two.add_argument("--threads", type=int, default=1)
     two.set_defaults(command=criteria)
     arguments = parser.parse_args()
     arguments.command(arguments)

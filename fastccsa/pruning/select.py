@@ -7,14 +7,14 @@ where they are:
 
     W_t = argmin over W of  L_M(W) + lambda <(1 - t) S + t g, W>,    S <- (1 - t) S + t g
 
-g is the gradient of L_S where the step begins, S (the slope) what earlier steps left of theirs, and t the one of `STEPS`
-that L is least at: a gradient step measured by the Hessian of L_M, with a search along it. With t = 0 it is the
-reconstruction alone, with S = g at W itself a minimum of L.
+g is the gradient of L_S where the step begins, S (the slope) what earlier steps left of theirs, and t that of `STEPS`
+where L is least: a gradient step measured by the Hessian of L_M, with a search along it. S = 0 is reconstruction
+alone; where S = g, W is at a minimum of L.
 
 Exact are L_M, its gradient for every candidate and every W_t, all from the Gram matrix. L_S and its gradient are
-computed exactly, on the cached inputs, but at ``refreshes`` points of the path only: in between gradient and slope stay
-what they were, while the weights follow the channels, and L falls in proportion to what W minimises. Where
-a layer has no more channels than there are refreshes, every channel has its own.
+computed exactly, on the cached inputs, but not for every channel: once there are `GROWTH` times as many as the last
+time. In between the slope stands for the gradient, the weights follow the channels, and L falls in proportion to what
+the weights minimise.
 
 After Zhuang et al., "Discrimination-aware Channel Pruning for Deep Neural Networks" (NeurIPS 2018), Algorithm 2.
 """
@@ -33,7 +33,7 @@ from fastccsa.pruning.discrimination import Discrimination
 from fastccsa.pruning.factor import GrowingFactor
 from fastccsa.pruning.gram import Gram
 
-REFRESHES = 16
+GROWTH = 1.5
 STEPS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
 
 
@@ -60,7 +60,7 @@ class Selection:
         loss_weight: lambda.
         ranking: channels in the order in which to take them, for other criteria; None is the joint gradient's.
         steps: how many channels to take; None takes all.
-        refreshes: evaluations of the gradient of L_S along a path over all channels.
+        growth: of the number of channels from one evaluation of the gradient of L_S to the next; 1 is for every one.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Selection:
         loss_weight: float = 1.0,
         ranking: Sequence[int] | None = None,
         steps: int | None = None,
-        refreshes: int = REFRESHES,
+        growth: float = GROWTH,
     ) -> None:
         self._gram = gram
         self._shape = (conv.out_channels, gram.channels, *conv.kernel_size)
@@ -79,10 +79,10 @@ class Selection:
         self._loss_weight = loss_weight
         self._ranking = ranking
         self._steps = gram.channels if steps is None else steps
-        self._interval = math.ceil(gram.channels / refreshes)
+        self._growth = growth
         self._factor = GrowingFactor(gram, self._steps)
         self._target = self._factor.follow(gram.cross)
-        # Both are of the gradient's kind, times Q: lambda g, and lambda S, which is followed as the channels grow.
+        # Both times Q lambda: the gradient of L_S as the choice sees it, and S, which is followed as the channels grow.
         self._pull = torch.zeros_like(gram.cross)
         self._slope = torch.zeros_like(gram.cross)
         self._slope_side = self._factor.follow(self._slope)
@@ -92,10 +92,11 @@ class Selection:
 
     def walk(self, after_channel: Callable[[], object] = lambda: None) -> Path:
         """Take channel after channel; ``after_channel`` is called for each."""
-        known, falls = {}, []
+        known, falls, following = {}, [], 0
         for count in range(self._steps):
-            renew = count % self._interval == 0
+            renew = count == following
             if renew:
+                following = max(count + 1, math.ceil(count * self._growth))
                 known[count] = self._refresh()
             channel = self._best() if self._ranking is None else self._ranking[count]
             self._factor.add(channel)
@@ -169,7 +170,7 @@ class Selection:
         left = self._factor.residual(self._pull, after)
         self._slope_side.solved[rows] = (1 - step) * before + step * after
         self._slope_side.residual.lerp_(left, step)
-        self._slope = torch.lerp(self._slope, self._pull, step)
+        self._slope = self._pull = torch.lerp(self._slope, self._pull, step)
         return found
 
     def _reconstruction(self, slope: Tensor) -> float:

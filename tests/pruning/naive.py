@@ -14,16 +14,24 @@ from fastccsa.pruning.select import STEPS
 
 
 def select(
-    model, baseline, conv_name: str, images: Tensor, discrimination_images: Tensor, loss, loss_weight=1.0, steps=None
+    model,
+    baseline,
+    conv_name: str,
+    images: Tensor,
+    discrimination_images: Tensor,
+    loss,
+    loss_weight=1.0,
+    steps=None,
+    dtype=torch.float64,
 ):
     """Choose input channels of a convolution of ``model``: the order, the joint losses, and the last weight.
 
     ``loss`` maps a model and images to L_S. Each channel runs the whole network on all images for the gradients of both
     parts of the joint loss by autograd, then for L at every step length; the least squares on the kept channels'
-    patches are solved anew for each. Everything is float64.
+    patches are solved anew for each.
     """
-    model, baseline = model.double(), baseline.double()
-    images, discrimination_images = images.double(), discrimination_images.double()
+    model, baseline = model.to(dtype), baseline.to(dtype)
+    images, discrimination_images = images.to(dtype), discrimination_images.to(dtype)
     conv, base = model.get_submodule(conv_name), baseline.get_submodule(conv_name)
     channels, taps = conv.in_channels, conv.weight[0, 0].numel()
     original = conv.weight.detach().clone()
@@ -73,9 +81,9 @@ def select(
     return order, losses, weight
 
 
-def stage_loss(stage, head, labels: Tensor):
+def stage_loss(stage, head, labels: Tensor, dtype=torch.float64):
     """L_S: the cross-entropy of the stage's head, or of the network's own, on as many images as are given."""
-    head = None if head is None else copy.deepcopy(head).double()
+    head = None if head is None else copy.deepcopy(head).to(dtype)
 
     def loss(model, images: Tensor) -> Tensor:
         if head is None:

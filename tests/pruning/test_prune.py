@@ -13,12 +13,13 @@ import torchvision
 
 from fastccsa import load_model
 from fastccsa.errors import InputError
-from fastccsa.evaluation import Scores
+from fastccsa.evaluation import Outputs, Scores, score_outputs
 from fastccsa.pruning import CRITERIA, PruneConfig, layer, procedure, prune
 from fastccsa.pruning.record import PruneRecord, Size
 from fastccsa.pruning.select import Path as LossPath
 from fastccsa.pruning.select import kept_by_threshold
 from fastccsa.training import TrainConfig
+from fastccsa.training.run import OUTPUTS_FILE
 
 SMALL = {"images": 24, "discrimination_images": 12, "epochs": 1, "device": "cpu", "workers": 1, "progress": False}
 BACKBONES = ("resnet_basic", "resnet_bottleneck")
@@ -46,7 +47,7 @@ def test_it_ends_with_a_run_of_a_smaller_network(pruned, make_run) -> None:
     inner = 2 if config.backbone == "resnet_bottleneck" else 1
     assert len(record.layers) == 4 * inner
     for folder in (pruned, pruned / "selected"):
-        assert Scores.read(folder / "scores.json").split == "test"
+        assert score_outputs(Outputs.read(folder / OUTPUTS_FILE)) == Scores.read(folder / "scores.json")
         assert TrainConfig.read(folder).backbone == config.backbone
     assert not (pruned / "selection.safetensors").exists()
 
@@ -170,6 +171,7 @@ def test_the_stop_is_the_first_fall_that_is_small_against_the_first_loss() -> No
         ({"rate": 0.95}, "takes all 4 input channels of layer1.0.conv2"),
         ({"rate": 0.5, "auxiliary": 4}, "give 3 at most"),
         ({"rate": 0.5, "round_to": 0}, "round_to"),
+        ({"rate": 0.5, "fraction": 0.0}, "fraction is 0.0"),
         ({"rate": 0.5, "criterion": "luck"}, "luck"),
         ({"rate": 0.5, "nonsense": 1}, "nonsense"),
         ({"rate": 0.5, "device": "abacus"}, "abacus"),

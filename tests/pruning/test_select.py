@@ -21,7 +21,7 @@ naive = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(naive)
 
 
-def make_problem(model, number: int, images: int = 20):
+def make_problem(model, number: int, images: int = 18):
     """The parts of selecting in layer ``number``; L_S is the cross-entropy of the stage's head."""
     torch.manual_seed(1)
     layer = prunable_layers(model)[number]
@@ -51,9 +51,9 @@ def select_naively(state, stage, layer, pixels, labels, **options):
 @pytest.mark.parametrize("loss_weight", [0.0, 1.0])
 def test_both_choose_the_same_channels_in_the_same_order(model, number, loss_weight) -> None:
     problem = make_problem(model, number)
-    steps = min(16, convolution(model, problem[2]).in_channels)
+    steps = min(6, convolution(model, problem[2]).in_channels)
     order, losses, weight = select_naively(*problem, loss_weight=loss_weight, steps=steps)
-    selection = select_fast(*problem, loss_weight=loss_weight, steps=steps, refreshes=32)
+    selection = select_fast(*problem, loss_weight=loss_weight, steps=steps, growth=1)
     path = selection.walk()
     assert list(path.order) == order
     np.testing.assert_allclose(path.losses, losses, rtol=1e-4, atol=1e-6)
@@ -62,11 +62,10 @@ def test_both_choose_the_same_channels_in_the_same_order(model, number, loss_wei
 
 
 def test_the_default_renews_the_gradient_often_enough_for_a_wide_layer(model) -> None:
-    """The last layer has 32 channels, twice as many as there are refreshes."""
     problem = make_problem(model, -1)
-    order, *_ = select_naively(*problem, steps=16)
-    path = select_fast(*problem, steps=16).walk()
-    assert len(set(order) & set(path.order)) >= 14
+    order, *_ = select_naively(*problem, steps=8)
+    path = select_fast(*problem, steps=8).walk()
+    assert len(set(order) & set(path.order)) >= 7
 
 
 def test_losses_between_two_evaluations_fall_as_what_the_weights_minimise_does() -> None:
