@@ -2,13 +2,15 @@
 
     python benchmarks/bench_prune.py speed        # every layer of a ResNet-18 at 224 px, on noise
     python benchmarks/bench_prune.py speed --layer layer3.0.conv2 --naive 4 --images 64 --discrimination-images 32
+    python benchmarks/bench_prune.py layers --run runs/k0 --rate 0.9
     python benchmarks/bench_prune.py criteria --run runs/k0 runs/k1 runs/k2 --out prunings --rate 0.9
 
 Times do not depend on what the images show. The naive algorithm is the tests' oracle: it passes over the data for
 every channel. `--naive N` times its first N channels, and the whole path of fastccsa; what the naive one would take for
 the layer is the cost of a channel times their number (its least squares grow, so it is at least that).
-`criteria` prunes every run by every criterion, at the same number of channels in every layer; the same command again
-goes on where it stopped.
+`layers` chooses channels in single layers of a run, the others whole, under the network's own loss: L on the images
+by which they are chosen, and L_S on validation images. `criteria` prunes every run by every criterion, at the same
+number of channels in every layer; the same command again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import json
 import math
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +33,16 @@ from fastccsa import machine
 from fastccsa.evaluation import Outputs, Scores
 from fastccsa.files import write_atomically
 from fastccsa.models import build_model
-from fastccsa.pruning import CRITERIA, prune
-from fastccsa.pruning.layer import BlockInputs, joint_loss_of
+from fastccsa.pruning import CRITERIA, PruneConfig, prune
+from fastccsa.pruning.criteria import rank_channels
+from fastccsa.pruning.layer import BlockInputs, channels_by_rate, joint_loss_of
+from fastccsa.pruning.procedure import open_source
 from fastccsa.pruning.record import PruneRecord
 from fastccsa.pruning.resnet import AuxiliaryHead, block_of, block_width, convolution, prunable_layers, stages_of
 from fastccsa.pruning.select import Selection
 from fastccsa.pruning.state import PruneState
+from fastccsa.pruning.subset import load_subset
+from fastccsa.training.images import select_images
 from fastccsa.training.run import OUTPUTS_FILE
 
 CLASSES = 7
@@ -94,6 +101,46 @@ def time_naive(state, stage, layer, images, labels, count, channels) -> float:
     started = time.perf_counter()
     naive.select(state.model, state.baseline, name, images, images[:count], loss, steps=channels, dtype=torch.float32)
     return time.perf_counter() - started
+
+
+def layers(arguments: argparse.Namespace) -> None:
+    """Choose channels of single layers by every criterion, from the same images and for the same losses."""
+    torch.set_num_threads(arguments.threads)
+    config = PruneConfig(str(arguments.run), str(arguments.run) + "-none", rate=arguments.rate, device="cpu", workers=1)
+    training, manifest, model = open_source(config)
+    images, (stage,) = select_images(training, manifest), stages_of(model, 0)
+    count, few, device = arguments.images, arguments.discrimination_images, torch.device("cpu")
+    chosen = load_subset(training, images, count, few, 0, device, model.feature_width)
+    unseen = replace(images, training=images.validation)
+    held_out = load_subset(training, unseen, count, count, 0, device, model.feature_width)
+    print(
+        "| layer | channels | criterion | L | L_S, chosen by | L_S, validation |\n| :-- | --: | :-- | --: | --: | --: |"
+    )
+    for layer in prunable_layers(model):
+        if arguments.layer and layer.name not in arguments.layer.split(","):
+            continue
+        state, conv = PruneState(model, model, None, 0), convolution(model, layer)
+        gram, discrimination = problem_of(state, stage, layer, chosen)
+        _, unseen_loss = problem_of(state, stage, layer, held_out)
+        steps = channels_by_rate(config, gram.channels)
+        print(f"| {layer.name} | {gram.channels} | all | | {discrimination.loss(conv.weight):.3f} ", end="")
+        print(f"| {unseen_loss.loss(conv.weight):.3f} |", flush=True)
+        for criterion, seed in [("dcp", 0), ("magnitude", 0), ("taylor", 0), *(("random", seed) for seed in range(3))]:
+            ranking = rank_channels(criterion, model, layer, discrimination, seed)
+            selection = Selection(gram, conv, discrimination, ranking=ranking, steps=steps)
+            path, weight = selection.walk(), torch.zeros_like(conv.weight)
+            weight[:, sorted(path.order)] = selection.weight(steps)
+            losses = (discrimination.loss(weight), unseen_loss.loss(weight))
+            print(f"| {layer.name} | {steps} | {criterion} | {path.losses[-1]:.3f} ", end="")
+            print(f"| {losses[0]:.3f} | {losses[1]:.3f} |", flush=True)
+
+
+@torch.no_grad()
+def problem_of(state, stage, layer, subset):
+    """Make the parts of a layer's joint loss on a subset."""
+    inputs = BlockInputs(state.model, state.baseline, subset.images)
+    inputs.go_to(layer.block)
+    return joint_loss_of(state, stage, layer, inputs, subset.discrimination, subset.loss)
 
 
 def criteria(arguments: argparse.Namespace) -> None:
@@ -174,6 +221,14 @@ def main() -> None:
     one.add_argument("--size", type=int, default=224)
     one.add_argument("--threads", type=int, default=2)
     one.set_defaults(command=speed)
+    three = commands.add_parser("layers")
+    three.add_argument("--run", type=Path, required=True)
+    three.add_argument("--layer", help="these layers alone, separated by commas")
+    three.add_argument("--rate", type=float, default=0.9)
+    three.add_argument("--images", type=int, default=512)
+    three.add_argument("--discrimination-images", type=int, default=128)
+    three.add_argument("--threads", type=int, default=1)
+    three.set_defaults(command=layers)
     two = commands.add_parser("criteria")
     two.add_argument("--run", type=Path, nargs="+", required=True, help="finished runs, one a seed")
     two.add_argument("--out", type=Path, required=True)

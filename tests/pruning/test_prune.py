@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -47,21 +48,20 @@ def test_it_ends_with_a_run_of_a_smaller_network(pruned, make_run) -> None:
     inner = 2 if config.backbone == "resnet_bottleneck" else 1
     assert len(record.layers) == 4 * inner
     for folder in (pruned, pruned / "selected"):
-        assert score_outputs(Outputs.read(folder / OUTPUTS_FILE)) == Scores.read(folder / "scores.json")
+        outputs, scores = Outputs.read(folder / OUTPUTS_FILE), Scores.read(folder / "scores.json")
+        assert outputs.split == "test"
+        assert score_outputs(outputs).domains == scores.domains
         assert TrainConfig.read(folder).backbone == config.backbone
     assert not (pruned / "selection.safetensors").exists()
 
 
-def test_three_lines_of_torchvision_load_it(pruned) -> None:
-    card = json.loads((pruned / "model.json").read_text())
-    weights = safetensors.torch.load_file(pruned / "model.safetensors")
-
-    model = torchvision.models.get_model(card["backbone"], num_classes=len(card["classes"]))
-    for name, new in card["layers"].items(): model.set_submodule(name, getattr(torch.nn, new.pop("kind"))(**new))  # noqa: E701  # fmt: skip
-    model.load_state_dict({k.replace("backbone.", "").replace("head.", "fc."): v for k, v in weights.items()})
-
+def test_the_lines_of_plain_torchvision_in_the_documents_load_it(pruned) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pruning.md").read_text()
+    (lines,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    names = {"json": json, "safetensors": safetensors, "torch": torch, "torchvision": torchvision}
+    exec(lines.replace("runs/u", str(pruned)), names)
     images = torch.randn(4, 3, 32, 32)
-    torch.testing.assert_close(model.eval()(images), load_model(pruned)(images)[0])
+    torch.testing.assert_close(names["model"].eval()(images), load_model(pruned)(images)[0])
 
 
 def test_before_fine_tuning_it_computes_what_its_masked_ancestor_does(make_run, tmp_path, monkeypatch) -> None:
