@@ -50,6 +50,7 @@ CLASSES = 7
 
 def speed(arguments: argparse.Namespace) -> None:
     """Time the selection in the layers of a ResNet-18, and the naive algorithm on the same."""
+    about = machine.describe(torch.device("cpu"))
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     model = build_model("resnet18", CLASSES, weights="none").eval()
@@ -75,8 +76,10 @@ def speed(arguments: argparse.Namespace) -> None:
                 f"naive: {naive:.1f} s for {arguments.naive} channels, at that rate {whole:.0f} s for all {channels}: "
                 f"{whole / seconds:.0f} times as long"
             )
-    print(f"all: {wall:.1f} s, {cpu:.1f} s of CPU, on {arguments.threads} threads", end="")
-    print(f", {arguments.images} images of {arguments.size} px, {machine.describe(torch.device('cpu'))}")
+    print(
+        f"all: {wall:.1f} s, {cpu:.1f} s of CPU, on {arguments.threads} threads of {about['cpu']} "
+        f"(load before {about['load_before']}), {arguments.images} images of {arguments.size} px"
+    )
 
 
 @torch.no_grad()
