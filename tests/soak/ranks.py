@@ -76,6 +76,7 @@ def worker(config: TrainConfig, journal: Path, die_at: int) -> None:
             "step": int(self.step),
             "loss": loss,
             "rank": rank,
+            "world": world,
             "images": images,
         }
         with open(journal, "a") as file:  # whole lines of a file opened for appending do not mix
@@ -115,7 +116,10 @@ def read(journal: Path) -> Seen:
     for line in lines:
         if "norm" in line:
             continue
-        parts[line["epoch"], line["step"]][line["rank"]] = line
+        step = parts[line["epoch"], line["step"]]
+        if any(part["world"] != line["world"] for part in step.values()):
+            step.clear()  # what more or fewer processes had begun
+        step[line["rank"]] = line
     losses, images = {}, {}
     for where, ranks in parts.items():
         rows = [len(part["images"]) for part in ranks.values()]
