@@ -105,6 +105,7 @@ for step in range(3):
     values = torch.arange(100 * step + 10 * rank, 100 * step + 10 * rank + 3)
     memory.push(torch.stack([values, -values], 1).float(), values % 7, values % 3, group=dist.group.WORLD)
 torch.save(memory.state_dict(), f"{folder}/{rank}.pt")
+dist.barrier()  # nobody leaves while another still listens
 dist.destroy_process_group()
 """
 

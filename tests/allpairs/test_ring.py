@@ -40,6 +40,7 @@ for step in range(3):
     memory.push(torch.stack([values, -values], 1).float(), values % 7, values % 3, group=dist.group.WORLD)
 found["memory"] = memory.state_dict()
 torch.save(found, f"{folder}/{rank}.pt")
+dist.barrier()  # nobody leaves while another still listens
 dist.destroy_process_group()
 """
 
