@@ -3,6 +3,8 @@
 
 #include "common/half.h"
 
+#include "common/torch_errors.h"
+
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>

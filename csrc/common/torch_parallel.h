@@ -1,6 +1,8 @@
 // PyTorch's thread pool, in the form that the CPU kernels take it.
 #pragma once
 
+#include "common/torch_errors.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <cstdint>

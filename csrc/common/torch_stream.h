@@ -1,6 +1,8 @@
 // PyTorch's current CUDA stream, reached without linking to its CUDA library.
 #pragma once
 
+#include "common/torch_errors.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <dlfcn.h>

@@ -1,0 +1,8 @@
+// The check of a call of torch's stable ABI. Torch's headers before 2.13 have it by another name.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
