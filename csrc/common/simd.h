@@ -248,20 +248,28 @@ inline Acc largest_of(vector_t<Acc> v) {
   return across<Acc, kVectorBytes>(lanes, [](auto a, auto b) { return a > b ? a : b; });
 }
 
-// exp(x) for x <= 0 or NaN, within 2 units in the last place: x = n ln 2 + r, exp(x) = 2^n exp(r), the latter by its
-// series. Results below the smallest normal number are 0.
+// exp(x) for x <= 0 or NaN, within 2 units in the last place: x = n ln 2 + r, exp(x) = 2^n exp(r), the latter by the
+// polynomial of least greatest error. Results below the smallest normal number may be 0.
 inline FloatVector exp_nonpositive(FloatVector x) {
   constexpr float kLog2e = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
-  constexpr float kSeries[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+  constexpr float kSeries[] = {8.36872394e-3f, 4.16683887e-2f, 0.166665206f, 0.499999934f, 1.0f, 1.0f};
+#if defined(__AVX512F__)
+  const FloatVector clamped = FloatVector(_mm512_maskz_max_ps(0xffff, __m512(filled(-1000.0f)), __m512(x)));
+#else
   const FloatVector clamped = x < -87.0f ? filled(-87.0f) : x;
+#endif
   const FloatVector shifted = clamped * kLog2e + kRound;
   const FloatVector n = shifted - kRound;
   const FloatVector r = (clamped - n * kLn2High) - n * kLn2Low;
-  FloatVector series = filled(1.0f / 5040);
+  FloatVector series = filled(1.38145839e-3f);
   for (const float coefficient : kSeries) series = series * r + coefficient;
+#if defined(__AVX512F__)
+  return FloatVector(_mm512_maskz_scalef_ps(0xffff, __m512(series), __m512(n)));
+#else
   const FloatVector power = FloatVector((BitsVector(shifted) << 23) + 0x3f800000u);
   return x < -87.0f ? FloatVector{} : series * power;
+#endif
 }
 inline DoubleVector exp_nonpositive(DoubleVector x) {
   for (int lane = 0; lane < Simd<double>::kLanes; ++lane) x[lane] = std::exp(x[lane]);

@@ -26,13 +26,25 @@ SoftmaxScale<acc_t<T>> softmax_scale(const T* x, int64_t stride, int64_t classes
     for (int64_t c = 0; c < classes; ++c) sum += std::exp(load(x[c * stride]) - largest);
     return {largest, sum};
   }
-  const int64_t rest = classes / kLanes * kLanes;
-  vector_t<Acc> largest_lanes = load_first<Acc>(x + rest, classes - rest, kLowest);
-  for (int64_t c = 0; c < rest; c += kLanes) largest_lanes = larger<Acc>(largest_lanes, load_vector(x + c));
-  const Acc largest = largest_of<Acc>(largest_lanes);
-  vector_t<Acc> sum_lanes = exp_nonpositive(load_first<Acc>(x + rest, classes - rest, kLowest) - largest);
-  for (int64_t c = 0; c < rest; c += kLanes) sum_lanes += exp_nonpositive(load_vector(x + c) - largest);
-  return {largest, sum_of<Acc>(sum_lanes)};
+  using Vector = vector_t<Acc>;
+  const int64_t pairs = classes / (2 * kLanes) * (2 * kLanes), whole = classes / kLanes * kLanes;
+  Vector first, second;
+  Vector largest1 = load_first<Acc>(x + whole, classes - whole, kLowest), largest2 = largest1;
+  if (pairs < whole) largest2 = larger<Acc>(largest2, load_vector(x + pairs));
+  for (int64_t c = 0; c < pairs; c += 2 * kLanes) {
+    load_two(x + c, first, second);
+    largest1 = larger<Acc>(largest1, first);
+    largest2 = larger<Acc>(largest2, second);
+  }
+  const Acc largest = largest_of<Acc>(larger<Acc>(largest1, largest2));
+  Vector sum1 = exp_nonpositive(load_first<Acc>(x + whole, classes - whole, kLowest) - largest), sum2{};
+  if (pairs < whole) sum2 += exp_nonpositive(load_vector(x + pairs) - largest);
+  for (int64_t c = 0; c < pairs; c += 2 * kLanes) {
+    load_two(x + c, first, second);
+    sum1 += exp_nonpositive(first - largest);
+    sum2 += exp_nonpositive(second - largest);
+  }
+  return {largest, sum_of<Acc>(sum1 + sum2)};
 }
 
 template <typename T, bool kContiguous>
