@@ -17,7 +17,6 @@ Weights are constants: no gradient flows to them. They may be on the tensors' de
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fastccsa import _all_pairs, _ops, _products
@@ -39,7 +38,7 @@ def _as_weight(weight: Tensor | None, of: Tensor) -> Tensor | None:
     """`weight` in the dtype that sums over tensors like `of` are kept in."""
     if weight is None:
         return None
-    dtype = torch.float64 if of.dtype == torch.float64 else torch.float32
+    dtype = _ops._acc_dtype(of.dtype)
     return weight if weight.dtype == dtype else weight.to(dtype)
 
 

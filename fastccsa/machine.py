@@ -1,4 +1,4 @@
-"""What a measurement or a training was made on and with."""
+"""What this machine is and has to spare, and which commit runs on it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import platform
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import fastccsa
 
-__all__ = ["available_bytes", "commit", "describe", "now", "versions"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["available_bytes", "commit", "describe", "now", "usable_cpus", "versions"]
 
 # Variables that change how fast torch or fastccsa is.
 ENVIRONMENT = (
@@ -37,9 +38,16 @@ def _first_of(path: str, key: str) -> str | None:
     return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == key), None)
 
 
+def usable_cpus() -> int:
+    """Processors that this process may use, which a scheduler or a container may have made fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def available_bytes(device: torch.device) -> int:
     """Memory that can still be allocated on `device`."""
     if device.type == "cuda":
+        import torch
+
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes
         return torch.cuda.mem_get_info(device)[0] + kept
     available = _first_of("/proc/meminfo", "MemAvailable")
@@ -66,6 +74,8 @@ def describe(device: torch.device, name: str | None = None) -> dict[str, Any]:
         "environment": {key: os.environ[key] for key in ENVIRONMENT if key in os.environ},
     }
     if device.type == "cuda":
+        import torch
+
         gpu = torch.cuda.get_device_properties(device)
         machine["gpu"] = {
             "name": gpu.name,
@@ -78,6 +88,8 @@ def describe(device: torch.device, name: str | None = None) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of what takes part; None is not installed."""
+    import torch
+
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -7,33 +7,34 @@ CONTRIBUTING.md and CITATION.cff. Formulas become MathML, which browsers draw th
 from __future__ import annotations
 
 import html
-import importlib
 import inspect
-import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+from example_tables import fill
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
+BENCHMARK_RESULTS = ROOT / "benchmarks" / "results"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
     for name, content in PAGES.items():
         files.append(File.generated(config, name, content=content()))
+    for chart in BENCHMARK_RESULTS.glob("*.svg"):
+        files.append(File.generated(config, f"charts/{chart.name}", abs_src_path=str(chart)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the results of an example where a page says ``<!-- results: NAME -->``."""
-    return re.sub(r"<!-- results: ([\w-]+) -->", lambda found: example_results(found[1]), markdown)
+    """The tables of the examples' results, as these are now."""
+    return fill(markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -92,40 +93,15 @@ def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[
 
 
 def benchmarks() -> str:
-    """How they are measured, and the table of each file of results."""
-    results = ROOT / "benchmarks" / "results"
-    lines = [text_of("benchmarks/results/README.md")(), "", "# Tables", ""]
-    tables = [benchmark_table(path) for path in sorted(results.glob("*.json"))]
-    lines += [table for table in tables if table] or ["Nothing has been measured yet."]
+    """How they are measured, and the table and the chart of each file of results."""
+    from fastccsa.benchmarking.show import show
+
+    lines = [text_of("benchmarks/results/README.md")(), "# Tables"]
+    for path in sorted(BENCHMARK_RESULTS.glob("*.json")):
+        lines += [f"## {path.stem}", f"```text\n{show(path)}\n```"]
+        if path.with_suffix(".svg").exists():
+            lines.append(f"![Times of {path.stem}](charts/{path.stem}.svg)")
     return "\n\n".join(lines) + "\n"
-
-
-def benchmark_table(path: Path) -> str:
-    """What `fastccsa bench show` prints of a file, or nothing if another command reads it."""
-    from fastccsa import InputError
-    from fastccsa.benchmarking.results import Results
-    from fastccsa.benchmarking.table import table
-
-    try:
-        shown = table(Results.read(path))
-    except InputError:
-        return f"## {path.stem}\n\n```json\n{json.dumps(json.loads(path.read_text()), indent=1)[:20000]}\n```"
-    return f"## {path.stem}\n\n```text\n{shown}\n```"
-
-
-def example_results(name: str) -> str:
-    """The table of ``examples/results/NAME.json``, made by the example itself."""
-    path = ROOT / "examples" / "results" / f"{name}.json"
-    if not path.exists():
-        return "*Not measured.*"
-    results = json.loads(path.read_text(encoding="utf-8"))
-    sys.path.insert(0, str(ROOT / "examples"))
-    try:
-        table = importlib.import_module(name.partition("-")[0]).table
-    finally:
-        sys.path.pop(0)
-    settings = ", ".join(f"{key} {value}" for key, value in results["settings"].items())
-    return f"{table(results['runs'])}\n\nSettings: {settings}."
 
 
 # ---- files of the checkout ----

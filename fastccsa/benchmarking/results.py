@@ -146,7 +146,8 @@ class Results:
             return cls(**content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path} is not a file of benchmark results: give one that `fastccsa bench ... --out` wrote"
+                f"{path} is not a file of benchmark results: give one that `fastccsa bench zipped`, `all-pairs` or "
+                "`images` wrote"
             ) from error
 
 

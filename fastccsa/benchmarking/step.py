@@ -7,9 +7,7 @@ turns only, and has come to its pace before the clock starts: nobody works ahead
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -23,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from fastccsa import reference
+from fastccsa.benchmarking.step_times import StepTimes
 from fastccsa.data import Manifest
 from fastccsa.hardware import amp_dtype, autocast, pick_device
 from fastccsa.models import build_model
@@ -40,39 +39,6 @@ from fastccsa.training.step import Step, make_forward, wrap_model
 WARM_STEPS = 5  # a turn's first steps, not timed: more than any pipeline works ahead
 
 Steps = Iterator[None]  # each item is a step taken
-
-
-@dataclass
-class StepTimes:
-    """Seconds of a step, one for each turn.
-
-    Attributes:
-        loop: fastccsa's training loop.
-        plain: the plain PyTorch implementation's; empty where it was not asked for.
-        bare: the bare network's: forward and backward on one batch that is there already, and the update.
-        parts: of fastccsa's step as it is without a CUDA graph, waiting for the device after each, which the loop
-            does not.
-    """
-
-    images: int
-    loop: list[float] = field(default_factory=list)
-    plain: list[float] = field(default_factory=list)
-    bare: list[float] = field(default_factory=list)
-    parts: dict[str, list[float]] = field(default_factory=dict)
-
-    def table(self) -> str:
-        """Print medians."""
-        bare, lines = statistics.median(self.bare), []
-        names = {"fastccsa's loop": self.loop, "plain PyTorch": self.plain, "bare network (floor)": self.bare}
-        for name, seconds in names.items():
-            if seconds:
-                step = statistics.median(seconds)
-                lines.append(f"{name:<22}{1e3 * step:>11.2f}{self.images / step:>11.0f}{step / bare:>9.3f}")
-        total = sum(statistics.median(seconds) for seconds in self.parts.values())
-        for name, seconds in self.parts.items():
-            part = statistics.median(seconds)
-            lines.append(f"  {name:<20}{1e3 * part:>11.2f}{'':>11}{100 * part / total:>8.1f}%")
-        return "\n".join([f"{'':<22}{'ms a step':>11}{'images/s':>11}{'x floor':>9}", *lines])
 
 
 def measure(
@@ -96,7 +62,8 @@ def measure(
     check_graph(config, device, dtype, ALONE)
     images = select_images(config, manifest)
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    state = _state(config, len(manifest.classes), device)
+    classes = len(manifest.classes)
+    state = _state(config, classes, device)
     objective = CCSA(config, images, device, state.model.feature_width)
     with objective.loader:
         network = wrap_model(state, config, device, ALONE)
@@ -105,13 +72,13 @@ def measure(
             kind(state, network, objective, config, meter, device, dtype, ALONE) for kind in (Step, GraphedStep)
         )
         step = captured if config.cuda_graph else ordinary
-        bare = _bare(config, next(_batches(ordinary, objective)), device, dtype)
+        bare = _bare(config, classes, next(_batches(ordinary, objective)), device, dtype)
         contestants: dict[str, Callable[[], Steps]] = {
             "loop": partial(_loop, step, objective),
             "bare": partial(_again, bare),
         }
         if plain:
-            contestants["plain"] = _Plain(config, objective, images.training, device, dtype)
+            contestants["plain"] = _Plain(config, classes, objective, images.training, device, dtype)
         times = StepTimes(2 * config.batch_size)
         names = list(contestants)
         for number in range(rounds):
@@ -160,10 +127,10 @@ def _loop(step: Step, objective: CCSA) -> Steps:
 
 
 def _bare(
-    config: TrainConfig, batch: dict[str, Tensor], device: torch.device, dtype: torch.dtype | None
+    config: TrainConfig, classes: int, batch: dict[str, Tensor], device: torch.device, dtype: torch.dtype | None
 ) -> Callable[[], object]:
     """The network alone, on images that are there already; compiled and captured as the loop's."""
-    state = _state(config, 7, device)
+    state = _state(config, classes, device)
     network = wrap_model(state, config, device, ALONE)
     images = torch.cat([batch["images1"], batch["images2"]]).contiguous(memory_format=torch.channels_last)
     forward = make_forward(network, device, dtype)
@@ -255,10 +222,16 @@ class _Plain:
     """The same method in plain PyTorch: torchvision's transforms in a DataLoader, the loss in eager operations."""
 
     def __init__(
-        self, config: TrainConfig, objective: CCSA, images: Manifest, device: torch.device, dtype: torch.dtype | None
+        self,
+        config: TrainConfig,
+        classes: int,
+        objective: CCSA,
+        images: Manifest,
+        device: torch.device,
+        dtype: torch.dtype | None,
     ) -> None:
         torch.manual_seed(0)
-        self.model = build_model(config.backbone, 7, "none", config.size).to(device).train()
+        self.model = build_model(config.backbone, classes, "none", config.size).to(device).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=config.weight_decay)
         self.loss, self.device, self.dtype = objective.loss, device, dtype
         self.loader = DataLoader(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -76,7 +77,7 @@ def table(results: Results) -> str:
     Console(file=out, width=WIDTH, highlight=False, markup=False, color_system=None).print(grid)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     notes = [f"({number}) {text}" for number, text in enumerate(footnotes.texts, 1)]
-    return "\n".join([*lines, *notes, "", LEGEND, "", *origin(results)])
+    return "\n".join([*lines, *notes, "", LEGEND, "", *origin(vars(results), results.settings["threads"])])
 
 
 def _row(cell: CellResult, row: Measurement, footnotes: _Footnotes) -> list[str]:
@@ -110,16 +111,20 @@ def _or_blank(value: float | None, text: Callable[[float], str]) -> str:
     return "" if value is None else text(value)
 
 
-def origin(results: Results) -> list[str]:
-    """Where the numbers come from: machine, versions, commit, command; a line each."""
-    machine, settings = results.machine, results.settings
-    gpu = machine["gpu"]
+def origin(about: Mapping[str, Any], threads: int | None) -> list[str]:
+    """Where the numbers come from, a line each.
+
+    Args:
+        about: machine, versions, commit, date and command, as in `Results`.
+        threads: of the processor that were used; None where that was not noted.
+    """
+    machine, gpu = about["machine"], about["machine"]["gpu"]
     device = f"{gpu['name']} (compute capability {gpu['capability']})" if gpu else "CPU"
     lines = [
-        f"{device}; {machine['cpu']}, {machine['cores']} cores, {settings['threads']} in use; "
+        f"{device}; {machine['cpu']}, {machine['cores']} cores{f', {threads} in use' if threads else ''}; "
         f"{format_bytes(machine['memory_bytes'])}; {machine['system']}; {machine['name']}",
-        ", ".join(f"{name} {version or 'not installed'}" for name, version in results.versions.items()),
-        f"commit {results.commit or 'not known'}; {results.date}; {results.command}",
+        ", ".join(f"{name} {version or 'not installed'}" for name, version in about["versions"].items()),
+        f"commit {about['commit'] or 'not known'}; {about['date']}; {about['command']}",
     ]
     if machine["environment"]:
         lines.append("environment: " + " ".join(f"{key}={value}" for key, value in machine["environment"].items()))

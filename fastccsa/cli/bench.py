@@ -66,22 +66,14 @@ def zipped_command(
 @click.argument("results", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--plot", type=FILE, help="Chart of the times, .svg or .png.")
 def show_command(results: Path, plot: Path | None) -> None:
-    """Print the table of a JSON file that --out wrote."""
+    """Print the table of a JSON file that --out of another of these commands wrote; all but `prune`."""
     from fastccsa.benchmarking.results import Results
-    from fastccsa.benchmarking.table import table
+    from fastccsa.benchmarking.show import show
 
     check_ending(plot)
-    read = Results.read(results)
-    if read.benchmark == "images":
-        from fastccsa.benchmarking.images.table import rates_table
-
-        if plot is not None:
-            raise click.UsageError("results of `bench images` are a table alone; leave --plot away")
-        click.echo(rates_table(read))
-        return
-    click.echo(table(read))
+    click.echo(show(results))
     if plot is not None:
-        plot_results(read, plot)
+        plot_results(Results.read(results), plot)
 
 
 def _cells(

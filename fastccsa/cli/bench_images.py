@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastccsa.cli.bench_options import FILE
+
 if TYPE_CHECKING:
     from fastccsa.benchmarking.results import Results
 
-FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    import torch
+
     from fastccsa.benchmarking.results import Results
     from fastccsa.benchmarking.session import Settings
 
@@ -108,6 +110,19 @@ def run_and_report(
     failed = [cell["fastccsa"].not_measured or "" for cell in results.cells]
     if any(reason.startswith("failed") for reason in failed):
         raise click.ClickException("fastccsa itself failed in a cell; see the table")
+
+
+def about(device: torch.device) -> dict[str, Any]:
+    """What a file of results says of a run beside its figures: machine, versions, commit, date, command."""
+    from fastccsa import machine
+
+    return {
+        "machine": machine.describe(device),
+        "versions": machine.versions(),
+        "commit": machine.commit(),
+        "date": machine.now(),
+        "command": shlex.join(["fastccsa", *sys.argv[1:]]),
+    }
 
 
 def check_ending(plot: Path | None) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+from fastccsa.cli.bench_options import FILE, about, check_ending
 
 
 @click.command("prune")
@@ -23,23 +21,15 @@ def prune_command(run: Path, rounds: int, seconds: float, out: Path | None, plot
     Latency: PyTorch and ONNX Runtime on the CPU, 1 and 32 images, 1 and 2 threads; in each round every one of
     them runs once, and another one begins. Medians are printed.
     """
-    if plot is not None and plot.suffix not in (".svg", ".png"):
-        raise click.BadParameter(f"{plot} must end in .svg or .png", param_hint="--plot")
+    check_ending(plot)
     import torch
 
-    from fastccsa import machine
     from fastccsa.benchmarking.pruned import as_text, draw, report_pruning
 
-    about = {
-        "machine": machine.describe(torch.device("cpu")),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
-        "date": machine.now(),
-        "command": shlex.join(["fastccsa", *sys.argv[1:]]),
-    }
+    beginning = about(torch.device("cpu"))
     report = report_pruning(run, rounds, seconds)
     click.echo(as_text(report))
     if out is not None:
-        report.write(out, about)
+        report.write(out, beginning)
     if plot is not None:
         draw(report, plot)

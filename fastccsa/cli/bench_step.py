@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from fastccsa.cli.bench_options import FILE
+from fastccsa.cli.bench_options import FILE, about
 
 
 @click.command("step")
@@ -63,23 +59,16 @@ def step_command(
 
     The contestants take turns; medians are printed, and the parts of fastccsa's step.
     """
+    import torch
     from tqdm import tqdm
 
-    from fastccsa import machine
     from fastccsa.benchmarking.step import measure
     from fastccsa.data import Manifest, render_collections
-    from fastccsa.files import write_atomically
     from fastccsa.hardware import pick_device
+    from fastccsa.machine import usable_cpus
     from fastccsa.training import TrainConfig
 
-    about = {
-        "machine": machine.describe(pick_device(device)),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
-        "date": machine.now(),
-        "command": shlex.join(["fastccsa", *sys.argv[1:]]),
-    }
-
+    beginning = about(pick_device(device)) | {"threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder:
         if manifest is None:
             render_collections(folder, scale=0.02, width=600)
@@ -95,12 +84,10 @@ def step_command(
             compile=compile,
             cuda_graph=cuda_graph,
             device=device,
-            workers=workers or min(16, os.cpu_count() or 1),
+            workers=workers or min(16, usable_cpus()),
         )
         with tqdm(total=rounds, unit="round", disable=None) as bar:
             times = measure(config, Manifest.read(manifest), rounds, steps, plain, bar.update)
     click.echo(times.table())
     if out is not None:
-        with write_atomically(out) as file:
-            results = {**about, "config": json.loads(config.to_json()), **asdict(times)}
-            file.write_text(json.dumps(results, indent=2) + "\n")
+        times.write(out, beginning | {"config": json.loads(config.to_json())})

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from fastccsa.errors import InputError
 from fastccsa.files import write_atomically
+from fastccsa.machine import usable_cpus
 
 # In place of a look: the image cannot be decoded; it is too even to be told from others; it was not looked at.
 UNREADABLE = "unreadable"
@@ -69,7 +70,7 @@ def fingerprint(
     known = _Cache(cache)
     waiting = [path for path in dict.fromkeys(paths) if not known.has(path, look)]
     if waiting:
-        computed = _compute(waiting, look, workers or _usable_cores())
+        computed = _compute(waiting, look, workers or usable_cpus())
         bar = tqdm(
             computed, total=len(waiting), desc="comparing images", unit="image", disable=not progress, leave=False
         )
@@ -139,12 +140,6 @@ def _look(content: bytes) -> str:
             return perceptual_hash(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises for broken files
         return UNREADABLE
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Cache:

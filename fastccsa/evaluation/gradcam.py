@@ -52,7 +52,7 @@ def _last_map_layer(model: Classifier, image: Tensor) -> nn.Module:
         if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
             found.append(module)
 
-    handles = [module.register_forward_hook(look) for module in model.backbone.modules() if module is not model]
+    handles = [module.register_forward_hook(look) for module in model.backbone.modules()]
     try:
         with torch.no_grad():
             model(image)

@@ -16,6 +16,7 @@ from fastccsa.experiments.locks import is_locked
 from fastccsa.experiments.perform import CHILD_NAME, Outcome, Slot, perform, perform_in_child
 from fastccsa.experiments.plan import PlannedRun
 from fastccsa.hardware import pick_device
+from fastccsa.machine import usable_cpus
 from fastccsa.training.run import finished_scores
 
 POLL_SECONDS = 1.0  # between looks at what other processes do
@@ -142,5 +143,4 @@ def _threads_of_children(threads: int) -> Iterator[None]:
 
 
 def _share_of_processors(jobs: int) -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // jobs)
+    return max(1, usable_cpus() // jobs)

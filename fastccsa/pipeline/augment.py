@@ -12,13 +12,13 @@ from torch import Tensor
 from fastccsa import _ops  # loads the op library
 from fastccsa.pipeline.transforms import IntArray, Transforms, Views
 
-__all__ = ["augment", "augment_picture", "pack_views", "symmetries"]
+__all__ = ["PACKED_COLUMNS", "augment", "augment_picture", "pack_views", "symmetries"]
 
 _augment = torch.ops.fastccsa.augment_out.default
 _augment_picture = torch.ops.fastccsa.augment_picture_out.default
 assert _ops.library_path().exists()
 
-_COLUMNS = 10  # row, window (4), cutout (4), symmetry
+PACKED_COLUMNS = 10  # row, window (4), cutout (4), symmetry
 
 
 @torch.library.register_fake("fastccsa::augment_out")
@@ -68,8 +68,8 @@ def augment(
     Raises:
         RuntimeError: tensors of other shapes, dtypes or devices, or (CPU) a view out of bounds.
     """
-    if packed.ndim != 2 or packed.shape[1] != _COLUMNS:
-        raise RuntimeError(f"packed must have {_COLUMNS} columns, but its shape is {list(packed.shape)}")
+    if packed.ndim != 2 or packed.shape[1] != PACKED_COLUMNS:
+        raise RuntimeError(f"packed must have {PACKED_COLUMNS} columns, but its shape is {list(packed.shape)}")
     if out is None:
         shape = (len(packed), 3, transforms.size, transforms.size)
         layout = torch.channels_last if channels_last else torch.contiguous_format

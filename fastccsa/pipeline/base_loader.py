@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from fastccsa.errors import InputError
+from fastccsa.machine import usable_cpus
+from fastccsa.pipeline.augment import PACKED_COLUMNS
 from fastccsa.pipeline.backend import Backend
 from fastccsa.pipeline.readahead import read_ahead
 from fastccsa.pipeline.source import ImageSource
@@ -34,8 +36,6 @@ BACKENDS = ("auto", "native", "dali", "torchvision")
 MODES = ("fused", "exact")
 
 About = tuple[Tensor, Tensor, Tensor]  # class, domain and number of a batch's images, int64 [B] each
-
-_PACKED = 10  # columns of `StoredBackend.pack`, before those of `About`
 
 
 class Loader(ABC):
@@ -154,8 +154,8 @@ class Loader(ABC):
 
     def make(self, plan: Tensor) -> dict[str, Tensor]:
         """Make the batch of a plan that is on the device; on a GPU this launches kernels and does nothing else."""
-        images = self._backend.unpack(plan[:, :_PACKED])
-        label, domain, index = plan[:, _PACKED:].t().contiguous()
+        images = self._backend.unpack(plan[:, :PACKED_COLUMNS])
+        label, domain, index = plan[:, PACKED_COLUMNS:].t().contiguous()
         return self._assemble((label, domain, index), images)
 
     def close(self) -> None:
@@ -274,5 +274,4 @@ def _check_device(device: str | torch.device) -> torch.device:
 
 def _default_threads() -> int:
     """Share the usable CPUs with the other processes of this machine, which torchrun counts."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return max(1, min(16, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from fastccsa.machine import usable_cpus
 from fastccsa.pipeline.backend import Backend
 from fastccsa.pipeline.readahead import read_ahead
 from fastccsa.pipeline.source import EncodedBatch, ImageSource
@@ -49,8 +49,7 @@ class CropMaker:
     def __init__(self, source: ImageSource, transforms: Transforms, backend: str, num_threads: int | None) -> None:
         self._source = source
         self._transforms = transforms
-        threads = num_threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-        self._threads = threads or 1
+        self._threads = num_threads or usable_cpus()
         self._backend = backend
 
     def make(self, indices: list[int]) -> Generator[Crop, None, None]:

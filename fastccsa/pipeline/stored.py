@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastccsa import machine
 from fastccsa._build_info import CUDA_VERSION
 from fastccsa.errors import InputError
 from fastccsa.pipeline.augment import augment, pack_views
@@ -119,7 +119,7 @@ def check_cache(cache: str, device: torch.device) -> None:
 def _copy(store: Store, rows: IntArray, device: torch.device) -> Tensor:
     """Copy crops into memory, in the order of ``rows``."""
     shape = (len(rows), *store.array.shape[1:])
-    needed, free = int(np.prod(shape)), _free_memory(device)
+    needed, free = int(np.prod(shape)), machine.available_bytes(device)
     if needed > free:
         where = "GPU memory" if device.type == "cuda" else "memory"
         raise InputError(
@@ -131,14 +131,3 @@ def _copy(store: Store, rows: IntArray, device: torch.device) -> Tensor:
         chunk = rows[start : start + _CHUNK]
         crops[start : start + len(chunk)] = torch.from_numpy(store.array[chunk])
     return crops
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as file:
-            values = dict(line.split(":") for line in file)
-        return 1024 * int(values["MemAvailable"].split()[0])
-    except (OSError, KeyError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -25,12 +25,8 @@ QUICK = [rival for rival in contestants.RIVALS if not rival.compiled and rival.n
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _quick_rivals(one_thread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contestants, "RIVALS", tuple(QUICK))
-    yield
-    torch.set_num_threads(before)
 
 
 def settings(**changes) -> Settings:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fastccsa.benchmarking.step import StepTimes
+from fastccsa.benchmarking.show import show
+from fastccsa.benchmarking.step_times import StepTimes
 from fastccsa.cli.bench_step import step_command
 
 
@@ -33,3 +34,6 @@ def test_the_command_measures_all_three_and_the_parts(draw_collections, tmp_path
     assert {"machine", "versions", "commit", "date", "command"} < found.keys()
     for name in ("fastccsa's loop", "plain PyTorch", "bare network (floor)"):
         assert name in result.output
+    shown = show(tmp_path / "step.json")
+    assert shown.startswith(result.stdout.rstrip())
+    assert found["machine"]["cpu"] in shown

@@ -19,12 +19,9 @@ SIZE = 32
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
+def _one_thread(one_thread) -> Iterator[None]:
+    with torch.random.fork_rng():  # other tests draw from the generator that models are made with
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

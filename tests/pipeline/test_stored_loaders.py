@@ -15,9 +15,10 @@ import pytest
 import torch
 from pipeline_images import assert_same, grey_levels
 
+from fastccsa import machine
 from fastccsa.data.manifest import Manifest
 from fastccsa.errors import InputError
-from fastccsa.pipeline import ImageLoader, PairLoader, Transforms, stored
+from fastccsa.pipeline import ImageLoader, PairLoader, Transforms
 from fastccsa.pipeline.images import decode
 from fastccsa.pipeline.literal import exact, normalise
 from fastccsa.sampling import ImageSampler, PairSampler
@@ -203,6 +204,6 @@ def test_wrong_arguments_are_named(manifest: Manifest, folder: Path, monkeypatch
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="torch sees no CUDA device"):
             pair_loader(manifest, "gpu", folder)
-    monkeypatch.setattr(stored, "_free_memory", lambda device: 1000)
+    monkeypatch.setattr(machine, "available_bytes", lambda device: 1000)
     with pytest.raises(InputError, match=r"crops of 22 images need 0.0 GB of memory"):
         pair_loader(manifest, "ram", folder)

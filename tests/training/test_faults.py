@@ -25,8 +25,6 @@ from fastccsa.training import run as run_module
 from fastccsa.training import train
 from fastccsa.training.step import Step
 
-WEIGHTS = "model.safetensors"
-
 
 def at_batch(monkeypatch, number: int, action) -> None:
     """Do something before batch ``number`` is learnt, counted from 1 over the whole call."""

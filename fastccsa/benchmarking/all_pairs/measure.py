@@ -79,7 +79,7 @@ def _measure(cell: Cell, session: Session, products_seconds: float, longest: flo
         if call is not None:
             calls[rival.name] = call
     if session.too_large(cell.matrix_bytes + cell.gradient_bytes) is None:
-        for name, call in contestants.floors(problem, cell).items():
+        for name, call in contestants.floors(problem).items():
             rows.append(Measurement(name, FLOOR))
             calls[name] = call
             call()

@@ -7,7 +7,6 @@ weights: the job that most of them can express.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from fastccsa import functional
 from fastccsa.benchmarking.all_pairs.cells import Cell
 from fastccsa.benchmarking.all_pairs.problem import MARGIN, Problem, dense_sum
 from fastccsa.benchmarking.contestants import CannotExpress, LossFunction, Rival
+from fastccsa.benchmarking.metric_learning import squared_contrastive_loss
 
 __all__ = ["OURS", "RIVALS", "floors"]
 
@@ -113,24 +113,7 @@ def _keops(problem: Problem, cell: Cell) -> LossFunction:
 
 
 def _metric_learning(problem: Problem, cell: Cell) -> LossFunction:
-    try:
-        from pytorch_metric_learning.distances import LpDistance
-        from pytorch_metric_learning.losses import ContrastiveLoss
-        from pytorch_metric_learning.reducers import SumReducer
-    except ImportError as error:
-        raise CannotExpress("not installed: pip install pytorch-metric-learning") from error
-
-    class SquaredContrastiveLoss(ContrastiveLoss):  # type: ignore[misc]
-        """Its loss is linear in the distance; these are the methods it lets a subclass replace."""
-
-        def pos_calc(self, distance: Tensor, margin: float) -> Tensor:
-            return super().pos_calc(distance, margin).square()
-
-        def neg_calc(self, distance: Tensor, margin: float) -> Tensor:
-            return super().neg_calc(distance, margin).square()
-
-    options: dict[str, Any] = {"distance": LpDistance(normalize_embeddings=False), "reducer": SumReducer()}
-    contrastive = SquaredContrastiveLoss(pos_margin=0, neg_margin=MARGIN, **options)
+    contrastive = squared_contrastive_loss(MARGIN)
 
     def loss(a: Tensor, b: Tensor, y1: Tensor, y2: Tensor) -> Tensor:
         return contrastive(a.to(_sums(a)), y1, ref_emb=b.to(_sums(b)), ref_labels=y2) / (len(a) * len(b))
@@ -169,7 +152,7 @@ RIVALS = (
 )
 
 
-def floors(problem: Problem, cell: Cell) -> dict[str, Callable[[], object]]:
+def floors(problem: Problem) -> dict[str, Callable[[], object]]:
     """Three matrix products of that size: what every dense method needs, and none of its element-wise work."""
     a, b = (z.detach() for z in problem.inputs)
     gradients = [torch.empty_like(z) for z in (a, b)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import resource
 import tempfile
 import time
@@ -91,7 +90,7 @@ def run(
     for name in names:
         if name not in CONTESTANTS:
             raise InputError(f"no contestant is called {name!r}; there are {', '.join(CONTESTANTS)}")
-    threads = settings.threads or len(os.sched_getaffinity(0))
+    threads = settings.threads or machine.usable_cpus()
     device = torch.device(settings.device)
     torch.set_num_threads(threads)
     results = Results(

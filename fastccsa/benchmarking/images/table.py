@@ -33,7 +33,7 @@ def rates_table(results: Results) -> str:
             lines.append("  " + "  ".join(texts).rstrip())
         lines += [f"  {row.contestant}: {row.not_measured}" for row in cell.measurements if row.not_measured]
         lines.append("")
-    return "\n".join([*lines, _LEGEND, "", *origin(results)])
+    return "\n".join([*lines, _LEGEND, "", *origin(vars(results), results.settings["threads"])])
 
 
 def _row(cell: CellResult, row: Measurement) -> tuple[str, ...]:

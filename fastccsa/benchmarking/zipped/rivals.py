@@ -15,9 +15,10 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from fastccsa import functional, reference
 from fastccsa.benchmarking.contestants import CannotExpress, LossFunction, Rival
+from fastccsa.benchmarking.metric_learning import squared_contrastive_loss
 from fastccsa.benchmarking.timing import interleaved
 from fastccsa.benchmarking.zipped.cells import BACKWARD, Cell
-from fastccsa.benchmarking.zipped.problem import Problem
+from fastccsa.benchmarking.zipped.problem import MARGIN, Problem
 
 __all__ = ["OURS", "RIVALS", "CannotExpress", "LossFunction", "Rival", "call_of"]
 
@@ -116,24 +117,7 @@ def _compiled_for_small_graphs(problem: Problem, cell: Cell) -> LossFunction:
 def _metric_learning(problem: Problem, cell: Cell) -> LossFunction:
     if cell.weighted:
         raise CannotExpress("cannot express: its contrastive loss has no weights per pair")
-    try:
-        from pytorch_metric_learning.distances import LpDistance
-        from pytorch_metric_learning.losses import ContrastiveLoss
-        from pytorch_metric_learning.reducers import SumReducer
-    except ImportError as error:
-        raise CannotExpress("not installed: pip install pytorch-metric-learning") from error
-
-    class SquaredContrastiveLoss(ContrastiveLoss):  # type: ignore[misc]
-        """Its loss is linear in the distance; these are the methods it lets a subclass replace."""
-
-        def pos_calc(self, distance: Tensor, margin: float) -> Tensor:
-            return super().pos_calc(distance, margin).square()
-
-        def neg_calc(self, distance: Tensor, margin: float) -> Tensor:
-            return super().neg_calc(distance, margin).square()
-
-    options = {"distance": LpDistance(normalize_embeddings=False), "reducer": SumReducer()}
-    losses: dict[float, Any] = {}
+    losses = {MARGIN: squared_contrastive_loss(MARGIN)}
 
     def metric_learning(
         logits1: Tensor, logits2: Tensor, features1: Tensor, features2: Tensor, target1: Tensor, target2: Tensor,
@@ -141,7 +125,7 @@ def _metric_learning(problem: Problem, cell: Cell) -> LossFunction:
         margin: float, alpha: float,
     ) -> Tensor:  # fmt: skip
         if margin not in losses:
-            losses[margin] = SquaredContrastiveLoss(pos_margin=0, neg_margin=margin, **options)
+            losses[margin] = squared_contrastive_loss(margin)
         same = (target1 == target2).nonzero().squeeze(1)
         different = (target1 != target2).nonzero().squeeze(1)
         pairs = losses[margin](features1, None, (same, same, different, different), features2, None)

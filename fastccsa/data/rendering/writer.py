@@ -19,6 +19,7 @@ from fastccsa.data.splits import split
 from fastccsa.data.taxonomy import DOMAINS, TABLE1
 from fastccsa.errors import InputError
 from fastccsa.files import write_atomically
+from fastccsa.machine import usable_cpus
 
 _SETTINGS_NAME = "rendering.json"
 _VERSION = 1  # of the renderer's drawing: raise it when the same settings give other pictures
@@ -111,7 +112,7 @@ def _check_arguments(scale: float, seed: int, width: int, minimum: int, workers:
     if minimum < 10:
         raise InputError(f"minimum is {minimum}; give at least 10, so that each split has each class")
     if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cpus()
     if workers < 1:
         raise InputError(f"workers is {workers}; give at least 1, or None for one a processor")
     return workers
