@@ -25,7 +25,7 @@ SUMMARIES = {
     "prune": "Make a smaller network of a trained run, by channels.",
     "export": "Write a run's model as ONNX or torch.export.",
     "report": "Table and HTML page of the runs in a folder.",
-    "bench": "Measure losses, images, steps and pruned models beside rivals and floors.",
+    "bench": "Measure losses, images, steps and pruned models beside rivals.",
     "check": "Tell what was built and what is usable here.",
     "demo": "Train, score and report on images the package renders itself.",
 }
