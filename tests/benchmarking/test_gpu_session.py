@@ -50,7 +50,7 @@ def session(tmp_path: Path):
             "BUDGET": "60", "SWEEP": "0",
         }  # fmt: skip
         command, variables = [str(SCRIPT), *arguments], os.environ | values | environment
-        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=90, check=False)
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
 
     return run
 

@@ -235,7 +235,7 @@ def test_a_program_that_forgets_to_close_ends(manifest: Manifest, backend: str) 
         batches = iter(loader)
         print(next(batches)["images"].shape[0])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
     assert "Traceback" not in done.stderr
 

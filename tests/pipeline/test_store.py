@@ -310,7 +310,7 @@ def test_two_at_once_share_the_work(manifest: Manifest, tmp_path: Path) -> None:
     make(manifest, tmp_path / "whole", backend="torchvision")
     expected = (the_folder(tmp_path / "whole") / "crops.bin").read_bytes()
     both = [start(manifest, tmp_path / "shared", delay=0.02) for _ in range(2)]
-    outputs = [process.communicate(timeout=60) for process in both]
+    outputs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert sorted(output.count("made") for output, _ in outputs) == [0, len(manifest)]
     assert all(output.endswith("done\n") for output, _ in outputs)
