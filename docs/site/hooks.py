@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from example_tables import fill
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from tables import fill
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARK_RESULTS = ROOT / "benchmarks" / "results"
