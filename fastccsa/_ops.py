@@ -28,7 +28,10 @@ def library_path() -> Path:
 def _load() -> None:
     path = library_path()
     if not path.exists():
-        raise ImportError(f"fastccsa's compiled ops are not there ({path}); install with `pip install .`")
+        raise ImportError(
+            f"fastccsa's compiled ops are not there ({path}): `pip install .`, and start Python outside the checkout, "
+            "whose folder fastccsa/ goes before the installed package"
+        )
     torch.ops.load_library(str(path))
 
 

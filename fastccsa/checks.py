@@ -65,7 +65,7 @@ def _ops() -> Check:
 
         from fastccsa import _build_info, _ops
     except ImportError as error:
-        return Check("ops", False, str(error), "install the package: `pip install .`")
+        return Check("ops", False, str(error), "`pip install .`, and start Python outside the checkout")
     isa = torch.ops.fastccsa.instruction_set()
     built = f"built with {_build_info.COMPILER} against torch {_build_info.TORCH_VERSION}"
     return Check("ops", _ops.library_path().exists(), f"{built}; CPU kernels: {isa}")
