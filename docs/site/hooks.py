@@ -17,7 +17,7 @@ import click
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from tables import fill
+from result_tables import fill
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARK_RESULTS = ROOT / "benchmarks" / "results"

@@ -38,7 +38,7 @@ def test_results_of_benchmarks_make_a_table(path: Path) -> None:
 def test_pages_have_the_tables_of_their_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """The README and the examples' page, which are read as they stand where nothing is built."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "site")
-    tables = importlib.import_module("tables")
+    tables = importlib.import_module("result_tables")
     shown = {name: text for page in tables.PAGES for name, text in tables.BLOCK.findall(page.read_text("utf-8"))}
     assert {*tables.MADE_HERE, *(path.stem for path in RESULTS)} <= shown.keys()
     behind = []
@@ -50,4 +50,4 @@ def test_pages_have_the_tables_of_their_results(monkeypatch: pytest.MonkeyPatch)
         else:
             behind.append(name)
     if behind:
-        pytest.skip(f"there are newer results than a page's: python docs/site/tables.py ({', '.join(behind)})")
+        pytest.skip(f"there are newer results than a page's: python docs/site/result_tables.py ({', '.join(behind)})")

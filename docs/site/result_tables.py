@@ -1,6 +1,6 @@
 """The tables of results that stand in the README and in docs/examples.md, made from the files of results.
 
-    python docs/site/tables.py
+    python docs/site/result_tables.py
 
 writes them into both pages anew, for those who read them where nothing is built; the site makes its own afresh anyway.
 """
