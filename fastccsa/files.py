@@ -10,6 +10,8 @@ from pathlib import Path
 
 from fastccsa.errors import InputError
 
+UNFINISHED = ".part"  # what temporary files end in
+
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str], keep: str | os.PathLike[str] | None = None) -> Iterator[Path]:
@@ -28,7 +30,7 @@ def write_atomically(path: str | os.PathLike[str], keep: str | os.PathLike[str] 
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose a folder you can write to") from error
     os.close(handle)
@@ -49,10 +51,9 @@ def write_atomically(path: str | os.PathLike[str], keep: str | os.PathLike[str] 
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what a killed `write_atomically` of ``path`` left beside it; no other process may be writing ``path``."""
-    path = Path(path)
-    for leftover in path.parent.glob(f".{path.name}.*"):
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed calls of `write_atomically` left in ``folder``; no other process may be writing there."""
+    for leftover in Path(folder).glob(f".*{UNFINISHED}"):
         leftover.unlink(missing_ok=True)
 
 

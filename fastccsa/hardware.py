@@ -1,6 +1,10 @@
-"""Which device a model runs on, and in which number format."""
+"""Which device a model runs on, in which number format, and whether to the same bits each time."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -63,3 +67,27 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """Make the autocast context of ``dtype`` on ``device``; with None it changes nothing."""
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+@contextmanager
+def deterministic(wanted: bool = True) -> Iterator[None]:
+    """Let torch compute the same bits each time within the block, on GPUs as well, if that is ``wanted``.
+
+    Raises:
+        InputError: the block needs an operation that torch cannot compute so.
+    """
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by torch when it first needs cuBLAS
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"deterministic cannot be had ({reason}): leave it away, or use another backbone") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -138,6 +138,11 @@ def option(name: str, text: str, **settings: Any) -> Any:
 )
 @click.option("--compile/--no-compile", default=DEFAULTS["compile"], help="Compile the network with torch.compile.")
 @click.option(
+    "--deterministic/--no-deterministic",
+    default=DEFAULTS["deterministic"],
+    help="GPUs compute the same bits each time, as CPUs do anyway; slower.",
+)
+@click.option(
     "--cuda-graph/--no-cuda-graph",
     default=DEFAULTS["cuda_graph"],
     help="Capture the whole step as a CUDA graph; with --cache gpu.",

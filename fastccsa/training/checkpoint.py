@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fastccsa.errors import InputError
-from fastccsa.files import remove_leftovers, write_atomically
+from fastccsa.files import write_atomically
 from fastccsa.models import Classifier
 
 CHECKPOINT_FILE = "last.pt"
@@ -92,8 +92,6 @@ def load_checkpoint(folder: Path, state: TrainState) -> bool:
     """
     if not has_checkpoint(folder):
         return False
-    file = folder / CHECKPOINT_FILE
-    remove_leftovers(file)
     content = _read_newest(folder)
     for name in _ADDED_LATER:
         content.setdefault(name, {})
@@ -106,7 +104,7 @@ def load_checkpoint(folder: Path, state: TrainState) -> bool:
         if torch.cuda.is_available() and len(content["random_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(content["random_cuda"])
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise _unusable(file, error) from error
+        raise _unusable(folder / CHECKPOINT_FILE, error) from error
     return True
 
 

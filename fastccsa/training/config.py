@@ -75,6 +75,7 @@ class TrainConfig:
         checkpoint_every: batches between checkpoints within an epoch; 0 saves at the end of epochs only.
         time_limit: minutes after which the run saves and stops, to be gone on with by the same call; 0 for none.
         compile: compile the network with torch.compile.
+        deterministic: let GPUs compute the same bits each time, as CPUs do anyway; slower, and not every network can.
         cuda_graph: capture the whole step as a CUDA graph, with cache gpu: for a GPU that is done before the host has
             told it what to do next.
         profile: write a trace of a few steps into the run folder.
@@ -124,6 +125,7 @@ class TrainConfig:
     checkpoint_every: int = _setting(0)
     time_limit: float = _setting(0.0)
     compile: bool = _setting(False)
+    deterministic: bool = _setting(False)
     cuda_graph: bool = _setting(False)
     profile: bool = _setting(False)
     manifest_sha256: str = ""

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fastccsa.data import Manifest
@@ -17,7 +19,7 @@ from fastccsa.training.meter import Summary
 from fastccsa.training.objectives import Forward, Objective
 from fastccsa.training.ranks import Ranks
 
-DIVERGED_FILE = "diverged.csv"
+DIVERGED_FILE, BATCH_FILE = "diverged.csv", "diverged.safetensors"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Suspect:
 def divergence(
     objective: Objective, forward: Forward, training: Manifest, epoch: int, summary: Summary, folder: Path, ranks: Ranks
 ) -> InputError:
-    """Look at the batch of ``summary.bad_step`` again, write a list of its images, and make the exception to raise.
+    """Look at the batch of ``summary.bad_step`` again, save it with a list of its images, and make what to raise.
 
     The weights are those the batch met: the steps since have left them as they were. Every rank must call it.
 
@@ -54,13 +56,11 @@ def divergence(
     batch = next(iter(objective.loader.epoch(epoch, step)))
     suspects = [suspect for part in ranks.gather(_look_at(batch, forward, training)) for suspect in part]
     terms = next(found for found in ranks.gather(_bad_terms(summary, step)) if found)
-    file = folder / DIVERGED_FILE
-    if ranks.is_first:
-        _write(file, suspects)
+    parts = ranks.gather({name: tensor.cpu() for name, tensor in batch.items()})
+    saved = _save(folder, suspects, parts) if ranks.is_first else "the first process saves it"
     return InputError(
-        f"the loss is not finite at epoch {epoch + 1}, step {step + 1} ({terms}): {_blame(suspects)}; "
-        f"its images are listed in {file}, and the last checkpoint is kept: look at those images, or start again in "
-        "another folder with a lower lr or with clip"
+        f"the loss is not finite at epoch {epoch + 1}, step {step + 1} ({terms}): {_blame(suspects)}; {saved}, and the "
+        "last checkpoint is kept: look at those images, or start again in another folder with a lower lr or with clip"
     )
 
 
@@ -108,7 +108,19 @@ def _blame(suspects: list[Suspect]) -> str:
     return f"pixels and outputs of its {len(suspects)} images are finite ({names})"
 
 
-def _write(path: Path, suspects: list[Suspect]) -> None:
+def _save(folder: Path, suspects: list[Suspect], parts: list[dict[str, Tensor]]) -> str:
+    """Write the list of images, and the tensors of all ranks' rows; what was done, in words."""
+    whole = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
+    try:
+        _write_list(folder / DIVERGED_FILE, suspects)
+        with write_atomically(folder / BATCH_FILE) as file:
+            save_file(whole, file)
+    except (OSError, SafetensorError, InputError) as error:  # which must not hide what it is about
+        return f"the batch cannot be saved ({error})"
+    return f"its images are listed in {folder / DIVERGED_FILE}, the batch is in {BATCH_FILE} beside it"
+
+
+def _write_list(path: Path, suspects: list[Suspect]) -> None:
     with write_atomically(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, [item.name for item in fields(Suspect)])
         writer.writeheader()

@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.amp.grad_scaler import GradScaler
 from tqdm import tqdm
 
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs, Scores, Selection, score, score_outputs
 from fastccsa.evaluation.evaluate import Predictions, evaluation_loader, predict
-from fastccsa.hardware import amp_dtype, pick_device
+from fastccsa.files import remove_leftovers
+from fastccsa.hardware import amp_dtype, deterministic, pick_device
 from fastccsa.models import Classifier, ModelCard, load_model, save_model
-from fastccsa.pipeline import ImageLoader, Transforms
+from fastccsa.pipeline import ImageLoader
 from fastccsa.profiling import stage
 from fastccsa.training.average import WeightAverage
-from fastccsa.training.batchnorm import share_batchnorm
 from fastccsa.training.checkpoint import TrainState, has_checkpoint, load_checkpoint, save_checkpoint
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.divergence import divergence
@@ -32,7 +31,7 @@ from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.images import RunImages, open_manifest, select_images
 from fastccsa.training.meter import Meter, Summary
 from fastccsa.training.objectives import Objective, build_objective
-from fastccsa.training.ranks import Ranks, losing_contact_is_told, open_ranks
+from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.results import run_test, write_results
 from fastccsa.training.run import (
     SCORES_FILE,
@@ -45,8 +44,8 @@ from fastccsa.training.run import (
     write_environment,
     write_metrics,
 )
-from fastccsa.training.schedule import build_optimizer, end_epoch
-from fastccsa.training.start import Say, describe, start_model
+from fastccsa.training.schedule import end_epoch
+from fastccsa.training.start import Say, describe, model_card, start_model, start_state
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.trace import StepTrace
@@ -287,7 +286,7 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
             another training; the loss is no longer finite; or a disk is full.
         Interrupted: SIGTERM, Ctrl-C or the time limit stopped it while it trained; everything is saved.
     """
-    with open_ranks(config.device) as ranks, losing_contact_is_told(ranks):
+    with deterministic(config.deterministic), open_ranks(config.device) as ranks:
         return train_with(config, ranks, progress and ranks.is_first)
 
 
@@ -308,14 +307,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
     torch.manual_seed(config.seed)
     resuming = has_checkpoint(folder)
     model = start_model(config, manifest.classes, resuming, say)
-    if config.sync_batchnorm and not ranks.is_alone:
-        share_batchnorm(model, device)
-    model.to(device).to(memory_format=torch.channels_last)
-    optimizer, scheduler = build_optimizer(config, model)
-    scaler = GradScaler(device.type, enabled=dtype == torch.float16)
-    state = TrainState(model, optimizer, scheduler, scaler)
-    if config.ema:
-        state.average = WeightAverage(model, config.ema)
+    state = start_state(config, model, device, dtype, ranks)
     with ExitStack() as stack:
         with ranks.first_before_others():  # the first fills the cache of images
             objective = build_objective(config, images, device, model.feature_width, ranks)
@@ -330,11 +322,13 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
         if resuming:
             say(f"going on in {folder} after epoch {state.epoch}, step {state.step}")
         if ranks.is_first:
+            remove_leftovers(folder)
             check_room(folder, state)
             # A resumed model has its first weights behind it.
             first = {} if resuming else {"first_weights": config.init or model.first_weights}
-            write_environment(folder, device, **first)
-            objective.record.write(folder)
+            with saving(folder):
+                write_environment(folder, device, **first)
+                objective.record.write(folder)
         meter = Meter(objective.terms, device)
         network = wrap_model(state, config, device, ranks)
         kind = GraphedStep if config.cuda_graph else Step
@@ -355,7 +349,8 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
             finish_epoch(state, run, card, means, say)
 
     if ranks.is_first:
-        write_environment(folder, device, training=training_speed(state.history))
+        with saving(folder):
+            write_environment(folder, device, training=training_speed(state.history))
     scores = score_best(config, images, manifest, state, folder, device, ranks)
     say(f"test scores, {images.selection_rule}, epoch {state.best_epoch}:\n{scores}")
     return scores
@@ -372,19 +367,6 @@ def open_validation(config: TrainConfig, images: RunImages, device: torch.device
         cache=config.image_cache,
         rank=ranks.rank,
         world_size=ranks.world,
-    )
-
-
-def model_card(config: TrainConfig, images: RunImages) -> ModelCard:
-    """Write down what one must know to use this run's model."""
-    transforms = Transforms(size=config.size)
-    return ModelCard(
-        backbone=config.backbone,
-        classes=images.training.classes,
-        domains=images.domains,
-        size=config.size,
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
     )
 
 

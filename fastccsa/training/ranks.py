@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from fastccsa.errors import InputError
+from fastccsa.errors import InputError, Interrupted
 
 Value = TypeVar("Value")
 
@@ -111,7 +111,7 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         device: the one asked for, as `pick_device` takes it.
 
     Raises:
-        InputError: one device was named for several processes.
+        InputError: one device was named for several processes; within the block, another process is gone.
     """
     ours = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not ours and not dist.is_initialized():
@@ -126,7 +126,9 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         local_rank = int(os.environ.get("LOCAL_RANK", dist.get_rank()))
         if on_gpu:
             torch.cuda.set_device(local_rank % torch.cuda.device_count())
-        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank)
+        ranks = Ranks(dist.get_rank(), dist.get_world_size(), local_rank)
+        with _losing_contact_is_told(ranks), _leaving_together(ranks):
+            yield ranks
     finally:
         if ours:
             dist.destroy_process_group()
@@ -146,7 +148,21 @@ def _join(backend: str) -> None:
 
 
 @contextmanager
-def losing_contact_is_told(ranks: Ranks) -> Iterator[None]:
+def _leaving_together(ranks: Ranks) -> Iterator[None]:
+    """End the block when all ranks are at its end: the threads of one that still listens may abort it otherwise.
+
+    A stop that was asked for ends all of them at the same step; an error may be that of one rank alone.
+    """
+    try:
+        yield
+    except Interrupted:
+        ranks.highest(0)  # a barrier
+        raise
+    ranks.highest(0)
+
+
+@contextmanager
+def _losing_contact_is_told(ranks: Ranks) -> Iterator[None]:
     """Turn the error of a rank whose partner is gone into one line.
 
     Raises:

@@ -7,7 +7,7 @@ metrics.jsonl       one line an epoch
 model.safetensors, model.json    the best model so far
 last.pt             everything needed to go on
 previous.pt         the same, one checkpoint earlier
-diverged.csv        the images of a batch whose loss was not finite
+diverged.csv, diverged.safetensors    a batch whose loss was not finite: its images by name, and as the network saw them
 trace.json          a profile of a few steps, where it was asked for
 test_outputs.safetensors    logits and features of the test images
 scores.json         test scores by domain; there once the run is finished
@@ -62,14 +62,18 @@ def open_run(config: TrainConfig) -> Path:
         InputError: it holds another training, naming the settings that differ, or cannot be written.
     """
     folder = Path(config.out)
-    if (folder / CONFIG_FILE).exists():
+    file = folder / CONFIG_FILE
+    if file.exists():
         differences = config.differences(TrainConfig.read(folder))
         if differences:
             raise InputError(
                 f"{folder} holds a run with other settings ({'; '.join(differences)}): "
                 "repeat its settings to resume it, or choose another folder"
             )
-    _write(folder / CONFIG_FILE, config.to_json())
+    try:
+        _write(file, config.to_json())
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}; make room, or choose another folder") from error
     return folder
 
 

@@ -1,4 +1,4 @@
-"""How a run starts: its model's first weights, and what it says before the first step."""
+"""How a run starts: its model's first weights, what trains it, and what is said before the first step."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from fastccsa.errors import InputError
 from fastccsa.models import CARD_FILE, Classifier, ModelCard, build_model, load_weights
 from fastccsa.narrow import Layers
+from fastccsa.pipeline import Transforms
+from fastccsa.training.average import WeightAverage
+from fastccsa.training.batchnorm import share_batchnorm
+from fastccsa.training.checkpoint import TrainState
 from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
+from fastccsa.training.ranks import Ranks
 from fastccsa.training.run import finished_scores
+from fastccsa.training.schedule import build_optimizer
 
 Say = Callable[[str], None]
 
@@ -70,6 +78,32 @@ def check_size(model: Classifier, config: TrainConfig) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{config.backbone} cannot take images of {config.size} px: {reason}") from error
+
+
+def start_state(
+    config: TrainConfig, model: Classifier, device: torch.device, dtype: torch.dtype | None, ranks: Ranks
+) -> TrainState:
+    """Put the model on its device, and beside it what trains it, all as it is before the first step."""
+    if config.sync_batchnorm and not ranks.is_alone:
+        share_batchnorm(model, device)
+    model.to(device).to(memory_format=torch.channels_last)
+    optimizer, scheduler = build_optimizer(config, model)
+    scaler = GradScaler(device.type, enabled=dtype == torch.float16)
+    average = WeightAverage(model, config.ema) if config.ema else nn.Module()
+    return TrainState(model, optimizer, scheduler, scaler, average=average)
+
+
+def model_card(config: TrainConfig, images: RunImages) -> ModelCard:
+    """Write down what one must know to use this run's model."""
+    transforms = Transforms(size=config.size)
+    return ModelCard(
+        backbone=config.backbone,
+        classes=images.training.classes,
+        domains=images.domains,
+        size=config.size,
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )
 
 
 def describe(config: TrainConfig, images: RunImages, model: Classifier, device: torch.device) -> str:

@@ -9,6 +9,8 @@ import time
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from torch.distributed import is_torchelastic_launched
+
 from fastccsa.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -22,8 +24,9 @@ _NONE, _TIME_IS_UP = 0, 1  # beside the signals' numbers, none of which is 1
 class StopRequests:
     """Listens for requests to stop while it is entered; whoever works looks at `requested` between two steps.
 
-    A second signal of the same kind ends the process at once. Signals are heard in the main thread only, as Python
-    has it; in another thread the time limit alone counts.
+    A second signal of the same kind ends the process at once, but not under torchrun: it hands on what it is sent
+    itself, and a scheduler may have sent that to its processes too. Signals are heard in the main thread only, as
+    Python has it; in another thread the time limit alone counts.
 
     Args:
         minutes: time limit from now on; 0 for none.
@@ -60,7 +63,8 @@ class StopRequests:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
-        signal.signal(number, signal.SIG_DFL)
+        under_torchrun = is_torchelastic_launched()  # which sees to it that processes end: after 30 seconds, by SIGKILL
+        signal.signal(number, signal.SIG_IGN if under_torchrun else signal.SIG_DFL)
+        hint = "" if under_torchrun else "; once more ends at once"
         # Not print, which the signal may have interrupted.
-        name = signal.Signals(number).name
-        os.write(2, f"\n{name}: finishing the step and saving; once more ends at once\n".encode())
+        os.write(2, f"\n{signal.Signals(number).name}: finishing the step and saving{hint}\n".encode())

@@ -13,7 +13,8 @@ from torch import nn
 from fastccsa.cli.evaluate import evaluate_command
 from fastccsa.data import Manifest
 from fastccsa.errors import InputError
-from fastccsa.evaluation import Scores, evaluate
+from fastccsa.evaluation import Outputs, Scores, evaluate
+from fastccsa.evaluation.evaluate import run_split
 from fastccsa.models import Classifier, ModelCard, build_model, save_model
 
 COLOURS = {"nv": (220, 40, 40), "mel": (40, 220, 40), "bcc": (40, 40, 220)}
@@ -59,6 +60,18 @@ def test_colours_tell_the_classes(manifest_csv, oracle, batch_size) -> None:
     assert [row[:3] for row in son.confusion[:3]] == [(0, 3, 0), (0, 0, 3), (3, 0, 0)]
     assert (ham.count, son.count, scores.average, scores.split) == (9, 9, 0.5, "test")
     assert oracle.training
+
+
+@pytest.mark.parametrize("image_backend", ["native", "torchvision"])
+def test_more_processes_than_images_are_left_share_them_as_one_has_them(manifest_csv, oracle, image_backend) -> None:
+    manifest = Manifest.read(manifest_csv)  # 18 images: four batches of 4, and two images for four processes
+    settings = {"size": 16, "workers": 1, "image_backend": image_backend}
+    shares = [run_split(oracle, manifest, "cpu", batch_size=4, rank=r, world_size=4, **settings) for r in range(4)]
+    assert [len(share.rows) for share in shares] == [4, 5, 4, 5]
+    alone = run_split(oracle, manifest, "cpu", **settings)
+    together = Outputs.join(shares)
+    assert together.rows.tolist() == alone.rows.tolist()
+    assert (together.logits == alone.logits).all()
 
 
 def test_a_split_of_the_callers_choice(manifest_csv, oracle) -> None:

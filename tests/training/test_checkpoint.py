@@ -2,21 +2,26 @@ from __future__ import annotations
 
 import os
 import pickle
+import stat
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch.amp.grad_scaler import GradScaler
 
 from fastccsa.errors import InputError
+from fastccsa.memory import FeatureMemory
 from fastccsa.models import build_model
 from fastccsa.training import TrainConfig
+from fastccsa.training.average import WeightAverage
 from fastccsa.training.checkpoint import TrainState, has_checkpoint, load_checkpoint, save_checkpoint
 from fastccsa.training.schedule import build_optimizer
 
 
-def fresh_state(backbone: str = "shufflenet_v2_x0_5") -> TrainState:
+def fresh_state(backbone: str = "shufflenet_v2_x0_5", scale: float = 1.0) -> TrainState:
     model = build_model(backbone, 3, weights="none")
-    return TrainState(model, *build_optimizer(TrainConfig(lr_step=1), model), GradScaler("cpu", enabled=False))
+    return TrainState(model, *build_optimizer(TrainConfig(lr_step=1), model), GradScaler("cpu", init_scale=scale))
 
 
 def step(state: TrainState) -> None:
@@ -27,7 +32,10 @@ def step(state: TrainState) -> None:
 
 
 def test_everything_comes_back(tmp_path) -> None:
-    saved, loaded = fresh_state(), fresh_state()
+    saved, loaded = fresh_state(scale=8.0), fresh_state()
+    saved.memory, loaded.memory = FeatureMemory(4, 2), FeatureMemory(4, 2)
+    saved.average, loaded.average = (WeightAverage(state.model, 0.5) for state in (saved, loaded))
+    saved.memory.push(torch.randn(3, 2), torch.arange(3), torch.arange(3))
     step(saved)
     saved.scheduler.step()
     saved.epoch, saved.step, saved.best_epoch, saved.best_recall = 3, 7, 2, 0.5
@@ -44,8 +52,10 @@ def test_everything_comes_back(tmp_path) -> None:
     assert loaded.history == saved.history
     assert loaded.meter["samples"] == 4
     assert loaded.scheduler.get_last_lr() == saved.scheduler.get_last_lr() == [pytest.approx(1e-5)]
-    for key, value in saved.model.state_dict().items():
-        assert torch.equal(loaded.model.state_dict()[key], value), key
+    assert loaded.scaler.get_scale() == 8.0
+    for part in ("model", "average", "memory"):
+        for key, value in getattr(saved, part).state_dict().items():
+            assert torch.equal(getattr(loaded, part).state_dict()[key], value), (part, key)
     for mine, theirs in zip(
         loaded.optimizer.state_dict()["state"].values(),
         saved.optimizer.state_dict()["state"].values(),
@@ -59,9 +69,12 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-def test_a_crafted_pickle_runs_nothing(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("file", ["last.pt", "previous.pt"])
+@pytest.mark.parametrize("dump", [partial(pickle.dump, protocol=2), torch.save], ids=["pickle", "torch"])
+def test_a_crafted_pickle_runs_nothing(tmp_path, monkeypatch, dump, file) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "last.pt").write_bytes(pickle.dumps({"model": Bomb()}, protocol=2))
+    with open(file, "wb") as opened:
+        dump({"model": Bomb()}, opened)
     with pytest.raises(InputError, match=r"last\.pt cannot be resumed from"):
         load_checkpoint(tmp_path, fresh_state())
     assert not (tmp_path / "exploded").exists()
@@ -75,6 +88,26 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path) -> None:
     (tmp_path / "last.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="cannot be resumed from"):
         load_checkpoint(tmp_path, fresh_state("mnasnet0_5"))
+
+
+def test_a_checkpoint_is_synced_before_it_takes_the_last_ones_place(tmp_path, monkeypatch) -> None:
+    state, done = fresh_state(), []
+    save_checkpoint(tmp_path, state, "{}")
+    sync, rename = os.fsync, os.replace
+
+    def synced(handle: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else f"{os.fstat(handle).st_size} bytes")
+        sync(handle)
+
+    def renamed(old, new) -> None:
+        done.append(f"{'new' if str(old).endswith('.part') else Path(old).name} to {Path(new).name}")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    save_checkpoint(tmp_path, state, "{}")
+    size = (tmp_path / "last.pt").stat().st_size
+    assert done == [f"{size} bytes", "last.pt to previous.pt", "new to last.pt", "folder"]
 
 
 def test_a_failed_write_keeps_the_last_good_checkpoint(tmp_path, monkeypatch) -> None:

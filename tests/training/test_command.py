@@ -33,7 +33,8 @@ def test_every_option_reaches_the_configuration(trained) -> None:
         --match-probability 0.5
         --negatives any --separate-forward --image-backend torchvision --cache ram --amp none --seed 3
         --device cpu --workers 2 --checkpoint-every 100 --accumulate 2 --clip 1.5 --ema 0.99 --patience 4
-        --time-limit 90 --broken-images stop --sync-batchnorm --compile --cuda-graph --profile
+        --time-limit 90 --broken-images stop --sync-batchnorm --compile --deterministic
+        --cuda-graph --profile
     """
     result = run(*options.split())
     assert result.exit_code == 0, result.output
@@ -45,7 +46,7 @@ def test_every_option_reaches_the_configuration(trained) -> None:
             pairs="all", memory=256, match_probability=0.5, negatives="any", joint_forward=False,
             image_backend="torchvision", cache="ram", amp="none", seed=3, device="cpu", workers=2, checkpoint_every=100,
             accumulate=2, clip=1.5, ema=0.99, patience=4, time_limit=90.0, broken_images="stop", sync_batchnorm=True,
-            compile=True, cuda_graph=True, profile=True,
+            compile=True, deterministic=True, cuda_graph=True, profile=True,
         )
     ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fastccsa.data import Manifest
 from fastccsa.errors import InputError, Interrupted
@@ -20,10 +21,11 @@ from fastccsa.models import load_model
 from fastccsa.pipeline import loader as pipeline_loader
 from fastccsa.pipeline.base_loader import Loader
 from fastccsa.training import checkpoint as checkpoint_module
+from fastccsa.training import divergence, train
 from fastccsa.training import loop as loop_module
 from fastccsa.training import run as run_module
-from fastccsa.training import train
 from fastccsa.training.step import Step
+from fastccsa.training.stopping import StopRequests
 
 
 def at_batch(monkeypatch, number: int, action) -> None:
@@ -90,6 +92,18 @@ def test_the_time_limit_saves_and_the_same_call_goes_on(make_config) -> None:
     assert same_model(whole.out, limited.out)
 
 
+def test_torchruns_echo_of_a_signal_does_not_end_the_process(monkeypatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+    with StopRequests() as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested() == signal.SIGTERM
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    with StopRequests():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # the second one ends it
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config, monkeypatch, caplog, damage) -> None:
     whole, broken = (make_config(out, alignment="-", epochs=1, checkpoint_every=3) for out in ("whole", "broken"))
@@ -108,10 +122,12 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config, monkeypat
         last.write_bytes(content)
     else:  # killed between the two renames
         last.unlink()
-    (last.parent / ".last.pt.abc").write_bytes(b"half a checkpoint")
+    leftovers = [last.parent / name for name in (".last.pt.abc.part", ".model.safetensors.def.part")]
+    for file in leftovers:
+        file.write_bytes(b"half a file")
     assert train(broken, progress=False) == expected
     assert same_model(whole.out, broken.out)
-    assert not (last.parent / ".last.pt.abc").exists()
+    assert not any(file.exists() for file in leftovers)
     if damage != "gone":
         assert "takes its place: epoch 0, step 3" in caplog.text
 
@@ -185,6 +201,12 @@ def test_a_disk_still_full_at_the_end_of_an_epoch_stops_the_run_and_costs_nothin
     assert position(broken.out) == (0, 10)
     assert train(broken, progress=False) == expected
     assert same_model(whole.out, broken.out)
+
+
+def test_a_disk_without_room_for_the_configuration_is_told(make_config, monkeypatch) -> None:
+    monkeypatch.setattr(Path, "write_text", refuse(FULL))
+    with pytest.raises(InputError, match=r"cannot write .*config\.json: No space left on device; make room, or"):
+        train(make_config(), progress=False)
 
 
 def test_too_small_a_disk_is_told_before_the_first_step(make_config, monkeypatch) -> None:
@@ -279,6 +301,15 @@ def test_a_loss_that_is_not_finite_names_domain_and_class_and_lists_the_batch(ma
     assert named[0]["image"].endswith("SON_mel_2.png")
     assert "loss is nan" in str(error.value)
     assert "diverged.csv" in str(error.value)
+    batch = load_file(Path(config.out) / "diverged.safetensors")
+    assert batch["index1"].tolist() == [images.paths.index(row["image"]) for row in rows[:4]]
+    assert torch.equal(batch["images1"].isnan().all(3).all(2).all(1), batch["index1"] == bad)
+
+
+def test_a_batch_that_cannot_be_saved_hides_not_why(make_config, monkeypatch) -> None:
+    monkeypatch.setattr(divergence, "save_file", refuse(FULL))
+    with pytest.raises(InputError, match=r"loss is nan.* the batch cannot be saved \(.*No space left on device\), and"):
+        train(make_config(alignment="-", lr=1e30), progress=False)
 
 
 def test_weights_behind_a_bad_loss_stay_as_they_were(make_config, monkeypatch) -> None:

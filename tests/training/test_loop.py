@@ -127,6 +127,7 @@ def test_the_best_epoch_is_kept_not_the_last(make_config, monkeypatch) -> None:
         # Dropout draws from torch's generator, whose state must come back too.
         ({"backbone": "mobilenet_v3_small", "checkpoint_every": 5, "joint_forward": False}, [7, 9]),
         ({"cache": "ram", "checkpoint_every": 4}, [6]),
+        ({"accumulate": 2, "clip": 1.0, "ema": 0.5, "checkpoint_every": 4}, [7, 9]),
         ({"pairs": "all", "memory": 25, "checkpoint_every": 5}, [7, 9]),  # the ring wraps around before and after
     ],
 )

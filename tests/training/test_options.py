@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from fastccsa.errors import InputError
+from fastccsa.hardware import deterministic
 from fastccsa.models import build_model, load_model
 from fastccsa.sampling import ImageSampler
 from fastccsa.training import loop as loop_module
@@ -70,18 +71,20 @@ def test_a_checkpoint_comes_between_steps_not_within_one(make_config) -> None:
     assert torch.load(Path(config.out) / "last.pt", weights_only=True)["step"] % 4 == 0
 
 
-def test_the_gradient_is_clipped_to_the_norm(make_config, monkeypatch) -> None:
-    clipped = []
+def test_a_longer_gradient_is_cut_down_to_the_norm_in_its_direction(make_config, monkeypatch) -> None:
+    before, after = gradients(monkeypatch), []
     step = torch.optim.AdamW.step
 
     def look(self, *args, **kwargs):
-        parts = [value.grad for group in self.param_groups for value in group["params"]]
-        clipped.append(torch.nn.utils.get_total_norm(parts).item())
+        after.append(torch.cat([value.grad.flatten() for group in self.param_groups for value in group["params"]]))
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", look)
-    train(make_config(alignment="-", epochs=1, clip=0.01), progress=False)
-    assert max(clipped) <= 0.0101
+    train(make_config(alignment="-", epochs=1, clip=1.0), progress=False)
+    whole = [torch.cat([value.flatten() for value in parts.values()]) for parts in before]
+    assert any(gradient.norm() > 1 for gradient in whole)
+    for gradient, clipped in zip(whole, after, strict=True):
+        torch.testing.assert_close(clipped, gradient / max(1, gradient.norm()), rtol=1e-4, atol=1e-6)
 
 
 def test_the_moving_average_is_what_is_validated_and_saved(make_config, monkeypatch) -> None:
@@ -146,6 +149,26 @@ def test_ranks_deal_out_batches_evenly_or_say_so() -> None:
 def test_rows_of_a_step_count_all_ranks() -> None:
     sampler = ImageSampler([0] * 22, num_classes=1, batch_size=4, rank=1, world_size=2)
     assert [sampler.rows(step) for step in range(len(sampler))] == [8, 8, 6]
+
+
+def test_deterministic_is_torchs_mode_while_a_run_lasts(make_config, monkeypatch) -> None:
+    modes = []
+    monkeypatch.setattr(
+        loop_module, "train_with", lambda *args: modes.append(torch.are_deterministic_algorithms_enabled())
+    )
+    train(make_config())
+    train(make_config(deterministic=True))
+    assert modes == [False, True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+
+
+def test_what_cannot_be_deterministic_is_told_in_one_line() -> None:
+    with pytest.raises(InputError, match=r"deterministic cannot be had \(put_ .*\): leave it away"), deterministic():
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+    with pytest.raises(RuntimeError, match="something else"), deterministic():
+        raise RuntimeError("something else")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.fixture

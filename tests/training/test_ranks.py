@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastccsa.training import TrainConfig
+from fastccsa.errors import Interrupted
+from fastccsa.training import TrainConfig, train
 from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import build_objective
@@ -107,10 +110,40 @@ def test_two_ranks_take_the_steps_of_one_process(way, two_ranks, manifest_csv) -
         assert found[way]["means"] == pytest.approx(alone["means"], rel=1e-5)
 
 
+def test_a_signal_to_one_rank_stops_both_at_the_same_step(two_ranks) -> None:
+    assert [found["stopped"] for found in two_ranks] == [(143, (0, 2))] * 2
+
+
+def stopped(config: TrainConfig, ranks: Ranks) -> tuple[int, tuple[int, int]]:
+    """Train, the last rank being sent SIGTERM in its second step; the status that asks for, and what was saved."""
+    learn, taken = Step.learn, []
+
+    def signalled(self: Step, *args: Any) -> None:
+        taken.append(self)
+        if len(taken) == 2 and ranks.rank == ranks.world - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        learn(self, *args)
+
+    Step.learn = signalled
+    try:
+        train(config, progress=False)
+    except Interrupted as stop:
+        ranks.highest(0)  # until the first has saved
+        saved = torch.load(Path(config.out) / "last.pt", weights_only=True)
+        return stop.status, (saved["epoch"], saved["step"])
+    finally:
+        Step.learn = learn
+    raise AssertionError("the training was not stopped")
+
+
 def main(manifest: str, out: str) -> None:
     torch.set_num_threads(1)
+    ways = configs(manifest)
     with open_ranks("cpu") as ranks:
-        torch.save({way: gradients(config, ranks) for way, config in configs(manifest).items()}, Path(out))
+        found: dict[str, Any] = {way: gradients(config, ranks) for way, config in ways.items()}
+        run = replace(ways["zipped"], out=str(Path(out).parent / "run"), backbone="shufflenet_v2_x0_5", size=32)
+        found["stopped"] = stopped(run, ranks)
+        torch.save(found, Path(out))
 
 
 if __name__ == "__main__":
