@@ -7,7 +7,8 @@ metrics.jsonl       one line an epoch
 model.safetensors, model.json    the best model so far
 last.pt             everything needed to go on
 previous.pt         the same, one checkpoint earlier
-diverged.csv, diverged.safetensors    a batch whose loss was not finite: its images by name, and as the network saw them
+diverged.csv        the images of a batch whose loss was not finite
+diverged.safetensors    that batch, as the network saw it
 trace.json          a profile of a few steps, where it was asked for
 test_outputs.safetensors    logits and features of the test images
 scores.json         test scores by domain; there once the run is finished
@@ -70,6 +71,8 @@ def open_run(config: TrainConfig) -> Path:
                 f"{folder} holds a run with other settings ({'; '.join(differences)}): "
                 "repeat its settings to resume it, or choose another folder"
             )
+        if file.read_text() == config.to_json():  # written before, or by the first of several processes
+            return folder
     try:
         _write(file, config.to_json())
     except OSError as error:

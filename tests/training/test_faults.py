@@ -82,8 +82,11 @@ def test_a_signal_while_validating_keeps_the_epoch(make_config, monkeypatch) -> 
     train(config, progress=False)
 
 
-def test_the_time_limit_saves_and_the_same_call_goes_on(make_config) -> None:
-    whole, limited = make_config("whole", epochs=1), make_config("limited", epochs=1, time_limit=1e-6)
+def test_the_time_limit_saves_and_the_same_call_goes_on(make_config, device) -> None:
+    settings = {"epochs": 1, "device": device}
+    if device == "cuda":
+        settings |= {"deterministic": True, "cache": "gpu"}
+    whole, limited = make_config("whole", **settings), make_config("limited", time_limit=1e-6, **settings)
     expected = train(whole, progress=False)
     with pytest.raises(Interrupted, match="time limit of 1e-06 minutes is reached") as stop:
         train(limited, progress=False)
