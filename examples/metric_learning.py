@@ -98,11 +98,11 @@ def train(args: argparse.Namespace, rank: int, world_size: int, device: torch.de
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    last = loss.detach()
+    last, after = loss.detach(), recall_at_1(embedding, images, labels)
     if world_size > 1:
-        dist.all_reduce(last)
+        dist.all_reduce(last)  # at the very end: no process leaves while another still needs it
         last /= world_size
-    return {"loss": last.item(), "before": before, "after": recall_at_1(embedding, images, labels)}
+    return {"loss": last.item(), "before": before, "after": after}
 
 
 def main(argv: list[str] | None = None) -> None:

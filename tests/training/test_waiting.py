@@ -34,13 +34,20 @@ class NoWaiting(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func.overloadpacket not in WAITS, f"the host would wait for {func}"
+        if func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put_):
+            assert all(x is None or x.dtype != torch.bool for x in args[1]), "the host would wait to count a mask"
         return func(*args, **(kwargs or {}))
+
+
+def refuse(tensor: torch.Tensor) -> None:
+    raise AssertionError("the host would wait to list a tensor")
 
 
 @contextmanager
 def no_waiting(device: str) -> Iterator[None]:
     if device == "cpu":
-        with NoWaiting():
+        with NoWaiting(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "tolist", refuse)
             yield
         return
     torch.cuda.set_sync_debug_mode("error")
@@ -48,6 +55,16 @@ def no_waiting(device: str) -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [torch.Tensor.item, lambda x: x.tolist(), torch.Tensor.nonzero, bool, lambda x: x[x > 0]],
+    ids=["item", "list", "nonzero", "bool", "mask"],
+)
+def test_what_waits_is_found(waits) -> None:
+    with pytest.raises(AssertionError, match="the host would wait"), no_waiting("cpu"):
+        waits(torch.ones(1))
 
 
 @pytest.mark.parametrize("settings", [{"clip": 1.0, "ema": 0.5}, {"alignment": "-", "accumulate": 2}])
