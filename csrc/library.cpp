@@ -34,11 +34,13 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
   m.def(
       "all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient, "
       "Tensor centred, Tensor sums, Tensor separation, float scale, Tensor(a!) gradient) -> ()");
-  // The whole of it for few pairs, from contiguous features in the type of sums: both terms, not scaled, and the scaled
-  // gradients where `wanted` (bit k: of side k), together or apart.
+  // The whole of it for few pairs, times `scale`: the loss, both terms ([2]), and the gradients where `wanted` (bit k:
+  // of side k), together or apart. On the CPU features are contiguous and in the type of sums, labels and weights
+  // checked; on CUDA the kernel checks what it reads.
   m.def(
       "all_pairs_direct(Tensor features1, Tensor features2, Tensor target1, Tensor target2, Tensor? weight, "
-      "float margin, float scale, int wanted, bool apart) -> (Tensor terms, Tensor gradient1, Tensor gradient2)");
+      "float margin, float scale, int wanted, bool apart) -> (Tensor loss, Tensor terms, Tensor gradient1, "
+      "Tensor gradient2)");
   m.def("instruction_set() -> str");
   // An uninitialised, contiguous matrix on the CPU, of the size and dtype of `like`: where it is large, and float32 or
   // float64, in memory that an earlier one gave back.

@@ -5,8 +5,8 @@ pairs of different classes alone: tiles of dot products come from torch's own ma
 tile into the coefficients of its gradient in place, and two more products add these up. So one sweep leaves the loss
 and its gradient, and the backward pass only scales it. Memory is O((N1 + N2) D) and one tile.
 
-Few pairs on the CPU are computed one by one from the differences of their rows, in one call: what takes time then is
-not the pairs, but calls.
+Few pairs are computed one by one from the differences of their rows, in one call: what takes time then is not the
+pairs, but calls. On CUDA these are two launches, and the host does not wait for them.
 
 Near pairs: rows are centred before they are multiplied, and a pair whose squared distance comes out small against its
 norms is computed again from its rows, difference by difference (``csrc/allpairs/params.h`` says how small, and why).
@@ -39,6 +39,7 @@ _CHUNK_COLUMNS = 64  # csrc/allpairs/params.h
 _FEW_NUMBERS = 1 << 20
 _PLAIN = (Tensor, torch.nn.Parameter)
 FEW_PAIRS = 65536  # on the CPU, so many take no tiles
+FEW_PAIRS_ON_CUDA = 65536  # not measured
 
 
 # ---- both sides, sorted by class ----
@@ -250,12 +251,18 @@ def _all_pairs(
 def _few_pairs(
     z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float, scale: float,
     wanted: int, apart: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The same, pair by pair."""
-    acc = _ops._acc_dtype(z1.dtype)
-    rows1, rows2 = z1.to(acc).contiguous(), z2.to(acc).contiguous()
-    sums, gradient1, gradient2 = _direct(rows1, rows2, y1, y2, weight, margin, scale, wanted, apart)
-    return (scale * sums).to(acc), gradient1, gradient2
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The same, pair by pair: the loss, and the rest."""
+    if z1.device.type == "cpu":  # kernels on CUDA take any strides, and 16 bits
+        acc = _ops._acc_dtype(z1.dtype)
+        z1, z2 = z1.to(acc).contiguous(), z2.to(acc).contiguous()
+    loss, terms, gradient1, gradient2 = _direct(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
+    return loss, terms, gradient1, gradient2
+
+
+def _are_few(z1: Tensor, z2: Tensor) -> bool:
+    """Whether pairs are computed one by one."""
+    return 0 < len(z1) * len(z2) <= (FEW_PAIRS if z1.device.type == "cpu" else FEW_PAIRS_ON_CUDA)
 
 
 # ---- the op ----
@@ -279,18 +286,19 @@ def _compute(
     side k; without it there are no planes.
     """
     check(z1, z2, y1, y2, weight, labels)
-    check_values(y1, y2, weight, labels if weight is None else weight.shape[0])
+    few = _are_few(z1, z2)
+    if not few or z1.device.type == "cpu":  # else the kernel does, and nobody waits for it
+        check_values(y1, y2, weight, labels if weight is None else weight.shape[0])
     if len(z1) == 0 or len(z2) == 0:
         terms = z1.new_full((2,), torch.nan if mean else 0.0, dtype=_ops._acc_dtype(z1.dtype))
         g1, g2 = (_empty_gradient(z, wanted >> k & 1, apart).zero_() for k, z in enumerate((z1, z2)))
         return terms.sum(), terms, g1, g2
     scale = 1 / (len(z1) * len(z2)) if mean else 1.0
     with stage("all_pairs forward"):
-        if z1.device.type == "cpu" and len(z1) * len(z2) <= FEW_PAIRS:
-            terms, g1, g2 = _few_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
-        else:
-            with torch.autocast(z1.device.type, enabled=False), products(precision):
-                terms, g1, g2 = _all_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart, precision)
+        if few:
+            return _few_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
+        with torch.autocast(z1.device.type, enabled=False), products(precision):
+            terms, g1, g2 = _all_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart, precision)
     return terms.sum(), terms, g1, g2
 
 

@@ -2,6 +2,7 @@
 #include "allpairs/cpu.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace fastccsa::allpairs::cpu {
 namespace {
@@ -96,6 +97,8 @@ void direct(const Direct<Acc>& p, ParallelFor parallel_for) {
     if (p.gradient[side] == nullptr) continue;
     over_rows(side, [&](int64_t begin, int64_t end) { kernels.gradient(p, side, begin, end); });
   }
+  const double *alignment = p.sums, *separation = p.sums + p.rows[0];
+  p.finish(std::accumulate(alignment, separation, 0.0), std::accumulate(separation, separation + p.rows[0], 0.0));
 }
 template void direct(const Direct<float>&, ParallelFor);
 template void direct(const Direct<double>&, ParallelFor);

@@ -52,11 +52,11 @@ void pairs(const Direct<Acc>& p, int64_t begin, int64_t end) {
   for (int64_t first1 = begin; first1 < end; first1 += kOwn) {
     const int64_t last1 = std::min(first1 + kOwn, end);
     const Acc *a[kOwn], *b[kOthers];
-    rows_from<kOwn>(p.features[0], p.rows[0], p.width, first1, a);
+    rows_from<kOwn>(p.features[0].data, p.rows[0], p.width, first1, a);
     double alignment[kOwn] = {}, separation[kOwn] = {};
     for (int64_t first2 = 0; first2 < p.rows[1]; first2 += kOthers) {
       Acc squared[kOwn][kOthers];
-      rows_from<kOthers>(p.features[1], p.rows[1], p.width, first2, b);
+      rows_from<kOthers>(p.features[1].data, p.rows[1], p.width, first2, b);
       squared_distances(a, b, p.width, squared);
       for (int64_t i = first1; i < last1; ++i) {
         for (int64_t j = first2; j < std::min(first2 + kOthers, p.rows[1]); ++j) {
@@ -118,7 +118,7 @@ void gradients_of_rows(const Direct<Acc>& p, int side, const Acc* const* rows, c
       own[i] = rows[i] + d;
       to[i] = gradients[i] + d;
     }
-    weighted_differences<vectors>(own, p.features[1 - side] + d, count, width, k, scale, to, load_at, store_at);
+    weighted_differences<vectors>(own, p.features[1 - side].data + d, count, width, k, scale, to, load_at, store_at);
   };
   for (; d + kVectors * kLanes <= width; d += kVectors * kLanes) {
     columns(std::integral_constant<int, kVectors>(), whole, write);
@@ -141,7 +141,7 @@ void gradient(const Direct<Acc>& p, int side, int64_t begin, int64_t end) {
       for (int r = 0; r < kOwn; ++r) {
         const int64_t row = std::min(first + r, end - 1);  // the last one again beyond the end, with the same result
         to[r] = p.gradient[side] + (plane * p.rows[side] + row) * p.width;
-        rows[r] = p.features[side] + row * p.width;
+        rows[r] = p.features[side].data + row * p.width;
         for (int64_t other = 0; other < count; ++other) {
           const int64_t i = side == 0 ? row : other, j = side == 0 ? other : row;
           const bool counts = !p.apart || p.one_class(i, j) == (plane == 0);

@@ -2,14 +2,15 @@
 #include "allpairs/cuda.h"
 #include "allpairs/launch.cuh"
 #include "common/cuda_check.h"
+#include "zipped/cuda.h"
 
 namespace fastccsa::allpairs::cuda {
 namespace {
 
 auto on(void* stream) {
-  return [stream](auto kernel, dim3 blocks, const auto& parameters) {
+  return [stream](auto kernel, dim3 blocks, const auto&... parameters) {
     if (blocks.x == 0 || blocks.y == 0) return;
-    kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(parameters);
+    kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(parameters...);
     check_cuda(cudaGetLastError(), "launching a kernel");
   };
 }
@@ -36,11 +37,17 @@ void finish(const Finish<T>& p, void* stream) {
   launch_finish(p, on(stream));
 }
 
+template <typename T>
+void direct(const Direct<T>& p, void* stream) {
+  launch_direct(p, zipped::cuda::fault_word(), on(stream));
+}
+
 #define FASTCCSA_INSTANCES(T)                        \
   template void classes(const Classes<T>&, void*);   \
   template void centre(const Centre<T>&, void*);     \
   template void tile(const Tile<T>&, void*);         \
-  template void finish(const Finish<T>&, void*);
+  template void finish(const Finish<T>&, void*);     \
+  template void direct(const Direct<T>&, void*);
 FASTCCSA_INSTANCES(float)
 FASTCCSA_INSTANCES(double)
 FASTCCSA_INSTANCES(bfloat16)

@@ -19,4 +19,7 @@ void tile(const Tile<T>& p, void* stream);
 template <typename T>
 void finish(const Finish<T>& p, void* stream);
 
+template <typename T>
+void direct(const Direct<T>& p, void* stream);
+
 }  // namespace fastccsa::allpairs::cuda

@@ -2,7 +2,9 @@
 // on a GPU in cuda.cu, on a CPU in the tests.
 #pragma once
 
+#include "allpairs/cuda_direct_kernel.cuh"
 #include "allpairs/cuda_kernel.cuh"
+#include "zipped/launch.cuh"
 
 namespace fastccsa::allpairs::cuda {
 
@@ -27,6 +29,20 @@ void launch_tile(const Tile<T>& p, Launch launch) {
 template <typename T, typename Launch>
 void launch_finish(const Finish<T>& p, Launch launch) {
   launch(&finish_kernel<T>, dim3(parts(p.rows, kWarps)), p);
+}
+
+template <typename T, typename Launch>
+void launch_direct(const Direct<T>& p, zipped::FaultWord* fault, Launch launch) {
+  bool packed = true;
+  for (const Matrix<const T>& features : p.features) {
+    packed = packed && zipped::cuda::aligned(features.data, features.row_stride, features.column_stride);
+  }
+  const auto pairs_kernel = packed ? &direct_pairs_kernel<T, true> : &direct_pairs_kernel<T, false>;
+  launch(pairs_kernel, dim3(unsigned(direct_blocks(p.rows[0], p.rows[1]))), p, fault);
+  // One block for the terms, and those of the gradients.
+  const int64_t groups = groups_of(p, 0) + groups_of(p, 1);
+  const unsigned chunks = groups == 0 || p.width == 0 ? 1 : parts(p.width, kThreads);
+  launch(&direct_gradients_kernel<T>, dim3(unsigned(1 + groups), chunks), p);
 }
 
 }  // namespace fastccsa::allpairs::cuda

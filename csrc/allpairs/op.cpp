@@ -3,14 +3,14 @@
 #include "allpairs/cpu.h"
 #include "common/torch_binding.h"
 #include "common/torch_parallel.h"
+#include "zipped/refuse.h"
 #if defined(FASTCCSA_CUDA)
 #include "allpairs/cuda.h"
 #include "common/torch_stream.h"
 #endif
 
-#include <memory>
-#include <numeric>
 #include <tuple>
+#include <type_traits>
 
 namespace fastccsa::allpairs {
 namespace {
@@ -21,8 +21,13 @@ T* data(const Tensor& tensor) {
 }
 
 template <typename T>
+Matrix<T> matrix(const Tensor& tensor) {
+  return {data<T>(tensor), tensor.stride(0), tensor.stride(1)};
+}
+
+template <typename T>
 Side<T> side_of(const Tensor& features, const Tensor& order, const Tensor& label) {
-  return {{data<const T>(features), features.stride(0), features.stride(1)}, data<const int64_t>(order), data<const int64_t>(label)};
+  return {matrix<const T>(features), data<const int64_t>(order), data<const int64_t>(label)};
 }
 
 void all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offset, Tensor mean, Tensor spread) {
@@ -98,43 +103,56 @@ void all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_
   });
 }
 
-template <typename Acc>
-std::tuple<Tensor, Tensor, Tensor> direct(const Tensor& features1, const Tensor& features2, const Tensor& target1,
-                                          const Tensor& target2, const MaybeTensor& weight, double margin,
-                                          double scale, int64_t wanted, bool apart) {
-  const ScalarType type = features1.scalar_type();
+using DirectResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+template <typename T>
+DirectResult direct(const Tensor& features1, const Tensor& features2, const Tensor& target1, const Tensor& target2,
+                    const MaybeTensor& weight, double margin, double scale, int64_t wanted, bool apart) {
+  using Acc = acc_t<T>;
+  const ScalarType type = std::is_same_v<Acc, double> ? ScalarType::Double : ScalarType::Float;
   const int64_t rows1 = features1.size(0), rows2 = features2.size(0), width = features1.size(1);
   const int64_t planes = apart ? 2 : 1;
-  Tensor terms = empty({2}, ScalarType::Double, features1);
+  Tensor loss = empty({}, type, features1), terms = empty({2}, type, features1);
   Tensor gradient1 = empty({wanted & 1 ? planes : 0, rows1, width}, type, features1);
   Tensor gradient2 = empty({wanted & 2 ? planes : 0, rows2, width}, type, features2);
-  const std::unique_ptr<Acc[]> coefficient(new Acc[rows1 * rows2]);
-  const std::unique_ptr<double[]> sums(new double[2 * rows1]);
-  Direct<Acc> p{{data<const Acc>(features1), data<const Acc>(features2)},
-                {{data<const int64_t>(target1), target1.stride(0)}, {data<const int64_t>(target2), target2.stride(0)}},
-                {rows1, rows2},
-                width,
-                {},
-                Acc(margin),
-                scale,
-                apart,
-                coefficient.get(),
-                sums.get(),
-                {wanted & 1 ? data<Acc>(gradient1) : nullptr, wanted & 2 ? data<Acc>(gradient2) : nullptr}};
-  if (weight) p.weight = {data<const Acc>(*weight), weight->stride(0), weight->stride(1)};
-  cpu::direct(p, &parallel_for);
-  for (int term = 0; term < 2; ++term) {
-    const double* of_rows = sums.get() + term * rows1;
-    data<double>(terms)[term] = std::accumulate(of_rows, of_rows + rows1, 0.0);
+  Tensor coefficient = empty({rows1, rows2}, type, features1);
+  Tensor sums = empty({2, features1.is_cpu() ? rows1 : direct_blocks(rows1, rows2)}, ScalarType::Double, features1);
+  Direct<T> p{{matrix<const T>(features1), matrix<const T>(features2)},
+              {{data<const int64_t>(target1), target1.stride(0)}, {data<const int64_t>(target2), target2.stride(0)}},
+              {rows1, rows2},
+              width,
+              {},
+              0,
+              Acc(margin),
+              scale,
+              apart,
+              data<Acc>(coefficient),
+              data<double>(sums),
+              data<Acc>(loss),
+              data<Acc>(terms),
+              {wanted & 1 ? data<Acc>(gradient1) : nullptr, wanted & 2 ? data<Acc>(gradient2) : nullptr}};
+  if (weight) {
+    p.weight = matrix<const Acc>(*weight);
+    p.labels = weight->size(0);
   }
-  return {terms, gradient1, gradient2};
+  if constexpr (std::is_same_v<T, Acc>) {
+    if (features1.is_cpu()) cpu::direct(p, &parallel_for);
+  }
+#if defined(FASTCCSA_CUDA)
+  if (!features1.is_cpu()) {
+    zipped::refuse_earlier_fault(p.labels);
+    const torch::stable::accelerator::DeviceGuard guard(features1.get_device_index());
+    cuda::direct(p, current_cuda_stream(features1.get_device_index()));
+  }
+#endif
+  return {loss, terms, gradient1, gradient2};
 }
 
-std::tuple<Tensor, Tensor, Tensor> all_pairs_direct(Tensor features1, Tensor features2, Tensor target1, Tensor target2,
-                                                    MaybeTensor weight, double margin, double scale, int64_t wanted,
-                                                    bool apart) {
-  const auto run = features1.scalar_type() == ScalarType::Double ? &direct<double> : &direct<float>;
-  return run(features1, features2, target1, target2, weight, margin, scale, wanted, apart);
+DirectResult all_pairs_direct(Tensor features1, Tensor features2, Tensor target1, Tensor target2, MaybeTensor weight,
+                              double margin, double scale, int64_t wanted, bool apart) {
+  return with_type(features1, "features1", [&](auto t) {
+    return direct<decltype(t)>(features1, features2, target1, target2, weight, margin, scale, wanted, apart);
+  });
 }
 
 }  // namespace
@@ -149,6 +167,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
 
 #if defined(FASTCCSA_CUDA)
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
+  m.impl("all_pairs_direct", TORCH_BOX(&all_pairs_direct));
   m.impl("all_pairs_classes", TORCH_BOX(&all_pairs_classes));
   m.impl("all_pairs_centre", TORCH_BOX(&all_pairs_centre));
   m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));

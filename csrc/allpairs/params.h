@@ -4,6 +4,7 @@
 // rows come from the machine's matrix product, a tile of rows x columns at a time; what happens to a tile stands here.
 #pragma once
 
+#include "zipped/fault.h"
 #include "zipped/params.h"
 
 namespace fastccsa::allpairs {
@@ -96,20 +97,24 @@ struct Finish {
   bool apart;
 };
 
-// Few pairs: each from the differences of its rows, and nothing sorted. In come rows, out go both terms by row and the
-// gradients of everything.
-template <typename Acc>
+// Few pairs: each from the differences of its rows, and nothing sorted. In come rows, out go the loss and the gradients
+// of everything.
+template <typename T>
 struct Direct {
-  const Acc* features[2];      // [N, width], contiguous
+  using Acc = acc_t<T>;
+  Matrix<const T> features[2];  // on the CPU contiguous, and of the type of sums
   zipped::Vector<const int64_t> label[2];
   int64_t rows[2];
   int64_t width;
   Matrix<const Acc> weight;    // [labels, labels], or no data for weight 1
+  int64_t labels;              // 0 without weights: nothing bounds the labels
   Acc margin;
-  double scale;                // of the gradients
+  double scale;                // of everything
   bool apart;
   Acc* coefficient;            // [N1, N2], scratch: K_ij as in a tile, of pairs of one class too
-  double* sums;                // [2, N1]: alignment and separation by rows of side 0
+  double* sums;                // [2, rows of side 0; blocks on CUDA], scratch: of alignment, and of separation
+  Acc* loss;                   // []
+  Acc* terms;                  // [2]: alignment and separation
   Acc* gradient[2];            // [1 or 2, N, width]: both terms together, or apart; nullptr: not wanted
 
   FASTCCSA_HOST_DEVICE bool one_class(int64_t i, int64_t j) const { return label[0][i] == label[1][j]; }
@@ -118,7 +123,31 @@ struct Direct {
     const Acc w = weight.data == nullptr ? Acc(1) : weight.row(l1)[l2 * weight.column_stride];
     return zipped::pair_term(squared_distance, l1 == l2, w, margin);
   }
+
+  // What is wrong with a pair's labels or its weight. Nothing is read out of bounds.
+  FASTCCSA_HOST_DEVICE zipped::FaultReport fault(int64_t i, int64_t j) const {
+    if (weight.data == nullptr) return {};
+    const int64_t l1 = label[0][i], l2 = label[1][j];
+    if (l1 < 0 || l1 >= labels) return {zipped::Fault::kTarget1, i, l1};
+    if (l2 < 0 || l2 >= labels) return {zipped::Fault::kTarget2, j, l2};
+    if (!(weight.row(l1)[l2 * weight.column_stride] >= Acc(0))) return {zipped::Fault::kPairWeight, i, l1 * labels + l2};
+    return {};
+  }
+
+  // The end: both sums over all pairs become terms and loss.
+  FASTCCSA_HOST_DEVICE void finish(double alignment, double separation) const {
+    terms[0] = Acc(scale * alignment);
+    terms[1] = Acc(scale * separation);
+    *loss = terms[0] + terms[1];
+  }
 };
+
+// On CUDA a block of warps takes so many rows of side 0 and of side 1, and leaves one sum a term.
+constexpr int64_t kDirectRows = 4, kDirectColumns = 32;
+
+FASTCCSA_HOST_DEVICE int64_t direct_blocks(int64_t rows1, int64_t rows2) {
+  return ((rows1 + kDirectRows - 1) / kDirectRows) * ((rows2 + kDirectColumns - 1) / kDirectColumns);
+}
 
 // Whether the distance of a pair of different classes has to be computed from its rows; so has one whose square is no
 // number. Beyond the margin by more than any rounding, the pair has no part in the sums anyway.

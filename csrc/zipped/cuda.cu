@@ -8,22 +8,6 @@
 namespace fastccsa::zipped::cuda {
 namespace {
 
-// One word of host memory that every device can write. It lives as long as the process.
-FaultWord* fault_word() {
-  static FaultWord* const word = [] {
-    // Allowed even while a stream is being captured into a graph: nothing here touches that stream.
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-    cudaThreadExchangeStreamCaptureMode(&mode);
-    void* memory = nullptr;
-    const cudaError_t error = cudaHostAlloc(&memory, sizeof(FaultWord), cudaHostAllocPortable | cudaHostAllocMapped);
-    cudaThreadExchangeStreamCaptureMode(&mode);
-    check_cuda(error, "allocating pinned memory");
-    *static_cast<FaultWord*>(memory) = 0;
-    return static_cast<FaultWord*>(memory);
-  }();
-  return word;
-}
-
 unsigned next_ticket() {
   static std::atomic<unsigned> launches{0};
   return launches++ % kTickets;
@@ -40,6 +24,22 @@ struct OnStream {
 };
 
 }  // namespace
+
+// One word of host memory that every device can write. It lives as long as the process.
+FaultWord* fault_word() {
+  static FaultWord* const word = [] {
+    // Allowed even while a stream is being captured into a graph: nothing here touches that stream.
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    void* memory = nullptr;
+    const cudaError_t error = cudaHostAlloc(&memory, sizeof(FaultWord), cudaHostAllocPortable | cudaHostAllocMapped);
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    check_cuda(error, "allocating pinned memory");
+    *static_cast<FaultWord*>(memory) = 0;
+    return static_cast<FaultWord*>(memory);
+  }();
+  return word;
+}
 
 template <typename T>
 void forward(const Forward<T>& p, void* stream) {

@@ -3,6 +3,7 @@
 #include "common/torch_large_tensor.h"
 #include "common/torch_parallel.h"
 #include "zipped/cpu.h"
+#include "zipped/refuse.h"
 #if defined(FASTCCSA_CUDA)
 #include "common/torch_stream.h"
 #include "zipped/cuda.h"
@@ -25,8 +26,6 @@ struct Arguments {
 
 const char* const kLogits[] = {"logits1", "logits2"};
 const char* const kFeatures[] = {"features1", "features2"};
-const char* const kTarget[] = {"target1", "target2"};
-const char* const kClassWeight[] = {"class_weight1", "class_weight2"};
 
 // The first of logits and features that is there decides dtype and device.
 const Tensor& leading(const Arguments& arguments) {
@@ -127,28 +126,6 @@ Inputs<T> inputs_of(const Arguments& arguments) {
   }
   return in;
 }
-
-[[noreturn]] void fail_on(const FaultReport& report, int64_t labels, const char* when) {
-  const bool second = report.fault == Fault::kTarget2 || report.fault == Fault::kClassWeight2;
-  if (report.fault == Fault::kTarget1 || report.fault == Fault::kTarget2) {
-    if (labels > 0) fail(kTarget[second], "[", report.row, "] is ", report.value, when, ", but labels must be in [0, ", labels, ")");
-    fail(kTarget[second], "[", report.row, "] is ", report.value, when, ", which is not a class");
-  }
-  if (report.fault == Fault::kPairWeight) {
-    if (labels > 0) fail("pair_weight[", report.value / labels, ", ", report.value % labels, "] is negative or NaN", when, "; weights must be 0 or more");
-    fail("pair_weight holds a negative or NaN value", when, "; weights must be 0 or more");
-  }
-  fail(kClassWeight[second], "[", report.value, "] is negative or NaN", when, "; weights must be 0 or more");
-}
-
-// ---- results ----
-
-#if defined(FASTCCSA_CUDA)
-void refuse_earlier_fault(int64_t labels) {
-  const FaultReport report = cuda::take_fault();
-  if (report.fault != Fault::kNone) fail_on(report, labels, " in an earlier call on this GPU, whose loss was NaN");
-}
-#endif
 
 // ---- the ops ----
 

@@ -46,11 +46,14 @@ class Sets:
         return sum(self.terms(reduction, margin))
 
 
-@pytest.fixture(params=["cpu", "cpu in tiles", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.fixture(
+    params=["cpu", "cpu in tiles", *(pytest.param(d, marks=pytest.mark.cuda) for d in ("cuda", "cuda in tiles"))]
+)
 def device(request, monkeypatch) -> str:
-    """Where a test runs; on the CPU, few pairs take a way of their own, and the tiles that many take."""
-    if request.param == "cpu in tiles":
+    """Where a test runs; few pairs take a way of their own, and the tiles that many take."""
+    if request.param.endswith("in tiles"):
         monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
+        monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
     return request.param.split()[0]
 
 

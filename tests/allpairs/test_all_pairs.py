@@ -51,6 +51,7 @@ def test_margins(make_sets, device, margin):
 def test_any_tiles_give_the_same(make_sets, device, monkeypatch, limits, classes):
     """Blocks of one class, blocks of several, and ranges cut in parts: every pair once."""
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
+    monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
     monkeypatch.setattr(_all_pairs, "TILE_ROWS", limits[0])
     monkeypatch.setattr(_all_pairs, "TILE_COLUMNS", limits[1])
     assert_same(make_sets(61, 47, classes, 9, dtype=torch.float64, device=device))
@@ -76,6 +77,7 @@ def test_tiles_cover_each_pair_of_different_classes_once():
 
 def test_distant_blocks_are_skipped_and_nothing_is_lost(make_sets, device, monkeypatch):
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
+    monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
     monkeypatch.setattr(_all_pairs, "TILE_ROWS", 8)
     sets = make_sets(80, 90, 4, 6, dtype=torch.float64, device=device)
     with torch.no_grad():

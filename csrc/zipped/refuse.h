@@ -1,0 +1,35 @@
+// What a user is told of a bad label or weight that a kernel found.
+#pragma once
+
+#include "common/torch_binding.h"
+#include "zipped/params.h"
+#if defined(FASTCCSA_CUDA)
+#include "zipped/cuda.h"
+#endif
+
+namespace fastccsa::zipped {
+
+constexpr const char* kTarget[] = {"target1", "target2"};
+constexpr const char* kClassWeight[] = {"class_weight1", "class_weight2"};
+
+[[noreturn]] inline void fail_on(const FaultReport& report, int64_t labels, const char* when) {
+  const bool second = report.fault == Fault::kTarget2 || report.fault == Fault::kClassWeight2;
+  if (report.fault == Fault::kTarget1 || report.fault == Fault::kTarget2) {
+    if (labels > 0) fail(kTarget[second], "[", report.row, "] is ", report.value, when, ", but labels must be in [0, ", labels, ")");
+    fail(kTarget[second], "[", report.row, "] is ", report.value, when, ", which is not a class");
+  }
+  if (report.fault == Fault::kPairWeight) {
+    if (labels > 0) fail("pair_weight[", report.value / labels, ", ", report.value % labels, "] is negative or NaN", when, "; weights must be 0 or more");
+    fail("pair_weight holds a negative or NaN value", when, "; weights must be 0 or more");
+  }
+  fail(kClassWeight[second], "[", report.value, "] is negative or NaN", when, "; weights must be 0 or more");
+}
+
+#if defined(FASTCCSA_CUDA)
+inline void refuse_earlier_fault(int64_t labels) {
+  const FaultReport report = cuda::take_fault();
+  if (report.fault != Fault::kNone) fail_on(report, labels, " in an earlier call on this GPU, whose loss was NaN");
+}
+#endif
+
+}  // namespace fastccsa::zipped
