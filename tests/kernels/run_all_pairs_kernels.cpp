@@ -6,6 +6,7 @@
 
 #include "wire.h"
 
+#include <cstring>
 #include <exception>
 
 namespace fastccsa::allpairs::testing {
@@ -16,7 +17,7 @@ using fastccsa::testing::read_bytes;
 using fastccsa::testing::read_value;
 using fastccsa::testing::View;
 
-enum class Op : int64_t { kClasses, kCentre, kTile, kFinish };
+enum class Op : int64_t { kClasses, kCentre, kTile, kFinish, kDirect };
 
 std::vector<View> read_views(int count) {
   std::vector<View> views(count);
@@ -93,16 +94,46 @@ void finish(Launch launch) {
   write_back({&v[8]});
 }
 
+template <typename T, typename Launch>
+void direct(Launch launch) {
+  using Acc = acc_t<T>;
+  int64_t sizes[5];  // rows of both sides, width, labels, apart
+  for (int64_t& size : sizes) size = read_value<int64_t>();
+  const auto margin = read_value<double>(), scale = read_value<double>();
+  const std::vector<View> v = read_views(12);
+  zipped::FaultWord fault = 0;
+  cuda::launch_direct(Direct<T>{{v[0].matrix<T>(), v[1].matrix<T>()},
+                                {v[2].vector<int64_t>(), v[3].vector<int64_t>()},
+                                {sizes[0], sizes[1]},
+                                sizes[2],
+                                v[4].matrix<Acc>(),
+                                sizes[3],
+                                Acc(margin),
+                                scale,
+                                sizes[4] != 0,
+                                v[5].data<Acc>(),
+                                v[6].data<double>(),
+                                v[7].data<Acc>(),
+                                v[8].data<Acc>(),
+                                {v[9].data<Acc>(), v[10].data<Acc>()}},
+                      &fault, launch);
+  const zipped::FaultReport report = fault == 0 ? zipped::FaultReport() : zipped::decode(fault);
+  const int64_t found[] = {int64_t(report.fault), report.row, report.value};
+  std::memcpy(v[11].data<int64_t>(), found, sizeof found);
+  write_back({&v[7], &v[8], &v[9], &v[10], &v[11]});
+}
+
 template <typename T>
 void answer(Op op, emulator::Gpu& gpu) {
-  const auto launch = [&](auto kernel, emulator::dim3 blocks, const auto& parameters) {
-    gpu.launch(blocks, cuda::kThreads, kernel, parameters);
+  const auto launch = [&](auto kernel, emulator::dim3 blocks, const auto&... parameters) {
+    gpu.launch(blocks, cuda::kThreads, kernel, parameters...);
   };
   switch (op) {
     case Op::kClasses: return classes<T>(launch);
     case Op::kCentre: return centre<T>(launch);
     case Op::kTile: return tile<T>(launch);
     case Op::kFinish: return finish<T>(launch);
+    case Op::kDirect: return direct<T>(launch);
   }
 }
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,66 +12,9 @@ from torch import Tensor
 
 from fastccsa import _all_pairs, functional, reference
 
-from .cases import DTYPES, ORDERS, SANITIZER_OPTIONS, Layout, Schedule, as_it_is, column_major, encode_view, every_other
+from .cases import DTYPES, Layout, Schedule, as_it_is, column_major, every_other
+from .emulated_all_pairs import EmulatedKernels, some
 from .programs import Builder
-
-CLASSES, CENTRE, TILE, FINISH = range(4)
-
-
-class EmulatedKernels:
-    """Stands for the four ops of ``csrc/allpairs/op.cpp``: a program computes them, tensors go there and back."""
-
-    def __init__(self, program: Path, schedule: Schedule) -> None:
-        environment = os.environ | SANITIZER_OPTIONS
-        self._process = subprocess.Popen([program], stdin=-1, stdout=-1, stderr=-1, env=environment)
-        self._send(struct.pack("<3q", ORDERS.index(schedule.order), schedule.seed, schedule.processors))
-
-    def close(self) -> None:
-        _, errors = self._process.communicate(timeout=60)
-        assert self._process.returncode == 0, errors.decode()[:4000]
-
-    def classes(self, features: Tensor, order: Tensor, label: Tensor, offset: Tensor, *written: Tensor) -> None:
-        sizes = struct.pack("<2q", *written[0].shape)
-        self._call(CLASSES, features.dtype, sizes, (features, order, label, offset), written)
-
-    def centre(self, features: Tensor, *arguments: Tensor) -> None:
-        *given, rows, norms = arguments
-        self._call(CENTRE, features.dtype, struct.pack("<2q", *features.shape), (features, *given), (rows, norms))
-
-    def tile(self, *arguments: Tensor | float | None) -> None:
-        z1, z2, order1, order2, label1, label2, norm1, norm2, weight, margin, begin1, begin2, values, *rest = arguments
-        *written, _ = rest
-        classes = 0 if weight is None else len(weight)
-        sizes = struct.pack("<6qd", begin1, begin2, *values.shape, z1.shape[1], classes, margin)
-        close = torch.empty(values.shape[0] * -(-values.shape[1] // 32), dtype=torch.int32)
-        given = (z1, z2, order1, order2, label1, label2, norm1, norm2, weight)
-        self._call(TILE, z1.dtype, sizes, given, (values, *written), (close,))
-
-    def finish(self, features: Tensor, *arguments: Tensor | float) -> None:
-        *given, scale, gradient = arguments
-        sizes = struct.pack("<3qd", *features.shape, len(gradient) == 2, scale)
-        self._call(FINISH, features.dtype, sizes, (features, *given), (gradient,))
-
-    def _call(
-        self, op: int, dtype: torch.dtype, sizes: bytes, given: tuple, written: tuple, scratch: tuple = ()
-    ) -> None:
-        tensors = [encode_view(None if x is None else x.detach()) for x in (*given, *written, *scratch)]
-        self._send(struct.pack("<2q", op, DTYPES.index(dtype)) + sizes + b"".join(tensors))
-        for tensor in written:
-            (count,) = struct.unpack("<q", self._receive(8))
-            content = self._receive(count)
-            if tensor is not None and count > 0:
-                tensor.copy_(torch.frombuffer(bytearray(content), dtype=tensor.dtype).view(tensor.shape))
-
-    def _send(self, content: bytes) -> None:
-        self._process.stdin.write(content)
-        self._process.stdin.flush()
-
-    def _receive(self, count: int) -> bytes:
-        content = self._process.stdout.read(count)
-        if len(content) < count:
-            pytest.fail(self._process.stderr.read().decode()[:4000], pytrace=False)
-        return content
 
 
 @contextmanager
@@ -97,18 +37,6 @@ def results(z: list[Tensor], y: list[Tensor], weight: Tensor | None, layout: Lay
     leaves = [x.clone().requires_grad_() for x in z]
     loss = module.contrastive_alignment(*map(layout, leaves), *y, weight, 6.0, "all")
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
-
-
-def some(rows1: int, rows2: int, width: int, dtype: torch.dtype, near: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Features and labels; `near`: the second side's points lie at the first's, at every share of the norms."""
-    random = torch.Generator().manual_seed(rows1 + width)
-    z = [5 / width**0.5 * torch.randn(n, width, generator=random, dtype=torch.float64) + 2 for n in (rows1, rows2)]
-    if near:
-        count = min(rows1, rows2)
-        steps = torch.logspace(-4, 0.5, count, dtype=torch.float64)[:, None]
-        z[1][:count] = z[0][:count] + steps * torch.randn(count, width, generator=random, dtype=torch.float64)
-        z[1][0] = z[0][0]
-    return [x.to(dtype) for x in z], [torch.randint(3, (n,), generator=random) for n in (rows1, rows2)]
 
 
 @pytest.fixture(scope="module")
