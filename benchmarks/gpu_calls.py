@@ -1,4 +1,4 @@
-"""Few small calls of the zipped loss on a GPU: one for each kernel and each way through it, for compute-sanitizer.
+"""Small calls on a GPU: one for each kernel of the zipped loss and of few pairs, for compute-sanitizer.
 
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa python benchmarks/gpu_calls.py
 """
@@ -11,8 +11,11 @@ import torch
 
 from fastccsa import functional, reference
 
+ALL_PAIRS_SIZES = [(1, 1, 1), (33, 70, 33), (64, 48, 512)]  # rows of both sides, width
 SIZES = [(1, 1, 1), (5, 7, 33), (40, 7, 512), (9, 1000, 2048), (2100, 3, 16)]  # pairs, classes, width
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-2}
+
+Tensors = tuple[torch.Tensor, ...]
 
 
 def call(pairs: int, classes: int, width: int, dtype: torch.dtype, reduction: str, strided: bool) -> None:
@@ -36,9 +39,29 @@ def call(pairs: int, classes: int, width: int, dtype: torch.dtype, reduction: st
     true = reference.weighted_ccsa_loss(
         *exact, *targets, *(w.double() for w in weights), margin=20.0, reduction=reduction
     )
-    for got, wanted in zip((loss, *gradients), (true, *torch.autograd.grad(true.sum(), exact)), strict=True):
-        error = (got.double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30)
-        assert error < TOLERANCE[dtype], f"{(pairs, classes, width, dtype, reduction, strided)}: error {error:.1e}"
+    wanted = (true, *torch.autograd.grad(true.sum(), exact))
+    compare((loss, *gradients), wanted, dtype, f"{(pairs, classes, width, dtype, reduction, strided)}")
+
+
+def call_all_pairs(rows1: int, rows2: int, width: int, dtype: torch.dtype, strided: bool) -> None:
+    """The same of every row with every row."""
+    random = torch.Generator().manual_seed(rows1 + width)
+    step = 2 if strided else 1
+    values = (torch.randn(n, step * width, generator=random).to("cuda", dtype)[:, ::step] for n in (rows1, rows2))
+    inputs = tuple(z.detach().requires_grad_() for z in values)
+    targets = [torch.randint(7, (n,), generator=random).cuda() for n in (rows1, rows2)]
+    loss = functional.contrastive_alignment(*inputs, *targets, margin=20.0, pairs="all")
+    exact = tuple(z.detach().double().requires_grad_() for z in inputs)
+    true = reference.contrastive_alignment(*exact, *targets, margin=20.0, pairs="all")
+    wanted = (true, *torch.autograd.grad(true, exact))
+    compare((loss, *torch.autograd.grad(loss, inputs)), wanted, dtype, f"all pairs, {(rows1, rows2, width, dtype)}")
+
+
+def compare(found: Tensors, wanted: Tensors, dtype: torch.dtype, what: str) -> None:
+    """Errors relative to the largest value."""
+    for got, true in zip(found, wanted, strict=True):
+        error = (got.double() - true).abs().max() / true.abs().max().clamp(min=1e-30)
+        assert error < TOLERANCE[dtype], f"{what}: error {error:.1e}"
 
 
 def main() -> None:
@@ -47,6 +70,9 @@ def main() -> None:
         for reduction in ("mean", "none") if size == SIZES[1] else ("mean",):
             call(*size, dtype, reduction, strided)
             count += 1
+    for size, dtype, strided in itertools.product(ALL_PAIRS_SIZES, TOLERANCE, (False, True)):
+        call_all_pairs(*size, dtype, strided)
+        count += 1
     torch.cuda.synchronize()
     print(f"{count} calls on {torch.cuda.get_device_name()}, all right")
 

@@ -10,7 +10,7 @@ import torch
 import torch._dynamo.testing
 
 import fastccsa
-from fastccsa import functional, reference
+from fastccsa import _all_pairs, functional, reference
 
 
 def op_arguments(sets, apart, wanted=3):
@@ -179,21 +179,35 @@ WRONG = [
     ("z2", lambda x: x.double(), "features2 must be float32, but it is float64"),
     ("y1", lambda x: x.int(), "target1 must be int64, but it is int32"),
     ("y2", lambda x: x[1:], r"target2 has shape \[52\], but dimension 0 must be 53 \(a label a row of features2\)"),
+    ("pair_weight", lambda x: x[:, 1:], r"pair_weight has shape \[7, 6\], but dimension 1 must be 7"),
+]
+WRONG_VALUES = [
     ("y1", lambda x: torch.full_like(x, 7), r"target1\[0\] is 7, but labels must be in \[0, 7\)"),
     ("y2", lambda x: torch.full_like(x, -1), r"target2\[0\] is -1, but labels must be in \[0, 7\)"),
-    ("pair_weight", lambda x: x[:, 1:], r"pair_weight has shape \[7, 6\], but dimension 1 must be 7"),
     ("pair_weight", lambda x: -x - 1, r"pair_weight\[0, 0\] is negative or NaN; weights must be 0 or more"),
 ]
 
 
-@pytest.mark.parametrize(("name", "change", "message"), WRONG)
-def test_bad_input(make_sets, device, name, change, message):
-    sets = make_sets(device=device)
+def call_with(sets, name, change):
     names = ("z1", "z2", "y1", "y2", "pair_weight")
     arguments = dict(zip(names, (*sets.leaves, sets.y1, sets.y2, sets.weight), strict=True))
     arguments[name] = change(arguments[name].detach())
+    return functional.contrastive_alignment(**arguments, pairs="all")
+
+
+@pytest.mark.parametrize(("name", "change", "message"), WRONG)
+def test_bad_input(make_sets, device, name, change, message):
     with pytest.raises(RuntimeError, match=message):
-        functional.contrastive_alignment(**arguments, pairs="all")
+        call_with(make_sets(device=device), name, change)
+
+
+@pytest.mark.parametrize(("name", "change", "message"), WRONG_VALUES)
+def test_bad_values(make_sets, device, name, change, message):
+    sets = make_sets(device=device)
+    if device == "cuda" and _all_pairs.FEW_PAIRS_ON_CUDA > 0:
+        pytest.skip("a GPU is not waited for: see test_few_pairs_on_cuda.py")
+    with pytest.raises(RuntimeError, match=message):
+        call_with(sets, name, change)
 
 
 def test_labels_beyond_the_logits(make_sets):

@@ -59,7 +59,8 @@ def test_a_step_in_fixed_memory_is_the_ordinary_one(make_config, monkeypatch, se
     [
         ({}, CPU, None, ALONE, r"device is cpu: it needs a CUDA GPU"),
         ({"cache": "ram"}, GPU, None, ALONE, "cache is ram: it needs the images in the GPU's memory"),
-        ({"pairs": "all"}, GPU, None, ALONE, "pairs is all"),
+        ({"pairs": "all", "memory": 64}, GPU, None, ALONE, "pairs is all, with a memory"),
+        ({"pairs": "all", "batch_size": 257}, GPU, None, ALONE, "pairs is all, and more than 65536 a batch"),
         ({"accumulate": 2}, GPU, None, ALONE, "accumulate is 2"),
         ({}, GPU, torch.float16, ALONE, "use bfloat16 or none"),
         ({}, GPU, None, Ranks(0, 2), "2 processes train together"),
@@ -87,10 +88,18 @@ def deterministic(monkeypatch):
 
 @pytest.mark.cuda
 @pytest.mark.usefixtures("deterministic")
-@pytest.mark.parametrize("amp", ["none", "bfloat16"])
-def test_a_captured_training_is_the_ordinary_one(make_config, amp) -> None:
+@pytest.mark.parametrize(("amp", "pairs"), [("none", "zipped"), ("bfloat16", "zipped"), ("none", "all")])
+def test_a_captured_training_is_the_ordinary_one(make_config, amp, pairs) -> None:
     # Captured kernels read the rate as float32: 2^-10 and 2^-13 are the same numbers there.
-    settings = {"device": "cuda", "cache": "gpu", "amp": amp, "lr": 2.0**-10, "lr_gamma": 2.0**-3, "ema": 0.5}
+    settings = {
+        "device": "cuda",
+        "cache": "gpu",
+        "amp": amp,
+        "pairs": pairs,
+        "lr": 2.0**-10,
+        "lr_gamma": 2.0**-3,
+        "ema": 0.5,
+    }
     settings |= {"batch_size": 6, "clip": 1.0, "epochs": 3}  # 7 full batches, of which 3 warm up, and one of 3 rows
     ordinary, graphed = make_config("ordinary", **settings), make_config("graphed", cuda_graph=True, **settings)
     expected = train(ordinary, progress=False)
