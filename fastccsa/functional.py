@@ -156,8 +156,8 @@ def weighted_ccsa_loss(
             for; there what is not a class raises at once on CUDA too.
         precision: how float32 matrices are multiplied on CUDA for more than 65,536 pairs: ``"ieee"``; ``"tf32x3"``: by
             three products on tensor cores, with about the same accuracy; ``"tf32"``: by one, with errors of about 1e-3
-            of the norms. It is also that of bfloat16 and float16 features, which are multiplied as float32. Neither float64
-            nor the CPU, where exact products cost nothing more, are concerned: they always give ``"ieee"``.
+            of the norms. It is also that of bfloat16 and float16 features, which are multiplied as float32. Neither
+            float64 nor the CPU, where exact products cost nothing more, are concerned: they always give ``"ieee"``.
         reduction: ``"mean"`` divides by N, so gradients of shards average to the whole batch's; ``"sum"``; ``"none"``
             gives [N]; ``"weighted_mean"`` divides each classification term by the sum of its weights, as
             ``torch.nn.CrossEntropyLoss(weight=...)`` does. With N = 0, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
