@@ -10,7 +10,8 @@ every channel. `--naive N` times its first N channels, and the whole path of fas
 the layer is the cost of a channel times their number (its least squares grow, so it is at least that).
 `layers` chooses channels in single layers of a run, the others whole, under the network's own loss: L on the images
 by which they are chosen, and L_S on validation images. `criteria` prunes every run by every criterion, at the same
-number of channels in every layer; the same command again goes on where it stopped.
+number of channels in every layer, with all the fine-tuning of `fastccsa prune`; the same command again goes on where
+it stopped. Without fine-tuning: bench_selection.py.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import torch
 from torch.nn import functional as F
 
 from fastccsa import machine
-from fastccsa.evaluation import Outputs, Scores
+from fastccsa.evaluation import Outputs, score_outputs
 from fastccsa.files import write_atomically
 from fastccsa.models import build_model
 from fastccsa.pruning import CRITERIA, PruneConfig, prune
@@ -46,36 +47,34 @@ from fastccsa.training.images import select_images
 from fastccsa.training.run import OUTPUTS_FILE
 
 CLASSES = 7
+CPU = torch.device("cpu")
 
 
 def speed(arguments: argparse.Namespace) -> None:
     """Time the selection in the layers of a ResNet-18, and the naive algorithm on the same."""
-    about = machine.describe(torch.device("cpu"))
+    about = machine.describe(CPU)
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     model = build_model("resnet18", CLASSES, weights="none").eval()
     images = torch.randn(arguments.images, 3, arguments.size, arguments.size)
     labels = torch.randint(CLASSES, (arguments.images,))
     wall = cpu = 0.0
-    for layer in prunable_layers(model):
-        if arguments.layer and layer.name != arguments.layer:
-            continue
-        stage = next(stage for stage in stages_of(model, None) if layer in stage.layers)
+    for stage in stages_of(model, None):
         head = None if stage.is_last else AuxiliaryHead(block_width(block_of(model, stage.end)), CLASSES).eval()
         state = PruneState(model, copy.deepcopy(model), head, 0)
-        before = time.perf_counter(), time.process_time()
-        select(state, stage, layer, images, labels, arguments.discrimination_images)
-        seconds, cpu_seconds = time.perf_counter() - before[0], time.process_time() - before[1]
-        wall, cpu = wall + seconds, cpu + cpu_seconds
-        print(f"{layer.name}: {seconds:.1f} s, {cpu_seconds:.1f} s of CPU", flush=True)
-        if arguments.naive:
-            channels = convolution(model, layer).in_channels
-            naive = time_naive(state, stage, layer, images, labels, arguments.discrimination_images, arguments.naive)
-            whole = naive / arguments.naive * channels
-            print(
-                f"naive: {naive:.1f} s for {arguments.naive} channels, at that rate {whole:.0f} s for all {channels}: "
-                f"{whole / seconds:.0f} times as long"
-            )
+        inputs: BlockInputs | None = None  # the layers of a stage share them, as in a pruning
+        for layer in stage.layers:
+            if arguments.layer and layer.name != arguments.layer:
+                continue
+            before = time.perf_counter(), time.process_time()
+            with torch.no_grad():
+                inputs = inputs or BlockInputs(state.model, state.baseline, images)
+            select(state, stage, layer, inputs, labels, arguments.discrimination_images)
+            seconds, cpu_seconds = time.perf_counter() - before[0], time.process_time() - before[1]
+            wall, cpu = wall + seconds, cpu + cpu_seconds
+            print(f"{layer.name}: {seconds:.1f} s, {cpu_seconds:.1f} s of CPU", flush=True)
+            if arguments.naive:
+                compare_naive(state, stage, layer, images, labels, arguments, seconds)
     print(
         f"all: {wall:.1f} s, {cpu:.1f} s of CPU, on {arguments.threads} threads of {about['cpu']} "
         f"(load before {about['load_before']}), {arguments.images} images of {arguments.size} px"
@@ -83,14 +82,24 @@ def speed(arguments: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def select(state, stage, layer, images, labels, count) -> None:
-    """Choose the channels of one layer, from images on: the Gram matrix, the cached inputs, the whole path."""
-    inputs = BlockInputs(state.model, state.baseline, images)
+def select(state, stage, layer, inputs, labels, count) -> None:
+    """Choose the channels of one layer: run to its block, the Gram matrix, the cached inputs, the whole path."""
     inputs.go_to(layer.block)
     loss = lambda logits, features: F.cross_entropy(logits, labels[:count])  # noqa: E731
     gram, discrimination = joint_loss_of(state, stage, layer, inputs, count, loss)
     with torch.enable_grad():
         Selection(gram, convolution(state.model, layer), discrimination).walk()
+
+
+def compare_naive(state, stage, layer, images, labels, arguments, seconds) -> None:
+    """Time the naive algorithm's first channels, and say what all of them would take beside our ``seconds``."""
+    channels = convolution(state.model, layer).in_channels
+    naive = time_naive(state, stage, layer, images, labels, arguments.discrimination_images, arguments.naive)
+    whole = naive / arguments.naive * channels
+    print(
+        f"naive: {naive:.1f} s for {arguments.naive} channels, at that rate {whole:.0f} s for all {channels}: "
+        f"{whole / seconds:.0f} times as long"
+    )
 
 
 def time_naive(state, stage, layer, images, labels, count, channels) -> float:
@@ -112,10 +121,10 @@ def layers(arguments: argparse.Namespace) -> None:
     config = PruneConfig(str(arguments.run), str(arguments.run) + "-none", rate=arguments.rate, device="cpu", workers=1)
     training, manifest, model = open_source(config)
     images, (stage,) = select_images(training, manifest), stages_of(model, 0)
-    count, few, device = arguments.images, arguments.discrimination_images, torch.device("cpu")
-    chosen = load_subset(training, images, count, few, 0, device, model.feature_width)
+    count, few = arguments.images, arguments.discrimination_images
+    chosen = load_subset(training, images, count, few, 0, CPU, model.feature_width)
     unseen = replace(images, training=images.validation)
-    held_out = load_subset(training, unseen, count, count, 0, device, model.feature_width)
+    held_out = load_subset(training, unseen, count, count, 0, CPU, model.feature_width)
     print(
         "| layer | channels | criterion | L | L_S, chosen by | L_S, validation |\n| :-- | --: | :-- | --: | --: | --: |"
     )
@@ -163,27 +172,31 @@ def criteria(arguments: argparse.Namespace) -> None:
             rows.append(found | {name: measure(folder) for name, folder in folders.items()})
             print(json.dumps(rows[-1]), flush=True)
             with write_atomically(arguments.out / "criteria.json") as file:
-                about = {"machine": machine.describe(torch.device("cpu")), "commit": machine.commit()}
+                about = {"machine": machine.describe(CPU), "commit": machine.commit()}
                 file.write_text(json.dumps({**about, "options": options, "rows": rows}, indent=1) + "\n")
     print(table(rows))
 
 
 def measure(run: Path) -> dict[str, float]:
-    """Score a finished run on its test images.
+    """Score a finished run on its test images, as `scores_of` does."""
+    return scores_of(Outputs.read(run / OUTPUTS_FILE))
+
+
+def scores_of(outputs: Outputs) -> dict[str, float]:
+    """Score what a network said of images.
 
     Returns:
-        ``recall``, the mean over domains of the macro-average recall; ``loss``, the cross-entropy averaged over the
-        images of a class of a domain, then over a domain's classes, then over domains: it has no steps, so it tells
-        apart what recall on few images cannot.
+        ``recall``, the mean over domains of the macro-average recall in %; ``loss``, the cross-entropy averaged over
+        the images of a class of a domain, then over a domain's classes, then over domains: it has no steps, so it
+        tells apart what recall on few images cannot.
     """
-    outputs = Outputs.read(run / OUTPUTS_FILE)
     losses = -np.log(outputs.probabilities[np.arange(len(outputs)), outputs.targets].clip(1e-12))
     by_domain = [
         statistics.mean(float(losses[in_domain & (outputs.targets == label)].mean()) for label in present)
         for domain in np.unique(outputs.domains)
         if len(present := np.unique(outputs.targets[in_domain := outputs.domains == domain]))
     ]
-    return {"recall": 100 * Scores.read(run / "scores.json").average, "loss": statistics.mean(by_domain)}
+    return {"recall": 100 * score_outputs(outputs).average, "loss": statistics.mean(by_domain)}
 
 
 def table(rows: list[dict]) -> str:

@@ -55,13 +55,21 @@ def test_it_ends_with_a_run_of_a_smaller_network(pruned, make_run) -> None:
     assert not (pruned / "selection.safetensors").exists()
 
 
-def test_the_lines_of_plain_torchvision_in_the_documents_load_it(pruned) -> None:
+def check_the_lines_of_plain_torchvision(run: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "pruning.md").read_text()
     (lines,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     names = {"json": json, "safetensors": safetensors, "torch": torch, "torchvision": torchvision}
-    exec(lines.replace("runs/u", str(pruned)), names)
+    exec(lines.replace("runs/u", str(run)), names)
     images = torch.randn(4, 3, 32, 32)
-    torch.testing.assert_close(names["model"].eval()(images), load_model(pruned)(images)[0])
+    torch.testing.assert_close(names["model"].eval()(images), load_model(run)(images)[0])
+
+
+def test_the_lines_of_plain_torchvision_in_the_documents_load_it(pruned) -> None:
+    check_the_lines_of_plain_torchvision(pruned)
+
+
+def test_they_load_a_run_that_lost_no_channel(make_run) -> None:
+    check_the_lines_of_plain_torchvision(make_run("resnet_basic"))
 
 
 def test_before_fine_tuning_it_computes_what_its_masked_ancestor_does(make_run, tmp_path, monkeypatch) -> None:
