@@ -8,10 +8,10 @@
 Times do not depend on what the images show. The naive algorithm is the tests' oracle: it passes over the data for
 every channel. `--naive N` times its first N channels, and the whole path of fastccsa; what the naive one would take for
 the layer is the cost of a channel times their number (its least squares grow, so it is at least that).
-`layers` chooses channels in single layers of a run, the others whole, under the network's own loss: L on the images
-by which they are chosen, and L_S on validation images. `criteria` prunes every run by every criterion, at the same
-number of channels in every layer, with all the fine-tuning of `fastccsa prune`; the same command again goes on where
-it stopped. Without fine-tuning: bench_selection.py.
+`layers` chooses channels in single layers of a run, the others whole, under the network's own loss: L by which they
+are chosen, L_S on the images of its gradient and on validation images. `criteria` prunes every run by every criterion,
+at the same number of channels in every layer, with all the fine-tuning of `fastccsa prune`; the same command again goes
+on where it stopped. Without fine-tuning: bench_selection.py.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from fastccsa.files import write_atomically
 from fastccsa.models import build_model
 from fastccsa.pruning import CRITERIA, PruneConfig, prune
 from fastccsa.pruning.criteria import rank_channels
-from fastccsa.pruning.layer import BlockInputs, channels_by_rate, joint_loss_of
+from fastccsa.pruning.discrimination import Discrimination
+from fastccsa.pruning.layer import BlockInputs, channels_by_rate, discrimination_of, gram_of
 from fastccsa.pruning.procedure import open_source
 from fastccsa.pruning.record import PruneRecord
 from fastccsa.pruning.resnet import AuxiliaryHead, block_of, block_width, convolution, prunable_layers, stages_of
 from fastccsa.pruning.select import Selection
 from fastccsa.pruning.state import PruneState
-from fastccsa.pruning.subset import load_subset
+from fastccsa.pruning.subset import Part, load_subset
 from fastccsa.training.images import select_images
 from fastccsa.training.run import OUTPUTS_FILE
 
@@ -85,10 +86,14 @@ def speed(arguments: argparse.Namespace) -> None:
 def select(state, stage, layer, inputs, labels, count) -> None:
     """Choose the channels of one layer: run to its block, the Gram matrix, the cached inputs, the whole path."""
     inputs.go_to(layer.block)
-    loss = lambda logits, features: F.cross_entropy(logits, labels[:count])  # noqa: E731
-    gram, discrimination = joint_loss_of(state, stage, layer, inputs, count, loss)
+
+    def loss_of(begin: int, end: int) -> Discrimination:
+        part = Part(begin, end, lambda logits, features: F.cross_entropy(logits, labels[begin:end]))
+        return discrimination_of(state, stage, layer, inputs, part)
+
+    parts = loss_of(0, count // 2), loss_of(count // 2, count)
     with torch.enable_grad():
-        Selection(gram, convolution(state.model, layer), discrimination).walk()
+        Selection(gram_of(state, layer, inputs), convolution(state.model, layer), *parts).walk()
 
 
 def compare_naive(state, stage, layer, images, labels, arguments, seconds) -> None:
@@ -108,10 +113,23 @@ def time_naive(state, stage, layer, images, labels, count, channels) -> float:
     spec = importlib.util.spec_from_file_location("naive", path)
     naive = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(naive)
+    half = count // 2
     loss = naive.stage_loss(stage, state.head, labels, torch.float32)
+    value = naive.stage_loss(stage, state.head, labels[half:count], torch.float32)
+    check = lambda model: value(model, images[half:count])  # noqa: E731
     name = f"backbone.{layer.name}"
     started = time.perf_counter()
-    naive.select(state.model, state.baseline, name, images, images[:count], loss, steps=channels, dtype=torch.float32)
+    naive.select(
+        state.model,
+        state.baseline,
+        name,
+        images,
+        images[:half],
+        loss,
+        steps=channels,
+        dtype=torch.float32,
+        check=check,
+    )
     return time.perf_counter() - started
 
 
@@ -132,17 +150,17 @@ def layers(arguments: argparse.Namespace) -> None:
         if arguments.layer and layer.name not in arguments.layer.split(","):
             continue
         state, conv = PruneState(model, model, None, 0), convolution(model, layer)
-        gram, discrimination = problem_of(state, stage, layer, chosen)
-        _, unseen_loss = problem_of(state, stage, layer, held_out)
+        gram, discrimination, check = problem_of(state, stage, layer, chosen)
+        _, *unseen = problem_of(state, stage, layer, held_out)
         steps = channels_by_rate(config, gram.channels)
-        print(f"| {layer.name} | {gram.channels} | all | | {discrimination.loss(conv.weight):.3f} ", end="")
-        print(f"| {unseen_loss.loss(conv.weight):.3f} |", flush=True)
+        losses = discrimination.loss(conv.weight), statistics.mean(loss.loss(conv.weight) for loss in unseen)
+        print(f"| {layer.name} | {gram.channels} | all | | {losses[0]:.3f} | {losses[1]:.3f} |", flush=True)
         for criterion, seed in [("dcp", 0), ("magnitude", 0), ("taylor", 0), *(("random", seed) for seed in range(3))]:
             ranking = rank_channels(criterion, model, layer, discrimination, seed)
-            selection = Selection(gram, conv, discrimination, ranking=ranking, steps=steps)
+            selection = Selection(gram, conv, discrimination, check, ranking=ranking, steps=steps)
             path, weight = selection.walk(), torch.zeros_like(conv.weight)
             weight[:, sorted(path.order)] = selection.weight(steps)
-            losses = (discrimination.loss(weight), unseen_loss.loss(weight))
+            losses = discrimination.loss(weight), statistics.mean(loss.loss(weight) for loss in unseen)
             print(f"| {layer.name} | {steps} | {criterion} | {path.losses[-1]:.3f} ", end="")
             print(f"| {losses[0]:.3f} | {losses[1]:.3f} |", flush=True)
 
@@ -152,7 +170,8 @@ def problem_of(state, stage, layer, subset):
     """Make the parts of a layer's joint loss on a subset."""
     inputs = BlockInputs(state.model, state.baseline, subset.images)
     inputs.go_to(layer.block)
-    return joint_loss_of(state, stage, layer, inputs, subset.discrimination, subset.loss)
+    parts = (subset.discrimination, subset.check)
+    return gram_of(state, layer, inputs), *(discrimination_of(state, stage, layer, inputs, part) for part in parts)
 
 
 def criteria(arguments: argparse.Namespace) -> None:

@@ -32,18 +32,18 @@ from fastccsa.files import write_atomically
 from fastccsa.models import Classifier
 from fastccsa.pruning import CRITERIA, PruneConfig
 from fastccsa.pruning.criteria import rank_channels
-from fastccsa.pruning.layer import BlockInputs, channels_by_rate, joint_loss_of
+from fastccsa.pruning.layer import BlockInputs, channels_by_rate, discrimination_of, gram_of
 from fastccsa.pruning.procedure import open_source
 from fastccsa.pruning.remove import keep_channels
 from fastccsa.pruning.resnet import convolution, stages_of
 from fastccsa.pruning.select import GROWTH, Selection
 from fastccsa.pruning.state import PruneState
-from fastccsa.pruning.subset import Subset, load_subset
+from fastccsa.pruning.subset import Part, Subset, load_subset
 from fastccsa.training import TrainConfig
 from fastccsa.training.images import select_images
 
 KEYS = ("discrimination_images", "rate", "weights", "criterion")
-SHOWN = {"recall": 1, "loss": 3, "agreement": 1, "chosen_by": 3, "validation": 3}  # digits
+SHOWN = {"recall": 1, "loss": 3, "agreement": 1, "gradient": 3, "value": 3, "validation": 3}  # digits
 
 
 @dataclass(frozen=True)
@@ -117,34 +117,36 @@ def prune_untuned(task: Task, criterion: str, seed: int, rate: float, weights: s
         with torch.no_grad():
             inputs.go_to(layer.block)
         steps = channels_by_rate(config, convolution(state.model, layer).in_channels)
-        problem = joint_loss_of(state, stage, layer, inputs, task.chosen.discrimination, task.chosen.loss)
-        kept, weight = choose(state.model, layer, *problem, criterion, seed, steps, weights)
+        parts = (task.chosen.discrimination, task.chosen.check)
+        losses = [discrimination_of(state, stage, layer, inputs, part) for part in parts]
+        gram = gram_of(state, layer, inputs)
+        kept, weight = choose(state.model, layer, gram, losses, criterion, seed, steps, weights)
         keep_channels(state.model, layer, kept, weight, task.training.size)
     return state.model
 
 
-def choose(model, layer, gram, discrimination, criterion, seed, steps, weights) -> tuple[list[int], torch.Tensor]:
+def choose(model, layer, gram, losses, criterion, seed, steps, weights) -> tuple[list[int], torch.Tensor]:
     """Choose ``steps`` channels of a layer and their weights.
 
     Args:
         model, layer: the layer.
-        gram, discrimination: its joint loss.
+        gram, losses: its joint loss; L_S on the images of its gradient, and on those of its value.
         criterion: one of a pruning's, reconstruction or exact.
         seed: of the random criterion.
         steps: how many channels to keep.
         weights: kept (the layer's own), squares (those that minimise L_M), or joint (down L, as in a pruning).
     """
     conv = convolution(model, layer)
-    solved_by = discrimination if weights == "joint" else None
-    chosen_by = {"dcp": discrimination, "exact": discrimination, "reconstruction": None}.get(criterion, solved_by)
-    ranking = rank_channels(criterion, model, layer, discrimination, seed) if criterion in CRITERIA else None
+    solved_by = losses if weights == "joint" else ()
+    chosen_by = {"dcp": losses, "exact": losses, "reconstruction": ()}.get(criterion, solved_by)
+    ranking = rank_channels(criterion, model, layer, losses[0], seed) if criterion in CRITERIA else None
     growth = 1.0 if criterion == "exact" else GROWTH
-    selection = Selection(gram, conv, chosen_by, ranking=ranking, steps=steps, growth=growth)
+    selection = Selection(gram, conv, *chosen_by, ranking=ranking, steps=steps, growth=growth)
     order = selection.walk().order
     if weights == "kept":
         return sorted(order), conv.weight[:, sorted(order)]
     if chosen_by is not solved_by or growth != GROWTH:
-        selection = Selection(gram, conv, solved_by, ranking=order, steps=steps)
+        selection = Selection(gram, conv, *solved_by, ranking=order, steps=steps)
         selection.walk()
     return sorted(order), selection.weight(steps)
 
@@ -155,21 +157,26 @@ def judge(task: Task, model: Classifier) -> dict[str, float]:
 
     Returns:
         What `scores_of` does, ``agreement``, the share in % of test images of which it says what the whole network
-        says, and ``chosen_by`` and ``validation``, L_S on these.
+        says, and L_S on the images of its gradient (``gradient``), of its value (``value``) and ``validation``.
     """
     outputs = collect_outputs(model, task.batches, CPU, None, task.test, "test")
     found = scores_of(outputs) | {"agreement": 100 * float(np.mean(outputs.predictions == task.says))}
-    for name, subset in (("chosen_by", task.chosen), ("validation", task.held_out)):
-        found[name] = float(subset.loss(*model(subset.images[: subset.discrimination])))
-    return found
+
+    def loss(subset: Subset, part: Part) -> float:
+        return float(part.loss(*model(subset.images[part.begin : part.end])))
+
+    chosen, held_out = task.chosen, task.held_out
+    found |= {"gradient": loss(chosen, chosen.discrimination), "value": loss(chosen, chosen.check)}
+    unseen = (held_out.discrimination, held_out.check)
+    return found | {"validation": statistics.mean(loss(held_out, part) for part in unseen)}
 
 
 def table(rows: list[dict]) -> str:
     """Print means over runs with their standard errors, and how far dcp is ahead in the same run."""
     lines = [
-        "| images for L_S | rate | weights | criterion | recall, % | loss | as the whole, % | L_S, chosen by "
-        "| L_S, validation | dcp's recall above | dcp's loss below |",
-        "| --: | --: | :-- | :-- | --: | --: | --: | --: | --: | --: | --: |",
+        "| images for L_S | rate | weights | criterion | recall, % | loss | as the whole, % | L_S, gradient's images "
+        "| L_S, value's | L_S, validation | dcp's recall above | dcp's loss below |",
+        "| --: | --: | :-- | :-- | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
     groups: dict[tuple, dict[str, list[dict]]] = {}
     for row in rows:

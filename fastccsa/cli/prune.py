@@ -28,7 +28,11 @@ def option(name: str, text: str, **settings: Any) -> Any:
 @option("round_to", "Round the channels kept up to a multiple of this.", type=int)
 @option("loss_weight", "Weight of the discrimination loss against the reconstruction's.", type=float)
 @option("images", "Training images by which outputs are reconstructed.", type=int)
-@option("discrimination_images", "How many of these the discrimination loss looks at.", type=int)
+@option(
+    "discrimination_images",
+    "How many of these the discrimination loss looks at, half for its gradient, half for its value.",
+    type=int,
+)
 @option("auxiliary", "Auxiliary losses besides the final one.  [default: 2, from 9 blocks on 3]", type=int)
 @option("stage_epochs", "Epochs of fine-tuning before each stage's layers are pruned.", type=int)
 @option("epochs", "Epochs of fine-tuning at the end.  [default: the run's]", type=int)

@@ -28,7 +28,8 @@ class PruneConfig:
         round_to: channels kept are rounded up to a multiple of this.
         loss_weight: lambda, the weight of the discrimination loss in the joint loss; 0 leaves reconstruction alone.
         images: training images by which outputs are reconstructed.
-        discrimination_images: how many of these the discrimination loss is computed on.
+        discrimination_images: how many of these the discrimination loss is computed on: half for its gradient, half
+            for its value.
         auxiliary: auxiliary losses besides the final one; None is 2 for networks of up to 8 blocks, else 3.
         stage_epochs: epochs of fine-tuning before each stage's layers are pruned.
         epochs: of the fine-tuning at the end; None takes the run's. The learning rate falls after half of them.
@@ -70,7 +71,7 @@ class PruneConfig:
                 raise InputError(f"{name} is {value}: it must lie between 0 and 1, both excluded")
         if self.criterion not in CRITERIA:
             raise InputError(f"criterion is {self.criterion!r}: use one of {', '.join(CRITERIA)}")
-        lowest = {"round_to": 1, "images": 1, "discrimination_images": 1, "stage_epochs": 1, "workers": 0}
+        lowest = {"round_to": 1, "images": 2, "discrimination_images": 2, "stage_epochs": 1, "workers": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least {low}")

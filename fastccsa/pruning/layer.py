@@ -12,13 +12,13 @@ from tqdm import tqdm
 from fastccsa.models import Classifier
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.criteria import rank_channels
-from fastccsa.pruning.discrimination import Discrimination, Loss
+from fastccsa.pruning.discrimination import Discrimination
 from fastccsa.pruning.gram import Gram, accumulate
 from fastccsa.pruning.remove import keep_channels
 from fastccsa.pruning.resnet import PrunableLayer, Stage, after_layer, convolution, layer_inputs, run_blocks, run_stem
 from fastccsa.pruning.select import Selection, kept_by_threshold
 from fastccsa.pruning.state import LayerRecord, PruneState
-from fastccsa.pruning.subset import Subset
+from fastccsa.pruning.subset import Part, Subset
 
 AT_ONCE = 16  # images
 
@@ -45,10 +45,11 @@ class BlockInputs:
         """Walk the inputs in the pruned and in the baseline network, some images at a time."""
         return zip(*self._values, strict=True)
 
-    def first(self, count: int) -> Tensor:
-        """Return the inputs of the first ``count`` images in the pruned network."""
-        needed = -(-count // AT_ONCE)
-        return torch.cat(self._values[0][:needed])[:count]
+    def some(self, begin: int, end: int) -> Tensor:
+        """Return the inputs of the images ``begin`` to ``end``, ``end`` excluded, in the pruned network."""
+        first = begin // AT_ONCE
+        values = torch.cat(self._values[0][first : -(-end // AT_ONCE)])
+        return values[begin - first * AT_ONCE : end - first * AT_ONCE]
 
 
 @torch.no_grad()
@@ -65,12 +66,14 @@ def prune_layer(
     started = time.perf_counter()
     inputs.go_to(layer.block)
     model, conv = state.model, convolution(state.model, layer)
-    gram, discrimination = joint_loss_of(state, stage, layer, inputs, subset.discrimination, subset.loss)
+    gram = gram_of(state, layer, inputs)
+    parts = (subset.discrimination, subset.check)
+    discrimination, check = (discrimination_of(state, stage, layer, inputs, part) for part in parts)
     with torch.enable_grad():
         ranking = rank_channels(config.criterion, model, layer, discrimination, config.seed or 0)
         # A threshold may stop anywhere, and the rest of the path tells what other thresholds would have kept.
         steps = gram.channels if config.rate is None else channels_by_rate(config, gram.channels)
-        selection = Selection(gram, conv, discrimination, config.loss_weight, ranking, steps)
+        selection = Selection(gram, conv, discrimination, check, config.loss_weight, ranking, steps)
         with tqdm(desc=layer.name, total=steps, unit="channel", leave=False, disable=None if progress else True) as bar:
             path = selection.walk(bar.update)
         count = steps if config.threshold is None else kept_by_threshold(path, config.threshold)
@@ -82,29 +85,25 @@ def prune_layer(
 
 
 @torch.no_grad()
-def joint_loss_of(
-    state: PruneState, stage: Stage, layer: PrunableLayer, inputs: BlockInputs, count: int, loss: Loss
-) -> tuple[Gram, Discrimination]:
-    """Make the two parts of a layer's joint loss, as functions of its weight.
-
-    Args:
-        state: the network that is being pruned, its baseline, and the stage's head.
-        stage: the stage.
-        layer: the layer; ``inputs`` stands at its block.
-        inputs: of all images; L_M looks at all of them.
-        count: how many of them, from the first, L_S looks at.
-        loss: L_S, from logits and features of these.
-    """
+def gram_of(state: PruneState, layer: PrunableLayer, inputs: BlockInputs) -> Gram:
+    """Sum up what L_M of ``layer`` looks at, all images; ``inputs`` stands at its block."""
     conv, base = convolution(state.model, layer), convolution(state.baseline, layer)
     chunks = (
         (layer_inputs(state.model, layer, mine), base(layer_inputs(state.baseline, layer, theirs)))
         for mine, theirs in inputs.chunks()
     )
-    gram = accumulate(conv, chunks)
-    block_inputs = inputs.first(count)
-    own = torch.cat([layer_inputs(state.model, layer, part) for part in block_inputs.split(AT_ONCE)])
+    return accumulate(conv, chunks)
+
+
+@torch.no_grad()
+def discrimination_of(
+    state: PruneState, stage: Stage, layer: PrunableLayer, inputs: BlockInputs, part: Part
+) -> Discrimination:
+    """Make L_S as a function of the weight of ``layer``, on some images; ``inputs`` stands at its block."""
+    block_inputs = inputs.some(part.begin, part.end)
+    own = torch.cat([layer_inputs(state.model, layer, few) for few in block_inputs.split(AT_ONCE)])
     rest = after_layer(state.model, layer, stage, state.head)
-    return gram, Discrimination(conv, own, block_inputs, rest, loss)
+    return Discrimination(convolution(state.model, layer), own, block_inputs, rest, part.loss)
 
 
 def channels_by_rate(config: PruneConfig, channels: int) -> int:

@@ -11,6 +11,10 @@ g is the gradient of L_S where the step begins, S (the slope) what earlier steps
 where L is least: a gradient step measured by the Hessian of L_M, with a search along it. S = 0 is reconstruction
 alone; where S = g, W is at a minimum of L.
 
+A layer has more weights than there are images for L_S, so their gradient can be followed until L_S is next to nothing
+on them, and worse on all others. L is therefore measured on images that g has not seen: a step is as long as they, too,
+gain from it.
+
 Exact are L_M, its gradient for every candidate and every W_t, all from the Gram matrix. L_S and its gradient are
 computed exactly, on the cached inputs, but not for every channel: once there are `GROWTH` times as many as the last
 time. In between the slope stands for the gradient, the weights follow the channels, and L falls in proportion to what
@@ -56,7 +60,8 @@ class Selection:
     Args:
         gram: the layer's inputs and baseline outputs.
         conv: the layer.
-        discrimination: L_S; None leaves reconstruction alone.
+        discrimination: L_S, for its gradient; None leaves reconstruction alone.
+        check: L_S on other images, for its value; None takes those of the gradient.
         loss_weight: lambda.
         ranking: channels in the order in which to take them, for other criteria; None is the joint gradient's.
         steps: how many channels to take; None takes all.
@@ -68,6 +73,7 @@ class Selection:
         gram: Gram,
         conv: nn.Conv2d,
         discrimination: Discrimination | None = None,
+        check: Discrimination | None = None,
         loss_weight: float = 1.0,
         ranking: Sequence[int] | None = None,
         steps: int | None = None,
@@ -76,6 +82,7 @@ class Selection:
         self._gram = gram
         self._shape = (conv.out_channels, gram.channels, *conv.kernel_size)
         self._discrimination = discrimination if loss_weight else None
+        self._check = (check or discrimination) if loss_weight else None
         self._loss_weight = loss_weight
         self._ranking = ranking
         self._steps = gram.channels if steps is None else steps
@@ -133,11 +140,13 @@ class Selection:
 
     def _refresh(self) -> float:
         """Evaluate L, and the gradient of L_S, at the weights as they are."""
-        if self._discrimination is None:
+        if self._discrimination is None or self._check is None:
             return self._reconstruction(self._slope_side.solved)
         solved, slope = self._target.solved, self._slope_side.solved
-        weight = self._factor.weights(solved - slope, len(self._factor.order))
-        loss, gradient = self._discrimination.gradient(self._shaped(weight))
+        weight = self._shaped(self._factor.weights(solved - slope, len(self._factor.order)))
+        loss, gradient = self._discrimination.gradient(weight)
+        if self._check is not self._discrimination:
+            loss = self._check.loss(weight)
         self._pull = self._gram.elements * self._loss_weight * gradient.flatten(1).T.double()
         return self._reconstruction(slope) + self._loss_weight * loss
 
@@ -145,14 +154,14 @@ class Selection:
         """Evaluate L at the weights as they are."""
         slope, count = self._slope_side.solved, len(self._factor.order)
         loss = self._reconstruction(slope)
-        if self._discrimination is not None:
+        if self._check is not None:
             weight = self._factor.weights(self._target.solved - slope, count)
-            loss += self._loss_weight * self._discrimination.loss(self._shaped(weight))
+            loss += self._loss_weight * self._check.loss(self._shaped(weight))
         return loss
 
     def _descend(self) -> float:
         """Let the weights go down L by a step of the length that is best; return L there."""
-        assert self._discrimination is not None
+        assert self._check is not None
         count, rows = len(self._factor.order), slice(self._factor.taken)
         before, after = self._slope_side.solved[rows], self._factor.solve(self._pull)
         begin = self._factor.weights(self._target.solved[rows] - before, count)
@@ -160,7 +169,7 @@ class Selection:
         best, found = self._first_step, math.inf
         for number in range(self._first_step, len(STEPS)):
             step = STEPS[number]
-            loss = self._loss_weight * self._discrimination.loss(self._shaped(begin + step * way))
+            loss = self._loss_weight * self._check.loss(self._shaped(begin + step * way))
             loss += self._reconstruction((1 - step) * before + step * after)
             if loss >= found:
                 break

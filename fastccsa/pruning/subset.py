@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastccsa.data import Manifest
 from fastccsa.data.stratify import stratified_subset
+from fastccsa.errors import InputError
 from fastccsa.evaluation.evaluate import evaluation_loader
 from fastccsa.pruning.discrimination import Loss
 from fastccsa.training.config import TrainConfig
@@ -18,20 +20,29 @@ from fastccsa.training.objectives import build_objective
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of a subset's images, ``begin`` to ``end`` (excluded), and L_S from their logits and features."""
+
+    begin: int
+    end: int
+    loss: Loss
+
+
+@dataclass(frozen=True)
 class Subset:
     """The images channels are chosen by, as evaluation sees them, not augmented.
 
     Attributes:
         images: float32 [n, 3, S, S], normalised, on the device.
-        discrimination: how many of them, from the first, the discrimination loss looks at.
-        loss: L_S on these from logits and features: the classification part of the run's own loss, on the pairs
-            that its sampler makes of them. (Alignment, of the order of the margin squared, would silence the
-            reconstruction in the joint loss.)
+        discrimination: those by which the gradient of L_S is computed. L_S is the classification part of the run's own
+            loss, on the pairs that its sampler makes of them. (Alignment, of the order of the margin squared, would
+            silence the reconstruction in the joint loss.)
+        check: others, as many, by which its value is.
     """
 
     images: Tensor
-    discrimination: int
-    loss: Loss
+    discrimination: Part
+    check: Part
 
 
 def load_subset(
@@ -49,22 +60,44 @@ def load_subset(
         config: the run's training.
         images: the run's.
         count: how many images to take at most.
-        discrimination: how many of them the discrimination loss looks at.
+        discrimination: how many of them the discrimination loss looks at: half for its gradient, half for its value.
         seed: of the choice.
         device: where to put them.
         width: of the network's features.
 
     Raises:
-        InputError: an image cannot be read.
+        InputError: an image cannot be read, or there are too few for the discrimination loss to draw pairs of.
     """
     chosen = stratified_subset(images.training, count, seed)
+    first, second, rest = deal(chosen, discrimination)
+    chosen = chosen.take(np.concatenate([first, second, rest]))
     with evaluation_loader(
         chosen, device, config.size, workers=config.workers, image_backend=config.image_backend
     ) as loader:
         pixels = torch.cat([batch["images"] for batch in loader.epoch(0)]).contiguous()
-    count = min(discrimination, len(chosen))
-    looked_at = replace(images, training=chosen.take(np.arange(count)))
-    return Subset(pixels, count, _classification_loss(config, looked_at, device, width))
+
+    def part(begin: int, end: int) -> Part:
+        looked_at = replace(images, training=chosen.take(np.arange(begin, end)))
+        try:
+            return Part(begin, end, _classification_loss(config, looked_at, device, width))
+        except InputError as error:
+            raise InputError(
+                f"discrimination_images is {discrimination}, and half of them are too few to draw pairs of ({error}): "
+                "give more"
+            ) from error
+
+    return Subset(pixels, part(0, len(first)), part(len(first), len(first) + len(second)))
+
+
+def deal(manifest: Manifest, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Deal the first ``count`` images into two hands of the same domains and classes; the rest stays.
+
+    Returns:
+        Positions in ``manifest`` of the first hand, of the second, and of the rest.
+    """
+    cells = manifest.domain_indices * len(manifest.classes) + manifest.labels
+    order = np.argsort(cells[:count], kind="stable")
+    return order[::2], order[1::2], np.arange(len(order), len(manifest))
 
 
 def _classification_loss(config: TrainConfig, images: RunImages, device: torch.device, width: int) -> Loss:

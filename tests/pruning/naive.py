@@ -23,12 +23,13 @@ def select(
     loss_weight=1.0,
     steps=None,
     dtype=torch.float64,
+    check=None,
 ):
     """Choose input channels of a convolution of ``model``: the order, the joint losses, and the last weight.
 
-    ``loss`` maps a model and images to L_S. Each channel runs the whole network on all images for the gradients of both
-    parts of the joint loss by autograd, then for L at every step length; the least squares on the kept channels'
-    patches are solved anew for each.
+    ``loss`` maps a model and images to L_S, ``check`` a model to its value on other images. Each channel runs the whole
+    network on all images for the gradients of both parts of the joint loss by autograd, then for L at every step
+    length; the least squares on the kept channels' patches are solved anew for each.
     """
     model, baseline = model.to(dtype), baseline.to(dtype)
     images, discrimination_images = images.to(dtype), discrimination_images.to(dtype)
@@ -47,6 +48,9 @@ def select(
         ridge = (RIDGE * squares * conv.weight.flatten(1).square()).sum()
         return ((output - target.detach()).square().sum() + ridge) / (2 * output.numel())
 
+    def value_of_loss() -> Tensor:
+        return loss_weight * (check(model) if check else loss(model, discrimination_images))
+
     def gradient(value: Tensor) -> Tensor:
         return torch.autograd.grad(value, conv.weight)[0]
 
@@ -54,7 +58,7 @@ def select(
         conv.weight.zero_()
     for _ in range(channels if steps is None else steps):
         exact, discrimination = reconstruction(), loss_weight * loss(model, discrimination_images)
-        losses.append(float((exact + discrimination).detach()))
+        losses.append(float((exact + value_of_loss()).detach()))
         pull = gradient(discrimination)
         norms = (gradient(exact) + pull).square().sum((0, 2, 3))
         norms[order] = -1
@@ -64,7 +68,7 @@ def select(
             tried = torch.lerp(slope, pull, STEPS[number])
             with torch.no_grad():
                 conv.weight.copy_(_least_squares(model, conv, baseline, base, images, order, taps, tried))
-                value = float(reconstruction() + loss_weight * loss(model, discrimination_images))
+                value = float(reconstruction() + value_of_loss())
             if value >= found:
                 break
             best, found = number, value
@@ -73,7 +77,7 @@ def select(
         with torch.no_grad():
             conv.weight.copy_(_least_squares(model, conv, baseline, base, images, order, taps, slope))
     with torch.no_grad():
-        losses.append(float(reconstruction() + loss_weight * loss(model, discrimination_images)))
+        losses.append(float(reconstruction() + value_of_loss()))
     weight = conv.weight.detach().clone()
     with torch.no_grad():
         conv.weight.copy_(original)

@@ -13,12 +13,15 @@ import torch
 import torchvision
 
 from fastccsa import load_model
+from fastccsa.data import Manifest
+from fastccsa.data.stratify import stratified_subset
 from fastccsa.errors import InputError
 from fastccsa.evaluation import Outputs, Scores, score_outputs
 from fastccsa.pruning import CRITERIA, PruneConfig, layer, procedure, prune
 from fastccsa.pruning.record import PruneRecord, Size
 from fastccsa.pruning.select import Path as LossPath
 from fastccsa.pruning.select import kept_by_threshold
+from fastccsa.pruning.subset import deal
 from fastccsa.training import TrainConfig
 from fastccsa.training.run import OUTPUTS_FILE
 
@@ -164,6 +167,20 @@ def test_the_stop_is_the_first_fall_that_is_small_against_the_first_loss() -> No
     assert kept_by_threshold(path, 0.02) == 3
     assert kept_by_threshold(path, 0.005) == 4
     assert kept_by_threshold(path, 0.9) == 1
+
+
+def test_gradient_and_value_of_a_loss_have_images_of_the_same_kinds(manifest_csv) -> None:
+    manifest = stratified_subset(Manifest.read(manifest_csv), 24)
+    first, second, rest = deal(manifest, 18)
+    assert sorted([*first, *second, *rest]) == list(range(24))
+    kinds = [sorted(zip(manifest.domain_indices[hand], manifest.labels[hand], strict=True)) for hand in (first, second)]
+    assert kinds[0] == kinds[1]
+    assert len(set(kinds[0])) == 9
+
+
+def test_too_few_images_for_the_discrimination_loss_are_refused(make_run, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"discrimination_images is 2.*give more"):
+        prune(make_run("resnet_basic"), tmp_path / "u", rate=0.5, **(SMALL | {"discrimination_images": 2}))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fastccsa.pruning.layer import BlockInputs, joint_loss_of
+from fastccsa.pruning.discrimination import Discrimination
+from fastccsa.pruning.layer import BlockInputs, discrimination_of, gram_of
 from fastccsa.pruning.resnet import AuxiliaryHead, block_of, block_width, convolution, prunable_layers, stages_of
 from fastccsa.pruning.select import Selection, joint_losses
 from fastccsa.pruning.state import PruneState
+from fastccsa.pruning.subset import Part
 
 _SPEC = importlib.util.spec_from_file_location("naive", Path(__file__).with_name("naive.py"))
 naive = importlib.util.module_from_spec(_SPEC)
@@ -33,18 +36,24 @@ def make_problem(model, number: int, images: int = 18):
     return state, stage, layer, torch.randn(images, 3, 32, 32), torch.arange(images) % 3
 
 
-def select_fast(state, stage, layer, pixels, labels, **options) -> Selection:
+def select_fast(state, stage, layer, pixels, labels, cuts=(0, None), **options) -> Selection:
+    """L_S is of the images between the first two of ``cuts``, its value of those from there to the third, if any."""
     with torch.no_grad():
         inputs = BlockInputs(state.model, state.baseline, pixels)
         inputs.go_to(layer.block)
-    loss = lambda logits, features: F.cross_entropy(logits, labels)  # noqa: E731
-    gram, discrimination = joint_loss_of(state, stage, layer, inputs, len(pixels), loss)
-    return Selection(gram, convolution(state.model, layer), discrimination, **options)
+
+    def loss_of(begin: int, end: int) -> Discrimination:
+        part = Part(begin, end, lambda logits, features: F.cross_entropy(logits, labels[begin:end]))
+        return discrimination_of(state, stage, layer, inputs, part)
+
+    parts = [loss_of(begin, end or len(pixels)) for begin, end in pairwise(cuts)]
+    return Selection(gram_of(state, layer, inputs), convolution(state.model, layer), *parts, **options)
 
 
-def select_naively(state, stage, layer, pixels, labels, **options):
+def select_naively(state, stage, layer, pixels, labels, few=None, **options):
     loss = naive.stage_loss(stage, state.head, labels)
-    return naive.select(state.model, state.baseline, f"backbone.{layer.name}", pixels, pixels, loss, **options)
+    name = f"backbone.{layer.name}"
+    return naive.select(state.model, state.baseline, name, pixels, pixels[:few], loss, **options)
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -59,6 +68,45 @@ def test_both_choose_the_same_channels_in_the_same_order(model, number, loss_wei
     np.testing.assert_allclose(path.losses, losses, rtol=1e-4, atol=1e-6)
     kept = sorted(order)
     torch.testing.assert_close(selection.weight(steps), weight[:, kept].float(), rtol=1e-2, atol=1e-2)
+
+
+def test_both_measure_the_loss_on_images_that_the_gradient_has_not_seen(model) -> None:
+    problem = make_problem(model, -1)
+    state, stage, _, pixels, labels = problem
+    unseen = naive.stage_loss(stage, state.head, labels[10:])
+    check = lambda network: unseen(network, pixels[10:].double())  # noqa: E731
+    order, losses, _ = select_naively(*problem, few=10, steps=6, check=check)
+    path = select_fast(*problem, cuts=(0, 10, None), steps=6, growth=1).walk()
+    assert list(path.order) == order
+    np.testing.assert_allclose(path.losses, losses, rtol=1e-4, atol=1e-6)
+
+
+class Tilt:
+    """A loss that grows with the sum of the weights, or falls."""
+
+    def __init__(self, slope: float) -> None:
+        self._slope = slope
+
+    def loss(self, weight: torch.Tensor) -> float:
+        return self._slope * float(weight.sum())
+
+    def gradient(self, weight: torch.Tensor) -> tuple[float, torch.Tensor]:
+        return self.loss(weight), torch.full_like(weight, self._slope)
+
+
+@pytest.mark.parametrize(("other", "moves"), [(1.0, True), (-1.0, False)])
+def test_weights_follow_a_gradient_only_where_other_images_gain_too(model, other, moves) -> None:
+    state, _, layer, pixels, _ = make_problem(model, 1)
+    with torch.no_grad():
+        inputs = BlockInputs(state.model, state.baseline, pixels)
+        inputs.go_to(layer.block)
+    gram, conv = gram_of(state, layer, inputs), convolution(model, layer)
+    ranking = list(range(conv.in_channels))
+    squares = Selection(gram, conv, ranking=ranking)
+    tilted = Selection(gram, conv, Tilt(1.0), Tilt(other), ranking=ranking)
+    squares.walk(), tilted.walk()
+    same = torch.equal(tilted.weight(len(ranking)), squares.weight(len(ranking)))
+    assert same is not moves
 
 
 def test_the_default_renews_the_gradient_often_enough_for_a_wide_layer(model) -> None:
