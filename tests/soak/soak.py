@@ -35,10 +35,10 @@ import numpy as np
 import torch
 from runs import differences, render, small_run
 
-from fastccsa.data import Manifest
 from fastccsa.errors import InputError, Interrupted
 from fastccsa.pipeline.loader import PairLoader
 from fastccsa.training import TrainConfig
+from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.loop import train
 from fastccsa.training.step import Step
 
@@ -58,6 +58,7 @@ SMALL_FILES = 64 << 10  # bytes of the largest file on a "full disk": a checkpoi
 # leak at all still moves by a few MB, which over a thousand steps is some thousand bytes a step.
 LEAK = 16384
 STEADY_STEPS = 500  # of one process; with fewer the allocator's own moves outweigh a leak
+SOON = 20  # steps after which a fault must have been noticed: two epochs
 WARM_CALLS = 3  # calls of `train` in a process before its memory counts
 
 
@@ -126,6 +127,11 @@ class Fault:
         else:
             self.poison = True
 
+    @property
+    def got_over(self) -> bool:
+        """Whether it came and went, and the run with it."""
+        return self.kind == "full disk" and self.steps > self.after + self.lasts
+
     def mend(self) -> None:
         """Make the world whole again."""
         limit_files(resource.RLIM_INFINITY)
@@ -154,40 +160,45 @@ def live(config: TrainConfig, images: list[Path], plan: list[tuple[str, int, int
     def tell(**facts: object) -> None:
         os.write(pipe, (json.dumps(facts) + "\n").encode())
 
-    current: list[Fault] = []
+    upcoming = iter([Fault(kind, after, lasts, images[image]) for kind, after, lasts, image in plan])
+
+    def next_fault() -> Fault:
+        fault = next(upcoming, Fault("none", 0, 0, images[0]))
+        if fault.kind != "none":
+            tell(fault=fault.kind)
+        return fault
+
+    fault = Fault("none", 0, 0, images[0])
     learn, assemble, taken = Step.learn, PairLoader._assemble, 0
 
     def told_learn(self: Step, batch: dict, share: float) -> None:
-        nonlocal taken
+        nonlocal taken, fault
         taken += 1
         tell(epoch=self._state.epoch, step=self._state.step, images=batch["index1"].tolist())
-        for fault in current:
-            fault.step()
+        if fault.got_over:
+            tell(ended="goes on", why="", struck=True)
+            fault = next_fault()
+        fault.step()
         learn(self, batch, share)
 
     def spoilt(self: PairLoader, *args: object) -> dict[str, torch.Tensor]:
-        batch = assemble(self, *args)
-        for fault in current:
-            batch = fault.spoil(batch)
-        return batch
+        return fault.spoil(assemble(self, *args))
 
     Step.learn, PairLoader._assemble = told_learn, spoilt
-    for kind, after, lasts, image in [*plan, ("none", 0, 0, 0)]:
+    while True:
         gc.collect()
         tell(steps=taken, **about_process())
-        fault = Fault(kind, after, lasts, images[image])
-        current[:] = [fault]
-        if kind != "none":
-            tell(fault=kind)
+        fault = next_fault()
         try:
             train(config, progress=False)
-            tell(ended="finished")
+            tell(ended="finished", why="", struck=fault.steps > fault.after + SOON)
             os._exit(0)
         except (Interrupted, InputError, RuntimeError) as error:
-            tell(ended=type(error).__name__, why=str(error).splitlines()[0], struck=fault.steps >= after)
+            tell(ended=type(error).__name__, why=str(error).splitlines()[0], struck=fault.steps >= fault.after)
         finally:
             fault.mend()
-    os._exit(0)
+        if fault.kind == "none":
+            os._exit(0)
 
 
 def about_process() -> dict[str, int]:
@@ -224,7 +235,7 @@ class Soak:
                 kind = line["fault"]
             elif line["ended"] == "finished":
                 finished = True
-                self.count(kind, "goes on", struck=False)
+                self.count(kind, "goes on", line["struck"])
             else:
                 self.count(kind, line["ended"], line["struck"], line["why"])
                 kind = "none"
@@ -290,7 +301,7 @@ def main() -> None:
         if not Soak().hear(in_child(live, reference, [Path()], [])):
             raise SystemExit("the uninterrupted training failed")
         soak, kinds = Soak(), []
-        images = training_images(manifest)
+        images = training_images(config)
         while True:
             # A process has its faults told before it begins: up to and with the one that kills it.
             plan = []
@@ -311,10 +322,10 @@ def main() -> None:
     raise SystemExit(1 if soak.wrong else 0)
 
 
-def training_images(manifest: Path) -> list[Path]:
-    """The files of the primary domain's training images, all of which every epoch shows."""
-    table = Manifest.read(manifest).select("train", ["HAM"])
-    return [Path(path) for path in table.paths]
+def training_images(config: TrainConfig) -> list[Path]:
+    """The files of the primary domain that the run trains on, all of which every epoch shows."""
+    images = select_images(*open_manifest(config))
+    return [Path(path) for path in images.training.select(domains=[images.primary]).paths]
 
 
 def report(soak: Soak, epochs: int, seconds: float) -> None:
