@@ -54,7 +54,8 @@ def divergence(
     steps = [step for step in ranks.gather(summary.bad_step) if step >= 0]
     step = min(steps)
     batch = next(iter(objective.loader.epoch(epoch, step)))
-    suspects = [suspect for part in ranks.gather(_look_at(batch, forward, training)) for suspect in part]
+    looked_at = _look_at(batch, forward, training, objective.joint_forward)
+    suspects = [suspect for part in ranks.gather(looked_at) for suspect in part]
     terms = next(found for found in ranks.gather(_bad_terms(summary, step)) if found)
     parts = ranks.gather({name: tensor.cpu() for name, tensor in batch.items()})
     saved = _save(folder, suspects, parts) if ranks.is_first else "the first process saves it"
@@ -72,24 +73,29 @@ def _bad_terms(summary: Summary, step: int) -> str:
 
 
 @torch.no_grad()
-def _look_at(batch: dict[str, Tensor], forward: Forward, training: Manifest) -> list[Suspect]:
+def _look_at(batch: dict[str, Tensor], forward: Forward, training: Manifest, joint_forward: bool) -> list[Suspect]:
+    """Every image of the batch, from a pass through the network as the step makes it."""
+    suffixes = ("1", "2") if "images1" in batch else ("",)
+    streams = [batch[f"images{suffix}"] for suffix in suffixes]
+    passes = [torch.cat(streams)] if joint_forward else streams  # a single pair is a batch of two
+    outputs = [[output.float() for output in forward(images)] for images in passes]
+    images, index = torch.cat(streams), torch.cat([batch[f"index{suffix}"] for suffix in suffixes])
+    features = torch.cat([features for _, features in outputs])
+    finite = torch.cat([torch.isfinite(torch.cat(pair, dim=1)).all(1) for pair in outputs])
+    columns = zip(
+        [stream for stream, part in enumerate(streams, start=1) for _ in part],
+        index.tolist(),
+        torch.isfinite(images).flatten(1).all(1).tolist(),
+        finite.tolist(),
+        features.norm(dim=1).tolist(),
+        strict=True,
+    )
     suspects = []
-    for stream, suffix in enumerate(("1", "2") if "images1" in batch else ("",), start=1):
-        images, index = batch[f"images{suffix}"], batch[f"index{suffix}"].tolist()
-        logits, features = (output.float() for output in forward(images))
-        outputs = torch.cat([logits, features], dim=1)
-        columns = zip(
-            index,
-            torch.isfinite(images).flatten(1).all(1).tolist(),
-            torch.isfinite(outputs).all(1).tolist(),
-            features.norm(dim=1).tolist(),
-            strict=True,
+    for stream, row, pixels, good, norm in columns:
+        about = training.table.iloc[row]
+        suspects.append(
+            Suspect(stream, training.paths[row], str(about["label"]), str(about["domain"]), pixels, good, norm)
         )
-        for row, pixels, finite, norm in columns:
-            about = training.table.iloc[row]
-            suspects.append(
-                Suspect(stream, training.paths[row], str(about["label"]), str(about["domain"]), pixels, finite, norm)
-            )
     return suspects
 
 

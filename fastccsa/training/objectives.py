@@ -37,6 +37,7 @@ class Objective(Protocol):
         terms: names of what ``__call__`` returns; the first is the loss, the others what it is made of.
         images_per_sample: images behind one row of a batch, 1 or 2.
         memory: what it remembers from step to step; a module without any state where that is nothing.
+        joint_forward: whether both images of a row go through the network together.
         sees_all_ranks: whether the terms are those of all ranks' rows, on every rank, or of its own.
         record: what is sampled, and how it is weighted.
     """
@@ -45,6 +46,7 @@ class Objective(Protocol):
     images_per_sample: int
     memory: nn.Module
     record: SamplingRecord
+    joint_forward: bool
     sees_all_ranks: bool
 
     @property
@@ -60,6 +62,7 @@ class Baseline:
 
     terms: tuple[str, ...] = ("loss",)
     images_per_sample = 1
+    joint_forward = False
     sees_all_ranks = False
 
     def __init__(

@@ -309,6 +309,18 @@ def test_a_loss_that_is_not_finite_names_domain_and_class_and_lists_the_batch(ma
     assert torch.equal(batch["images1"].isnan().all(3).all(2).all(1), batch["index1"] == bad)
 
 
+def test_a_batch_of_one_pair_is_looked_at_as_the_step_saw_it(make_config) -> None:
+    training = Manifest.read(make_config().manifest).select("train")
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5), torch.nn.BatchNorm1d(5))
+    images = torch.rand(2, 3, 4, 4)
+    images[1, 0, 0, 0] = float("nan")
+    batch = {"images1": images[:1], "images2": images[1:], "index1": torch.tensor([3]), "index2": torch.tensor([1])}
+    suspects = divergence._look_at(batch, lambda images: (network(images),) * 2, training, joint_forward=True)
+    assert [(one.stream, one.image, one.finite_pixels) for one in suspects] == [
+        (1, training.paths[3], True), (2, training.paths[1], False)
+    ]  # fmt: skip
+
+
 def test_a_batch_that_cannot_be_saved_hides_not_why(make_config, monkeypatch) -> None:
     monkeypatch.setattr(divergence, "save_file", refuse(FULL))
     with pytest.raises(InputError, match=r"loss is nan.* the batch cannot be saved \(.*No space left on device\), and"):
