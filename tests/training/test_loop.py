@@ -232,7 +232,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_c
 
         class Poisoned:
             terms, images_per_sample, loader = objective.terms, objective.images_per_sample, objective.loader
-            memory, record, sees_all_ranks = objective.memory, objective.record, False
+            memory, record, sees_all_ranks, joint_forward = objective.memory, objective.record, False, False
             __call__ = staticmethod(call)
 
         return Poisoned()
