@@ -147,7 +147,7 @@ else
     --out "$OUT/all-pairs-small-$MACHINE.json"
   step "errors, all pairs" 60 "${ALL_PAIRS[@]}" --hard --out "$OUT/all-pairs-hard-$MACHINE.json"
   if $DRY_RUN || has_module pandas; then
-    step "tests of the graph" 60 "${TEST[@]}" tests/training/test_graph.py
+    step "tests of training" 90 "${TEST[@]}" tests/training
     # Its images are those of the next steps.
     step "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --epochs 3 --out "$WORK/demo"
     step "step, 32 pairs" 60 "${STEP[@]}" --pairs 32 --cuda-graph --out "$OUT/step-32-$MACHINE.json"
@@ -158,7 +158,7 @@ else
     step "pruning" 60 "$PYTHON" -m fastccsa prune --run "$WORK/demo/runs/K" --rate 0.3 --epochs 1 --images 128 \
       --device cuda --out "$WORK/pruned"
   else
-    for name in "tests of the graph" "demo" "step, 32 pairs" "step, 256 pairs" "step, compiled" "step, no graph" \
+    for name in "tests of training" "demo" "step, 32 pairs" "step, 256 pairs" "step, compiled" "step, no graph" \
       "pruning"; do
       skip "$name" "pandas is not installed"
     done
