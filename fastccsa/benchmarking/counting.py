@@ -16,7 +16,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from fastccsa import set_cpu_cache_limit
 
-__all__ = ["allocations", "kernels", "peak_bytes"]
+__all__ = ["allocations", "cuda_requests", "kernels", "peak_bytes"]
+
+_REQUESTS = "allocation", "requested_bytes"  # as torch.cuda.memory_stats names them
 
 
 def _events(call: Callable[[], object], activities: Iterable[ProfilerActivity]) -> list[dict[str, Any]]:
@@ -47,6 +49,17 @@ def allocations(call: Callable[[], object]) -> list[int]:
     memory = [event for event in events if event.get("name") == "[memory]"]
     of_cpu = [event for event in memory if event["args"]["Device Type"] == 0]
     return [event["args"]["Bytes"] for event in sorted(of_cpu, key=lambda event: event["ts"])]
+
+
+def cuda_requests(call: Callable[[], object]) -> tuple[int, int]:
+    """How often `call` asks torch's CUDA allocator for memory, and for how many bytes in all."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_stats()
+    call()
+    torch.cuda.synchronize()
+    after = torch.cuda.memory_stats()
+    times, size = (after[f"{name}.all.allocated"] - before[f"{name}.all.allocated"] for name in _REQUESTS)
+    return times, size
 
 
 def kernels(call: Callable[[], object]) -> list[str]:
