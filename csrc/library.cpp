@@ -33,12 +33,17 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "Tensor(g!) close) -> ()");
   m.def(
       "all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient, "
-      "Tensor centred, Tensor sums, Tensor separation, float scale, Tensor(a!) gradient) -> ()");
+      "Tensor centre, Tensor sums, Tensor separation, float scale, Tensor(a!) gradient) -> ()");
   // The whole of it for few pairs, times `scale`: the loss, both terms ([2]), and the gradients where `wanted` (bit k:
-  // of side k), together or apart. On the CPU features are contiguous and in the type of sums, labels and weights
+  // of side k, [N, D] together or [2 N, D] apart). On the CPU features are contiguous and in the type of sums, labels and weights
   // checked; on CUDA the kernel checks what it reads.
   m.def(
       "all_pairs_direct(Tensor features1, Tensor features2, Tensor target1, Tensor target2, Tensor? weight, "
+      "float margin, float scale, int wanted, bool apart) -> (Tensor loss, Tensor terms, Tensor gradient1, "
+      "Tensor gradient2)");
+  // The same for many pairs on the CPU, by products, for features of any type and strides.
+  m.def(
+      "all_pairs_panels(Tensor features1, Tensor features2, Tensor target1, Tensor target2, Tensor? weight, "
       "float margin, float scale, int wanted, bool apart) -> (Tensor loss, Tensor terms, Tensor gradient1, "
       "Tensor gradient2)");
   m.def("instruction_set() -> str");

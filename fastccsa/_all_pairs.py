@@ -32,14 +32,16 @@ _centre = torch.ops.fastccsa.all_pairs_centre.default
 _tile = torch.ops.fastccsa.all_pairs_tile.default
 _finish = torch.ops.fastccsa.all_pairs_finish.default
 _direct = torch.ops.fastccsa.all_pairs_direct.default
+_panels = torch.ops.fastccsa.all_pairs_panels.default
 
 # 8 MiB a tile. The list of its close pairs is short, but were all of them close, it would grow to 24 to 48 MiB.
 TILE_ROWS, TILE_COLUMNS = 1024, 2048  # of float32; of float64 half as many columns
 _CHUNK_COLUMNS = 64  # csrc/allpairs/params.h
 _FEW_NUMBERS = 1 << 20
 _PLAIN = (Tensor, torch.nn.Parameter)
-FEW_PAIRS = 65536  # on the CPU, so many take no tiles
+FEW_PAIRS = 16384  # on the CPU
 FEW_PAIRS_ON_CUDA = 65536  # not measured
+PANELS_ON_CPU = True  # tests turn it off: tiles are what CUDA takes
 
 
 # ---- both sides, sorted by class ----
@@ -79,7 +81,6 @@ def _sides(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor) -> tuple[_Side, _Side
 
 def _centred(side: _Side, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Sorted rows less the centre, and their squared norms, in the type that sums are kept in."""
-    centre = centre.to(_ops._acc_dtype(side.features.dtype))
     rows, norms = _ops.large_empty(centre, *side.features.shape), centre.new_empty(len(side.features))
     _centre(side.features, side.order, side.label, centre, rows, norms)
     return rows, norms
@@ -230,7 +231,7 @@ def _all_pairs(
     own_weight = side1.spread.new_ones(len(classes)) if by_class is None else by_class.diagonal().double()
     alignment, coefficients = _alignment(side1, side2, own_weight)
     total = side1.counts @ side1.mean + side2.counts @ side2.mean
-    centre = (total / (len(z1) + len(z2))).nan_to_num(0, 0, 0)
+    centre = (total / (len(z1) + len(z2))).nan_to_num(0, 0, 0).to(_ops._acc_dtype(z1.dtype))
     (a, norm1), (b, norm2) = _centred(side1, centre), _centred(side2, centre)
     sweep = _sweep(side1, side2, a, b, (norm1, norm2), by_class, margin, wanted, precision)
     terms = (scale * torch.stack([alignment, sweep.loss])).to(a.dtype)
@@ -241,7 +242,7 @@ def _all_pairs(
         product = sweep.products[k]
         if product is not None:
             _finish(
-                side.features, side.order, side.label, other.mean, coefficients[k], centred, sweep.sums[k], product,
+                side.features, side.order, side.label, other.mean, coefficients[k], centre, sweep.sums[k], product,
                 scale, gradient,
             )  # fmt: skip
         gradients.append(gradient)
@@ -256,13 +257,27 @@ def _few_pairs(
     if z1.device.type == "cpu":  # kernels on CUDA take any strides, and 16 bits
         acc = _ops._acc_dtype(z1.dtype)
         z1, z2 = z1.to(acc).contiguous(), z2.to(acc).contiguous()
-    loss, terms, gradient1, gradient2 = _direct(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
-    return loss, terms, gradient1, gradient2
+    return _result(_direct(z1, z2, y1, y2, weight, margin, scale, wanted, apart), z1, z2, apart)
+
+
+def _result(found: tuple[Tensor, ...], z1: Tensor, z2: Tensor, apart: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What an op for the whole loss returns, with its planes of gradients apart."""
+    loss, terms, *gradients = found
+    planes = [
+        g.view(-1, *z.shape) if len(g) else _empty_gradient(z, 0, apart)
+        for g, z in zip(gradients, (z1, z2), strict=True)
+    ]
+    return loss, terms, planes[0], planes[1]
 
 
 def _are_few(z1: Tensor, z2: Tensor) -> bool:
     """Whether pairs are computed one by one."""
     return 0 < len(z1) * len(z2) <= (FEW_PAIRS if z1.device.type == "cpu" else FEW_PAIRS_ON_CUDA)
+
+
+def _go_in_panels(z1: Tensor, z2: Tensor) -> bool:
+    """Whether one call does it all, by products of its own."""
+    return z1.device.type == "cpu" and PANELS_ON_CPU
 
 
 # ---- the op ----
@@ -297,6 +312,8 @@ def _compute(
     with stage("all_pairs forward"):
         if few:
             return _few_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
+        if _go_in_panels(z1, z2):
+            return _result(_panels(z1, z2, y1, y2, weight, margin, scale, wanted, apart), z1, z2, apart)
         with torch.autocast(z1.device.type, enabled=False), products(precision):
             terms, g1, g2 = _all_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart, precision)
     return terms.sum(), terms, g1, g2

@@ -62,6 +62,7 @@ void tile(const Tile<T>& p, ParallelFor parallel_for) {
     const int64_t chunk = begin / kChunkRows;
     sums[chunk].column_sums = column_sums.data() + chunk * p.columns;
     kernel.tile_rows(p, begin, end, sums[chunk]);
+    if (p.gradient[0] != nullptr) kernel.close_pairs(p, 0, sums[chunk].close, {begin, end}, {0, p.width});
   });
 
   size_t close = 0;
@@ -72,7 +73,7 @@ void tile(const Tile<T>& p, ParallelFor parallel_for) {
   if (close == 0 || p.gradient[1] == nullptr) return;
   // Each thread owns columns, and meets their pairs in the order of the rows.
   over_chunks(p.columns, kChunkColumns, int64_t(close) * p.width, parallel_for, [&](int64_t begin, int64_t end) {
-    for (const ChunkSums<Acc>& chunk : sums) kernel.close_columns(p, begin, end, chunk.close);
+    for (const ChunkSums<Acc>& chunk : sums) kernel.close_pairs(p, 1, chunk.close, {begin, end}, {0, p.width});
   });
 }
 

@@ -10,7 +10,11 @@
 
 namespace fastccsa::allpairs::cpu {
 
-// A pair whose distance was computed from its rows, for the gradient of its column.
+struct Range {
+  int64_t begin, end;
+};
+
+// A pair of a tile whose part of the gradients comes from its rows.
 template <typename Acc>
 struct ClosePair {
   int32_t row, column;
@@ -30,7 +34,9 @@ struct Kernels {
   void (*class_sums)(const Classes<T>& p, int64_t begin, int64_t end);  // of columns [begin, end)
   void (*centre_rows)(const Centre<T>& p, int64_t begin, int64_t end);
   void (*tile_rows)(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>& sums);
-  void (*close_columns)(const Tile<T>& p, int64_t begin, int64_t end, const std::vector<ClosePair<acc_t<T>>>& close);
+  // Adds the close pairs of a tile's rows (columns, for side 1) `own` to columns [begin, end) of their gradients.
+  void (*close_pairs)(const Tile<T>& p, int side, const std::vector<ClosePair<acc_t<T>>>& close, Range own,
+                      Range columns);
   void (*finish_rows)(const Finish<T>& p, int64_t begin, int64_t end);
 };
 
@@ -44,6 +50,33 @@ struct DirectKernels {
 };
 template <Isa isa, typename Acc>
 DirectKernels<Acc> direct_kernels();
+
+// C [rows, columns] = alpha A B, or that more if `add`. Row i of A begins row_stride * i behind `a`; then come `run`
+// values `step` apart, then, `jump` further on, the next ones. B is packed: `depth` rows of the kernels' width, one after
+// the other; the next so many columns begin panel_stride further on.
+template <typename Acc>
+struct Product {
+  int64_t rows, columns, depth;
+  const Acc* a;
+  int64_t row_stride, step, run, jump;
+  const Acc* b;
+  int64_t panel_stride;
+  Acc alpha;
+  bool add;
+  Acc* c;
+  int64_t stride;
+};
+
+template <typename Acc>
+struct ProductKernels {
+  int64_t width;  // of packed rows
+  void (*product)(const Product<Acc>& p);
+  // Packs `count` rows: as rows of the right factor, into panels; or, from a multiple of `width` on, as its columns.
+  void (*pack)(const Acc* rows, int64_t count, int64_t columns, Acc* packed, int64_t panel_stride);
+  void (*pack_transposed)(const Acc* rows, int64_t count, int64_t columns, Acc* packed);
+};
+template <Isa isa, typename Acc>
+ProductKernels<Acc> product_kernels();
 
 template <typename T>
 void classes(const Classes<T>& p, ParallelFor parallel_for);
@@ -59,5 +92,15 @@ void finish(const Finish<T>& p, ParallelFor parallel_for);
 
 template <typename Acc>
 void direct(const Direct<Acc>& p, ParallelFor parallel_for);
+
+// Numbers of type acc_t<T> that `panels` needs as scratch.
+struct PanelSizes {
+  int64_t packed[2], transposed, values;
+};
+template <typename T>
+PanelSizes panel_sizes(const Problem<T>& p);
+
+template <typename T>
+void panels(const Problem<T>& p, const PanelScratch<acc_t<T>>& scratch, ParallelFor parallel_for);
 
 }  // namespace fastccsa::allpairs::cpu

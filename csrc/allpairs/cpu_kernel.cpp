@@ -4,9 +4,12 @@
 
 #include "common/simd.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 
 namespace fastccsa::allpairs::cpu::FASTCCSA_ISA {
 namespace {
@@ -18,39 +21,79 @@ const T* row_of(const Side<T>& side, int64_t sorted_row) {
   return side.features.row(side.order[sorted_row]);
 }
 
+// Calls work(stride), where the compiler knows the stride that is as good as always: it makes vectors then.
+template <typename Work>
+void with_stride(int64_t stride, Work work) {
+  if (stride == 1) {
+    work(std::integral_constant<int64_t, 1>());
+  } else {
+    work(stride);
+  }
+}
+
+// Eight vectors of float64 from columns that are neighbours.
+constexpr int kDoubles = Simd<double>::kLanes, kSumVectors = 8;
+template <typename T>
+DoubleVector load_doubles(const T* from) {
+  DoubleVector v;
+  for (int lane = 0; lane < kDoubles; ++lane) v[lane] = double(load(from[lane]));
+  return v;
+}
+
+// The means of some columns of the rows [first, last), and the sum of squares around them. `at(k, v)` reads the v-th
+// vector of them in sorted row k.
+template <int kVectors, typename Load>
+double column_means(int64_t first, int64_t last, Load at, DoubleVector* mean) {
+  DoubleVector sum[kVectors] = {}, squares{};
+  for (int64_t k = first; k < last; ++k) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) sum[v] += at(k, v);
+  }
+  for (int v = 0; v < kVectors; ++v) mean[v] = sum[v] /= double(std::max<int64_t>(1, last - first));
+  for (int64_t k = first; k < last; ++k) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const DoubleVector difference = at(k, v) - sum[v];
+      squares += difference * difference;
+    }
+  }
+  return sum_of<double>(squares);
+}
+
 template <typename T>
 void class_sums(const Classes<T>& p, int64_t begin, int64_t end) {
   const int64_t stride = p.side.features.column_stride;
   const int64_t chunks = (p.width + kChunkColumns - 1) / kChunkColumns, chunk = begin / kChunkColumns;
   for (int64_t c = 0; c < p.classes; ++c) {
-    double* mean = p.mean + c * p.width;
-    for (int64_t d = begin; d < end; ++d) mean[d] = 0;
-    const int64_t first = p.offset[c], last = p.offset[c + 1];
-    p.spread[c * chunks + chunk] = 0;
-    if (first == last) continue;
-    for (int64_t k = first; k < last; ++k) {
-      const T* row = row_of(p.side, k);
-      for (int64_t d = begin; d < end; ++d) mean[d] += double(load(row[d * stride]));
+    double spread = 0;
+    int64_t d = begin;
+    DoubleVector mean[kSumVectors];
+    const auto means = [&](auto vectors, int64_t columns, auto at) {
+      spread += column_means<vectors>(p.offset[c], p.offset[c + 1], at, mean);
+      std::memcpy(p.mean + c * p.width + d, mean, columns * sizeof(double));
+      d += columns;
+    };
+    while (stride == 1 && d + kSumVectors * kDoubles <= end) {
+      means(std::integral_constant<int, kSumVectors>(), kSumVectors * kDoubles,
+            [&](int64_t k, int v) { return load_doubles(row_of(p.side, k) + d + v * kDoubles); });
     }
-    for (int64_t d = begin; d < end; ++d) mean[d] /= double(last - first);
-    double squares[kChunkColumns] = {};
-    for (int64_t k = first; k < last; ++k) {
-      const T* row = row_of(p.side, k);
-      for (int64_t d = begin; d < end; ++d) {
-        const double difference = double(load(row[d * stride])) - mean[d];
-        squares[d - begin] += difference * difference;
-      }
+    while (d < end) {
+      const int64_t columns = std::min<int64_t>(kDoubles, end - d);
+      means(std::integral_constant<int, 1>(), columns, [&](int64_t k, int) {
+        DoubleVector some{};
+        for (int64_t lane = 0; lane < columns; ++lane) some[lane] = double(load(row_of(p.side, k)[(d + lane) * stride]));
+        return some;
+      });
     }
-    p.spread[c * chunks + chunk] = std::accumulate(squares, squares + kChunkColumns, 0.0);
+    p.spread[c * chunks + chunk] = spread;
   }
 }
 
 // Norms are summed in float64: all pairs of a row share its norm, and so its error, which no sum averages out.
-template <typename T>
-void centre_rows(const Centre<T>& p, int64_t begin, int64_t end) {
+template <typename T, typename Stride>
+void centre_rows_of(const Centre<T>& p, int64_t begin, int64_t end, Stride stride) {
   using Acc = acc_t<T>;
   constexpr int64_t kSums = 16;  // side by side, so that the compiler makes vectors of them
-  const int64_t stride = p.side.features.column_stride;
   for (int64_t k = begin; k < end; ++k) {
     const T* z = row_of(p.side, k);
     Acc* to = p.centred + k * p.width;
@@ -73,6 +116,11 @@ void centre_rows(const Centre<T>& p, int64_t begin, int64_t end) {
 }
 
 template <typename T>
+void centre_rows(const Centre<T>& p, int64_t begin, int64_t end) {
+  with_stride(p.side.features.column_stride, [&](auto stride) { centre_rows_of(p, begin, end, stride); });
+}
+
+template <typename T>
 acc_t<T> squared_distance(const Tile<T>& p, const T* a, const T* b) {
   using Acc = acc_t<T>;
   constexpr int kLanes = Simd<Acc>::kLanes;
@@ -92,19 +140,12 @@ acc_t<T> squared_distance(const Tile<T>& p, const T* a, const T* b) {
   return sum_of<Acc>(sum);
 }
 
-// gradient += coefficient * (a - b)
-template <typename T>
-void add_difference(const T* a, int64_t stride_a, const T* b, int64_t stride_b, acc_t<T> coefficient, int64_t width,
-                    acc_t<T>* gradient) {
-  for (int64_t d = 0; d < width; ++d) gradient[d] += coefficient * (load(a[d * stride_a]) - load(b[d * stride_b]));
-}
-
 // Pairs that the vectors left to be computed from their rows stand as +infinity in the row, which no coefficient is.
 template <typename T>
 void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<acc_t<T>>& sums) {
   using Acc = acc_t<T>;
   const int64_t row = p.begin[0] + i;
-  Acc* values = p.values + i * p.columns;
+  Acc* values = p.values + i * p.stride;
   const T* a = row_of(p.side[0], row);
   for (int64_t j = 0; j < p.columns; ++j) {
     if (values[j] != std::numeric_limits<Acc>::infinity()) continue;
@@ -119,12 +160,8 @@ void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<a
       continue;
     }
     values[j] = Acc(0);
-    if (term.coefficient == Acc(0)) continue;
-    if (p.gradient[0] != nullptr) {
-      add_difference(a, p.side[0].features.column_stride, b, p.side[1].features.column_stride, term.coefficient,
-                     p.width, p.gradient[0] + row * p.width);
-    }
-    if (p.gradient[1] != nullptr) sums.close.push_back({int32_t(i), int32_t(j), term.coefficient});
+    const bool wanted = p.gradient[0] != nullptr || p.gradient[1] != nullptr;
+    if (wanted && term.coefficient != Acc(0)) sums.close.push_back({int32_t(i), int32_t(j), term.coefficient});
   }
 }
 
@@ -181,7 +218,7 @@ void tile_rows(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>
       weight_of = label;
     }
     const Acc norm1 = p.norm[0][p.begin[0] + i];
-    Acc* values = p.values + i * p.columns;
+    Acc* values = p.values + i * p.stride;
     RowSums<Acc> row;
     int64_t j = 0;
     for (; j + kLanes <= p.columns; j += kLanes) {
@@ -205,24 +242,30 @@ void tile_rows(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>
   }
 }
 
+// gradient += coefficient * (own row - other row)
 template <typename T>
-void close_columns(const Tile<T>& p, int64_t begin, int64_t end, const std::vector<ClosePair<acc_t<T>>>& close) {
+void close_pairs(const Tile<T>& p, int side, const std::vector<ClosePair<acc_t<T>>>& close, Range own, Range columns) {
+  const Side<T>&mine = p.side[side], &others = p.side[1 - side];
+  const int64_t stride = mine.features.column_stride, other_stride = others.features.column_stride;
   for (const ClosePair<acc_t<T>>& pair : close) {
-    if (pair.column < begin || pair.column >= end) continue;
-    const int64_t column = p.begin[1] + pair.column;
-    add_difference(row_of(p.side[1], column), p.side[1].features.column_stride,
-                   row_of(p.side[0], p.begin[0] + pair.row), p.side[0].features.column_stride, pair.coefficient,
-                   p.width, p.gradient[1] + column * p.width);
+    const int64_t k = side == 0 ? pair.row : pair.column, other = side == 0 ? pair.column : pair.row;
+    if (k < own.begin || k >= own.end) continue;
+    const T *a = row_of(mine, p.begin[side] + k), *b = row_of(others, p.begin[1 - side] + other);
+    acc_t<T>* gradient = p.gradient[side] + (p.begin[side] + k) * p.width;
+    for (int64_t d = columns.begin; d < columns.end; ++d) {
+      gradient[d] += pair.coefficient * (load(a[d * stride]) - load(b[d * other_stride]));
+    }
   }
 }
 
 template <typename T>
 void finish_rows(const Finish<T>& p, int64_t begin, int64_t end) {
-  const int64_t stride = p.side.features.column_stride;
-  for (int64_t k = begin; k < end; ++k) {
-    const T* z = row_of(p.side, k);
-    for (int64_t d = 0; d < p.width; ++d) finish_value(p, k, d, double(load(z[d * stride])));
-  }
+  with_stride(p.side.features.column_stride, [&](auto stride) {
+    for (int64_t k = begin; k < end; ++k) {
+      const T* z = row_of(p.side, k);
+      for (int64_t d = 0; d < p.width; ++d) finish_value(p, k, d, double(load(z[d * stride])));
+    }
+  });
 }
 
 }  // namespace
@@ -234,7 +277,7 @@ namespace fastccsa::allpairs::cpu {
 template <Isa isa, typename T>
 Kernels<T> kernels() {
   using namespace FASTCCSA_ISA;
-  return {&class_sums<T>, &centre_rows<T>, &tile_rows<T>, &close_columns<T>, &finish_rows<T>};
+  return {&class_sums<T>, &centre_rows<T>, &tile_rows<T>, &close_pairs<T>, &finish_rows<T>};
 }
 template Kernels<float> kernels<Isa::FASTCCSA_ISA, float>();
 template Kernels<double> kernels<Isa::FASTCCSA_ISA, double>();

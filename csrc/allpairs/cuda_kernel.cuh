@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
   if (i >= p.rows) return;
   const int64_t row = p.begin[0] + i, label = p.side[0].label[row];
   const Acc norm = p.norm[0][row];
-  Acc* values = p.values + i * p.columns;
+  Acc* values = p.values + i * p.stride;
   const int64_t words = (p.columns + kWarp - 1) / kWarp;
   double sum = 0, loss = 0;
   for (int64_t word = 0; word < words; ++word) {
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p)
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t word = blockIdx.x, j = word * kWarp + lane, words = (p.columns + kWarp - 1) / kWarp;
   double sum = 0;
-  for (int64_t i = warp; j < p.columns && i < p.rows; i += kWarps) sum += double(p.values[i * p.columns + j]);
+  for (int64_t i = warp; j < p.columns && i < p.rows; i += kWarps) sum += double(p.values[i * p.stride + j]);
   __shared__ double of_warp[kWarps][kWarp];
   of_warp[warp][lane] = sum;
   __syncthreads();

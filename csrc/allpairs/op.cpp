@@ -2,6 +2,7 @@
 // the user gave, sorts it by class, and makes the products of tiles with torch's own matrix product.
 #include "allpairs/cpu.h"
 #include "common/torch_binding.h"
+#include "common/torch_large_tensor.h"
 #include "common/torch_parallel.h"
 #include "zipped/refuse.h"
 #if defined(FASTCCSA_CUDA)
@@ -70,6 +71,7 @@ void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor or
                     values.size(1),
                     features1.size(1),
                     data<Acc>(values),
+                    values.stride(0),
                     {data<const Acc>(norm1), data<const Acc>(norm2)},
                     weight ? data<const Acc>(*weight) : nullptr,
                     weight ? weight->size(0) : 0,
@@ -87,12 +89,12 @@ void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor or
 }
 
 void all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient,
-                      Tensor centred, Tensor sums, Tensor separation, double scale, Tensor gradient) {
+                      Tensor centre, Tensor sums, Tensor separation, double scale, Tensor gradient) {
   with_type(features, "features", [&](auto t) {
     using T = decltype(t);
     using Acc = acc_t<T>;
     const Finish<T> p{side_of<T>(features, order, label), features.size(0),         features.size(1),
-                      data<const double>(other_mean),     data<const double>(coefficient), data<const Acc>(centred),
+                      data<const double>(other_mean),     data<const double>(coefficient), data<const Acc>(centre),
                       data<const double>(sums),           data<const Acc>(separation), scale,
                       data<Acc>(gradient),                gradient.size(0) == 2};
     if (features.is_cpu()) return cpu::finish(p, &parallel_for);
@@ -103,55 +105,103 @@ void all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_
   });
 }
 
-using DirectResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+// What the ops for a whole loss return: the loss [], both terms [2], and the gradients [planes * N, width].
+using Result = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
-DirectResult direct(const Tensor& features1, const Tensor& features2, const Tensor& target1, const Tensor& target2,
-                    const MaybeTensor& weight, double margin, double scale, int64_t wanted, bool apart) {
-  using Acc = acc_t<T>;
-  const ScalarType type = std::is_same_v<Acc, double> ? ScalarType::Double : ScalarType::Float;
-  const int64_t rows1 = features1.size(0), rows2 = features2.size(0), width = features1.size(1);
+constexpr ScalarType kAccType = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
+
+// An uninitialised matrix of the type of sums; on the CPU, where it is large, in memory that an earlier one gave back.
+template <typename T>
+Tensor matrix_beside(const Tensor& like, int64_t rows, int64_t columns) {
+  MaybeTensor recycled;
+  if (like.is_cpu()) recycled = recycled_matrix(rows, columns, number_of(kAccType<T>), sizeof(acc_t<T>));
+  return recycled ? *recycled : empty({rows, columns}, kAccType<T>, like);
+}
+
+template <typename T>
+Result make_result(const Tensor& features1, const Tensor& features2, int64_t wanted, bool apart) {
   const int64_t planes = apart ? 2 : 1;
-  Tensor loss = empty({}, type, features1), terms = empty({2}, type, features1);
-  Tensor gradient1 = empty({wanted & 1 ? planes : 0, rows1, width}, type, features1);
-  Tensor gradient2 = empty({wanted & 2 ? planes : 0, rows2, width}, type, features2);
-  Tensor coefficient = empty({rows1, rows2}, type, features1);
-  Tensor sums = empty({2, features1.is_cpu() ? rows1 : direct_blocks(rows1, rows2)}, ScalarType::Double, features1);
-  Direct<T> p{{matrix<const T>(features1), matrix<const T>(features2)},
-              {{data<const int64_t>(target1), target1.stride(0)}, {data<const int64_t>(target2), target2.stride(0)}},
-              {rows1, rows2},
-              width,
-              {},
-              0,
-              Acc(margin),
-              scale,
-              apart,
-              data<Acc>(coefficient),
-              data<double>(sums),
-              data<Acc>(loss),
-              data<Acc>(terms),
-              {wanted & 1 ? data<Acc>(gradient1) : nullptr, wanted & 2 ? data<Acc>(gradient2) : nullptr}};
+  const auto gradient = [&](const Tensor& features, bool is_wanted) {
+    return matrix_beside<T>(features, is_wanted ? planes * features.size(0) : 0, features.size(1));
+  };
+  return {empty({}, kAccType<T>, features1), empty({2}, kAccType<T>, features1), gradient(features1, wanted & 1),
+          gradient(features2, wanted & 2)};
+}
+
+template <typename T>
+Problem<T> problem_of(const Tensor& features1, const Tensor& features2, const Tensor& target1, const Tensor& target2,
+                      const MaybeTensor& weight, double margin, double scale, int64_t wanted, bool apart,
+                      const Result& result) {
+  using Acc = acc_t<T>;
+  const auto& [loss, terms, gradient1, gradient2] = result;
+  Problem<T> p{{matrix<const T>(features1), matrix<const T>(features2)},
+               {{data<const int64_t>(target1), target1.stride(0)}, {data<const int64_t>(target2), target2.stride(0)}},
+               {features1.size(0), features2.size(0)},
+               features1.size(1),
+               {},
+               0,
+               Acc(margin),
+               scale,
+               apart,
+               data<Acc>(loss),
+               data<Acc>(terms),
+               {wanted & 1 ? data<Acc>(gradient1) : nullptr, wanted & 2 ? data<Acc>(gradient2) : nullptr}};
   if (weight) {
     p.weight = matrix<const Acc>(*weight);
     p.labels = weight->size(0);
   }
-  if constexpr (std::is_same_v<T, Acc>) {
-    if (features1.is_cpu()) cpu::direct(p, &parallel_for);
-  }
-#if defined(FASTCCSA_CUDA)
-  if (!features1.is_cpu()) {
-    zipped::refuse_earlier_fault(p.labels);
-    const torch::stable::accelerator::DeviceGuard guard(features1.get_device_index());
-    cuda::direct(p, current_cuda_stream(features1.get_device_index()));
-  }
-#endif
-  return {loss, terms, gradient1, gradient2};
+  return p;
 }
 
-DirectResult all_pairs_direct(Tensor features1, Tensor features2, Tensor target1, Tensor target2, MaybeTensor weight,
-                              double margin, double scale, int64_t wanted, bool apart) {
+Result all_pairs_direct(Tensor features1, Tensor features2, Tensor target1, Tensor target2, MaybeTensor weight,
+                        double margin, double scale, int64_t wanted, bool apart) {
   return with_type(features1, "features1", [&](auto t) {
-    return direct<decltype(t)>(features1, features2, target1, target2, weight, margin, scale, wanted, apart);
+    using T = decltype(t);
+    using Acc = acc_t<T>;
+    Result result = make_result<T>(features1, features2, wanted, apart);
+    const Problem<T> p =
+        problem_of<T>(features1, features2, target1, target2, weight, margin, scale, wanted, apart, result);
+    const int64_t blocks = features1.is_cpu() ? p.rows[0] : direct_blocks(p.rows[0], p.rows[1]);
+    const Tensor coefficient = empty({p.rows[0], p.rows[1]}, kAccType<T>, features1);
+    const Tensor sums = empty({2, blocks}, ScalarType::Double, features1);
+    const Direct<T> direct{p, data<Acc>(coefficient), data<double>(sums)};
+    if constexpr (std::is_same_v<T, Acc>) {
+      if (features1.is_cpu()) cpu::direct(direct, &parallel_for);
+    }
+#if defined(FASTCCSA_CUDA)
+    if (!features1.is_cpu()) {
+      zipped::refuse_earlier_fault(p.labels);
+      const torch::stable::accelerator::DeviceGuard guard(features1.get_device_index());
+      cuda::direct(direct, current_cuda_stream(features1.get_device_index()));
+    }
+#endif
+    return result;
+  });
+}
+
+Result all_pairs_panels(Tensor features1, Tensor features2, Tensor target1, Tensor target2, MaybeTensor weight,
+                        double margin, double scale, int64_t wanted, bool apart) {
+  return with_type(features1, "features1", [&](auto t) {
+    using T = decltype(t);
+    using Acc = acc_t<T>;
+    Result result = make_result<T>(features1, features2, wanted, apart);
+    const Problem<T> p =
+        problem_of<T>(features1, features2, target1, target2, weight, margin, scale, wanted, apart, result);
+    const cpu::PanelSizes sizes = cpu::panel_sizes(p);
+    const Tensor packed1 = matrix_beside<T>(features1, 1, sizes.packed[0]);
+    const Tensor packed2 = matrix_beside<T>(features1, 1, sizes.packed[1]);
+    const Tensor transposed = matrix_beside<T>(features1, 1, sizes.transposed);
+    const Tensor values = matrix_beside<T>(features1, 1, sizes.values);
+    const Tensor product1 = matrix_beside<T>(features1, wanted & 1 ? p.rows[0] : 0, p.width);
+    const Tensor product2 = matrix_beside<T>(features1, wanted & 2 ? p.rows[1] : 0, p.width);
+    cpu::panels(p,
+                {{data<Acc>(packed1), data<Acc>(packed2)},
+                 data<Acc>(transposed),
+                 data<Acc>(values),
+                 {wanted & 1 ? data<Acc>(product1) : nullptr, wanted & 2 ? data<Acc>(product2) : nullptr}},
+                &parallel_for);
+    return result;
   });
 }
 
@@ -159,6 +209,7 @@ DirectResult all_pairs_direct(Tensor features1, Tensor features2, Tensor target1
 
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
   m.impl("all_pairs_direct", TORCH_BOX(&all_pairs_direct));
+  m.impl("all_pairs_panels", TORCH_BOX(&all_pairs_panels));
   m.impl("all_pairs_classes", TORCH_BOX(&all_pairs_classes));
   m.impl("all_pairs_centre", TORCH_BOX(&all_pairs_centre));
   m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));

@@ -70,6 +70,7 @@ struct Tile {
   int64_t rows, columns;
   int64_t width;
   Acc* values;          // [rows, columns]
+  int64_t stride;       // from row to row of these
   const Acc* norm[2];   // [N], squared norms of the centred sorted rows
   const Acc* weight;    // [classes, classes], or nullptr for weight 1
   int64_t classes;
@@ -89,7 +90,7 @@ struct Finish {
   int64_t width;
   const double* other_mean;    // [classes, width], of the other side
   const double* coefficient;   // [classes]: the alignment gradient of z is coefficient * (z - other_mean)
-  const Acc* centred;          // [N, width]
+  const Acc* centre;           // [width]
   const double* sums;          // [N]
   const Acc* separation;       // [N, width]
   double scale;                // of everything
@@ -97,12 +98,11 @@ struct Finish {
   bool apart;
 };
 
-// Few pairs: each from the differences of its rows, and nothing sorted. In come rows, out go the loss and the gradients
-// of everything.
+// The whole of it: in come rows, out go the loss and the gradients of everything.
 template <typename T>
-struct Direct {
+struct Problem {
   using Acc = acc_t<T>;
-  Matrix<const T> features[2];  // on the CPU contiguous, and of the type of sums
+  Matrix<const T> features[2];
   zipped::Vector<const int64_t> label[2];
   int64_t rows[2];
   int64_t width;
@@ -111,8 +111,6 @@ struct Direct {
   Acc margin;
   double scale;                // of everything
   bool apart;
-  Acc* coefficient;            // [N1, N2], scratch: K_ij as in a tile, of pairs of one class too
-  double* sums;                // [2, rows of side 0; blocks on CUDA], scratch: of alignment, and of separation
   Acc* loss;                   // []
   Acc* terms;                  // [2]: alignment and separation
   Acc* gradient[2];            // [1 or 2, N, width]: both terms together, or apart; nullptr: not wanted
@@ -140,6 +138,23 @@ struct Direct {
     terms[1] = Acc(scale * separation);
     *loss = terms[0] + terms[1];
   }
+};
+
+// Few pairs: each from the differences of its rows, and nothing sorted. On the CPU features are contiguous, and of the
+// type of sums.
+template <typename T>
+struct Direct : Problem<T> {
+  acc_t<T>* coefficient;  // [N1, N2], scratch: K_ij as in a tile, of pairs of one class too
+  double* sums;           // [2, rows of side 0; blocks on CUDA], scratch: of alignment, and of separation
+};
+
+// By products on the CPU, a panel of the matrix of pairs at a time: the scratch of it.
+template <typename Acc>
+struct PanelScratch {
+  Acc* packed[2];   // centred rows, as right factors
+  Acc* transposed;  // those of side 1, as columns of a right factor
+  Acc* values;      // a panel
+  Acc* product[2];  // [N, width]; nullptr: this gradient is not wanted
 };
 
 // On CUDA a block of warps takes so many rows of side 0 and of side 1, and leaves one sum a term.
@@ -176,7 +191,8 @@ FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d,
   using Acc = acc_t<T>;
   const int64_t label = p.side.label[k], to = p.side.order[k] * p.width + d, from = k * p.width + d;
   const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d]));
-  const Acc separation = Acc(p.scale * (p.sums[k] * double(p.centred[from]) + double(p.separation[from])));
+  const Acc centred = Acc(z) - p.centre[d];
+  const Acc separation = Acc(p.scale * (p.sums[k] * double(centred) + double(p.separation[from])));
   if (p.apart) {
     p.gradient[to] = alignment;
     p.gradient[p.rows * p.width + to] = separation;

@@ -47,13 +47,20 @@ class Sets:
 
 
 @pytest.fixture(
-    params=["cpu", "cpu in tiles", *(pytest.param(d, marks=pytest.mark.cuda) for d in ("cuda", "cuda in tiles"))]
+    params=[
+        "cpu",
+        "cpu in panels",
+        "cpu in tiles",
+        *(pytest.param(d, marks=pytest.mark.cuda) for d in ("cuda", "cuda in tiles")),
+    ]
 )
 def device(request, monkeypatch) -> str:
-    """Where a test runs; few pairs take a way of their own, and the tiles that many take."""
-    if request.param.endswith("in tiles"):
+    """Where a test runs, and how: as few pairs do, or as many; on the CPU also in the tiles that CUDA takes."""
+    if " in " in request.param:
         monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
         monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
+    if request.param.endswith("in tiles"):
+        monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", False)
     return request.param.split()[0]
 
 

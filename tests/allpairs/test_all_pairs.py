@@ -52,6 +52,7 @@ def test_any_tiles_give_the_same(make_sets, device, monkeypatch, limits, classes
     """Blocks of one class, blocks of several, and ranges cut in parts: every pair once."""
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
+    monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", False)
     monkeypatch.setattr(_all_pairs, "TILE_ROWS", limits[0])
     monkeypatch.setattr(_all_pairs, "TILE_COLUMNS", limits[1])
     assert_same(make_sets(61, 47, classes, 9, dtype=torch.float64, device=device))
@@ -78,6 +79,7 @@ def test_tiles_cover_each_pair_of_different_classes_once():
 def test_distant_blocks_are_skipped_and_nothing_is_lost(make_sets, device, monkeypatch):
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
+    monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", False)
     monkeypatch.setattr(_all_pairs, "TILE_ROWS", 8)
     sets = make_sets(80, 90, 4, 6, dtype=torch.float64, device=device)
     with torch.no_grad():
@@ -89,6 +91,44 @@ def test_distant_blocks_are_skipped_and_nothing_is_lost(make_sets, device, monke
     monkeypatch.setattr(_all_pairs, "_tile", lambda *a: (seen.append(a[12].numel()), tile(*a)))
     assert_same(sets)
     assert sum(seen) < 0.6 * 80 * 90
+
+
+# Rows of each class on both sides: of one class, cut where it is large; of several, where they are small; of either
+# kind on one side alone; more than a panel.
+CLASS_SIZES = {
+    "large and small": ([130, 3, 70, 5, 5, 300], [2, 90, 65, 40, 1, 3]),
+    "small ones between": ([64, 63, 64, 1, 64], [63, 64, 1, 64, 63]),
+    "absent on a side": ([0, 200, 10, 0, 70], [100, 0, 90, 30, 0]),
+    "one row of each": ([1] * 150, [1] * 150),
+    "panels": ([700, 30, 600], [900, 1300, 60]),
+    "one class": ([100], [600]),
+}
+
+
+@pytest.mark.parametrize("sizes", CLASS_SIZES.values(), ids=CLASS_SIZES.keys())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_any_sizes_of_classes(make_sets, device, sizes, dtype):
+    sets = make_sets(*map(sum, sizes), len(sizes[0]), 5, dtype=dtype, device=device)
+    random = torch.Generator().manual_seed(1)
+    for labels, counts in zip((sets.y1, sets.y2), sizes, strict=True):
+        of_class = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        labels.copy_(of_class[torch.randperm(len(labels), generator=random)])
+    assert_same(sets, rtol=1e-12 if dtype == torch.float64 else 2e-6)
+
+
+def test_any_number_of_threads_gives_the_same_bits(make_sets):
+    sets = make_sets(300, 700, 5, 140)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for torch_threads in (1, 2, 5):
+            torch.set_num_threads(torch_threads)
+            loss = sets.loss()
+            found.append((loss, *torch.autograd.grad(loss, sets.leaves)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
 
 
 def test_classes_missing_on_a_side(make_sets, device):
@@ -189,7 +229,7 @@ def test_same_bits_every_time(make_sets, device):
 
 @pytest.mark.parametrize("isa", ["portable", "avx2"])
 def test_every_instruction_set(isa):
-    """Few pairs and tiles, ragged; the best set runs in all other tests."""
+    """Few pairs, panels and tiles, ragged; the best set runs in all other tests."""
     program = """
 import torch
 from fastccsa import _all_pairs, functional, reference
@@ -199,7 +239,7 @@ for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-5), (torch.b
     z = [torch.randn(len(labels), 39, dtype=torch.float64).to(dtype).requires_grad_() for labels in y]
     exact = [x.detach().double().requires_grad_() for x in z]
     want = torch.autograd.grad(reference.contrastive_alignment(*exact, *y, margin=9.0, pairs="all"), exact)
-    for _all_pairs.FEW_PAIRS in (0, 1 << 16):
+    for _all_pairs.FEW_PAIRS, _all_pairs.PANELS_ON_CPU in ((1 << 16, True), (0, True), (0, False)):
         found = torch.autograd.grad(functional.contrastive_alignment(*z, *y, margin=9.0, pairs="all"), z)
         for mine, true in zip(found, want):
             torch.testing.assert_close(mine.double(), true, rtol=tolerance, atol=tolerance * true.abs().max().item())

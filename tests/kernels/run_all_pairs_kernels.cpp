@@ -69,6 +69,7 @@ void tile(Launch launch) {
                   sizes[3],
                   sizes[4],
                   v[9].data<Acc>(),
+                  sizes[3],
                   {v[6].data<const Acc>(), v[7].data<const Acc>()},
                   v[8].data<const Acc>(),
                   sizes[5],
@@ -102,21 +103,19 @@ void direct(Launch launch) {
   const auto margin = read_value<double>(), scale = read_value<double>();
   const std::vector<View> v = read_views(12);
   zipped::FaultWord fault = 0;
-  cuda::launch_direct(Direct<T>{{v[0].matrix<T>(), v[1].matrix<T>()},
-                                {v[2].vector<int64_t>(), v[3].vector<int64_t>()},
-                                {sizes[0], sizes[1]},
-                                sizes[2],
-                                v[4].matrix<Acc>(),
-                                sizes[3],
-                                Acc(margin),
-                                scale,
-                                sizes[4] != 0,
-                                v[5].data<Acc>(),
-                                v[6].data<double>(),
-                                v[7].data<Acc>(),
-                                v[8].data<Acc>(),
-                                {v[9].data<Acc>(), v[10].data<Acc>()}},
-                      &fault, launch);
+  const Problem<T> problem{{v[0].matrix<T>(), v[1].matrix<T>()},
+                           {v[2].vector<int64_t>(), v[3].vector<int64_t>()},
+                           {sizes[0], sizes[1]},
+                           sizes[2],
+                           v[4].matrix<Acc>(),
+                           sizes[3],
+                           Acc(margin),
+                           scale,
+                           sizes[4] != 0,
+                           v[7].data<Acc>(),
+                           v[8].data<Acc>(),
+                           {v[9].data<Acc>(), v[10].data<Acc>()}};
+  cuda::launch_direct(Direct<T>{problem, v[5].data<Acc>(), v[6].data<double>()}, &fault, launch);
   const zipped::FaultReport report = fault == 0 ? zipped::FaultReport() : zipped::decode(fault);
   const int64_t found[] = {int64_t(report.fault), report.row, report.value};
   std::memcpy(v[11].data<int64_t>(), found, sizeof found);

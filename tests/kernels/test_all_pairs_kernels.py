@@ -27,6 +27,7 @@ def emulated(program: Path, schedule: Schedule = Schedule()) -> Iterator[None]: 
         patch.setattr(_all_pairs, "_tile", kernels.tile)
         patch.setattr(_all_pairs, "_finish", kernels.finish)
         patch.setattr(_all_pairs, "FEW_PAIRS", 0)
+        patch.setattr(_all_pairs, "PANELS_ON_CPU", False)
         patch.setattr(_all_pairs, "TILE_ROWS", 40)
         patch.setattr(_all_pairs, "TILE_COLUMNS", 75)
         yield
