@@ -74,6 +74,7 @@ struct ProductKernels {
   // Packs `count` rows: as rows of the right factor, into panels; or, from a multiple of `width` on, as its columns.
   void (*pack)(const Acc* rows, int64_t count, int64_t columns, Acc* packed, int64_t panel_stride);
   void (*pack_transposed)(const Acc* rows, int64_t count, int64_t columns, Acc* packed);
+  Acc (*squared_distance)(const Acc* a, const Acc* b, int64_t columns);
 };
 template <Isa isa, typename Acc>
 ProductKernels<Acc> product_kernels();

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace fastccsa::allpairs::cpu {
@@ -67,22 +68,6 @@ struct Panel {
   Range side[2];  // rows and columns
   std::vector<Strip> strips[2];
 };
-
-// What of `all` a strip of the other side meets: where it is of one class, the rows of other classes. Where a range ends
-// at that class, it may take up to `grain` - 1 rows of it, to begin and end at multiples of `grain` from all.begin.
-std::vector<Range> others_of(const Strip& strip, const Range& all, const std::vector<int64_t>& offset, int64_t grain) {
-  if (!one_class(strip)) return {all};
-  const int64_t begin = std::clamp(offset[strip.first], all.begin, all.end);
-  const int64_t end = std::clamp(offset[strip.first + 1], all.begin, all.end);
-  const Range before{all.begin, std::min(all.end, all.begin + (begin - all.begin + grain - 1) / grain * grain)};
-  const Range after{end == all.end ? end : all.begin + (end - all.begin) / grain * grain, all.end};
-  if (before.end >= after.begin) return {all};
-  std::vector<Range> ranges;
-  for (const Range& range : {before, after}) {
-    if (size(range) > 0) ranges.push_back(range);
-  }
-  return ranges;
-}
 
 // A part of a panel that one thread computes, and what it leaves behind.
 template <typename Acc>
@@ -223,6 +208,8 @@ class Sweep {
       const double mean = total[d] / double(p_.rows[0] + p_.rows[1]);
       centre_[d] = std::isfinite(mean) ? Acc(mean) : Acc(0);
     }
+    const std::vector<Acc> means[] = {centred_means(0), centred_means(1)};
+    std::vector<Acc> from_mean[] = {std::vector<Acc>(p_.rows[0]), std::vector<Acc>(p_.rows[1])};
     over_rows([&](int side, Range rows) {
       std::vector<Acc> centred(size(rows) * p_.width);
       const Centre<T> p{side_from(side, rows.begin),     p_.rows[side], p_.width, centre_.data(), centred.data(),
@@ -233,7 +220,57 @@ class Sweep {
       if (side == 1) {
         products_.pack_transposed(centred.data(), size(rows), p_.width, scratch_.transposed + rows.begin * p_.width);
       }
+      for (int64_t k = 0; k < size(rows); ++k) {
+        const int64_t own = own_[side][sorted_.label[side][rows.begin + k]];
+        if (own < 0) continue;
+        from_mean[side][rows.begin + k] =
+            products_.squared_distance(centred.data() + k * p_.width, means[side].data() + own * p_.width, p_.width);
+      }
     });
+    find_distant(means, from_mean);
+  }
+
+  // The means of classes with strips of their own, less the common centre.
+  std::vector<Acc> centred_means(int side) {
+    std::vector<Acc> means;
+    own_[side].assign(classes_, -1);
+    own_count_[side] = 0;
+    for (int64_t c = 0; c < classes_; ++c) {
+      if (count(side, c) < kOwnStrip) continue;
+      own_[side][c] = own_count_[side]++;
+      const double* mean = mean_[side].data() + c * p_.width;
+      for (int64_t d = 0; d < p_.width; ++d) means.push_back(Acc(mean[d] - double(centre_[d])));
+    }
+    return means;
+  }
+
+  // Which of these classes lie beyond the margin of each other as a whole, by the triangle inequality. NaN lies nowhere.
+  void find_distant(const std::vector<Acc> (&means)[2], const std::vector<Acc> (&from_mean)[2]) {
+    std::vector<double> radius[2], norm[2];
+    const std::vector<Acc> origin(p_.width);
+    for (int side = 0; side < 2; ++side) {
+      for (int64_t c = 0; c < classes_; ++c) {
+        if (own_[side][c] < 0) continue;
+        double farthest = 0;
+        for (int64_t k = sorted_.offset[side][c]; k < sorted_.offset[side][c + 1]; ++k) {
+          const double squared = double(from_mean[side][k]);
+          farthest = std::max(farthest, std::isnan(squared) ? std::numeric_limits<double>::infinity() : squared);
+        }
+        radius[side].push_back(std::sqrt(farthest));
+        const Acc* mean = means[side].data() + own_[side][c] * p_.width;
+        norm[side].push_back(std::sqrt(double(products_.squared_distance(mean, origin.data(), p_.width))));
+      }
+    }
+    beyond_.resize(own_count_[0] * own_count_[1]);
+    for (int64_t i = 0; i < own_count_[0]; ++i) {
+      for (int64_t j = 0; j < own_count_[1]; ++j) {
+        const double between = std::sqrt(double(products_.squared_distance(
+            means[0].data() + i * p_.width, means[1].data() + j * p_.width, p_.width)));
+        const double radii = radius[0][i] + radius[1][j];
+        const double slack = 1e-5 * (norm[0][i] + norm[1][j] + radii);  // more than any rounding of these
+        beyond_[i * own_count_[1] + j] = between - radii - slack >= double(p_.margin);
+      }
+    }
   }
 
   // Calls work(side, rows) for chunks of the rows of both sides.
@@ -253,21 +290,40 @@ class Sweep {
     return scratch_.values + (i - panel.side[0].begin) * layout_.stride + (j - panel.side[1].begin);
   }
 
-  // The panel's coefficients. What no piece covers is zero where a product of several classes reads it.
+  // Whether pairs of two strips can have a part in the separation term.
+  bool matter(const Strip& row, const Strip& column) const {
+    if (!one_class(row) || !one_class(column)) return true;
+    if (row.first == column.first) return false;
+    const int64_t own1 = own_[0][row.first], own2 = own_[1][column.first];
+    return own1 < 0 || own2 < 0 || !beyond_[own1 * own_count_[1] + own2];
+  }
+
+  // What of the panel's other side a strip has to meet. Ranges begin and end at multiples of `grain` from the panel's
+  // begin, so they may take more.
+  std::vector<Range> others_of(const Panel& panel, int side, const Strip& strip, int64_t grain) const {
+    const Range& all = panel.side[1 - side];
+    std::vector<Range> ranges;
+    for (const Strip& other : panel.strips[1 - side]) {
+      if (!(side == 0 ? matter(strip, other) : matter(other, strip))) continue;
+      const int64_t begin = all.begin + (other.begin - all.begin) / grain * grain;
+      const int64_t end = std::min(all.end, all.begin + (other.end - all.begin + grain - 1) / grain * grain);
+      if (!ranges.empty() && begin <= ranges.back().end) {
+        ranges.back().end = end;
+      } else {
+        ranges.push_back({begin, end});
+      }
+    }
+    return ranges;
+  }
+
+  // The panel's coefficients, where they matter.
   std::vector<Piece<Acc>> coefficients(const Panel& panel) {
-    const Range& columns = panel.side[1];
     std::vector<Piece<Acc>> pieces;
     for (const Strip& strip : panel.strips[0]) {
-      for (const Range& range : others_of(strip, columns, sorted_.offset[1], products_.width)) {
+      for (const Range& range : others_of(panel, 0, strip, products_.width)) {
         for (int64_t begin = range.begin; begin < range.end; begin += kPieceColumns) {
           pieces.push_back({strip, {begin, std::min(range.end, begin + kPieceColumns)}, {}, {}, {}});
         }
-      }
-      for (const Strip& other : panel.strips[1]) {
-        if (!one_class(strip) || one_class(other) || strip.first < other.first || strip.first > other.last) continue;
-        const int64_t begin = std::max(other.begin, sorted_.offset[1][strip.first]);
-        const int64_t end = std::min(other.end, sorted_.offset[1][strip.first + 1]);
-        for (int64_t i = strip.begin; i < strip.end; ++i) std::fill_n(value(panel, i, begin), end - begin, Acc(0));
       }
     }
     for_each_task(int64_t(pieces.size()), parallel_for_, [&](int64_t task) { compute(panel, pieces[task]); });
@@ -356,11 +412,10 @@ class Sweep {
                  const Range& panels) {
     const int64_t packed = products_.width, rows = size(strip);
     const Range columns{panels.begin * packed, std::min(p_.width, panels.end * packed)};
-    const Range& others = panel.side[1 - side];
     Acc* product = scratch_.product[side] + strip.begin * p_.width + columns.begin;
-    bool add = others.begin > 0;
+    bool add = panel.side[1 - side].begin > 0;
     std::vector<Acc> own_values;
-    for (const Range& range : others_of(strip, others, sorted_.offset[1 - side], 1)) {
+    for (const Range& range : others_of(panel, side, strip, 1)) {
       Product<Acc> of_range{rows, size(columns), size(range), nullptr, 0, 0, 0, 0,
                             scratch_.packed[1 - side] + panels.begin * packed_stride(1 - side) + range.begin * packed,
                             packed_stride(1 - side), Acc(-1), add, product, p_.width};
@@ -411,6 +466,9 @@ class Sweep {
   Side<T> sides_[2];
   std::vector<double> mean_[2], spread_[2], factor_[2], sums_[2], loss_;
   std::vector<Acc> centre_, norm_[2], weight_;
+  std::vector<int64_t> own_[2];  // [classes]: the number among those with strips of their own, or -1
+  int64_t own_count_[2];
+  std::vector<char> beyond_;  // [those of side 0, those of side 1]
 };
 
 }  // namespace

@@ -134,6 +134,20 @@ void pack_transposed(const Acc* rows, int64_t count, int64_t width, Acc* packed)
   }
 }
 
+template <typename Acc>
+Acc squared_distance(const Acc* a, const Acc* b, int64_t width) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  vector_t<Acc> sum{};
+  for (int64_t d = 0; d < width; d += kLanes) {
+    const int64_t rest = width - d;
+    const vector_t<Acc> difference =
+        rest >= kLanes ? load_vector(a + d) - load_vector(b + d)
+                       : load_first<Acc>(a + d, rest, Acc(0)) - load_first<Acc>(b + d, rest, Acc(0));
+    sum += difference * difference;
+  }
+  return sum_of<Acc>(sum);
+}
+
 }  // namespace
 
 }  // namespace fastccsa::allpairs::cpu::FASTCCSA_ISA
@@ -143,7 +157,7 @@ namespace fastccsa::allpairs::cpu {
 template <Isa isa, typename Acc>
 ProductKernels<Acc> product_kernels() {
   using namespace FASTCCSA_ISA;
-  return {kWidth<Acc>, &product<Acc>, &pack<Acc>, &pack_transposed<Acc>};
+  return {kWidth<Acc>, &product<Acc>, &pack<Acc>, &pack_transposed<Acc>, &squared_distance<Acc>};
 }
 template ProductKernels<float> product_kernels<Isa::FASTCCSA_ISA, float>();
 template ProductKernels<double> product_kernels<Isa::FASTCCSA_ISA, double>();

@@ -116,6 +116,22 @@ def test_any_sizes_of_classes(make_sets, device, sizes, dtype):
     assert_same(sets, rtol=1e-12 if dtype == torch.float64 else 2e-6)
 
 
+@pytest.mark.parametrize("gap", [4.0, 11.0, 30.0])
+def test_distant_classes(make_sets, device, gap):
+    """Some beyond the margin as a whole, some in part, some not; and what is no number is not beyond it."""
+    sets = make_sets(260, 300, 3, 6, dtype=torch.float64, device=device)
+    with torch.no_grad():
+        for z, y in ((sets.z1, sets.y1), (sets.z2, sets.y2)):
+            z.mul_(0.1)
+            z[:, 0] += gap * y
+    assert_same(sets)
+    with torch.no_grad():
+        sets.z2[0] = torch.nan
+    loss = sets.loss()
+    assert loss.isnan()
+    assert torch.autograd.grad(loss, sets.z1)[0].isnan().all()
+
+
 def test_any_number_of_threads_gives_the_same_bits(make_sets):
     sets = make_sets(300, 700, 5, 140)
     threads = torch.get_num_threads()
