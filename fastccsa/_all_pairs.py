@@ -5,6 +5,9 @@ pairs of different classes alone: tiles of dot products come from torch's own ma
 tile into the coefficients of its gradient in place, and two more products add these up. So one sweep leaves the loss
 and its gradient, and the backward pass only scales it. Memory is O((N1 + N2) D) and one tile.
 
+On the CPU one call does all of this, with products of its own (``csrc/allpairs/cpu_panels.cpp``); the code here is what
+CUDA takes.
+
 Few pairs are computed one by one from the differences of their rows, in one call: what takes time then is not the
 pairs, but calls. On CUDA these are two launches, and the host does not wait for them.
 
@@ -39,9 +42,10 @@ TILE_ROWS, TILE_COLUMNS = 1024, 2048  # of float32; of float64 half as many colu
 _CHUNK_COLUMNS = 64  # csrc/allpairs/params.h
 _FEW_NUMBERS = 1 << 20
 _PLAIN = (Tensor, torch.nn.Parameter)
-FEW_PAIRS = 16384  # on the CPU
+# Other processors are not measured: there torch's products are trusted more.
+PANELS_ON_CPU: bool = torch.ops.fastccsa.instruction_set() in ("avx2", "avx512")
+FEW_PAIRS = 16384 if PANELS_ON_CPU else 65536  # on the CPU, by measurement
 FEW_PAIRS_ON_CUDA = 65536  # not measured
-PANELS_ON_CPU = True  # tests turn it off: tiles are what CUDA takes
 
 
 # ---- both sides, sorted by class ----
