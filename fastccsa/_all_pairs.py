@@ -266,11 +266,8 @@ def _few_pairs(
 
 def _result(found: tuple[Tensor, ...], z1: Tensor, z2: Tensor, apart: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What an op for the whole loss returns, with its planes of gradients apart."""
-    loss, terms, *gradients = found
-    planes = [
-        g.view(-1, *z.shape) if len(g) else _empty_gradient(z, 0, apart)
-        for g, z in zip(gradients, (z1, z2), strict=True)
-    ]
+    loss, terms, g1, g2 = found
+    planes = [g.view(_planes(len(g), apart), *z.shape) for g, z in ((g1, z1), (g2, z2))]
     return loss, terms, planes[0], planes[1]
 
 

@@ -321,8 +321,10 @@ class Sweep {
     std::vector<Piece<Acc>> pieces;
     for (const Strip& strip : panel.strips[0]) {
       for (const Range& range : others_of(panel, 0, strip, products_.width)) {
-        for (int64_t begin = range.begin; begin < range.end; begin += kPieceColumns) {
-          pieces.push_back({strip, {begin, std::min(range.end, begin + kPieceColumns)}, {}, {}, {}});
+        const int64_t parts = (size(range) + kPieceColumns - 1) / kPieceColumns, packed = products_.width;
+        const int64_t step = (size(range) + parts * packed - 1) / (parts * packed) * packed;
+        for (int64_t begin = range.begin; begin < range.end; begin += step) {
+          pieces.push_back({strip, {begin, std::min(range.end, begin + step)}, {}, {}, {}});
         }
       }
     }

@@ -81,9 +81,10 @@ template <typename Acc>
 void product(const Product<Acc>& p) {
   constexpr int64_t kColumns = kWidth<Acc>;
   const int64_t blocks = (p.rows + kBlockRows - 1) / kBlockRows;
-  for (int64_t begin = 0; begin < p.depth; begin += kDepth<Acc>) {
+  int64_t begin = 0;
+  do {  // once where there is no depth: the product is 0 then
     const int64_t depth = std::min(kDepth<Acc>, p.depth - begin);
-    const Acc* a = p.a + begin / p.run * (p.run * p.step + p.jump) + begin % p.run * p.step;
+    const Acc* a = p.a + begin * p.step + begin / p.run * p.jump;
     const bool add = p.add || begin > 0;
     for (int64_t j = 0; j < p.columns; j += kColumns) {
       const Acc* b = p.b + j / kColumns * p.panel_stride + begin * kColumns;
@@ -105,7 +106,8 @@ void product(const Product<Acc>& p) {
         }
       }
     }
-  }
+    begin += kDepth<Acc>;
+  } while (begin < p.depth);
 }
 
 template <typename Acc>

@@ -27,6 +27,11 @@ LOSSES = (
     ("65,536 pairs, D = 512, 7 classes", "zipped-epyc-2core", {"pairs": 65536, "weighted": True}),
     ("all pairs of 4096 x 4096, D = 512, uniform classes", "all-pairs-epyc-2core", {"rows": 4096, "labels": "uniform"}),
     ("the same with the classes of the paper's Table 1", "all-pairs-epyc-2core", {"rows": 4096, "labels": "table1"}),
+    (
+        "all pairs of 512 x 512, D = 512, uniform classes",
+        "all-pairs-batch-epyc-2core",
+        {"rows": 512, "width": 512, "labels": "uniform"},
+    ),
     ("all pairs of 32 x 32, D = 512", "all-pairs-small-epyc-2core", {"rows": 32, "labels": "uniform"}),
 )
 EAGER = ("eager PyTorch", "torch.cdist", "differences", "chunked")

@@ -59,8 +59,7 @@ def device(request, monkeypatch) -> str:
     if " in " in request.param:
         monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
         monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
-    if request.param.endswith("in tiles"):
-        monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", False)
+        monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", request.param.endswith("in panels"))
     return request.param.split()[0]
 
 
@@ -80,7 +79,7 @@ def make_sets() -> Callable[..., Sets]:
 
         def features(rows: int) -> Tensor:
             # At this spread some distances lie within the margin and some beyond.
-            z = MARGIN / (2 * width) ** 0.5 * torch.randn(rows, width, generator=random, dtype=torch.float64)
+            z = MARGIN / max(2 * width, 1) ** 0.5 * torch.randn(rows, width, generator=random, dtype=torch.float64)
             return (z + 3).to(device, dtype).requires_grad_()
 
         z1, z2 = features(rows1), features(rows2)

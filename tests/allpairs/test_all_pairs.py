@@ -157,6 +157,15 @@ def test_classes_missing_on_a_side(make_sets, device):
     assert_same(sets)
 
 
+def test_features_without_columns(make_sets, device):
+    """All at distance 0, where pairs of different classes have no direction to go."""
+    sets = make_sets(200, 300, 3, 0, dtype=torch.float64, device=device, weighted=False)
+    different = (sets.y1[:, None] != sets.y2).double().mean().item()
+    loss = sets.loss(margin=2.0)
+    assert loss.item() == pytest.approx(4 * different)
+    assert [g.shape for g in torch.autograd.grad(loss, sets.leaves)] == [(200, 0), (300, 0)]
+
+
 def test_labels_need_no_bound_without_weights():
     z = torch.eye(3, dtype=torch.float64)
     labels = torch.tensor([-5, 10**12, 7])

@@ -45,7 +45,8 @@ def cuda_kernels_for_races(builder: Builder) -> Path:
 @pytest.fixture(scope="session")
 def cpu_kernels(builder: Builder) -> Path:
     """Runs the CPU kernels, under AddressSanitizer and UndefinedBehaviorSanitizer."""
-    return builder.cpu("run_cpu_kernels", builder.memory_or_plain())
+    sources = ("zipped/cpu_kernel.cpp",), ("zipped/cpu.cpp",)
+    return builder.cpu("run_cpu_kernels", builder.memory_or_plain(), *sources)
 
 
 @pytest.fixture(params=["emulated", "portable", "best"])

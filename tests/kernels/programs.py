@@ -63,7 +63,7 @@ class Source:
 
     @property
     def object_name(self) -> str:
-        return f"{self.path.stem}-{zlib.crc32(' '.join(self.flags).encode()):08x}.o"
+        return f"{self.path.parent.name}-{self.path.stem}-{zlib.crc32(' '.join(self.flags).encode()):08x}.o"
 
 
 class Builder:
@@ -106,19 +106,24 @@ class Builder:
         """A program of this folder that is one file."""
         return self._build(name, sanitizer, [Source(HERE / f"{name}.cpp", sanitizer.kernels)])
 
-    def cpu(self, name: str, sanitizer: Sanitizer) -> Path:
-        """A program of this folder that runs the CPU kernels, of each instruction set that the compiler can make."""
+    def cpu(self, name: str, sanitizer: Sanitizer, kernels: tuple[str, ...], sources: tuple[str, ...]) -> Path:
+        """A program of this folder that runs CPU kernels, of each instruction set that the compiler can make."""
         isas = INSTRUCTION_SETS if platform.machine() in ("x86_64", "AMD64") else {"portable": ()}
         dispatch = ("-DFASTCCSA_X86=1",) if len(isas) > 1 else ()
-        kernel = CSRC / "zipped/cpu_kernel.cpp"
         return self._build(
             name,
             sanitizer,
             [
                 # Portable comes first: where an inline function is in several objects, the linker keeps the first.
-                *(Source(kernel, (*sanitizer.kernels, f"-DFASTCCSA_ISA={i}", *f)) for i, f in isas.items()),
-                Source(CSRC / "common/instruction_sets.cpp", (*sanitizer.kernels, *dispatch)),
-                Source(CSRC / "zipped/cpu.cpp", (*sanitizer.kernels, *dispatch)),
+                *(
+                    Source(CSRC / kernel, (*sanitizer.kernels, f"-DFASTCCSA_ISA={isa}", *flags))
+                    for isa, flags in isas.items()
+                    for kernel in kernels
+                ),
+                *(
+                    Source(CSRC / source, (*sanitizer.kernels, *dispatch))
+                    for source in ("common/instruction_sets.cpp", *sources)
+                ),
                 Source(HERE / f"{name}.cpp", sanitizer.kernels),
             ],
         )

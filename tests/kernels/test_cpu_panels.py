@@ -1,0 +1,30 @@
+"""The loss over all pairs on the CPU, in panels, under the sanitizers; its values are tested in tests/allpairs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .programs import Builder
+
+SOURCES = ("allpairs/cpu.cpp", "allpairs/cpu_panels.cpp")
+KERNELS = ("allpairs/cpu_kernel.cpp", "allpairs/cpu_direct_kernel.cpp", "allpairs/cpu_product_kernel.cpp")
+
+
+def run(program: Path, problems: int, threads: int, isa: str) -> None:
+    call = [program, "0", str(problems), str(threads)]
+    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | {"FASTCCSA_ISA": isa}, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2", "best"])
+def test_no_access_is_out_of_bounds(builder: Builder, isa: str) -> None:
+    """Nor undefined: random sizes, classes, weights, and gradients that are wanted."""
+    run(builder.cpu("run_cpu_panels", builder.memory_or_plain(), KERNELS, SOURCES), 20, 2, isa)
+
+
+def test_threads_do_not_race(builder: Builder) -> None:
+    run(builder.cpu("run_cpu_panels", builder.races(), KERNELS, SOURCES), 8, 3, "best")
