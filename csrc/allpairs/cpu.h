@@ -51,7 +51,7 @@ struct DirectKernels {
 template <Isa isa, typename Acc>
 DirectKernels<Acc> direct_kernels();
 
-// C [rows, columns] = alpha A B, or that more if `add`. Row i of A begins row_stride * i behind `a`; then come `run`
+// C [rows, columns] = alpha A B, or that more if `add`. Row i of A begins row_stride * i behind `a`: `run`
 // values `step` apart, then, `jump` further on, the next ones. B is packed: `depth` rows of the kernels' width, one after
 // the other; the next so many columns begin panel_stride further on.
 template <typename Acc>

@@ -44,10 +44,10 @@ class Random {
  public:
   using Acc = acc_t<T>;
 
-  explicit Random(std::mt19937& engine) : engine_(engine) {
-    large_ = upto(4) == 1;  // more than one panel
-    for (int64_t& n : rows_) n = upto(large_ ? 2600 : 300);
-    width_ = upto(large_ ? 6 : 150);
+  // `large`: more than one panel.
+  Random(std::mt19937& engine, bool large) : engine_(engine) {
+    for (int64_t& n : rows_) n = (large ? 2100 : 0) + upto(200);
+    width_ = upto(large ? 4 : 100);
     classes_ = upto(upto(2) == 1 ? 8 : 150);
     for (int side = 0; side < 2; ++side) {
       z_[side].resize(rows_[side] * width_);
@@ -86,8 +86,9 @@ class Random {
     const cpu::PanelSizes sizes = cpu::panel_sizes(p);
     const Buffer<Acc> packed[] = {Buffer<Acc>(sizes.packed[0]), Buffer<Acc>(sizes.packed[1])};
     const Buffer<Acc> transposed(sizes.transposed), values(sizes.values);
-    cpu::panels(p, {{packed[0].get(), packed[1].get()}, transposed.get(), values.get(), {product[0].get(), product[1].get()}},
-                &parallel_for);
+    const PanelScratch<Acc> scratch{
+        {packed[0].get(), packed[1].get()}, transposed.get(), values.get(), {product[0].get(), product[1].get()}};
+    cpu::panels(p, scratch, &parallel_for);
     const double expected = (weighted ? 0.5 : 1.0) * loss(double(p.margin));
     const bool right = std::abs(double(result.data[0]) - expected) <= 1e-5 * expected;
     if (right && gradient[0].all_written() && gradient[1].all_written()) return;
@@ -117,7 +118,6 @@ class Random {
 
   std::mt19937& engine_;
   std::normal_distribution<float> normal_;
-  bool large_;
   int64_t rows_[2], width_, classes_;
   std::vector<T> z_[2];
   std::vector<int64_t> y_[2];
@@ -134,8 +134,8 @@ int main(int count, char** arguments) {
   threads = std::atoi(arguments[3]);
   try {
     for (int k = 0; k < std::atoi(arguments[2]); ++k) {
-      Random<float>(engine).run();
-      Random<double>(engine).run();
+      Random<float>(engine, k == 0).run();
+      Random<double>(engine, false).run();
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -23,8 +23,8 @@ def run(program: Path, problems: int, threads: int, isa: str) -> None:
 @pytest.mark.parametrize("isa", ["portable", "avx2", "best"])
 def test_no_access_is_out_of_bounds(builder: Builder, isa: str) -> None:
     """Nor undefined: random sizes, classes, weights, and gradients that are wanted."""
-    run(builder.cpu("run_cpu_panels", builder.memory_or_plain(), KERNELS, SOURCES), 20, 2, isa)
+    run(builder.cpu("run_cpu_panels", builder.memory_or_plain(), KERNELS, SOURCES), 12, 2, isa)
 
 
 def test_threads_do_not_race(builder: Builder) -> None:
-    run(builder.cpu("run_cpu_panels", builder.races(), KERNELS, SOURCES), 8, 3, "best")
+    run(builder.cpu("run_cpu_panels", builder.races(), KERNELS, SOURCES), 6, 3, "best")
