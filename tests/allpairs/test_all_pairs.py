@@ -132,7 +132,8 @@ def test_distant_classes(make_sets, device, gap):
     assert torch.autograd.grad(loss, sets.z1)[0].isnan().all()
 
 
-def test_any_number_of_threads_gives_the_same_bits(make_sets):
+def test_any_number_of_threads_gives_the_same_bits(make_sets, monkeypatch):
+    monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", True)
     sets = make_sets(300, 700, 5, 140)
     threads = torch.get_num_threads()
     try:

@@ -2,22 +2,13 @@
 #include "zipped/cpu.h"
 
 #include "cases.h"
-
-#include <thread>
+#include "threads.h"
 
 namespace fastccsa::zipped::testing {
 namespace {
 
-int64_t threads = 1;
-
-// Gives each thread an equal share, however small.
-void parallel_for(int64_t count, int64_t, void (*body)(void*, int64_t, int64_t), void* context) {
-  std::vector<std::thread> others;
-  for (int64_t t = 0; t < threads; ++t) {
-    others.emplace_back(body, context, t * count / threads, (t + 1) * count / threads);
-  }
-  for (std::thread& other : others) other.join();
-}
+using fastccsa::testing::parallel_for;
+using fastccsa::testing::threads;
 
 struct RunOnCpu {
   template <typename T>

@@ -2,6 +2,8 @@
 // has its exact size and begins as NaN, so what is read before it is written, and what is never written, shows.
 #include "allpairs/cpu.h"
 
+#include "threads.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -11,21 +13,13 @@
 #include <random>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace fastccsa::allpairs::testing {
 namespace {
 
-int64_t threads = 1;
-
-void parallel_for(int64_t count, int64_t, void (*body)(void*, int64_t, int64_t), void* context) {
-  std::vector<std::thread> others;
-  for (int64_t t = 0; t < threads; ++t) {
-    others.emplace_back(body, context, t * count / threads, (t + 1) * count / threads);
-  }
-  for (std::thread& other : others) other.join();
-}
+using fastccsa::testing::parallel_for;
+using fastccsa::testing::threads;
 
 template <typename Acc>
 struct Buffer {
