@@ -143,7 +143,7 @@ else
     --out "$RESULTS.json" --plot "$RESULTS.svg"
   step "benchmark, all pairs" 90 "${ALL_PAIRS[@]}" --seconds 3 -n 16384 -n 65536 --out "$OUT/all-pairs-$MACHINE.json" \
     --plot "$OUT/all-pairs-$MACHINE.svg"
-  step "benchmark, few pairs" 60 "${ALL_PAIRS[@]}" --seconds 1 -n 32 -n 128 -n 256 --labels uniform \
+  step "benchmark, few pairs" 60 "${ALL_PAIRS[@]}" --seconds 1 -n 32 -n 128 -n 256 -n 512 -n 1024 -n 2048 --labels uniform \
     --out "$OUT/all-pairs-small-$MACHINE.json"
   step "errors, all pairs" 60 "${ALL_PAIRS[@]}" --hard --out "$OUT/all-pairs-hard-$MACHINE.json"
   if $DRY_RUN || has_module pandas; then
