@@ -7,7 +7,12 @@ BUILD_TOOLS := "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.12"
 # Everything the build reads; when one of these is newer than the installation, it is built and installed again.
 SOURCES := $(shell find csrc cmake fastccsa -type f ! -name '*.so' ! -name '*.pyc' ! -name '_build_info.py' 2>/dev/null) \
            setup.py CMakeLists.txt pyproject.toml
+# Torch with its CUDA libraries is most of it; the packages on their way in and the build take the rest.
+DISK_GB ?= 12
 .DEFAULT_GOAL := help
+# Gigabytes come over a network: a connection that drops is taken up again.
+export PIP_RETRIES ?= 10
+export PIP_RESUME_RETRIES ?= 20
 # Threads that wait sleep: spinning ones would starve whatever else runs on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -31,7 +36,12 @@ $(BIN)/python:
 	$(BIN)/python -m pip install -q --upgrade pip
 
 # torch is both what the build compiles against and what the package runs with: installed once, before the build.
+# Looked at first, because pip takes a full disk for a broken connection.
 $(VENV)/.torch: | $(BIN)/python
+	@free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'); \
+	  [ "$$free" -ge $(DISK_GB) ] || { \
+	  echo "the installation needs $(DISK_GB) GB of disk, and $(CURDIR) has $$free left: free some," \
+	  "or clone to another disk, or try all the same with DISK_GB=0"; exit 1; }
 	$(BIN)/python -m pip install -q $(BUILD_TOOLS) "torch>=2.10" torchvision
 	@touch $@
 
