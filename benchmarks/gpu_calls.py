@@ -1,4 +1,4 @@
-"""Small calls on a GPU: one for each kernel of the zipped loss and of few pairs, for compute-sanitizer.
+"""Small calls on a GPU: one for each kernel of the zipped loss and of all pairs, for compute-sanitizer.
 
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa python benchmarks/gpu_calls.py
 """
@@ -11,7 +11,7 @@ import torch
 
 from fastccsa import functional, reference
 
-ALL_PAIRS_SIZES = [(1, 1, 1), (33, 70, 33), (64, 48, 512)]  # rows of both sides, width
+ALL_PAIRS_SIZES = [(1, 1, 1), (33, 70, 33), (64, 48, 512), (300, 400, 33)]  # rows of both sides, width
 SIZES = [(1, 1, 1), (5, 7, 33), (40, 7, 512), (9, 1000, 2048), (2100, 3, 16)]  # pairs, classes, width
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-2}
 
@@ -50,9 +50,10 @@ def call_all_pairs(rows1: int, rows2: int, width: int, dtype: torch.dtype, strid
     values = (torch.randn(n, step * width, generator=random).to("cuda", dtype)[:, ::step] for n in (rows1, rows2))
     inputs = tuple(z.detach().requires_grad_() for z in values)
     targets = [torch.randint(7, (n,), generator=random).cuda() for n in (rows1, rows2)]
-    loss = functional.contrastive_alignment(*inputs, *targets, margin=20.0, pairs="all")
+    weight = torch.rand(7, 7, generator=random, dtype=torch.float64).cuda()
+    loss = functional.contrastive_alignment(*inputs, *targets, weight, margin=20.0, pairs="all")
     exact = tuple(z.detach().double().requires_grad_() for z in inputs)
-    true = reference.contrastive_alignment(*exact, *targets, margin=20.0, pairs="all")
+    true = reference.contrastive_alignment(*exact, *targets, weight, margin=20.0, pairs="all")
     wanted = (true, *torch.autograd.grad(true, exact))
     compare((loss, *torch.autograd.grad(loss, inputs)), wanted, dtype, f"all pairs, {(rows1, rows2, width, dtype)}")
 

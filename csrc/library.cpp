@@ -19,10 +19,18 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "Tensor? features1, Tensor? features2, Tensor target1, Tensor? target2, Tensor? class_weight1, "
       "Tensor? class_weight2, Tensor? pair_weight, float margin, float alpha, int reduction, int wanted) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
-  // The loss over all pairs: what fastccsa/_all_pairs.py calls around torch's own matrix product. It describes them.
+  // The loss over all pairs: what fastccsa/_all_pairs_tiles.py calls around torch's own matrix product. It describes
+  // them. The first is there on CUDA alone.
+  m.def(
+      "all_pairs_labels(Tensor target1, Tensor target2, int classes, Tensor(a!) label1, Tensor(b!) label2, "
+      "Tensor(c!) doubt) -> ()");
   m.def(
       "all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offset, Tensor(a!) mean, "
       "Tensor(b!) spread) -> ()");
+  m.def(
+      "all_pairs_align(Tensor mean1, Tensor mean2, Tensor spread1, Tensor spread2, Tensor offset1, Tensor offset2, "
+      "Tensor? weight, Tensor(a!) alignment, Tensor(b!) coefficient1, Tensor(c!) coefficient2, Tensor(d!) centre, "
+      "Tensor(e!)? doubt) -> ()");
   m.def(
       "all_pairs_centre(Tensor features, Tensor order, Tensor label, Tensor centre, Tensor(a!) rows, Tensor(b!) norms) "
       "-> ()");
@@ -30,10 +38,13 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2, "
       "Tensor norm1, Tensor norm2, Tensor? weight, float margin, int begin1, int begin2, Tensor(a!) values, "
       "Tensor(b!) sums1, Tensor(c!) sums2, Tensor(d!)? gradient1, Tensor(e!)? gradient2, Tensor(f!) loss, "
-      "Tensor(g!) close) -> ()");
+      "Tensor(g!) close, Tensor(h!)? doubt) -> ()");
   m.def(
       "all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient, "
-      "Tensor centre, Tensor sums, Tensor separation, float scale, Tensor(a!) gradient) -> ()");
+      "Tensor centre, Tensor sums, Tensor separation, float scale, Tensor? doubt, Tensor(a!) gradient) -> ()");
+  m.def(
+      "all_pairs_terms(Tensor alignment, Tensor separation, float scale, Tensor? doubt, Tensor(a!) loss, "
+      "Tensor(b!) terms) -> ()");
   // The whole of it for few pairs, times `scale`: the loss, both terms ([2]), and the gradients where `wanted` (bit k:
   // of side k, [N, D] together or [2 N, D] apart). On the CPU features are contiguous and in the type of sums, labels and weights
   // checked; on CUDA the kernel checks what it reads.

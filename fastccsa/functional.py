@@ -6,11 +6,11 @@ result too. Any strides; CPU or CUDA; results do not change from run to run.
 
 Labels and weights are checked. On the CPU a bad one raises at once. On CUDA a check would have to wait for the GPU;
 instead the kernel reads nothing out of bounds and makes that call's loss NaN, and the next call raises the error that
-names the argument, the row and the value. (All pairs of more than 65,536 do wait, and raise at once.)
+names the argument, the row and the value. (All pairs of more than 4,194,304 do wait, and raise at once.)
 
 Over all pairs (``pairs="all"``) a float32 error is no larger than twice that of plain differences in float32, also for
 near points far from the origin: rows are centred, and pairs that are close against their norms are computed from
-differences. More than 65,536 pairs are sorted by class, and what equal classes and the margin make vanish is skipped.
+differences. Many pairs are sorted by class, and what equal classes and the margin make vanish is skipped.
 
 Weights are constants: no gradient flows to them. They may be on the tensors' device in any floating dtype.
 """
@@ -152,8 +152,8 @@ def weighted_ccsa_loss(
         alpha: share of the pair terms; 0 leaves the weighted classifier, 1 the pair terms alone.
         pairs: ``"zipped"``: row i with row i. ``"all"``: every row of 1 with every row of 2, equations (5) and (6) as
             they are printed; then the streams may be of different lengths N1 and N2, and the mean of the pair terms is
-            over N1 * N2. Memory stays O((N1 + N2) D). More than 65,536 pairs go in tiles, for which a GPU is waited
-            for; there what is not a class raises at once on CUDA too.
+            over N1 * N2. Memory stays O((N1 + N2) D). For more than 4,194,304 pairs (2048 x 2048) a GPU is waited for:
+            their tiles depend on their labels, and what is not a class raises at once on CUDA too.
         precision: how float32 matrices are multiplied on CUDA for more than 65,536 pairs: ``"ieee"``; ``"tf32x3"``: by
             three products on tensor cores, with about the same accuracy; ``"tf32"``: by one, with errors of about 1e-3
             of the norms. It is also that of bfloat16 and float16 features, which are multiplied as float32. Neither

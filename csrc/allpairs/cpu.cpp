@@ -42,6 +42,24 @@ void classes(const Classes<T>& p, ParallelFor parallel_for) {
               [&](int64_t begin, int64_t end) { kernel.class_sums(p, begin, end); });
 }
 
+template <typename Acc>
+void align(const Align<Acc>& p) {
+  std::vector<double> total(p.width, 0.0);
+  for (int64_t c = 0; c < p.classes; ++c) {
+    const double *mean1 = p.mean[0] + c * p.width, *mean2 = p.mean[1] + c * p.width;
+    const double rows1 = double(p.count(0, c)), rows2 = double(p.count(1, c));
+    double between = 0;
+    for (int64_t d = 0; d < p.width; ++d) {
+      between += (mean1[d] - mean2[d]) * (mean1[d] - mean2[d]);
+      total[d] += rows1 * mean1[d] + rows2 * mean2[d];
+    }
+    p.finish_class(c, double(p.own_weight(c)), between);
+  }
+  for (int64_t d = 0; d < p.width; ++d) p.set_centre(d, total[d]);
+}
+template void align(const Align<float>&);
+template void align(const Align<double>&);
+
 template <typename T>
 void centre(const Centre<T>& p, ParallelFor parallel_for) {
   const Kernels<T> kernel = kernels<T>();
@@ -84,6 +102,14 @@ void finish(const Finish<T>& p, ParallelFor parallel_for) {
   over_chunks(p.rows, kChunkRows, bytes, parallel_for,
               [&](int64_t begin, int64_t end) { kernel.finish_rows(p, begin, end); });
 }
+
+template <typename Acc>
+void terms(const Terms<Acc>& p) {
+  p.finish(std::accumulate(p.alignment, p.alignment + p.classes, 0.0),
+           std::accumulate(p.separation, p.separation + p.rows, 0.0));
+}
+template void terms(const Terms<float>&);
+template void terms(const Terms<double>&);
 
 template <typename Acc>
 void direct(const Direct<Acc>& p, ParallelFor parallel_for) {

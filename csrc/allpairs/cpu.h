@@ -82,6 +82,9 @@ ProductKernels<Acc> product_kernels();
 template <typename T>
 void classes(const Classes<T>& p, ParallelFor parallel_for);
 
+template <typename Acc>
+void align(const Align<Acc>& p);
+
 template <typename T>
 void centre(const Centre<T>& p, ParallelFor parallel_for);
 
@@ -90,6 +93,9 @@ void tile(const Tile<T>& p, ParallelFor parallel_for);
 
 template <typename T>
 void finish(const Finish<T>& p, ParallelFor parallel_for);
+
+template <typename Acc>
+void terms(const Terms<Acc>& p);
 
 template <typename Acc>
 void direct(const Direct<Acc>& p, ParallelFor parallel_for);

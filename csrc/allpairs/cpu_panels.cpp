@@ -136,6 +136,7 @@ class Sweep {
             {piece.sums[0].data(), piece.sums[1].data()},
             {product(0, i), product(1, j)},
             piece.loss.data(),
+            nullptr,
             nullptr};
   }
 

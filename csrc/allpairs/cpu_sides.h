@@ -65,8 +65,8 @@ class Sides {
       if (p_.gradient[side] == nullptr) return;
       const Finish<T> p{sides_[side],           p_.rows[side],          p_.width,
                         mean_[1 - side].data(), factor_[side].data(),   centre_.data(),
-                        sums[side].data(),     scratch_.product[side], p_.scale,
-                        p_.gradient[side],      p_.apart};
+                        sums[side].data(),      scratch_.product[side], p_.scale,
+                        nullptr,                p_.gradient[side],      p_.apart};
       kernel_.finish_rows(p, rows.begin, rows.end);
     });
   }
@@ -100,40 +100,24 @@ class Sides {
     }
   }
 
-  // Alignment in closed form, and by class the factor of its gradient.
+  // Alignment in closed form, and the common centre.
   void align() {
-    const int64_t chunks = (p_.width + kChunkColumns - 1) / kChunkColumns;
-    alignment_ = 0;
-    for (int side = 0; side < 2; ++side) factor_[side].resize(classes_);
-    for (int64_t c = 0; c < classes_; ++c) {
-      const double n1 = double(count(0, c)), n2 = double(count(1, c));
-      const double weight = weight_.empty() ? 1.0 : double(weight_[c * (classes_ + 1)]);
-      factor_[0][c] = 2 * weight * n2;
-      factor_[1][c] = 2 * weight * n1;
-      if (n1 == 0 || n2 == 0) continue;
-      const auto spread_of = [&](int side) {
-        const double* of_class = spread_[side].data() + c * chunks;
-        return std::accumulate(of_class, of_class + chunks, 0.0);
-      };
-      double between = 0;
-      const double *mean1 = mean_[0].data() + c * p_.width, *mean2 = mean_[1].data() + c * p_.width;
-      for (int64_t d = 0; d < p_.width; ++d) between += (mean1[d] - mean2[d]) * (mean1[d] - mean2[d]);
-      alignment_ += weight * (n2 * spread_of(0) + n1 * spread_of(1) + n1 * n2 * between);
-    }
+    std::vector<double> alignment(classes_);
+    for (std::vector<double>& factor : factor_) factor.resize(classes_);
+    cpu::align(Align<Acc>{{mean_[0].data(), mean_[1].data()},
+                          {spread_[0].data(), spread_[1].data()},
+                          {sorted_.offset[0].data(), sorted_.offset[1].data()},
+                          classes_,
+                          p_.width,
+                          weight(),
+                          alignment.data(),
+                          {factor_[0].data(), factor_[1].data()},
+                          centre_.data(),
+                          nullptr});
+    alignment_ = std::accumulate(alignment.begin(), alignment.end(), 0.0);
   }
 
   void pack_rows() {
-    std::vector<double> total(p_.width, 0.0);
-    for (int side = 0; side < 2; ++side) {
-      for (int64_t c = 0; c < classes_; ++c) {
-        const double* mean = mean_[side].data() + c * p_.width;
-        for (int64_t d = 0; d < p_.width; ++d) total[d] += double(count(side, c)) * mean[d];
-      }
-    }
-    for (int64_t d = 0; d < p_.width; ++d) {
-      const double mean = total[d] / double(p_.rows[0] + p_.rows[1]);
-      centre_[d] = std::isfinite(mean) ? Acc(mean) : Acc(0);
-    }
     const std::vector<Acc> means[] = {centred_means(0), centred_means(1)};
     std::vector<Acc> from_mean[] = {std::vector<Acc>(p_.rows[0]), std::vector<Acc>(p_.rows[1])};
     over_rows([&](int side, Range rows) {

@@ -17,6 +17,21 @@ auto on(void* stream) {
 
 }  // namespace
 
+template <typename Acc>
+void labels(const Labels<Acc>& p, void* stream) {
+  launch_labels(p, zipped::cuda::fault_word(), on(stream));
+}
+
+template <typename Acc>
+void align(const Align<Acc>& p, void* stream) {
+  launch_align(p, zipped::cuda::fault_word(), on(stream));
+}
+
+template <typename Acc>
+void terms(const Terms<Acc>& p, void* stream) {
+  launch_terms(p, on(stream));
+}
+
 template <typename T>
 void classes(const Classes<T>& p, void* stream) {
   launch_classes(p, on(stream));
@@ -29,7 +44,7 @@ void centre(const Centre<T>& p, void* stream) {
 
 template <typename T>
 void tile(const Tile<T>& p, void* stream) {
-  launch_tile(p, on(stream));
+  launch_tile(p, zipped::cuda::fault_word(), on(stream));
 }
 
 template <typename T>
@@ -52,5 +67,12 @@ FASTCCSA_INSTANCES(float)
 FASTCCSA_INSTANCES(double)
 FASTCCSA_INSTANCES(bfloat16)
 FASTCCSA_INSTANCES(half)
+
+#define FASTCCSA_SUM_INSTANCES(Acc)                  \
+  template void labels(const Labels<Acc>&, void*);   \
+  template void align(const Align<Acc>&, void*);     \
+  template void terms(const Terms<Acc>&, void*);
+FASTCCSA_SUM_INSTANCES(float)
+FASTCCSA_SUM_INSTANCES(double)
 
 }  // namespace fastccsa::allpairs::cuda

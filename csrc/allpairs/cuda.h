@@ -10,6 +10,15 @@ namespace fastccsa::allpairs::cuda {
 template <typename T>
 void classes(const Classes<T>& p, void* stream);
 
+template <typename Acc>
+void labels(const Labels<Acc>& p, void* stream);
+
+template <typename Acc>
+void align(const Align<Acc>& p, void* stream);
+
+template <typename Acc>
+void terms(const Terms<Acc>& p, void* stream);
+
 template <typename T>
 void centre(const Centre<T>& p, void* stream);
 

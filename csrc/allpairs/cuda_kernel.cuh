@@ -15,7 +15,16 @@ using zipped::cuda::kWarps;
 using zipped::cuda::load;
 using zipped::cuda::reduce;
 
+using zipped::FaultWord;
+
 constexpr int kRowGroups = kThreads / kChunkColumns;
+
+// The host hears of it at its next call, and what this one writes is NaN. Many may write, but all the same.
+template <typename Acc>
+__device__ void report(Acc* doubt, FaultWord* word, const zipped::FaultReport& found) {
+  *static_cast<volatile FaultWord*>(word) = zipped::encode(found);
+  *static_cast<volatile Acc*>(doubt) = Acc(CUDART_NAN);
+}
 
 template <typename T>
 __device__ const T* row_of(const Side<T>& side, int64_t sorted_row) {
@@ -31,6 +40,19 @@ __device__ inline double over_row_groups(double value, int group, int column) {
   double sum = 0;
   for (int g = 0; g < kRowGroups; ++g) sum += of_group[g][column];
   return sum;
+}
+
+// A thread a row, those of side 0 first.
+template <typename Acc>
+__global__ void __launch_bounds__(kThreads) labels_kernel(const Labels<Acc> p, FaultWord* fault) {
+  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const int side = k >= p.rows[0];
+  const int64_t row = side == 0 ? k : k - p.rows[0];
+  if (row >= p.rows[side]) return;
+  const int64_t label = p.given[side][row];
+  const bool is_class = label >= 0 && label < p.classes;
+  p.label[side][row] = is_class ? label : 0;
+  if (!is_class) report(p.doubt, fault, {side == 0 ? zipped::Fault::kTarget1 : zipped::Fault::kTarget2, row, label});
 }
 
 // Block (x, y): class x, chunk y of columns. Each group of kChunkColumns threads takes every kRowGroups-th row.
@@ -54,6 +76,34 @@ __global__ void __launch_bounds__(kThreads) classes_kernel(const Classes<T> p) {
   squares = over_row_groups(squares, group, column);
   const double spread = reduce<kThreads>(group == 0 ? squares : 0.0, Add());
   if (threadIdx.x == 0) p.spread[c * gridDim.y + blockIdx.y] = spread;
+}
+
+// A block a class; then a thread a column of the centre.
+template <typename Acc>
+__global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, FaultWord* fault) {
+  const int64_t c = blockIdx.x;
+  if (c < p.classes) {
+    double between = 0;
+    for (int64_t d = threadIdx.x; d < p.width; d += kThreads) {
+      const double difference = p.mean[0][c * p.width + d] - p.mean[1][c * p.width + d];
+      between += difference * difference;
+    }
+    between = reduce<kThreads>(between, Add());
+    if (threadIdx.x > 0) return;
+    Acc weight = p.own_weight(c);
+    if (p.doubt != nullptr && !(weight >= Acc(0))) {
+      report(p.doubt, fault, {zipped::Fault::kPairWeight, 0, c * p.classes + c});
+      weight = 0;
+    }
+    return p.finish_class(c, double(weight), between);
+  }
+  const int64_t d = (c - p.classes) * kThreads + threadIdx.x;
+  if (d >= p.width) return;
+  double total = 0;
+  for (int64_t of = 0; of < p.classes; ++of) {
+    total += double(p.count(0, of)) * p.mean[0][of * p.width + d] + double(p.count(1, of)) * p.mean[1][of * p.width + d];
+  }
+  p.set_centre(d, total);
 }
 
 // A warp a row. Norms are summed in float64: all pairs of a row share its norm, and so its error, which no sum averages
@@ -108,7 +158,7 @@ __device__ void add_difference(const Tile<T>& p, int side, int64_t own, int64_t 
 
 // A warp a row: dot products become coefficients, and a bit of `close` says whose gradients came from their rows.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
+__global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, FaultWord* fault) {
   using Acc = acc_t<T>;
   const int lane = threadIdx.x % kWarp;
   const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
@@ -125,7 +175,11 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
       const int64_t column = p.begin[1] + j;
       const Acc norms = norm + p.norm[1][column];
       const Acc d2 = norms - Acc(2) * values[j];
-      const Acc weight = pair_weight(p.weight, p.classes, label, p.side[1].label[column]);
+      const int64_t other_label = p.side[1].label[column];
+      const Acc weight = pair_weight(p.weight, p.classes, label, other_label);
+      if (p.doubt != nullptr && !(weight >= Acc(0))) {
+        report(p.doubt, fault, {zipped::Fault::kPairWeight, p.side[0].order[row], label * p.classes + other_label});
+      }
       zipped::PairTerm<Acc> term{};
       near = weight > Acc(0) && is_near<T>(d2, norms, p.margin);
       if (weight > Acc(0) && !near) term = zipped::pair_term(d2, false, weight, p.margin);
@@ -198,6 +252,17 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(const Finish<T> p) {
   if (k >= p.rows) return;
   const T* z = row_of(p.side, k);
   for (int64_t d = lane; d < p.width; d += kWarp) finish_value(p, k, d, double(load(z[d * p.side.features.column_stride])));
+}
+
+// One block.
+template <typename Acc>
+__global__ void __launch_bounds__(kThreads) terms_kernel(const Terms<Acc> p) {
+  double alignment = 0, separation = 0;
+  for (int64_t c = threadIdx.x; c < p.classes; c += kThreads) alignment += p.alignment[c];
+  for (int64_t k = threadIdx.x; k < p.rows; k += kThreads) separation += p.separation[k];
+  alignment = reduce<kThreads>(alignment, Add());
+  separation = reduce<kThreads>(separation, Add());
+  if (threadIdx.x == 0) p.finish(alignment, separation);
 }
 
 }  // namespace fastccsa::allpairs::cuda

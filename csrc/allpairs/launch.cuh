@@ -10,9 +10,19 @@ namespace fastccsa::allpairs::cuda {
 
 inline unsigned parts(int64_t count, int64_t size) { return unsigned((count + size - 1) / size); }
 
+template <typename Acc, typename Launch>
+void launch_labels(const Labels<Acc>& p, zipped::FaultWord* fault, Launch launch) {
+  launch(&labels_kernel<Acc>, dim3(parts(p.rows[0] + p.rows[1], kThreads)), p, fault);
+}
+
 template <typename T, typename Launch>
 void launch_classes(const Classes<T>& p, Launch launch) {
   launch(&classes_kernel<T>, dim3(unsigned(p.classes), parts(p.width, kChunkColumns)), p);
+}
+
+template <typename Acc, typename Launch>
+void launch_align(const Align<Acc>& p, zipped::FaultWord* fault, Launch launch) {
+  launch(&align_kernel<Acc>, dim3(unsigned(p.classes) + parts(p.width, kThreads)), p, fault);
 }
 
 template <typename T, typename Launch>
@@ -21,14 +31,19 @@ void launch_centre(const Centre<T>& p, Launch launch) {
 }
 
 template <typename T, typename Launch>
-void launch_tile(const Tile<T>& p, Launch launch) {
-  launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps)), p);
+void launch_tile(const Tile<T>& p, zipped::FaultWord* fault, Launch launch) {
+  launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps)), p, fault);
   launch(&tile_columns_kernel<T>, dim3(parts(p.columns, kWarp)), p);
 }
 
 template <typename T, typename Launch>
 void launch_finish(const Finish<T>& p, Launch launch) {
   launch(&finish_kernel<T>, dim3(parts(p.rows, kWarps)), p);
+}
+
+template <typename Acc, typename Launch>
+void launch_terms(const Terms<Acc>& p, Launch launch) {
+  launch(&terms_kernel<Acc>, dim3(1), p);
 }
 
 template <typename T, typename Launch>

@@ -1,5 +1,5 @@
-// Binds the kernels of the loss over all pairs to torch. fastccsa/_all_pairs.py is their only caller: it checks what
-// the user gave, sorts it by class, and makes the products of tiles with torch's own matrix product.
+// Binds the kernels of the loss over all pairs to torch. fastccsa/_all_pairs.py and _all_pairs_tiles.py are their only
+// callers: they check what the user gave, sort it by class, and make the products of tiles with torch's own.
 #include "allpairs/cpu.h"
 #include "common/torch_binding.h"
 #include "common/torch_large_tensor.h"
@@ -27,9 +27,35 @@ Matrix<T> matrix(const Tensor& tensor) {
 }
 
 template <typename T>
+zipped::Vector<T> vector(const Tensor& tensor) {
+  return {data<T>(tensor), tensor.stride(0)};
+}
+
+template <typename T>
 Side<T> side_of(const Tensor& features, const Tensor& order, const Tensor& label) {
   return {matrix<const T>(features), data<const int64_t>(order), data<const int64_t>(label)};
 }
+
+template <typename T>
+T* data_or_null(const MaybeTensor& tensor) {
+  return tensor ? data<T>(*tensor) : nullptr;
+}
+
+#if defined(FASTCCSA_CUDA)
+void all_pairs_labels(Tensor target1, Tensor target2, int64_t classes, Tensor label1, Tensor label2, Tensor doubt) {
+  zipped::refuse_earlier_fault(classes);
+  with_type(doubt, "doubt", [&](auto t) {
+    using Acc = acc_t<decltype(t)>;
+    const Labels<Acc> p{{vector<const int64_t>(target1), vector<const int64_t>(target2)},
+                        {target1.size(0), target2.size(0)},
+                        classes,
+                        {data<int64_t>(label1), data<int64_t>(label2)},
+                        data<Acc>(doubt)};
+    const torch::stable::accelerator::DeviceGuard guard(target1.get_device_index());
+    cuda::labels(p, current_cuda_stream(target1.get_device_index()));
+  });
+}
+#endif
 
 void all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offset, Tensor mean, Tensor spread) {
   with_type(features, "features", [&](auto t) {
@@ -40,6 +66,29 @@ void all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offse
 #if defined(FASTCCSA_CUDA)
     const torch::stable::accelerator::DeviceGuard guard(features.get_device_index());
     cuda::classes(p, current_cuda_stream(features.get_device_index()));
+#endif
+  });
+}
+
+void all_pairs_align(Tensor mean1, Tensor mean2, Tensor spread1, Tensor spread2, Tensor offset1, Tensor offset2,
+                     MaybeTensor weight, Tensor alignment, Tensor coefficient1, Tensor coefficient2, Tensor centre,
+                     MaybeTensor doubt) {
+  with_type(centre, "centre", [&](auto t) {
+    using Acc = acc_t<decltype(t)>;
+    const Align<Acc> p{{data<const double>(mean1), data<const double>(mean2)},
+                       {data<const double>(spread1), data<const double>(spread2)},
+                       {data<const int64_t>(offset1), data<const int64_t>(offset2)},
+                       mean1.size(0),
+                       mean1.size(1),
+                       data_or_null<const Acc>(weight),
+                       data<double>(alignment),
+                       {data<double>(coefficient1), data<double>(coefficient2)},
+                       data<Acc>(centre),
+                       data_or_null<Acc>(doubt)};
+    if (centre.is_cpu()) return cpu::align(p);
+#if defined(FASTCCSA_CUDA)
+    const torch::stable::accelerator::DeviceGuard guard(centre.get_device_index());
+    cuda::align(p, current_cuda_stream(centre.get_device_index()));
 #endif
   });
 }
@@ -61,7 +110,7 @@ void all_pairs_centre(Tensor features, Tensor order, Tensor label, Tensor centre
 void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2,
                     Tensor norm1, Tensor norm2, MaybeTensor weight, double margin, int64_t begin1, int64_t begin2,
                     Tensor values, Tensor sums1, Tensor sums2, MaybeTensor gradient1, MaybeTensor gradient2,
-                    Tensor loss, Tensor close) {
+                    Tensor loss, Tensor close, MaybeTensor doubt) {
   with_type(features1, "features1", [&](auto t) {
     using T = decltype(t);
     using Acc = acc_t<T>;
@@ -73,13 +122,14 @@ void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor or
                     data<Acc>(values),
                     values.stride(0),
                     {data<const Acc>(norm1), data<const Acc>(norm2)},
-                    weight ? data<const Acc>(*weight) : nullptr,
+                    data_or_null<const Acc>(weight),
                     weight ? weight->size(0) : 0,
                     Acc(margin),
                     {data<double>(sums1), data<double>(sums2)},
-                    {gradient1 ? data<Acc>(*gradient1) : nullptr, gradient2 ? data<Acc>(*gradient2) : nullptr},
+                    {data_or_null<Acc>(gradient1), data_or_null<Acc>(gradient2)},
                     data<double>(loss),
-                    data<int32_t>(close)};
+                    data<int32_t>(close),
+                    data_or_null<Acc>(doubt)};
     if (features1.is_cpu()) return cpu::tile(p, &parallel_for);
 #if defined(FASTCCSA_CUDA)
     const torch::stable::accelerator::DeviceGuard guard(features1.get_device_index());
@@ -89,18 +139,37 @@ void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor or
 }
 
 void all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient,
-                      Tensor centre, Tensor sums, Tensor separation, double scale, Tensor gradient) {
+                      Tensor centre, Tensor sums, Tensor separation, double scale, MaybeTensor doubt, Tensor gradient) {
   with_type(features, "features", [&](auto t) {
     using T = decltype(t);
     using Acc = acc_t<T>;
     const Finish<T> p{side_of<T>(features, order, label), features.size(0),         features.size(1),
                       data<const double>(other_mean),     data<const double>(coefficient), data<const Acc>(centre),
                       data<const double>(sums),           data<const Acc>(separation), scale,
-                      data<Acc>(gradient),                gradient.size(0) == 2};
+                      data_or_null<const Acc>(doubt),     data<Acc>(gradient),         gradient.size(0) == 2};
     if (features.is_cpu()) return cpu::finish(p, &parallel_for);
 #if defined(FASTCCSA_CUDA)
     const torch::stable::accelerator::DeviceGuard guard(features.get_device_index());
     cuda::finish(p, current_cuda_stream(features.get_device_index()));
+#endif
+  });
+}
+
+void all_pairs_terms(Tensor alignment, Tensor separation, double scale, MaybeTensor doubt, Tensor loss, Tensor terms) {
+  with_type(loss, "loss", [&](auto t) {
+    using Acc = acc_t<decltype(t)>;
+    const Terms<Acc> p{data<const double>(alignment),
+                       alignment.size(0),
+                       data<const double>(separation),
+                       separation.size(0),
+                       scale,
+                       data_or_null<const Acc>(doubt),
+                       data<Acc>(loss),
+                       data<Acc>(terms)};
+    if (loss.is_cpu()) return cpu::terms(p);
+#if defined(FASTCCSA_CUDA)
+    const torch::stable::accelerator::DeviceGuard guard(loss.get_device_index());
+    cuda::terms(p, current_cuda_stream(loss.get_device_index()));
 #endif
   });
 }
@@ -136,7 +205,7 @@ Problem<T> problem_of(const Tensor& features1, const Tensor& features2, const Te
   using Acc = acc_t<T>;
   const auto& [loss, terms, gradient1, gradient2] = result;
   Problem<T> p{{matrix<const T>(features1), matrix<const T>(features2)},
-               {{data<const int64_t>(target1), target1.stride(0)}, {data<const int64_t>(target2), target2.stride(0)}},
+               {vector<const int64_t>(target1), vector<const int64_t>(target2)},
                {features1.size(0), features2.size(0)},
                features1.size(1),
                {},
@@ -211,18 +280,23 @@ STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
   m.impl("all_pairs_direct", TORCH_BOX(&all_pairs_direct));
   m.impl("all_pairs_panels", TORCH_BOX(&all_pairs_panels));
   m.impl("all_pairs_classes", TORCH_BOX(&all_pairs_classes));
+  m.impl("all_pairs_align", TORCH_BOX(&all_pairs_align));
   m.impl("all_pairs_centre", TORCH_BOX(&all_pairs_centre));
   m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));
   m.impl("all_pairs_finish", TORCH_BOX(&all_pairs_finish));
+  m.impl("all_pairs_terms", TORCH_BOX(&all_pairs_terms));
 }
 
 #if defined(FASTCCSA_CUDA)
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
   m.impl("all_pairs_direct", TORCH_BOX(&all_pairs_direct));
+  m.impl("all_pairs_labels", TORCH_BOX(&all_pairs_labels));
   m.impl("all_pairs_classes", TORCH_BOX(&all_pairs_classes));
+  m.impl("all_pairs_align", TORCH_BOX(&all_pairs_align));
   m.impl("all_pairs_centre", TORCH_BOX(&all_pairs_centre));
   m.impl("all_pairs_tile", TORCH_BOX(&all_pairs_tile));
   m.impl("all_pairs_finish", TORCH_BOX(&all_pairs_finish));
+  m.impl("all_pairs_terms", TORCH_BOX(&all_pairs_terms));
 }
 #endif
 

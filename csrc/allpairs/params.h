@@ -48,6 +48,60 @@ struct Classes {
   double* spread;  // [classes, chunks of columns], the sum of |z - mean|^2
 };
 
+// Alignment needs no pairs. For one class the sum over i, j of |a_i - b_j|^2 is n_b sum |a_i - A|^2 +
+// n_a sum |b_j - B|^2 + n_a n_b |A - B|^2, A and B the means: three terms that are never negative, so nothing cancels.
+// Beside it, the common centre of all rows.
+template <typename Acc>
+struct Align {
+  const double* mean[2];     // [classes, width]
+  const double* spread[2];   // [classes, chunks of columns]
+  const int64_t* offset[2];  // [classes + 1]
+  int64_t classes;
+  int64_t width;
+  const Acc* weight;         // [classes, classes], or nullptr for weight 1
+  double* alignment;         // [classes]
+  double* coefficient[2];    // [classes]: see Finish
+  Acc* centre;               // [width]
+  Acc* doubt;                // see Labels
+
+  FASTCCSA_HOST_DEVICE int64_t count(int side, int64_t c) const { return offset[side][c + 1] - offset[side][c]; }
+
+  // The weight of a class that both sides have: 0 without a pair.
+  FASTCCSA_HOST_DEVICE Acc own_weight(int64_t c) const {
+    if (count(0, c) == 0 || count(1, c) == 0) return Acc(0);
+    return weight == nullptr ? Acc(1) : weight[c * classes + c];
+  }
+
+  // `between`: |A - B|^2
+  FASTCCSA_HOST_DEVICE void finish_class(int64_t c, double own_weight, double between) const {
+    const double n[2] = {double(count(0, c)), double(count(1, c))};
+    double within[2] = {0, 0};
+    const int64_t chunks = (width + kChunkColumns - 1) / kChunkColumns;
+    for (int side = 0; side < 2; ++side) {
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) within[side] += spread[side][c * chunks + chunk];
+      coefficient[side][c] = 2 * own_weight * n[1 - side];
+    }
+    alignment[c] = own_weight == 0 ? 0.0 : own_weight * (n[1] * within[0] + n[0] * within[1] + n[0] * n[1] * between);
+  }
+
+  // From the sum of all rows. Where features are no numbers, 0 leaves the other columns what they are.
+  FASTCCSA_HOST_DEVICE void set_centre(int64_t d, double total) const {
+    const double value = total / double(offset[0][classes] + offset[1][classes]);
+    centre[d] = value - value == 0 ? Acc(value) : Acc(0);
+  }
+};
+
+// Labels that nobody looked at on the host: what is no class becomes one, so that nothing is read out of bounds, and
+// `doubt` NaN, which the kernels at the end add to all that they write.
+template <typename Acc>
+struct Labels {
+  zipped::Vector<const int64_t> given[2];
+  int64_t rows[2];
+  int64_t classes;
+  int64_t* label[2];  // [N]
+  Acc* doubt;         // [], 0 at first
+};
+
 // What products are made of: sorted rows less the common centre, and their squared norms.
 template <typename T>
 struct Centre {
@@ -79,6 +133,7 @@ struct Tile {
   Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not wanted
   double* loss;         // [N]: the sum of W (margin - d)^2 over a sorted row of side 0, added to
   int32_t* close;       // [rows, ceil(columns / 32)], on CUDA: a bit a pair whose gradient came from its rows
+  Acc* doubt;           // see Labels; nullptr: weights were looked at on the host
 };
 
 // The end: gradients of sorted rows go to the caller's order.
@@ -94,8 +149,29 @@ struct Finish {
   const double* sums;          // [N]
   const Acc* separation;       // [N, width]
   double scale;                // of everything
+  const Acc* doubt;            // see Labels; nullptr: 0
   Acc* gradient;               // [1 or 2, N, width]: both terms together, or alignment and separation apart
   bool apart;
+};
+
+// The terms from the sums that the kernels before left by class, and by row of side 0.
+template <typename Acc>
+struct Terms {
+  const double* alignment;   // [classes]
+  int64_t classes;
+  const double* separation;  // [rows]
+  int64_t rows;
+  double scale;
+  const Acc* doubt;          // see Labels; nullptr: 0
+  Acc* loss;                 // []
+  Acc* terms;                // [2]
+
+  FASTCCSA_HOST_DEVICE void finish(double alignment_sum, double separation_sum) const {
+    const Acc nothing = doubt == nullptr ? Acc(0) : *doubt;
+    terms[0] = Acc(scale * alignment_sum) + nothing;
+    terms[1] = Acc(scale * separation_sum) + nothing;
+    *loss = terms[0] + terms[1];
+  }
 };
 
 // The whole of it: in come rows, out go the loss and the gradients of everything.
@@ -190,12 +266,13 @@ template <typename T>
 FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d, double z) {
   using Acc = acc_t<T>;
   const int64_t label = p.side.label[k], to = p.side.order[k] * p.width + d, from = k * p.width + d;
-  const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d]));
+  const Acc doubt = p.doubt == nullptr ? Acc(0) : *p.doubt;
+  const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d])) + doubt;
   const Acc centred = Acc(z) - p.centre[d];
   const Acc separation = Acc(p.scale * (p.sums[k] * double(centred) + double(p.separation[from])));
   if (p.apart) {
     p.gradient[to] = alignment;
-    p.gradient[p.rows * p.width + to] = separation;
+    p.gradient[p.rows * p.width + to] = separation + doubt;
   } else {
     p.gradient[to] = alignment + separation;
   }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastccsa import _all_pairs, functional, reference
+from fastccsa import _all_pairs, _all_pairs_tiles, functional, reference
 
 MARGIN = 12.0
 
@@ -51,15 +51,20 @@ class Sets:
         "cpu",
         "cpu in panels",
         "cpu in tiles",
-        *(pytest.param(d, marks=pytest.mark.cuda) for d in ("cuda", "cuda in tiles")),
+        *(pytest.param(d, marks=pytest.mark.cuda) for d in ("cuda", "cuda in tiles", "cuda in tiles by labels")),
     ]
 )
 def device(request, monkeypatch) -> str:
-    """Where a test runs, and how: as few pairs do, or as many; on the CPU also in the tiles that CUDA takes."""
+    """Where a test runs, and how: as few pairs do, or as many; on the CPU also in the tiles that CUDA takes.
+
+    On CUDA in tiles that no label decides, and in those of many pairs.
+    """
     if " in " in request.param:
         monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
         monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
         monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", request.param.endswith("in panels"))
+    if request.param.endswith("by labels"):
+        monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 0)
     return request.param.split()[0]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fastccsa
-from fastccsa import _all_pairs, functional, reference
+from fastccsa import _all_pairs, _all_pairs_tiles, functional, reference
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SIZES = [(1, 1, 1, 1), (1, 9, 2, 3), (37, 53, 7, 65), (130, 31, 3, 512), (300, 200, 1000, 16), (64, 64, 1, 8)]
@@ -53,8 +53,8 @@ def test_any_tiles_give_the_same(make_sets, device, monkeypatch, limits, classes
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
     monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", False)
-    monkeypatch.setattr(_all_pairs, "TILE_ROWS", limits[0])
-    monkeypatch.setattr(_all_pairs, "TILE_COLUMNS", limits[1])
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_ROWS", limits[0])
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_COLUMNS", limits[1])
     assert_same(make_sets(61, 47, classes, 9, dtype=torch.float64, device=device))
 
 
@@ -64,10 +64,10 @@ def test_tiles_cover_each_pair_of_different_classes_once():
     label2 = torch.repeat_interleave(torch.arange(6), torch.tensor(offset2).diff())
     a, b = torch.zeros(90, 2), torch.zeros(75, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_all_pairs, "TILE_ROWS", 16)
-        patch.setattr(_all_pairs, "TILE_COLUMNS", 11)
+        patch.setattr(_all_pairs_tiles, "TILE_ROWS", 16)
+        patch.setattr(_all_pairs_tiles, "TILE_COLUMNS", 11)
         covered = torch.zeros(90, 75, dtype=torch.int64)
-        for rows, columns in _all_pairs._tiles(a, b, offset1, offset2, margin=1.0):
+        for rows, columns in _all_pairs_tiles._tiles(a, b, offset1, offset2, margin=1.0):
             assert rows.stop - rows.start <= 16
             assert columns.stop - columns.start <= 11
             covered[rows, columns] += 1
@@ -76,19 +76,45 @@ def test_tiles_cover_each_pair_of_different_classes_once():
     assert covered[~different].sum() < 0.1 * (~different).sum()
 
 
+@pytest.mark.parametrize("rows", [(90, 75), (3, 400), (1, 1), (200, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_tiles_that_no_label_decides_cover_each_pair_once(monkeypatch, rows, dtype):
+    """None has more values than a tile of all rows and columns; where there are few rows, they are wider."""
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_ROWS", 16)
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_COLUMNS", 12)
+    covered = torch.zeros(rows, dtype=torch.int64)
+    for own, others in _all_pairs_tiles._all_tiles(*rows, dtype):
+        covered[own, others] += 1
+        assert covered[own, others].numel() * dtype.itemsize <= 16 * 12 * 4
+    assert (covered == 1).all()
+
+
+def test_who_waits(monkeypatch):
+    """On a GPU, where nobody knows how many classes there may be, or where pairs or classes are many."""
+    z = torch.empty(100, 1)
+    assert _all_pairs_tiles.needs_to_wait(z, z, 7)
+    monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 100 * 100)
+    on_gpu, larger = torch.empty(100, 1, device="meta"), torch.empty(101, 1, device="meta")
+    assert not _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 7)
+    assert _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 0)
+    assert _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 201)
+    assert _all_pairs_tiles.needs_to_wait(larger, on_gpu, 7)
+
+
 def test_distant_blocks_are_skipped_and_nothing_is_lost(make_sets, device, monkeypatch):
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
     monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
     monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", False)
-    monkeypatch.setattr(_all_pairs, "TILE_ROWS", 8)
+    monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 0)
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_ROWS", 8)
     sets = make_sets(80, 90, 4, 6, dtype=torch.float64, device=device)
     with torch.no_grad():
         for z, y in ((sets.z1, sets.y1), (sets.z2, sets.y2)):
             z.mul_(0.1)
             z[:, 0] += 11.0 * y  # neighbours in class are within the margin, others beyond
     seen = []
-    tile = _all_pairs._tile
-    monkeypatch.setattr(_all_pairs, "_tile", lambda *a: (seen.append(a[12].numel()), tile(*a)))
+    tile = _all_pairs_tiles._tile
+    monkeypatch.setattr(_all_pairs_tiles, "_tile", lambda *a: (seen.append(a[12].numel()), tile(*a)))
     assert_same(sets)
     assert sum(seen) < 0.6 * 80 * 90
 

@@ -10,7 +10,7 @@ import torch
 import torch._dynamo.testing
 
 import fastccsa
-from fastccsa import _all_pairs, functional, reference
+from fastccsa import _all_pairs_tiles, functional, reference
 
 
 def op_arguments(sets, apart, wanted=3):
@@ -204,8 +204,8 @@ def test_bad_input(make_sets, device, name, change, message):
 @pytest.mark.parametrize(("name", "change", "message"), WRONG_VALUES)
 def test_bad_values(make_sets, device, name, change, message):
     sets = make_sets(device=device)
-    if device == "cuda" and _all_pairs.FEW_PAIRS_ON_CUDA > 0:
-        pytest.skip("a GPU is not waited for: see test_few_pairs_on_cuda.py")
+    if device == "cuda" and _all_pairs_tiles.PAIRS_WITHOUT_WAITING > 0:
+        pytest.skip("a GPU is not waited for: see test_on_cuda.py")
     with pytest.raises(RuntimeError, match=message):
         call_with(sets, name, change)
 

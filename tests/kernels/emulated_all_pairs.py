@@ -11,9 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastccsa import _all_pairs_tiles
+
 from .cases import DTYPES, FAULTS, ORDERS, SANITIZER_OPTIONS, Schedule, encode_view
 
-CLASSES, CENTRE, TILE, FINISH, DIRECT = range(5)
+LABELS, CLASSES, ALIGN, CENTRE, TILE, FINISH, TERMS, DIRECT = range(8)
+
+NO_FAULT = (None, 0, 0)
 
 
 def nothing(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -22,20 +26,38 @@ def nothing(*shape: int, dtype: torch.dtype) -> Tensor:
 
 
 class EmulatedKernels:
-    """Stands for the ops of ``csrc/allpairs/op.cpp``: a program computes them, tensors go there and back."""
+    """Stands for the ops of ``csrc/allpairs/op.cpp``: a program computes them, tensors go there and back.
+
+    `fault`: the argument, row and value that a kernel reported last.
+    """
 
     def __init__(self, program: Path, schedule: Schedule) -> None:
         environment = os.environ | SANITIZER_OPTIONS
         self._process = subprocess.Popen([program], stdin=-1, stdout=-1, stderr=-1, env=environment)
+        self.fault = NO_FAULT
         self._send(struct.pack("<3q", ORDERS.index(schedule.order), schedule.seed, schedule.processors))
 
     def close(self) -> None:
         _, errors = self._process.communicate(timeout=60)
         assert self._process.returncode == 0, errors.decode()[:4000]
 
+    def replace_ops(self, patch: pytest.MonkeyPatch) -> None:
+        """Have the tiles' code call these."""
+        for name in ("labels", "classes", "align", "centre", "tile", "finish", "terms"):
+            patch.setattr(_all_pairs_tiles, f"_{name}", getattr(self, name))
+
+    def labels(self, y1: Tensor, y2: Tensor, classes: int, *written: Tensor) -> None:
+        sizes = struct.pack("<3q", len(y1), len(y2), classes)
+        self._call_that_may_report(LABELS, written[-1].dtype, sizes, (y1, y2), written)
+
     def classes(self, features: Tensor, order: Tensor, label: Tensor, offset: Tensor, *written: Tensor) -> None:
         sizes = struct.pack("<2q", *written[0].shape)
         self._call(CLASSES, features.dtype, sizes, (features, order, label, offset), written)
+
+    def align(self, *arguments: Tensor | None) -> None:
+        given, written = arguments[:7], arguments[7:]
+        sizes = struct.pack("<2q", *given[0].shape)
+        self._call_that_may_report(ALIGN, written[3].dtype, sizes, given, written)
 
     def centre(self, features: Tensor, *arguments: Tensor) -> None:
         *given, rows, norms = arguments
@@ -43,17 +65,23 @@ class EmulatedKernels:
 
     def tile(self, *arguments: Tensor | float | None) -> None:
         z1, z2, order1, order2, label1, label2, norm1, norm2, weight, margin, begin1, begin2, values, *rest = arguments
-        *written, _ = rest
+        *written, _, doubt = rest
         classes = 0 if weight is None else len(weight)
         sizes = struct.pack("<6qd", begin1, begin2, *values.shape, z1.shape[1], classes, margin)
         close = torch.empty(values.shape[0] * -(-values.shape[1] // 32), dtype=torch.int32)
         given = (z1, z2, order1, order2, label1, label2, norm1, norm2, weight)
-        self._call(TILE, z1.dtype, sizes, given, (values, *written), (close,))
+        self._call_that_may_report(TILE, z1.dtype, sizes, given, (values, *written, close, doubt))
 
     def finish(self, features: Tensor, *arguments: Tensor | float) -> None:
-        *given, scale, gradient = arguments
+        *given, scale, doubt, gradient = arguments
         sizes = struct.pack("<3qd", *features.shape, len(gradient) == 2, scale)
-        self._call(FINISH, features.dtype, sizes, (features, *given), (gradient,))
+        self._call(FINISH, features.dtype, sizes, (features, *given, doubt), (gradient,))
+
+    def terms(
+        self, alignment: Tensor, separation: Tensor, scale: float, doubt: Tensor | None, loss: Tensor, terms: Tensor
+    ) -> None:
+        sizes = struct.pack("<2qd", len(alignment), len(separation), scale)
+        self._call(TERMS, loss.dtype, sizes, (alignment, separation, doubt), (loss, terms))
 
     def direct(
         self, z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float, scale: float,
@@ -67,27 +95,31 @@ class EmulatedKernels:
         scratch = (nothing(len(z1), len(z2), dtype=acc), nothing(2, blocks, dtype=torch.float64))
         loss, terms = nothing(dtype=acc), nothing(2, dtype=acc)
         gradients = [nothing(planes, *z.shape, dtype=acc) if wanted >> k & 1 else None for k, z in enumerate((z1, z2))]
-        fault = torch.zeros(3, dtype=torch.int64)
-        self._call(
+        self.fault = NO_FAULT
+        self._call_that_may_report(
             DIRECT, z1.dtype, struct.pack("<5q2d", *sizes, margin, scale), (z1, z2, y1, y2, weight, *scratch),
-            (loss, terms, *gradients, fault),
+            (loss, terms, *gradients),
         )  # fmt: skip
-        self.fault = (FAULTS[int(fault[0])], *fault[1:].tolist())
         g1, g2 = (
             z1.new_empty((0, *z.shape), dtype=acc) if g is None else g for g, z in zip(gradients, (z1, z2), strict=True)
         )
         return loss, terms, g1, g2
 
-    def _call(
-        self, op: int, dtype: torch.dtype, sizes: bytes, given: tuple, written: tuple, scratch: tuple = ()
-    ) -> None:
-        tensors = [encode_view(None if x is None else x.detach()) for x in (*given, *written, *scratch)]
+    def _call_that_may_report(self, op: int, dtype: torch.dtype, sizes: bytes, given: tuple, written: tuple) -> None:
+        fault = torch.zeros(3, dtype=torch.int64)
+        self._call(op, dtype, sizes, given, (*written, fault))
+        if fault[0] != 0:
+            self.fault = (FAULTS[int(fault[0])], *fault[1:].tolist())
+
+    def _call(self, op: int, dtype: torch.dtype, sizes: bytes, given: tuple, written: tuple) -> None:
+        tensors = [encode_view(None if x is None else x.detach()) for x in (*given, *written)]
         self._send(struct.pack("<2q", op, DTYPES.index(dtype)) + sizes + b"".join(tensors))
         for tensor in written:
             (count,) = struct.unpack("<q", self._receive(8))
             content = self._receive(count)
             if tensor is not None and count > 0:
-                tensor.copy_(torch.frombuffer(bytearray(content), dtype=tensor.dtype).view(tensor.shape))
+                storage = torch.frombuffer(bytearray(content), dtype=tensor.dtype)
+                tensor.copy_(storage[tensor.storage_offset() :].view(tensor.shape))
 
     def _send(self, content: bytes) -> None:
         self._process.stdin.write(content)

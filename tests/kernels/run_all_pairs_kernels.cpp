@@ -17,7 +17,7 @@ using fastccsa::testing::read_bytes;
 using fastccsa::testing::read_value;
 using fastccsa::testing::View;
 
-enum class Op : int64_t { kClasses, kCentre, kTile, kFinish, kDirect };
+enum class Op : int64_t { kLabels, kClasses, kAlign, kCentre, kTile, kFinish, kTerms, kDirect };
 
 std::vector<View> read_views(int count) {
   std::vector<View> views(count);
@@ -33,6 +33,51 @@ Side<T> side_of(const View& features, const View& order, const View& label) {
 void write_back(const std::vector<const View*>& views) {
   for (const View* view : views) view->write_back();
   std::fflush(stdout);
+}
+
+// What a kernel reported goes into three numbers.
+void decode_into(const View& found, zipped::FaultWord fault) {
+  const zipped::FaultReport report = fault == 0 ? zipped::FaultReport() : zipped::decode(fault);
+  const int64_t numbers[] = {int64_t(report.fault), report.row, report.value};
+  std::memcpy(found.data<int64_t>(), numbers, sizeof numbers);
+}
+
+template <typename T, typename Launch>
+void labels(Launch launch) {
+  using Acc = acc_t<T>;
+  int64_t sizes[3];  // rows of both sides, classes
+  for (int64_t& size : sizes) size = read_value<int64_t>();
+  const std::vector<View> v = read_views(6);
+  zipped::FaultWord fault = 0;
+  cuda::launch_labels(Labels<Acc>{{v[0].vector<int64_t>(), v[1].vector<int64_t>()},
+                                  {sizes[0], sizes[1]},
+                                  sizes[2],
+                                  {v[2].data<int64_t>(), v[3].data<int64_t>()},
+                                  v[4].data<Acc>()},
+                      &fault, launch);
+  decode_into(v[5], fault);
+  write_back({&v[2], &v[3], &v[4], &v[5]});
+}
+
+template <typename T, typename Launch>
+void align(Launch launch) {
+  using Acc = acc_t<T>;
+  const auto count = read_value<int64_t>(), width = read_value<int64_t>();
+  const std::vector<View> v = read_views(13);
+  zipped::FaultWord fault = 0;
+  cuda::launch_align(Align<Acc>{{v[0].data<const double>(), v[1].data<const double>()},
+                                {v[2].data<const double>(), v[3].data<const double>()},
+                                {v[4].data<const int64_t>(), v[5].data<const int64_t>()},
+                                count,
+                                width,
+                                v[6].data<const Acc>(),
+                                v[7].data<double>(),
+                                {v[8].data<double>(), v[9].data<double>()},
+                                v[10].data<Acc>(),
+                                v[11].data<Acc>()},
+                     &fault, launch);
+  decode_into(v[12], fault);
+  write_back({&v[7], &v[8], &v[9], &v[10], &v[11], &v[12]});
 }
 
 template <typename T, typename Launch>
@@ -62,7 +107,8 @@ void tile(Launch launch) {
   int64_t sizes[6];  // begins of both sides, rows, columns, width, classes
   for (int64_t& size : sizes) size = read_value<int64_t>();
   const auto margin = read_value<double>();
-  const std::vector<View> v = read_views(16);
+  const std::vector<View> v = read_views(18);
+  zipped::FaultWord fault = 0;
   const Tile<T> p{{side_of<T>(v[0], v[2], v[4]), side_of<T>(v[1], v[3], v[5])},
                   {sizes[0], sizes[1]},
                   sizes[2],
@@ -77,9 +123,11 @@ void tile(Launch launch) {
                   {v[10].data<double>(), v[11].data<double>()},
                   {v[12].data<Acc>(), v[13].data<Acc>()},
                   v[14].data<double>(),
-                  v[15].data<int32_t>()};
-  cuda::launch_tile(p, launch);
-  write_back({&v[9], &v[10], &v[11], &v[12], &v[13], &v[14]});
+                  v[15].data<int32_t>(),
+                  v[16].data<Acc>()};
+  cuda::launch_tile(p, &fault, launch);
+  decode_into(v[17], fault);
+  write_back({&v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &v[15], &v[16], &v[17]});
 }
 
 template <typename T, typename Launch>
@@ -87,12 +135,24 @@ void finish(Launch launch) {
   using Acc = acc_t<T>;
   const auto rows = read_value<int64_t>(), width = read_value<int64_t>(), apart = read_value<int64_t>();
   const auto scale = read_value<double>();
-  const std::vector<View> v = read_views(9);
+  const std::vector<View> v = read_views(10);
   cuda::launch_finish(Finish<T>{side_of<T>(v[0], v[1], v[2]), rows, width, v[3].data<const double>(),
                                 v[4].data<const double>(), v[5].data<const Acc>(), v[6].data<const double>(),
-                                v[7].data<const Acc>(), scale, v[8].data<Acc>(), apart != 0},
+                                v[7].data<const Acc>(), scale, v[8].data<const Acc>(), v[9].data<Acc>(), apart != 0},
                       launch);
-  write_back({&v[8]});
+  write_back({&v[9]});
+}
+
+template <typename T, typename Launch>
+void terms(Launch launch) {
+  using Acc = acc_t<T>;
+  const auto count = read_value<int64_t>(), rows = read_value<int64_t>();
+  const auto scale = read_value<double>();
+  const std::vector<View> v = read_views(5);
+  cuda::launch_terms(Terms<Acc>{v[0].data<const double>(), count, v[1].data<const double>(), rows, scale,
+                                v[2].data<const Acc>(), v[3].data<Acc>(), v[4].data<Acc>()},
+                     launch);
+  write_back({&v[3], &v[4]});
 }
 
 template <typename T, typename Launch>
@@ -116,9 +176,7 @@ void direct(Launch launch) {
                            v[8].data<Acc>(),
                            {v[9].data<Acc>(), v[10].data<Acc>()}};
   cuda::launch_direct(Direct<T>{problem, v[5].data<Acc>(), v[6].data<double>()}, &fault, launch);
-  const zipped::FaultReport report = fault == 0 ? zipped::FaultReport() : zipped::decode(fault);
-  const int64_t found[] = {int64_t(report.fault), report.row, report.value};
-  std::memcpy(v[11].data<int64_t>(), found, sizeof found);
+  decode_into(v[11], fault);
   write_back({&v[7], &v[8], &v[9], &v[10], &v[11]});
 }
 
@@ -128,10 +186,13 @@ void answer(Op op, emulator::Gpu& gpu) {
     gpu.launch(blocks, cuda::kThreads, kernel, parameters...);
   };
   switch (op) {
+    case Op::kLabels: return labels<T>(launch);
     case Op::kClasses: return classes<T>(launch);
+    case Op::kAlign: return align<T>(launch);
     case Op::kCentre: return centre<T>(launch);
     case Op::kTile: return tile<T>(launch);
     case Op::kFinish: return finish<T>(launch);
+    case Op::kTerms: return terms<T>(launch);
     case Op::kDirect: return direct<T>(launch);
   }
 }

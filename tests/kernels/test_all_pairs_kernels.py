@@ -10,27 +10,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastccsa import _all_pairs, functional, reference
+from fastccsa import _all_pairs, _all_pairs_tiles, functional, reference
 
 from .cases import DTYPES, Layout, Schedule, as_it_is, column_major, every_other
-from .emulated_all_pairs import EmulatedKernels, some
+from .emulated_all_pairs import NO_FAULT, EmulatedKernels, some
 from .programs import Builder
 
 
 @contextmanager
-def emulated(program: Path, schedule: Schedule = Schedule()) -> Iterator[None]:  # noqa: B008 - frozen
-    """Meanwhile the loss over all pairs runs on the emulated kernels."""
+def emulated(program: Path, schedule: Schedule = Schedule(), waits: bool = True) -> Iterator[EmulatedKernels]:  # noqa: B008
+    """Meanwhile the loss over all pairs runs on the emulated kernels; `waits`: the host looks at labels."""
     kernels = EmulatedKernels(program, schedule)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_all_pairs, "_classes", kernels.classes)
-        patch.setattr(_all_pairs, "_centre", kernels.centre)
-        patch.setattr(_all_pairs, "_tile", kernels.tile)
-        patch.setattr(_all_pairs, "_finish", kernels.finish)
+        kernels.replace_ops(patch)
         patch.setattr(_all_pairs, "FEW_PAIRS", 0)
         patch.setattr(_all_pairs, "PANELS_ON_CPU", False)
-        patch.setattr(_all_pairs, "TILE_ROWS", 40)
-        patch.setattr(_all_pairs, "TILE_COLUMNS", 75)
-        yield
+        patch.setattr(_all_pairs, "needs_to_wait", lambda z1, z2, classes: waits or classes == 0)
+        patch.setattr(_all_pairs_tiles, "TILE_ROWS", 40)
+        patch.setattr(_all_pairs_tiles, "TILE_COLUMNS", 75)
+        yield kernels
     kernels.close()
 
 
@@ -45,13 +43,14 @@ def program(builder: Builder) -> Path:
     return builder.emulated("run_all_pairs_kernels", builder.memory_or_plain())
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "not waiting"])
 @pytest.mark.parametrize("near", [False, True], ids=["far", "near"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype, near: bool) -> None:
+def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype, near: bool, waits: bool) -> None:
     """Ragged sizes, several tiles, layouts, with weights and without."""
     cases = [(1, 1, 1, as_it_is), (9, 33, 65, column_major), (70, 81, 7, every_other)]
     tolerance = 1e-10 if dtype == torch.float64 else 2e-5
-    with emulated(program):
+    with emulated(program, waits=waits):
         for rows1, rows2, width, layout in cases:
             z, y = some(rows1, rows2, width, dtype, near)
             weight = None if rows1 == 9 else torch.rand(3, 3, dtype=torch.float64)
@@ -61,21 +60,73 @@ def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype, n
                 torch.testing.assert_close(mine.double(), true, rtol=rounding, atol=rounding * true.abs().max().item())
 
 
+def test_more_classes_than_occur(program: Path) -> None:
+    """Without waiting, each that there may be has a mean; more of them than a block has threads."""
+    z, (y1, y2) = some(30, 45, 9, torch.float64, near=True)
+    y = [y1 * 100 + 3, y2 * 100 + 3]
+    weight = torch.rand(300, 300, dtype=torch.float64)
+    with emulated(program, waits=False):
+        for mine, true in zip(results(z, y, weight, as_it_is), results(z, y, weight, as_it_is, reference), strict=True):
+            torch.testing.assert_close(mine, true, rtol=1e-10, atol=1e-12)
+
+
+def test_terms_with_gradients_of_their_own(program: Path) -> None:
+    z, y = some(50, 31, 20, torch.float64, near=True)
+    weight = torch.rand(3, 3, dtype=torch.float64)
+    leaves = [x.requires_grad_() for x in z]
+    with emulated(program, waits=False):
+        terms = functional.contrastive_alignment_terms(*leaves, *y, weight, 6.0, "all", "sum")
+    exact = [t.sum() for t in reference.pair_terms(*leaves, *y, weight, 6.0, "all")]
+    for mine, true in zip(terms, exact, strict=True):
+        torch.testing.assert_close(mine, true, rtol=1e-10, atol=0)
+        gradients = torch.autograd.grad(mine, leaves, retain_graph=True)
+        for a, b in zip(gradients, torch.autograd.grad(true, leaves, retain_graph=True), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * b.abs().max().item())
+
+
+NAN = float("nan")
+BROKEN = [
+    ("target1", (44, -3), ("target1", 44, -3)),
+    ("target1", (2, 3), ("target1", 2, 3)),
+    ("target2", (70, 1 << 20), ("target2", 70, 1 << 20)),
+    ("pair_weight", ((2, 1), NAN), ("pair_weight", None, 2 * 3 + 1)),
+    ("pair_weight", ((1, 1), -0.5), ("pair_weight", 0, 1 * 3 + 1)),
+]
+
+
+@pytest.mark.parametrize(("argument", "change", "fault"), BROKEN)
+def test_a_bad_value_is_reported_by_a_kernel(program: Path, argument: str, change: tuple, fault: tuple) -> None:
+    """Nothing is read out of bounds; loss and gradients are NaN, so that no step is taken on them."""
+    z, (y1, y2) = some(45, 81, 17, torch.float32, near=False)
+    arguments = {"target1": y1, "target2": y2, "pair_weight": torch.rand(3, 3)}
+    with emulated(program, waits=False) as kernels:
+        assert results(z, [y1, y2], arguments["pair_weight"], as_it_is)[0].isfinite()
+        assert kernels.fault == NO_FAULT
+        arguments[argument][change[0]] = change[1]
+        found = results(z, [y1, y2], arguments["pair_weight"], as_it_is)
+        name, row, value = kernels.fault
+        assert (name, value) == (fault[0], fault[2])
+        assert row == fault[1] or (fault[1] is None and y1[row] == 2)
+    assert all(x.isnan().all() for x in found)
+
+
 SCHEDULES = [Schedule("reverse"), Schedule("random", 1), Schedule("random", 2, processors=3)]
 
 
 def test_no_order_shows_in_a_bit(program: Path) -> None:
     z, y = some(45, 80, 40, torch.float32, near=True)
-    with emulated(program):
-        expected = results(z, y, None, as_it_is)
-    for schedule in SCHEDULES:
-        with emulated(program, schedule):
-            for a, b in zip(results(z, y, None, as_it_is), expected, strict=True):
-                assert torch.equal(a, b)
+    weight = torch.rand(3, 3)
+    for waits in (True, False):
+        with emulated(program, waits=waits):
+            expected = results(z, y, weight, as_it_is)
+        for schedule in SCHEDULES:
+            with emulated(program, schedule, waits):
+                assert all(map(torch.equal, results(z, y, weight, as_it_is), expected))
 
 
 def test_no_races(builder: Builder) -> None:
     program = builder.emulated("run_all_pairs_kernels", builder.races())
     z, y = some(20, 40, 33, torch.float32, near=True)
-    with emulated(program, Schedule(processors=2)):
-        results(z, y, None, as_it_is)
+    for waits in (True, False):
+        with emulated(program, Schedule(processors=2), waits):
+            results(z, y, torch.rand(3, 3), as_it_is)

@@ -1,4 +1,5 @@
-"""Few pairs on a GPU: what a call launches and allocates, that nobody waits for it, and that a graph can hold it."""
+"""On a GPU: what few pairs launch and allocate; and that nobody waits for them, nor for more of them, in tiles that no
+label decides, so that a graph can hold the call."""
 
 from __future__ import annotations
 
@@ -9,20 +10,30 @@ import torch
 from torch import Tensor
 
 import fastccsa
-from fastccsa import functional
+from fastccsa import _all_pairs_tiles, functional
 from fastccsa.benchmarking.counting import cuda_requests, kernels
 
 pytestmark = pytest.mark.cuda
 ROWS1, ROWS2, WIDTH = 48, 64, 100
+MANY = (300, 500)
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
-def sets(request: pytest.FixtureRequest, make_sets):
-    return make_sets(ROWS1, ROWS2, width=WIDTH, dtype=request.param, device="cuda")
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
 
 
 @pytest.fixture
-def step(sets) -> Callable[[], tuple[Tensor, ...]]:
+def sets(make_sets, dtype):
+    return make_sets(ROWS1, ROWS2, width=WIDTH, dtype=dtype, device="cuda")
+
+
+@pytest.fixture(params=[(ROWS1, ROWS2), MANY], ids=["few", "more"])
+def any_sets(request: pytest.FixtureRequest, make_sets, dtype):
+    return make_sets(*request.param, width=WIDTH, dtype=dtype, device="cuda")
+
+
+def step_of(sets) -> Callable[[], tuple[Tensor, ...]]:
     """Forward and backward; the gradient that comes from above is there already."""
     upstream = torch.ones((), device="cuda")
 
@@ -32,6 +43,11 @@ def step(sets) -> Callable[[], tuple[Tensor, ...]]:
 
     step()  # what is made once, on the first call, does not count
     return step
+
+
+@pytest.fixture
+def step(sets) -> Callable[[], tuple[Tensor, ...]]:
+    return step_of(sets)
 
 
 def test_launches(sets, step) -> None:
@@ -51,7 +67,8 @@ def test_allocations(sets, step) -> None:
     assert requested <= results + 4 * rows + 4 * ROWS1 * ROWS2 + 2 * 8 * blocks
 
 
-def test_nobody_waits_for_it(step) -> None:
+def test_nobody_waits_for_it(any_sets) -> None:
+    step = step_of(any_sets)
     torch.cuda.set_sync_debug_mode("error")
     try:
         step()
@@ -59,9 +76,10 @@ def test_nobody_waits_for_it(step) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_graph_follows_its_inputs(sets, step) -> None:
+def test_a_graph_follows_its_inputs(any_sets) -> None:
     """The whole loss too: captured once, replayed with other features and labels."""
-    logits = [torch.randn(n, 7, device="cuda", dtype=sets.z1.dtype, requires_grad=True) for n in (ROWS1, ROWS2)]
+    sets, step = any_sets, step_of(any_sets)
+    logits = [torch.randn(len(z), 7, device="cuda", dtype=z.dtype, requires_grad=True) for z in sets.leaves]
     loss_fn = fastccsa.WeightedCCSALoss(pair_weight=sets.weight, margin=12.0, pairs="all").cuda()
     inputs = (*logits, *sets.leaves)
 
@@ -86,6 +104,15 @@ def test_a_graph_follows_its_inputs(sets, step) -> None:
         assert all(torch.equal(a, b) for a, b in zip(captured, whole(), strict=True))
 
 
+def test_what_a_graph_cannot_hold_says_so(make_sets, monkeypatch) -> None:
+    monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 0)
+    sets = make_sets(*MANY, width=WIDTH, device="cuda")
+    sets.loss()
+    refused = pytest.raises(RuntimeError, match="a CUDA graph cannot hold the loss over all pairs of 300 x 500 rows")
+    with refused, torch.cuda.graph(torch.cuda.CUDAGraph()):
+        sets.loss()
+
+
 BROKEN = [
     ("target1", (11, 7), r"target1\[11\] is 7 in an earlier call on this GPU.*labels must be in \[0, 7\)"),
     ("target2", (60, -1), r"target2\[60\] is -1 in an earlier call on this GPU"),
@@ -93,9 +120,10 @@ BROKEN = [
 ]
 
 
+@pytest.mark.parametrize("rows", [(ROWS1, ROWS2), MANY], ids=["few", "more"])
 @pytest.mark.parametrize(("name", "change", "message"), BROKEN)
-def test_a_bad_value_is_reported_at_the_next_call(make_sets, name, change, message) -> None:
-    sets = make_sets(ROWS1, ROWS2, width=WIDTH, device="cuda")
+def test_a_bad_value_is_reported_at_the_next_call(make_sets, rows, name, change, message) -> None:
+    sets = make_sets(*rows, width=WIDTH, device="cuda")
     arguments = {"target1": sets.y1.clone(), "target2": sets.y2.clone(), "pair_weight": sets.weight.clone()}
     arguments[name][change[0]] = change[1]
     assert functional.contrastive_alignment(*sets.leaves, *arguments.values(), margin=12.0, pairs="all").isnan()
