@@ -34,31 +34,98 @@ void over_chunks(int64_t count, int64_t chunk, int64_t bytes, ParallelFor parall
 
 }  // namespace
 
+// Pieces of classes, row after row: columns of many rows would lie far from each other.
+template <typename T>
+void class_means(const Classes<T>& p, ParallelFor parallel_for) {
+  constexpr int64_t kPieceRows = 512;
+  struct Piece : Range {
+    int64_t of_class;
+    double* sum;  // the mean of its class, if that has no other piece
+  };
+  std::vector<Piece> pieces;
+  int64_t apart = 0;
+  for (int64_t c = 0; c < p.classes; ++c) {
+    const int64_t rows = p.offset[c + 1] - p.offset[c], parts = std::max<int64_t>(1, (rows + kPieceRows - 1) / kPieceRows);
+    for (int64_t k = 0; k < parts; ++k) {
+      pieces.push_back({{p.offset[c] + rows * k / parts, p.offset[c] + rows * (k + 1) / parts}, c, p.mean + c * p.width});
+    }
+    apart += parts > 1 ? parts : 0;
+  }
+  std::vector<double> sums(apart * p.width);
+  double* next = sums.data();
+  const auto whole = [&](const Piece& piece) {
+    return piece.begin == p.offset[piece.of_class] && piece.end == p.offset[piece.of_class + 1];
+  };
+  for (Piece& piece : pieces) {
+    if (whole(piece)) continue;
+    piece.sum = next;
+    next += p.width;
+  }
+  const auto divide = [&](int64_t c) {
+    const double rows = double(std::max<int64_t>(1, p.offset[c + 1] - p.offset[c]));
+    for (int64_t d = 0; d < p.width; ++d) p.mean[c * p.width + d] /= rows;
+  };
+  const Kernels<T> kernel = kernels<T>();
+  const int64_t rows_of_piece = p.offset[p.classes] / int64_t(pieces.size() + 1) + 1;
+  over_chunks(int64_t(pieces.size()), 1, rows_of_piece * p.width * int64_t(sizeof(T)), parallel_for,
+              [&](int64_t k, int64_t) {
+                const Piece& piece = pieces[k];
+                std::fill_n(piece.sum, p.width, 0.0);
+                kernel.add_rows(p.side, p.width, piece, piece.sum);
+                if (whole(piece)) divide(piece.of_class);
+              });
+  for (size_t k = 0; k < pieces.size();) {
+    const int64_t c = pieces[k].of_class;
+    double* mean = p.mean + c * p.width;
+    if (whole(pieces[k++])) continue;
+    std::copy_n(pieces[k - 1].sum, p.width, mean);
+    for (; k < pieces.size() && pieces[k].of_class == c; ++k) {
+      for (int64_t d = 0; d < p.width; ++d) mean[d] += pieces[k].sum[d];
+    }
+    divide(c);
+  }
+}
+
 template <typename T>
 void classes(const Classes<T>& p, ParallelFor parallel_for) {
+  class_means(p, parallel_for);
+  const int64_t rows = p.offset[p.classes], parts = (p.width + kChunkColumns - 1) / kChunkColumns;
   const Kernels<T> kernel = kernels<T>();
-  const int64_t bytes = p.offset[p.classes] * kChunkColumns * int64_t(sizeof(T));
-  over_chunks(p.width, kChunkColumns, bytes, parallel_for,
-              [&](int64_t begin, int64_t end) { kernel.class_sums(p, begin, end); });
+  std::vector<double> deviation(rows);
+  over_chunks(rows, kChunkRows, kChunkRows * p.width * int64_t(sizeof(T)), parallel_for, [&](int64_t begin, int64_t end) {
+    kernel.deviations(p.side, p.width, {begin, end}, p.mean, deviation.data() + begin);
+  });
+  for (int64_t c = 0; parts > 0 && c < p.classes; ++c) {
+    std::fill_n(p.spread + c * parts, parts, 0.0);
+    p.spread[c * parts] =
+        std::accumulate(deviation.begin() + p.offset[c], deviation.begin() + p.offset[c + 1], 0.0);
+  }
 }
 
 template <typename Acc>
-void align(const Align<Acc>& p) {
+void find_centre(const Align<Acc>& p) {
   std::vector<double> total(p.width, 0.0);
   for (int64_t c = 0; c < p.classes; ++c) {
     const double *mean1 = p.mean[0] + c * p.width, *mean2 = p.mean[1] + c * p.width;
     const double rows1 = double(p.count(0, c)), rows2 = double(p.count(1, c));
-    double between = 0;
-    for (int64_t d = 0; d < p.width; ++d) {
-      between += (mean1[d] - mean2[d]) * (mean1[d] - mean2[d]);
-      total[d] += rows1 * mean1[d] + rows2 * mean2[d];
-    }
-    p.finish_class(c, double(p.own_weight(c)), between);
+    for (int64_t d = 0; d < p.width; ++d) total[d] += rows1 * mean1[d] + rows2 * mean2[d];
   }
   for (int64_t d = 0; d < p.width; ++d) p.set_centre(d, total[d]);
 }
-template void align(const Align<float>&);
-template void align(const Align<double>&);
+template void find_centre(const Align<float>&);
+template void find_centre(const Align<double>&);
+
+template <typename Acc>
+void align_classes(const Align<Acc>& p) {
+  for (int64_t c = 0; c < p.classes; ++c) {
+    const double *mean1 = p.mean[0] + c * p.width, *mean2 = p.mean[1] + c * p.width;
+    double between = 0;
+    for (int64_t d = 0; d < p.width; ++d) between += (mean1[d] - mean2[d]) * (mean1[d] - mean2[d]);
+    p.finish_class(c, double(p.own_weight(c)), between);
+  }
+}
+template void align_classes(const Align<float>&);
+template void align_classes(const Align<double>&);
 
 template <typename T>
 void centre(const Centre<T>& p, ParallelFor parallel_for) {
@@ -131,6 +198,7 @@ template void direct(const Direct<float>&, ParallelFor);
 template void direct(const Direct<double>&, ParallelFor);
 
 #define FASTCCSA_INSTANCES(T)                            \
+  template void class_means(const Classes<T>&, ParallelFor); \
   template void classes(const Classes<T>&, ParallelFor); \
   template void centre(const Centre<T>&, ParallelFor);   \
   template void tile(const Tile<T>&, ParallelFor);       \

@@ -31,7 +31,9 @@ struct ChunkSums {
 // The kernels of one instruction set.
 template <typename T>
 struct Kernels {
-  void (*class_sums)(const Classes<T>& p, int64_t begin, int64_t end);  // of columns [begin, end)
+  void (*add_rows)(const Side<T>& side, int64_t width, Range rows, double* sum);  // of columns
+  // |z - the mean of its class|^2 of each of the rows.
+  void (*deviations)(const Side<T>& side, int64_t width, Range rows, const double* mean, double* of_row);
   void (*centre_rows)(const Centre<T>& p, int64_t begin, int64_t end);
   void (*tile_rows)(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>& sums);
   // Adds the close pairs of a tile's rows (columns, for side 1) `own` to columns [begin, end) of their gradients.
@@ -80,10 +82,16 @@ template <Isa isa, typename Acc>
 ProductKernels<Acc> product_kernels();
 
 template <typename T>
+void class_means(const Classes<T>& p, ParallelFor parallel_for);  // without the spread
+
+template <typename T>
 void classes(const Classes<T>& p, ParallelFor parallel_for);
 
 template <typename Acc>
-void align(const Align<Acc>& p);
+void find_centre(const Align<Acc>& p);
+
+template <typename Acc>
+void align_classes(const Align<Acc>& p);
 
 template <typename T>
 void centre(const Centre<T>& p, ParallelFor parallel_for);
@@ -99,6 +107,10 @@ void terms(const Terms<Acc>& p);
 
 template <typename Acc>
 void direct(const Direct<Acc>& p, ParallelFor parallel_for);
+
+// The same problem as `panels` takes it: columns of the matrix of pairs are packed twice, and rows once.
+template <typename T>
+Problem<T> larger_side_first(const Problem<T>& p);
 
 // Numbers of type acc_t<T> that `panels` needs as scratch.
 struct PanelSizes {

@@ -31,69 +31,53 @@ void with_stride(int64_t stride, Work work) {
   }
 }
 
-// Eight vectors of float64 from columns that are neighbours.
-constexpr int kDoubles = Simd<double>::kLanes, kSumVectors = 8;
 template <typename T>
-DoubleVector load_doubles(const T* from) {
-  DoubleVector v;
-  for (int lane = 0; lane < kDoubles; ++lane) v[lane] = double(load(from[lane]));
-  return v;
+void add_rows(const Side<T>& side, int64_t width, Range rows, double* sum) {
+  with_stride(side.features.column_stride, [&](auto stride) {
+    int64_t k = rows.begin;
+    for (; k + 4 <= rows.end; k += 4) {  // the sums go back and forth once for four rows
+      const T *a = row_of(side, k), *b = row_of(side, k + 1), *c = row_of(side, k + 2), *e = row_of(side, k + 3);
+      for (int64_t d = 0; d < width; ++d) {
+        const int64_t at = d * stride;
+        sum[d] += (double(load(a[at])) + double(load(b[at]))) + (double(load(c[at])) + double(load(e[at])));
+      }
+    }
+    for (; k < rows.end; ++k) {
+      const T* z = row_of(side, k);
+      for (int64_t d = 0; d < width; ++d) sum[d] += double(load(z[d * stride]));
+    }
+  });
 }
 
-// The means of some columns of the rows [first, last), and the sum of squares around them. `at(k, v)` reads the v-th
-// vector of them in sorted row k.
-template <int kVectors, typename Load>
-double column_means(int64_t first, int64_t last, Load at, DoubleVector* mean) {
-  DoubleVector sum[kVectors] = {}, squares{};
-  for (int64_t k = first; k < last; ++k) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sum[v] += at(k, v);
-  }
-  for (int v = 0; v < kVectors; ++v) mean[v] = sum[v] /= double(std::max<int64_t>(1, last - first));
-  for (int64_t k = first; k < last; ++k) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      const DoubleVector difference = at(k, v) - sum[v];
-      squares += difference * difference;
-    }
-  }
-  return sum_of<double>(squares);
-}
+constexpr int64_t kSums = 16;  // side by side, so that the compiler makes vectors of them
 
 template <typename T>
-void class_sums(const Classes<T>& p, int64_t begin, int64_t end) {
-  const int64_t stride = p.side.features.column_stride;
-  const int64_t chunks = (p.width + kChunkColumns - 1) / kChunkColumns, chunk = begin / kChunkColumns;
-  for (int64_t c = 0; c < p.classes; ++c) {
-    double spread = 0;
-    int64_t d = begin;
-    DoubleVector mean[kSumVectors];
-    const auto means = [&](auto vectors, int64_t columns, auto at) {
-      spread += column_means<vectors>(p.offset[c], p.offset[c + 1], at, mean);
-      std::memcpy(p.mean + c * p.width + d, mean, columns * sizeof(double));
-      d += columns;
-    };
-    while (stride == 1 && d + kSumVectors * kDoubles <= end) {
-      means(std::integral_constant<int, kSumVectors>(), kSumVectors * kDoubles,
-            [&](int64_t k, int v) { return load_doubles(row_of(p.side, k) + d + v * kDoubles); });
+void deviations(const Side<T>& side, int64_t width, Range rows, const double* mean, double* of_row) {
+  with_stride(side.features.column_stride, [&](auto stride) {
+    for (int64_t k = rows.begin; k < rows.end; ++k) {
+      const T* z = row_of(side, k);
+      const double* of_class = mean + side.label[k] * width;
+      double sums[kSums] = {};
+      int64_t d = 0;
+      for (; d + kSums <= width; d += kSums) {
+        for (int64_t j = 0; j < kSums; ++j) {
+          const double difference = double(load(z[(d + j) * stride])) - of_class[d + j];
+          sums[j] += difference * difference;
+        }
+      }
+      for (; d < width; ++d) {
+        const double difference = double(load(z[d * stride])) - of_class[d];
+        sums[d % kSums] += difference * difference;
+      }
+      of_row[k - rows.begin] = std::accumulate(sums, sums + kSums, 0.0);
     }
-    while (d < end) {
-      const int64_t columns = std::min<int64_t>(kDoubles, end - d);
-      means(std::integral_constant<int, 1>(), columns, [&](int64_t k, int) {
-        DoubleVector some{};
-        for (int64_t lane = 0; lane < columns; ++lane) some[lane] = double(load(row_of(p.side, k)[(d + lane) * stride]));
-        return some;
-      });
-    }
-    p.spread[c * chunks + chunk] = spread;
-  }
+  });
 }
 
 // Norms are summed in float64: all pairs of a row share its norm, and so its error, which no sum averages out.
 template <typename T, typename Stride>
 void centre_rows_of(const Centre<T>& p, int64_t begin, int64_t end, Stride stride) {
   using Acc = acc_t<T>;
-  constexpr int64_t kSums = 16;  // side by side, so that the compiler makes vectors of them
   for (int64_t k = begin; k < end; ++k) {
     const T* z = row_of(p.side, k);
     Acc* to = p.centred + k * p.width;
@@ -277,7 +261,7 @@ namespace fastccsa::allpairs::cpu {
 template <Isa isa, typename T>
 Kernels<T> kernels() {
   using namespace FASTCCSA_ISA;
-  return {&class_sums<T>, &centre_rows<T>, &tile_rows<T>, &close_pairs<T>, &finish_rows<T>};
+  return {&add_rows<T>, &deviations<T>, &centre_rows<T>, &tile_rows<T>, &close_pairs<T>, &finish_rows<T>};
 }
 template Kernels<float> kernels<Isa::FASTCCSA_ISA, float>();
 template Kernels<double> kernels<Isa::FASTCCSA_ISA, double>();

@@ -1,9 +1,9 @@
 // The loss over all pairs on the CPU, but for few: one call does all of what fastccsa/_all_pairs.py describes.
 //
-// Both sides are sorted by class, centred and packed for products. The matrix of pairs is covered by panels. In each,
-// threads take pieces: a product on one thread, and the piece becomes coefficients while it is in that thread's cache;
-// then strips of both gradients, a product each. All are cut along the classes, so that few pairs of one class are
-// multiplied. Pieces depend on sizes and labels alone, and so do all sums: any number of threads gives the same bits.
+// Both sides are sorted by class, centred and packed for products, side 0 panel by panel. In each panel of the matrix of
+// pairs threads take pieces: a product on one thread, and the piece becomes coefficients while it is in that thread's
+// cache; then strips of both gradients, a product each. All are cut along the classes, so that few pairs of one class
+// are multiplied. Pieces depend on sizes and labels alone, and so do all sums: any number of threads gives the same bits.
 #include "allpairs/cpu_sides.h"
 
 #include <algorithm>
@@ -13,9 +13,12 @@ namespace fastccsa::allpairs::cpu {
 namespace {
 
 constexpr int64_t kPanelRows = 1024, kPanelBytes = 8192;  // of a row of a panel
+// Panels may have more rows, where these and their packed features are short: each panel costs some meetings of threads.
+constexpr int64_t kMostPanelBytes = int64_t(1) << 20, kMostPackedBytes = int64_t(3) << 20;
 constexpr int64_t kPieceColumns = 512;
-constexpr int64_t kLeastWidth = 128;  // a strip of a gradient is not cut into narrower ones
+constexpr int64_t kLeastWidth = 32;  // a strip of a gradient is not cut into narrower ones
 constexpr int64_t kTasks = 16;        // nor is it cut where there are so many
+constexpr int64_t kNearStride = 128;  // from a row of values to the next, whose columns are as good as together
 
 // A part of the matrix of pairs that is held at one time.
 struct Panel {
@@ -36,16 +39,21 @@ template <typename Acc>
 struct Layout {
   explicit Layout(const int64_t (&rows)[2], int64_t width, int64_t packed_width)
       : panels((width + packed_width - 1) / packed_width),
-        panel_rows(std::min(rows[0], kPanelRows)),
         panel_columns(std::min(rows[1], kPanelBytes / int64_t(sizeof(Acc)))),
         // No power of two, whose rows would share the sets of a cache.
         stride((panel_columns + packed_width - 1) / packed_width * packed_width + 16),
-        sizes{{panels * rows[0] * packed_width, panels * rows[1] * packed_width},
+        panel_rows(std::min(rows[0], std::max(kPanelRows, most_rows(width)))),
+        sizes{{panels * panel_rows * packed_width, panels * rows[1] * packed_width},
               (rows[1] + packed_width - 1) / packed_width * packed_width * width,
               panel_rows * stride} {}
 
+  int64_t most_rows(int64_t width) const {
+    const int64_t bytes = int64_t(sizeof(Acc));
+    return std::min(kMostPanelBytes / (stride * bytes), kMostPackedBytes / (std::max<int64_t>(1, width) * bytes));
+  }
+
   int64_t panels;  // of packed rows
-  int64_t panel_rows, panel_columns, stride;  // of values
+  int64_t panel_columns, stride, panel_rows;  // of values
   PanelSizes sizes;
 };
 
@@ -55,14 +63,15 @@ class Sweep {
   using Acc = acc_t<T>;
 
   Sweep(const Problem<T>& problem, const PanelScratch<Acc>& scratch, ParallelFor parallel_for)
-      : p_(problem), scratch_(scratch), parallel_for_(parallel_for), sides_(problem, scratch, parallel_for),
-        kernel_(sides_.kernel()), products_(sides_.product_kernels()), layout_(p_.rows, p_.width, products_.width),
-        loss_(p_.rows[0], 0.0) {
+      : p_(problem), scratch_(scratch), parallel_for_(parallel_for), layout_(p_.rows, p_.width, products<Acc>().width),
+        sides_(problem, scratch, layout_.panel_rows, parallel_for), kernel_(sides_.kernel()),
+        products_(sides_.product_kernels()), loss_(p_.rows[0], 0.0) {
     for (int side = 0; side < 2; ++side) sums_[side].assign(p_.rows[side], 0.0);
   }
 
   void run() {
     for (const Range& rows : even_parts({0, p_.rows[0]}, layout_.panel_rows)) {
+      sides_.pack_panel(rows);
       const std::vector<Strip> strips = strips_of(rows, sides_.offset(0));
       // Columns are packed so many together from the first one on: panels begin there.
       for (int64_t begin = 0; begin < p_.rows[1]; begin += layout_.panel_columns) {
@@ -73,8 +82,7 @@ class Sweep {
         add_products(panel, pieces);
       }
     }
-    sides_.finish(sums_);
-    p_.finish(sides_.alignment(), std::accumulate(loss_.begin(), loss_.end(), 0.0));
+    sides_.finish(sums_, loss_);
   }
 
  private:
@@ -148,7 +156,7 @@ class Sweep {
     const Tile<T> tile = tile_of(panel, piece);
     // The columns of a packed row are neighbours; the next ones are a panel further.
     products_.product({rows, columns, p_.width,                                                   //
-                       scratch_.packed[0] + piece.rows.begin * packed, packed, 1, packed,         //
+                       scratch_.packed[0] + sides_.from_panel(piece.rows.begin) * packed, packed, 1, packed,  //
                        sides_.packed_stride(0) - packed,                                                 //
                        scratch_.transposed + piece.columns.begin * p_.width, packed * p_.width,   //
                        Acc(1), false, tile.values, tile.stride});
@@ -180,7 +188,9 @@ class Sweep {
       Range panels;  // of packed columns
     };
     std::vector<Task> tasks;
-    const int64_t strips = int64_t(panel.strips[0].size() + panel.strips[1].size());
+    int64_t strips = 0;
+    for (int side = 0; side < 2; ++side) strips += scratch_.product[side] == nullptr ? 0 : int64_t(panel.strips[side].size());
+    if (strips == 0) return;
     const int64_t most = std::clamp<int64_t>(kTasks / strips, 1, std::max<int64_t>(1, p_.width / kLeastWidth));
     for (int side = 0; side < 2; ++side) {
       if (scratch_.product[side] == nullptr) continue;
@@ -203,13 +213,18 @@ class Sweep {
     bool add = panel.side[1 - side].begin > 0;
     std::vector<Acc> own_values;
     for (const Range& range : others_of(panel, side, strip, 1)) {
+      const int64_t first = side == 1 ? sides_.from_panel(range.begin) : range.begin;
+      const Acc* others = scratch_.packed[1 - side] + panels.begin * sides_.packed_stride(1 - side) + first * packed;
       Product<Acc> of_range{rows, size(columns), size(range), nullptr, 0, 0, 0, 0,
-                            scratch_.packed[1 - side] + panels.begin * sides_.packed_stride(1 - side) + range.begin * packed,
-                            sides_.packed_stride(1 - side), Acc(-1), add, product, p_.width};
+                            others, sides_.packed_stride(1 - side), Acc(-1), add, product, p_.width};
       if (side == 0) {
         of_range.a = value(panel, strip.begin, range.begin);
         of_range.row_stride = layout_.stride;
         of_range.step = 1;
+      } else if (layout_.stride <= kNearStride) {
+        of_range.a = value(panel, range.begin, strip.begin);
+        of_range.row_stride = 1;
+        of_range.step = layout_.stride;
       } else {  // a column's values, each in a page of its own, come together
         own_values.resize(size(range) * rows);
         for (int64_t k = 0; k < size(range); ++k) {
@@ -234,14 +249,26 @@ class Sweep {
   const Problem<T>& p_;
   const PanelScratch<Acc>& scratch_;
   const ParallelFor parallel_for_;
+  const Layout<Acc> layout_;
   Sides<T> sides_;
   const Kernels<T>& kernel_;
   const ProductKernels<Acc>& products_;
-  const Layout<Acc> layout_;
   std::vector<double> sums_[2], loss_;  // of coefficients by row; of the loss by row of side 0
 };
 
 }  // namespace
+
+template <typename T>
+Problem<T> larger_side_first(const Problem<T>& p) {
+  if (p.rows[0] >= p.rows[1]) return p;
+  Problem<T> other = p;
+  std::swap(other.features[0], other.features[1]);
+  std::swap(other.label[0], other.label[1]);
+  std::swap(other.rows[0], other.rows[1]);
+  std::swap(other.weight.row_stride, other.weight.column_stride);
+  std::swap(other.gradient[0], other.gradient[1]);
+  return other;
+}
 
 template <typename T>
 PanelSizes panel_sizes(const Problem<T>& p) {
@@ -254,6 +281,7 @@ void panels(const Problem<T>& p, const PanelScratch<acc_t<T>>& scratch, Parallel
 }
 
 #define FASTCCSA_INSTANCES(T)                       \
+  template Problem<T> larger_side_first(const Problem<T>&); \
   template PanelSizes panel_sizes(const Problem<T>&); \
   template void panels(const Problem<T>&, const PanelScratch<acc_t<T>>&, ParallelFor);
 FASTCCSA_INSTANCES(float)

@@ -116,6 +116,14 @@ void pack(const Acc* rows, int64_t count, int64_t width, Acc* packed, int64_t pa
   for (int64_t d = 0; d < width; d += kColumns) {
     const int64_t columns = std::min(kColumns, width - d);
     Acc* panel = packed + d / kColumns * panel_stride;
+    if (columns == kColumns) {
+      for (int64_t k = 0; k < count; ++k) {
+        const Acc *from = rows + k * width + d, *second = from + kColumns / 2;
+        store_vector(panel + k * kColumns, load_vector(from));
+        store_vector(panel + k * kColumns + kColumns / 2, load_vector(second));
+      }
+      continue;
+    }
     for (int64_t k = 0; k < count; ++k) {
       Acc* to = std::copy_n(rows + k * width + d, columns, panel + k * kColumns);
       std::fill_n(to, kColumns - columns, Acc(0));

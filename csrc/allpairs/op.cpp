@@ -77,6 +77,7 @@ void all_pairs_align(Tensor mean1, Tensor mean2, Tensor spread1, Tensor spread2,
     using Acc = acc_t<decltype(t)>;
     const Align<Acc> p{{data<const double>(mean1), data<const double>(mean2)},
                        {data<const double>(spread1), data<const double>(spread2)},
+                       spread1.size(1),
                        {data<const int64_t>(offset1), data<const int64_t>(offset2)},
                        mean1.size(0),
                        mean1.size(1),
@@ -85,7 +86,10 @@ void all_pairs_align(Tensor mean1, Tensor mean2, Tensor spread1, Tensor spread2,
                        {data<double>(coefficient1), data<double>(coefficient2)},
                        data<Acc>(centre),
                        data_or_null<Acc>(doubt)};
-    if (centre.is_cpu()) return cpu::align(p);
+    if (centre.is_cpu()) {
+      cpu::find_centre(p);
+      return cpu::align_classes(p);
+    }
 #if defined(FASTCCSA_CUDA)
     const torch::stable::accelerator::DeviceGuard guard(centre.get_device_index());
     cuda::align(p, current_cuda_stream(centre.get_device_index()));
@@ -255,20 +259,21 @@ Result all_pairs_panels(Tensor features1, Tensor features2, Tensor target1, Tens
     using T = decltype(t);
     using Acc = acc_t<T>;
     Result result = make_result<T>(features1, features2, wanted, apart);
-    const Problem<T> p =
-        problem_of<T>(features1, features2, target1, target2, weight, margin, scale, wanted, apart, result);
+    const Problem<T> p = cpu::larger_side_first(
+        problem_of<T>(features1, features2, target1, target2, weight, margin, scale, wanted, apart, result));
     const cpu::PanelSizes sizes = cpu::panel_sizes(p);
     const Tensor packed1 = matrix_beside<T>(features1, 1, sizes.packed[0]);
     const Tensor packed2 = matrix_beside<T>(features1, 1, sizes.packed[1]);
     const Tensor transposed = matrix_beside<T>(features1, 1, sizes.transposed);
     const Tensor values = matrix_beside<T>(features1, 1, sizes.values);
-    const Tensor product1 = matrix_beside<T>(features1, wanted & 1 ? p.rows[0] : 0, p.width);
-    const Tensor product2 = matrix_beside<T>(features1, wanted & 2 ? p.rows[1] : 0, p.width);
+    const bool wanted1 = p.gradient[0] != nullptr, wanted2 = p.gradient[1] != nullptr;
+    const Tensor product1 = matrix_beside<T>(features1, wanted1 ? p.rows[0] : 0, p.width);
+    const Tensor product2 = matrix_beside<T>(features1, wanted2 ? p.rows[1] : 0, p.width);
     cpu::panels(p,
                 {{data<Acc>(packed1), data<Acc>(packed2)},
                  data<Acc>(transposed),
                  data<Acc>(values),
-                 {wanted & 1 ? data<Acc>(product1) : nullptr, wanted & 2 ? data<Acc>(product2) : nullptr}},
+                 {wanted1 ? data<Acc>(product1) : nullptr, wanted2 ? data<Acc>(product2) : nullptr}},
                 &parallel_for);
     return result;
   });

@@ -45,7 +45,7 @@ struct Classes {
   int64_t classes;
   int64_t width;
   double* mean;    // [classes, width]; 0 for a class without rows
-  double* spread;  // [classes, chunks of columns], the sum of |z - mean|^2
+  double* spread;  // [classes, chunks of columns], which add up to the sum of |z - mean|^2
 };
 
 // Alignment needs no pairs. For one class the sum over i, j of |a_i - b_j|^2 is n_b sum |a_i - A|^2 +
@@ -54,7 +54,8 @@ struct Classes {
 template <typename Acc>
 struct Align {
   const double* mean[2];     // [classes, width]
-  const double* spread[2];   // [classes, chunks of columns]
+  const double* spread[2];   // [classes, spread_parts]
+  int64_t spread_parts;
   const int64_t* offset[2];  // [classes + 1]
   int64_t classes;
   int64_t width;
@@ -76,9 +77,8 @@ struct Align {
   FASTCCSA_HOST_DEVICE void finish_class(int64_t c, double own_weight, double between) const {
     const double n[2] = {double(count(0, c)), double(count(1, c))};
     double within[2] = {0, 0};
-    const int64_t chunks = (width + kChunkColumns - 1) / kChunkColumns;
     for (int side = 0; side < 2; ++side) {
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) within[side] += spread[side][c * chunks + chunk];
+      for (int64_t part = 0; part < spread_parts; ++part) within[side] += spread[side][c * spread_parts + part];
       coefficient[side][c] = 2 * own_weight * n[1 - side];
     }
     alignment[c] = own_weight == 0 ? 0.0 : own_weight * (n[1] * within[0] + n[0] * within[1] + n[0] * n[1] * between);

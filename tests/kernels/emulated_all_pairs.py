@@ -56,7 +56,7 @@ class EmulatedKernels:
 
     def align(self, *arguments: Tensor | None) -> None:
         given, written = arguments[:7], arguments[7:]
-        sizes = struct.pack("<2q", *given[0].shape)
+        sizes = struct.pack("<3q", *given[0].shape, given[2].shape[1])
         self._call_that_may_report(ALIGN, written[3].dtype, sizes, given, written)
 
     def centre(self, features: Tensor, *arguments: Tensor) -> None:

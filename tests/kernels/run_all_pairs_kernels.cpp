@@ -62,14 +62,16 @@ void labels(Launch launch) {
 template <typename T, typename Launch>
 void align(Launch launch) {
   using Acc = acc_t<T>;
-  const auto count = read_value<int64_t>(), width = read_value<int64_t>();
+  int64_t sizes[3];  // classes, width, parts of the spread
+  for (int64_t& size : sizes) size = read_value<int64_t>();
   const std::vector<View> v = read_views(13);
   zipped::FaultWord fault = 0;
   cuda::launch_align(Align<Acc>{{v[0].data<const double>(), v[1].data<const double>()},
                                 {v[2].data<const double>(), v[3].data<const double>()},
+                                sizes[2],
                                 {v[4].data<const int64_t>(), v[5].data<const int64_t>()},
-                                count,
-                                width,
+                                sizes[0],
+                                sizes[1],
                                 v[6].data<const Acc>(),
                                 v[7].data<double>(),
                                 {v[8].data<double>(), v[9].data<double>()},

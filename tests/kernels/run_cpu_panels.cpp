@@ -38,10 +38,10 @@ class Random {
  public:
   using Acc = acc_t<T>;
 
-  // `large`: more than one panel.
-  Random(std::mt19937& engine, bool large) : engine_(engine) {
-    for (int64_t& n : rows_) n = (large ? 2100 : 0) + upto(200);
-    width_ = upto(large ? 4 : 100);
+  // `large`: so many sides have more rows than a panel.
+  Random(std::mt19937& engine, int large) : engine_(engine) {
+    for (int side = 0; side < 2; ++side) rows_[side] = (side < large ? 2100 : 0) + upto(200);
+    width_ = upto(large > 0 ? 4 : 100);
     classes_ = upto(upto(2) == 1 ? 8 : 150);
     for (int side = 0; side < 2; ++side) {
       z_[side].resize(rows_[side] * width_);
@@ -128,8 +128,8 @@ int main(int count, char** arguments) {
   threads = std::atoi(arguments[3]);
   try {
     for (int k = 0; k < std::atoi(arguments[2]); ++k) {
-      Random<float>(engine, k == 0).run();
-      Random<double>(engine, false).run();
+      Random<float>(engine, std::max(0, 2 - k)).run();
+      Random<double>(engine, 0).run();
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
