@@ -40,6 +40,7 @@ FLOORS = {
     "floor: bytes streamed": "streaming the bytes",
     "floor: call that does nothing": "a call that does nothing",
     "floor: three products": "three dense products",
+    "floor: two products": "two dense products",
 }
 # Of its table of images: what a row is, and its contestants.
 IMAGES = (

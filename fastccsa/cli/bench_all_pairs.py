@@ -21,6 +21,11 @@ LABELS = ("uniform", "table1")
     help="Seven classes alike, or as often as in the paper's Table 1; repeatable.  [default: both]",
 )
 @click.option("--dtype", type=click.Choice(DTYPES), multiple=True, help="Of the features; repeatable.")
+@click.option(
+    "--memory",
+    type=click.IntRange(min=1),
+    help="Rows of the second side, as past features, to which no gradient flows.  [default: as many as --rows]",
+)
 @click.option("--full", is_flag=True, help="All sizes: 30 cells.")
 @click.option("--hard", is_flag=True, help="Errors alone, where distances are small or 0.")
 @click.option(
@@ -28,7 +33,7 @@ LABELS = ("uniform", "table1")
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="Seconds; where three dense products alone would take longer, nothing is measured.",
+    help="Seconds; where the dense products alone would take longer, nothing is measured.",
 )
 @measuring
 def all_pairs_command(
@@ -36,6 +41,7 @@ def all_pairs_command(
     width: tuple[int, ...],
     labels: tuple[str, ...],
     dtype: tuple[str, ...],
+    memory: int | None,
     full: bool,
     hard: bool,
     longest: float,
@@ -43,13 +49,14 @@ def all_pairs_command(
 ) -> None:
     """Time, memory and error of the loss over all pairs, with gradients: fastccsa, its rivals, and dense products.
 
-    Without sizes: 4096 x 4096 pairs of width 512. What does not fit into memory is not tried, and the table says so.
+    Without sizes: 4096 x 4096 pairs of width 512; with --memory alone a batch of 32 against it. What does not fit into
+    memory is not tried, and the table says so.
     """
     from fastccsa.benchmarking.all_pairs import cells, measure
     from fastccsa.benchmarking.all_pairs import hard as hard_cases
     from fastccsa.benchmarking.all_pairs.rivals import RIVALS
 
-    sized = any((rows, width, labels, dtype))
+    sized = any((rows, width, labels, dtype, memory))
     if full + hard + sized > 1:
         raise click.UsageError("--full, --hard, and sizes exclude each other")
     if hard and options["plot"] is not None:
@@ -61,5 +68,6 @@ def all_pairs_command(
         return
     chosen = cells.sweep() if full else cells.quick()
     if sized:
-        chosen = cells.product(rows or (4096,), width or (512,), labels or LABELS, dtype or ("float32",))
+        rows = rows or ((32,) if memory else (4096,))
+        chosen = cells.product(rows, width or (512,), labels or LABELS, dtype or ("float32",), memory or 0)
     run_and_report(len(chosen), options, lambda command, after: measure.run(chosen, settings, command, after, longest))

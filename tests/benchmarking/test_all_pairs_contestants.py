@@ -33,10 +33,11 @@ def settings(**changes) -> Settings:
     return Settings(**{"threads": 1, "rounds": 3, "seconds": 0, "machine": "a-test"} | changes)
 
 
+@pytest.mark.parametrize("memory", [0, 300])
 @pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("rival", QUICK, ids=lambda rival: rival.name)
-def test_all_compute_the_same(rival: Rival, labels: str) -> None:
-    cell = Cell(70, 11, labels, "float64")
+def test_all_compute_the_same(rival: Rival, labels: str, memory: int) -> None:
+    cell = Cell(70, 11, labels, "float64", memory)
     problem = Problem.of(cell)
     try:
         function = rival.build(problem, cell)
@@ -59,6 +60,21 @@ def test_the_expectation_is_the_reference() -> None:
     assert problem.gradient_error(tuple(gradients)) == pytest.approx(0.5)
     gradients[0][0, 0] = math.nan
     assert math.isnan(problem.gradient_error(tuple(gradients)))
+
+
+def test_a_memory_gets_no_gradient(tmp_path: Path) -> None:
+    cell = Cell(40, 6, memory=90)
+    problem = Problem.of(cell)
+    assert [len(z) for z in problem.features] == [40, 90]
+    assert [len(z) for z in problem.inputs] == [40]
+    assert (cell.matrix_bytes, cell.gradient_bytes) == (40 * 90 * 4, 40 * 6 * 4)
+    options = ["--memory", "90", "-d", "6", "--labels", "uniform", "--rounds", "3", "--seconds", "0", "--threads", "1"]
+    result = CliRunner().invoke(main, ["bench", "all-pairs", *options, "--out", str(tmp_path / "results.json")])
+    assert result.exit_code == 0, result.output
+    (found,) = Results.read(tmp_path / "results.json").cells
+    assert (found.cell["rows"], found.cell["memory"]) == (32, 90)
+    assert found.floor.contestant == "floor: two products"
+    assert found["fastccsa"].gradient_error < 1e-5
 
 
 def test_labels_are_as_frequent_as_said() -> None:

@@ -34,7 +34,7 @@ def run(
         settings: how.
         command: what was typed, for the record.
         after_cell: called with the results so far after each cell.
-        longest: seconds. Cells whose three dense products alone would take longer are not measured.
+        longest: seconds. Cells whose dense products alone would take longer are not measured.
     """
     session = Session(settings)
     results = session.results("all-pairs", command)
@@ -63,10 +63,11 @@ def _operations_a_second(device: torch.device) -> float:
 
 def _measure(cell: Cell, session: Session, products_seconds: float, longest: float) -> CellResult:
     rows = rows_of()
-    result = CellResult(vars(cell) | {"title": cell.title}, 2 * cell.input_bytes, cell.input_bytes, rows)
+    result = CellResult(vars(cell) | {"title": cell.title}, cell.moved_bytes, cell.input_bytes, rows)
     reason = session.over() or session.too_large(2 * cell.input_bytes + contestants.OURS.held(cell))
     if products_seconds > longest:
-        reason = f"three products would take about {products_seconds:.0f} s, more than the {longest:g} s of --longest"
+        number, about = "two" if cell.memory else "three", f"{products_seconds:.0f} s"
+        reason = f"{number} products would take about {about}, more than the {longest:g} s of --longest"
     if reason is not None:
         for row in rows:
             row.not_measured = reason
@@ -79,7 +80,7 @@ def _measure(cell: Cell, session: Session, products_seconds: float, longest: flo
         if call is not None:
             calls[rival.name] = call
     if session.too_large(cell.matrix_bytes + cell.gradient_bytes) is None:
-        for name, call in contestants.floors(problem).items():
+        for name, call in contestants.floors(problem, cell).items():
             rows.append(Measurement(name, FLOOR))
             calls[name] = call
             call()

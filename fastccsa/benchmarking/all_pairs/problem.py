@@ -34,12 +34,12 @@ class Problem:
     """Everything a loss function is called with: features of both sides, and their labels.
 
     Attributes:
-        inputs: [N, D] each, leaves that require a gradient.
+        features: [N, D] each, leaves, which require a gradient unless they are a memory.
         targets: [N] each.
         exact_loss: whether the loss in float64 is worth its time.
     """
 
-    inputs: tuple[Tensor, Tensor]
+    features: tuple[Tensor, Tensor]
     targets: tuple[Tensor, Tensor]
     exact_loss: bool = True
 
@@ -53,23 +53,30 @@ class Problem:
             counts = [sum(domain[c] for domain in TABLE1.values()) for c in next(iter(TABLE1.values()))]
             weights = torch.tensor(counts, dtype=torch.float32, device=device)
 
-        def features() -> Tensor:
-            values = torch.randn(cell.rows, cell.width, generator=random, device=device)
-            return values.mul_(MARGIN / math.sqrt(2 * cell.width)).to(getattr(torch, cell.dtype)).requires_grad_()
+        def features(rows: int) -> Tensor:
+            values = torch.randn(rows, cell.width, generator=random, device=device)
+            return values.mul_(MARGIN / math.sqrt(2 * cell.width)).to(getattr(torch, cell.dtype))
 
-        def labels() -> Tensor:
-            return torch.multinomial(weights, cell.rows, replacement=True, generator=random)
+        def labels(rows: int) -> Tensor:
+            return torch.multinomial(weights, rows, replacement=True, generator=random)
 
-        return cls((features(), features()), (labels(), labels()), cell.operations / 3 <= LOSS_OPERATIONS)
+        rows, others = cell.sides
+        a, b = features(rows).requires_grad_(), features(others).requires_grad_(not cell.memory)
+        return cls((a, b), (labels(rows), labels(others)), cell.operations / cell.products <= LOSS_OPERATIONS)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What gradients flow to."""
+        return tuple(z for z in self.features if z.requires_grad)
 
     @property
     def arguments(self) -> tuple[Tensor, ...]:
         """The arguments of a loss function, in order."""
-        return (*self.inputs, *self.targets)
+        return (*self.features, *self.targets)
 
     @cached_property
     def _exact(self) -> tuple[Tensor, Tensor]:
-        a, b = (z.detach().double() for z in self.inputs)
+        a, b = (z.detach().double() for z in self.features)
         return a, b
 
     @cached_property
@@ -81,9 +88,9 @@ class Problem:
 
     @cached_property
     def _expected_gradients(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """For each side the numbers of some rows, evenly spread, and their gradients in float64."""
+        """For each input the numbers of some rows, evenly spread, and their gradients in float64."""
         found = []
-        for side in range(2):
+        for side in range(len(self.inputs)):
             z, other = self._exact[side], self._exact[1 - side]
             y, other_y = self.targets[side], self.targets[1 - side]
             rows = torch.arange(0, len(z), math.ceil(len(z) / GRADIENT_ROWS), device=z.device)

@@ -126,7 +126,7 @@ def _metric_learning(problem: Problem, cell: Cell) -> LossFunction:
 
 def _rows(copies: float) -> Callable[[Cell], float]:
     """So many copies of both sides, in float32 or wider."""
-    return lambda cell: copies * 2 * cell.rows * cell.width * (8 if cell.dtype == "float64" else 4)
+    return lambda cell: copies * sum(cell.sides) * cell.width * (8 if cell.dtype == "float64" else 4)
 
 
 def _matrices(count: float) -> Callable[[Cell], float]:
@@ -146,21 +146,24 @@ RIVALS = (
     Rival("torch.cdist", _by_cdist, _matrices(6)),
     Rival("differences", _by_differences, lambda cell: 3 * cell.width * cell.matrix_bytes),
     Rival("torch.compile", _compiled, _matrices(4), compiled=True),
-    Rival("chunked", _chunked, lambda cell: 8 * CHUNK / cell.rows * cell.matrix_bytes + _rows(4)(cell)),
+    Rival("chunked", _chunked, lambda cell: 8 * min(1, CHUNK / cell.rows) * cell.matrix_bytes + _rows(4)(cell)),
     Rival("KeOps", _keops, _rows(6)),
     Rival("pytorch-metric-learning", _metric_learning, _matrices(24)),
 )
 
 
-def floors(problem: Problem) -> dict[str, Callable[[], object]]:
-    """Three matrix products of that size: what every dense method needs, and none of its element-wise work."""
-    a, b = (z.detach() for z in problem.inputs)
+def floors(problem: Problem, cell: Cell) -> dict[str, Callable[[], object]]:
+    """The matrix products of that size: what every dense method needs, and none of its element-wise work."""
+    a, b = (z.detach() for z in problem.features)
     gradients = [torch.empty_like(z) for z in (a, b)]
     matrix = a.new_empty(len(a), len(b))
 
-    def products() -> None:
+    def two_products() -> None:
         torch.mm(a, b.t(), out=matrix)
         torch.mm(matrix, b, out=gradients[0])
+
+    def three_products() -> None:
+        two_products()
         torch.mm(matrix.t(), a, out=gradients[1])
 
-    return {"floor: three products": products}
+    return {"floor: two products": two_products} if cell.memory else {"floor: three products": three_products}
