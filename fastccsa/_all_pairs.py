@@ -100,9 +100,8 @@ def _compute(
             return _few_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
         if _go_in_panels(z1, z2):
             return _result(_panels(z1, z2, y1, y2, weight, margin, scale, wanted, apart), z1, z2, apart)
-        bound = 0 if waits else classes
         with torch.autocast(z1.device.type, enabled=False), products(precision):
-            return sweep_tiles(z1, z2, y1, y2, weight, bound, margin, scale, wanted, apart, precision)
+            return sweep_tiles(z1, z2, y1, y2, weight, classes, margin, scale, wanted, apart, precision, waits)
 
 
 def _refuse_capture(z1: Tensor, z2: Tensor) -> None:
@@ -110,8 +109,7 @@ def _refuse_capture(z1: Tensor, z2: Tensor) -> None:
     if z1.is_cuda and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
             f"a CUDA graph cannot hold the loss over all pairs of {len(z1)} x {len(z2)} rows, for which the host looks "
-            f"at labels. It can hold up to {PAIRS_WITHOUT_WAITING} pairs, where the number of classes is known (from "
-            "logits or pair_weight) and not above that of the rows"
+            f"at labels. It can hold up to {PAIRS_WITHOUT_WAITING} pairs, of no more classes than there are rows"
         )
 
 

@@ -49,21 +49,33 @@ class _Labels(NamedTuple):
     """The labels of both sides, counted from 0, and what goes with them."""
 
     sides: tuple[Tensor, Tensor]
-    classes: int
+    classes: int  # at least as many as occur
     weight: Tensor | None  # [classes, classes]
     # [], NaN as soon as a kernel finds a bad label or weight: the loss and the gradients are NaN then, and the next
     # call raises the error. None: the host looked.
     doubt: Tensor | None
 
 
-def _count_labels(y1: Tensor, y2: Tensor, weight: Tensor | None, classes: int, dtype: torch.dtype) -> _Labels:
-    """Of `classes` that there may be, none of which was looked at; of those that occur, where it is 0."""
-    if classes == 0:
-        occurring, labels = torch.unique(torch.cat([y1, y2]), return_inverse=True)
-        if weight is not None:
-            weight = weight[occurring][:, occurring].contiguous()
-        label1, label2 = labels.split([len(y1), len(y2)])
-        return _Labels((label1, label2), len(occurring), weight, None)
+def _good_labels(y1: Tensor, y2: Tensor, weight: Tensor | None) -> _Labels:
+    """Those that occur, counted on the host."""
+    occurring, labels = torch.unique(torch.cat([y1, y2]), return_inverse=True)
+    if weight is not None:
+        weight = weight[occurring][:, occurring].contiguous()
+    label1, label2 = labels.split([len(y1), len(y2)])
+    return _Labels((label1, label2), len(occurring), weight, None)
+
+
+def _any_labels(y1: Tensor, y2: Tensor) -> _Labels:
+    """The same where the host does not learn how many there are. None of them is bad, for there are no weights."""
+    ordered, order = torch.sort(torch.cat([y1, y2]))
+    steps = torch.nn.functional.pad((ordered[1:] != ordered[:-1]).long(), (1, 0))
+    labels = torch.empty_like(ordered).scatter_(0, order, steps.cumsum(0))
+    label1, label2 = labels.split([len(y1), len(y2)])
+    return _Labels((label1, label2), len(labels), None, None)
+
+
+def _checked_labels(y1: Tensor, y2: Tensor, weight: Tensor | None, classes: int, dtype: torch.dtype) -> _Labels:
+    """Of `classes` that there may be; a kernel looks at them, and the host does not."""
     doubt = torch.zeros((), dtype=dtype, device=y1.device)
     label1, label2 = (torch.empty_like(y, memory_format=torch.contiguous_format) for y in (y1, y2))
     _labels(y1, y2, classes, label1, label2, doubt)
@@ -217,17 +229,17 @@ class _Sweep(NamedTuple):
 
 
 def _sweep(
-    side1: _Side, side2: _Side, centre: Tensor, labels: _Labels, margin: float, wanted: int, precision: str
+    side1: _Side, side2: _Side, centre: Tensor, labels: _Labels, margin: float, wanted: int, precision: str, waits: bool
 ) -> _Sweep:
     (a, norm1), (b, norm2) = _centred(side1, centre), _centred(side2, centre)
     sums1, sums2, loss = a.new_zeros(2 * len(a) + len(b), dtype=torch.float64).split([len(a), len(b), len(a)])
     gradient1, gradient2 = (
         _ops.large_empty(z, *z.shape).zero_() if wanted >> k & 1 else None for k, z in enumerate((a, b))
     )
-    if labels.doubt is not None:
-        tiles = list(_all_tiles(len(a), len(b), a.dtype))
-    else:
+    if waits:
         tiles = list(_tiles(a, b, side1.offset.tolist(), side2.offset.tolist(), margin))
+    else:
+        tiles = list(_all_tiles(len(a), len(b), a.dtype))
     largest = max(((r.stop - r.start) * (c.stop - c.start) for r, c in tiles), default=0)
     workspace, close = _ops.large_empty(a, 1, largest)[0], _close_bits(a.device)
     factor1, factor2 = factor(a, precision), factor(b, precision)
@@ -259,23 +271,27 @@ def _close_bits(device: torch.device) -> Tensor:
 
 def needs_to_wait(z1: Tensor, z2: Tensor, classes: int) -> bool:
     """Whether the host has to look at the labels, of which there may be so many (0: nobody knows)."""
-    without = 0 < classes <= len(z1) + len(z2) and len(z1) * len(z2) <= PAIRS_WITHOUT_WAITING
-    return z1.device.type == "cpu" or not without
+    return z1.device.type == "cpu" or classes > len(z1) + len(z2) or len(z1) * len(z2) > PAIRS_WITHOUT_WAITING
 
 
 def sweep_tiles(
     z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, classes: int, margin: float, scale: float,
-    wanted: int, apart: bool, precision: str,
+    wanted: int, apart: bool, precision: str, waits: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The loss [], both terms [2], and the gradients where wanted, [1, N, D] together or [2, N, D] apart.
 
-    `classes`: how many there may be, where nobody has looked at labels and weights, nor will; 0 where they are known to
-    be good.
+    `classes`: how many there may be; 0 without weights, where nothing bounds the labels. `waits`: the host looks at
+    labels and weights, and knows already that they are good.
     """
-    labels = _count_labels(y1, y2, weight, classes, _ops._acc_dtype(z1.dtype))
+    if waits:
+        labels = _good_labels(y1, y2, weight)
+    elif classes == 0:
+        labels = _any_labels(y1, y2)
+    else:
+        labels = _checked_labels(y1, y2, weight, classes, _ops._acc_dtype(z1.dtype))
     sides = _sides(z1, z2, labels)
     alignment = _aligned(*sides, labels)
-    sweep = _sweep(*sides, alignment.centre, labels, margin, wanted, precision)
+    sweep = _sweep(*sides, alignment.centre, labels, margin, wanted, precision, waits)
     loss, terms = alignment.centre.new_empty(()), alignment.centre.new_empty(2)
     _terms(alignment.of_class, sweep.loss, scale, labels.doubt, loss, terms)
     gradients = []

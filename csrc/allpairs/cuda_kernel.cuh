@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, Fau
   const int64_t c = blockIdx.x;
   if (c < p.classes) {
     double between = 0;
-    for (int64_t d = threadIdx.x; d < p.width; d += kThreads) {
+    for (int64_t d = threadIdx.x; p.has_pairs(c) && d < p.width; d += kThreads) {
       const double difference = p.mean[0][c * p.width + d] - p.mean[1][c * p.width + d];
       between += difference * difference;
     }
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, Fau
   const int64_t d = (c - p.classes) * kThreads + threadIdx.x;
   if (d >= p.width) return;
   double total = 0;
-  for (int64_t of = 0; of < p.classes; ++of) {
+  for (int64_t of = 0; of < p.classes && !p.is_past_all(of); ++of) {
     total += double(p.count(0, of)) * p.mean[0][of * p.width + d] + double(p.count(1, of)) * p.mean[1][of * p.width + d];
   }
   p.set_centre(d, total);

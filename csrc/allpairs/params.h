@@ -67,9 +67,15 @@ struct Align {
 
   FASTCCSA_HOST_DEVICE int64_t count(int side, int64_t c) const { return offset[side][c + 1] - offset[side][c]; }
 
-  // The weight of a class that both sides have: 0 without a pair.
+  FASTCCSA_HOST_DEVICE bool has_pairs(int64_t c) const { return count(0, c) > 0 && count(1, c) > 0; }
+
+  // Whether no row is of this class or a later one: there may be far more classes than occur.
+  FASTCCSA_HOST_DEVICE bool is_past_all(int64_t c) const {
+    return offset[0][c] == offset[0][classes] && offset[1][c] == offset[1][classes];
+  }
+
   FASTCCSA_HOST_DEVICE Acc own_weight(int64_t c) const {
-    if (count(0, c) == 0 || count(1, c) == 0) return Acc(0);
+    if (!has_pairs(c)) return Acc(0);
     return weight == nullptr ? Acc(1) : weight[c * classes + c];
   }
 

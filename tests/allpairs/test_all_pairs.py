@@ -90,13 +90,13 @@ def test_tiles_that_no_label_decides_cover_each_pair_once(monkeypatch, rows, dty
 
 
 def test_who_waits(monkeypatch):
-    """On a GPU, where nobody knows how many classes there may be, or where pairs or classes are many."""
+    """On a GPU, where pairs are many, or classes."""
     z = torch.empty(100, 1)
     assert _all_pairs_tiles.needs_to_wait(z, z, 7)
     monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 100 * 100)
     on_gpu, larger = torch.empty(100, 1, device="meta"), torch.empty(101, 1, device="meta")
     assert not _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 7)
-    assert _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 0)
+    assert not _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 0)
     assert _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 201)
     assert _all_pairs_tiles.needs_to_wait(larger, on_gpu, 7)
 

@@ -28,9 +28,12 @@ def sets(make_sets, dtype):
     return make_sets(ROWS1, ROWS2, width=WIDTH, dtype=dtype, device="cuda")
 
 
-@pytest.fixture(params=[(ROWS1, ROWS2), MANY], ids=["few", "more"])
+@pytest.fixture(
+    params=[((ROWS1, ROWS2), True), (MANY, True), (MANY, False)], ids=["few", "more", "more without weights"]
+)
 def any_sets(request: pytest.FixtureRequest, make_sets, dtype):
-    return make_sets(*request.param, width=WIDTH, dtype=dtype, device="cuda")
+    rows, weighted = request.param
+    return make_sets(*rows, width=WIDTH, dtype=dtype, device="cuda", weighted=weighted)
 
 
 def step_of(sets) -> Callable[[], tuple[Tensor, ...]]:

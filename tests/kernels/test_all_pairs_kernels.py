@@ -25,7 +25,7 @@ def emulated(program: Path, schedule: Schedule = Schedule(), waits: bool = True)
         kernels.replace_ops(patch)
         patch.setattr(_all_pairs, "FEW_PAIRS", 0)
         patch.setattr(_all_pairs, "PANELS_ON_CPU", False)
-        patch.setattr(_all_pairs, "needs_to_wait", lambda z1, z2, classes: waits or classes == 0)
+        patch.setattr(_all_pairs, "needs_to_wait", lambda *_: waits)
         patch.setattr(_all_pairs_tiles, "TILE_ROWS", 40)
         patch.setattr(_all_pairs_tiles, "TILE_COLUMNS", 75)
         yield kernels
@@ -58,6 +58,15 @@ def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype, n
             for mine, true in zip(results(z, y, weight, layout), exact, strict=True):
                 rounding = max(tolerance, torch.finfo(mine.dtype).eps)
                 torch.testing.assert_close(mine.double(), true, rtol=rounding, atol=rounding * true.abs().max().item())
+
+
+def test_labels_need_no_bound_without_weights(program: Path) -> None:
+    z, (y1, y2) = some(30, 45, 9, torch.float64, near=True)
+    y = [10**12 * (labels - 1) for labels in (y1, y2)]
+    with emulated(program, waits=False) as kernels:
+        for mine, true in zip(results(z, y, None, as_it_is), results(z, y, None, as_it_is, reference), strict=True):
+            torch.testing.assert_close(mine, true, rtol=1e-10, atol=1e-12)
+        assert kernels.fault == NO_FAULT
 
 
 def test_more_classes_than_occur(program: Path) -> None:
