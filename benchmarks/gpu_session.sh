@@ -145,6 +145,8 @@ else
     --plot "$OUT/all-pairs-$MACHINE.svg"
   step "benchmark, few pairs" 60 "${ALL_PAIRS[@]}" --seconds 1 -n 32 -n 128 -n 256 -n 512 -n 1024 -n 2048 --labels uniform \
     --out "$OUT/all-pairs-small-$MACHINE.json"
+  step "benchmark, memory" 45 "${ALL_PAIRS[@]}" --seconds 1 --memory 65536 -d 128 -d 512 --labels uniform \
+    --out "$OUT/all-pairs-memory-$MACHINE.json"
   step "errors, all pairs" 60 "${ALL_PAIRS[@]}" --hard --out "$OUT/all-pairs-hard-$MACHINE.json"
   if $DRY_RUN || has_module pandas; then
     step "tests of training" 90 "${TEST[@]}" tests/training

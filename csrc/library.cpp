@@ -38,7 +38,7 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2, "
       "Tensor norm1, Tensor norm2, Tensor? weight, float margin, int begin1, int begin2, Tensor(a!) values, "
       "Tensor(b!) sums1, Tensor(c!) sums2, Tensor(d!)? gradient1, Tensor(e!)? gradient2, Tensor(f!) loss, "
-      "Tensor(g!) close, Tensor(h!)? doubt) -> ()");
+      "Tensor(g!) close, Tensor(h!) partial, Tensor(i!)? doubt) -> ()");
   m.def(
       "all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient, "
       "Tensor centre, Tensor sums, Tensor separation, float scale, Tensor? doubt, Tensor(a!) gradient) -> ()");

@@ -39,7 +39,7 @@ _terms = torch.ops.fastccsa.all_pairs_terms.default
 # 8 MiB a tile. The list of its close pairs is short, but were all of them close, it would grow to 24 to 48 MiB.
 TILE_ROWS, TILE_COLUMNS = 1024, 2048  # of float32; of float64 half as many columns
 PAIRS_WITHOUT_WAITING = 1 << 22  # on CUDA; not measured
-_CHUNK_COLUMNS = 64  # csrc/allpairs/params.h
+_CHUNK_COLUMNS, _CHUNK_OF_A_WARP = 64, 256  # csrc/allpairs/params.h: kChunkColumns, kTileColumns
 
 
 # ---- both sides, sorted by class ----
@@ -241,7 +241,7 @@ def _sweep(
     else:
         tiles = list(_all_tiles(len(a), len(b), a.dtype))
     largest = max(((r.stop - r.start) * (c.stop - c.start) for r, c in tiles), default=0)
-    workspace, close = _ops.large_empty(a, 1, largest)[0], _close_bits(a.device)
+    workspace, scratch = _ops.large_empty(a, 1, largest)[0], _scratch(tiles, a.device)
     factor1, factor2 = factor(a, precision), factor(b, precision)
     for rows, columns in tiles:
         shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -249,8 +249,8 @@ def _sweep(
         add_product(tile, factor1[rows], factor2[columns].t(), beta=0)
         _tile(
             side1.features, side2.features, side1.order, side2.order, side1.label, side2.label, norm1, norm2,
-            labels.weight, margin, rows.start, columns.start, tile, sums1, sums2, gradient1, gradient2, loss, close,
-            labels.doubt,
+            labels.weight, margin, rows.start, columns.start, tile, sums1, sums2, gradient1, gradient2, loss,
+            *scratch, labels.doubt,
         )  # fmt: skip
         coefficients = factor(tile, precision)
         if gradient1 is not None:
@@ -260,10 +260,17 @@ def _sweep(
     return _Sweep(loss, (sums1, sums2), (gradient1, gradient2))
 
 
-def _close_bits(device: torch.device) -> Tensor:
-    """Where a tile's kernels on CUDA leave a bit a pair for each other; those of the CPU keep a list of their own."""
-    words = TILE_ROWS * (-(-TILE_COLUMNS // 32) + 1) if device.type == "cuda" else 0
-    return torch.empty(words, dtype=torch.int32, device=device)
+def _scratch(tiles: list[tuple[slice, slice]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where a tile's kernels on CUDA leave for each other a bit a pair, and sums of parts of rows."""
+    words = numbers = 0
+    for rows, columns in tiles if device.type == "cuda" else ():
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        words = max(words, height * -(-width // 32))
+        numbers = max(numbers, 2 * height * -(-width // _CHUNK_OF_A_WARP))
+    return (
+        torch.empty(words, dtype=torch.int32, device=device),
+        torch.empty(numbers, dtype=torch.float64, device=device),
+    )
 
 
 # ---- all of it ----

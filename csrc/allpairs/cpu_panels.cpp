@@ -145,6 +145,7 @@ class Sweep {
             {product(0, i), product(1, j)},
             piece.loss.data(),
             nullptr,
+            nullptr,
             nullptr};
   }
 

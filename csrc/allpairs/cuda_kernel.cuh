@@ -144,19 +144,23 @@ __device__ FromRows<acc_t<T>> from_rows(const Tile<T>& p, int64_t i, int64_t j, 
   return {zipped::pair_term(d2, false, weight, p.margin), d2};
 }
 
-// gradient += coefficient * (own - other), for the own row of `side`
+// gradient += coefficient * (own - other) for the row of `side` of a pair, by one warp
 template <typename T>
-__device__ void add_difference(const Tile<T>& p, int side, int64_t own, int64_t other, acc_t<T> coefficient, int lane) {
+__device__ void add_close_pair(const Tile<T>& p, int side, int64_t i, int64_t j, int lane) {
+  using Acc = acc_t<T>;
+  const Acc coefficient = from_rows(p, i, j, lane).term.coefficient;
+  if (coefficient == Acc(0)) return;
+  const int64_t sorted[2] = {p.begin[0] + i, p.begin[1] + j}, own = sorted[side];
   const Side<T>&mine = p.side[side], &theirs = p.side[1 - side];
-  const T* a = row_of(mine, own);
-  const T* b = row_of(theirs, other);
-  acc_t<T>* gradient = p.gradient[side] + own * p.width;
+  const T *a = row_of(mine, own), *b = row_of(theirs, sorted[1 - side]);
+  Acc* gradient = p.gradient[side] + own * p.width;
   for (int64_t d = lane; d < p.width; d += kWarp) {
     gradient[d] += coefficient * (load(a[d * mine.features.column_stride]) - load(b[d * theirs.features.column_stride]));
   }
 }
 
-// A warp a row: dot products become coefficients, and a bit of `close` says whose gradients came from their rows.
+// A warp for some columns of a row: dot products become coefficients, and a bit of `close` says whose gradients are to
+// come from their rows.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, FaultWord* fault) {
   using Acc = acc_t<T>;
@@ -166,9 +170,10 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, Fa
   const int64_t row = p.begin[0] + i, label = p.side[0].label[row];
   const Acc norm = p.norm[0][row];
   Acc* values = p.values + i * p.stride;
-  const int64_t words = (p.columns + kWarp - 1) / kWarp;
+  const int64_t words = (p.columns + kWarp - 1) / kWarp, chunk = blockIdx.y;
+  const int64_t first = chunk * (kTileColumns / kWarp), last = first + kTileColumns / kWarp;
   double sum = 0, loss = 0;
-  for (int64_t word = 0; word < words; ++word) {
+  for (int64_t word = first; word < words && word < last; ++word) {
     const int64_t j = word * kWarp + lane;
     bool near = false;
     if (j < p.columns) {
@@ -203,15 +208,44 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, Fa
         continue;
       }
       close |= 1u << of;
-      if (p.gradient[0] != nullptr && coefficient != Acc(0)) add_difference(p, 0, row, column, coefficient, lane);
     }
     if (lane == 0) p.close[i * words + word] = int32_t(close);
   }
   sum = reduce<kWarp>(sum, Add());
   loss = reduce<kWarp>(loss, Add());
   if (lane == 0) {
+    p.partial[chunk * p.rows + i] = sum;
+    p.partial[(tile_chunks(p.columns) + chunk) * p.rows + i] = loss;
+  }
+}
+
+// A warp a row: its sums, and its gradients that come from rows.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) tile_sums_kernel(const Tile<T> p) {
+  const int lane = threadIdx.x % kWarp;
+  const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (i >= p.rows) return;
+  const int64_t row = p.begin[0] + i, chunks = tile_chunks(p.columns), words = (p.columns + kWarp - 1) / kWarp;
+  double sum = 0, loss = 0;
+  for (int64_t chunk = lane; chunk < chunks; chunk += kWarp) {
+    sum += p.partial[chunk * p.rows + i];
+    loss += p.partial[(chunks + chunk) * p.rows + i];
+  }
+  sum = reduce<kWarp>(sum, Add());
+  loss = reduce<kWarp>(loss, Add());
+  if (lane == 0) {
     p.sums[0][row] += sum;
     p.loss[row] += loss;
+  }
+  if (p.gradient[0] == nullptr) return;
+  for (int64_t first = 0; first < words; first += kWarp) {
+    const unsigned own = first + lane < words ? unsigned(p.close[i * words + first + lane]) : 0u;
+    for (unsigned some = __ballot_sync(kAllLanes, own != 0); some != 0; some &= some - 1) {
+      const int of = __ffs(int(some)) - 1;
+      for (unsigned rest = __shfl_sync(kAllLanes, own, of); rest != 0; rest &= rest - 1) {
+        add_close_pair(p, 0, i, (first + of) * kWarp + __ffs(int(rest)) - 1, lane);
+      }
+    }
   }
 }
 
@@ -229,16 +263,13 @@ __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p)
   if (warp > 0) return;
   for (int w = 1; w < kWarps; ++w) sum += of_warp[w][lane];
   if (j < p.columns) p.sums[1][p.begin[1] + j] += sum;
-  if (p.gradient[1] == nullptr) return;
   for (int64_t first = 0; first < p.rows; first += kWarp) {
     const unsigned own = first + lane < p.rows ? unsigned(p.close[(first + lane) * words + word]) : 0u;
     for (unsigned some = __ballot_sync(kAllLanes, own != 0); some != 0; some &= some - 1) {
       const int of = __ffs(int(some)) - 1;
       const int64_t i = first + of;
       for (unsigned rest = __shfl_sync(kAllLanes, own, of); rest != 0; rest &= rest - 1) {
-        const int64_t column = word * kWarp + __ffs(int(rest)) - 1;
-        const Acc coefficient = from_rows(p, i, column, lane).term.coefficient;
-        if (coefficient != Acc(0)) add_difference(p, 1, p.begin[1] + column, p.begin[0] + i, coefficient, lane);
+        add_close_pair(p, 1, i, word * kWarp + __ffs(int(rest)) - 1, lane);
       }
     }
   }

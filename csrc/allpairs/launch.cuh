@@ -32,8 +32,9 @@ void launch_centre(const Centre<T>& p, Launch launch) {
 
 template <typename T, typename Launch>
 void launch_tile(const Tile<T>& p, zipped::FaultWord* fault, Launch launch) {
-  launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps)), p, fault);
-  launch(&tile_columns_kernel<T>, dim3(parts(p.columns, kWarp)), p);
+  launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps), unsigned(tile_chunks(p.columns))), p, fault);
+  launch(&tile_sums_kernel<T>, dim3(parts(p.rows, kWarps)), p);
+  if (p.gradient[1] != nullptr) launch(&tile_columns_kernel<T>, dim3(parts(p.columns, kWarp)), p);
 }
 
 template <typename T, typename Launch>

@@ -114,7 +114,7 @@ void all_pairs_centre(Tensor features, Tensor order, Tensor label, Tensor centre
 void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2,
                     Tensor norm1, Tensor norm2, MaybeTensor weight, double margin, int64_t begin1, int64_t begin2,
                     Tensor values, Tensor sums1, Tensor sums2, MaybeTensor gradient1, MaybeTensor gradient2,
-                    Tensor loss, Tensor close, MaybeTensor doubt) {
+                    Tensor loss, Tensor close, Tensor partial, MaybeTensor doubt) {
   with_type(features1, "features1", [&](auto t) {
     using T = decltype(t);
     using Acc = acc_t<T>;
@@ -133,6 +133,7 @@ void all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor or
                     {data_or_null<Acc>(gradient1), data_or_null<Acc>(gradient2)},
                     data<double>(loss),
                     data<int32_t>(close),
+                    data<double>(partial),
                     data_or_null<Acc>(doubt)};
     if (features1.is_cpu()) return cpu::tile(p, &parallel_for);
 #if defined(FASTCCSA_CUDA)

@@ -120,6 +120,11 @@ struct Centre {
   Acc* norm;          // [N]
 };
 
+// On CUDA a warp takes so many columns of a row of a tile: few rows alone would not keep a GPU busy.
+constexpr int64_t kTileColumns = 256;
+
+FASTCCSA_HOST_DEVICE int64_t tile_chunks(int64_t columns) { return (columns + kTileColumns - 1) / kTileColumns; }
+
 // One tile: in come dot products of centred rows, out go coefficients K, so that the gradient of the separation term
 // for row i is sum_j K_ij (a_i - b_j), and for column j sum_i K_ij (b_j - a_i).
 template <typename T>
@@ -139,6 +144,7 @@ struct Tile {
   Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not wanted
   double* loss;         // [N]: the sum of W (margin - d)^2 over a sorted row of side 0, added to
   int32_t* close;       // [rows, ceil(columns / 32)], on CUDA: a bit a pair whose gradient came from its rows
+  double* partial;      // [2, tile_chunks(columns), rows], scratch on CUDA: of the coefficients, and of the loss
   Acc* doubt;           // see Labels; nullptr: weights were looked at on the host
 };
 

@@ -65,12 +65,14 @@ class EmulatedKernels:
 
     def tile(self, *arguments: Tensor | float | None) -> None:
         z1, z2, order1, order2, label1, label2, norm1, norm2, weight, margin, begin1, begin2, values, *rest = arguments
-        *written, _, doubt = rest
+        *written, _, _, doubt = rest
         classes = 0 if weight is None else len(weight)
         sizes = struct.pack("<6qd", begin1, begin2, *values.shape, z1.shape[1], classes, margin)
-        close = torch.empty(values.shape[0] * -(-values.shape[1] // 32), dtype=torch.int32)
+        rows, columns = values.shape
+        close = torch.empty(rows * -(-columns // 32), dtype=torch.int32)
+        partial = nothing(2, -(-columns // _all_pairs_tiles._CHUNK_OF_A_WARP), rows, dtype=torch.float64)
         given = (z1, z2, order1, order2, label1, label2, norm1, norm2, weight)
-        self._call_that_may_report(TILE, z1.dtype, sizes, given, (values, *written, close, doubt))
+        self._call_that_may_report(TILE, z1.dtype, sizes, given, (values, *written, close, partial, doubt))
 
     def finish(self, features: Tensor, *arguments: Tensor | float) -> None:
         *given, scale, doubt, gradient = arguments

@@ -109,7 +109,7 @@ void tile(Launch launch) {
   int64_t sizes[6];  // begins of both sides, rows, columns, width, classes
   for (int64_t& size : sizes) size = read_value<int64_t>();
   const auto margin = read_value<double>();
-  const std::vector<View> v = read_views(18);
+  const std::vector<View> v = read_views(19);
   zipped::FaultWord fault = 0;
   const Tile<T> p{{side_of<T>(v[0], v[2], v[4]), side_of<T>(v[1], v[3], v[5])},
                   {sizes[0], sizes[1]},
@@ -126,10 +126,11 @@ void tile(Launch launch) {
                   {v[12].data<Acc>(), v[13].data<Acc>()},
                   v[14].data<double>(),
                   v[15].data<int32_t>(),
-                  v[16].data<Acc>()};
+                  v[16].data<double>(),
+                  v[17].data<Acc>()};
   cuda::launch_tile(p, &fault, launch);
-  decode_into(v[17], fault);
-  write_back({&v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &v[15], &v[16], &v[17]});
+  decode_into(v[18], fault);
+  write_back({&v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &v[15], &v[16], &v[17], &v[18]});
 }
 
 template <typename T, typename Launch>

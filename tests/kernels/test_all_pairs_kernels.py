@@ -60,6 +60,20 @@ def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype, n
                 torch.testing.assert_close(mine.double(), true, rtol=rounding, atol=rounding * true.abs().max().item())
 
 
+@pytest.mark.parametrize("rows", [(6, 480), (2, 1300), (700, 3)], ids=str)
+def test_few_rows_that_meet_many(program: Path, rows: tuple[int, int]) -> None:
+    """Several warps a row, more than 32 words of bits, and near pairs in all of them."""
+    z, y = some(*rows, 11, torch.float64, near=False)
+    few, many = (0, 1) if rows[0] < rows[1] else (1, 0)
+    nearest = z[few][torch.arange(rows[many]) % rows[few]]
+    z[many] = nearest + 10.0 ** -(torch.arange(rows[many]) % 5)[:, None] * (z[many] - 2)
+    weight = torch.rand(3, 3, dtype=torch.float64)
+    expected = results(z, y, weight, as_it_is, reference)
+    with emulated(program, waits=False):
+        for mine, true in zip(results(z, y, weight, as_it_is), expected, strict=True):
+            torch.testing.assert_close(mine, true, rtol=1e-9, atol=1e-10 * true.abs().max().item())
+
+
 def test_labels_need_no_bound_without_weights(program: Path) -> None:
     z, (y1, y2) = some(30, 45, 9, torch.float64, near=True)
     y = [10**12 * (labels - 1) for labels in (y1, y2)]
