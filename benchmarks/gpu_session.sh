@@ -138,7 +138,7 @@ if ! $built && ! $DRY_RUN; then
   skip "everything else" "nothing was built"
 else
   step "tests of the loss" 120 "${TEST[@]}" tests/loss
-  step "tests of all pairs" 60 "${TEST[@]}" tests/allpairs
+  step "tests of all pairs" 90 "${TEST[@]}" tests/allpairs
   step "benchmark, main cells" 120 "${BENCH[@]}" --seconds 3 -n 32 -n 262144 --dtype float32 --dtype bfloat16 \
     --out "$RESULTS.json" --plot "$RESULTS.svg"
   step "benchmark, all pairs" 90 "${ALL_PAIRS[@]}" --seconds 3 -n 16384 -n 65536 --out "$OUT/all-pairs-$MACHINE.json" \
