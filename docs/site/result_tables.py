@@ -32,6 +32,11 @@ LOSSES = (
         "all-pairs-batch-epyc-2core",
         {"rows": 512, "width": 512, "labels": "uniform"},
     ),
+    (
+        "a batch of 32 against a memory of 65,536, D = 512",
+        "all-pairs-memory-epyc-2core",
+        {"width": 512, "labels": "uniform"},
+    ),
     ("all pairs of 32 x 32, D = 512", "all-pairs-small-epyc-2core", {"rows": 32, "labels": "uniform"}),
 )
 EAGER = ("eager PyTorch", "torch.cdist", "differences", "chunked")
