@@ -34,56 +34,44 @@ void over_chunks(int64_t count, int64_t chunk, int64_t bytes, ParallelFor parall
 
 }  // namespace
 
-// Pieces of classes, row after row: columns of many rows would lie far from each other.
+// Sums pieces of classes row after row, for columns of many rows would lie far from each other. The first piece of a
+// class is summed in its mean's place.
 template <typename T>
 void class_means(const Classes<T>& p, ParallelFor parallel_for) {
   constexpr int64_t kPieceRows = 512;
   struct Piece : Range {
-    int64_t of_class;
-    double* sum;  // the mean of its class, if that has no other piece
+    double* sum;
   };
   std::vector<Piece> pieces;
-  int64_t apart = 0;
+  std::vector<int64_t> first(p.classes + 1, 0);  // of each class
   for (int64_t c = 0; c < p.classes; ++c) {
-    const int64_t rows = p.offset[c + 1] - p.offset[c], parts = std::max<int64_t>(1, (rows + kPieceRows - 1) / kPieceRows);
+    const int64_t begin = p.offset[c], rows = p.offset[c + 1] - begin;
+    const int64_t parts = std::max<int64_t>(1, (rows + kPieceRows - 1) / kPieceRows);
     for (int64_t k = 0; k < parts; ++k) {
-      pieces.push_back({{p.offset[c] + rows * k / parts, p.offset[c] + rows * (k + 1) / parts}, c, p.mean + c * p.width});
+      pieces.push_back({{begin + rows * k / parts, begin + rows * (k + 1) / parts}, p.mean + c * p.width});
     }
-    apart += parts > 1 ? parts : 0;
+    first[c + 1] = int64_t(pieces.size());
   }
-  std::vector<double> sums(apart * p.width);
+  std::vector<double> sums((pieces.size() - p.classes) * p.width);
   double* next = sums.data();
-  const auto whole = [&](const Piece& piece) {
-    return piece.begin == p.offset[piece.of_class] && piece.end == p.offset[piece.of_class + 1];
-  };
-  for (Piece& piece : pieces) {
-    if (whole(piece)) continue;
-    piece.sum = next;
-    next += p.width;
+  for (int64_t c = 0; c < p.classes; ++c) {
+    for (int64_t k = first[c] + 1; k < first[c + 1]; ++k, next += p.width) pieces[k].sum = next;
   }
-  const auto divide = [&](int64_t c) {
-    const double rows = double(std::max<int64_t>(1, p.offset[c + 1] - p.offset[c]));
-    for (int64_t d = 0; d < p.width; ++d) p.mean[c * p.width + d] /= rows;
-  };
   const Kernels<T> kernel = kernels<T>();
-  const int64_t rows_of_piece = p.offset[p.classes] / int64_t(pieces.size() + 1) + 1;
-  over_chunks(int64_t(pieces.size()), 1, rows_of_piece * p.width * int64_t(sizeof(T)), parallel_for,
-              [&](int64_t k, int64_t) {
-                const Piece& piece = pieces[k];
-                std::fill_n(piece.sum, p.width, 0.0);
-                kernel.add_rows(p.side, p.width, piece, piece.sum);
-                if (whole(piece)) divide(piece.of_class);
-              });
-  for (size_t k = 0; k < pieces.size();) {
-    const int64_t c = pieces[k].of_class;
+  const int64_t rows = p.offset[p.classes] / int64_t(pieces.size()) + 1;
+  const int64_t bytes = rows * p.width * int64_t(sizeof(T));
+  over_chunks(int64_t(pieces.size()), 1, bytes, parallel_for, [&](int64_t k, int64_t) {
+    std::fill_n(pieces[k].sum, p.width, 0.0);
+    kernel.add_rows(p.side, p.width, pieces[k], pieces[k].sum);
+  });
+  over_chunks(p.classes, 1, 2 * p.width * int64_t(sizeof(double)), parallel_for, [&](int64_t c, int64_t) {
     double* mean = p.mean + c * p.width;
-    if (whole(pieces[k++])) continue;
-    std::copy_n(pieces[k - 1].sum, p.width, mean);
-    for (; k < pieces.size() && pieces[k].of_class == c; ++k) {
+    for (int64_t k = first[c] + 1; k < first[c + 1]; ++k) {
       for (int64_t d = 0; d < p.width; ++d) mean[d] += pieces[k].sum[d];
     }
-    divide(c);
-  }
+    const double of_class = double(std::max<int64_t>(1, p.offset[c + 1] - p.offset[c]));
+    for (int64_t d = 0; d < p.width; ++d) mean[d] /= of_class;
+  });
 }
 
 template <typename T>
@@ -92,7 +80,8 @@ void classes(const Classes<T>& p, ParallelFor parallel_for) {
   const int64_t rows = p.offset[p.classes], parts = (p.width + kChunkColumns - 1) / kChunkColumns;
   const Kernels<T> kernel = kernels<T>();
   std::vector<double> deviation(rows);
-  over_chunks(rows, kChunkRows, kChunkRows * p.width * int64_t(sizeof(T)), parallel_for, [&](int64_t begin, int64_t end) {
+  const int64_t bytes = kChunkRows * p.width * int64_t(sizeof(T));
+  over_chunks(rows, kChunkRows, bytes, parallel_for, [&](int64_t begin, int64_t end) {
     kernel.deviations(p.side, p.width, {begin, end}, p.mean, deviation.data() + begin);
   });
   for (int64_t c = 0; parts > 0 && c < p.classes; ++c) {

@@ -1,9 +1,10 @@
-// The loss over all pairs on the CPU, but for few: one call does all of what fastccsa/_all_pairs.py describes.
+// The loss over all pairs on the CPU, but for few: one call does all of what fastccsa/_all_pairs_tiles.py describes.
 //
-// Both sides are sorted by class, centred and packed for products, side 0 panel by panel. In each panel of the matrix of
-// pairs threads take pieces: a product on one thread, and the piece becomes coefficients while it is in that thread's
-// cache; then strips of both gradients, a product each. All are cut along the classes, so that few pairs of one class
-// are multiplied. Pieces depend on sizes and labels alone, and so do all sums: any number of threads gives the same bits.
+// Both sides are sorted by class, centred and packed for products, side 0 panel by panel. In each panel of the matrix
+// of pairs threads take pieces: a product on one thread, and the piece becomes coefficients while it is in that
+// thread's cache; then strips of both gradients, a product each. All are cut along the classes, so that few pairs of
+// one class are multiplied. Pieces depend on sizes and labels alone, and so do all sums: any number of threads gives
+// the same bits.
 #include "allpairs/cpu_sides.h"
 
 #include <algorithm>
@@ -13,7 +14,7 @@ namespace fastccsa::allpairs::cpu {
 namespace {
 
 constexpr int64_t kPanelRows = 1024, kPanelBytes = 8192;  // of a row of a panel
-// Panels may have more rows, where these and their packed features are short: each panel costs some meetings of threads.
+// Panels may have more rows, where these and their packed features are short: each costs some meetings of threads.
 constexpr int64_t kMostPanelBytes = int64_t(1) << 20, kMostPackedBytes = int64_t(3) << 20;
 constexpr int64_t kPieceColumns = 512;
 constexpr int64_t kLeastWidth = 32;  // a strip of a gradient is not cut into narrower ones
@@ -190,7 +191,9 @@ class Sweep {
     };
     std::vector<Task> tasks;
     int64_t strips = 0;
-    for (int side = 0; side < 2; ++side) strips += scratch_.product[side] == nullptr ? 0 : int64_t(panel.strips[side].size());
+    for (int side = 0; side < 2; ++side) {
+      if (scratch_.product[side] != nullptr) strips += int64_t(panel.strips[side].size());
+    }
     if (strips == 0) return;
     const int64_t most = std::clamp<int64_t>(kTasks / strips, 1, std::max<int64_t>(1, p_.width / kLeastWidth));
     for (int side = 0; side < 2; ++side) {

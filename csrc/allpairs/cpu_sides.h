@@ -92,7 +92,8 @@ class Sides {
                         nullptr,                p_.gradient[side],      p_.apart};
       over_rows({0, p_.rows[side]}, [&](const Range& rows) { kernel_.finish_rows(p, rows.begin, rows.end); });
     }
-    p_.finish(std::accumulate(alignment_.begin(), alignment_.end(), 0.0), std::accumulate(loss.begin(), loss.end(), 0.0));
+    p_.finish(std::accumulate(alignment_.begin(), alignment_.end(), 0.0),
+              std::accumulate(loss.begin(), loss.end(), 0.0));
   }
 
  private:
@@ -122,8 +123,9 @@ class Sides {
   void class_means() {
     for (int side = 0; side < 2; ++side) {
       mean_[side].resize(classes_ * p_.width);
-      cpu::class_means(Classes<T>{sides_[side], sorted_.offset[side].data(), classes_, p_.width, mean_[side].data(), nullptr},
-                       parallel_for_);
+      const int64_t* offset = sorted_.offset[side].data();
+      const Classes<T> p{sides_[side], offset, classes_, p_.width, mean_[side].data(), nullptr};
+      cpu::class_means(p, parallel_for_);
     }
   }
 
@@ -146,8 +148,8 @@ class Sides {
     over_rows(all, [&](const Range& rows) {
       const std::unique_ptr<Acc[]> centred(new Acc[size(rows) * p_.width]);
       const Side<T> own = side_from(side, rows.begin);
-      kernel_.centre_rows({own, size(rows), p_.width, centre_.data(), centred.get(), norm_[side].data() + rows.begin}, 0,
-                          size(rows));
+      Acc* norm = norm_[side].data() + rows.begin;
+      kernel_.centre_rows({own, size(rows), p_.width, centre_.data(), centred.get(), norm}, 0, size(rows));
       kernel_.deviations(own, p_.width, {0, size(rows)}, mean_[side].data(), deviation_[side].data() + rows.begin);
       products_.pack(centred.get(), size(rows), p_.width,
                      scratch_.packed[side] + (rows.begin - all.begin) * products_.width, packed_stride(side));

@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, Fau
   if (d >= p.width) return;
   double total = 0;
   for (int64_t of = 0; of < p.classes && !p.is_past_all(of); ++of) {
-    total += double(p.count(0, of)) * p.mean[0][of * p.width + d] + double(p.count(1, of)) * p.mean[1][of * p.width + d];
+    for (int side = 0; side < 2; ++side) total += double(p.count(side, of)) * p.mean[side][of * p.width + d];
   }
   p.set_centre(d, total);
 }
@@ -153,9 +153,10 @@ __device__ void add_close_pair(const Tile<T>& p, int side, int64_t i, int64_t j,
   const int64_t sorted[2] = {p.begin[0] + i, p.begin[1] + j}, own = sorted[side];
   const Side<T>&mine = p.side[side], &theirs = p.side[1 - side];
   const T *a = row_of(mine, own), *b = row_of(theirs, sorted[1 - side]);
+  const int64_t stride = mine.features.column_stride, other_stride = theirs.features.column_stride;
   Acc* gradient = p.gradient[side] + own * p.width;
   for (int64_t d = lane; d < p.width; d += kWarp) {
-    gradient[d] += coefficient * (load(a[d * mine.features.column_stride]) - load(b[d * theirs.features.column_stride]));
+    gradient[d] += coefficient * (load(a[d * stride]) - load(b[d * other_stride]));
   }
 }
 

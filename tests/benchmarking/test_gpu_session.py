@@ -13,8 +13,9 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_session.sh"
 STEPS = [
     "build", "tests of the loss", "tests of all pairs", "benchmark, main cells", "benchmark, all pairs",
     "benchmark, few pairs", "benchmark, memory", "errors, all pairs", "tests of training", "demo", "step, 32 pairs",
-    "step, 256 pairs", "step, compiled", "step, no graph", "pruning", "memcheck", "racecheck", "tests of the augmentation",
-    "benchmark, augmentation", "tests of the pipeline", "benchmark, images", "benchmark, sweep",
+    "step, 256 pairs", "step, compiled", "step, no graph", "pruning", "memcheck", "racecheck",
+    "tests of the augmentation", "benchmark, augmentation", "tests of the pipeline", "benchmark, images",
+    "benchmark, sweep",
 ]  # fmt: skip
 
 PYTHON = """#!/bin/bash
