@@ -112,6 +112,6 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    ext_modules=[Extension("fastccsa._sampler", sources=[])],
+    ext_modules=[Extension("fastccsa.sampling._sampler", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from fastccsa.benchmarking.timing import interleaved
-from fastccsa.pipeline import Transforms
-from fastccsa.pipeline.augment import augment, pack_views
+from fastccsa.images import Transforms
+from fastccsa.images.augment import augment, pack_views
 
 CLASSES = 7
 BATCHES = 16  # of different views, in turn

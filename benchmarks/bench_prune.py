@@ -30,10 +30,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fastccsa import machine
 from fastccsa.evaluation import Outputs, score_outputs
-from fastccsa.files import write_atomically
-from fastccsa.models import build_model
+from fastccsa.models.backbone import build_model
 from fastccsa.pruning import CRITERIA, PruneConfig, prune
 from fastccsa.pruning.criteria import rank_channels
 from fastccsa.pruning.discrimination import Discrimination
@@ -44,8 +42,10 @@ from fastccsa.pruning.resnet import AuxiliaryHead, block_of, block_width, convol
 from fastccsa.pruning.select import Selection
 from fastccsa.pruning.state import PruneState
 from fastccsa.pruning.subset import Part, load_subset
+from fastccsa.runs.folder import OUTPUTS_FILE
+from fastccsa.system import machine
+from fastccsa.system.files import write_atomically
 from fastccsa.training.images import select_images
-from fastccsa.training.run import OUTPUTS_FILE
 
 CLASSES = 7
 CPU = torch.device("cpu")

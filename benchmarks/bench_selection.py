@@ -25,11 +25,9 @@ import numpy as np
 import torch
 from bench_prune import CPU, mean_and_error, scores_of
 
-from fastccsa import machine
 from fastccsa.data import Manifest
 from fastccsa.evaluation.evaluate import collect_outputs, evaluation_loader
-from fastccsa.files import write_atomically
-from fastccsa.models import Classifier
+from fastccsa.models.backbone import Classifier
 from fastccsa.pruning import CRITERIA, PruneConfig
 from fastccsa.pruning.criteria import rank_channels
 from fastccsa.pruning.layer import BlockInputs, channels_by_rate, discrimination_of, gram_of
@@ -39,6 +37,8 @@ from fastccsa.pruning.resnet import convolution, stages_of
 from fastccsa.pruning.select import GROWTH, Selection
 from fastccsa.pruning.state import PruneState
 from fastccsa.pruning.subset import Part, Subset, load_subset
+from fastccsa.system import machine
+from fastccsa.system.files import write_atomically
 from fastccsa.training import TrainConfig
 from fastccsa.training.images import select_images
 

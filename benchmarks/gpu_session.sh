@@ -173,7 +173,7 @@ else
     skip "racecheck" "no compute-sanitizer"
   fi
   if $DRY_RUN || has_module pandas; then
-    step "tests of the augmentation" 60 "${TEST[@]}" tests/pipeline/test_augment.py
+    step "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
     step "benchmark, augmentation" 60 "$PYTHON" benchmarks/bench_augment.py --device cuda --seconds 10
   else
     skip "tests of the augmentation" "pandas is not installed"

@@ -25,10 +25,10 @@ from pathlib import Path
 BUILD = """
 import sys
 from pathlib import Path
-from fastccsa.data.manifest import Manifest
-from fastccsa.pipeline import Transforms
-from fastccsa.pipeline.source import ImageSource
-from fastccsa.pipeline.store import open_store
+from fastccsa.collections.manifest import Manifest
+from fastccsa.images import Transforms
+from fastccsa.images.source import ImageSource
+from fastccsa.images.store import open_store
 manifest = Manifest.read(sys.argv[1])
 source = ImageSource(manifest.paths, manifest.labels, manifest.domain_indices)
 print("begun", flush=True)

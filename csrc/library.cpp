@@ -1,4 +1,4 @@
-// The ops' signatures. Each op's folder binds its kernels; fastccsa/_ops.py adds fake kernels and gradients.
+// The ops' signatures. Each op's folder binds its kernels; fastccsa/ops/library.py adds fake kernels and gradients.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(fastccsa, m) {
@@ -19,7 +19,7 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "Tensor? features1, Tensor? features2, Tensor target1, Tensor? target2, Tensor? class_weight1, "
       "Tensor? class_weight2, Tensor? pair_weight, float margin, float alpha, int reduction, int wanted) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
-  // The loss over all pairs: what fastccsa/_all_pairs_tiles.py calls around torch's own matrix product. It describes
+  // The loss over all pairs: what fastccsa/ops/all_pairs_tiles.py calls around torch's own matrix product. It describes
   // them. The first is there on CUDA alone.
   m.def(
       "all_pairs_labels(Tensor target1, Tensor target2, int classes, Tensor(a!) label1, Tensor(b!) label2, "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import fastccsa
-from fastccsa.files import write_atomically
+from fastccsa.system.files import write_atomically
 
 
 class RunFile:

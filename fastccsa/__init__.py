@@ -9,35 +9,35 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastccsa._version import __version__
+
 if TYPE_CHECKING:
     from fastccsa import data, functional, reference
-    from fastccsa._ops import set_cpu_cache_limit
-    from fastccsa.checks import check
-    from fastccsa.data.manifest import Manifest
-    from fastccsa.errors import InputError
+    from fastccsa.collections.manifest import Manifest
     from fastccsa.losses import CCSATerms, WeightedCCSALoss
-    from fastccsa.memory import FeatureMemory, PairMemory
-    from fastccsa.models import load_model
-    from fastccsa.profiling import nvtx_ranges
+    from fastccsa.losses.memory import FeatureMemory, PairMemory
+    from fastccsa.models.backbone import load_model
+    from fastccsa.ops.library import set_cpu_cache_limit
+    from fastccsa.ops.profiling import nvtx_ranges
     from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
-
-__version__ = "0.1.0"
+    from fastccsa.system.doctor import check
+    from fastccsa.system.errors import InputError
 
 # Where each name lives. Nothing is imported before it is asked for: a user of the loss need not pay for pandas.
 _HOME = {
     "WeightedCCSALoss": "fastccsa.losses",
     "CCSATerms": "fastccsa.losses",
-    "FeatureMemory": "fastccsa.memory",
-    "PairMemory": "fastccsa.memory",
+    "FeatureMemory": "fastccsa.losses.memory",
+    "PairMemory": "fastccsa.losses.memory",
     "PairSampler": "fastccsa.sampling",
     "ImageSampler": "fastccsa.sampling",
     "inverse_probability": "fastccsa.sampling",
-    "Manifest": "fastccsa.data.manifest",
-    "InputError": "fastccsa.errors",
-    "check": "fastccsa.checks",
-    "load_model": "fastccsa.models",
-    "set_cpu_cache_limit": "fastccsa._ops",
-    "nvtx_ranges": "fastccsa.profiling",
+    "Manifest": "fastccsa.collections.manifest",
+    "InputError": "fastccsa.system.errors",
+    "check": "fastccsa.system.doctor",
+    "load_model": "fastccsa.models.backbone",
+    "set_cpu_cache_limit": "fastccsa.ops.library",
+    "nvtx_ranges": "fastccsa.ops.profiling",
 }
 _MODULES = (
     "data", "distributed", "functional", "reference", "sampling", "models", "evaluation", "training", "pruning",

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "augment/params.h"
-#include "common/half.h"
-#include "common/instruction_sets.h"
-#include "common/parallel.h"
+#include "core/half.h"
+#include "core/instruction_sets.h"
+#include "core/parallel.h"
 
 namespace fastccsa::augment::cpu {
 

@@ -3,7 +3,7 @@
 // out. Compiled once for each instruction set, as zipped/cpu_kernel.cpp.
 #include "augment/cpu.h"
 
-#include "common/simd.h"
+#include "core/simd.h"
 
 #include <algorithm>
 #include <vector>

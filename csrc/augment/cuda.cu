@@ -1,7 +1,7 @@
 // Launches augmentation on CUDA.
 #include "augment/cuda.h"
 #include "augment/launch.cuh"
-#include "common/cuda_check.h"
+#include "core/cuda_check.h"
 
 namespace fastccsa::augment::cuda {
 

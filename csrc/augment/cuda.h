@@ -2,7 +2,7 @@
 #pragma once
 
 #include "augment/params.h"
-#include "common/half.h"
+#include "core/half.h"
 
 namespace fastccsa::augment::cuda {
 

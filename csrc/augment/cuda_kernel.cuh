@@ -5,7 +5,7 @@
 #pragma once
 
 #include "augment/params.h"
-#include "common/half.h"
+#include "core/half.h"
 
 #include <cuda_bf16.h>
 #include <math_constants.h>

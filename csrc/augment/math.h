@@ -5,7 +5,7 @@
 // either side, or when shrinking one output pixel, cut off at the window's border and normalised to a sum of 1.
 #pragma once
 
-#include "common/macros.h"
+#include "core/macros.h"
 
 #include <cstdint>
 

@@ -1,10 +1,10 @@
 // Binds augmentation to torch: checks the tensors and calls the kernel of their device.
 #include "augment/cpu.h"
-#include "common/torch_binding.h"
-#include "common/torch_parallel.h"
+#include "core/torch_binding.h"
+#include "core/torch_parallel.h"
 #if defined(FASTCCSA_CUDA)
 #include "augment/cuda.h"
-#include "common/torch_stream.h"
+#include "core/torch_stream.h"
 #endif
 
 #include <limits>

@@ -1,9 +1,9 @@
 // The zipped loss on the CPU.
 #pragma once
 
-#include "common/half.h"
-#include "common/instruction_sets.h"
-#include "common/parallel.h"
+#include "core/half.h"
+#include "core/instruction_sets.h"
+#include "core/parallel.h"
 #include "zipped/params.h"
 
 namespace fastccsa::zipped::cpu {

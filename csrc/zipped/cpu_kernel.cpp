@@ -2,7 +2,7 @@
 // it, and common/simd.h has its vectors.
 #include "zipped/cpu.h"
 
-#include "common/simd.h"
+#include "core/simd.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // Launches the zipped loss on CUDA.
-#include "common/cuda_check.h"
+#include "core/cuda_check.h"
 #include "zipped/cuda.h"
 #include "zipped/launch.cuh"
 

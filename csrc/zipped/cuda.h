@@ -1,7 +1,7 @@
 // The zipped loss on CUDA: one launch forward, one backward, no synchronisation, no allocation.
 #pragma once
 
-#include "common/half.h"
+#include "core/half.h"
 #include "zipped/fault.h"
 #include "zipped/params.h"
 

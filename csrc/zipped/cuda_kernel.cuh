@@ -4,7 +4,7 @@
 // finishes last adds them up in the order of the blocks, so the result does not depend on which one that was.
 #pragma once
 
-#include "common/half.h"
+#include "core/half.h"
 #include "zipped/fault.h"
 #include "zipped/params.h"
 

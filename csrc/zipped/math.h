@@ -10,7 +10,7 @@
 // A kernel owns loads, reductions over C and D, and sums over pairs; what happens to one pair stands here.
 #pragma once
 
-#include "common/macros.h"
+#include "core/macros.h"
 
 #include <cmath>
 #include <cstdint>

@@ -1,11 +1,11 @@
 // Binds the zipped loss to torch: checks the tensors, allocates the results, and calls the kernels of their device.
-#include "common/torch_binding.h"
-#include "common/torch_large_tensor.h"
-#include "common/torch_parallel.h"
+#include "core/torch_binding.h"
+#include "core/torch_large_tensor.h"
+#include "core/torch_parallel.h"
 #include "zipped/cpu.h"
 #include "zipped/refuse.h"
 #if defined(FASTCCSA_CUDA)
-#include "common/torch_stream.h"
+#include "core/torch_stream.h"
 #include "zipped/cuda.h"
 #endif
 

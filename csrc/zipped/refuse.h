@@ -1,7 +1,7 @@
 // What a user is told of a bad label or weight that a kernel found.
 #pragma once
 
-#include "common/torch_binding.h"
+#include "core/torch_binding.h"
 #include "zipped/params.h"
 #if defined(FASTCCSA_CUDA)
 #include "zipped/cuda.h"

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fastccsa.benchmarking.results import FLOOR, OURS, CellResult, Results
-from fastccsa.errors import InputError
-from fastccsa.files import write_atomically
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 
 __all__ = ["ENDINGS", "plot"]
 

@@ -19,11 +19,11 @@ from fastccsa.benchmarking.timing import interleaved
 from fastccsa.evaluation import Scores
 from fastccsa.export.onnx import export_onnx, open_session, require_onnx
 from fastccsa.export.program import Exported, read_run
-from fastccsa.files import write_atomically
-from fastccsa.models import MODEL_FILE, Classifier, load_model
+from fastccsa.models.backbone import MODEL_FILE, Classifier, load_model
 from fastccsa.pruning.record import PruneRecord
 from fastccsa.pruning.resnet import blocks_of
-from fastccsa.training.run import finished_scores
+from fastccsa.runs.folder import finished_scores
+from fastccsa.system.files import write_atomically
 
 THRESHOLDS = tuple(10 ** (exponent / 4) for exponent in range(-24, -3))  # 1e-6 to 0.1
 THREADS, BATCHES = (1, 2), (1, 32)

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastccsa.errors import InputError
-from fastccsa.files import write_atomically
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 
 __all__ = ["FORMAT", "CellResult", "Measurement", "Results"]
 
@@ -100,7 +100,7 @@ class Results:
 
     Attributes:
         benchmark: which.
-        machine: see :func:`fastccsa.machine.describe`.
+        machine: see :func:`fastccsa.system.machine.describe`.
         versions: of what took part.
         commit: of fastccsa, or None where it is not known.
         date: when the run began, UTC.

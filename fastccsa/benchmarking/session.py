@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fastccsa import machine
 from fastccsa.benchmarking.contestants import CannotExpress, LossFunction
 from fastccsa.benchmarking.counting import peak_bytes
 from fastccsa.benchmarking.results import OURS, Measurement, Results
 from fastccsa.benchmarking.timing import interleaved
+from fastccsa.system import machine
 
 __all__ = ["Judge", "Session", "Settings"]
 

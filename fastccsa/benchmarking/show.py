@@ -8,7 +8,7 @@ from fastccsa.benchmarking.images.table import rates_table
 from fastccsa.benchmarking.results import Results
 from fastccsa.benchmarking.step_times import StepTimes
 from fastccsa.benchmarking.table import origin, table
-from fastccsa.errors import InputError
+from fastccsa.system.errors import InputError
 
 __all__ = ["show"]
 

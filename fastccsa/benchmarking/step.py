@@ -22,18 +22,18 @@ from torchvision.transforms import v2
 
 from fastccsa import reference
 from fastccsa.benchmarking.step_times import StepTimes
-from fastccsa.data import Manifest
-from fastccsa.hardware import amp_dtype, autocast, pick_device
-from fastccsa.models import build_model
-from fastccsa.pipeline import Transforms
-from fastccsa.training.checkpoint import TrainState
-from fastccsa.training.config import TrainConfig
+from fastccsa.collections import Manifest
+from fastccsa.images import Transforms
+from fastccsa.models.backbone import build_model
+from fastccsa.runs.checkpoint import TrainState
+from fastccsa.runs.config import TrainConfig
+from fastccsa.system.devices import amp_dtype, autocast, pick_device
 from fastccsa.training.graph import GraphedStep, Replay, check_graph
 from fastccsa.training.images import select_images
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import CCSA
+from fastccsa.training.optimizer import build_optimizer
 from fastccsa.training.ranks import ALONE
-from fastccsa.training.schedule import build_optimizer
 from fastccsa.training.step import Step, make_forward, wrap_model
 
 WARM_STEPS = 5  # a turn's first steps, not timed: more than any pipeline works ahead

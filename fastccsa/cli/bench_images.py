@@ -57,7 +57,7 @@ def images_command(
     from fastccsa.benchmarking.images.measure import CONTESTANTS, Settings, run
     from fastccsa.benchmarking.images.parity import parity_table
     from fastccsa.benchmarking.images.table import rates_table
-    from fastccsa.hardware import pick_device
+    from fastccsa.system.devices import pick_device
 
     settings = Settings(
         images=images,

@@ -64,7 +64,7 @@ def measuring(command: Command) -> Command:
 def settings_of(options: dict[str, Any], rivals: Collection[str]) -> Settings:
     """Make the settings of the options of `measuring`; ``rivals`` are the names there are."""
     from fastccsa.benchmarking.session import Settings
-    from fastccsa.hardware import pick_device
+    from fastccsa.system.devices import pick_device
 
     for name in options["rival"]:
         if name not in rivals:
@@ -114,7 +114,7 @@ def run_and_report(
 
 def about(device: torch.device) -> dict[str, Any]:
     """What a file of results says of a run beside its figures: machine, versions, commit, date, command."""
-    from fastccsa import machine
+    from fastccsa.system import machine
 
     return {
         "machine": machine.describe(device),

@@ -63,9 +63,9 @@ def step_command(
     from tqdm import tqdm
 
     from fastccsa.benchmarking.step import measure
-    from fastccsa.data import Manifest, render_collections
-    from fastccsa.hardware import pick_device
-    from fastccsa.machine import usable_cpus
+    from fastccsa.collections import Manifest, render_collections
+    from fastccsa.system.devices import pick_device
+    from fastccsa.system.machine import usable_cpus
     from fastccsa.training import TrainConfig
 
     beginning = about(pick_device(device)) | {"threads": torch.get_num_threads()}

@@ -8,7 +8,7 @@ import click
 @click.command("check")
 def check_command() -> None:
     """Tell what was built, what is usable here, and what to do about what is not."""
-    from fastccsa.checks import check
+    from fastccsa.system.doctor import check
 
     report = check()
     click.echo(str(report))

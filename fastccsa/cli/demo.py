@@ -51,10 +51,10 @@ def demo_command(out: Path, images: int, epochs: int, size: int, device: str, se
     it a CCSA model on all seven (experiment K), and prints both's recall by domain. The same command again
     goes on where it stopped.
     """
-    from fastccsa.data import render_collections
-    from fastccsa.data.taxonomy import TABLE1
-    from fastccsa.files import write_atomically
+    from fastccsa.collections import render_collections
+    from fastccsa.collections.taxonomy import TABLE1
     from fastccsa.reporting import report
+    from fastccsa.system.files import write_atomically
     from fastccsa.training import train
 
     started = time.monotonic()

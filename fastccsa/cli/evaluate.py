@@ -47,10 +47,10 @@ def evaluate_command(
     image_backend: str,
 ) -> None:
     """Score a run's best model on every domain: macro-average recall and recall by class, in percent."""
-    from fastccsa.data import Manifest
+    from fastccsa.collections import Manifest
     from fastccsa.evaluation import evaluate
-    from fastccsa.files import write_atomically
-    from fastccsa.models import ModelCard, load_model
+    from fastccsa.models.backbone import ModelCard, load_model
+    from fastccsa.system.files import write_atomically
     from fastccsa.training import TrainConfig
 
     card = ModelCard.read(run)

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import click
 
-from fastccsa import __version__
-from fastccsa.errors import InputError, Interrupted
+from fastccsa._version import __version__
+from fastccsa.system.errors import InputError, Interrupted
 
 # The summaries stand here, not in the commands, because reading them there would import every command.
 SUMMARIES = {

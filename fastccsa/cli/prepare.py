@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from fastccsa.data.account import account_path
-from fastccsa.data.labels import LabelMaps
-from fastccsa.data.prepare import DUPLICATES, Source, prepare
-from fastccsa.data.taxonomy import DOMAINS, ISIC_COLLECTIONS
+from fastccsa.collections.account import account_path
+from fastccsa.collections.labels import LabelMaps
+from fastccsa.collections.prepare import DUPLICATES, Source, prepare
+from fastccsa.collections.taxonomy import DOMAINS, ISIC_COLLECTIONS
 
 # The option of each collection that is one domain of the paper -> the domain's key.
 _DOMAIN_OF = {"ham10000": "HAM", "dermofit": "DMF", "derm7pt": "D7P", "ph2": "PH2"}

@@ -26,9 +26,9 @@ def preview_command(
 
     Titles are green where the two classes of a pair are the same, and brown where they differ.
     """
-    from fastccsa.data import Manifest
-    from fastccsa.pipeline import Transforms
-    from fastccsa.pipeline.preview import draw_pairs
+    from fastccsa.collections import Manifest
+    from fastccsa.images import Transforms
+    from fastccsa.images.preview import draw_pairs
 
     images = Manifest.read(manifest).select("train")
     draw_pairs(images, out, pairs, primary, Transforms(size), seed, image_backend)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fastccsa.training.config import (
+from fastccsa.runs.config import (
     BASELINE_EPOCHS,
     BASELINE_LR_STEP,
     CCSA_EPOCHS,

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastccsa.data import Manifest
-from fastccsa.errors import InputError
+from fastccsa.collections import Manifest
 from fastccsa.evaluation.outputs import Outputs, make_outputs
 from fastccsa.evaluation.scores import Scores, score
-from fastccsa.hardware import amp_dtype, autocast, pick_device
-from fastccsa.models import Classifier
-from fastccsa.pipeline import ImageLoader, Transforms
+from fastccsa.images import ImageLoader, Transforms
+from fastccsa.models.backbone import Classifier
 from fastccsa.sampling import ImageSampler
+from fastccsa.system.devices import amp_dtype, autocast, pick_device
+from fastccsa.system.errors import InputError
 
 
 class Predictions(NamedTuple):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fastccsa.errors import InputError
-from fastccsa.models import Classifier
+from fastccsa.models.backbone import Classifier
+from fastccsa.system.errors import InputError
 
 # Their last activations with a height and a width are patches or channels-last: Grad-CAM as defined does not fit.
 WITHOUT_MAPS = ("vit", "swin", "maxvit")

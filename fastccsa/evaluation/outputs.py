@@ -12,8 +12,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fastccsa.errors import InputError
-from fastccsa.files import write_atomically
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 
 _ARRAYS = ("targets", "domains", "rows", "logits", "features")
 

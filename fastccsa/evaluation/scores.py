@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, recall_score
 
-from fastccsa.errors import InputError
+from fastccsa.system.errors import InputError
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -11,9 +11,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal
 
-from fastccsa.errors import InputError
-from fastccsa.experiments.locks import try_lock
 from fastccsa.experiments.plan import PlannedRun
+from fastccsa.runs.locks import try_lock
+from fastccsa.system.errors import InputError
 
 CHILD_NAME = "fastccsa experiment"
 

@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from fastccsa.data import Manifest
-from fastccsa.errors import InputError
-from fastccsa.experiments.checks import (
+from fastccsa.collections import Manifest
+from fastccsa.experiments.rows import EXPERIMENTS, Experiment
+from fastccsa.experiments.scale import Scale, train_config
+from fastccsa.experiments.validate import (
     check_classes,
     check_folder,
     check_model,
@@ -20,14 +21,13 @@ from fastccsa.experiments.checks import (
     check_writable,
     why_impossible,
 )
-from fastccsa.experiments.locks import is_locked
-from fastccsa.experiments.rows import EXPERIMENTS, Experiment
-from fastccsa.experiments.scale import Scale, train_config
 from fastccsa.pruning.config import PruneConfig
+from fastccsa.runs.config import CONFIG_FILE
+from fastccsa.runs.folder import METRICS_FILE, SCORES_FILE
+from fastccsa.runs.locks import is_locked
+from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig
-from fastccsa.training.config import CONFIG_FILE
 from fastccsa.training.images import RunImages, open_manifest, select_images
-from fastccsa.training.run import METRICS_FILE, SCORES_FILE
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fastccsa.data.taxonomy import DOMAINS
+from fastccsa.collections.taxonomy import DOMAINS
 
 AVERAGE = "avg"
 

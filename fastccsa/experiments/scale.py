@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fastccsa.errors import InputError
 from fastccsa.experiments.rows import Experiment
-from fastccsa.training.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
+from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
+from fastccsa.system.errors import InputError
 
 # What the command itself decides of a run, or what tells its rows apart from each other's folders.
 _NOT_TO_SET = ("manifest", "out", "init", "seed", "device", "manifest_sha256")

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
-from fastccsa.experiments.locks import is_locked
 from fastccsa.experiments.perform import CHILD_NAME, Outcome, Slot, perform, perform_in_child
 from fastccsa.experiments.plan import PlannedRun
-from fastccsa.hardware import pick_device
-from fastccsa.machine import usable_cpus
-from fastccsa.training.run import finished_scores
+from fastccsa.runs.folder import finished_scores
+from fastccsa.runs.locks import is_locked
+from fastccsa.system.devices import pick_device
+from fastccsa.system.machine import usable_cpus
 
 POLL_SECONDS = 1.0  # between looks at what other processes do
 

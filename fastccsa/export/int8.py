@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastccsa.data import Manifest
-from fastccsa.data.stratify import stratified_subset
-from fastccsa.errors import InputError
+from fastccsa.collections import Manifest
+from fastccsa.collections.stratify import stratified_subset
 from fastccsa.evaluation import Scores, score
 from fastccsa.evaluation.evaluate import evaluation_loader
 from fastccsa.export.onnx import ONNX_ENDING, export_onnx, open_session, require_onnx
 from fastccsa.export.program import INPUT, check_ending
-from fastccsa.files import write_atomically
-from fastccsa.models import ModelCard
+from fastccsa.models.backbone import ModelCard
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 
 CALIBRATION_IMAGES = 128
 _CPU = torch.device("cpu")

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from fastccsa.export.program import INPUT, OUTPUT, check_ending, read_run, trace, write_checked
-from fastccsa.models import ModelCard
-from fastccsa.optional import require
-from fastccsa.pipeline import Transforms
+from fastccsa.images import Transforms
+from fastccsa.models.backbone import ModelCard
+from fastccsa.system.extras import require
 
 EXTRA = "export"
 ONNX_ENDING = ".onnx"

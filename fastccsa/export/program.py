@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastccsa.errors import InputError
-from fastccsa.files import write_atomically
-from fastccsa.models import Classifier, ModelCard, load_model
+from fastccsa.models.backbone import Classifier, ModelCard, load_model
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 
 INPUT, OUTPUT = "images", "logits"
 PROGRAM_ENDING = ".pt2"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastccsa.errors import InputError
+from fastccsa.system.errors import InputError
 
 CRITERIA = ("dcp", "magnitude", "taylor", "random")
 

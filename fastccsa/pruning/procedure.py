@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from fastccsa.data import Manifest
-from fastccsa.errors import InputError
+from fastccsa.collections import Manifest
 from fastccsa.evaluation import Scores, score_outputs
-from fastccsa.hardware import pick_device
-from fastccsa.models import Classifier, ModelCard, load_model, save_model
+from fastccsa.models.backbone import Classifier, ModelCard, load_model, save_model
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.finetune import fine_tune_stage
 from fastccsa.pruning.layer import BlockInputs, channels_by_rate, prune_layer
@@ -34,12 +32,14 @@ from fastccsa.pruning.resnet import (
 )
 from fastccsa.pruning.state import STATE_FILE, PruneState, check_same, load_state, save_state
 from fastccsa.pruning.subset import Subset, load_subset
-from fastccsa.training.config import TrainConfig
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.folder import finished_scores, open_run, write_environment
+from fastccsa.system.devices import pick_device
+from fastccsa.system.errors import InputError
 from fastccsa.training.images import RunImages, open_manifest, select_images
 from fastccsa.training.loop import train
 from fastccsa.training.objectives import build_objective
 from fastccsa.training.results import run_test, write_results
-from fastccsa.training.run import finished_scores, open_run, write_environment
 from fastccsa.training.start import Say
 
 SELECTED_FOLDER = "selected"

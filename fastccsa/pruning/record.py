@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastccsa.errors import InputError
-from fastccsa.files import write_atomically
-from fastccsa.models import Classifier
+from fastccsa.models.backbone import Classifier
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.select import Path as LossPath
 from fastccsa.pruning.select import kept_by_threshold
 from fastccsa.pruning.state import LayerRecord
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 
 PRUNE_FILE = "prune.json"
 

@@ -15,8 +15,8 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from fastccsa.errors import InputError
-from fastccsa.models import Classifier
+from fastccsa.models.backbone import Classifier
+from fastccsa.system.errors import InputError
 
 Result = tuple[Tensor, Tensor]  # logits [n, C] and features [n, D]
 

@@ -11,10 +11,10 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fastccsa.errors import InputError
-from fastccsa.files import write_atomically
-from fastccsa.models import Classifier
+from fastccsa.models.backbone import Classifier
 from fastccsa.pruning.config import PruneConfig
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 
 STATE_FILE = "selection.safetensors"
 PARTS = ("model", "baseline", "head")

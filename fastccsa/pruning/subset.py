@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastccsa.data import Manifest
-from fastccsa.data.stratify import stratified_subset
-from fastccsa.errors import InputError
+from fastccsa.collections import Manifest
+from fastccsa.collections.stratify import stratified_subset
 from fastccsa.evaluation.evaluate import evaluation_loader
 from fastccsa.pruning.discrimination import Loss
-from fastccsa.training.config import TrainConfig
+from fastccsa.runs.config import TrainConfig
+from fastccsa.system.errors import InputError
 from fastccsa.training.images import RunImages
 from fastccsa.training.objectives import build_objective
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from fastccsa.files import write_atomically
 from fastccsa.reporting.formats import to_csv, to_latex
 from fastccsa.reporting.page import render_page
-from fastccsa.reporting.runs import Run, RunFolder, read_runs
 from fastccsa.reporting.table import ScoreTable, print_text, score_table, to_markdown, to_text
+from fastccsa.runs.records import Run, RunFolder, read_runs
+from fastccsa.system.files import write_atomically
 
 __all__ = [
     "Run",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fastccsa.errors import InputError
 from fastccsa.evaluation import Outputs
-from fastccsa.reporting.runs import Run, experiment_of
-from fastccsa.training.run import OUTPUTS_FILE
+from fastccsa.runs.folder import OUTPUTS_FILE
+from fastccsa.runs.records import Run, experiment_of
+from fastccsa.system.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
-from fastccsa import __version__
-from fastccsa.data.taxonomy import CLASS_NAMES, DOMAINS
+from fastccsa._version import __version__
+from fastccsa.collections.taxonomy import CLASS_NAMES, DOMAINS
 from fastccsa.reporting.groups import Estimate, RunGroup, estimate, group_runs
 from fastccsa.reporting.plots import SERIES_COLOURS
 from fastccsa.reporting.projection import CACHE_FOLDER
-from fastccsa.reporting.runs import RunFolder
 from fastccsa.reporting.sections.calibration import CalibrationView, calibration_of
 from fastccsa.reporting.sections.confusion import Matrix, class_recalls, confusion_matrices
 from fastccsa.reporting.sections.features import PER_GROUP, Features, features_of
@@ -25,6 +24,7 @@ from fastccsa.reporting.sections.scale import facts_of
 from fastccsa.reporting.sections.scores import missing_runs, score_rows
 from fastccsa.reporting.sections.training import Training, training_of
 from fastccsa.reporting.table import SETTINGS, SETTINGS_KEY, ScoreTable, domain_order, to_markdown
+from fastccsa.runs.records import RunFolder
 
 OPEN_AT_ONCE = 2  # experiments that a page shows unfolded; with more of them, each unfolds when asked for
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from fastccsa.errors import InputError
-from fastccsa.files import write_atomically
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 
 CACHE_FOLDER = ".report-cache"  # in the folder of the runs
 FEWEST = 5  # images that make a picture

@@ -8,8 +8,8 @@ from typing import Any
 
 from fastccsa.experiments.rows import EXPERIMENTS
 from fastccsa.experiments.scale import Scale, train_config
-from fastccsa.reporting.runs import Run, experiment_of
-from fastccsa.training.config import TrainConfig
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.records import Run, experiment_of
 
 # Not of the method: what tells runs of one row apart, or changes how images are read and not what they show.
 _IGNORED = ("seed", "init", "manifest_sha256", "primary", "cache", "image_backend", "weights", "lr_step")

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastccsa.data.taxonomy import DOMAINS
-from fastccsa.errors import InputError
+from fastccsa.collections.taxonomy import DOMAINS
 from fastccsa.experiments.rows import AVERAGE, EXPERIMENTS
 from fastccsa.reporting.groups import group_runs
-from fastccsa.reporting.runs import Run, RunFolder
 from fastccsa.reporting.scale_line import scale_lines
 from fastccsa.reporting.sections.scores import ScoreCell, ScoreRow, missing_runs, score_rows
+from fastccsa.runs.records import Run, RunFolder
+from fastccsa.system.errors import InputError
 
 SETTINGS = ("n_sec", "backbone", "cls", "align")
 SETTINGS_KEY = "n_sec: images per class and secondary domain, a = all; cls, align: w weighted, u unweighted, - none."

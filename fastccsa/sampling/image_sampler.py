@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastccsa._sampler import permute
-from fastccsa.sampling.checks import check_indices, check_integer
-from fastccsa.sampling.schedule import EpochSampler
+from fastccsa.sampling._sampler import permute
+from fastccsa.sampling.sharding import EpochSampler
+from fastccsa.sampling.validate import check_indices, check_integer
 
 
 class ImageSampler(EpochSampler[NDArray[np.int64]]):

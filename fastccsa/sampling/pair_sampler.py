@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastccsa import _sampler
-from fastccsa.errors import InputError
-from fastccsa.sampling.checks import check_choice, check_indices, check_integer
+from fastccsa.sampling import _sampler
 from fastccsa.sampling.probabilities import PairProbabilities, pair_probabilities
-from fastccsa.sampling.schedule import EpochSampler
+from fastccsa.sampling.sharding import EpochSampler
+from fastccsa.sampling.validate import check_choice, check_indices, check_integer
+from fastccsa.system.errors import InputError
 
 MAX_GROUPS = 2**24
 

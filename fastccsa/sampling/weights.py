@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastccsa.errors import InputError
+from fastccsa.system.errors import InputError
 
 if TYPE_CHECKING:
     import torch

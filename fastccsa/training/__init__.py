@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastccsa.training.config import TrainConfig
+from fastccsa.runs.config import TrainConfig
 
 __all__ = ["TrainConfig", "train"]
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from fastccsa.models import Classifier
+from fastccsa.models.backbone import Classifier
 
 
 class WeightAverage(nn.Module):

@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fastccsa.data import Manifest
-from fastccsa.errors import InputError
-from fastccsa.files import write_atomically
+from fastccsa.collections import Manifest
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 from fastccsa.training.meter import Summary
 from fastccsa.training.objectives import Forward, Objective
 from fastccsa.training.ranks import Ranks

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fastccsa._all_pairs_tiles import PAIRS_WITHOUT_WAITING
-from fastccsa.errors import InputError
-from fastccsa.training.config import TrainConfig
+from fastccsa.ops.all_pairs_tiles import PAIRS_WITHOUT_WAITING
+from fastccsa.runs.config import TrainConfig
+from fastccsa.system.errors import InputError
 from fastccsa.training.ranks import Ranks
 from fastccsa.training.step import Step
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastccsa.data import Manifest, nested_subset
-from fastccsa.errors import InputError
-from fastccsa.training.config import FRACTION_KEEPS, TrainConfig
+from fastccsa.collections import Manifest, nested_subset
+from fastccsa.runs.config import FRACTION_KEEPS, TrainConfig
+from fastccsa.system.errors import InputError
 
 DEFAULT_PRIMARY = "HAM"
 

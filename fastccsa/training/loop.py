@@ -15,25 +15,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastccsa.data import Manifest
+from fastccsa.collections import Manifest
 from fastccsa.evaluation import Outputs, Scores, Selection, score, score_outputs
 from fastccsa.evaluation.evaluate import Predictions, evaluation_loader, predict
-from fastccsa.files import remove_leftovers
-from fastccsa.hardware import amp_dtype, deterministic, pick_device
-from fastccsa.models import Classifier, ModelCard, load_model, save_model
-from fastccsa.pipeline import ImageLoader
-from fastccsa.profiling import stage
-from fastccsa.training.average import WeightAverage
-from fastccsa.training.checkpoint import TrainState, has_checkpoint, load_checkpoint, save_checkpoint
-from fastccsa.training.config import TrainConfig
-from fastccsa.training.divergence import divergence
-from fastccsa.training.graph import GraphedStep, check_graph
-from fastccsa.training.images import RunImages, open_manifest, select_images
-from fastccsa.training.meter import Meter, Summary
-from fastccsa.training.objectives import Objective, build_objective
-from fastccsa.training.ranks import Ranks, open_ranks
-from fastccsa.training.results import run_test, write_results
-from fastccsa.training.run import (
+from fastccsa.images import ImageLoader
+from fastccsa.models.backbone import Classifier, ModelCard, load_model, save_model
+from fastccsa.ops.profiling import stage
+from fastccsa.runs.checkpoint import TrainState, has_checkpoint, load_checkpoint, save_checkpoint
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.folder import (
     SCORES_FILE,
     ScalarLog,
     check_room,
@@ -44,7 +34,17 @@ from fastccsa.training.run import (
     write_environment,
     write_metrics,
 )
-from fastccsa.training.schedule import end_epoch
+from fastccsa.system.devices import amp_dtype, deterministic, pick_device
+from fastccsa.system.files import remove_leftovers
+from fastccsa.training.average import WeightAverage
+from fastccsa.training.divergence import divergence
+from fastccsa.training.graph import GraphedStep, check_graph
+from fastccsa.training.images import RunImages, open_manifest, select_images
+from fastccsa.training.meter import Meter, Summary
+from fastccsa.training.objectives import Objective, build_objective
+from fastccsa.training.optimizer import end_epoch
+from fastccsa.training.ranks import Ranks, open_ranks
+from fastccsa.training.results import run_test, write_results
 from fastccsa.training.start import Say, describe, model_card, start_model, start_state
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests

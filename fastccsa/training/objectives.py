@@ -14,17 +14,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastccsa import distributed
-from fastccsa.functional import weighted_cross_entropy
-from fastccsa.losses import CCSATerms, WeightedCCSALoss
-from fastccsa.memory import PairMemory
-from fastccsa.pipeline import ImageLoader, PairLoader, Transforms
-from fastccsa.profiling import stage
+from fastccsa.images import ImageLoader, PairLoader, Transforms
+from fastccsa.losses import CCSATerms, WeightedCCSALoss, distributed
+from fastccsa.losses.functional import weighted_cross_entropy
+from fastccsa.losses.memory import PairMemory
+from fastccsa.ops.profiling import stage
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.sampling_record import SamplingRecord
 from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
-from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
 from fastccsa.training.ranks import ALONE, Ranks, sum_over_ranks
-from fastccsa.training.sampling_record import SamplingRecord
 
 Two = tuple[Tensor, Tensor]  # one of each stream
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from fastccsa.errors import InputError, Interrupted
+from fastccsa.system.errors import InputError, Interrupted
 
 Value = TypeVar("Value")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from fastccsa.data import Manifest
+from fastccsa.collections import Manifest
 from fastccsa.evaluation import Outputs, Scores, run_split
-from fastccsa.models import Classifier
-from fastccsa.training.config import TrainConfig
-from fastccsa.training.run import OUTPUTS_FILE, write_scores
+from fastccsa.models.backbone import Classifier
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.folder import OUTPUTS_FILE, write_scores
 
 
 def run_test(

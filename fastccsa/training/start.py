@@ -9,18 +9,18 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from fastccsa.errors import InputError
-from fastccsa.models import CARD_FILE, Classifier, ModelCard, build_model, load_weights
-from fastccsa.narrow import Layers
-from fastccsa.pipeline import Transforms
+from fastccsa.images import Transforms
+from fastccsa.models.backbone import CARD_FILE, Classifier, ModelCard, build_model, load_weights
+from fastccsa.models.narrow import Layers
+from fastccsa.runs.checkpoint import TrainState
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.folder import finished_scores
+from fastccsa.system.errors import InputError
 from fastccsa.training.average import WeightAverage
 from fastccsa.training.batchnorm import share_batchnorm
-from fastccsa.training.checkpoint import TrainState
-from fastccsa.training.config import TrainConfig
 from fastccsa.training.images import RunImages
+from fastccsa.training.optimizer import build_optimizer
 from fastccsa.training.ranks import Ranks
-from fastccsa.training.run import finished_scores
-from fastccsa.training.schedule import build_optimizer
 
 Say = Callable[[str], None]
 

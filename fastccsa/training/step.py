@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastccsa.hardware import autocast
-from fastccsa.profiling import stage
+from fastccsa.ops.profiling import stage
+from fastccsa.runs.checkpoint import TrainState
+from fastccsa.runs.config import TrainConfig
+from fastccsa.system.devices import autocast
 from fastccsa.training.average import WeightAverage
-from fastccsa.training.checkpoint import TrainState
-from fastccsa.training.config import TrainConfig
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Forward, Objective
 from fastccsa.training.ranks import Ranks

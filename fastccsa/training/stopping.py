@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.distributed import is_torchelastic_launched
 
-from fastccsa.errors import Interrupted
+from fastccsa.system.errors import Interrupted
 
 if TYPE_CHECKING:
     from typing_extensions import Self

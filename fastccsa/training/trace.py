@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from fastccsa.errors import InputError
-from fastccsa.files import write_atomically
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
 from fastccsa.training.start import Say
 
 if TYPE_CHECKING:

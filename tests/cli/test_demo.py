@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from fastccsa.cli import main
 from fastccsa.cli.demo import experiments
-from fastccsa.data.taxonomy import DOMAINS
+from fastccsa.collections.taxonomy import DOMAINS
 from fastccsa.reporting import read_runs, score_table, to_text
 
 

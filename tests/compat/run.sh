@@ -43,4 +43,4 @@ from fastccsa import _build_info, _jpeg, _sampler
 
 print(f"Python {platform.python_version()}; built against torch {_build_info.TORCH_VERSION}, running under {torch.__version__}")
 END
-"$python" -m pytest -q -p no:cacheprovider -n auto loss allpairs sampling
+"$python" -m pytest -q -p no:cacheprovider -n auto losses sampling

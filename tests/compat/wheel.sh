@@ -23,7 +23,7 @@ tracked = subprocess.run(["git", "ls-files", "csrc", "cmake", "fastccsa"], captu
 missing = sorted({"CMakeLists.txt", "setup.py", "README.md", "LICENSE", *tracked} - inside)
 sys.exit(f"the sdist lacks {', '.join(missing)}") if missing else print(f"{sdist.name}: complete")
 names = zipfile.ZipFile(wheel).namelist()
-for needed in ("fastccsa/libfastccsa.so", "fastccsa/py.typed", "fastccsa/_sampler.pyi"):
+for needed in ("fastccsa/libfastccsa.so", "fastccsa/py.typed", "fastccsa/sampling/_sampler.pyi"):
     sys.exit(f"the wheel lacks {needed}") if needed not in names else None
 print(f"{wheel.name}: {len(names)} files")
 END

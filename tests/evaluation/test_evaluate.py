@@ -12,10 +12,10 @@ from torch import nn
 
 from fastccsa.cli.evaluate import evaluate_command
 from fastccsa.data import Manifest
-from fastccsa.errors import InputError
 from fastccsa.evaluation import Outputs, Scores, evaluate
 from fastccsa.evaluation.evaluate import run_split
-from fastccsa.models import Classifier, ModelCard, build_model, save_model
+from fastccsa.models.backbone import Classifier, ModelCard, build_model, save_model
+from fastccsa.system.errors import InputError
 
 COLOURS = {"nv": (220, 40, 40), "mel": (40, 220, 40), "bcc": (40, 40, 220)}
 LIES = {"nv": "mel", "mel": "bcc", "bcc": "nv"}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fastccsa.errors import InputError
 from fastccsa.evaluation.gradcam import grad_cam
-from fastccsa.models import Classifier, build_model
+from fastccsa.models.backbone import Classifier, build_model
+from fastccsa.system.errors import InputError
 
 
 def test_a_linear_readout_of_pooled_maps_has_a_cam_in_closed_form() -> None:

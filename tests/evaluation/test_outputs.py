@@ -13,9 +13,9 @@ from scipy.special import softmax
 from torch import nn
 
 from fastccsa.data import Manifest
-from fastccsa.errors import InputError
 from fastccsa.evaluation import Outputs, evaluate, run_split, score_outputs
-from fastccsa.models import Classifier
+from fastccsa.models.backbone import Classifier
+from fastccsa.system.errors import InputError
 
 
 def random_outputs(n: int = 12, width: int = 5, seed: int = 0) -> Outputs:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from fastccsa.errors import InputError
 from fastccsa.evaluation import Scores, Selection, score
+from fastccsa.system.errors import InputError
 
 CLASSES = ("nv", "mel", "bcc")
 

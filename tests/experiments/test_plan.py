@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fastccsa.data import Manifest
-from fastccsa.errors import InputError
-from fastccsa.experiments.locks import try_lock
+from fastccsa.runs.locks import try_lock
+from fastccsa.system.errors import InputError
 from fastccsa.training.images import open_manifest, select_images
 
 

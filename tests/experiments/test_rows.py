@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastccsa.data.taxonomy import DOMAINS
+from fastccsa.collections.taxonomy import DOMAINS
 from fastccsa.experiments import EXPERIMENTS
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from fastccsa.errors import InputError
 from fastccsa.experiments import EXPERIMENTS, PRESETS, Scale
 from fastccsa.experiments.scale import parse_scale, parse_settings, train_config
+from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig
 
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from fastccsa import pruning, training
-from fastccsa.errors import InputError
 from fastccsa.evaluation import DomainScores, Scores
 from fastccsa.experiments import perform as perform_module
 from fastccsa.experiments import scheduler
-from fastccsa.experiments.locks import is_locked, lock_file, try_lock
 from fastccsa.experiments.perform import Slot
 from fastccsa.experiments.scheduler import execute, make_slots
+from fastccsa.runs.folder import open_run, write_scores
+from fastccsa.runs.locks import is_locked, lock_file, try_lock
+from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig
-from fastccsa.training.run import open_run, write_scores
 
 SCORES = Scores("test", ("nv", "mel"), {"HAM": DomainScores(2, 0.5, (0.5, None), ((1, 1), (0, 0)))})
 CPU = [Slot("cpu")]
@@ -113,7 +113,7 @@ def test_a_run_of_another_process_is_waited_for(plan_of, trained) -> None:
 def test_a_lock_dies_with_its_process(tmp_path) -> None:
     folder = tmp_path / "A" / "seed0"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom fastccsa.experiments.locks import try_lock\n"
+        "import sys, time\nfrom pathlib import Path\nfrom fastccsa.runs.locks import try_lock\n"
         "with try_lock(Path(sys.argv[1])) as mine:\n    print(mine, flush=True)\n    time.sleep(60)\n"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)

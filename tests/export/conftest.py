@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fastccsa.models import ModelCard, build_model, save_model
-from fastccsa.pipeline import Transforms
+from fastccsa.images import Transforms
+from fastccsa.models.backbone import ModelCard, build_model, save_model
 from fastccsa.training import TrainConfig
 
 CLASSES = ("bcc", "mel", "nv")

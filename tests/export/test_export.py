@@ -16,10 +16,10 @@ from torchvision.transforms import v2
 
 from fastccsa import Manifest, load_model
 from fastccsa.cli import main
-from fastccsa.errors import InputError
 from fastccsa.evaluation import evaluate
 from fastccsa.export import export_onnx, export_program, program, quantize
-from fastccsa.pipeline import Transforms
+from fastccsa.images import Transforms
+from fastccsa.system.errors import InputError
 
 SIZE = 32
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (Transforms().mean, Transforms().std))

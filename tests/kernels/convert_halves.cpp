@@ -1,5 +1,5 @@
 // Reads floats from stdin; writes them as bfloat16 and as half, then the floats of all 65536 bfloat16 and halves.
-#include "common/half.h"
+#include "core/half.h"
 
 #include <cstdio>
 #include <vector>

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastccsa import _all_pairs_tiles
+from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
 
 from .cases import DTYPES, FAULTS, ORDERS, SANITIZER_OPTIONS, Schedule, encode_view
 
@@ -26,7 +26,7 @@ def nothing(*shape: int, dtype: torch.dtype) -> Tensor:
 
 
 class EmulatedKernels:
-    """Stands for the ops of ``csrc/allpairs/op.cpp``: a program computes them, tensors go there and back.
+    """Stands for the ops of ``csrc/all_pairs/op.cpp``: a program computes them, tensors go there and back.
 
     `fault`: the argument, row and value that a kernel reported last.
     """

@@ -17,10 +17,11 @@ import pytest
 from filelock import FileLock
 
 HERE = Path(__file__).resolve().parent
-CSRC = HERE.parents[1] / "csrc"
+TESTS = HERE.parent
+CSRC = TESTS.parent / "csrc"
 FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-psabi", "-g1", "-pthread")
 # The emulator's headers come first: they stand for CUDA's.
-INCLUDES = tuple(f"-I{folder}" for folder in (CSRC / "emulator/include", CSRC, HERE))
+INCLUDES = tuple(f"-I{folder}" for folder in (TESTS / "emulator/include", CSRC, TESTS, HERE))
 # As in CMakeLists.txt.
 INSTRUCTION_SETS = {
     "portable": (),
@@ -99,7 +100,7 @@ class Builder:
 
     def emulated(self, name: str, sanitizer: Sanitizer) -> Path:
         """A program of this folder with CUDA kernels in it."""
-        emulator = [Source(path, sanitizer.emulator) for path in sorted((CSRC / "emulator").glob("*.cpp"))]
+        emulator = [Source(path, sanitizer.emulator) for path in sorted((TESTS / "emulator").glob("*.cpp"))]
         return self._build(name, sanitizer, [*emulator, Source(HERE / f"{name}.cpp", sanitizer.kernels)])
 
     def alone(self, name: str, sanitizer: Sanitizer) -> Path:
@@ -122,7 +123,7 @@ class Builder:
                 ),
                 *(
                     Source(CSRC / source, (*sanitizer.kernels, *dispatch))
-                    for source in ("common/instruction_sets.cpp", *sources)
+                    for source in ("core/instruction_sets.cpp", *sources)
                 ),
                 Source(HERE / f"{name}.cpp", sanitizer.kernels),
             ],

@@ -2,14 +2,14 @@
 // kernels wrote goes to stdout. The other side is test_all_pairs_kernels.py.
 #include "emulator/device.h"
 #include "emulator/gpu.h"
-#include "allpairs/launch.cuh"
+#include "all_pairs/cuda/launch.cuh"
 
 #include "wire.h"
 
 #include <cstring>
 #include <exception>
 
-namespace fastccsa::allpairs::testing {
+namespace fastccsa::all_pairs::testing {
 namespace {
 
 using fastccsa::testing::Dtype;
@@ -220,6 +220,6 @@ int serve() {
 }
 
 }  // namespace
-}  // namespace fastccsa::allpairs::testing
+}  // namespace fastccsa::all_pairs::testing
 
-int main() { return fastccsa::allpairs::testing::serve(); }
+int main() { return fastccsa::all_pairs::testing::serve(); }

@@ -1,6 +1,6 @@
 // The loss over all pairs on the CPU, in panels, of random problems: run_cpu_panels SEED PROBLEMS THREADS. Every buffer
 // has its exact size and begins as NaN, so what is read before it is written, and what is never written, shows.
-#include "allpairs/cpu.h"
+#include "all_pairs/cpu/cpu.h"
 
 #include "threads.h"
 
@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-namespace fastccsa::allpairs::testing {
+namespace fastccsa::all_pairs::testing {
 namespace {
 
 using fastccsa::testing::parallel_for;
@@ -119,10 +119,10 @@ class Random {
 };
 
 }  // namespace
-}  // namespace fastccsa::allpairs::testing
+}  // namespace fastccsa::all_pairs::testing
 
 int main(int count, char** arguments) {
-  using namespace fastccsa::allpairs::testing;
+  using namespace fastccsa::all_pairs::testing;
   if (count != 4) return 2;
   std::mt19937 engine(unsigned(std::atoi(arguments[1])));
   threads = std::atoi(arguments[3]);

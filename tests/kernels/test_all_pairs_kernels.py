@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastccsa import _all_pairs, _all_pairs_tiles, functional, reference
+from fastccsa import functional, reference
+from fastccsa.ops import all_pairs as _all_pairs
+from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
 
 from .cases import DTYPES, Layout, Schedule, as_it_is, column_major, every_other
 from .emulated_all_pairs import NO_FAULT, EmulatedKernels, some

@@ -10,8 +10,8 @@ import pytest
 
 from .programs import Builder
 
-SOURCES = ("allpairs/cpu.cpp", "allpairs/cpu_panels.cpp")
-KERNELS = ("allpairs/cpu_kernel.cpp", "allpairs/cpu_direct_kernel.cpp", "allpairs/cpu_product_kernel.cpp")
+SOURCES = ("all_pairs/cpu/cpu.cpp", "all_pairs/cpu/panels.cpp")
+KERNELS = ("all_pairs/cpu/tile_kernel.cpp", "all_pairs/cpu/direct_kernel.cpp", "all_pairs/cpu/product_kernel.cpp")
 
 
 def run(program: Path, problems: int, threads: int, isa: str) -> None:

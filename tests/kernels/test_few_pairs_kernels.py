@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastccsa import _all_pairs, functional, reference
+from fastccsa import functional, reference
+from fastccsa.ops import all_pairs as _all_pairs
 
 from .cases import DTYPES, LAYOUTS, Layout, Schedule, accumulator, as_it_is, shifted
 from .emulated_all_pairs import EmulatedKernels, some

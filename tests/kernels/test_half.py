@@ -1,4 +1,4 @@
-"""The portable conversions of csrc/common/half.h, which the emulator gives CUDA kernels too, against torch's."""
+"""The portable conversions of csrc/core/half.h, which the emulator gives CUDA kernels too, against torch's."""
 
 from __future__ import annotations
 

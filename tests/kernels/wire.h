@@ -2,7 +2,7 @@
 // front. Every buffer has its exact size, so that AddressSanitizer sees the first byte beyond.
 #pragma once
 
-#include "common/half.h"
+#include "core/half.h"
 #include "zipped/params.h"
 
 #include <cstdio>

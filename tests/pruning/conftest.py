@@ -11,7 +11,7 @@ import torchvision.models._api
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from fastccsa.models import Classifier, build_model
+from fastccsa.models.backbone import Classifier, build_model
 from fastccsa.training import TrainConfig, train
 
 CLASSES = ("nv", "mel", "bcc")

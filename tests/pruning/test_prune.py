@@ -13,17 +13,17 @@ import torch
 import torchvision
 
 from fastccsa import load_model
+from fastccsa.collections.stratify import stratified_subset
 from fastccsa.data import Manifest
-from fastccsa.data.stratify import stratified_subset
-from fastccsa.errors import InputError
 from fastccsa.evaluation import Outputs, Scores, score_outputs
 from fastccsa.pruning import CRITERIA, PruneConfig, layer, procedure, prune
 from fastccsa.pruning.record import PruneRecord, Size
 from fastccsa.pruning.select import Path as LossPath
 from fastccsa.pruning.select import kept_by_threshold
 from fastccsa.pruning.subset import deal
+from fastccsa.runs.folder import OUTPUTS_FILE
+from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig
-from fastccsa.training.run import OUTPUTS_FILE
 
 SMALL = {"images": 24, "discrimination_images": 12, "epochs": 1, "device": "cpu", "workers": 1, "progress": False}
 BACKBONES = ("resnet_basic", "resnet_bottleneck")

@@ -13,11 +13,11 @@ from PIL import Image
 
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Selection, run_split, score_outputs
-from fastccsa.models import ModelCard, build_model, save_model
+from fastccsa.models.backbone import ModelCard, build_model, save_model
+from fastccsa.runs.folder import OUTPUTS_FILE
 from fastccsa.training import TrainConfig
 from fastccsa.training.images import select_images
 from fastccsa.training.objectives import build_objective
-from fastccsa.training.run import OUTPUTS_FILE
 
 BACKBONE = "shufflenet_v2_x0_5"
 SIZE = 64

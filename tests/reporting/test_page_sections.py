@@ -19,9 +19,9 @@ from PIL import Image
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs
 from fastccsa.evaluation.calibration import calibrate
-from fastccsa.pipeline import Transforms
-from fastccsa.pipeline.images import decode, read_image
-from fastccsa.pipeline.literal import exact
+from fastccsa.images import Transforms
+from fastccsa.images.decode import decode, read_image
+from fastccsa.images.torchvision_backend import exact
 from fastccsa.reporting import projection as projection_module
 from fastccsa.reporting import read_runs, score_table
 from fastccsa.reporting.groups import group_runs

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fastccsa.errors import InputError
 from fastccsa.reporting import read_runs
+from fastccsa.system.errors import InputError
 
 EPOCH = '{"epoch": 1, "loss": 1, "validation": {}, "validation_recall": 0}\n'
 

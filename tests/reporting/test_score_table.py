@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fastccsa.errors import InputError
 from fastccsa.reporting import read_runs, report, score_table, to_markdown, to_text
 from fastccsa.reporting.table import ScoreTable
+from fastccsa.system.errors import InputError
 
 # By hand from conftest.CONFUSIONS: the mean over the classes with images of right answers / images.
 HAM = 100 * (50 / 54 + 20 / 24 + 9 / 13) / 3  # 81.717...

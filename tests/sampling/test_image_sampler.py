@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastccsa.errors import InputError
 from fastccsa.sampling import ImageSampler, PairSampler
+from fastccsa.system.errors import InputError
 
 
 def test_an_epoch_is_every_image_once_in_a_new_order():

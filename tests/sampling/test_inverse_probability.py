@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fastccsa.errors import InputError
 from fastccsa.sampling import PairSampler, inverse_probability
+from fastccsa.system.errors import InputError
 
 P = np.array([0.5, 0.25, 0.0, 0.125, 0.125])
 

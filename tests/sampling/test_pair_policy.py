@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastccsa.errors import InputError
 from fastccsa.sampling import PairSampler
+from fastccsa.system.errors import InputError
 
 SIGNIFICANCE = 1e-3
 

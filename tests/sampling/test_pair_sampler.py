@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastccsa.errors import InputError
 from fastccsa.sampling import PairSampler
+from fastccsa.system.errors import InputError
 
 LABELS = [0, 1, 2, 0, 1, 2]
 DOMAINS = [0, 0, 0, 1, 1, 2]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastccsa._sampler import MAX_SIZE, permute
+from fastccsa.sampling._sampler import MAX_SIZE, permute
 
 SIGNIFICANCE = 1e-5  # of each of a hundred tests or so, all with fixed seeds
 EPOCHS = 40_000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fastccsa import _sampler
+from fastccsa.sampling import _sampler
 
 # Counter, key and result of philox4x32 with 10 rounds, from Random123's kat_vectors.
 KNOWN_ANSWERS = [

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastccsa import _sampler
-from fastccsa.errors import InputError
-from fastccsa.sampling import ImageSampler, PairSampler
+from fastccsa.sampling import ImageSampler, PairSampler, _sampler
+from fastccsa.system.errors import InputError
 
 seeds = st.integers(0, 2**64 - 1)
 epochs = st.integers(0, 2**32 - 1)

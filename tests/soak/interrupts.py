@@ -34,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from runs import differences, render, small_run
 
-import fastccsa.pipeline.dali  # noqa: F401  (imported once, before the forks)
-from fastccsa.errors import Interrupted
+import fastccsa.images.dali  # noqa: F401  (imported once, before the forks)
+from fastccsa.system.errors import Interrupted
 from fastccsa.training import TrainConfig
 from fastccsa.training.loop import train
 from fastccsa.training.step import Step

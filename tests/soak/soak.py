@@ -35,8 +35,8 @@ import numpy as np
 import torch
 from runs import differences, render, small_run
 
-from fastccsa.errors import InputError, Interrupted
-from fastccsa.pipeline.loader import PairLoader
+from fastccsa.images.loaders import PairLoader
+from fastccsa.system.errors import InputError, Interrupted
 from fastccsa.training import TrainConfig
 from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.loop import train

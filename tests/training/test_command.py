@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from fastccsa import training
 from fastccsa.cli.train import train_command
-from fastccsa.errors import InputError
+from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig
 
 

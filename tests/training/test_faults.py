@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from fastccsa.data import Manifest
-from fastccsa.errors import InputError, Interrupted
-from fastccsa.models import load_model
-from fastccsa.pipeline import loader as pipeline_loader
-from fastccsa.pipeline.base_loader import Loader
+from fastccsa.images import loader as pipeline_loader
+from fastccsa.images.base_loader import Loader
+from fastccsa.models.backbone import load_model
+from fastccsa.system.errors import InputError, Interrupted
 from fastccsa.training import checkpoint as checkpoint_module
 from fastccsa.training import divergence, train
 from fastccsa.training import loop as loop_module

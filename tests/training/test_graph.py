@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastccsa.errors import InputError
-from fastccsa.models import load_model
+from fastccsa.models.backbone import load_model
+from fastccsa.system.errors import InputError
 from fastccsa.training import loop as loop_module
 from fastccsa.training import train
 from fastccsa.training.graph import Replay, StaticStep, check_graph

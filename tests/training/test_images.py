@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fastccsa.data import Manifest
-from fastccsa.errors import InputError
+from fastccsa.system.errors import InputError
 from fastccsa.training.images import open_manifest, select_images
 
 

@@ -11,10 +11,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastccsa.data import Manifest
-from fastccsa.errors import InputError
 from fastccsa.evaluation import Outputs, Scores, evaluate, score_outputs
-from fastccsa.models import Classifier, ModelCard, load_model
-from fastccsa.pipeline import source as source_module
+from fastccsa.images import source as source_module
+from fastccsa.models.backbone import Classifier, ModelCard, load_model
+from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig, train
 from fastccsa.training import loop as loop_module
 from fastccsa.training.meter import Meter

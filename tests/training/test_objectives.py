@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from fastccsa import reference
-from fastccsa.errors import InputError
-from fastccsa.models import build_model
+from fastccsa.models.backbone import build_model
+from fastccsa.runs.sampling_record import SamplingRecord
+from fastccsa.system.errors import InputError
 from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.objectives import build_objective
-from fastccsa.training.sampling_record import SamplingRecord
 
 CPU = torch.device("cpu")
 WIDTH = 1024  # of the features of the network below

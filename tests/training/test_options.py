@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fastccsa.errors import InputError
-from fastccsa.hardware import deterministic
-from fastccsa.models import build_model, load_model
+from fastccsa.models.backbone import build_model, load_model
 from fastccsa.sampling import ImageSampler
+from fastccsa.system.devices import deterministic
+from fastccsa.system.errors import InputError
 from fastccsa.training import loop as loop_module
 from fastccsa.training import train
 from fastccsa.training.average import WeightAverage

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastccsa.errors import Interrupted
+from fastccsa.system.errors import Interrupted
 from fastccsa.training import TrainConfig, train
 from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import build_objective
+from fastccsa.training.optimizer import build_optimizer
 from fastccsa.training.ranks import ALONE, Ranks, open_ranks
-from fastccsa.training.schedule import build_optimizer
 from fastccsa.training.step import Step, wrap_model
 
 WIDTH, SIZE = 8, 16

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastccsa.benchmarking.all_pairs.cells import TABLE1 as TABLE1_LABELS
 from fastccsa.benchmarking.all_pairs.cells import Cell
-from fastccsa.data.taxonomy import TABLE1
+from fastccsa.collections.taxonomy import TABLE1
 
 __all__ = ["MARGIN", "Problem", "dense_sum"]
 

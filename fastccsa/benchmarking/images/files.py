@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fastccsa.data.manifest import Manifest
-from fastccsa.errors import InputError
+from fastccsa.collections.manifest import Manifest
+from fastccsa.system.errors import InputError
 
 SHAPES = ("600x450", "1024x768", "3000x2000")
 

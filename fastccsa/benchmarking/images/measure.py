@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from fastccsa import machine
 from fastccsa.benchmarking.images import ours, rivals
 from fastccsa.benchmarking.images.files import SHAPES, Files, find, render
 from fastccsa.benchmarking.images.rivals import CannotRun, Stream
 from fastccsa.benchmarking.results import FLOOR, OURS, RIVAL, CellResult, Measurement, Results
-from fastccsa.errors import InputError
+from fastccsa.system import machine
+from fastccsa.system.errors import InputError
 
 __all__ = ["CONTESTANTS", "Settings", "collections", "run"]
 

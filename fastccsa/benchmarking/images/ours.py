@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastccsa import _jpeg
 from fastccsa._build_info import CUDA_VERSION
 from fastccsa.benchmarking.images.files import Files
 from fastccsa.benchmarking.images.rivals import CannotRun, Stream, T
-from fastccsa.pipeline import ImageLoader
-from fastccsa.pipeline.transforms import find_regions, find_scales
+from fastccsa.images import ImageLoader, _jpeg
+from fastccsa.images.transforms import find_regions, find_scales
 from fastccsa.sampling import ImageSampler
 
 __all__ = ["codes", "copy", "loader"]

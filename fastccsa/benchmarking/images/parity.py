@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fastccsa.benchmarking.images.files import Files
 from fastccsa.benchmarking.images.measure import Settings, collections
-from fastccsa.pipeline import ImageLoader, Transforms, Views
-from fastccsa.pipeline.images import decode
-from fastccsa.pipeline.literal import exact, fused, normalise
+from fastccsa.images import ImageLoader, Transforms, Views
+from fastccsa.images.decode import decode
+from fastccsa.images.torchvision_backend import exact, fused, normalise
 from fastccsa.sampling import ImageSampler
 
 __all__ = ["parity_table"]

@@ -14,7 +14,7 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from fastccsa.benchmarking.images.files import Files
-from fastccsa.pipeline import Transforms
+from fastccsa.images import Transforms
 
 T = Transforms()
 _LENGTH = 1 << 14  # of a data set's epoch

@@ -156,7 +156,9 @@ RIVALS = (
     OURS,
     Rival("eager PyTorch", _eager, _copies(2.2)),
     Rival(
-        "fastccsa.reference", lambda problem, cell: LossFunction(reference.weighted_ccsa_loss, "eager"), _copies(2.2)
+        "fastccsa.losses.reference",
+        lambda problem, cell: LossFunction(reference.weighted_ccsa_loss, "eager"),
+        _copies(2.2),
     ),
     Rival("torch.compile", _compiled_by_default, _copies(2.2), compiled=True),
     Rival("torch.compile, small graphs", _compiled_for_small_graphs, _copies(2.2), compiled=True),

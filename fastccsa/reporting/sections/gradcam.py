@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastccsa.data import Manifest
-from fastccsa.errors import InputError
+from fastccsa.collections import Manifest
 from fastccsa.evaluation import Outputs
 from fastccsa.evaluation.gradcam import WITHOUT_MAPS, grad_cam
-from fastccsa.models import MODEL_FILE, load_model
-from fastccsa.pipeline import Transforms
-from fastccsa.pipeline.images import BrokenImageError, decode, read_image
-from fastccsa.pipeline.literal import exact, normalise
+from fastccsa.images import Transforms
+from fastccsa.images.decode import BrokenImageError, decode, read_image
+from fastccsa.images.torchvision_backend import exact, normalise
+from fastccsa.models.backbone import MODEL_FILE, load_model
 from fastccsa.reporting.groups import RunGroup, read_outputs
-from fastccsa.reporting.runs import Run
+from fastccsa.runs.records import Run
+from fastccsa.system.errors import InputError
 
 TILE = 128  # side of an image on the page in pixels
 QUALITY = 70  # of WebP, 0 to 100

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fastccsa.reporting.runs import Run
-from fastccsa.training.sampling_record import SamplingRecord, Vector
+from fastccsa.runs.records import Run
+from fastccsa.runs.sampling_record import SamplingRecord, Vector
 
 Text = Callable[[float], str]
 Row = tuple[str, tuple[tuple[str, float], ...]]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastccsa.reporting.runs import Run
-from fastccsa.training.config import BASELINE_EPOCHS, CCSA_EPOCHS, TrainConfig
+from fastccsa.runs.config import BASELINE_EPOCHS, CCSA_EPOCHS, TrainConfig
+from fastccsa.runs.records import Run
 
 _PAPER = TrainConfig()
 _MOST = 3  # different values that are named one by one

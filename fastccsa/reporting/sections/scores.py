@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastccsa.data.taxonomy import DOMAINS
+from fastccsa.collections.taxonomy import DOMAINS
 from fastccsa.experiments.rows import AVERAGE, EXPERIMENTS
 from fastccsa.reporting.groups import Estimate, RunGroup, estimate
-from fastccsa.reporting.runs import RunFolder
+from fastccsa.runs.records import RunFolder
 
 
 @dataclass(frozen=True)

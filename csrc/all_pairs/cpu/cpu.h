@@ -1,0 +1,125 @@
+// The loss over all pairs on the CPU.
+#pragma once
+
+#include "all_pairs/params.h"
+#include "core/half.h"
+#include "core/instruction_sets.h"
+#include "core/parallel.h"
+
+#include <vector>
+
+namespace fastccsa::all_pairs::cpu {
+
+struct Range {
+  int64_t begin, end;
+};
+
+// A pair of a tile whose part of the gradients comes from its rows.
+template <typename Acc>
+struct ClosePair {
+  int32_t row, column;
+  Acc coefficient;
+};
+
+// What a chunk of a tile's rows leaves behind.
+template <typename Acc>
+struct ChunkSums {
+  Acc* column_sums;  // [columns], zeros at first
+  std::vector<ClosePair<Acc>> close;
+};
+
+// The kernels of one instruction set.
+template <typename T>
+struct Kernels {
+  void (*add_rows)(const Side<T>& side, int64_t width, Range rows, double* sum);  // of columns
+  // |z - the mean of its class|^2 of each of the rows.
+  void (*deviations)(const Side<T>& side, int64_t width, Range rows, const double* mean, double* of_row);
+  void (*centre_rows)(const Centre<T>& p, int64_t begin, int64_t end);
+  void (*tile_rows)(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>& sums);
+  // Adds the close pairs of a tile's rows (columns, for side 1) `own` to columns [begin, end) of their gradients.
+  void (*close_pairs)(const Tile<T>& p, int side, const std::vector<ClosePair<acc_t<T>>>& close, Range own,
+                      Range columns);
+  void (*finish_rows)(const Finish<T>& p, int64_t begin, int64_t end);
+};
+
+template <Isa isa, typename T>
+Kernels<T> kernels();
+
+template <typename Acc>
+struct DirectKernels {
+  void (*pairs)(const Direct<Acc>& p, int64_t begin, int64_t end);  // of rows [begin, end) of side 0
+  void (*gradient)(const Direct<Acc>& p, int side, int64_t begin, int64_t end);
+};
+template <Isa isa, typename Acc>
+DirectKernels<Acc> direct_kernels();
+
+// C [rows, columns] = alpha A B, or that more if `add`. Row i of A begins row_stride * i behind `a`: `run`
+// values `step` apart, then, `jump` further on, the next ones. B is packed: `depth` rows of the kernels' width, one after
+// the other; the next so many columns begin panel_stride further on.
+template <typename Acc>
+struct Product {
+  int64_t rows, columns, depth;
+  const Acc* a;
+  int64_t row_stride, step, run, jump;
+  const Acc* b;
+  int64_t panel_stride;
+  Acc alpha;
+  bool add;
+  Acc* c;
+  int64_t stride;
+};
+
+template <typename Acc>
+struct ProductKernels {
+  int64_t width;  // of packed rows
+  void (*product)(const Product<Acc>& p);
+  // Packs `count` rows: as rows of the right factor, into panels; or, from a multiple of `width` on, as its columns.
+  void (*pack)(const Acc* rows, int64_t count, int64_t columns, Acc* packed, int64_t panel_stride);
+  void (*pack_transposed)(const Acc* rows, int64_t count, int64_t columns, Acc* packed);
+  Acc (*squared_distance)(const Acc* a, const Acc* b, int64_t columns);
+};
+template <Isa isa, typename Acc>
+ProductKernels<Acc> product_kernels();
+
+template <typename T>
+void class_means(const Classes<T>& p, ParallelFor parallel_for);  // without the spread
+
+template <typename T>
+void classes(const Classes<T>& p, ParallelFor parallel_for);
+
+template <typename Acc>
+void find_centre(const Align<Acc>& p);
+
+template <typename Acc>
+void align_classes(const Align<Acc>& p);
+
+template <typename T>
+void centre(const Centre<T>& p, ParallelFor parallel_for);
+
+template <typename T>
+void tile(const Tile<T>& p, ParallelFor parallel_for);
+
+template <typename T>
+void finish(const Finish<T>& p, ParallelFor parallel_for);
+
+template <typename Acc>
+void terms(const Terms<Acc>& p);
+
+template <typename Acc>
+void direct(const Direct<Acc>& p, ParallelFor parallel_for);
+
+// The same problem as `panels` takes it: columns of the matrix of pairs are packed twice, and rows once.
+template <typename T>
+Problem<T> larger_side_first(const Problem<T>& p);
+
+// Numbers of type acc_t<T> that `panels` needs as scratch.
+struct PanelSizes {
+  int64_t packed[2], transposed, values;
+};
+template <typename T>
+PanelSizes panel_sizes(const Problem<T>& p);
+
+template <typename T>
+void panels(const Problem<T>& p, const PanelScratch<acc_t<T>>& scratch, ParallelFor parallel_for);
+
+}  // namespace fastccsa::all_pairs::cpu

@@ -1,0 +1,56 @@
+// Sorted rows, cut in parts along their classes.
+#pragma once
+
+#include "all_pairs/cpu/cpu.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace fastccsa::all_pairs::cpu {
+
+constexpr int64_t kStripRows = 128;
+constexpr int64_t kOwnStrip = 64;  // a class of so many rows has strips of its own, smaller ones share
+
+// Sorted rows of a side, all of one class or all rows of several.
+struct Strip : Range {
+  int64_t first, last;  // classes
+};
+
+inline bool one_class(const Strip& strip) { return strip.first == strip.last; }
+
+inline int64_t size(const Range& range) { return range.end - range.begin; }
+
+// `range` in as few parts of at most `limit` as there can be, of nearly one size.
+inline std::vector<Range> even_parts(const Range& range, int64_t limit) {
+  const int64_t parts = (size(range) + limit - 1) / limit;
+  std::vector<Range> cut;
+  for (int64_t k = 0; k < parts; ++k) {
+    cut.push_back({range.begin + size(range) * k / parts, range.begin + size(range) * (k + 1) / parts});
+  }
+  return cut;
+}
+
+// The strips of the sorted rows `all`. `offset` says where each class begins.
+inline std::vector<Strip> strips_of(const Range& all, const std::vector<int64_t>& offset) {
+  std::vector<Strip> strips;
+  bool shared = false;  // whether the last strip takes more classes
+  const int64_t first = std::upper_bound(offset.begin(), offset.end(), all.begin) - offset.begin() - 1;
+  for (int64_t c = first; c + 1 < int64_t(offset.size()) && offset[c] < all.end; ++c) {
+    const Range rows{std::max(all.begin, offset[c]), std::min(all.end, offset[c + 1])};
+    if (size(rows) <= 0) continue;
+    if (size(rows) >= kOwnStrip) {
+      for (const Range& part : even_parts(rows, kStripRows)) strips.push_back({part, c, c});
+      shared = false;
+    } else if (shared && rows.end - strips.back().begin <= kStripRows) {
+      strips.back().end = rows.end;
+      strips.back().last = c;
+    } else {
+      strips.push_back({rows, c, c});
+      shared = true;
+    }
+  }
+  return strips;
+}
+
+}  // namespace fastccsa::all_pairs::cpu

@@ -1,0 +1,300 @@
+// The loss over all pairs on CUDA, around the matrix products of tiles.
+// Every sum is added up by one group of threads in an order that depends on sizes alone.
+#pragma once
+
+#include "all_pairs/params.h"
+#include "zipped/cuda_kernel.cuh"
+
+namespace fastccsa::all_pairs::cuda {
+
+using zipped::cuda::Add;
+using zipped::cuda::kAllLanes;
+using zipped::cuda::kThreads;
+using zipped::cuda::kWarp;
+using zipped::cuda::kWarps;
+using zipped::cuda::load;
+using zipped::cuda::reduce;
+
+using zipped::FaultWord;
+
+constexpr int kRowGroups = kThreads / kChunkColumns;
+
+// The host hears of it at its next call, and what this one writes is NaN. Many may write, but all the same.
+template <typename Acc>
+__device__ void report(Acc* doubt, FaultWord* word, const zipped::FaultReport& found) {
+  *static_cast<volatile FaultWord*>(word) = zipped::encode(found);
+  *static_cast<volatile Acc*>(doubt) = Acc(CUDART_NAN);
+}
+
+template <typename T>
+__device__ const T* row_of(const Side<T>& side, int64_t sorted_row) {
+  return side.features.row(side.order[sorted_row]);
+}
+
+// The sum over the groups of a block of what each holds for one column, in the order of the groups.
+__device__ inline double over_row_groups(double value, int group, int column) {
+  __shared__ double of_group[kRowGroups][kChunkColumns];
+  __syncthreads();  // the values of the sum before have been read
+  of_group[group][column] = value;
+  __syncthreads();
+  double sum = 0;
+  for (int g = 0; g < kRowGroups; ++g) sum += of_group[g][column];
+  return sum;
+}
+
+// A thread a row, those of side 0 first.
+template <typename Acc>
+__global__ void __launch_bounds__(kThreads) labels_kernel(const Labels<Acc> p, FaultWord* fault) {
+  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const int side = k >= p.rows[0];
+  const int64_t row = side == 0 ? k : k - p.rows[0];
+  if (row >= p.rows[side]) return;
+  const int64_t label = p.given[side][row];
+  const bool is_class = label >= 0 && label < p.classes;
+  p.label[side][row] = is_class ? label : 0;
+  if (!is_class) report(p.doubt, fault, {side == 0 ? zipped::Fault::kTarget1 : zipped::Fault::kTarget2, row, label});
+}
+
+// Block (x, y): class x, chunk y of columns. Each group of kChunkColumns threads takes every kRowGroups-th row.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) classes_kernel(const Classes<T> p) {
+  const int column = threadIdx.x % kChunkColumns, group = threadIdx.x / kChunkColumns;
+  const int64_t c = blockIdx.x, d = int64_t(blockIdx.y) * kChunkColumns + column;
+  const int64_t first = p.offset[c], last = p.offset[c + 1];
+  const int64_t at = d * p.side.features.column_stride;
+  const bool inside = d < p.width;
+  double sum = 0;
+  for (int64_t k = first + group; inside && k < last; k += kRowGroups) sum += double(load(row_of(p.side, k)[at]));
+  sum = over_row_groups(sum, group, column);
+  const double mean = first < last ? sum / double(last - first) : 0.0;
+  if (inside && group == 0) p.mean[c * p.width + d] = mean;
+  double squares = 0;
+  for (int64_t k = first + group; inside && k < last; k += kRowGroups) {
+    const double difference = double(load(row_of(p.side, k)[at])) - mean;
+    squares += difference * difference;
+  }
+  squares = over_row_groups(squares, group, column);
+  const double spread = reduce<kThreads>(group == 0 ? squares : 0.0, Add());
+  if (threadIdx.x == 0) p.spread[c * gridDim.y + blockIdx.y] = spread;
+}
+
+// A block a class; then a thread a column of the centre.
+template <typename Acc>
+__global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, FaultWord* fault) {
+  const int64_t c = blockIdx.x;
+  if (c < p.classes) {
+    double between = 0;
+    for (int64_t d = threadIdx.x; p.has_pairs(c) && d < p.width; d += kThreads) {
+      const double difference = p.mean[0][c * p.width + d] - p.mean[1][c * p.width + d];
+      between += difference * difference;
+    }
+    between = reduce<kThreads>(between, Add());
+    if (threadIdx.x > 0) return;
+    Acc weight = p.own_weight(c);
+    if (p.doubt != nullptr && !(weight >= Acc(0))) {
+      report(p.doubt, fault, {zipped::Fault::kPairWeight, 0, c * p.classes + c});
+      weight = 0;
+    }
+    return p.finish_class(c, double(weight), between);
+  }
+  const int64_t d = (c - p.classes) * kThreads + threadIdx.x;
+  if (d >= p.width) return;
+  double total = 0;
+  for (int64_t of = 0; of < p.classes && !p.is_past_all(of); ++of) {
+    for (int side = 0; side < 2; ++side) total += double(p.count(side, of)) * p.mean[side][of * p.width + d];
+  }
+  p.set_centre(d, total);
+}
+
+// A warp a row. Norms are summed in float64: all pairs of a row share its norm, and so its error, which no sum averages
+// out.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) centre_kernel(const Centre<T> p) {
+  using Acc = acc_t<T>;
+  const int lane = threadIdx.x % kWarp;
+  const int64_t k = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (k >= p.rows) return;
+  const T* z = row_of(p.side, k);
+  Acc* to = p.centred + k * p.width;
+  double norm = 0;
+  for (int64_t d = lane; d < p.width; d += kWarp) {
+    const Acc centred = load(z[d * p.side.features.column_stride]) - p.centre[d];
+    to[d] = centred;
+    norm += double(centred) * double(centred);
+  }
+  norm = reduce<kWarp>(norm, Add());
+  if (lane == 0) p.norm[k] = Acc(norm);
+}
+
+template <typename Acc>
+struct FromRows {
+  zipped::PairTerm<Acc> term;
+  Acc squared_distance;
+};
+
+// A pair computed from its rows by one warp; every lane gets it.
+template <typename T>
+__device__ FromRows<acc_t<T>> from_rows(const Tile<T>& p, int64_t i, int64_t j, int lane) {
+  using Acc = acc_t<T>;
+  const Side<T>&one = p.side[0], &other = p.side[1];
+  const Acc d2 = zipped::cuda::squared_distance<kWarp, false>(
+      row_of(one, p.begin[0] + i), one.features.column_stride, row_of(other, p.begin[1] + j),
+      other.features.column_stride, p.width, lane);
+  const Acc weight = pair_weight(p.weight, p.classes, one.label[p.begin[0] + i], other.label[p.begin[1] + j]);
+  return {zipped::pair_term(d2, false, weight, p.margin), d2};
+}
+
+// gradient += coefficient * (own - other) for the row of `side` of a pair, by one warp
+template <typename T>
+__device__ void add_close_pair(const Tile<T>& p, int side, int64_t i, int64_t j, int lane) {
+  using Acc = acc_t<T>;
+  const Acc coefficient = from_rows(p, i, j, lane).term.coefficient;
+  if (coefficient == Acc(0)) return;
+  const int64_t sorted[2] = {p.begin[0] + i, p.begin[1] + j}, own = sorted[side];
+  const Side<T>&mine = p.side[side], &theirs = p.side[1 - side];
+  const T *a = row_of(mine, own), *b = row_of(theirs, sorted[1 - side]);
+  const int64_t stride = mine.features.column_stride, other_stride = theirs.features.column_stride;
+  Acc* gradient = p.gradient[side] + own * p.width;
+  for (int64_t d = lane; d < p.width; d += kWarp) {
+    gradient[d] += coefficient * (load(a[d * stride]) - load(b[d * other_stride]));
+  }
+}
+
+// A warp for some columns of a row: dot products become coefficients, and a bit of `close` says whose gradients are to
+// come from their rows.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, FaultWord* fault) {
+  using Acc = acc_t<T>;
+  const int lane = threadIdx.x % kWarp;
+  const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (i >= p.rows) return;
+  const int64_t row = p.begin[0] + i, label = p.side[0].label[row];
+  const Acc norm = p.norm[0][row];
+  Acc* values = p.values + i * p.stride;
+  const int64_t words = (p.columns + kWarp - 1) / kWarp, chunk = blockIdx.y;
+  const int64_t first = chunk * (kTileColumns / kWarp), last = first + kTileColumns / kWarp;
+  double sum = 0, loss = 0;
+  for (int64_t word = first; word < words && word < last; ++word) {
+    const int64_t j = word * kWarp + lane;
+    bool near = false;
+    if (j < p.columns) {
+      const int64_t column = p.begin[1] + j;
+      const Acc norms = norm + p.norm[1][column];
+      const Acc d2 = norms - Acc(2) * values[j];
+      const int64_t other_label = p.side[1].label[column];
+      const Acc weight = pair_weight(p.weight, p.classes, label, other_label);
+      if (p.doubt != nullptr && !(weight >= Acc(0))) {
+        report(p.doubt, fault, {zipped::Fault::kPairWeight, p.side[0].order[row], label * p.classes + other_label});
+      }
+      zipped::PairTerm<Acc> term{};
+      near = weight > Acc(0) && is_near<T>(d2, norms, p.margin);
+      if (weight > Acc(0) && !near) term = zipped::pair_term(d2, false, weight, p.margin);
+      values[j] = term.coefficient;
+      sum += double(term.coefficient);
+      loss += double(term.separation);
+    }
+    const unsigned near_ones = __ballot_sync(kAllLanes, near);
+    unsigned close = 0;
+    for (unsigned rest = near_ones; rest != 0; rest &= rest - 1) {
+      const int of = __ffs(int(rest)) - 1;
+      const int64_t other = word * kWarp + of, column = p.begin[1] + other;
+      const FromRows<Acc> pair = from_rows(p, i, other, lane);
+      const Acc coefficient = pair.term.coefficient;
+      if (lane == 0) loss += double(pair.term.separation);
+      if (!is_close(pair.squared_distance, norm + p.norm[1][column])) {
+        if (lane == of) {
+          values[j] = coefficient;
+          sum += double(coefficient);
+        }
+        continue;
+      }
+      close |= 1u << of;
+    }
+    if (lane == 0) p.close[i * words + word] = int32_t(close);
+  }
+  sum = reduce<kWarp>(sum, Add());
+  loss = reduce<kWarp>(loss, Add());
+  if (lane == 0) {
+    p.partial[chunk * p.rows + i] = sum;
+    p.partial[(tile_chunks(p.columns) + chunk) * p.rows + i] = loss;
+  }
+}
+
+// A warp a row: its sums, and its gradients that come from rows.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) tile_sums_kernel(const Tile<T> p) {
+  const int lane = threadIdx.x % kWarp;
+  const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (i >= p.rows) return;
+  const int64_t row = p.begin[0] + i, chunks = tile_chunks(p.columns), words = (p.columns + kWarp - 1) / kWarp;
+  double sum = 0, loss = 0;
+  for (int64_t chunk = lane; chunk < chunks; chunk += kWarp) {
+    sum += p.partial[chunk * p.rows + i];
+    loss += p.partial[(chunks + chunk) * p.rows + i];
+  }
+  sum = reduce<kWarp>(sum, Add());
+  loss = reduce<kWarp>(loss, Add());
+  if (lane == 0) {
+    p.sums[0][row] += sum;
+    p.loss[row] += loss;
+  }
+  if (p.gradient[0] == nullptr) return;
+  for (int64_t first = 0; first < words; first += kWarp) {
+    const unsigned own = first + lane < words ? unsigned(p.close[i * words + first + lane]) : 0u;
+    for (unsigned some = __ballot_sync(kAllLanes, own != 0); some != 0; some &= some - 1) {
+      const int of = __ffs(int(some)) - 1;
+      for (unsigned rest = __shfl_sync(kAllLanes, own, of); rest != 0; rest &= rest - 1) {
+        add_close_pair(p, 0, i, (first + of) * kWarp + __ffs(int(rest)) - 1, lane);
+      }
+    }
+  }
+}
+
+// A block for 32 columns: the sums of their coefficients, and the gradients that come from rows.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p) {
+  using Acc = acc_t<T>;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t word = blockIdx.x, j = word * kWarp + lane, words = (p.columns + kWarp - 1) / kWarp;
+  double sum = 0;
+  for (int64_t i = warp; j < p.columns && i < p.rows; i += kWarps) sum += double(p.values[i * p.stride + j]);
+  __shared__ double of_warp[kWarps][kWarp];
+  of_warp[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0) return;
+  for (int w = 1; w < kWarps; ++w) sum += of_warp[w][lane];
+  if (j < p.columns) p.sums[1][p.begin[1] + j] += sum;
+  for (int64_t first = 0; first < p.rows; first += kWarp) {
+    const unsigned own = first + lane < p.rows ? unsigned(p.close[(first + lane) * words + word]) : 0u;
+    for (unsigned some = __ballot_sync(kAllLanes, own != 0); some != 0; some &= some - 1) {
+      const int of = __ffs(int(some)) - 1;
+      const int64_t i = first + of;
+      for (unsigned rest = __shfl_sync(kAllLanes, own, of); rest != 0; rest &= rest - 1) {
+        add_close_pair(p, 1, i, word * kWarp + __ffs(int(rest)) - 1, lane);
+      }
+    }
+  }
+}
+
+// A warp a row.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) finish_kernel(const Finish<T> p) {
+  const int lane = threadIdx.x % kWarp;
+  const int64_t k = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (k >= p.rows) return;
+  const T* z = row_of(p.side, k);
+  for (int64_t d = lane; d < p.width; d += kWarp) finish_value(p, k, d, double(load(z[d * p.side.features.column_stride])));
+}
+
+// One block.
+template <typename Acc>
+__global__ void __launch_bounds__(kThreads) terms_kernel(const Terms<Acc> p) {
+  double alignment = 0, separation = 0;
+  for (int64_t c = threadIdx.x; c < p.classes; c += kThreads) alignment += p.alignment[c];
+  for (int64_t k = threadIdx.x; k < p.rows; k += kThreads) separation += p.separation[k];
+  alignment = reduce<kThreads>(alignment, Add());
+  separation = reduce<kThreads>(separation, Add());
+  if (threadIdx.x == 0) p.finish(alignment, separation);
+}
+
+}  // namespace fastccsa::all_pairs::cuda

@@ -1,0 +1,293 @@
+// What the binding hands to the kernels of the loss over all pairs. No torch here.
+//
+// Both sides are sorted by class: sorted row k of a side is row order[k] of its features. Products of sorted, centred
+// rows come from the machine's matrix product, a tile of rows x columns at a time; what happens to a tile stands here.
+#pragma once
+
+#include "zipped/fault.h"
+#include "zipped/params.h"
+
+namespace fastccsa::all_pairs {
+
+using zipped::acc_t;
+using zipped::Matrix;
+
+// Products give d^2 = |a|^2 + |b|^2 - 2ab with the rounding of its three parts, each up to |a|^2 + |b|^2 =: n. So its
+// relative error is some c u / share, where share = d^2 / n, u is the unit roundoff of the sums, and c, about 1 to 7 for
+// widths up to 2048, is that of sums of products. Differences of rows have an error of about u, whatever the share: how
+// much worse products are depends on the share alone, and not on u.
+//
+// - kNear: below this share the distance is computed again from the rows. The promise is an error of the loss and of
+//   the gradients of at most twice that by differences, in float32. What goes into them is (margin - d) / d, added up
+//   over pairs and rounded a few times on the way; at a share of 1/2 the distance's error no longer counts beside that.
+//   16-bit features get gradients of 16 bits, with roundings of 2^-9 or 2^-12 beside which c u / kClose does not count.
+// - kClose: below this share the pair's part of the gradient comes from the rows too. The product of a coefficient K
+//   with a - b, computed as K a - K b, has a relative error of u / sqrt(share).
+constexpr double kClose = 1.0 / 16;
+template <typename T>
+constexpr double kNear = sizeof(T) < 4 ? kClose : 0.5;
+
+template <typename T>
+struct Side {
+  Matrix<const T> features;        // in the caller's order
+  const int64_t* order = nullptr;  // [N]
+  const int64_t* label = nullptr;  // [N], the classes of the sorted rows, counted from 0
+};
+
+// Columns that are summed together, and rows on the CPU: chunks depend on sizes alone, so the sums do too.
+constexpr int64_t kChunkColumns = 64, kChunkRows = 32;
+
+// The mean of each class, and how its rows lie around it.
+template <typename T>
+struct Classes {
+  Side<T> side;
+  const int64_t* offset;  // [classes + 1]: where each class begins among the sorted rows
+  int64_t classes;
+  int64_t width;
+  double* mean;    // [classes, width]; 0 for a class without rows
+  double* spread;  // [classes, chunks of columns], which add up to the sum of |z - mean|^2
+};
+
+// Alignment needs no pairs. For one class the sum over i, j of |a_i - b_j|^2 is n_b sum |a_i - A|^2 +
+// n_a sum |b_j - B|^2 + n_a n_b |A - B|^2, A and B the means: three terms that are never negative, so nothing cancels.
+// Beside it, the common centre of all rows.
+template <typename Acc>
+struct Align {
+  const double* mean[2];     // [classes, width]
+  const double* spread[2];   // [classes, spread_parts]
+  int64_t spread_parts;
+  const int64_t* offset[2];  // [classes + 1]
+  int64_t classes;
+  int64_t width;
+  const Acc* weight;         // [classes, classes], or nullptr for weight 1
+  double* alignment;         // [classes]
+  double* coefficient[2];    // [classes]: see Finish
+  Acc* centre;               // [width]
+  Acc* doubt;                // see Labels
+
+  FASTCCSA_HOST_DEVICE int64_t count(int side, int64_t c) const { return offset[side][c + 1] - offset[side][c]; }
+
+  FASTCCSA_HOST_DEVICE bool has_pairs(int64_t c) const { return count(0, c) > 0 && count(1, c) > 0; }
+
+  // Whether no row is of this class or a later one: there may be far more classes than occur.
+  FASTCCSA_HOST_DEVICE bool is_past_all(int64_t c) const {
+    return offset[0][c] == offset[0][classes] && offset[1][c] == offset[1][classes];
+  }
+
+  FASTCCSA_HOST_DEVICE Acc own_weight(int64_t c) const {
+    if (!has_pairs(c)) return Acc(0);
+    return weight == nullptr ? Acc(1) : weight[c * classes + c];
+  }
+
+  // `between`: |A - B|^2
+  FASTCCSA_HOST_DEVICE void finish_class(int64_t c, double own_weight, double between) const {
+    const double n[2] = {double(count(0, c)), double(count(1, c))};
+    double within[2] = {0, 0};
+    for (int side = 0; side < 2; ++side) {
+      for (int64_t part = 0; part < spread_parts; ++part) within[side] += spread[side][c * spread_parts + part];
+      coefficient[side][c] = 2 * own_weight * n[1 - side];
+    }
+    alignment[c] = own_weight == 0 ? 0.0 : own_weight * (n[1] * within[0] + n[0] * within[1] + n[0] * n[1] * between);
+  }
+
+  // From the sum of all rows. Where features are no numbers, 0 leaves the other columns what they are.
+  FASTCCSA_HOST_DEVICE void set_centre(int64_t d, double total) const {
+    const double value = total / double(offset[0][classes] + offset[1][classes]);
+    centre[d] = value - value == 0 ? Acc(value) : Acc(0);
+  }
+};
+
+// Labels that nobody looked at on the host: what is no class becomes one, so that nothing is read out of bounds, and
+// `doubt` NaN, which the kernels at the end add to all that they write.
+template <typename Acc>
+struct Labels {
+  zipped::Vector<const int64_t> given[2];
+  int64_t rows[2];
+  int64_t classes;
+  int64_t* label[2];  // [N]
+  Acc* doubt;         // [], 0 at first
+};
+
+// What products are made of: sorted rows less the common centre, and their squared norms.
+template <typename T>
+struct Centre {
+  using Acc = acc_t<T>;
+  Side<T> side;
+  int64_t rows;
+  int64_t width;
+  const Acc* centre;  // [width]
+  Acc* centred;       // [N, width]
+  Acc* norm;          // [N]
+};
+
+// On CUDA a warp takes so many columns of a row of a tile: few rows alone would not keep a GPU busy.
+constexpr int64_t kTileColumns = 256;
+
+FASTCCSA_HOST_DEVICE int64_t tile_chunks(int64_t columns) { return (columns + kTileColumns - 1) / kTileColumns; }
+
+// One tile: in come dot products of centred rows, out go coefficients K, so that the gradient of the separation term
+// for row i is sum_j K_ij (a_i - b_j), and for column j sum_i K_ij (b_j - a_i).
+template <typename T>
+struct Tile {
+  using Acc = acc_t<T>;
+  Side<T> side[2];
+  int64_t begin[2];     // the sorted row that the tile's first row, and first column, stands for
+  int64_t rows, columns;
+  int64_t width;
+  Acc* values;          // [rows, columns]
+  int64_t stride;       // from row to row of these
+  const Acc* norm[2];   // [N], squared norms of the centred sorted rows
+  const Acc* weight;    // [classes, classes], or nullptr for weight 1
+  int64_t classes;
+  Acc margin;
+  double* sums[2];      // [N]: the sums of K over a sorted row, added to
+  Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not wanted
+  double* loss;         // [N]: the sum of W (margin - d)^2 over a sorted row of side 0, added to
+  int32_t* close;       // [rows, ceil(columns / 32)], on CUDA: a bit a pair whose gradient came from its rows
+  double* partial;      // [2, tile_chunks(columns), rows], scratch on CUDA: of the coefficients, and of the loss
+  Acc* doubt;           // see Labels; nullptr: weights were looked at on the host
+};
+
+// The end: gradients of sorted rows go to the caller's order.
+template <typename T>
+struct Finish {
+  using Acc = acc_t<T>;
+  Side<T> side;
+  int64_t rows;
+  int64_t width;
+  const double* other_mean;    // [classes, width], of the other side
+  const double* coefficient;   // [classes]: the alignment gradient of z is coefficient * (z - other_mean)
+  const Acc* centre;           // [width]
+  const double* sums;          // [N]
+  const Acc* separation;       // [N, width]
+  double scale;                // of everything
+  const Acc* doubt;            // see Labels; nullptr: 0
+  Acc* gradient;               // [1 or 2, N, width]: both terms together, or alignment and separation apart
+  bool apart;
+};
+
+// The terms from the sums that the kernels before left by class, and by row of side 0.
+template <typename Acc>
+struct Terms {
+  const double* alignment;   // [classes]
+  int64_t classes;
+  const double* separation;  // [rows]
+  int64_t rows;
+  double scale;
+  const Acc* doubt;          // see Labels; nullptr: 0
+  Acc* loss;                 // []
+  Acc* terms;                // [2]
+
+  FASTCCSA_HOST_DEVICE void finish(double alignment_sum, double separation_sum) const {
+    const Acc nothing = doubt == nullptr ? Acc(0) : *doubt;
+    terms[0] = Acc(scale * alignment_sum) + nothing;
+    terms[1] = Acc(scale * separation_sum) + nothing;
+    *loss = terms[0] + terms[1];
+  }
+};
+
+// The whole of it: in come rows, out go the loss and the gradients of everything.
+template <typename T>
+struct Problem {
+  using Acc = acc_t<T>;
+  Matrix<const T> features[2];
+  zipped::Vector<const int64_t> label[2];
+  int64_t rows[2];
+  int64_t width;
+  Matrix<const Acc> weight;    // [labels, labels], or no data for weight 1
+  int64_t labels;              // 0 without weights: nothing bounds the labels
+  Acc margin;
+  double scale;                // of everything
+  bool apart;
+  Acc* loss;                   // []
+  Acc* terms;                  // [2]: alignment and separation
+  Acc* gradient[2];            // [1 or 2, N, width]: both terms together, or apart; nullptr: not wanted
+
+  FASTCCSA_HOST_DEVICE bool one_class(int64_t i, int64_t j) const { return label[0][i] == label[1][j]; }
+  FASTCCSA_HOST_DEVICE zipped::PairTerm<Acc> pair(Acc squared_distance, int64_t i, int64_t j) const {
+    const int64_t l1 = label[0][i], l2 = label[1][j];
+    const Acc w = weight.data == nullptr ? Acc(1) : weight.row(l1)[l2 * weight.column_stride];
+    return zipped::pair_term(squared_distance, l1 == l2, w, margin);
+  }
+
+  // What is wrong with a pair's labels or its weight. Nothing is read out of bounds.
+  FASTCCSA_HOST_DEVICE zipped::FaultReport fault(int64_t i, int64_t j) const {
+    if (weight.data == nullptr) return {};
+    const int64_t l1 = label[0][i], l2 = label[1][j];
+    if (l1 < 0 || l1 >= labels) return {zipped::Fault::kTarget1, i, l1};
+    if (l2 < 0 || l2 >= labels) return {zipped::Fault::kTarget2, j, l2};
+    if (!(weight.row(l1)[l2 * weight.column_stride] >= Acc(0))) return {zipped::Fault::kPairWeight, i, l1 * labels + l2};
+    return {};
+  }
+
+  // The end: both sums over all pairs become terms and loss.
+  FASTCCSA_HOST_DEVICE void finish(double alignment, double separation) const {
+    terms[0] = Acc(scale * alignment);
+    terms[1] = Acc(scale * separation);
+    *loss = terms[0] + terms[1];
+  }
+};
+
+// Few pairs: each from the differences of its rows, and nothing sorted. On the CPU features are contiguous, and of the
+// type of sums.
+template <typename T>
+struct Direct : Problem<T> {
+  acc_t<T>* coefficient;  // [N1, N2], scratch: K_ij as in a tile, of pairs of one class too
+  double* sums;           // [2, rows of side 0; blocks on CUDA], scratch: of alignment, and of separation
+};
+
+// By products on the CPU, a panel of the matrix of pairs at a time: the scratch of it.
+template <typename Acc>
+struct PanelScratch {
+  Acc* packed[2];   // centred rows, as right factors
+  Acc* transposed;  // those of side 1, as columns of a right factor
+  Acc* values;      // a panel
+  Acc* product[2];  // [N, width]; nullptr: this gradient is not wanted
+};
+
+// On CUDA a block of warps takes so many rows of side 0 and of side 1, and leaves one sum a term.
+constexpr int64_t kDirectRows = 4, kDirectColumns = 32;
+
+FASTCCSA_HOST_DEVICE int64_t direct_blocks(int64_t rows1, int64_t rows2) {
+  return ((rows1 + kDirectRows - 1) / kDirectRows) * ((rows2 + kDirectColumns - 1) / kDirectColumns);
+}
+
+// Whether the distance of a pair of different classes has to be computed from its rows; so has one whose square is no
+// number. Beyond the margin by more than any rounding, the pair has no part in the sums anyway.
+template <typename T>
+FASTCCSA_HOST_DEVICE bool is_near(acc_t<T> squared_distance, acc_t<T> norms, acc_t<T> margin) {
+  using Acc = acc_t<T>;
+  return !(squared_distance > Acc(kNear<T>) * norms) &&
+         !(squared_distance >= margin * margin + Acc(kClose / 2) * norms);
+}
+
+// Whether the gradient of a near pair has to be computed from its rows too. Here the distance is that of the rows.
+template <typename Acc>
+FASTCCSA_HOST_DEVICE bool is_close(Acc squared_distance, Acc norms) {
+  return !(squared_distance > Acc(kClose) * norms);
+}
+
+template <typename Acc>
+FASTCCSA_HOST_DEVICE Acc pair_weight(const Acc* weight, int64_t classes, int64_t label1, int64_t label2) {
+  if (label1 == label2) return Acc(0);
+  return weight == nullptr ? Acc(1) : weight[label1 * classes + label2];
+}
+
+// The gradient of column d of sorted row k, whose value is z.
+template <typename T>
+FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d, double z) {
+  using Acc = acc_t<T>;
+  const int64_t label = p.side.label[k], to = p.side.order[k] * p.width + d, from = k * p.width + d;
+  const Acc doubt = p.doubt == nullptr ? Acc(0) : *p.doubt;
+  const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d])) + doubt;
+  const Acc centred = Acc(z) - p.centre[d];
+  const Acc separation = Acc(p.scale * (p.sums[k] * double(centred) + double(p.separation[from])));
+  if (p.apart) {
+    p.gradient[to] = alignment;
+    p.gradient[p.rows * p.width + to] = separation + doubt;
+  } else {
+    p.gradient[to] = alignment + separation;
+  }
+}
+
+}  // namespace fastccsa::all_pairs

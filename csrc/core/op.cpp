@@ -1,0 +1,34 @@
+// Binds to torch what all ops on the CPU share: the instruction set, and the recycled memory of large tensors.
+#include "core/instruction_sets.h"
+#include "core/recycled_memory.h"
+#include "core/torch_binding.h"
+#include "core/torch_large_tensor.h"
+
+#include <torch/csrc/stable/ops.h>
+
+namespace fastccsa {
+namespace {
+
+Tensor large_empty_like(Tensor like) {
+  const int64_t rows = like.size(0), columns = like.size(1);
+  const ScalarType type = like.scalar_type();
+  MaybeTensor recycled;
+  if (type == ScalarType::Float) recycled = recycled_matrix(rows, columns, aoti_torch_dtype_float32(), sizeof(float));
+  if (type == ScalarType::Double) recycled = recycled_matrix(rows, columns, aoti_torch_dtype_float64(), sizeof(double));
+  return recycled ? *recycled : torch::stable::new_empty(like, {rows, columns});
+}
+
+std::string instruction_set() { return name_of(isa()); }
+
+int64_t set_cpu_cache_limit(int64_t bytes) { return int64_t(recycled::set_limit(std::size_t(bytes))); }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) { m.impl("large_empty_like", TORCH_BOX(&large_empty_like)); }
+
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CompositeExplicitAutograd, m) {
+  m.impl("instruction_set", TORCH_BOX(&instruction_set));
+  m.impl("set_cpu_cache_limit", TORCH_BOX(&set_cpu_cache_limit));
+}
+
+}  // namespace fastccsa

@@ -1,0 +1,94 @@
+#include "core/recycled_memory.h"
+
+#include "core/huge_pages.h"
+
+#include <cstdlib>
+#include <mutex>
+#include <unistd.h>
+#include <vector>
+
+namespace fastccsa::recycled {
+namespace {
+
+constexpr std::size_t kPage = std::size_t(2) << 20;
+
+// A quarter of the machine's memory. Whoever else needs it gets it: what is kept is marked as worthless.
+std::size_t default_limit() {
+  const long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
+  return pages > 0 && bytes > 0 ? std::size_t(pages) / 4 * std::size_t(bytes) : std::size_t(1) << 30;
+}
+
+struct Buffer {
+  void* data;
+  std::size_t capacity;
+};
+
+class Pool {
+ public:
+  void* take(std::size_t bytes, std::size_t* capacity) {
+    const std::size_t wanted = (bytes + kPage - 1) / kPage * kPage;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (limit_ == 0) return nullptr;
+      // The latest first, its pages are the likeliest to be there still; a quarter may be wasted.
+      for (auto buffer = kept_.rbegin(); buffer != kept_.rend(); ++buffer) {
+        if (buffer->capacity < wanted || buffer->capacity > wanted + wanted / 4) continue;
+        void* data = buffer->data;
+        *capacity = buffer->capacity;
+        bytes_ -= buffer->capacity;
+        kept_.erase(std::next(buffer).base());
+        return data;
+      }
+    }
+    void* data = std::aligned_alloc(kPage, wanted);
+    if (data != nullptr) prefer_huge_pages(data, wanted);
+    *capacity = wanted;
+    return data;
+  }
+
+  void give_back(void* data, std::size_t capacity) {
+    mark_worthless(data, capacity);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    kept_.push_back({data, capacity});
+    bytes_ += capacity;
+    trim();
+  }
+
+  std::size_t set_limit(std::size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::size_t before = limit_;
+    limit_ = bytes;
+    trim();
+    return before;
+  }
+
+ private:
+  // Frees the oldest until what is kept is within the limit.
+  void trim() {
+    std::size_t count = 0;
+    while (bytes_ > limit_) {
+      bytes_ -= kept_[count].capacity;
+      std::free(kept_[count++].data);
+    }
+    kept_.erase(kept_.begin(), kept_.begin() + std::ptrdiff_t(count));
+  }
+
+  std::mutex mutex_;
+  std::vector<Buffer> kept_;  // by the time they were given back
+  std::size_t bytes_ = 0;     // in kept_
+  std::size_t limit_ = default_limit();
+};
+
+// Never destroyed: tensors may be freed while the process ends.
+Pool& pool() {
+  static Pool* const the_pool = new Pool;
+  return *the_pool;
+}
+
+}  // namespace
+
+void* take(std::size_t bytes, std::size_t* capacity) { return pool().take(bytes, capacity); }
+void give_back(void* data, std::size_t capacity) { pool().give_back(data, capacity); }
+std::size_t set_limit(std::size_t bytes) { return pool().set_limit(bytes); }
+
+}  // namespace fastccsa::recycled

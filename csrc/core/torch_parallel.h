@@ -1,0 +1,27 @@
+// PyTorch's thread pool, in the form that the CPU kernels take it.
+#pragma once
+
+#include "core/torch_errors.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <cstdint>
+
+namespace fastccsa {
+
+// Calls `body(context, begin, end)` over [0, count), in parts of at least `grain`, on as many threads as torch has.
+inline void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
+  struct Call {
+    void (*body)(void*, int64_t, int64_t);
+    void* context;
+  } call{body, context};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(
+      0, count, grain,
+      [](int64_t begin, int64_t end, void* c) {
+        const Call* call = static_cast<Call*>(c);
+        call->body(call->context, begin, end);
+      },
+      &call));
+}
+
+}  // namespace fastccsa

@@ -1,0 +1,229 @@
+"""The manifest: one table that says where every image is, what it shows, and which split it is in."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fastccsa.collections.taxonomy import CLASSES
+from fastccsa.collections.validate import COLUMNS, SPLITS, describe, find_problems
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
+
+Indices = npt.NDArray[np.int64]
+
+
+class Manifest:
+    """Images with their label, domain, group and split.
+
+    A group is what must not be torn apart, such as the images of one lesion: all of them are in one split.
+
+    Attributes:
+        table: one row an image, columns ``image, label, domain, group, split`` (strings) and whatever else
+            the file holds. ``image`` is absolute or relative to ``folder``.
+        folder: absolute folder that relative image paths start from.
+        classes: class names; a label's integer is its position here. The paper's seven in the paper's order
+            where they suffice, else the sorted labels. A part of a manifest keeps the whole's.
+        domains: domain keys in the order of first appearance. A part of a manifest keeps the whole's.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        folder: str | os.PathLike[str] = ".",
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        missing = [column for column in COLUMNS if column not in table.columns]
+        if missing:
+            raise InputError(
+                f"the manifest's table lacks the column{'s'[: len(missing) > 1]} {', '.join(missing)}; "
+                f"it needs {', '.join(COLUMNS)}"
+            )
+        table = table.reset_index(drop=True)
+        for column in COLUMNS:
+            table[column] = table[column].fillna("").astype(str)
+        self.table = table
+        self.folder = Path(os.path.abspath(folder))
+        labels = set(table["label"])
+        if classes is None:
+            classes = CLASSES if labels <= set(CLASSES) else sorted(labels)
+        self.classes = tuple(classes)
+        self.domains = tuple(table["domain"].unique())
+        self._source = "the manifest"
+        # The line of each row in its file, for messages; an unwritten table's lines are those it will have.
+        self._lines = np.arange(2, len(table) + 2)
+
+    @classmethod
+    def read(
+        cls, path: str | os.PathLike[str], classes: Sequence[str] | None = None, check_files: bool = True
+    ) -> Manifest:
+        """Read a manifest from a CSV file and validate it.
+
+        Args:
+            path: the CSV file, UTF-8, with a header.
+            classes: the class names, when they are not to be taken from the file; other labels are errors.
+            check_files: also check that every image file is there.
+
+        Raises:
+            InputError: the file cannot be read, or :meth:`validate` finds problems.
+        """
+        path = Path(path)
+        header, rows, lines = _read_csv(path)
+        manifest = cls(pd.DataFrame(rows, columns=header), path.parent, classes)
+        manifest._source = str(path)
+        manifest._lines = np.asarray(lines)
+        manifest.validate(check_files)
+        return manifest
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the manifest as CSV; images below the file's own folder by their relative path.
+
+        So a folder with its manifest can be moved as a whole. The same manifest gives the same bytes.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        path = Path(path)
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder; name a file in it, such as manifest.csv")
+        prefix = os.path.join(os.path.abspath(path.parent), "")
+        images = [Path(image.removeprefix(prefix)).as_posix() for image in self.paths]
+        table = self.table.assign(image=images)
+        with (
+            write_atomically(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            table.to_csv(file, index=False, lineterminator="\n")
+
+    def validate(self, check_files: bool = True) -> None:
+        """Check that the manifest is sound.
+
+        Every field is filled, splits are train, validation or test, labels are among ``classes``, no image
+        is listed twice, no group is in two splits, and (with ``check_files``) every image file is there.
+
+        Raises:
+            InputError: naming the file, the number of problems, and the first ten of them by line.
+        """
+        if not len(self):
+            raise InputError(f"{self._source} lists no images; it needs one line an image below the header")
+        problems = find_problems(self.table, self.classes, self.paths, check_files)
+        if problems:
+            by_line = [(int(self._lines[row]), what) for row, what in problems]
+            raise InputError(describe(self._source, by_line))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} images, domains {', '.join(self.domains)}, {len(self.classes)} classes)"
+
+    @property
+    def labels(self) -> Indices:
+        """Class of each image as its position in ``classes``: int64 ``[n]``.
+
+        Raises:
+            InputError: a label is not among the classes.
+        """
+        labels = pd.Index(self.classes).get_indexer(self.table["label"]).astype(np.int64)
+        if (labels < 0).any():
+            row = int(np.argmax(labels < 0))
+            raise InputError(
+                f"{self._source}: line {self._lines[row]}: label {self.table['label'].iloc[row]!r} "
+                f"is not among the classes {', '.join(self.classes)}"
+            )
+        return labels
+
+    @property
+    def domain_indices(self) -> Indices:
+        """Domain of each image as its position in ``domains``: int64 ``[n]``."""
+        return pd.Index(self.domains).get_indexer(self.table["domain"]).astype(np.int64)
+
+    @property
+    def paths(self) -> list[str]:
+        """Absolute path of each image."""
+        folder = str(self.folder)
+        return [os.path.normpath(os.path.join(folder, image)) for image in self.table["image"]]
+
+    def select(self, split: str | None = None, domains: str | Iterable[str] | None = None) -> Manifest:
+        """Return the images of one split, of some domains, or both, in their order; maybe none.
+
+        Raises:
+            InputError: no such split or domain.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        if split is not None:
+            if split not in SPLITS:
+                raise InputError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+            keep &= (self.table["split"] == split).to_numpy()
+        if domains is not None:
+            wanted = [domains] if isinstance(domains, str) else list(domains)
+            for domain in wanted:
+                self._require_domain(domain)
+            keep &= self.table["domain"].isin(wanted).to_numpy()
+        return self.take(np.flatnonzero(keep))
+
+    def take(self, indices: npt.ArrayLike) -> Manifest:
+        """Return the images at these positions, in this order; ``indices`` is ``[k]``, or a mask ``[n]``."""
+        chosen = np.arange(len(self))[np.asarray(indices)]
+        part = copy.copy(self)
+        part.table = self.table.iloc[chosen].reset_index(drop=True)
+        part._lines = self._lines[chosen]
+        return part
+
+    def summary(self, split: str | None = None) -> pd.DataFrame:
+        """Count the images by domain (rows) and class (columns), of one split or of all: int64."""
+        part = self if split is None else self.select(split)
+        counts = np.zeros((len(self.domains), len(self.classes)), dtype=np.int64)
+        np.add.at(counts, (part.domain_indices, part.labels), 1)
+        return pd.DataFrame(counts, index=list(self.domains), columns=list(self.classes))
+
+    def _require_domain(self, domain: str) -> None:
+        if domain not in self.domains:
+            raise InputError(f"domain {domain!r} is not in {self._source}, which has {', '.join(self.domains)}")
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return header, rows and the line on which each row ends; every value stays the string it was."""
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        # utf-8-sig also reads files without the mark that spreadsheet programs put in front.
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(header, path)
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise InputError(
+                        f"{path}: line {reader.line_num} has {len(row)} fields where the header has "
+                        f"{len(header)}; put quotes around fields with commas"
+                    )
+                rows.append(row)
+                lines.append(reader.line_num)
+    except OSError as error:
+        raise InputError(f"cannot read the manifest {path}: {error.strerror}; `fastccsa prepare` makes one") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; save the manifest as CSV in UTF-8") from error
+    except csv.Error as error:
+        raise InputError(f"{path} is not a CSV file: {error}") from error
+    return header, rows, lines
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if not header:
+        raise InputError(f"{path} is empty; a manifest starts with the line {','.join(COLUMNS)}")
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise InputError(f"{path}: line 1 lacks {', '.join(missing)}; a manifest's header has {','.join(COLUMNS)}")
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    if repeated:
+        raise InputError(f"{path}: line 1 names {', '.join(repeated)} twice; keep one of each")

@@ -1,0 +1,27 @@
+"""Readers of the collections in the layouts they are published in: folder in, labelled images out.
+
+A reader gives a :class:`Collection`. What it cannot place it leaves out, by reason and name; it never guesses.
+"""
+
+from __future__ import annotations
+
+from fastccsa.collections.readers.collection import Collection, LeftOut, Row
+from fastccsa.collections.readers.derm7pt import read_derm7pt
+from fastccsa.collections.readers.dermofit import read_dermofit
+from fastccsa.collections.readers.ham10000 import read_ham10000
+from fastccsa.collections.readers.isic import read_isic
+from fastccsa.collections.readers.own import read_own_csv, read_own_folders
+from fastccsa.collections.readers.ph2 import read_ph2
+
+__all__ = [
+    "Collection",
+    "LeftOut",
+    "Row",
+    "read_derm7pt",
+    "read_dermofit",
+    "read_ham10000",
+    "read_isic",
+    "read_own_csv",
+    "read_own_folders",
+    "read_ph2",
+]

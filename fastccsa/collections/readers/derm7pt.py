@@ -1,0 +1,72 @@
+"""Derm7pt: one table of cases, each with a clinical and a dermoscopic image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from fastccsa.collections.labels import LabelMap, LabelMaps
+from fastccsa.collections.readers.collection import NO_FILE, Collection, LeftOut, Record, collect, first_filled
+from fastccsa.collections.readers.files import IMAGE_ENDINGS, list_files
+from fastccsa.collections.tables import Table, read_table
+from fastccsa.system.errors import InputError
+
+_COLUMNS = ("diagnosis", "clinic", "derm")
+_KINDS = ("clinic", "derm")  # the columns that name an image
+_ANY = re.compile(r".+", re.DOTALL)
+
+
+def read_derm7pt(folder: Path, labels: LabelMap | None = None) -> Collection:
+    """Read Derm7pt as Simon Fraser University ships it.
+
+    Args:
+        folder: holds ``meta/meta.csv`` and ``images/``, at any depth.
+        labels: the label map; None is the package's own.
+
+    Returns:
+        Two images a case, grouped by case. They are found by folder and name, whatever their ending and case.
+
+    Raises:
+        InputError: there is no table of cases.
+    """
+    files = list_files(folder)
+    table = _find_table(folder, files)
+    records: list[Record] = []
+    left_out: list[LeftOut] = []
+    for number, row in enumerate(table.rows, start=1):
+        case = f"D7P_{first_filled(row.get('case_num', ''), f'row{number}')}"
+        for kind in _KINDS:
+            if first_filled(row[kind]):
+                records.append(Record(_key(row[kind]), (row["diagnosis"],), case))
+            else:
+                left_out.append(LeftOut(NO_FILE, f"{case} {kind}"))
+    collection = collect(records, _index(files), labels or LabelMaps.read().of("derm7pt"), _ANY)
+    collection.left_out += left_out
+    return collection
+
+
+def _find_table(folder: Path, files: Iterable[Path]) -> Table:
+    for path in files:
+        if path.suffix.lower() == ".csv":
+            table = read_table(path)
+            if set(_COLUMNS) <= set(table.columns):
+                return table
+    raise InputError(
+        f"no table of cases (meta.csv, with the columns {', '.join(_COLUMNS)}) below {folder}; "
+        "give Derm7pt's folder release_v0"
+    )
+
+
+def _key(image: str) -> str:
+    """Return an image's folder and name, lower case, without its ending: ``nel/nel026``."""
+    path = PurePosixPath(image.strip().replace("\\", "/").lower())
+    return "/".join(path.with_suffix("").parts[-2:])
+
+
+def _index(files: Iterable[Path]) -> dict[str, Path]:
+    index: dict[str, Path] = {}
+    for path in files:
+        if path.suffix.lower() in IMAGE_ENDINGS:
+            index.setdefault(_key(path.as_posix()), path)
+    return index

@@ -1,0 +1,130 @@
+"""A user's own data: a table of images, or folders by domain and class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fastccsa.collections.labels import OWN, LabelMap, LabelMaps
+from fastccsa.collections.readers.collection import (
+    AMBIGUOUS,
+    NO_FILE,
+    Collection,
+    Row,
+    classify,
+    first_filled,
+    listed_differently,
+)
+from fastccsa.collections.readers.files import IMAGE_ENDINGS, list_files
+from fastccsa.collections.tables import Table, read_table
+from fastccsa.collections.validate import SPLITS
+from fastccsa.system.errors import InputError
+
+OUTSIDE = "image outside domain/class folders"
+
+_NEEDED = ("image", "label")
+_OPTIONAL = ("domain", "group", "split")
+
+
+def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Collection:
+    """Read a table with the columns ``image, label`` and, where wanted, ``domain, group, split``.
+
+    Args:
+        path: the table, with commas, semicolons or tabs; image paths are absolute or relative to its folder.
+        domain: the domain of the rows that name none.
+        labels: the label map; None is the package's own.
+
+    Returns:
+        Images in the table's order. Groups are the table's own: the same name in another table is another group.
+
+    Raises:
+        InputError: a column is missing or there twice, a row names no image, a split is none, some rows have a
+            split and others do not, or a group is in two splits; by line.
+    """
+    labels = labels or LabelMaps.read().of(OWN)
+    table = read_table(path)
+    _check_columns(table, path)
+    _check_splits(table, path)
+    collection = Collection()
+    images = [_image(line, row, path) for line, row in zip(table.lines, table.rows, strict=True)]
+    classified = [classify((row["label"],), labels) for row in table.rows]
+    ambiguous = listed_differently((image, *meaning) for image, meaning in zip(images, classified, strict=True))
+    for image, (label, reason), row in zip(images, classified, table.rows, strict=True):
+        name = row["image"].strip()
+        if image in ambiguous:
+            collection.leave_out(AMBIGUOUS, name)
+        elif label is None:
+            collection.leave_out(reason, name)
+        elif not image.is_file():
+            collection.leave_out(NO_FILE, name)
+        else:
+            group = f"{domain}/{first_filled(row.get('group', ''), name)}"
+            split = row.get("split", "").strip()
+            collection.rows.append(Row(image, label, group, first_filled(row.get("domain", ""), domain), split))
+    return collection
+
+
+def read_own_folders(folder: Path, name: str, labels: LabelMap | None = None) -> Collection:
+    """Read images in folders ``<domain>/<class>/``, also in folders below these.
+
+    Args:
+        folder: holds a folder per domain.
+        name: of these data; their groups start with it.
+        labels: the label map; None is the package's own.
+
+    Returns:
+        Images, each a group by itself.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    labels = labels or LabelMaps.read().of(OWN)
+    collection = Collection()
+    for path in list_files(folder):
+        if path.suffix.lower() not in IMAGE_ENDINGS:
+            continue
+        image = path.relative_to(folder)
+        if len(image.parts) < 3:
+            collection.leave_out(OUTSIDE, image.as_posix())
+            continue
+        label, reason = classify((image.parts[1],), labels)
+        if label is None:
+            collection.leave_out(reason, image.as_posix())
+        else:
+            collection.rows.append(Row(path, label, f"{name}/{image.as_posix()}", image.parts[0]))
+    return collection
+
+
+def _image(line: int, row: dict[str, str], path: Path) -> Path:
+    """Return the absolute path of a row's image."""
+    name = row["image"].strip()
+    if not name:
+        raise InputError(f"{path}: line {line} names no image; fill the column image or take the line away")
+    return Path(os.path.abspath(path.parent / name.replace("\\", "/")))
+
+
+def _check_columns(table: Table, path: Path) -> None:
+    missing = [column for column in _NEEDED if column not in table.columns]
+    if missing:
+        raise InputError(
+            f"{path}: line 1 lacks {', '.join(missing)}; the columns are {', '.join(_NEEDED)} and, where wanted, "
+            f"{', '.join(_OPTIONAL)}"
+        )
+    for column in (*_NEEDED, *_OPTIONAL):
+        if table.columns.count(column) > 1:
+            raise InputError(f"{path}: line 1 names {column} twice; keep one of the two")
+
+
+def _check_splits(table: Table, path: Path) -> None:
+    """Check that every row has a split or none has, and that no group is torn."""
+    if "split" not in table.columns:
+        return
+    home: dict[str, str] = {}
+    for line, row in zip(table.lines, table.rows, strict=True):
+        split, group = row["split"].strip(), first_filled(row.get("group", ""))
+        if split not in (*SPLITS, ""):
+            raise InputError(f"{path}: line {line}: split {split!r} is not one of {', '.join(SPLITS)}")
+        if bool(split) != bool(table.rows[0]["split"].strip()):
+            raise InputError(f"{path}: line {line}: fill the column split for every image, or for none")
+        if group and home.setdefault(group, split) != split:
+            raise InputError(f"{path}: line {line}: group {group!r} is in {split} here and in {home[group]} above")

@@ -1,0 +1,113 @@
+"""PH2: 200 images in a folder each, labelled in a spreadsheet or in a text table."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from fastccsa.collections.labels import LabelMap, LabelMaps
+from fastccsa.collections.readers.collection import Collection, Record, collect
+from fastccsa.collections.readers.files import image_id, index_images, list_files
+from fastccsa.system.errors import InputError
+
+_NAME = re.compile(r"IMD\d+")
+_DIAGNOSES = ("common nevus", "atypical nevus", "melanoma")  # columns of the spreadsheet, codes 0, 1, 2 of the text
+
+Grid = Iterable[Sequence[str]]
+
+
+def read_ph2(folder: Path, labels: LabelMap | None = None) -> Collection:
+    """Read PH2 as the ADDI project ships it.
+
+    Args:
+        folder: holds ``PH2_dataset.txt`` or ``PH2_dataset.xlsx`` (the text is read where both are there) and
+            the images ``IMD003.bmp``, at any depth.
+        labels: the label map; None is the package's own.
+
+    Returns:
+        Images, each a group by itself; the label is the clinical diagnosis.
+
+    Raises:
+        InputError: neither table is there, or it is not PH2's.
+    """
+    files = list_files(folder)
+    path = _find_table(folder, files)
+    records = _from_text(path) if path.suffix.lower() == ".txt" else _from_spreadsheet(path)
+    if not records:
+        raise InputError(f"{path} lists no image such as IMD003, so it is not PH2's; download it again")
+    return collect(records, index_images(files), labels or LabelMaps.read().of("ph2"), _NAME)
+
+
+def _find_table(folder: Path, files: Sequence[Path]) -> Path:
+    for ending in (".txt", ".xlsx"):
+        for path in files:
+            if path.stem.lower() == "ph2_dataset" and path.suffix.lower() == ending:
+                return path
+    raise InputError(
+        f"no PH2_dataset.txt or PH2_dataset.xlsx below {folder}; give the folder that holds PH2's table and images"
+    )
+
+
+def _from_text(path: Path) -> list[Record]:
+    """Read ``|| name || histological diagnosis || clinical diagnosis || ...``, with legends after the rows."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    grid = (_cells(line.strip().strip("|").split("||")) for line in lines if "||" in line)
+    header = _find_header(path, grid, ("name", "clinical diagnosis"))
+    records = []
+    for name, (code,) in _rows(grid, header["name"], [header["clinical diagnosis"]]):
+        known = code in ("0", "1", "2")
+        records.append(Record(name, (_DIAGNOSES[int(code)] if known else code,), name))
+    return records
+
+
+def _from_spreadsheet(path: Path) -> list[Record]:
+    """Read the rows below the header ``Image Name, ..., Common Nevus, Atypical Nevus, Melanoma``."""
+    grid = _spreadsheet(path)
+    header = _find_header(path, grid, ("image name", *_DIAGNOSES))
+    columns = [header[diagnosis] for diagnosis in _DIAGNOSES]
+    return [Record(name, _marked(marks), name) for name, marks in _rows(grid, header["image name"], columns)]
+
+
+def _marked(marks: Sequence[str]) -> tuple[str, ...]:
+    """Return the diagnoses marked X; or, where another mark stands, that one alone, which no label map knows."""
+    marked = [(diagnosis, mark) for diagnosis, mark in zip(_DIAGNOSES, marks, strict=True) if mark]
+    strange = tuple(f"{diagnosis} marked {mark}" for diagnosis, mark in marked if mark.upper() != "X")
+    return strange or tuple(diagnosis for diagnosis, _ in marked)
+
+
+def _spreadsheet(path: Path) -> Iterator[Sequence[str]]:
+    # Imported here because it takes a while, and only this format needs it.
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        # Not read_only: that trusts the sheet's own word on its size, which some programs write wrong.
+        book = load_workbook(path, data_only=True)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, InvalidFileException) as error:
+        raise InputError(f"{path} is not a spreadsheet ({error}); download it again") from error
+    for sheet in book.worksheets:
+        for row in sheet.iter_rows(values_only=True):
+            yield _cells("" if value is None else str(value) for value in row)
+
+
+def _cells(values: Iterable[str]) -> list[str]:
+    """Return the values with line breaks and runs of spaces made single spaces."""
+    return [" ".join(value.split()) for value in values]
+
+
+def _find_header(path: Path, grid: Iterator[Sequence[str]], names: Sequence[str]) -> dict[str, int]:
+    """Return the positions of the columns, leaving ``grid`` at the row below them."""
+    for row in grid:
+        lower = [value.lower() for value in row]
+        if set(names) <= set(lower):
+            return {name: lower.index(name) for name in names}
+    raise InputError(f"{path} has no row of headers with {', '.join(names)}, so it is not PH2's; download it again")
+
+
+def _rows(grid: Grid, name: int, columns: Sequence[int]) -> Iterator[tuple[str, list[str]]]:
+    """Yield name and the values of some columns of the rows that are about an image; legends are not."""
+    for row in grid:
+        if len(row) > name and _NAME.fullmatch(image_id(row[name])):
+            yield image_id(row[name]), [row[column] if column < len(row) else "" for column in columns]

@@ -1,0 +1,8 @@
+"""Seven synthetic skin-lesion collections, drawn by the package: for demonstrations and tests, not medicine.
+
+They have the paper's class proportions and visible domain shifts. No pixel comes from a person.
+"""
+
+from fastccsa.collections.rendering.writer import render_collections
+
+__all__ = ["render_collections"]

@@ -1,0 +1,140 @@
+"""One synthetic picture: skin, a lesion in it, what lies on top, and the camera."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from fastccsa.collections.rendering.artefacts import add_artefacts
+from fastccsa.collections.rendering.canvas import EXTENT, Canvas, Field, planes, smooth_noise
+from fastccsa.collections.rendering.lesions import paint_lesion
+from fastccsa.collections.rendering.styles import STYLES, Style
+
+# Light that one unit of optical density takes from red, green and blue (natural logarithm), roughly as
+# melanin and haemoglobin do; and skin without either.
+_MELANIN = planes((0.55, 1.00, 1.35))
+_BLOOD = planes((0.12, 0.95, 0.75))
+_BARE_SKIN = planes((0.97, 0.87, 0.82))
+
+# Pixels along the lesion's canvas per pixel of the width asked for: about as fine as the picture itself.
+_CANVAS_SHARE = 0.7
+# The grey that contrast leaves as it is.
+_PIVOT = 0.55
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Which picture: with the seed and the width, all that its pixels depend on.
+
+    Attributes:
+        domain: Key of the collection.
+        label: Class of the lesion.
+        lesion: Number of the lesion within its domain and class.
+        view: 0 for the lesion's first picture, 1 for its second.
+    """
+
+    domain: str
+    label: str
+    lesion: int
+    view: int
+
+
+def render(picture: Picture, seed: int, width: int) -> tuple[Image.Image, int]:
+    """Return the picture as an RGB image and the JPEG quality its camera saves it at.
+
+    Views of one lesion share lesion and skin; place, light, artefacts and camera settings are the view's own.
+    """
+    kind = zlib.crc32(f"{picture.domain}/{picture.label}".encode())
+    patient = np.random.default_rng([seed, kind, picture.lesion])
+    photo = np.random.default_rng([seed, kind, picture.lesion, 1 + picture.view])
+    looks = STYLES[picture.domain]
+    style = looks[picture.view % len(looks)]
+    tone = patient.standard_normal(2)
+    canvas = paint_lesion(picture.label, patient, round(_CANVAS_SHARE * width))
+    size = round(style.frame[0] * width), round(style.frame[1] * width)
+    scene = _skin_with_lesion(canvas, tone, style, photo, size)
+    scene = add_artefacts(scene, style, photo)
+    return _photograph(scene, style, photo), round(photo.uniform(*style.quality))
+
+
+def _skin_with_lesion(
+    canvas: Canvas, tone: NDArray[np.float64], style: Style, rng: np.random.Generator, size: tuple[int, int]
+) -> Field:
+    """Return the colours [3, height, width] of skin with the lesion near the middle."""
+    width, height = size
+    tan = np.float32(max(0.0, style.melanin[0] + style.melanin[1] * tone[0]))
+    redness = np.float32(max(0.0, style.blood[0] + style.blood[1] * tone[1]))
+    pores = np.float32(0.025) * smooth_noise(rng, 60, height, width)
+    melanin = tan * (1 + np.float32(0.12) * smooth_noise(rng, 7, height, width)) + pores
+    blood = redness * (1 + np.float32(0.2) * smooth_noise(rng, 9, height, width)) + pores
+    place = _placement(canvas, style, rng, size)
+    melanin += _warp(canvas.melanin, size, place)
+    blood += _warp(canvas.blood, size, place)
+    colours = _BARE_SKIN * np.exp(-(_MELANIN * melanin + _BLOOD * blood))
+    colours *= 1 - _warp(canvas.cover, size, place)
+    for plane, cover in zip(colours, canvas.cover_colour, strict=True):
+        plane += _warp(cover, size, place)
+    return colours
+
+
+def _placement(canvas: Canvas, style: Style, rng: np.random.Generator, size: tuple[int, int]) -> tuple[float, ...]:
+    """Return the affine map from the picture's pixels to the canvas's: a turn, a zoom and a small shift."""
+    width, height = size
+    radius = rng.uniform(*style.lesion) * height
+    zoom = (canvas.side - 1) / (2 * EXTENT * radius)
+    angle = rng.uniform(0, 2 * np.pi)
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    x, y = width * (0.5 + rng.normal(0, 0.03)), height * (0.5 + rng.normal(0, 0.03))
+    middle = canvas.side / 2
+    return cos, -sin, middle - cos * x + sin * y, sin, cos, middle - sin * x - cos * y
+
+
+def _warp(layer: Field, size: tuple[int, int], place: tuple[float, ...]) -> Field:
+    """Return a layer of the canvas as the picture sees it; 0 beyond the canvas."""
+    warped = Image.fromarray(layer).transform(size, Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+    return np.asarray(warped, dtype=np.float32)
+
+
+def _photograph(scene: Field, style: Style, rng: np.random.Generator) -> Image.Image:
+    """Return what the camera makes of the scene: light, colour, blur and noise."""
+    _, height, width = scene.shape
+    lit = scene * _light(style, rng, height, width)
+    if style.glare:
+        shine = smooth_noise(rng, 5, height, width) + smooth_noise(rng, 40, height, width) / 2
+        lit += np.float32(style.glare) * np.clip(shine - np.float32(1.5), 0, 1)
+    matrix, offset = _colour_response(style, rng)
+    # Not a BLAS product: those may round differently with the number of threads, and then so do the bytes.
+    colours = np.einsum("ij,jhw->ihw", matrix, lit) + offset
+    # The lens blurs what the sensor then adds its noise to.
+    sharp = Image.fromarray(_to_bytes(colours))
+    blurred = sharp.filter(ImageFilter.GaussianBlur(rng.uniform(*style.blur) * width / 1000))
+    grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(style.noise)
+    return Image.fromarray(_to_bytes(np.asarray(blurred).transpose(2, 0, 1) / np.float32(255) + grain))
+
+
+def _light(style: Style, rng: np.random.Generator, height: int, width: int) -> Field:
+    """Return how brightly each pixel [height, width] is lit: exposure, a tilted lamp, darker corners."""
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    tilt_x, tilt_y, loss, exposure = np.array(
+        [*rng.normal(0, 0.06, 2), rng.uniform(*style.vignette), rng.uniform(*style.exposure)], np.float32
+    )
+    return exposure * (1 + tilt_x * x + tilt_y * y - loss / 4 * (x * x + y * y) ** 2)
+
+
+def _colour_response(style: Style, rng: np.random.Generator) -> tuple[Field, Field]:
+    """Return white balance, saturation and contrast as one matrix [3, 3] and offset [3, 1, 1]."""
+    gain = np.array(style.gain) * np.exp(rng.normal(0, style.gain_spread, 3))
+    saturation, contrast = rng.uniform(*style.saturation), rng.uniform(*style.contrast)
+    mix = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
+    return (mix * gain).astype(np.float32), planes(np.full(3, _PIVOT * (1 - contrast)))
+
+
+def _to_bytes(colours: Field) -> NDArray[np.uint8]:
+    """Return colours [3, height, width] in [0, 1] as bytes [height, width, 3]."""
+    quantised = (np.clip(colours, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return np.ascontiguousarray(quantised.transpose(1, 2, 0))

@@ -1,0 +1,198 @@
+"""The synthetic collections as files: which pictures there are, what is missing, and writing it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from fastccsa.collections.manifest import Manifest
+from fastccsa.collections.rendering.scene import Picture, render
+from fastccsa.collections.splits import split
+from fastccsa.collections.taxonomy import DOMAINS, TABLE1
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
+from fastccsa.system.machine import usable_cpus
+
+_SETTINGS_NAME = "rendering.json"
+_VERSION = 1  # of the renderer's drawing: raise it when the same settings give other pictures
+_MAX_SEED = 2**32 - 1
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_NOTICE = "Synthetic, drawn by fastccsa: shows nobody's skin and is of no use for diagnosis."
+
+# A domain has at least this many times the minimum of a class, so that PH2 and UDA keep their proportions of
+# nevi and melanomas, and their scores rest on more than a dozen images.
+_CLASSES_WORTH = 5
+
+# Which lesion each picture of a cycle shows: HAM10000 has 4 pictures of 3 lesions (10015 of 7470), Derm7pt a
+# clinical and a dermoscopic picture of each, the others one picture of each.
+_LESIONS = {"HAM": (0, 0, 1, 2), "D7P": (0, 0)}
+_ONE_EACH = (0,)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A picture and its row in the manifest."""
+
+    picture: Picture
+    image: str
+    group: str
+
+
+def render_collections(
+    out: str | os.PathLike[str],
+    scale: float = 0.05,
+    seed: int = 0,
+    *,
+    width: int = 300,
+    minimum: int = 20,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Draw seven synthetic lesion collections as JPEG files, with a manifest.
+
+    The collections bear the keys of the paper's seven datasets and have its class proportions (Table 1, with
+    MSK's 452 df read as bkl) and visible domain shifts; the images are synthetic. A picture is a pure
+    function of the seed, the width, its domain, class and number: a larger ``scale`` adds pictures to those
+    of a smaller one. A call that was stopped resumes: complete files are kept.
+
+    Args:
+        out: Folder for ``manifest.csv``, ``README.txt`` and one folder of images a domain; made if absent.
+        scale: Images per image of Table 1; 1 gives about 26,800, the default 1,705.
+        seed: Of the pictures and of the split, 0 to 2**32 - 1.
+        width: Width of HAM's images in pixels, at least 64; the other cameras' are 0.9 to 1.25 times that.
+        minimum: Least number of images of a class that a domain has, at least 10: each split then has one. A
+            domain has at least five times as many in all, in its proportions of Table 1.
+        workers: Threads; as many as this process has processors by default. Changes no byte.
+        progress: Show a progress bar where standard error is a terminal.
+
+    Returns:
+        The manifest, as ``manifest.csv`` in ``out`` has it.
+
+    Raises:
+        InputError: an argument is out of range, ``out`` cannot be written, or it holds pictures of another
+            seed or width.
+    """
+    workers = _check_arguments(scale, seed, width, minimum, workers)
+    out = Path(out)
+    _claim(out, seed, width)
+    entries = list(_plan(scale, minimum))
+    missing = [entry for entry in entries if not _is_complete(out / entry.image)]
+    bar = tqdm(
+        total=len(entries),
+        initial=len(entries) - len(missing),
+        desc="synthetic images",
+        unit="image",
+        disable=None if progress else True,
+    )
+    # Threads suffice: drawing and encoding happen in NumPy and Pillow, which let others run meanwhile.
+    with bar, ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(lambda entry: _write_image(out / entry.image, entry.picture, seed, width), missing):
+            bar.update()
+    manifest = Manifest(split(_table(entries), seed), out)
+    manifest.write(out / "manifest.csv")
+    return manifest
+
+
+def _check_arguments(scale: float, seed: int, width: int, minimum: int, workers: int | None) -> int:
+    """Check the arguments and return the number of threads."""
+    if not (math.isfinite(scale) and scale > 0):
+        raise InputError(f"scale is {scale}; give a number above 0, such as 0.05 (1 is the paper's size)")
+    if not 0 <= seed <= _MAX_SEED:
+        raise InputError(f"the seed is {seed}; give a whole number from 0 to {_MAX_SEED}")
+    if width < 64:
+        raise InputError(f"width is {width} pixels; give at least 64, or nothing of a lesion can be seen")
+    if minimum < 10:
+        raise InputError(f"minimum is {minimum}; give at least 10, so that each split has each class")
+    if workers is None:
+        return usable_cpus()
+    if workers < 1:
+        raise InputError(f"workers is {workers}; give at least 1, or None for one a processor")
+    return workers
+
+
+def _claim(out: Path, seed: int, width: int) -> None:
+    """Note the settings in ``out``, so that no later call mixes its pictures with others."""
+    settings = json.dumps({"version": _VERSION, "seed": seed, "width": width})
+    path = out / _SETTINGS_NAME
+    if path.is_file():
+        found = path.read_text(encoding="utf-8", errors="replace").strip()
+        if found != settings:
+            raise InputError(
+                f"{out} holds synthetic images of other settings, {found} instead of {settings}; "
+                "choose another folder or the same settings"
+            )
+    elif out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder for the synthetic images")
+    elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise InputError(f"{out} holds other files; name a new or an empty folder for the synthetic images")
+    for name, text in ((_SETTINGS_NAME, settings), ("README.txt", _NOTICE)):
+        with write_atomically(out / name) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _plan(scale: float, minimum: int) -> Iterator[_Entry]:
+    """Yield every picture of the collections, domain by domain and class by class."""
+    for domain in DOMAINS:
+        cycle = _LESIONS.get(domain, _ONE_EACH)
+        counts = _counts(domain)
+        domain_scale = max(scale, _CLASSES_WORTH * minimum / sum(counts.values()))
+        for label, count in counts.items():
+            for number in range(max(minimum, round(domain_scale * count)) if count else 0):
+                turn, position = divmod(number, len(cycle))
+                lesion = turn * (max(cycle) + 1) + cycle[position]
+                view = position - cycle.index(cycle[position])
+                kind = f"synthetic_{domain}_{label}"
+                yield _Entry(
+                    Picture(domain, label, lesion, view),
+                    image=f"{domain}/{kind}_{number:05d}.jpg",
+                    group=f"{kind}_lesion_{lesion:05d}",
+                )
+
+
+def _counts(domain: str) -> dict[str, int]:
+    """Return the domain's row of Table 1 by class, its slips set right (``taxonomy.TABLE1_NOTES``)."""
+    counts = dict(TABLE1[domain])
+    if domain == "MSK":
+        counts["df"], counts["bkl"] = counts["bkl"], counts["df"]
+    if domain == "D7P":
+        counts["bcc"] = 84
+    return counts
+
+
+def _is_complete(path: Path) -> bool:
+    """Tell whether the file is there and a whole JPEG: one cut short lacks the end mark."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+            file.seek(-2, os.SEEK_END)
+            return start == _JPEG_START and file.read() == _JPEG_END
+    except OSError:
+        return False
+
+
+def _write_image(path: Path, picture: Picture, seed: int, width: int) -> None:
+    image, quality = render(picture, seed, width)
+    try:
+        with write_atomically(path) as temporary:
+            image.save(temporary, format="JPEG", quality=quality, comment=_NOTICE)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error}; run again when mended, images are kept") from error
+
+
+def _table(entries: list[_Entry]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "image": [entry.image for entry in entries],
+            "label": [entry.picture.label for entry in entries],
+            "domain": [entry.picture.domain for entry in entries],
+            "group": [entry.group for entry in entries],
+        }
+    )

@@ -1,0 +1,144 @@
+"""Which images train, select and test the model; and how few of them a secondary domain may give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from fastccsa.collections.manifest import Manifest
+from fastccsa.collections.validate import COLUMNS
+from fastccsa.system.errors import InputError
+
+# A domain is cut into tenths: 5 train, 2 validate, 3 test. They stand in the order in which few groups are
+# dealt: the first is needed to learn the class, the second to test it, the third to select the model.
+TENTHS = (
+    "train", "test", "validation", "train", "test", "train", "train", "validation", "test", "train",
+)  # fmt: skip
+
+
+def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Add the column ``split``: 50/20/30 train/validation/test within each domain.
+
+    Class proportions are kept within each domain, and a group is in one split, also where it reaches over
+    domains. A class with fewer than ten groups gives its first to training, the second to test, the third
+    to validation. The result depends on the seed alone: not on the order of the rows, nor, for domains that
+    share no group, on the other domains.
+
+    Args:
+        table: columns ``image, label, domain, group``, strings; one row an image. Where it has a column
+            ``split`` too, what is not "" there stays, and holds for the whole group.
+        seed: 0 or more.
+
+    Returns:
+        A copy of ``table`` with the column ``split``.
+
+    Raises:
+        InputError: the seed is negative, the table lacks a column, or a group has two splits already.
+    """
+    check_seed(seed)
+    missing = [column for column in COLUMNS if column != "split" and column not in table.columns]
+    if missing:
+        raise InputError(f"the table to split lacks {', '.join(missing)}")
+    ordered = table.sort_values(["domain", "group", "label", "image"])
+    home = _given_splits(ordered)
+    for _, rows in ordered.groupby("domain", sort=True):
+        new = rows[~rows["group"].isin(home.keys())]
+        home |= _split_domain(new["group"].to_numpy(), new["label"].to_numpy(), seed)
+    return table.assign(split=table["group"].map(home))
+
+
+def nested_subset(manifest: Manifest, n_sec: int | None, primary: str, seed: int = 0) -> Manifest:
+    """Keep at most ``n_sec`` training images of each class and secondary domain.
+
+    The subsets are nested: ``n_sec=3`` holds every image of ``n_sec=2`` with the same seed. The primary
+    domain, validation and test stay whole, and so does the order of the images.
+
+    Args:
+        manifest: with all its splits.
+        n_sec: images per class and secondary domain; None keeps all, 0 none.
+        primary: key of the primary domain.
+        seed: which images are the first.
+
+    Raises:
+        InputError: ``n_sec`` is negative, or ``primary`` is not a domain of the manifest.
+    """
+    check_seed(seed)
+    if primary not in manifest.domains:
+        raise InputError(
+            f"the primary domain {primary!r} is not in the manifest, which has {', '.join(manifest.domains)}"
+        )
+    if n_sec is None:
+        return manifest
+    if n_sec < 0:
+        raise InputError(f"n_sec is {n_sec}; give 0 or more, or None for all images")
+    table = manifest.table
+    secondary = table[(table["split"] == "train") & (table["domain"] != primary)]
+    dropped: list[int] = []
+    for _, cell in secondary.sort_values(["group", "image"]).groupby(["domain", "label"]):
+        order = np.random.default_rng(seed).permutation(len(cell))
+        dropped += cell.index[order[n_sec:]].tolist()
+    keep = np.ones(len(manifest), dtype=bool)
+    keep[dropped] = False
+    return manifest.take(keep)
+
+
+def _given_splits(table: pd.DataFrame) -> dict[str, str]:
+    """Return the split of each group that has one already."""
+    home: dict[str, str] = {}
+    if "split" in table.columns:
+        for group, given in zip(table["group"], table["split"], strict=True):
+            if given and home.setdefault(group, given) != given:
+                raise InputError(f"group {group!r} is given both to {home[group]} and to {given}; choose one")
+    return home
+
+
+def _split_domain(groups: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, str]:
+    """Return the split of each group of one domain; ``groups`` and ``labels`` are one entry an image."""
+    label_of = _label_of_groups(groups, labels)
+    sizes = label_of.value_counts()
+    rare = label_of.map(sizes) < len(TENTHS)
+    home = _deal(label_of[rare], seed)
+    home |= _fold(groups, label_of[~rare], seed)
+    return home
+
+
+def _label_of_groups(groups: np.ndarray, labels: np.ndarray) -> pd.Series:
+    """Return one label a group, indexed by group; a group that mixes classes stands for its rarest."""
+    pairs = pd.DataFrame({"group": groups, "label": labels}).drop_duplicates()
+    pairs["size"] = pairs["label"].map(pairs["label"].value_counts())
+    rarest = pairs.sort_values(["size", "label", "group"]).drop_duplicates("group")
+    return rarest.set_index("group")["label"].sort_index()
+
+
+def _deal(label_of: pd.Series, seed: int) -> dict[str, str]:
+    """Deal the groups of each rare class, shuffled, to the splits in the order of :data:`TENTHS`."""
+    home: dict[str, str] = {}
+    for _, members in label_of.groupby(label_of):
+        shuffled = np.random.default_rng(seed).permutation(members.index.to_numpy())
+        home |= dict(zip(shuffled, TENTHS, strict=False))
+    return home
+
+
+def _fold(groups: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
+    """Cut the groups into ten stratified folds, which are the tenths; each class has ten groups or more."""
+    if label_of.empty:
+        return {}
+    # Imported here because it takes a second, which only those who split need to wait.
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    # Numbering the groups at random is the shuffle: scikit-learn deals equal groups in the order of their
+    # numbers. Its own shuffle=True gave up the stratification in releases before 1.8.
+    number = pd.Series(np.random.default_rng(seed).permutation(len(label_of)), index=label_of.index)
+    groups = groups[np.isin(groups, label_of.index)]
+    labels = label_of.loc[groups].to_numpy()
+    folds = StratifiedGroupKFold(len(TENTHS)).split(groups, labels, number.loc[groups].to_numpy())
+    home: dict[str, str] = {}
+    for tenth, (_, members) in zip(TENTHS, folds, strict=True):
+        home |= dict.fromkeys(groups[members], tenth)
+    return home
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError where the seed is negative."""
+    if seed < 0:
+        raise InputError(f"the seed is {seed}; give 0 or more")

@@ -1,0 +1,60 @@
+"""Reading tables as people and programs write them."""
+
+from __future__ import annotations
+
+import csv
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from fastccsa.system.errors import InputError
+
+
+class Table(NamedTuple):
+    """A table with a header.
+
+    Attributes:
+        columns: column names, lower case, white space (also line breaks) made single spaces.
+        rows: each row's values by column.
+        lines: the line of the file on which each row ends.
+    """
+
+    columns: list[str]
+    rows: list[dict[str, str]]
+    lines: list[int]
+
+
+def read_table(path: Path) -> Table:
+    """Read a table separated by commas, semicolons or tabs, in UTF-8 with or without a byte order mark.
+
+    Every value is a string; fields that a row lacks are empty, empty lines are passed over.
+
+    Raises:
+        InputError: the file cannot be read, or is not such a table.
+    """
+    try:
+        # utf-8-sig also reads files without the mark that spreadsheet programs put in front.
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            separator = _separator(file)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=separator)
+            columns = [" ".join(name.lower().split()) for name in next(reader, [])]
+            rows, lines = [], []
+            for row in reader:
+                if any(value.strip() for value in row):
+                    rows.append(dict(zip_longest(columns, row[: len(columns)], fillvalue="")))
+                    lines.append(reader.line_num)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except csv.Error as error:
+        raise InputError(f"{path} is not a table: {error}; download it again") from error
+    return Table(columns, rows, lines)
+
+
+def _separator(file: TextIO) -> str:
+    """Return the character that cuts the header into the most fields."""
+    fields: dict[str, int] = {}
+    for separator in ",;\t":
+        file.seek(0)
+        fields[separator] = len(next(csv.reader(file, delimiter=separator), []))
+    return max(fields, key=lambda separator: fields[separator])

@@ -1,0 +1,17 @@
+"""The public name of everything between image files and batches: `fastccsa.collections` and `fastccsa.images`."""
+
+from fastccsa.collections import CLASSES, LabelMaps, Manifest, nested_subset, prepare, render_collections, split
+from fastccsa.images import ImageLoader, PairLoader, Transforms
+
+__all__ = [
+    "CLASSES",
+    "ImageLoader",
+    "LabelMaps",
+    "Manifest",
+    "PairLoader",
+    "Transforms",
+    "nested_subset",
+    "prepare",
+    "render_collections",
+    "split",
+]

@@ -1,8 +1,0 @@
-"""Seven synthetic skin-lesion collections, drawn by the package: for demonstrations and tests, not medicine.
-
-They have the paper's class proportions and visible domain shifts. No pixel comes from a person.
-"""
-
-from fastccsa.data.rendering.writer import render_collections
-
-__all__ = ["render_collections"]

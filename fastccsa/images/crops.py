@@ -1,0 +1,110 @@
+"""Makes the crops of a store: what of an image never changes from epoch to epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastccsa.images.backend import Backend
+from fastccsa.images.readahead import read_ahead
+from fastccsa.images.source import EncodedBatch, ImageSource
+from fastccsa.images.store_index import checksum
+from fastccsa.images.transforms import Transforms, Views
+from fastccsa.system.machine import usable_cpus
+
+_BATCH = 32
+_PREFETCH = 2
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What became of one image.
+
+    Attributes:
+        path: its file.
+        content: CRC-32 of the file, taken before it was decoded: a file that changed in between is noticed.
+        pixels: uint8 [crop, crop, 3]; None where the image is broken.
+        broken: why it is.
+    """
+
+    path: str
+    content: int | None
+    pixels: np.ndarray | None
+    broken: str | None = None
+
+
+class CropMaker:
+    """Decodes, resizes and centre crops images, many at a time.
+
+    Args:
+        source: the images; broken ones are recorded there.
+        transforms: the sizes.
+        backend: "dali" or "torchvision".
+        num_threads: threads at work; None for all usable CPUs.
+    """
+
+    def __init__(self, source: ImageSource, transforms: Transforms, backend: str, num_threads: int | None) -> None:
+        self._source = source
+        self._transforms = transforms
+        self._threads = num_threads or usable_cpus()
+        self._backend = backend
+
+    def make(self, indices: list[int]) -> Generator[Crop, None, None]:
+        """Make the crops of some images of the source, in their order.
+
+        Raises:
+            InputError: an image is broken and the source's ``on_error`` is "raise", or none is whole.
+        """
+        batches = [indices[start : start + _BATCH] for start in range(0, len(indices), _BATCH)]
+        contents: dict[int, int | None] = {}
+
+        def read(batch: list[int]) -> EncodedBatch:
+            for index in batch:
+                contents[index] = _checksum(self._source.paths[index])
+            return self._source.read(np.array(batch, np.int64), self._whole(len(batch)))
+
+        maker = self._make_backend()
+        with ThreadPoolExecutor(_PREFETCH + 1, thread_name_prefix="fastccsa-reader") as readers:
+            encoded = read_ahead(read, batches, readers, _PREFETCH)
+            finished = maker.run(encoded)
+            try:
+                for batch, (shown, pixels) in zip(batches, finished, strict=True):
+                    for row, index in enumerate(batch):
+                        path, content = self._source.paths[index], contents.pop(index)
+                        if shown.indices[row] == index:
+                            yield Crop(path, content, pixels[row].numpy())
+                        else:  # another was read in its place
+                            yield Crop(path, content, None, self._source.broken.get(path))
+            finally:
+                finished.close()
+                encoded.close()
+                maker.close()
+
+    def _whole(self, count: int) -> Views:
+        """The whole centre crop, upright."""
+        crop = self._transforms.crop
+        return Views(
+            window=np.tile(np.array([0, 0, crop, crop], np.int64), (count, 1)),
+            flips=np.zeros((count, 2), np.bool_),
+            turns=np.zeros(count, np.int64),
+            cutout=np.zeros((count, 4), np.int64),
+        )
+
+    def _make_backend(self) -> Backend:
+        if self._backend == "torchvision":
+            from fastccsa.images.torchvision_backend import TorchvisionCrops
+
+            return TorchvisionCrops(self._source, self._transforms, self._threads, _PREFETCH)
+        from fastccsa.images.dali import DaliCrops  # loads DALI, which takes a while
+
+        return DaliCrops(self._source, self._transforms, _BATCH, self._threads, _PREFETCH)
+
+
+def _checksum(path: str) -> int | None:
+    try:
+        return checksum(path)
+    except OSError:
+        return None  # reading the image finds the same, and tells

@@ -1,0 +1,90 @@
+"""Batches made in worker threads, one image at a time, by code that releases the interpreter lock."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fastccsa.images.decode import BrokenImageError, EncodedImage, decode
+from fastccsa.images.source import EncodedBatch, ImageSource
+from fastccsa.images.transforms import Transforms
+
+
+class ThreadedBackend(ABC):
+    """Makes batches on the CPU; what an image is made of, `_make` says.
+
+    Args:
+        source: where a broken image's replacement comes from.
+        transforms: the transforms.
+        device: where the finished batches go.
+        num_threads: worker threads.
+        prefetch: batches worked on ahead of the one asked for.
+    """
+
+    def __init__(
+        self, source: ImageSource, transforms: Transforms, device: torch.device, num_threads: int, prefetch: int
+    ) -> None:
+        self._source = source
+        self._transforms = transforms
+        self._device = device
+        self._prefetch = prefetch
+        self._workers = ThreadPoolExecutor(num_threads, thread_name_prefix="fastccsa-images")
+
+    def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, Tensor], None, None]:
+        """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
+        pending: deque[tuple[EncodedBatch, Tensor, list[Future[None]]]] = deque()
+        try:
+            for batch in batches:
+                pending.append(self._submit(batch))
+                if len(pending) > self._prefetch:
+                    yield self._collect(*pending.popleft())
+            while pending:
+                yield self._collect(*pending.popleft())
+        finally:
+            for _, _, work in pending:
+                for future in work:
+                    future.cancel()
+
+    def close(self) -> None:
+        """End the worker threads."""
+        self._workers.shutdown(cancel_futures=True)
+
+    def _plan(self, batch: EncodedBatch) -> Any:
+        """Work out for a whole batch what `_make` is given for each of its images; nothing, unless overridden."""
+        return None
+
+    @abstractmethod
+    def _make(self, batch: EncodedBatch, row: int, plan: Any, out: Tensor) -> None:
+        """Make one image; called in the worker threads."""
+
+    def _allocate(self, count: int) -> Tensor:
+        size = self._transforms.size
+        return torch.empty(count, 3, size, size, pin_memory=self._device.type == "cuda")
+
+    def _submit(self, batch: EncodedBatch) -> tuple[EncodedBatch, Tensor, list[Future[None]]]:
+        plan = self._plan(batch)
+        with torch.inference_mode(False):  # of this thread; the workers write to it outside of any
+            images = self._allocate(len(batch))
+            work = [self._workers.submit(self._make, batch, row, plan, images[row]) for row in range(len(batch))]
+        return batch, images, work
+
+    def _collect(self, batch: EncodedBatch, images: Tensor, work: list[Future[None]]) -> tuple[EncodedBatch, Tensor]:
+        for future in work:
+            future.result()
+        return batch, images.to(self._device, non_blocking=True)
+
+    def _decode(self, batch: EncodedBatch, row: int) -> Image.Image:
+        """Decode an image with Pillow; a broken one is replaced, in the batch too, until one decodes."""
+        while True:
+            image: EncodedImage = batch.images[row]
+            try:
+                return decode(image.data)
+            except BrokenImageError as error:
+                self._source.replace(batch, row, str(error))

@@ -1,0 +1,58 @@
+"""Layers narrower than their network's own: how they are written down, and put back in place.
+
+A network whose channels were pruned is torchvision's with some layers replaced. ``model.json`` holds the constructor
+arguments of each of them, so that the network is built without the code that pruned it, and without a pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from fastccsa.system.errors import InputError
+
+Layers = Mapping[str, Mapping[str, Any]]
+
+# The arguments that make such a layer; its kind is the name of its class in torch.nn.
+_ARGUMENTS = {
+    "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "bias"),
+    "BatchNorm2d": ("num_features", "eps", "momentum"),
+}
+
+
+def describe_layer(layer: nn.Module) -> dict[str, Any]:
+    """Write down a layer: its class in ``torch.nn`` under ``kind``, and its constructor arguments.
+
+    Raises:
+        InputError: it is no ungrouped convolution and no batch normalisation.
+    """
+    kind = type(layer).__name__
+    if kind not in _ARGUMENTS or getattr(layer, "groups", 1) != 1:
+        raise InputError(f"a {kind} cannot be written down as a narrower layer: only Conv2d and BatchNorm2d can")
+    values = {name: getattr(layer, name) for name in _ARGUMENTS[kind]}
+    if kind == "Conv2d":
+        values["bias"] = layer.bias is not None
+    return {"kind": kind} | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def narrow(network: nn.Module, layers: Layers) -> None:
+    """Replace layers of ``network``, named as in ``named_modules``, by new ones made from their descriptions.
+
+    Raises:
+        InputError: there is no such layer, or a description makes none.
+    """
+    for name, description in layers.items():
+        arguments = dict(description)
+        kind = arguments.pop("kind", None)
+        if kind not in _ARGUMENTS:
+            raise InputError(f"layer {name} is of kind {kind!r}: only {' and '.join(_ARGUMENTS)} are known")
+        try:
+            old = network.get_submodule(name)
+            new = getattr(nn, kind)(**arguments)
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"layer {name} cannot be made narrower: {error}") from error
+        if type(old) is not type(new):
+            raise InputError(f"layer {name} is a {type(old).__name__} in this network, not a {kind}")
+        network.set_submodule(name, new)

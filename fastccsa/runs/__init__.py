@@ -1,0 +1,1 @@
+"""The run folder as a contract: what a run was told, what it wrote, and how others read it."""

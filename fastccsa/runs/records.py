@@ -1,0 +1,163 @@
+"""Finished runs, read from their folders."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastccsa.evaluation.scores import Scores
+from fastccsa.experiments.rows import EXPERIMENTS
+from fastccsa.runs.config import CONFIG_FILE, TrainConfig
+from fastccsa.runs.folder import ENVIRONMENT_FILE, METRICS_FILE, SCORES_FILE
+from fastccsa.system.errors import InputError
+
+NOTE_FILE = "note.txt"
+
+EPOCH_FIELDS = ("epoch", "loss", "validation", "validation_recall")  # what each line of metrics.jsonl has at least
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        name: its folder's name; of an experiment, with the letter's folder, as in K/seed0.
+        config: what it was told.
+        scores: what came out.
+        history: one record for each epoch (the lines of metrics.jsonl); empty when there is no such file.
+        environment: versions and hardware; empty when there is no such file.
+        folder: where it is, for what else it keeps.
+    """
+
+    name: str
+    config: TrainConfig
+    scores: Scores
+    history: tuple[dict[str, Any], ...] = ()
+    environment: dict[str, Any] | None = None
+    folder: Path = Path()
+
+    @property
+    def description(self) -> str:
+        """The run in a few words, after the columns of the paper's Table 2."""
+        config = self.config
+        n_sec = {0: "primary domain alone", "all": "all secondary images"}.get(
+            config.n_sec, f"{config.n_sec} images per class and secondary domain"
+        )
+        weighted = "weighted" if config.classification_weight == "w" else "unweighted"
+        parts = ["baseline" if config.is_baseline else "CCSA", config.backbone, n_sec]
+        parts.append(f"{weighted} classification")
+        if not config.is_baseline:
+            parts.append(f"{'weighted' if config.alignment == 'w' else 'unweighted'} alignment")
+        if config.exclude:
+            parts.append(f"without {', '.join(config.exclude)}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The runs of a folder, by name; ``unfinished`` ones have no scores yet.
+
+    ``note`` is the text of the folder's ``note.txt``: what a reader must know of these runs.
+    """
+
+    path: Path
+    runs: tuple[Run, ...]
+    unfinished: tuple[str, ...] = ()
+    note: str = ""
+
+
+def read_runs(path: Path) -> RunFolder:
+    """Read a folder of run folders, a single run folder, or the ``<letter>/seed<k>`` folders of experiments.
+
+    Raises:
+        InputError: the folder is missing or holds no finished run, or a run's file is broken.
+    """
+    if not path.is_dir():
+        raise InputError(f"no folder at {path}: give a folder of runs, or one run folder")
+    folders = [path] if _is_run(path) else _find_runs(path)
+    if not folders:
+        raise InputError(f"no run in {path}: a run folder has a {CONFIG_FILE}, which `fastccsa train` writes")
+    finished = [folder for folder in folders if (folder / SCORES_FILE).exists()]
+    unfinished = tuple(run_name(folder) for folder in folders if folder not in finished)
+    if not finished:
+        raise InputError(
+            f"no run in {path} is finished ({', '.join(unfinished)}: {SCORES_FILE} is missing): "
+            "repeat its training command to finish it"
+        )
+    note = path / NOTE_FILE
+    return RunFolder(
+        path=path,
+        runs=tuple(_read_run(folder) for folder in finished),
+        unfinished=unfinished,
+        note=_text(note).strip() if note.exists() else "",
+    )
+
+
+def _find_runs(path: Path) -> list[Path]:
+    """The run folders in ``path``; also those of experiments, one level further down."""
+    children = sorted(child for child in path.iterdir() if child.is_dir())
+    below = [folder for child in children if child.name in EXPERIMENTS for folder in child.iterdir()]
+    return sorted(folder for folder in [*children, *below] if _is_run(folder))
+
+
+def run_name(folder: Path) -> str:
+    """What a run is called: its folder's name, or an experiment's letter and seed."""
+    folder = folder.resolve()
+    letter, seed = experiment_of(folder)
+    return folder.name if letter is None else f"{letter}/seed{seed}"
+
+
+def experiment_of(folder: Path) -> tuple[str, int] | tuple[None, None]:
+    """Letter and seed of the experiment in ``<letter>/seed<k>``, as `fastccsa experiment` names its folders."""
+    seed = re.fullmatch(r"seed(\d+)", folder.name)
+    if seed is None or folder.parent.name not in EXPERIMENTS:
+        return None, None
+    return folder.parent.name, int(seed[1])
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the folder was meant as a run: scores without a configuration are then an error, not nothing."""
+    return any((folder / name).is_file() for name in (CONFIG_FILE, SCORES_FILE))
+
+
+def _read_run(folder: Path) -> Run:
+    environment = folder / ENVIRONMENT_FILE
+    return Run(
+        name=run_name(folder),
+        config=TrainConfig.read(folder),
+        scores=Scores.read(folder / SCORES_FILE),
+        history=_read_history(folder / METRICS_FILE),
+        environment=_read_object(environment, _text(environment)) if environment.exists() else None,
+        folder=folder,
+    )
+
+
+def _read_history(path: Path) -> tuple[dict[str, Any], ...]:
+    if not path.exists():
+        return ()
+    records = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        where = f"{path}, line {number}"
+        record = _read_object(where, line)
+        missing = [name for name in EPOCH_FIELDS if name not in record]
+        if missing:
+            raise InputError(f"{where}: no {', '.join(missing)}; remove the file to report without curves")
+        records.append(record)
+    return tuple(records)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _read_object(where: str | Path, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{where}: no JSON: {error}; remove the file to report without it") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: a JSON object was expected; remove the file to report without it")
+    return value

@@ -1,0 +1,129 @@
+"""What this machine is and has to spare, and which commit runs on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastccsa._version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["available_bytes", "commit", "describe", "now", "usable_cpus", "versions"]
+
+# Variables that change how fast torch or fastccsa is.
+ENVIRONMENT = (
+    "FASTCCSA_ISA", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "LD_PRELOAD", "MALLOC_CONF", "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "OMP_PROC_BIND", "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF", "THP_MEM_ALLOC_ENABLE",
+)  # fmt: skip
+PACKAGES = (
+    "fastccsa", "kornia", "numpy", "nvidia-dali-cuda130", "pillow", "pykeops", "pytorch-metric-learning", "torch",
+    "torchvision", "triton",
+)  # fmt: skip
+
+
+def _first_of(path: str, key: str) -> str | None:
+    """The value of the first line ``key: value`` of one of Linux's tables."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == key), None)
+
+
+def usable_cpus() -> int:
+    """Processors that this process may use, which a scheduler or a container may have made fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that can still be allocated on `device`."""
+    if device.type == "cuda":
+        import torch
+
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes
+        return torch.cuda.mem_get_info(device)[0] + kept
+    available = _first_of("/proc/meminfo", "MemAvailable")
+    if available is not None:
+        return int(available.split()[0]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def describe(device: torch.device, name: str | None = None) -> dict[str, Any]:
+    """The machine: processor, cores, memory, load, and the GPU if `device` is one.
+
+    Args:
+        device: what is measured.
+        name: what to call the machine; None is the name it has in its network.
+    """
+    machine: dict[str, Any] = {
+        "name": name or platform.node(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _first_of("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "load_before": round(os.getloadavg()[0], 2),
+        "gpu": None,
+        "environment": {key: os.environ[key] for key in ENVIRONMENT if key in os.environ},
+    }
+    if device.type == "cuda":
+        import torch
+
+        gpu = torch.cuda.get_device_properties(device)
+        machine["gpu"] = {
+            "name": gpu.name,
+            "capability": f"{gpu.major}.{gpu.minor}",
+            "memory_bytes": gpu.total_memory,
+            "multiprocessors": gpu.multi_processor_count,
+        }
+    return machine
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what takes part; None is not installed."""
+    import torch
+
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    found["fastccsa"] = __version__
+    found["torch"] = torch.__version__
+    found["cuda of torch"] = torch.version.cuda
+    return found
+
+
+def commit() -> str | None:
+    """The commit that runs: from FASTCCSA_COMMIT, or from the checkout this file is in; None where neither is known.
+
+    ``+changes`` follows where the checkout's sources differ from that commit.
+    """
+    stated = os.environ.get("FASTCCSA_COMMIT")
+    if stated:
+        return stated
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/fastccsa", ":/csrc")
+    return f"{git('rev-parse', 'HEAD')}{'+changes' if changed else ''}"
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

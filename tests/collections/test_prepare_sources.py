@@ -1,0 +1,262 @@
+"""``prepare`` with every kind of source, with duplicates, and with the account of what it did."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fastccsa.cli import main
+from fastccsa.collections.labels import LabelMaps
+from fastccsa.data import Manifest, prepare
+from fastccsa.system.errors import InputError
+
+Build = Callable[..., Path]
+WriteImage = Callable[..., Path]
+
+
+@pytest.fixture
+def collections(tmp_path: Path, ham10000: Build, isic_cli: Build, write_image: WriteImage) -> Path:
+    """Each of the seven collections, with a few images, and a user's own."""
+    root = tmp_path / "collections"
+    ham10000(root / "HAM", [(f"HAM_{n // 2}", f"ISIC_00243{n:02}", ("nv", "mel")[n // 10]) for n in range(20)])
+    for number, domain in enumerate(("MSK", "SON", "UDA")):
+        isic_cli(root / domain, [(f"ISIC_000{number}{n:03}", "nevus") for n in range(10)])
+    for n in range(10):
+        write_image(root / "DMF" / "ml" / f"A{n}" / f"A{n}.png")
+        write_image(root / "D7P" / "images" / "NEL" / f"c{n}.JPG")
+        write_image(root / "D7P" / "images" / "NEL" / f"d{n}.jpg")
+        write_image(root / "PH2" / f"IMD{n:03}" / f"IMD{n:03}.bmp")
+        write_image(root / "own" / "mine" / ("nv", "mel")[n % 2] / f"{n}.png", look=f"own {n}")
+    (root / "DMF" / "lesionlist.txt").write_text("".join(f"{n + 1} A{n} ML\n" for n in range(10)))
+    cases = "".join(f"{n},blue nevus,NEL/c{n}.jpg,NEL/d{n}.jpg\n" for n in range(10))
+    (root / "D7P" / "meta.csv").write_text("case_num,diagnosis,clinic,derm\n" + cases)
+    rows = "".join(f"|| IMD{n:03} ||   || {n % 3} ||\n" for n in range(10))
+    (root / "PH2" / "PH2_dataset.txt").write_text("|| Name || Histological Diagnosis || Clinical Diagnosis ||\n" + rows)
+    write_image(root / "table" / "1.png", look="table 1")
+    write_image(root / "table" / "2.png", look="table 2")
+    (root / "table" / "t.csv").write_text("image,label,split\n1.png,nv,test\n2.png,mel,train\n")
+    return root
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["prepare", *map(str, arguments)])
+
+
+def options(root: Path, ending: str = "") -> list[str]:
+    chosen = ["--folders", f"{root}/own{ending}", "--csv", f"table={root}/table/t.csv"]
+    chosen += [part for domain in ("UDA", "SON", "MSK") for part in ("--isic", f"{domain}={root}/{domain}{ending}")]
+    for option, name in (("ph2", "PH2"), ("derm7pt", "D7P"), ("dermofit", "DMF"), ("ham10000", "HAM")):
+        chosen += [f"--{option}", f"{root}/{name}{ending}"]
+    return chosen
+
+
+def test_all_sources_at_once(tmp_path: Path, collections: Path) -> None:
+    out = tmp_path / "manifest.csv"
+    done = run(*options(collections), "--out", out)
+    assert done.exit_code == 0, done.output
+    manifest = Manifest.read(out)
+    assert manifest.domains == ("HAM", "DMF", "D7P", "MSK", "PH2", "SON", "UDA", "table", "mine")
+    assert manifest.summary().sum(axis=1).tolist() == [20, 10, 20, 10, 10, 10, 10, 2, 10]
+    assert manifest.summary().loc["PH2", ["nv", "mel"]].tolist() == [7, 3]
+    assert manifest.select(domains="table").table["split"].tolist() == ["test", "train"]
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["paper", "331", "76", "239", "65", "257", "121", "123", "1212"] in rows
+    assert ["mine", "found", "5", "5", "0", "0", "0", "0", "0", "10"] in rows
+    assert "Duplicates: none (looked for same bytes and same look)" in done.stdout
+    assert done.stdout.endswith(f"Wrote 102 images to {out}\n")
+
+
+def test_archives_give_what_folders_give(tmp_path: Path, collections: Path) -> None:
+    run(*options(collections), "--out", tmp_path / "a" / "manifest.csv")
+    for folder in [path for path in collections.iterdir() if path.name != "table"]:
+        with zipfile.ZipFile(f"{folder}.zip", "w") as archive:
+            for path in folder.rglob("*"):
+                archive.write(path, Path("top") / path.relative_to(folder) if folder.name != "own" else
+                              path.relative_to(folder))  # fmt: skip
+        shutil.rmtree(folder)
+    for unpack in (["--unpack", str(tmp_path / "elsewhere")], []):
+        done = run(*options(collections, ".zip"), "--out", tmp_path / "b" / "manifest.csv", *unpack)
+        assert done.exit_code == 0, done.output
+        first = Manifest.read(tmp_path / "a" / "manifest.csv", check_files=False).table.drop(columns="image")
+        assert Manifest.read(tmp_path / "b" / "manifest.csv").table.drop(columns="image").equals(first)
+    assert len(list((tmp_path / "elsewhere").iterdir())) == len(list((tmp_path / "b" / "unpacked").iterdir())) == 8
+
+
+def test_the_order_of_the_file_system_does_not_matter(
+    tmp_path: Path, collections: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = os.walk
+
+    def backwards(folder: Path, **options: bool):
+        for parent, subfolders, names in walk(folder, **options):
+            subfolders.sort(reverse=True)
+            yield parent, subfolders, sorted(names, reverse=True)
+
+    written = []
+    for reverse in (False, True):
+        if reverse:
+            monkeypatch.setattr(os, "walk", backwards)
+        run(*options(collections), "--out", tmp_path / "manifest.csv")
+        written.append([(tmp_path / name).read_bytes() for name in ("manifest.csv", "manifest.prepare.json")])
+    assert written[0] == written[1]
+
+
+def test_labels_of_the_users(tmp_path: Path, collections: Path) -> None:
+    (tmp_path / "labels.csv").write_text("collection,diagnosis,label\ndermofit,ML,df\nown,mel,-\n")
+    done = run(*options(collections), "--out", tmp_path / "m.csv", "--labels", tmp_path / "labels.csv")
+    assert done.exit_code == 0, done.output
+    assert Manifest.read(tmp_path / "m.csv").summary().loc["DMF", "df"] == 10
+    assert "  own: diagnosis 'mel' is left out by the label map (5)" in done.stdout.splitlines()
+    account = json.loads((tmp_path / "m.prepare.json").read_text())
+    assert account["labels"]["dermofit"]["ML"] == "df"
+
+
+def test_own_data_alone_has_its_own_classes(tmp_path: Path, collections: Path, write_image: WriteImage) -> None:
+    for name in ("zoo/cat/1.png", "zoo/cat/2.png", "wild/dog/3.png"):
+        write_image(tmp_path / "animals" / name)
+    manifest, report = prepare([("animals", "folders", tmp_path / "animals")], tmp_path / "m.csv")
+    assert manifest.classes == ("cat", "dog")
+    assert manifest.domains == ("wild", "zoo")
+    assert "paper" not in str(report)
+    both = [("HAM", "ham10000", collections / "HAM"), ("animals", "folders", tmp_path / "animals")]
+    with pytest.raises(InputError, match=r"no image that can be used for animals \(diagnosis 'cat' is none of the"):
+        prepare(both, tmp_path / "m.csv")
+    labels = LabelMaps({**LabelMaps.read().labels, "own": {"cat": "felis"}})
+    with pytest.raises(InputError, match=r"the label 'felis' for your own data is not one of nv"):
+        prepare(both, tmp_path / "m.csv", labels=labels)
+
+
+@pytest.fixture
+def twins(tmp_path: Path, ham10000: Build, isic_cli: Build, write_image: WriteImage) -> list[tuple[str, str, Path]]:
+    """HAM10000 and UDA with copies within and across them, a smaller copy, and one that cannot be decoded."""
+    ham = ham10000(tmp_path / "HAM", [(f"HAM_{n}", f"ISIC_00243{n:02}", "nv") for n in range(40)])
+    uda = isic_cli(
+        tmp_path / "UDA", [(f"ISIC_00000{n:02}", "nevus") for n in range(12)] + [("ISIC_0000099", "melanoma")]
+    )
+    part1, part2 = ham / "HAM10000_images_part_1", ham / "HAM10000_images_part_2"
+    shutil.copy(part1 / "ISIC_0024300.jpg", part2 / "ISIC_0024301.jpg")
+    shutil.copy(part1 / "ISIC_0024302.jpg", uda / "ISIC_0000099.jpg")
+    write_image(uda / "ISIC_0000001.jpg", look="ISIC_0024304.jpg", quality=50)
+    write_image(uda / "ISIC_0000002.jpg", look="ISIC_0000003.jpg", quality=50)
+    (uda / "ISIC_0000011.jpg").write_bytes(b"\xff\xd8 cut")
+    return [("HAM", "ham10000", ham), ("UDA", "isic", uda)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_duplicates_are_told_and_kept_in_one_split(
+    tmp_path: Path, twins: list[tuple[str, str, Path]], seed: int
+) -> None:
+    out = tmp_path / "manifest.csv"
+    manifest, report = prepare(twins, out, seed=seed)
+    split = {Path(image).stem: where for image, where in zip(manifest.paths, manifest.table["split"], strict=True)}
+    for first, second in (
+        ("0024300", "0024301"),
+        ("0024302", "0000099"),
+        ("0024304", "0000001"),
+        ("0000002", "0000003"),
+    ):
+        assert split[f"ISIC_{first}"] == split[f"ISIC_{second}"]
+    text = str(report)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["within", "HAM", "1", "0", "0"] in rows
+    assert ["HAM", "and", "UDA", "1", "1", "0"] in rows
+    assert ["within", "UDA", "0", "1", "0"] in rows
+    assert "  same bytes, another label (1): ISIC_0024302.jpg (HAM nv) = ISIC_0000099.jpg (UDA mel)" in text
+    assert "UDA: image file cannot be decoded (1: ISIC_0000011.jpg)" in text
+    assert report.dropped["UDA"] == {"image file cannot be decoded": 1}
+    account = json.loads((tmp_path / "manifest.prepare.json").read_text())
+    assert account["duplicates"]["same_bytes_another_label"] == [
+        ["HAM/HAM10000_images_part_1/ISIC_0024302.jpg", "UDA/ISIC_0000099.jpg"]
+    ]
+    assert len(account["duplicates"]["same_look"]) == 2
+
+
+def test_how_far_to_look_for_duplicates(tmp_path: Path, twins: list[tuple[str, str, Path]]) -> None:
+    _, exact = prepare(twins, tmp_path / "exact" / "m.csv", duplicates="exact")
+    assert exact.duplicates is not None
+    assert (len(exact.duplicates.exact), exact.duplicates.near) == (2, [])
+    assert "same look" not in str(exact)
+    manifest, off = prepare(twins, tmp_path / "off" / "m.csv", duplicates="off")
+    assert off.duplicates is None
+    assert str(off).endswith("Duplicates: not looked for")
+    assert len(manifest) == 53
+    assert sorted(path.name for path in (tmp_path / "off").iterdir()) == ["m.csv", "m.prepare.json"]
+    with pytest.raises(InputError, match="duplicates is 'all'; choose one of off, exact, near"):
+        prepare(twins, tmp_path / "m.csv", duplicates="all")
+
+
+def test_given_splits_that_part_duplicates(tmp_path: Path, write_image: WriteImage) -> None:
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, look="one")
+    (tmp_path / "t.csv").write_text("image,label,split\na.png,nv,train\nb.png,nv,test\n")
+    manifest, report = prepare([("mine", "csv", tmp_path / "t.csv")], tmp_path / "m.csv")
+    assert manifest.table["split"].tolist() == ["train", "test"]
+    assert "cannot be kept in one split, as the splits given part them (1): a.png (mine nv) = b.png" in str(report)
+
+
+def test_archives_left_in_a_folder_are_named_where_images_are_missing(tmp_path: Path, ham10000: Build) -> None:
+    ham = ham10000(tmp_path / "HAM", [(f"HAM_{n}", f"ISIC_00243{n:02}", "nv") for n in range(12)])
+    (ham / "HAM10000_images_part_2.zip").write_bytes(b"PK")
+    assert "not unpacked" not in run("--ham10000", ham, "--out", tmp_path / "m.csv").stdout
+    shutil.rmtree(ham / "HAM10000_images_part_2")
+    done = run("--ham10000", ham, "--out", tmp_path / "m.csv")
+    assert "image file missing (6: ISIC_0024301, ISIC_0024303," in done.stdout
+    assert "; archive in the folder is not unpacked (1: HAM10000_images_part_2.zip)" in done.stdout
+
+
+def test_many_images_of_one_look_are_warned_of(tmp_path: Path, write_image: WriteImage) -> None:
+    for n in range(40):
+        write_image(tmp_path / "own" / "A" / "nv" / f"{n}.jpg", look="one" if n < 12 else None, quality=60 + n)
+    sources = [("own", "folders", tmp_path / "own")]
+    _, report = prepare(sources, tmp_path / "m.csv")
+    assert "  12 of the 40 images of A are one group by their look; if they are not copies, use" in str(report)
+    _, report = prepare(sources, tmp_path / "m.csv", duplicates="exact")
+    assert "one group" not in str(report)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_a_folder_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(InputError, match=r"cannot write .*; choose a folder you can write to"):
+        prepare([("HAM", "ham10000", "nowhere")], tmp_path / "locked" / "m.csv")
+
+
+def test_an_output_that_is_a_folder_or_below_a_file_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"it is a folder; name a file in it"):
+        prepare([("HAM", "ham10000", "nowhere")], tmp_path)
+    with pytest.raises(InputError, match=r"cannot write .*m.csv: .*; choose a folder you can write to"):
+        prepare([("HAM", "ham10000", "nowhere")], tmp_path / "file" / "m.csv")
+
+
+def test_the_account_says_how_the_manifest_was_made(tmp_path: Path, collections: Path) -> None:
+    (collections / "DMF" / "ml" / "A3" / "A3.png").unlink()
+    out = tmp_path / "manifest.csv"
+    done = run("--dermofit", collections / "DMF", "--out", out, "--seed", "5")
+    assert "DMF: image file missing (1: A3)" in done.stdout
+    assert f"Wrote how it was made to {tmp_path / 'manifest.prepare.json'}" in done.stdout
+    account = json.loads((tmp_path / "manifest.prepare.json").read_text())
+    assert account["manifest"] == {
+        "file": "manifest.csv",
+        "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+        "images": 9,
+    }
+    assert account["seed"] == 5
+    assert account["sources"] == [{"domain": "DMF", "kind": "dermofit", "path": str(collections / "DMF")}]
+    assert account["left_out"] == {"DMF": {"image file missing": ["A3"]}}
+    assert account["counts"]["DMF"]["nv"] == sum(account["splits"]["DMF"].values()) == 9
+    assert account["duplicates"]["looked_for"] == "near"
+
+
+def test_the_output_is_asked_for() -> None:
+    done = run("--ham10000", "somewhere")
+    assert done.exit_code == 2
+    assert "no manifest to write: give --out FILE" in done.output

@@ -1,0 +1,146 @@
+"""The CUDA kernel of augmentation on the CPU: the same source, in the emulator, against the CPU kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pipeline_images import texture
+
+from fastccsa.images import Transforms
+from fastccsa.images.augment import augment, pack_views
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+EMULATOR = HERE.parent / "emulator"
+
+Run = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Like `augment`, with ``out``."""
+    compiler = shutil.which("g++")
+    if compiler is None or not EMULATOR.exists():
+        pytest.skip("no g++ or no emulator here")
+    library = tmp_path_factory.mktemp("kernel") / "augment.so"
+    sources = [*sorted(EMULATOR.glob("*.cpp")), HERE / "run_augment_kernel.cpp"]
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared", "-pthread"]
+    command = [
+        compiler,
+        *flags,
+        f"-I{EMULATOR / 'include'}",
+        f"-I{CSRC}",
+        f"-I{HERE.parent}",
+        *map(str, sources),
+        "-o",
+        str(library),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:6000]
+    function = ctypes.CDLL(str(library)).run_augment
+
+    def run(
+        store: torch.Tensor,
+        packed: torch.Tensor,
+        transforms: Transforms,
+        out: torch.Tensor,
+        order: int = 0,
+        processors: int = 1,
+    ) -> None:
+        sizes = [len(store), store.shape[1], len(out), out.shape[2], *out.stride(), order, processors]
+        numbers = torch.tensor(sizes, dtype=torch.int64)
+        scale = 1 / (255 * torch.tensor(transforms.std, dtype=torch.float64))
+        shift = -torch.tensor(transforms.mean, dtype=torch.float64) / torch.tensor(transforms.std)
+        fill = torch.tensor(transforms.fill) * scale + shift
+        colours = torch.cat([scale, shift, fill]).float()
+        pointers = [ctypes.c_void_p(t.data_ptr()) for t in (out, store, packed, numbers, colours)]
+        assert function(pointers[0], int(out.dtype == torch.bfloat16), *pointers[1:]) == 0
+
+    return run
+
+
+def make_store(transforms: Transforms, count: int = 3) -> torch.Tensor:
+    crops = [np.asarray(texture(transforms.crop, transforms.crop, seed)) for seed in range(count)]
+    return torch.from_numpy(np.stack(crops))
+
+
+def every_symmetry(transforms: Transforms) -> torch.Tensor:
+    """16 random views with all 8 symmetries among them."""
+    packed = pack_views(np.arange(16) % 3, transforms.draw(6, 0, np.arange(16), 1))
+    packed[:, 9] = torch.arange(16) % 8
+    return packed
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [64, 45, 8])
+def test_it_makes_what_the_cpu_makes(run: Run, size: int, dtype: torch.dtype, channels_last: bool) -> None:
+    """Aligned runs (64) and others; the last rows of an image that no tile divides."""
+    transforms = Transforms(size)
+    store, packed = make_store(transforms), every_symmetry(transforms)
+    expected = augment(store, packed, transforms, dtype, channels_last)
+    images = torch.full_like(expected, float("nan"))
+    run(store, packed, transforms, images)
+    tolerance = 2**-6 if dtype == torch.bfloat16 else 1e-4  # the same but for rounding
+    torch.testing.assert_close(images, expected, rtol=0, atol=tolerance)
+
+
+def test_the_papers_size(run: Run) -> None:
+    transforms = Transforms()
+    store, packed = make_store(transforms), every_symmetry(transforms)[4:6]
+    images = torch.empty(2, 3, 224, 224)
+    run(store, packed, transforms, images)
+    torch.testing.assert_close(images, augment(store, packed, transforms), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "size"), [(3, 330), (330, 45), (350, 340)])
+def test_tiles_that_do_not_span_an_image(run: Run, side: int, size: int) -> None:
+    transforms = Transforms(size)
+    store = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, side, side, 3)).astype(np.uint8))
+    packed = torch.tensor([[0, 0, 0, side, side, 1, 2, size - 3, 4, 5], [0, 1, 0, side - 1, side - 2, 0, 0, 0, 0, 2]])
+    images = torch.empty(2, 3, size, size)
+    run(store, packed, transforms, images)
+    torch.testing.assert_close(images, augment(store, packed, transforms), rtol=0, atol=2e-4)
+
+
+def test_any_strides(run: Run) -> None:
+    transforms = Transforms(16)
+    store, packed = make_store(transforms), every_symmetry(transforms)
+    large = torch.full((32, 3, 16, 32), 7.0)
+    run(store, packed, transforms, large[::2, :, :, ::2].transpose(2, 3))
+    expected = augment(store, packed, transforms)
+    torch.testing.assert_close(large[::2, :, :, ::2].transpose(2, 3), expected, rtol=0, atol=1e-4)
+    assert (large[1::2] == 7).all()
+    assert (large[..., 1::2] == 7).all()
+
+
+def test_a_view_out_of_bounds_gives_nan_and_reads_nothing(run: Run) -> None:
+    transforms = Transforms(16)
+    store, good = make_store(transforms), every_symmetry(transforms)[:3]
+    expected = augment(store, good, transforms)
+    faults = [(0, 3), (0, -1), (1, -1), (2, 1 << 40), (3, 0), (4, 22), (5, -1), (7, 17), (9, 8), (9, -1)]
+    for column, value in faults:
+        bad = good.clone()
+        bad[1, column] = value
+        images = torch.zeros(3, 3, 16, 16)
+        run(store, bad, transforms, images)
+        assert images[1].isnan().all()
+        torch.testing.assert_close(images[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("order", "processors"), [(1, 1), (2, 1), (2, 2)])
+def test_the_order_of_threads_and_blocks_changes_nothing(run: Run, order: int, processors: int) -> None:
+    """A barrier that is missing would show."""
+    transforms = Transforms(40)
+    store, packed = make_store(transforms), every_symmetry(transforms)
+    forward, other = torch.empty(2, 16, 3, 40, 40)
+    run(store, packed, transforms, forward)
+    run(store, packed, transforms, other, order, processors)
+    assert torch.equal(forward, other)

@@ -1,0 +1,317 @@
+"""The store of crops: what is in it, and what happens when files change, runs are killed or disks fill up."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pipeline_images import texture
+
+from fastccsa.collections.manifest import Manifest
+from fastccsa.images import Transforms, store_index
+from fastccsa.images import store as store_module
+from fastccsa.images.decode import decode
+from fastccsa.images.source import ImageSource
+from fastccsa.images.store import FOLDER, Store, default_folder, open_store
+from fastccsa.images.torchvision_backend import centre_crop
+from fastccsa.system.errors import InputError
+
+SMALL = Transforms(32)
+ROW = SMALL.crop**2 * 3
+
+
+def source_of(manifest: Manifest, on_error: str = "replace") -> ImageSource:
+    return ImageSource(manifest.paths, manifest.labels, manifest.domain_indices, on_error)
+
+
+def make(manifest: Manifest, folder: Path, transforms: Transforms = SMALL, **options: object) -> Store:
+    return open_store(source_of(manifest), transforms, folder, **{"backend": "dali", **options})
+
+
+def the_folder(folder: Path) -> Path:
+    """The one store in it."""
+    (one,) = folder.iterdir()
+    return one
+
+
+def crops(store: Store) -> np.ndarray:
+    return np.array(store.array[store.rows])
+
+
+def count_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images whose crops are made from now on."""
+    made: list[str] = []
+    original = store_module._Builder._keep
+
+    def keep(self: object, entry: object, content: object, pixels: object, broken: object) -> None:
+        made.append(str(broken or entry.row))  # type: ignore[attr-defined]
+        original(self, entry, content, pixels, broken)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store_module._Builder, "_keep", keep)
+    return made
+
+
+@pytest.mark.parametrize("backend", ["dali", "torchvision"])
+@pytest.mark.parametrize("size", [32, 57])
+def test_crops_are_the_literal_ones(manifest: Manifest, tmp_path: Path, backend: str, size: int) -> None:
+    """torchvision's to the bit; DALI's within a grey level, for one resampling rounds once."""
+    transforms = Transforms(size)
+    stored = crops(make(manifest, tmp_path, transforms, backend=backend))
+    for path, crop in zip(manifest.paths, stored, strict=True):
+        literal = np.asarray(centre_crop(decode(np.fromfile(path, np.uint8)), transforms)).astype(int)
+        assert np.abs(literal - crop).max() <= (0 if backend == "torchvision" else 1)
+
+
+def test_nothing_is_made_twice(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = count_made(monkeypatch)
+    first = crops(make(manifest, tmp_path))
+    assert len(made) == len(manifest)
+    again = make(manifest, tmp_path)
+    assert len(made) == len(manifest)
+    assert np.array_equal(first, crops(again))
+    # Another part of the manifest, in another order, takes its images from the same store.
+    part = make(manifest.take([5, 2, 17]), tmp_path)
+    assert len(made) == len(manifest)
+    assert np.array_equal(crops(part), first[[5, 2, 17]])
+
+
+def test_a_store_grows_with_the_images_asked_for(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = count_made(monkeypatch)
+    part = make(manifest.take(range(9)), tmp_path)
+    before = crops(part)
+    whole = crops(make(manifest, tmp_path))
+    assert len(made) == len(manifest)
+    assert np.array_equal(whole[:9], before)
+    assert np.array_equal(crops(part), before)  # a run that uses the store is not disturbed
+
+
+def test_size_on_the_disk(manifest: Manifest, tmp_path: Path) -> None:
+    make(manifest, tmp_path)
+    assert (the_folder(tmp_path) / "crops.bin").stat().st_size == len(manifest) * ROW
+
+
+@pytest.mark.parametrize("same_size", [False, True])
+def test_a_changed_file_is_made_anew_and_it_alone(
+    own_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_size: bool
+) -> None:
+    folder = tmp_path / "cache"
+    old_store = make(own_manifest, folder)
+    old = crops(old_store)
+    made = count_made(monkeypatch)
+    path = Path(own_manifest.paths[3])
+    before = path.read_bytes()
+    texture(243, 321, seed=99).save(path, quality=90)
+    if same_size:  # bytes after the end of a JPEG do not count
+        changed = path.read_bytes()
+        size = max(len(before), len(changed))
+        path.write_bytes(before.ljust(size, b"\0"))
+        old_store = make(own_manifest, folder)
+        made.clear()
+        path.write_bytes(changed.ljust(size, b"\0"))
+    new = crops(make(own_manifest, folder))
+    assert len(made) == 1
+    assert np.array_equal(np.flatnonzero((old != new).any(axis=(1, 2, 3))), [3])
+    literal = np.asarray(centre_crop(decode(np.fromfile(path, np.uint8)), SMALL)).astype(int)
+    assert np.abs(new[3] - literal).max() <= 1
+    assert np.array_equal(crops(old_store), old)  # whoever still uses the old row is not disturbed
+
+
+def test_a_touched_file_is_not_made_anew(
+    own_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(own_manifest, tmp_path / "cache")
+    made = count_made(monkeypatch)
+    os.utime(own_manifest.paths[3], (1, 1))
+    make(own_manifest, tmp_path / "cache")
+    assert made == []
+    monkeypatch.setattr(store_index, "checksum", lambda path: pytest.fail("its checksum was taken twice"))
+    make(own_manifest, tmp_path / "cache")
+
+
+def test_other_settings_have_a_store_of_their_own(manifest: Manifest, tmp_path: Path) -> None:
+    small = crops(make(manifest, tmp_path))
+    large = crops(make(manifest, tmp_path, Transforms(48)))
+    torchvision = crops(make(manifest, tmp_path, backend="torchvision"))
+    assert len(list(tmp_path.iterdir())) == 3
+    assert large.shape[1] == Transforms(48).crop
+    assert small.shape == torchvision.shape
+    # What does not touch the crops shares them.
+    make(manifest, tmp_path, Transforms(32, scale=(0.5, 1.0), mean=(0, 0, 0)))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "gone"])
+def test_damaged_crops_are_made_anew(
+    manifest: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    whole = crops(make(manifest, tmp_path))
+    array = the_folder(tmp_path) / "crops.bin"
+    if damage == "gone":
+        array.unlink()
+    else:
+        content = bytearray(array.read_bytes())
+        content[4 * ROW + 5] ^= 1
+        array.write_bytes(content[: 20 * ROW + 7] if damage == "cut short" else content)
+    made = count_made(monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        assert np.array_equal(crops(make(manifest, tmp_path)), whole)
+    assert len(made) == {"a flipped bit": 1, "cut short": 3, "gone": len(manifest)}[damage]
+    assert f"{len(made)} of {len(manifest)} crops are damaged" in caplog.text
+
+
+def test_damage_that_leaves_the_time_alone_is_found_on_request(manifest: Manifest, tmp_path: Path) -> None:
+    whole = crops(make(manifest, tmp_path))
+    array = the_folder(tmp_path) / "crops.bin"
+    stat = array.stat()
+    with open(array, "r+b") as file:
+        file.write(b"\xff\x00\xff\x00")
+    os.utime(array, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert not np.array_equal(crops(make(manifest, tmp_path)), whole)
+    assert np.array_equal(crops(make(manifest, tmp_path, verify=True)), whole)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"settings": {}}', b"\xff\xfe"])
+def test_an_unreadable_index_starts_anew(manifest: Manifest, tmp_path: Path, content: bytes) -> None:
+    whole = crops(make(manifest, tmp_path))
+    (the_folder(tmp_path) / "index.json").write_bytes(content)
+    assert np.array_equal(crops(make(manifest, tmp_path)), whole)
+
+
+def test_broken_images_are_named_and_come_in_when_mended(
+    own_manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(own_manifest.paths[7])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    folder = tmp_path / "cache"
+    for _ in range(2):
+        source = source_of(own_manifest)
+        caplog.clear()
+        stored = open_store(source, SMALL, folder, "dali")
+        assert list(source.broken) == [str(path)]
+        assert str(path) in caplog.text
+        assert stored.rows[7] == -1
+        assert source.shown()[7] == 13  # the next of its class and domain
+    index = json.loads((the_folder(folder) / "index.json").read_text())
+    assert index["entries"][str(path)]["broken"] == source.broken[str(path)]
+    with pytest.raises(InputError, match="image07"):
+        open_store(source_of(own_manifest, "raise"), SMALL, folder, "dali")
+    path.write_bytes(whole)
+    source = source_of(own_manifest)
+    assert open_store(source, SMALL, folder, "dali").rows[7] >= 0
+    assert source.broken == {}
+
+
+def test_a_full_disk_is_told_before_any_work(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = count_made(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(InputError, match=r"crops of 22 images need .* GB are free; .*cache_dir"):
+            make(manifest, tmp_path)
+    assert made == []
+    with monkeypatch.context() as patch:  # others fill it meanwhile
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(InputError, match="No space left on device"):
+            make(manifest, tmp_path)
+    make(manifest, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="store of crops cannot be written"):
+        make(manifest, tmp_path / "file")
+
+
+def test_where_stores_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_folder(tmp_path) == tmp_path / FOLDER
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert default_folder(tmp_path / "missing") == Path("/somewhere/fastccsa")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_folder(tmp_path / "missing") == Path.home() / ".cache/fastccsa"
+
+
+# Opens a store slowly enough to be killed in the middle, with an index written after every image.
+PROGRAM = """
+    import sys, time
+    import pandas as pd
+    from fastccsa.collections.manifest import Manifest
+    from fastccsa.images import Transforms, crops, store
+    from fastccsa.images.source import ImageSource
+
+    store._CHECKPOINT_SECONDS, store._CHECKPOINT_SHARE, crops._BATCH = 0.0, 1e9, 2
+    keep = store._Builder._keep
+    def slowly(self, *arguments):
+        keep(self, *arguments)
+        print("made", flush=True)
+        time.sleep({delay})
+    store._Builder._keep = slowly
+    source = ImageSource({paths!r}, [0] * {count}, [0] * {count})
+    print("begun", flush=True)
+    store.open_store(source, Transforms(32), {folder!r}, "torchvision", 1)
+    print("done", flush=True)
+"""
+
+
+def start(manifest: Manifest, folder: Path, delay: float = 0.004) -> subprocess.Popen[str]:
+    """Build in a process of its own."""
+    text = textwrap.dedent(PROGRAM).format(paths=manifest.paths, count=len(manifest), folder=str(folder), delay=delay)
+    text = text.replace(repr(str(folder)), f"__import__('pathlib').Path({str(folder)!r})")
+    return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(manifest: Manifest, tmp_path: Path) -> None:
+    make(manifest, tmp_path / "whole", backend="torchvision")
+    expected = (the_folder(tmp_path / "whole") / "crops.bin").read_bytes()
+    rng = random.Random(5)
+    killed = 0
+    for _ in range(3):
+        process = start(manifest, tmp_path / "killed")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        for _ in range(rng.randrange(1, 7)):
+            process.stdout.readline()
+        time.sleep(0.006 * rng.random())
+        process.send_signal(signal.SIGKILL)
+        output, errors = process.communicate()
+        assert "Traceback" not in errors
+        killed += "done" not in output
+    assert killed == 3
+    folder = the_folder(tmp_path / "killed")
+    index = json.loads((folder / "index.json").read_text())
+    assert 0 < sum(entry["pixels"] is not None for entry in index["entries"].values()) < len(manifest)
+    make(manifest, tmp_path / "killed", backend="torchvision")
+    assert (folder / "crops.bin").read_bytes() == expected
+    assert sorted(path.name for path in folder.iterdir()) == ["crops.bin", "index.json", "lock"]
+
+
+def test_two_at_once_share_the_work(manifest: Manifest, tmp_path: Path) -> None:
+    make(manifest, tmp_path / "whole", backend="torchvision")
+    expected = (the_folder(tmp_path / "whole") / "crops.bin").read_bytes()
+    both = [start(manifest, tmp_path / "shared", delay=0.02) for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sorted(output.count("made") for output, _ in outputs) == [0, len(manifest)]
+    assert all(output.endswith("done\n") for output, _ in outputs)
+    assert (the_folder(tmp_path / "shared") / "crops.bin").read_bytes() == expected

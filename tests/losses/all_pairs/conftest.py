@@ -1,0 +1,98 @@
+"""Inputs for the loss over all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastccsa import functional, reference
+from fastccsa.ops import all_pairs as _all_pairs
+from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
+
+MARGIN = 12.0
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Two sets of features with their labels, and the weights of pairs of classes."""
+
+    z1: Tensor
+    z2: Tensor
+    y1: Tensor
+    y2: Tensor
+    weight: Tensor | None
+
+    @property
+    def leaves(self) -> tuple[Tensor, Tensor]:
+        return self.z1, self.z2
+
+    def to(self, dtype: torch.dtype) -> Sets:
+        """The same values in another precision, as new leaves."""
+        z1, z2 = (z.detach().to(dtype).requires_grad_() for z in self.leaves)
+        return replace(self, z1=z1, z2=z2, weight=None if self.weight is None else self.weight.to(dtype))
+
+    def loss(self, reduction: str = "mean", margin: float = MARGIN) -> Tensor:
+        arguments = (self.z1, self.z2, self.y1, self.y2, self.weight, margin)
+        return functional.contrastive_alignment(*arguments, pairs="all", reduction=reduction)
+
+    def terms(self, reduction: str = "mean", margin: float = MARGIN) -> tuple[Tensor, Tensor]:
+        """Alignment and separation by the definition."""
+        terms = reference.pair_terms(self.z1, self.z2, self.y1, self.y2, self.weight, margin, "all")
+        return tuple(t.sum() if reduction == "sum" else t.mean() for t in terms)
+
+    def reference(self, reduction: str = "mean", margin: float = MARGIN) -> Tensor:
+        return sum(self.terms(reduction, margin))
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        "cpu in panels",
+        "cpu in tiles",
+        *(pytest.param(d, marks=pytest.mark.cuda) for d in ("cuda", "cuda in tiles", "cuda in tiles by labels")),
+    ]
+)
+def device(request, monkeypatch) -> str:
+    """Where a test runs, and how: as few pairs do, or as many; on the CPU also in the tiles that CUDA takes.
+
+    On CUDA in tiles that no label decides, and in those of many pairs.
+    """
+    if " in " in request.param:
+        monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
+        monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
+        monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", request.param.endswith("in panels"))
+    if request.param.endswith("by labels"):
+        monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 0)
+    return request.param.split()[0]
+
+
+@pytest.fixture
+def make_sets() -> Callable[..., Sets]:
+    def make(
+        rows1: int = 37,
+        rows2: int = 53,
+        classes: int = 7,
+        width: int = 65,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        weighted: bool = True,
+        seed: int = 0,
+    ) -> Sets:
+        random = torch.Generator().manual_seed(seed)
+
+        def features(rows: int) -> Tensor:
+            # At this spread some distances lie within the margin and some beyond.
+            z = MARGIN / max(2 * width, 1) ** 0.5 * torch.randn(rows, width, generator=random, dtype=torch.float64)
+            return (z + 3).to(device, dtype).requires_grad_()
+
+        z1, z2 = features(rows1), features(rows2)
+        y1, y2 = (torch.randint(classes, (n,), generator=random).to(device) for n in (rows1, rows2))
+        weight = torch.rand(classes, classes, generator=random, dtype=torch.float64)
+        acc = torch.float64 if dtype == torch.float64 else torch.float32
+        return Sets(z1, z2, y1, y2, weight.to(device, acc) if weighted else None)
+
+    return make

@@ -1,0 +1,307 @@
+"""The loss over all pairs against the definition, which holds the whole matrix."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import fastccsa
+from fastccsa import functional, reference
+from fastccsa.ops import all_pairs as _all_pairs
+from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+SIZES = [(1, 1, 1, 1), (1, 9, 2, 3), (37, 53, 7, 65), (130, 31, 3, 512), (300, 200, 1000, 16), (64, 64, 1, 8)]
+
+
+def assert_same(sets, reduction="mean", margin=12.0, rtol=1e-12):
+    exact = sets.to(torch.float64)
+    mine, true = sets.loss(reduction, margin), exact.reference(reduction, margin)
+    torch.testing.assert_close(mine.double(), true, rtol=rtol, atol=rtol)
+    gradients = torch.autograd.grad(mine, sets.leaves)
+    expected = torch.autograd.grad(true, exact.leaves)
+    for a, b in zip(gradients, expected, strict=True):
+        assert a.dtype == sets.z1.dtype
+        eps = torch.finfo(a.dtype).eps if a.dtype.itemsize < 4 else rtol
+        torch.testing.assert_close(a.double(), b, rtol=max(rtol, eps), atol=max(rtol, eps) * b.abs().max().item())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_values_and_gradients(make_sets, device, dtype, reduction):
+    assert_same(make_sets(dtype=dtype, device=device), reduction, rtol=1e-12 if dtype == torch.float64 else 2e-6)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "unweighted"])
+def test_ragged_sizes(make_sets, device, size, weighted):
+    assert_same(make_sets(*size, dtype=torch.float64, device=device, weighted=weighted))
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e-3, 5.0, 1e4])
+def test_margins(make_sets, device, margin):
+    assert_same(make_sets(dtype=torch.float64, device=device), margin=margin)
+
+
+@pytest.mark.parametrize("limits", [(8, 16), (3, 5), (1, 1), (64, 7)], ids=str)
+@pytest.mark.parametrize("classes", [1, 3, 40])
+def test_any_tiles_give_the_same(make_sets, device, monkeypatch, limits, classes):
+    """Blocks of one class, blocks of several, and ranges cut in parts: every pair once."""
+    monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
+    monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
+    monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", False)
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_ROWS", limits[0])
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_COLUMNS", limits[1])
+    assert_same(make_sets(61, 47, classes, 9, dtype=torch.float64, device=device))
+
+
+def test_tiles_cover_each_pair_of_different_classes_once():
+    offset1, offset2 = [0, 5, 5, 30, 31, 33, 90], [0, 40, 41, 41, 60, 70, 75]
+    label1 = torch.repeat_interleave(torch.arange(6), torch.tensor(offset1).diff())
+    label2 = torch.repeat_interleave(torch.arange(6), torch.tensor(offset2).diff())
+    a, b = torch.zeros(90, 2), torch.zeros(75, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_all_pairs_tiles, "TILE_ROWS", 16)
+        patch.setattr(_all_pairs_tiles, "TILE_COLUMNS", 11)
+        covered = torch.zeros(90, 75, dtype=torch.int64)
+        for rows, columns in _all_pairs_tiles._tiles(a, b, offset1, offset2, margin=1.0):
+            assert rows.stop - rows.start <= 16
+            assert columns.stop - columns.start <= 11
+            covered[rows, columns] += 1
+    different = label1[:, None] != label2
+    assert (covered[different] == 1).all()
+    assert covered[~different].sum() < 0.1 * (~different).sum()
+
+
+@pytest.mark.parametrize("rows", [(90, 75), (3, 400), (1, 1), (200, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_tiles_that_no_label_decides_cover_each_pair_once(monkeypatch, rows, dtype):
+    """None has more values than a tile of all rows and columns; where there are few rows, they are wider."""
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_ROWS", 16)
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_COLUMNS", 12)
+    covered = torch.zeros(rows, dtype=torch.int64)
+    for own, others in _all_pairs_tiles._all_tiles(*rows, dtype):
+        covered[own, others] += 1
+        assert covered[own, others].numel() * dtype.itemsize <= 16 * 12 * 4
+    assert (covered == 1).all()
+
+
+def test_who_waits(monkeypatch):
+    """On a GPU, where pairs are many, or classes."""
+    z = torch.empty(100, 1)
+    assert _all_pairs_tiles.needs_to_wait(z, z, 7)
+    monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 100 * 100)
+    on_gpu, larger = torch.empty(100, 1, device="meta"), torch.empty(101, 1, device="meta")
+    assert not _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 7)
+    assert not _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 0)
+    assert _all_pairs_tiles.needs_to_wait(on_gpu, on_gpu, 201)
+    assert _all_pairs_tiles.needs_to_wait(larger, on_gpu, 7)
+
+
+def test_distant_blocks_are_skipped_and_nothing_is_lost(make_sets, device, monkeypatch):
+    monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
+    monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
+    monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", False)
+    monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 0)
+    monkeypatch.setattr(_all_pairs_tiles, "TILE_ROWS", 8)
+    sets = make_sets(80, 90, 4, 6, dtype=torch.float64, device=device)
+    with torch.no_grad():
+        for z, y in ((sets.z1, sets.y1), (sets.z2, sets.y2)):
+            z.mul_(0.1)
+            z[:, 0] += 11.0 * y  # neighbours in class are within the margin, others beyond
+    seen = []
+    tile = _all_pairs_tiles._tile
+    monkeypatch.setattr(_all_pairs_tiles, "_tile", lambda *a: (seen.append(a[12].numel()), tile(*a)))
+    assert_same(sets)
+    assert sum(seen) < 0.6 * 80 * 90
+
+
+# Rows of each class on both sides: of one class, cut where it is large; of several, where they are small; of either
+# kind on one side alone; more than a panel.
+CLASS_SIZES = {
+    "large and small": ([130, 3, 70, 5, 5, 300], [2, 90, 65, 40, 1, 3]),
+    "small ones between": ([64, 63, 64, 1, 64], [63, 64, 1, 64, 63]),
+    "absent on a side": ([0, 200, 10, 0, 70], [100, 0, 90, 30, 0]),
+    "one row of each": ([1] * 150, [1] * 150),
+    "panels": ([700, 30, 600], [900, 1300, 60]),
+    "one class": ([100], [600]),
+}
+
+
+@pytest.mark.parametrize("sizes", CLASS_SIZES.values(), ids=CLASS_SIZES.keys())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_any_sizes_of_classes(make_sets, device, sizes, dtype):
+    sets = make_sets(*map(sum, sizes), len(sizes[0]), 5, dtype=dtype, device=device)
+    random = torch.Generator().manual_seed(1)
+    for labels, counts in zip((sets.y1, sets.y2), sizes, strict=True):
+        of_class = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        labels.copy_(of_class[torch.randperm(len(labels), generator=random)])
+    assert_same(sets, rtol=1e-12 if dtype == torch.float64 else 2e-6)
+
+
+@pytest.mark.parametrize("gap", [4.0, 11.0, 30.0])
+def test_distant_classes(make_sets, device, gap):
+    """Some beyond the margin as a whole, some in part, some not; and what is no number is not beyond it."""
+    sets = make_sets(260, 300, 3, 6, dtype=torch.float64, device=device)
+    with torch.no_grad():
+        for z, y in ((sets.z1, sets.y1), (sets.z2, sets.y2)):
+            z.mul_(0.1)
+            z[:, 0] += gap * y
+    assert_same(sets)
+    with torch.no_grad():
+        sets.z2[0] = torch.nan
+    loss = sets.loss()
+    assert loss.isnan()
+    assert torch.autograd.grad(loss, sets.z1)[0].isnan().all()
+
+
+def test_any_number_of_threads_gives_the_same_bits(make_sets, monkeypatch):
+    monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", True)
+    sets = make_sets(300, 700, 5, 140)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for torch_threads in (1, 2, 5):
+            torch.set_num_threads(torch_threads)
+            loss = sets.loss()
+            found.append((loss, *torch.autograd.grad(loss, sets.leaves)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+def test_classes_missing_on_a_side(make_sets, device):
+    sets = make_sets(20, 30, 6, 5, dtype=torch.float64, device=device)
+    sets.y1.clamp_(max=2), sets.y2.clamp_(min=2)
+    assert_same(sets)
+    sets.y1.fill_(0), sets.y2.fill_(1)
+    assert_same(sets)
+    sets.y2.fill_(0)
+    assert_same(sets)
+
+
+def test_features_without_columns(make_sets, device):
+    """All at distance 0, where pairs of different classes have no direction to go."""
+    sets = make_sets(200, 300, 3, 0, dtype=torch.float64, device=device, weighted=False)
+    different = (sets.y1[:, None] != sets.y2).double().mean().item()
+    loss = sets.loss(margin=2.0)
+    assert loss.item() == pytest.approx(4 * different)
+    assert [g.shape for g in torch.autograd.grad(loss, sets.leaves)] == [(200, 0), (300, 0)]
+
+
+def test_labels_need_no_bound_without_weights():
+    z = torch.eye(3, dtype=torch.float64)
+    labels = torch.tensor([-5, 10**12, 7])
+    expected = reference.contrastive_alignment(z, z, labels, labels, margin=2.0, pairs="all")
+    assert functional.contrastive_alignment(z, z, labels, labels, margin=2.0, pairs="all") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rows", [(0, 4), (4, 0), (0, 0)], ids=str)
+def test_empty_sides(make_sets, device, rows):
+    sets = make_sets(*rows, device=device)
+    assert sets.loss("mean").isnan()
+    assert sets.loss("sum") == 0
+    for gradient, z in zip(torch.autograd.grad(sets.loss("sum"), sets.leaves), sets.leaves, strict=True):
+        assert gradient.shape == z.shape
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.t().contiguous().t(),
+        lambda x: torch.cat([x, x], 1)[:, : x.shape[1]],
+        lambda x: torch.stack([x, x], 2)[..., 1],
+        lambda x: x.repeat_interleave(2, 0)[::2],
+        lambda x: torch.cat([x.flatten()[:1], x.flatten()])[1:].view_as(x),
+    ],
+    ids=["transposed", "columns of a wider one", "every second column", "every second row", "misaligned"],
+)
+def test_views(make_sets, device, dtype, view):
+    sets = make_sets(dtype=dtype, device=device)
+    with torch.no_grad():
+        sets.z2[:5] = sets.z1[:5] + 1e-3  # near pairs read the views themselves
+    expected = sets.loss()
+    gradients = torch.autograd.grad(expected, sets.leaves)
+    leaves = [z.detach().clone().requires_grad_() for z in sets.leaves]
+    labels = [torch.stack([y, y], 1)[:, 0] for y in (sets.y1, sets.y2)]
+    weight = torch.stack([sets.weight, sets.weight], -1)[..., 0]
+    loss = functional.contrastive_alignment(*map(view, leaves), *labels, weight, 12.0, "all")
+    torch.testing.assert_close(loss, expected)
+    for a, b in zip(torch.autograd.grad(loss, leaves), gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "weighted_mean"])
+@pytest.mark.parametrize("rows", [(20, 20), (20, 33)], ids=str)
+def test_whole_loss_and_its_terms(make_sets, device, rows, reduction):
+    sets = make_sets(*rows, dtype=torch.float64, device=device)
+    logits = [torch.randn(n, 7, dtype=torch.float64, device=device).requires_grad_() for n in rows]
+    class_weights = [torch.rand(7, dtype=torch.float64, device=device) for _ in "12"]
+    inputs = (*logits, *sets.leaves)
+    arguments = (*inputs, sets.y1, sets.y2, *class_weights, sets.weight, 12.0, 0.3, "all", reduction)
+    mine, true = (f.weighted_ccsa_loss_terms(*arguments) for f in (functional, reference))
+    for name, a, b in zip(mine._fields, mine, true, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14, msg=name)
+        options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        gradients = torch.autograd.grad(a, inputs, **options)
+        for x, y in zip(gradients, torch.autograd.grad(b, inputs, **options), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-14)
+    loss_fn = fastccsa.WeightedCCSALoss(
+        *class_weights, sets.weight, margin=12.0, alpha=0.3, pairs="all", reduction=reduction
+    )
+    loss = loss_fn(*inputs, sets.y1, sets.y2)
+    torch.testing.assert_close(loss, true.loss, rtol=1e-12, atol=0)
+    for x, y in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(true.loss, inputs), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-14)
+
+
+def test_nan_stays_visible(make_sets, device):
+    for k in range(2):
+        sets = make_sets(device=device)
+        with torch.no_grad():
+            sets.leaves[k][3, 2] = float("nan")
+        assert sets.loss().isnan()
+
+
+def test_same_bits_every_time(make_sets, device):
+    sets = make_sets(2100, 1500, 5, 33, device=device)
+    first = (sets.loss().detach(), *torch.autograd.grad(sets.loss(), sets.leaves))
+    threads = torch.get_num_threads()
+    for count in (1, 2, threads):
+        torch.set_num_threads(count)
+        again = (sets.loss().detach(), *torch.autograd.grad(sets.loss(), sets.leaves))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2"])
+def test_every_instruction_set(isa):
+    """Few pairs, panels and tiles, ragged; the best set runs in all other tests."""
+    program = """
+import torch
+from fastccsa import functional, reference
+from fastccsa.ops import all_pairs as _all_pairs
+torch.manual_seed(0)
+y = torch.randint(4, (29,)), torch.randint(4, (43,))
+for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+    z = [torch.randn(len(labels), 39, dtype=torch.float64).to(dtype).requires_grad_() for labels in y]
+    exact = [x.detach().double().requires_grad_() for x in z]
+    want = torch.autograd.grad(reference.contrastive_alignment(*exact, *y, margin=9.0, pairs="all"), exact)
+    for _all_pairs.FEW_PAIRS, _all_pairs.PANELS_ON_CPU in ((1 << 16, True), (0, True), (0, False)):
+        found = torch.autograd.grad(functional.contrastive_alignment(*z, *y, margin=9.0, pairs="all"), z)
+        for mine, true in zip(found, want):
+            torch.testing.assert_close(mine.double(), true, rtol=tolerance, atol=tolerance * true.abs().max().item())
+print(torch.ops.fastccsa.instruction_set())
+"""
+    environment = os.environ | {"FASTCCSA_ISA": isa}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert done.stdout.strip() in (isa, "portable")

@@ -1,0 +1,149 @@
+"""On a GPU: what few pairs launch and allocate; and that nobody waits for them, nor for more of them, in tiles that no
+label decides, so that a graph can hold the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastccsa
+from fastccsa import functional
+from fastccsa.benchmarking.counting import cuda_requests, kernels
+from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
+
+pytestmark = pytest.mark.cuda
+ROWS1, ROWS2, WIDTH = 48, 64, 100
+MANY = (300, 500)
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture
+def sets(make_sets, dtype):
+    return make_sets(ROWS1, ROWS2, width=WIDTH, dtype=dtype, device="cuda")
+
+
+@pytest.fixture(
+    params=[((ROWS1, ROWS2), True), (MANY, True), (MANY, False)], ids=["few", "more", "more without weights"]
+)
+def any_sets(request: pytest.FixtureRequest, make_sets, dtype):
+    rows, weighted = request.param
+    return make_sets(*rows, width=WIDTH, dtype=dtype, device="cuda", weighted=weighted)
+
+
+def step_of(sets) -> Callable[[], tuple[Tensor, ...]]:
+    """Forward and backward; the gradient that comes from above is there already."""
+    upstream = torch.ones((), device="cuda")
+
+    def step() -> tuple[Tensor, ...]:
+        loss = sets.loss()
+        return (loss.detach(), *torch.autograd.grad(loss, sets.leaves, upstream))
+
+    step()  # what is made once, on the first call, does not count
+    return step
+
+
+@pytest.fixture
+def step(sets) -> Callable[[], tuple[Tensor, ...]]:
+    return step_of(sets)
+
+
+def test_launches(sets, step) -> None:
+    """Two for the loss and the gradients, and one a side that multiplies; gradients of 16 bits are rounded after."""
+    launched = kernels(step)
+    assert sum("fastccsa" in name for name in launched) == 2, launched
+    assert len(launched) == (4 if sets.z1.dtype == torch.float32 else 6), launched
+
+
+def test_allocations(sets, step) -> None:
+    """Results, gradients before they are multiplied, a coefficient a pair, and the sums of blocks."""
+    assert len(step()) == 3
+    _, requested = cuda_requests(step)
+    rows = (ROWS1 + ROWS2) * WIDTH
+    blocks = -(-ROWS1 // 4) * -(-ROWS2 // 32)
+    results = 3 * 4 + rows * (4 if sets.z1.dtype == torch.float32 else 4 + 2)
+    assert requested <= results + 4 * rows + 4 * ROWS1 * ROWS2 + 2 * 8 * blocks
+
+
+def test_nobody_waits_for_it(any_sets) -> None:
+    step = step_of(any_sets)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_graph_follows_its_inputs(any_sets) -> None:
+    """The whole loss too: captured once, replayed with other features and labels."""
+    sets, step = any_sets, step_of(any_sets)
+    logits = [torch.randn(len(z), 7, device="cuda", dtype=z.dtype, requires_grad=True) for z in sets.leaves]
+    loss_fn = fastccsa.WeightedCCSALoss(pair_weight=sets.weight, margin=12.0, pairs="all").cuda()
+    inputs = (*logits, *sets.leaves)
+
+    def whole() -> tuple[Tensor, ...]:
+        terms = loss_fn.terms(*inputs, sets.y1, sets.y2)
+        return (*(t.detach() for t in terms), *torch.autograd.grad(terms.loss, inputs), *step())
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        whole()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = whole()
+    for shift in (1, 2):
+        with torch.no_grad():
+            for z in sets.leaves:
+                z.copy_(z.roll(shift, 0) * 1.1)
+            sets.y1.copy_(sets.y1.roll(1))
+        graph.replay()
+        assert all(torch.equal(a, b) for a, b in zip(captured, whole(), strict=True))
+
+
+def test_what_a_graph_cannot_hold_says_so(make_sets, monkeypatch) -> None:
+    monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 0)
+    sets = make_sets(*MANY, width=WIDTH, device="cuda")
+    sets.loss()
+    refused = pytest.raises(RuntimeError, match="a CUDA graph cannot hold the loss over all pairs of 300 x 500 rows")
+    with refused, torch.cuda.graph(torch.cuda.CUDAGraph()):
+        sets.loss()
+
+
+BROKEN = [
+    ("target1", (11, 7), r"target1\[11\] is 7 in an earlier call on this GPU.*labels must be in \[0, 7\)"),
+    ("target2", (60, -1), r"target2\[60\] is -1 in an earlier call on this GPU"),
+    ("pair_weight", (slice(None), -0.5), r"pair_weight\[\d, \d\] is negative or NaN in an earlier call on this GPU"),
+]
+
+
+@pytest.mark.parametrize("rows", [(ROWS1, ROWS2), MANY], ids=["few", "more"])
+@pytest.mark.parametrize(("name", "change", "message"), BROKEN)
+def test_a_bad_value_is_reported_at_the_next_call(make_sets, rows, name, change, message) -> None:
+    sets = make_sets(*rows, width=WIDTH, device="cuda")
+    arguments = {"target1": sets.y1.clone(), "target2": sets.y2.clone(), "pair_weight": sets.weight.clone()}
+    arguments[name][change[0]] = change[1]
+    assert functional.contrastive_alignment(*sets.leaves, *arguments.values(), margin=12.0, pairs="all").isnan()
+    torch.cuda.synchronize()
+    with pytest.raises(RuntimeError, match=message):
+        sets.loss()
+    assert sets.loss().isfinite()
+
+
+def test_what_is_no_class_of_the_logits_is_reported_too(make_sets) -> None:
+    """Without weights of pairs, no label has to be looked up; the classification looks at them all the same."""
+    sets = make_sets(ROWS1, ROWS2, width=WIDTH, device="cuda", weighted=False)
+    logits = [torch.zeros(n, 7, device="cuda") for n in (ROWS1, ROWS2)]
+    y1 = sets.y1.clone()
+    y1[5] = 9
+    assert functional.weighted_ccsa_loss(*logits, *sets.leaves, y1, sets.y2, pairs="all").isnan()
+    torch.cuda.synchronize()
+    with pytest.raises(RuntimeError, match=r"target1\[5\] is 9 in an earlier call on this GPU"):
+        functional.weighted_ccsa_loss(*logits, *sets.leaves, sets.y1, sets.y2, pairs="all")

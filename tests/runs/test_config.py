@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from fastccsa.system.errors import InputError
+from fastccsa.training import TrainConfig
+
+
+def test_defaults_are_the_papers() -> None:
+    ccsa, baseline = TrainConfig(), TrainConfig(alignment="-")
+    assert (ccsa.epochs, ccsa.lr_step) == (20, 10)
+    assert (baseline.epochs, baseline.lr_step) == (135, 45)
+    assert (ccsa.lr, ccsa.weight_decay, ccsa.batch_size, ccsa.margin, ccsa.alpha) == (1e-4, 1e-3, 32, 50, 0.5)
+    assert (ccsa.backbone, ccsa.size, ccsa.match_probability) == ("resnet18", 224, 0.25)
+    assert baseline.is_baseline
+    assert not ccsa.is_baseline
+
+
+@pytest.mark.parametrize(
+    "config", [TrainConfig(), TrainConfig(n_sec=5, exclude=("SON", "UDA"), init="runs/a", epochs=3, seed=7)]
+)
+def test_json_round_trip(config, tmp_path) -> None:
+    assert TrainConfig.from_json(config.to_json()) == config
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert TrainConfig.read(tmp_path) == config
+
+
+def test_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().lr = 1.0  # type: ignore[misc]
+
+
+def test_differences_name_what_changes_the_result_and_nothing_else() -> None:
+    config = TrainConfig(manifest="a.csv", out="runs/a")
+    moved = dataclasses.replace(config, manifest="b.csv", out="runs/b", device="cpu", workers=3, checkpoint_every=9)
+    assert config.differences(moved) == []
+    other = dataclasses.replace(config, lr=1e-3, exclude=("SON",))
+    assert other.differences(config) == ["exclude: ('SON',), not ()", "lr: 0.001, not 0.0001"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("alignment", "x"),
+        ("classification_weight", "-"),
+        ("negatives", "some"),
+        ("amp", "int8"),
+        ("image_backend", "pil"),
+        ("pairs", "some"),
+        ("cache", "tape"),
+        ("size", 4),
+        ("batch_size", 0),
+        ("epochs", -1),
+        ("workers", -1),
+        ("checkpoint_every", -1),
+        ("accumulate", 0),
+        ("patience", -1),
+        ("clip", -1.0),
+        ("time_limit", float("nan")),
+        ("ema", 1.0),
+        ("ema", -0.1),
+        ("broken_images", "ignore"),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("weight_decay", -1.0),
+        ("margin", float("nan")),
+        ("alpha", 1.5),
+        ("match_probability", -0.1),
+        ("memory", -1),
+        ("memory", 100),  # of pairs as they are drawn
+        ("n_sec", -1),
+        ("n_sec", "some"),
+        ("n_sec", 0),  # with alignment
+    ],
+)
+def test_bad_values_are_named(field, value) -> None:
+    with pytest.raises(InputError, match=f"^{field} "):
+        TrainConfig(**{field: value})
+
+
+def test_a_memory_is_for_all_pairs_and_holds_a_batch() -> None:
+    assert TrainConfig(pairs="all", memory=32).memory == 32
+    with pytest.raises(InputError, match="memory 31 does not hold a batch of 32"):
+        TrainConfig(pairs="all", memory=31)
+    with pytest.raises(InputError, match="memory 100 needs pairs"):
+        TrainConfig(pairs="all", memory=100, alignment="-")
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"learning_rate": 1}', '{"size": "wide"}', '{"lr": -1}'])
+def test_bad_files_are_named(text, tmp_path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json: "):
+        TrainConfig.read(tmp_path)
+
+
+def test_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"is no run folder: config\.json is missing"):
+        TrainConfig.read(tmp_path)
+
+
+def test_json_is_plain(tmp_path) -> None:
+    values = json.loads(TrainConfig(exclude=("SON",)).to_json())
+    assert values["exclude"] == ["SON"]
+    assert values["epochs"] == 20

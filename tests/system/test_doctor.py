@@ -1,0 +1,70 @@
+"""fastccsa.check: what it says of a build and of a machine."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import fastccsa
+from fastccsa.system import doctor as checks
+
+
+def test_every_part_is_named_and_usable_parts_say_so():
+    report = fastccsa.check()
+    assert report.usable
+    assert report["PyTorch"].state.startswith(__import__("torch").__version__)
+    assert report["ops"].state.endswith(("avx512", "avx2", "portable"))
+    text = str(report)
+    assert fastccsa.__version__ in text
+    for part in ("PyTorch", "ops", "CUDA code", "GPU", "DALI"):
+        assert part in text
+
+
+def test_what_is_missing_comes_with_advice():
+    for part in fastccsa.check().checks:
+        assert part.usable or part.advice or part.name == "CUDA code"
+
+
+def test_a_build_without_cuda_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("fastccsa._build_info.CUDA_VERSION", "")
+    part = fastccsa.check()["CUDA code"]
+    assert not part.usable
+    assert "nvcc" in part.advice
+
+
+def test_missing_dali_names_the_wheel(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    part = checks._dali()
+    assert not part.usable
+    assert "nvidia-dali-cuda130" in part.advice
+
+
+def test_missing_ops_are_reported_not_raised(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastccsa.ops.library", None)
+    monkeypatch.delattr(fastccsa, "_ops", raising=False)
+    report = fastccsa.check()
+    assert not report["ops"].usable
+    assert not report.usable
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((9, 0), ("90-real",), True),
+        ((8, 9), ("80-real",), True),
+        ((8, 0), ("86-real",), False),
+        ((9, 0), ("80-real",), False),
+        ((9, 0), ("80-virtual",), True),
+        ((12, 1), ("120-real", "120-virtual"), True),
+        ((7, 5), ("80-real", "120-virtual"), False),
+        ((10, 0), ("90a-real",), False),
+        ((9, 0), ("90a-real",), True),
+    ],
+)
+def test_which_gpus_a_build_runs_on(capability, built, runs):
+    assert checks._runs_on(capability, built) == runs
+
+
+def test_architectures_are_written_as_pytorch_does():
+    assert checks._architecture_names(("80-real", "90a-real", "120-real", "120-virtual")) == "8.0, 9.0a, 12.0+PTX"
