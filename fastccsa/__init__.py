@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastccsa.losses import CCSATerms, WeightedCCSALoss
     from fastccsa.losses.memory import FeatureMemory, PairMemory
     from fastccsa.models.backbone import load_model
-    from fastccsa.ops.library import set_cpu_cache_limit
+    from fastccsa.ops.allocator import set_cpu_cache_limit
     from fastccsa.ops.profiling import nvtx_ranges
     from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
     from fastccsa.system.doctor import check
@@ -36,7 +36,7 @@ _HOME = {
     "InputError": "fastccsa.system.errors",
     "check": "fastccsa.system.doctor",
     "load_model": "fastccsa.models.backbone",
-    "set_cpu_cache_limit": "fastccsa.ops.library",
+    "set_cpu_cache_limit": "fastccsa.ops.allocator",
     "nvtx_ranges": "fastccsa.ops.profiling",
 }
 _MODULES = (

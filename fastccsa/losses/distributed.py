@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastccsa.losses import functional
 from fastccsa.ops import all_pairs as _all_pairs
-from fastccsa.ops import library as _ops
+from fastccsa.ops.library import accumulation_dtype
 from fastccsa.system.errors import InputError
 
 __all__ = [
@@ -86,7 +86,7 @@ class _Ring(torch.autograd.Function):
         mean: bool, precision: str, group: dist.ProcessGroup,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         counts1, counts2 = (rows_of_each_rank(len(z), group, z.device) for z in (z1, z2))
-        gradient1 = torch.zeros_like(z1, dtype=_ops._acc_dtype(z1.dtype), memory_format=torch.contiguous_format)
+        gradient1 = torch.zeros_like(z1, dtype=accumulation_dtype(z1.dtype), memory_format=torch.contiguous_format)
         travelling = torch.zeros_like(z2, dtype=gradient1.dtype, memory_format=torch.contiguous_format)
         total = z1.new_zeros(2, dtype=torch.float64)
         world = dist.get_world_size(group)
@@ -141,11 +141,11 @@ def contrastive_alignment(
         pair_weight: [C, C], the same on all ranks, or None.
         margin: distance beyond which pairs of different classes no longer matter.
         reduction: ``"mean"`` over all pairs of all ranks, or ``"sum"``.
-        precision: see :func:`fastccsa.losses.functional.weighted_ccsa_loss`.
+        precision: see :func:`fastccsa.functional.weighted_ccsa_loss`.
         group: the ranks; None is all of them.
 
     Raises:
-        RuntimeError: as for :func:`fastccsa.losses.functional.contrastive_alignment`.
+        RuntimeError: as for :func:`fastccsa.functional.contrastive_alignment`.
         InputError: torch.distributed is not initialised, or an unknown ``reduction`` or ``precision``.
     """
     return contrastive_alignment_terms(z1, z2, y1, y2, pair_weight, margin, reduction, precision, group).loss

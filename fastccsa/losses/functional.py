@@ -21,9 +21,10 @@ from torch import Tensor
 
 from fastccsa.losses.reference import CCSATerms
 from fastccsa.ops import all_pairs as _all_pairs
-from fastccsa.ops import library as _ops
 from fastccsa.ops import products as _products
 from fastccsa.ops.all_pairs_checks import check_logits
+from fastccsa.ops.library import accumulation_dtype
+from fastccsa.ops.zipped import REDUCTIONS, zipped_ccsa
 from fastccsa.system.errors import InputError
 
 __all__ = [
@@ -40,7 +41,7 @@ def _as_weight(weight: Tensor | None, of: Tensor) -> Tensor | None:
     """`weight` in the dtype that sums over tensors like `of` are kept in."""
     if weight is None:
         return None
-    dtype = _ops._acc_dtype(of.dtype)
+    dtype = accumulation_dtype(of.dtype)
     return weight if weight.dtype == dtype else weight.to(dtype)
 
 
@@ -50,14 +51,14 @@ def _check_pairs(pairs: str, reduction: str, precision: str) -> None:
     if pairs == "all" and reduction == "none":
         raise InputError(
             "reduction 'none' over all pairs would be a matrix of N1 x N2 values; choose 'mean' or 'sum', "
-            "or fastccsa.losses.reference.pair_terms(..., pairs='all') for few rows"
+            "or fastccsa.reference.pair_terms(..., pairs='all') for few rows"
         )
     if precision not in _products.PRECISIONS:
         raise InputError(f"precision is {precision!r}; choose one of {', '.join(map(repr, _products.PRECISIONS))}")
     if precision != "ieee" and pairs == "zipped":
         raise InputError(f"precision {precision!r} concerns the matrix products of pairs='all'; leave it with 'zipped'")
-    if reduction not in _ops.REDUCTIONS:
-        raise InputError(f"reduction is {reduction!r}; choose one of {', '.join(map(repr, _ops.REDUCTIONS))}")
+    if reduction not in REDUCTIONS:
+        raise InputError(f"reduction is {reduction!r}; choose one of {', '.join(map(repr, REDUCTIONS))}")
 
 
 def _classification(
@@ -68,7 +69,7 @@ def _classification(
     if logits1.shape[0] != logits2.shape[0]:
         first = weighted_cross_entropy(logits1, target1, class_weight1, reduction)
         return first, weighted_cross_entropy(logits2, target2, class_weight2, reduction)
-    _, terms = _ops.zipped_ccsa(
+    _, terms = zipped_ccsa(
         logits1, logits2, None, None, target1, target2,
         _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), None, 0.0, 0.0, reduction,
     )  # fmt: skip
@@ -108,7 +109,7 @@ def weighted_ccsa_loss_terms(
         classification = _classification(logits1, logits2, target1, target2, class_weight1, class_weight2, reduction)
         loss = (1 - alpha) * (classification[0] + classification[1]) + alpha * (pair_terms[0] + pair_terms[1])
         return CCSATerms(loss, *classification, *pair_terms.unbind(0))
-    loss, terms = _ops.zipped_ccsa(
+    loss, terms = zipped_ccsa(
         logits1, logits2, features1, features2, target1, target2,
         _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
         margin, alpha, reduction,
@@ -180,7 +181,7 @@ def weighted_ccsa_loss(
             logits1, logits2, target1, target2, class_weight1, class_weight2, reduction
         )
         return (1 - alpha) * (classification1 + classification2) + alpha * pair_loss
-    loss, _ = _ops.zipped_ccsa(
+    loss, _ = zipped_ccsa(
         logits1, logits2, features1, features2, target1, target2,
         _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
         margin, alpha, reduction,
@@ -219,9 +220,7 @@ def contrastive_alignment(
     _check_alignment(pairs, reduction, precision)
     if pairs == "all":
         return _all_pairs.all_pairs(z1, z2, y1, y2, _as_weight(pair_weight, z1), margin, reduction, False, precision)[0]
-    loss, _ = _ops.zipped_ccsa(
-        None, None, z1, z2, y1, y2, None, None, _as_weight(pair_weight, z1), margin, 1.0, reduction
-    )
+    loss, _ = zipped_ccsa(None, None, z1, z2, y1, y2, None, None, _as_weight(pair_weight, z1), margin, 1.0, reduction)
     return loss
 
 
@@ -245,7 +244,7 @@ def contrastive_alignment_terms(
     if pairs == "all":
         _, terms = _all_pairs.all_pairs(z1, z2, y1, y2, weight, margin, reduction, True, precision)
         return terms[0], terms[1]
-    _, terms = _ops.zipped_ccsa(None, None, z1, z2, y1, y2, None, None, weight, margin, 1.0, reduction)
+    _, terms = zipped_ccsa(None, None, z1, z2, y1, y2, None, None, weight, margin, 1.0, reduction)
     return terms[2], terms[3]
 
 
@@ -271,7 +270,7 @@ def weighted_cross_entropy(
         RuntimeError: as for :func:`weighted_ccsa_loss`.
         InputError: an unknown ``reduction``.
     """
-    loss, _ = _ops.zipped_ccsa(
+    loss, _ = zipped_ccsa(
         logits,
         None,
         None,

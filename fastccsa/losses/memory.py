@@ -191,7 +191,7 @@ class PairMemory(nn.Module):
             pair_weight: [C, C], rows by the first stream's label, or None. The rows of a memory were drawn apart from
                 the batch, so the weights are those of independent draws: ``PairSampler.probabilities(pairs="all")``.
             margin: distance beyond which pairs of different classes no longer matter.
-            precision: see :func:`fastccsa.losses.functional.weighted_ccsa_loss`.
+            precision: see :func:`fastccsa.functional.weighted_ccsa_loss`.
             group: the ranks whose batches are remembered, as for :meth:`FeatureMemory.push`; together they must fit.
                 The terms are means over this rank's rows: weighted by those, they average to the whole batch's.
 

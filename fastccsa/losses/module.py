@@ -26,7 +26,7 @@ class WeightedCCSALoss(nn.Module):
         pairs: ``"zipped"``: row i with row i; ``"all"``: every row of one stream with every row of the other, whose
             lengths may differ.
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"weighted_mean"``;
-            see :func:`fastccsa.losses.functional.weighted_ccsa_loss`.
+            see :func:`fastccsa.functional.weighted_ccsa_loss`.
         precision: ``"ieee"``, ``"tf32x3"`` or ``"tf32"``, of the matrix products of ``pairs="all"`` on CUDA.
 
     Raises:
@@ -92,7 +92,7 @@ class WeightedCCSALoss(nn.Module):
             target2: [N] int64 labels in [0, C).
 
         Raises:
-            RuntimeError: see :func:`fastccsa.losses.functional.weighted_ccsa_loss`.
+            RuntimeError: see :func:`fastccsa.functional.weighted_ccsa_loss`.
         """
         return functional.weighted_ccsa_loss(
             logits1, logits2, features1, features2, target1, target2,

@@ -1,7 +1,8 @@
 """The loss in plain PyTorch, equation by equation: the readable definition, and the oracle of the tests.
 
 Equations are those of the paper (Yoon, Hamarneh and Garbi, MICCAI 2019). Everything here is differentiable any number
-of times, runs on any device and dtype, and checks nothing: `fastccsa.functional` has the same functions, fused and checked.
+of times, runs on any device and dtype, and checks nothing: `fastccsa.functional` has the same functions, fused and
+checked.
 """
 
 from __future__ import annotations

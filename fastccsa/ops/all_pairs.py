@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastccsa.ops import library as _ops
 from fastccsa.ops.all_pairs_checks import check, check_values
 from fastccsa.ops.all_pairs_tiles import PAIRS_WITHOUT_WAITING, needs_to_wait, sweep_tiles
+from fastccsa.ops.allocator import large_empty
+from fastccsa.ops.library import accumulation_dtype
 from fastccsa.ops.products import products
 from fastccsa.ops.profiling import stage
 
@@ -42,7 +43,7 @@ def _few_pairs(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Pair by pair."""
     if z1.device.type == "cpu":  # kernels on CUDA take any strides, and 16 bits
-        acc = _ops._acc_dtype(z1.dtype)
+        acc = accumulation_dtype(z1.dtype)
         z1, z2 = z1.to(acc).contiguous(), z2.to(acc).contiguous()
     return _result(_direct(z1, z2, y1, y2, weight, margin, scale, wanted, apart), z1, z2, apart)
 
@@ -72,7 +73,7 @@ def _planes(wanted: int, apart: bool) -> int:
 
 
 def _empty_gradient(z: Tensor, wanted: int, apart: bool) -> Tensor:
-    return z.new_empty((_planes(wanted, apart), *z.shape), dtype=_ops._acc_dtype(z.dtype))
+    return z.new_empty((_planes(wanted, apart), *z.shape), dtype=accumulation_dtype(z.dtype))
 
 
 def _compute(
@@ -91,7 +92,7 @@ def _compute(
         _refuse_capture(z1, z2)
         check_values(y1, y2, weight, classes)
     if len(z1) == 0 or len(z2) == 0:
-        terms = z1.new_full((2,), torch.nan if mean else 0.0, dtype=_ops._acc_dtype(z1.dtype))
+        terms = z1.new_full((2,), torch.nan if mean else 0.0, dtype=accumulation_dtype(z1.dtype))
         g1, g2 = (_empty_gradient(z, wanted >> k & 1, apart).zero_() for k, z in enumerate((z1, z2)))
         return terms.sum(), terms, g1, g2
     scale = 1 / (len(z1) * len(z2)) if mean else 1.0
@@ -119,7 +120,7 @@ _op = torch.library.custom_op("fastccsa::all_pairs", _compute, mutates_args=())
 @_op.register_fake
 def _(z1: Tensor, z2: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     wanted, apart = args[6], args[7]
-    dtype = _ops._acc_dtype(z1.dtype)
+    dtype = accumulation_dtype(z1.dtype)
     g1, g2 = (_empty_gradient(z, wanted >> k & 1, apart) for k, z in enumerate((z1, z2)))
     return z1.new_empty((), dtype=dtype), z1.new_empty((2,), dtype=dtype), g1, g2
 
@@ -136,7 +137,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, *_:
     if torch.is_grad_enabled():
         raise RuntimeError(
             "fastccsa's loss over all pairs has no second derivative; "
-            "use the same function of fastccsa.losses.reference where create_graph=True is needed"
+            "use the same function of fastccsa.reference where create_graph=True is needed"
         )
     if grad_loss is None and grad_terms is None:
         return (None,) * 11
@@ -153,7 +154,7 @@ def _scaled(unit: Tensor, grad_loss: Tensor | None, grad_terms: Tensor | None) -
     if unit.shape[0] == 1:
         assert grad_loss is not None  # the terms have no gradient then
         few = type(unit) is Tensor and unit.numel() < _FEW_NUMBERS  # else a tracer asks, or it pays
-        out = None if few else _ops.large_empty(unit, *unit.shape[1:])
+        out = None if few else large_empty(unit, *unit.shape[1:])
         return torch.mul(unit[0], grad_loss, out=out)
     upstream = torch.stack([g.expand(2) for g in (grad_loss, grad_terms) if g is not None]).sum(0)
     return upstream[0] * unit[0] + upstream[1] * unit[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastccsa.ops import library as _ops
+from fastccsa.ops.library import accumulation_dtype
 
 __all__ = ["check", "check_logits", "check_values"]
 
@@ -22,7 +22,7 @@ def check(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None,
         raise RuntimeError(f"features1 must be float64, float32, bfloat16 or float16, but it is {_name(z1.dtype)}")
     if not torch._C._dispatch_has_kernel_for_dispatch_key("fastccsa::all_pairs_tile", z1.device.type.upper()):
         raise RuntimeError(f"features1 is on {z1.device}, but this build has no kernels for pairs='all' there")
-    acc = _ops._acc_dtype(z1.dtype)
+    acc = accumulation_dtype(z1.dtype)
     expected: list[tuple[str, Tensor, torch.dtype, int]] = [
         ("features1", z1, z1.dtype, 2),
         ("features2", z2, z1.dtype, 2),

@@ -23,7 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastccsa.ops import library as _ops
+from fastccsa.ops.allocator import large_empty
+from fastccsa.ops.library import accumulation_dtype
 from fastccsa.ops.products import add_product, factor
 
 __all__ = ["PAIRS_WITHOUT_WAITING", "needs_to_wait", "sweep_tiles"]
@@ -118,7 +119,7 @@ class _Alignment(NamedTuple):
 def _aligned(side1: _Side, side2: _Side, labels: _Labels) -> _Alignment:
     of_class, *coefficients = (side1.mean.new_empty(labels.classes) for _ in range(3))
     width = side1.mean.shape[1]
-    centre = torch.empty(width, dtype=_ops._acc_dtype(side1.features.dtype), device=side1.mean.device)
+    centre = torch.empty(width, dtype=accumulation_dtype(side1.features.dtype), device=side1.mean.device)
     _align(
         side1.mean, side2.mean, side1.spread, side2.spread, side1.offset, side2.offset, labels.weight,
         of_class, *coefficients, centre, labels.doubt,
@@ -128,7 +129,7 @@ def _aligned(side1: _Side, side2: _Side, labels: _Labels) -> _Alignment:
 
 def _centred(side: _Side, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Sorted rows less the centre, and their squared norms, in the type that sums are kept in."""
-    rows, norms = _ops.large_empty(centre, *side.features.shape), centre.new_empty(len(side.features))
+    rows, norms = large_empty(centre, *side.features.shape), centre.new_empty(len(side.features))
     _centre(side.features, side.order, side.label, centre, rows, norms)
     return rows, norms
 
@@ -233,15 +234,13 @@ def _sweep(
 ) -> _Sweep:
     (a, norm1), (b, norm2) = _centred(side1, centre), _centred(side2, centre)
     sums1, sums2, loss = a.new_zeros(2 * len(a) + len(b), dtype=torch.float64).split([len(a), len(b), len(a)])
-    gradient1, gradient2 = (
-        _ops.large_empty(z, *z.shape).zero_() if wanted >> k & 1 else None for k, z in enumerate((a, b))
-    )
+    gradient1, gradient2 = (large_empty(z, *z.shape).zero_() if wanted >> k & 1 else None for k, z in enumerate((a, b)))
     if waits:
         tiles = list(_tiles(a, b, side1.offset.tolist(), side2.offset.tolist(), margin))
     else:
         tiles = list(_all_tiles(len(a), len(b), a.dtype))
     largest = max(((r.stop - r.start) * (c.stop - c.start) for r, c in tiles), default=0)
-    workspace, scratch = _ops.large_empty(a, 1, largest)[0], _scratch(tiles, a.device)
+    workspace, scratch = large_empty(a, 1, largest)[0], _scratch(tiles, a.device)
     factor1, factor2 = factor(a, precision), factor(b, precision)
     for rows, columns in tiles:
         shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -295,7 +294,7 @@ def sweep_tiles(
     elif classes == 0:
         labels = _any_labels(y1, y2)
     else:
-        labels = _checked_labels(y1, y2, weight, classes, _ops._acc_dtype(z1.dtype))
+        labels = _checked_labels(y1, y2, weight, classes, accumulation_dtype(z1.dtype))
     sides = _sides(z1, z2, labels)
     alignment = _aligned(*sides, labels)
     sweep = _sweep(*sides, alignment.centre, labels, margin, wanted, precision, waits)
@@ -307,7 +306,7 @@ def sweep_tiles(
     ):
         planes = 0 if product is None else 2 if apart else 1
         rows, width = side.features.shape
-        gradient = _ops.large_empty(alignment.centre, planes * rows, width).view(planes, rows, width)
+        gradient = large_empty(alignment.centre, planes * rows, width).view(planes, rows, width)
         if product is not None:
             _finish(
                 side.features, side.order, side.label, other.mean, coefficient, alignment.centre, sums, product, scale,

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import fastccsa
-from fastccsa.system import doctor as checks
+import fastccsa.ops
+from fastccsa.system import doctor
 
 
 def test_every_part_is_named_and_usable_parts_say_so():
@@ -35,14 +36,14 @@ def test_a_build_without_cuda_says_how_to_get_it(monkeypatch):
 
 def test_missing_dali_names_the_wheel(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    part = checks._dali()
+    part = doctor._dali()
     assert not part.usable
     assert "nvidia-dali-cuda130" in part.advice
 
 
 def test_missing_ops_are_reported_not_raised(monkeypatch):
     monkeypatch.setitem(sys.modules, "fastccsa.ops.library", None)
-    monkeypatch.delattr(fastccsa, "_ops", raising=False)
+    monkeypatch.delattr(fastccsa.ops, "library", raising=False)
     report = fastccsa.check()
     assert not report["ops"].usable
     assert not report.usable
@@ -63,8 +64,8 @@ def test_missing_ops_are_reported_not_raised(monkeypatch):
     ],
 )
 def test_which_gpus_a_build_runs_on(capability, built, runs):
-    assert checks._runs_on(capability, built) == runs
+    assert doctor._runs_on(capability, built) == runs
 
 
 def test_architectures_are_written_as_pytorch_does():
-    assert checks._architecture_names(("80-real", "90a-real", "120-real", "120-virtual")) == "8.0, 9.0a, 12.0+PTX"
+    assert doctor._architecture_names(("80-real", "90a-real", "120-real", "120-virtual")) == "8.0, 9.0a, 12.0+PTX"

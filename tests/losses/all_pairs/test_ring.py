@@ -15,7 +15,8 @@ from fastccsa import InputError, distributed, reference
 ONE_RANK = """
 import sys
 import torch, torch.distributed as dist
-from fastccsa import FeatureMemory, distributed
+from fastccsa import FeatureMemory
+from fastccsa.losses import distributed
 torch.set_num_threads(1)
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
