@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastccsa.collections.manifest import Manifest
     from fastccsa.losses import CCSATerms, WeightedCCSALoss
     from fastccsa.losses.memory import FeatureMemory, PairMemory
-    from fastccsa.models.backbone import load_model
+    from fastccsa.models import load_model
     from fastccsa.ops.allocator import set_cpu_cache_limit
     from fastccsa.ops.profiling import nvtx_ranges
     from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
@@ -35,7 +35,7 @@ _HOME = {
     "Manifest": "fastccsa.collections.manifest",
     "InputError": "fastccsa.system.errors",
     "check": "fastccsa.system.doctor",
-    "load_model": "fastccsa.models.backbone",
+    "load_model": "fastccsa.models",
     "set_cpu_cache_limit": "fastccsa.ops.allocator",
     "nvtx_ranges": "fastccsa.ops.profiling",
 }

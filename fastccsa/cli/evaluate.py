@@ -49,7 +49,7 @@ def evaluate_command(
     """Score a run's best model on every domain: macro-average recall and recall by class, in percent."""
     from fastccsa.collections import Manifest
     from fastccsa.evaluation import evaluate
-    from fastccsa.models.backbone import ModelCard, load_model
+    from fastccsa.models import ModelCard, load_model
     from fastccsa.system.files import write_atomically
     from fastccsa.training import TrainConfig
 

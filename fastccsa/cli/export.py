@@ -66,7 +66,7 @@ def export_command(
 def _quantize(run: Path, path: Path, manifest: Path | None, split: str, workers: int) -> None:
     from fastccsa.collections import Manifest
     from fastccsa.export.int8 import quantize
-    from fastccsa.models.backbone import ModelCard
+    from fastccsa.models import ModelCard
     from fastccsa.training import TrainConfig
 
     card, config = ModelCard.read(run), TrainConfig.read(run)

@@ -15,7 +15,7 @@ from fastccsa.collections import Manifest
 from fastccsa.evaluation.outputs import Outputs, make_outputs
 from fastccsa.evaluation.scores import Scores, score
 from fastccsa.images import ImageLoader, Transforms
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.sampling import ImageSampler
 from fastccsa.system.devices import amp_dtype, autocast, pick_device
 from fastccsa.system.errors import InputError

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.system.errors import InputError
 
 # Their last activations with a height and a width are patches or channels-last: Grad-CAM as defined does not fit.

@@ -18,7 +18,7 @@ from fastccsa.evaluation import Scores, score
 from fastccsa.evaluation.evaluate import evaluation_loader
 from fastccsa.export.onnx import ONNX_ENDING, export_onnx, open_session, require_onnx
 from fastccsa.export.program import INPUT, check_ending
-from fastccsa.models.backbone import ModelCard
+from fastccsa.models import ModelCard
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 

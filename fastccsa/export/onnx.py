@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastccsa.export.program import INPUT, OUTPUT, check_ending, read_run, trace, write_checked
 from fastccsa.images import Transforms
-from fastccsa.models.backbone import ModelCard
+from fastccsa.models import ModelCard
 from fastccsa.system.extras import require
 
 EXTRA = "export"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.discrimination import Discrimination
 from fastccsa.pruning.resnet import PrunableLayer, block_of, convolution
 

@@ -9,14 +9,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from tqdm import tqdm
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.resnet import Stage, run_blocks, run_stem
 from fastccsa.pruning.subset import classification
 from fastccsa.runs.config import TrainConfig
 from fastccsa.system.devices import amp_dtype, autocast
 from fastccsa.system.errors import InputError
-from fastccsa.training.objectives import Forward, Objective
-from fastccsa.training.step import make_forward
+from fastccsa.training import Forward, Objective, make_forward
 
 
 def fine_tune_stage(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.criteria import rank_channels
 from fastccsa.pruning.discrimination import Discrimination

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Scores, score_outputs
-from fastccsa.models.backbone import Classifier, ModelCard, load_model, save_model
+from fastccsa.models import Classifier, ModelCard, load_model, save_model
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.finetune import fine_tune_stage
 from fastccsa.pruning.layer import BlockInputs, channels_by_rate, prune_layer
@@ -34,13 +33,12 @@ from fastccsa.pruning.state import STATE_FILE, PruneState, check_same, load_stat
 from fastccsa.pruning.subset import Subset, load_subset
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import finished_scores, open_run, write_environment
+from fastccsa.runs.images import RunImages, open_manifest, select_images
+from fastccsa.runs.results import run_test, write_results
 from fastccsa.system.devices import pick_device
 from fastccsa.system.errors import InputError
-from fastccsa.training.images import RunImages, open_manifest, select_images
-from fastccsa.training.loop import train
-from fastccsa.training.objectives import build_objective
-from fastccsa.training.results import run_test, write_results
-from fastccsa.training.start import Say
+from fastccsa.system.progress import Say, status_lines
+from fastccsa.training import build_objective, train
 
 SELECTED_FOLDER = "selected"
 
@@ -77,7 +75,7 @@ def prune(
         config = PruneConfig(os.fspath(run), os.fspath(out), threshold=threshold, rate=rate, **options)
     except TypeError as error:
         raise InputError(f"this is no pruning: {error}") from error
-    say: Say = tqdm.write if progress else lambda line: None
+    say = status_lines(progress)
     require_torch_pruning()
     training, manifest, model = open_source(config)
     config = replace(config, seed=training.seed)

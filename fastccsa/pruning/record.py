@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.select import Path as LossPath
 from fastccsa.pruning.select import kept_by_threshold

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastccsa.models.backbone import Classifier
-from fastccsa.models.narrow import describe_layer
+from fastccsa.models import Classifier, describe_layer
 from fastccsa.pruning.resnet import PrunableLayer, block_of, convolution
 from fastccsa.system.extras import require
 

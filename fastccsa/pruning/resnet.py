@@ -15,7 +15,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.system.errors import InputError
 
 Result = tuple[Tensor, Tensor]  # logits [n, C] and features [n, D]

@@ -11,7 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically

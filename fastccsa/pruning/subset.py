@@ -14,9 +14,9 @@ from fastccsa.collections.stratify import stratified_subset
 from fastccsa.evaluation.evaluate import evaluation_loader
 from fastccsa.pruning.discrimination import Loss
 from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
-from fastccsa.training.images import RunImages
-from fastccsa.training.objectives import build_objective
+from fastccsa.training import build_objective
 
 
 @dataclass(frozen=True)

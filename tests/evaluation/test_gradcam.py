@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastccsa.evaluation.gradcam import grad_cam
-from fastccsa.models.backbone import Classifier, build_model
+from fastccsa.models import Classifier, build_model
 from fastccsa.system.errors import InputError
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs, evaluate, run_split, score_outputs
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.system.errors import InputError
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fastccsa.data import Manifest
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.runs.locks import try_lock
 from fastccsa.system.errors import InputError
-from fastccsa.training.images import open_manifest, select_images
 
 
 def letters(plan) -> str:

@@ -36,9 +36,9 @@ import torch
 from runs import differences, render, small_run
 
 from fastccsa.images.loaders import PairLoader
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.errors import InputError, Interrupted
 from fastccsa.training import TrainConfig
-from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.loop import train
 from fastccsa.training.step import Step
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastccsa.models.backbone import load_model
+from fastccsa.models import load_model
 from fastccsa.system.errors import InputError
 from fastccsa.training import loop as loop_module
 from fastccsa.training import train
@@ -75,7 +75,7 @@ def test_where_a_graph_cannot_be_had_it_says_why(make_config, changes, device, d
 
 def test_it_is_told_before_anything_is_written(make_config) -> None:
     config = make_config(cuda_graph=True)
-    with pytest.raises(InputError, match="cuda_graph cannot be had here"):
+    with pytest.raises(InputError, match="cuda_graph is not available here"):
         train(config, progress=False)
     assert not Path(config.out).exists()
 
