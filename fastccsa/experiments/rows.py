@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastccsa.collections.taxonomy import DOMAINS
+from fastccsa.runs.config import Alignment, ClassificationWeight
 
 AVERAGE = "avg"
 
@@ -37,8 +38,8 @@ class Experiment:
     paper: dict[str, float]
     n_sec: int | Literal["all"] = "all"
     backbone: str = "resnet18"
-    classification: Literal["w", "u"] = "w"
-    alignment: Literal["w", "u", "-"] = "w"
+    classification: ClassificationWeight = "w"
+    alignment: Alignment = "w"
     without: str | None = None
     threshold: float | None = None
 

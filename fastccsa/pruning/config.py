@@ -6,11 +6,13 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from fastccsa.system.choices import check_choices
 from fastccsa.system.errors import InputError
 
-CRITERIA = ("dcp", "magnitude", "taylor", "random")
+Criterion = Literal["dcp", "magnitude", "taylor", "random"]
+CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class PruneConfig:
     manifest: str | None = None
     threshold: float | None = None
     rate: float | None = None
-    criterion: Literal["dcp", "magnitude", "taylor", "random"] = "dcp"
+    criterion: Criterion = "dcp"
     round_to: int = 1
     loss_weight: float = 1.0
     images: int = 512
@@ -69,8 +71,7 @@ class PruneConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise InputError(f"{name} is {value}: it must lie between 0 and 1, both excluded")
-        if self.criterion not in CRITERIA:
-            raise InputError(f"criterion is {self.criterion!r}: use one of {', '.join(CRITERIA)}")
+        check_choices(self)
         lowest = {"round_to": 1, "images": 2, "discrimination_images": 2, "stage_epochs": 1, "workers": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
