@@ -25,7 +25,7 @@ from fastccsa.system.files import write_atomically
 CHECKPOINT_FILE = "last.pt"
 PREVIOUS_FILE = "previous.pt"
 
-logger = logging.getLogger("fastccsa.training")
+logger = logging.getLogger("fastccsa.runs")
 
 
 @dataclass

@@ -45,7 +45,7 @@ METRICS_FILE = "metrics.jsonl"
 OUTPUTS_FILE = "test_outputs.safetensors"
 ENVIRONMENT_FILE = "environment.json"
 
-logger = logging.getLogger("fastccsa.training")
+logger = logging.getLogger("fastccsa.runs")
 
 _PACKAGES = ("fastccsa", "torch", "torchvision", "nvidia-dali-cuda130", "numpy", "scikit-learn")
 
