@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from fastccsa.cli.options import IMAGE_BACKEND, choice
+
 
 @click.command("evaluate")
 @click.option("--run", required=True, help="Run folder of `fastccsa train`.")
@@ -22,7 +24,7 @@ import click
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--amp",
-    type=click.Choice(["auto", "none", "bfloat16", "float16"]),
+    type=choice("amp"),
     default="auto",
     show_default=True,
     help="Autocast format.",
@@ -30,10 +32,10 @@ import click
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Threads that decode images.")
 @click.option(
     "--image-backend",
-    type=click.Choice(["auto", "native", "dali", "torchvision"]),
+    type=choice("image_backend"),
     default="auto",
     show_default=True,
-    help="What decodes the images: fastccsa itself (CPU), DALI, or torchvision, which is slower; auto chooses.",
+    help=IMAGE_BACKEND,
 )
 def evaluate_command(
     run: str,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from fastccsa.cli.options import IMAGE_BACKEND, choice
+
 
 @click.command("preview")
 @click.option("--manifest", required=True, help="CSV of the images, as `fastccsa prepare` writes it.")
@@ -14,10 +16,10 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling and augmentation.")
 @click.option(
     "--image-backend",
-    type=click.Choice(["auto", "native", "dali", "torchvision"]),
+    type=choice("image_backend"),
     default="auto",
     show_default=True,
-    help="What decodes the images: fastccsa itself (CPU), DALI, or torchvision, which is slower; auto chooses.",
+    help=IMAGE_BACKEND,
 )
 def preview_command(
     manifest: str, out: str, pairs: int, primary: str | None, size: int, seed: int, image_backend: str

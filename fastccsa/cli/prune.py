@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import click
 
-from fastccsa.pruning.config import CRITERIA, PruneConfig
+from fastccsa.cli.options import options_of
+from fastccsa.pruning.config import PruneConfig
 
-DEFAULTS = {item.name: item.default for item in fields(PruneConfig)}
-
-
-def option(name: str, text: str, **settings: Any) -> Any:
-    """Make the click option of the `PruneConfig` field ``name``; its help shows the field's default."""
-    default = DEFAULTS[name]
-    settings = {"default": default, "show_default": default is not None} | settings
-    return click.option("--" + name.replace("_", "-"), name, help=text, **settings)
+option = options_of(PruneConfig)
 
 
 @click.command("prune")
@@ -24,7 +17,7 @@ def option(name: str, text: str, **settings: Any) -> Any:
 @option("out", "Folder of the pruned run; the same command again resumes what is in it.", required=True, default=None)
 @option("threshold", "Adaptive stop: a layer has enough channels when another lowers its loss by less.", type=float)
 @option("rate", "Part of the channels to take from every layer, instead of --threshold.", type=float)
-@option("criterion", "How channels are ranked.", type=click.Choice(CRITERIA))
+@option("criterion", "How channels are ranked.")
 @option("round_to", "Round the channels kept up to a multiple of this.", type=int)
 @option("loss_weight", "Weight of the discrimination loss against the reconstruction's.", type=float)
 @option("images", "Training images by which outputs are reconstructed.", type=int)
@@ -51,7 +44,7 @@ def prune_command(**values: Any) -> None:
       fastccsa prune --run runs/k --threshold 1e-4 --out runs/u
       fastccsa prune --run runs/k --threshold 1e-3 --out runs/v
     """  # noqa: D301  (click's mark for lines to keep)
-    PruneConfig(**values)
+    PruneConfig(**values)  # bad values are reported before torch is imported
     from fastccsa.pruning import prune
 
     prune(**values)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import click
 
-from fastccsa.runs.config import (
-    BASELINE_EPOCHS,
-    BASELINE_LR_STEP,
-    CCSA_EPOCHS,
-    CCSA_LR_STEP,
-    TrainConfig,
-)
+from fastccsa.cli.options import IMAGE_BACKEND, options_of
+from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 
-DEFAULTS = {item.name: item.default for item in fields(TrainConfig)}
+option = options_of(TrainConfig)
 
 
 class ImagesPerClass(click.ParamType):
@@ -33,12 +27,6 @@ class ImagesPerClass(click.ParamType):
         return int(number)
 
 
-def option(name: str, text: str, **settings: Any) -> Any:
-    """Make the click option of the `TrainConfig` field ``name``; its help shows the field's default."""
-    settings = {"default": DEFAULTS[name], "show_default": True} | settings
-    return click.option("--" + name.replace("_", "-"), name, help=text, **settings)
-
-
 @click.command("train")
 @option("manifest", "CSV of the images, as `fastccsa prepare` writes it.", required=True, default=None)
 @option("out", "Run folder; the same command again resumes what is in it.", required=True, default=None)
@@ -51,11 +39,10 @@ def option(name: str, text: str, **settings: Any) -> Any:
 @option("fraction", "Share of the training images to train on, of each class and domain alike.", type=float)
 @option("primary", "Domain that holds every class.  [default: HAM, else the manifest's first]")
 @option("exclude", "Domain to leave out of training and selection; repeatable.", multiple=True)
-@option("classification_weight", "Cross-entropy weighted by 1/P(class) or not.", type=click.Choice(["w", "u"]))
+@option("classification_weight", "Cross-entropy weighted by 1/P(class) or not.")
 @option(
     "alignment",
     "Alignment weighted by 1/P(pair of classes), unweighted, or none (a baseline).",
-    type=click.Choice(["w", "u", "-"]),
 )
 @option("backbone", "A torchvision classification network.")
 @option("weights", "Where the backbone starts: auto (ImageNet where it can be had), imagenet, none or a path.")
@@ -83,7 +70,6 @@ def option(name: str, text: str, **settings: Any) -> Any:
 @option(
     "pairs",
     "What the alignment sums over: the pairs as drawn, or every first image of a batch with every second.",
-    type=click.Choice(["zipped", "all"]),
 )
 @option(
     "memory",
@@ -92,25 +78,19 @@ def option(name: str, text: str, **settings: Any) -> Any:
     type=int,
 )
 @option("match_probability", "Share of pairs of one class.", type=float)
-@option("negatives", "The other pairs: of different classes, or any.", type=click.Choice(["different", "any"]))
-@click.option(
-    "--joint-forward/--separate-forward",
-    default=DEFAULTS["joint_forward"],
-    show_default=True,
-    help="Both images of the pairs in one batch (shared BatchNorm statistics), or in two.",
-)
+@option("negatives", "The other pairs: of different classes, or any.")
 @option(
-    "image_backend",
-    "What decodes the images: fastccsa itself (CPU), DALI, or torchvision, which is slower; auto chooses.",
-    type=click.Choice(["auto", "native", "dali", "torchvision"]),
+    "joint_forward",
+    "Both images of the pairs in one batch (shared BatchNorm statistics), or in two.",
+    flags="--joint-forward/--separate-forward",
 )
+@option("image_backend", IMAGE_BACKEND)
 @option(
     "cache",
     "Decode training and validation images once, and keep their crops on the disk (beside the manifest, 270 kB an "
     "image at size 224); used from there, from memory, or from the GPU's memory.",
-    type=click.Choice(["none", "disk", "ram", "gpu"]),
 )
-@option("amp", "Autocast format.", type=click.Choice(["auto", "none", "bfloat16", "float16"]))
+@option("amp", "Autocast format.")
 @option("seed", "Seed of weights, sampling and augmentation.", type=int)
 @option("device", "auto, cpu, cuda or cuda:N.")
 @option("workers", "Threads that decode images; 0 lets the pipeline choose.", type=int)
@@ -128,30 +108,16 @@ def option(name: str, text: str, **settings: Any) -> Any:
 @option(
     "broken_images",
     "An image that cannot be read is replaced by one of its class and domain, or stops the run.",
-    type=click.Choice(["replace", "stop"]),
 )
-@click.option(
-    "--sync-batchnorm/--local-batchnorm",
-    default=DEFAULTS["sync_batchnorm"],
-    show_default=True,
-    help="Under torchrun: BatchNorm over the batches of all processes, or of each for itself.",
+@option(
+    "sync_batchnorm",
+    "Under torchrun: BatchNorm over the batches of all processes, or each process over its own.",
+    flags="--sync-batchnorm/--local-batchnorm",
 )
-@click.option("--compile/--no-compile", default=DEFAULTS["compile"], help="Compile the network with torch.compile.")
-@click.option(
-    "--deterministic/--no-deterministic",
-    default=DEFAULTS["deterministic"],
-    help="GPUs compute the same bits each time, as CPUs do anyway; slower.",
-)
-@click.option(
-    "--cuda-graph/--no-cuda-graph",
-    default=DEFAULTS["cuda_graph"],
-    help="Capture the whole step as a CUDA graph; with --cache gpu.",
-)
-@click.option(
-    "--profile/--no-profile",
-    default=DEFAULTS["profile"],
-    help="Write trace.json, a profile of a few steps, into the run folder.",
-)
+@option("compile", "Compile the network with torch.compile.")
+@option("deterministic", "GPUs compute the same bits each time, as CPUs do anyway; slower.")
+@option("cuda_graph", "Capture the whole step as a CUDA graph; with --cache gpu.")
+@option("profile", "Write trace.json, a profile of a few steps, into the run folder.")
 def train_command(**values: Any) -> None:
     """Train a baseline or a CCSA model; the same command again resumes.
 
