@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from fastccsa.reporting.formats import to_csv, to_latex
-from fastccsa.reporting.page import render_page
-from fastccsa.reporting.table import ScoreTable, print_text, score_table, to_markdown, to_text
-from fastccsa.runs.records import Run, RunFolder, read_runs
+from fastccsa.system.extras import install_advice
 from fastccsa.system.files import write_atomically
+
+with install_advice():
+    from fastccsa.reporting.formats import to_csv, to_latex
+    from fastccsa.reporting.page import render_page
+    from fastccsa.reporting.table import ScoreTable, print_text, score_table, to_markdown, to_text
+    from fastccsa.runs.records import Run, RunFolder, read_runs
 
 __all__ = [
     "Run",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastccsa.runs.config import TrainConfig
+from fastccsa.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastccsa.training.loop import train
 
 __all__ = ["TrainConfig", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    # The loop brings in pandas, DALI and scikit-learn; the command line's --help needs the config alone.
-    if name == "train":
-        from fastccsa.training.loop import train
-
-        return train
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The loop imports pandas, DALI and scikit-learn; the command line's --help needs only the configuration.
+__getattr__ = lazy_names(__name__, {"train": "fastccsa.training.loop"})
