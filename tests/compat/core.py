@@ -113,11 +113,11 @@ def check_command() -> None:
 
 
 def help_of_every_command() -> None:
-    """Without what the command itself needs."""
+    """Without what the command itself needs; all but that of bench, which shows the benchmarks of a checkout."""
     from fastccsa.cli.main import SUMMARIES
 
-    assert set(COMMANDS) <= set(SUMMARIES)
-    for arguments in ([], *([name] for name in SUMMARIES)):
+    assert SUMMARIES.keys() == COMMANDS.keys() | {"check", "bench"}
+    for arguments in ([], *([name] for name in SUMMARIES.keys() - {"bench"})):
         status, output, errors = run(*arguments, "--help")
         assert (status, errors) == (0, ""), (arguments, errors)
         assert output.startswith("Usage:")
