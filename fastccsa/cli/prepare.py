@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import click
 
-from fastccsa.collections.account import account_path
-from fastccsa.collections.labels import LabelMaps
-from fastccsa.collections.prepare import DUPLICATES, Source, prepare
+from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.taxonomy import DOMAINS, ISIC_COLLECTIONS
+
+if TYPE_CHECKING:
+    from fastccsa.collections.preparation import Source
 
 # The option of each collection that is one domain of the paper -> the domain's key.
 _DOMAIN_OF = {"ham10000": "HAM", "dermofit": "DMF", "derm7pt": "D7P", "ph2": "PH2"}
@@ -60,7 +62,7 @@ class NamedPath(click.ParamType):
 @click.option("--show-labels", is_flag=True, help="Print the label maps, with --labels in them, and stop.")
 @click.option(
     "--duplicates",
-    type=click.Choice(DUPLICATES),
+    type=click.Choice(get_args(DuplicateSearch)),
     default="near",
     show_default=True,
     help="Keep in one split what has the same bytes (exact), or also the same look (near); off looks at neither.",
@@ -89,6 +91,9 @@ def prepare_command(
     images were left out for which reason, and which images are there twice. Beside manifest.csv it writes
     manifest.prepare.json, which says how the manifest was made.
     """
+    from fastccsa.collections import LabelMaps, prepare
+    from fastccsa.collections.account import account_path
+
     maps = LabelMaps.read(labels)
     if show_labels:
         click.echo(maps.to_csv(), nl=False)

@@ -11,8 +11,6 @@ from fastccsa.models import Classifier, describe_layer
 from fastccsa.pruning.resnet import PrunableLayer, block_of, convolution
 from fastccsa.system.extras import require
 
-EXTRA = "prune"
-
 
 def require_torch_pruning() -> None:
     """Make sure that channels can be removed.
@@ -20,7 +18,7 @@ def require_torch_pruning() -> None:
     Raises:
         InputError: torch-pruning is not installed; the message has the pip command.
     """
-    require(EXTRA, "torch_pruning")
+    require("torch_pruning")
 
 
 def keep_channels(model: Classifier, layer: PrunableLayer, kept: Sequence[int], weight: Tensor, size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fastccsa.system.extras import install_advice
 from fastccsa.system.files import write_atomically
 from fastccsa.system.lazy import lazy_names
 
@@ -70,10 +71,11 @@ def report(
     Raises:
         InputError: there is no finished run, a file of a run is broken, or ``out`` cannot be written.
     """
-    from fastccsa.reporting.formats import to_csv, to_latex
-    from fastccsa.reporting.page import render_page
-    from fastccsa.reporting.table import print_text, score_table, to_markdown
-    from fastccsa.runs.records import read_runs
+    with install_advice():
+        from fastccsa.reporting.formats import to_csv, to_latex
+        from fastccsa.reporting.page import render_page
+        from fastccsa.reporting.table import print_text, score_table, to_markdown
+        from fastccsa.runs.records import read_runs
 
     folder = read_runs(Path(runs))
     table = score_table(folder)

@@ -6,9 +6,13 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fastccsa.system.extras import install_advice
+
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a package whose public names live in modules that are slow to import.
+
+    Where such a module needs a package that is not installed, the error names the extra that installs it.
 
     Args:
         package: ``__name__`` of the package.
@@ -18,6 +22,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(homes[name]), name)
+        with install_advice():
+            return getattr(importlib.import_module(homes[name]), name)
 
     return get

@@ -20,6 +20,7 @@ from fastccsa.evaluation import Outputs, Scores, Selection, score, score_outputs
 from fastccsa.evaluation.evaluate import Predictions, evaluation_loader, predict
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier, ModelCard, load_model, save_model
+from fastccsa.ops.allocator import cpu_cache
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.checkpoint import TrainState, check_room, has_checkpoint, load_checkpoint, save_checkpoint
 from fastccsa.runs.config import TrainConfig
@@ -36,6 +37,7 @@ from fastccsa.runs.images import RunImages, open_manifest, select_images
 from fastccsa.runs.results import run_test, write_results
 from fastccsa.system.devices import amp_dtype, deterministic, pick_device
 from fastccsa.system.files import remove_leftovers
+from fastccsa.system.machine import memory_bytes
 from fastccsa.system.progress import Say, status_lines
 from fastccsa.training.average import WeightAverage
 from fastccsa.training.divergence import divergence
@@ -328,6 +330,8 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
     model = start_model(config, manifest.classes, has_checkpoint(folder), say)
     state = start_state(config, model, device, dtype, ranks)
     with ExitStack() as stack:
+        if device.type == "cpu":
+            stack.enter_context(cpu_cache(memory_bytes() // 4))
         with ranks.first_before_others():  # the first fills the cache of images
             objective = build_objective(config, images, device, model.feature_width, ranks)
             state.memory = objective.memory

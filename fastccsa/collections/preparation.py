@@ -6,12 +6,14 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 from tqdm import tqdm
 
 from fastccsa.collections.account import write_account
 from fastccsa.collections.archives import is_archive, unpack
+from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.duplicates import find_duplicates, unite_groups
 from fastccsa.collections.fingerprints import UNREADABLE, Fingerprint, fingerprint
 from fastccsa.collections.labels import LEFT_OUT, OWN, LabelMap, LabelMaps
@@ -49,9 +51,6 @@ READERS: dict[str, Callable[[Path, str, LabelMap], Collection]] = {
     "folders": read_own_folders,
 }
 _OWN_KINDS = ("csv", "folders")
-
-# How far to look for duplicates: not at all, at the bytes of the files, or also at what they show.
-DUPLICATES = ("off", "exact", "near")
 
 # Beside the manifest, hidden, so that no reader takes it for a collection's table.
 _CACHE = ".fastccsa-fingerprints.csv"
@@ -121,8 +120,8 @@ def _check(sources: Sequence[Source], duplicates: str) -> None:
             raise InputError(f"there is no domain {domain!r}; choose one of {', '.join(DOMAINS)}")
         if not domain.strip():
             raise InputError("a domain's name is empty; name it")
-    if duplicates not in DUPLICATES:
-        raise InputError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
+    if duplicates not in get_args(DuplicateSearch):
+        raise InputError(f"duplicates is {duplicates!r}; choose one of {', '.join(get_args(DuplicateSearch))}")
 
 
 def _check_out(out: Path) -> None:
