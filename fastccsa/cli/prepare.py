@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from fastccsa.collections.account import account_path
 from fastccsa.collections.labels import LabelMaps
 from fastccsa.collections.prepare import DUPLICATES, Source, prepare
+from fastccsa.collections.provenance import provenance_path
 from fastccsa.collections.taxonomy import DOMAINS, ISIC_COLLECTIONS
 
 # The option of each collection that is one domain of the paper -> the domain's key.
@@ -106,5 +106,5 @@ def prepare_command(
         sources, out, seed, sys.stderr.isatty(), labels=maps, duplicates=duplicates, unpack_to=unpack
     )
     click.echo(report)
-    click.echo(f"\nWrote how it was made to {account_path(out)}")
+    click.echo(f"\nWrote how it was made to {provenance_path(out)}")
     click.echo(f"Wrote {len(manifest)} images to {out}")

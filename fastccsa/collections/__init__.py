@@ -1,4 +1,4 @@
-"""Which image is where, what it shows, and which split it is in."""
+"""Image collections: where each image is, what it shows, and which split it belongs to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["CLASSES", "LabelMaps", "Manifest", "nested_subset", "prepare", "rend
 
 
 def __getattr__(name: str) -> Any:
-    # Only the demo renders images: the renderer is imported on first use.
+    # Imported on first use, because only the demo renders images.
     if name == "render_collections":
         return importlib.import_module("fastccsa.collections.rendering").render_collections
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
