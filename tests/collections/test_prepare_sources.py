@@ -220,9 +220,7 @@ def test_a_large_group_of_images_with_the_same_look_is_reported(tmp_path: Path, 
         write_image(tmp_path / "own" / "A" / "nv" / f"{n}.jpg", look="one" if n < 12 else None, quality=60 + n)
     sources = [("own", "folders", tmp_path / "own")]
     _, report = prepare(sources, tmp_path / "m.csv")
-    assert "  12 of the 40 images of A are in one group because of the same look; if they are not copies" in str(
-        report
-    )
+    assert "  12 of the 40 images of A are in one group because of the same look; if they are not copies" in str(report)
     _, report = prepare(sources, tmp_path / "m.csv", duplicates="exact")
     assert "one group" not in str(report)
 
