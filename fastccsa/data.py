@@ -1,4 +1,4 @@
-"""The public name of everything between image files and batches: `fastccsa.collections` and `fastccsa.images`."""
+"""Public facade of `fastccsa.collections` and `fastccsa.images`: everything between image files and batches."""
 
 from __future__ import annotations
 

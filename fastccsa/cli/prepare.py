@@ -92,7 +92,6 @@ def prepare_command(
     manifest.prepare.json, which says how the manifest was made.
     """
     from fastccsa.collections import LabelMaps, prepare
-    from fastccsa.collections.account import account_path
 
     maps = LabelMaps.read(labels)
     if show_labels:
@@ -111,5 +110,5 @@ def prepare_command(
         sources, out, seed, sys.stderr.isatty(), labels=maps, duplicates=duplicates, unpack_to=unpack
     )
     click.echo(report)
-    click.echo(f"\nWrote how it was made to {account_path(out)}")
+    click.echo(f"\nWrote the provenance to {provenance_path(out)}")
     click.echo(f"Wrote {len(manifest)} images to {out}")

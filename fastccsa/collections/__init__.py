@@ -1,4 +1,4 @@
-"""Which image is where, what it shows, and which split it is in."""
+"""Image collections: where each image is, what it shows, and which split it belongs to."""
 
 from __future__ import annotations
 
