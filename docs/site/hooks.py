@@ -1,7 +1,8 @@
-"""What the site takes from elsewhere than docs/, as MkDocs asks for it.
+"""What the site shows beyond the files in docs/, as MkDocs asks for it.
 
 Pages are made from the click commands, from the results in benchmarks/ and examples/, and from CHANGELOG.md,
-CONTRIBUTING.md and CITATION.cff. Formulas become MathML, which browsers draw themselves.
+CONTRIBUTING.md and CITATION.cff. The picture of the architecture is drawn from its table. Formulas become MathML, which
+browsers render without a script.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from architecture import draw
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -33,8 +35,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The tables of the examples' results, as these are now."""
-    return fill(markdown)
+    """Fill in the tables of the examples' current results, and the picture of the architecture."""
+    return draw(fill(markdown))
 
 
 def on_page_content(content: str, **_: Any) -> str:

@@ -92,6 +92,7 @@ def prepare_command(
     manifest.prepare.json, which says how the manifest was made.
     """
     from fastccsa.collections import LabelMaps, prepare
+    from fastccsa.collections.provenance import provenance_path
 
     maps = LabelMaps.read(labels)
     if show_labels:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fastccsa.collections.taxonomy import DOMAINS
+from fastccsa.collections.taxonomy import TABLE1
 from fastccsa.runs.config import Alignment, ClassificationWeight
 
 AVERAGE = "avg"
@@ -16,7 +16,7 @@ AVERAGE = "avg"
 
 def _recalls(*percent: float) -> dict[str, float]:
     """Recalls of the seven domains in the paper's order, and their mean as it is printed."""
-    return dict(zip((*DOMAINS, AVERAGE), percent, strict=True))
+    return dict(zip((*TABLE1, AVERAGE), percent, strict=True))
 
 
 @dataclass(frozen=True)

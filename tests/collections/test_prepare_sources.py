@@ -245,7 +245,7 @@ def test_the_provenance_file_records_how_the_manifest_was_made(tmp_path: Path, c
     out = tmp_path / "manifest.csv"
     done = run("--dermofit", collections / "DMF", "--out", out, "--seed", "5")
     assert "DMF: image file missing (1: A3)" in done.stdout
-    assert f"Wrote how it was made to {tmp_path / 'manifest.prepare.json'}" in done.stdout
+    assert f"Wrote the provenance to {tmp_path / 'manifest.prepare.json'}" in done.stdout
     provenance = json.loads((tmp_path / "manifest.prepare.json").read_text())
     assert provenance["manifest"] == {
         "file": "manifest.csv",

@@ -1,9 +1,9 @@
-"""Install a release of torch without NVIDIA's libraries: ``python cpu_torch.py 2.10.0``, into the Python that runs this.
+"""Install a release of torch without NVIDIA's libraries: ``python cpu_torch.py 2.10.0``, into the Python that runs it.
 
-The releases in the package index contain CUDA code and require gigabytes of NVIDIA's libraries. Without a GPU torch calls
-none of them, but it does not load without them. So only the CUDA runtime (1 MB, called while torch loads) is installed,
-and a stub library takes the place of the others: it defines their functions, each of which aborts the process. For tests
-only: such a torch does not work on a GPU.
+The releases in the package index contain CUDA code and require gigabytes of NVIDIA's libraries. Without a GPU torch
+calls none of them, but it does not load without them. So only the CUDA runtime (1 MB, called while torch loads) is
+installed, and a stub library takes the place of the others: it defines their functions, each of which aborts the
+process. For tests only: such a torch does not work on a GPU.
 """
 
 from __future__ import annotations

@@ -26,6 +26,17 @@ def test_results_of_examples_make_a_table(path: Path, monkeypatch: pytest.Monkey
     assert f"<!-- results: {path.stem} -->" in (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", [*RESULTS, *(ROOT / "docs" / "results").glob("*.json")], ids=lambda path: path.stem)
+def test_results_have_a_line_for_each_run(path: Path) -> None:
+    """However many numbers a run has, so that the files stay short and their differences can be read."""
+    text = path.read_text(encoding="utf-8")
+    fields = json.loads(text)
+    runs = fields["runs"] if "runs" in fields else fields["rows"]
+    lines = [line.rstrip(",") for line in text.splitlines()]
+    assert len(lines) == 2 + len(fields) + 1 + len(runs)  # the braces, a line per field, the closing bracket
+    assert [json.loads(line) for line in lines if line.startswith("{") and len(line) > 1] == runs
+
+
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_results_of_benchmarks_make_a_table(path: Path) -> None:
     """With what they were measured on below it."""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.rendering.scene import Picture, render
 from fastccsa.collections.splits import split
-from fastccsa.collections.taxonomy import DOMAINS, TABLE1
+from fastccsa.collections.taxonomy import TABLE1
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 from fastccsa.system.machine import usable_cpus
@@ -140,7 +140,7 @@ def _claim_folder(out: Path, seed: int, width: int) -> None:
 
 def _plan(scale: float, minimum: int) -> Iterator[_Entry]:
     """Yield every picture of the collections by domain and class."""
-    for domain in DOMAINS:
+    for domain in TABLE1:
         cycle = _LESIONS.get(domain, _ONE_EACH)
         counts = _counts(domain)
         domain_scale = max(scale, _DOMAIN_MINIMUM * minimum / sum(counts.values()))
