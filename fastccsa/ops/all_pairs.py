@@ -201,3 +201,12 @@ def _is_eager(*tensors: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def all_pairs_with_gradients(
+    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, *,
+    margin: float, mean: bool, wanted: int, apart: bool, precision: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The loss, both terms [2], and the gradients [1, N, D] (with ``apart`` [2, N, D]) as plain results."""
+    loss, terms, gradient1, gradient2 = _op(z1, z2, y1, y2, weight, 0, margin, mean, wanted, apart, precision)
+    return loss, terms, gradient1, gradient2

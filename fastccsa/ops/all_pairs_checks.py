@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastccsa.ops.library import accumulation_dtype
 
-__all__ = ["check", "check_logits", "check_values"]
+__all__ = ["check", "check_values"]
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -47,14 +47,6 @@ def check(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None,
     for name, tensor, d, size, why in sizes:
         if tensor.shape[d] != size:
             raise RuntimeError(f"{name} has shape {list(tensor.shape)}, but dimension {d} must be {size} ({why})")
-
-
-def check_logits(logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor]) -> None:
-    """A row of logits a row of features, in each stream; the streams may be of different lengths."""
-    for k, (x, z) in enumerate(zip(logits, features, strict=True), 1):
-        if z.dim() == 2 and x.shape[:1] != z.shape[:1]:
-            why = f"dimension 0 must be {z.shape[0]} (a row a row of features{k})"
-            raise RuntimeError(f"logits{k} has shape {list(x.shape)}, but {why}")
 
 
 def check_values(y1: Tensor, y2: Tensor, weight: Tensor | None, labels: int) -> None:

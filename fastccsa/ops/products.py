@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from fastccsa.ops.choices import Precision
+
 __all__ = ["PRECISIONS", "Factor", "add_product", "factor", "products", "round_to_tf32", "split"]
 
-PRECISIONS = ("ieee", "tf32x3", "tf32")
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from fastccsa.ops.choices import Reduction
 from fastccsa.ops.library import accumulation_dtype
 from fastccsa.ops.profiling import named
 from fastccsa.system.errors import InputError
@@ -16,7 +17,7 @@ __all__ = ["REDUCTIONS", "zipped_ccsa"]
 TERMS = 4
 _NO_GRADIENTS = (None,) * 8  # of targets, weights and scalars
 _SUMS, _MAX_PARTIALS = 6, 1024  # csrc/zipped/params.h: saved_size
-REDUCTIONS = {"none": 0, "mean": 1, "sum": 2, "weighted_mean": 3}
+REDUCTIONS = {name: code for code, name in enumerate(get_args(Reduction))}
 
 _zipped = torch.ops.fastccsa.zipped_ccsa.default
 _forward = named("zipped_ccsa forward", torch.ops.fastccsa.zipped_ccsa_forward.default)

@@ -15,9 +15,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastccsa.images import ImageLoader, PairLoader, Transforms
-from fastccsa.losses import CCSATerms, WeightedCCSALoss, distributed
+from fastccsa.losses import CCSATerms, PairMemory, WeightedCCSALoss, distributed
 from fastccsa.losses.functional import weighted_cross_entropy
-from fastccsa.losses.memory import PairMemory
+from fastccsa.losses.terms import total_loss
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.images import RunImages
@@ -102,7 +102,7 @@ class Baseline:
 class CCSA:
     """Cross-entropy on both images of a pair and contrastive alignment between them (equations 1 to 8)."""
 
-    terms: tuple[str, ...] = ("loss", "classification1", "classification2", "alignment", "separation")
+    terms: tuple[str, ...] = CCSATerms._fields
     images_per_sample = 2
 
     def __init__(
@@ -174,31 +174,38 @@ class CCSA:
                 terms = self._of_all_ranks(logits, features, targets)
             else:
                 terms = self.loss.terms(*logits, *features, *targets)
-            return torch.stack([getattr(terms, name).float() for name in self.terms])
+            return torch.stack([term.float() for term in terms])
 
     def _of_all_ranks(self, logits: Two, features: Two, targets: Two) -> CCSATerms:
-        """The terms over the rows of all ranks, on every rank; features go around in a ring."""
+        """Compute the terms over the rows of all ranks, on every rank; features travel around the ranks in a ring."""
         one, two = self._classification(logits, targets)
         rows = torch.full_like(one, len(targets[0]))
         classification1, classification2, count = sum_over_ranks(torch.stack([rows * one, rows * two, rows]))
         classification = (classification1 / count, classification2 / count)
-        pairs = distributed.contrastive_alignment_terms(*features, *targets, self.loss.pair_weight, self.loss.margin)
-        return self._whole(classification, pairs.loss, pairs.alignment, pairs.separation)
+        pairs = distributed.contrastive_alignment_terms(
+            *features, *targets, pair_weight=self.loss.pair_weight, margin=self.loss.margin
+        )
+        loss = total_loss(*classification, pairs.loss, self.loss.alpha)
+        return CCSATerms(loss, *classification, pairs.alignment, pairs.separation)
 
     def _with_memory(self, memory: PairMemory, logits: Two, features: Two, targets: Two, domains: Two) -> CCSATerms:
-        """The terms of this rank's rows, which meet the memories of all ranks' rows."""
-        group = None if self.ranks.is_alone else dist.group.WORLD
-        pairs = memory.terms(features, targets, domains, self.loss.pair_weight, self.loss.margin, group=group)
-        return self._whole(self._classification(logits, targets), pairs[0] + pairs[1], *pairs)
+        """Compute the terms of this rank's rows, whose pairs are with the memories of all ranks' rows."""
+        alignment, separation = memory.terms(
+            features,
+            targets,
+            domains,
+            pair_weight=self.loss.pair_weight,
+            margin=self.loss.margin,
+            group=None if self.ranks.is_alone else dist.group.WORLD,
+        )
+        classification = self._classification(logits, targets)
+        loss = total_loss(*classification, alignment + separation, self.loss.alpha)
+        return CCSATerms(loss, *classification, alignment, separation)
 
     def _classification(self, logits: Two, targets: Two) -> Two:
         weights = self.loss.class_weight1, self.loss.class_weight2
         one, two = map(weighted_cross_entropy, logits, targets, weights)
         return one, two
-
-    def _whole(self, classification: Two, pairs: Tensor, alignment: Tensor, separation: Tensor) -> CCSATerms:
-        loss = (1 - self.loss.alpha) * (classification[0] + classification[1]) + self.loss.alpha * pairs
-        return CCSATerms(loss, *classification, alignment, separation)
 
 
 def build_objective(
