@@ -1,10 +1,9 @@
 // Binds the kernels of the loss over all pairs to torch. fastccsa/ops/all_pairs.py and _all_pairs_tiles.py are their only
 // callers: they check what the user gave, sort it by class, and make the products of tiles with torch's own.
 #include "all_pairs/cpu/cpu.h"
-#include "core/torch_binding.h"
+#include "core/torch_fault.h"
 #include "core/torch_large_tensor.h"
 #include "core/torch_parallel.h"
-#include "zipped/refuse.h"
 #if defined(FASTCCSA_CUDA)
 #include "all_pairs/cuda/cuda.h"
 #include "core/torch_stream.h"
@@ -27,7 +26,7 @@ Matrix<T> matrix(const Tensor& tensor) {
 }
 
 template <typename T>
-zipped::Vector<T> vector(const Tensor& tensor) {
+Vector<T> vector(const Tensor& tensor) {
   return {data<T>(tensor), tensor.stride(0)};
 }
 
@@ -43,7 +42,7 @@ T* data_or_null(const MaybeTensor& tensor) {
 
 #if defined(FASTCCSA_CUDA)
 void all_pairs_labels(Tensor target1, Tensor target2, int64_t classes, Tensor label1, Tensor label2, Tensor doubt) {
-  zipped::refuse_earlier_fault(classes);
+  fail_on_earlier_fault(classes);
   with_type(doubt, "doubt", [&](auto t) {
     using Acc = acc_t<decltype(t)>;
     const Labels<Acc> p{{vector<const int64_t>(target1), vector<const int64_t>(target2)},
@@ -245,7 +244,7 @@ Result all_pairs_direct(Tensor features1, Tensor features2, Tensor target1, Tens
     }
 #if defined(FASTCCSA_CUDA)
     if (!features1.is_cpu()) {
-      zipped::refuse_earlier_fault(p.labels);
+      fail_on_earlier_fault(p.labels);
       const torch::stable::accelerator::DeviceGuard guard(features1.get_device_index());
       cuda::direct(direct, current_cuda_stream(features1.get_device_index()));
     }

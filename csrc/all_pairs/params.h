@@ -4,13 +4,12 @@
 // rows come from the machine's matrix product, a tile of rows x columns at a time; what happens to a tile stands here.
 #pragma once
 
-#include "zipped/fault.h"
-#include "zipped/params.h"
+#include "core/fault.h"
+#include "core/pair_term.h"
+#include "core/strided.h"
+#include "core/types.h"
 
 namespace fastccsa::all_pairs {
-
-using zipped::acc_t;
-using zipped::Matrix;
 
 // Products give d^2 = |a|^2 + |b|^2 - 2ab with the rounding of its three parts, each up to |a|^2 + |b|^2 =: n. So its
 // relative error is some c u / share, where share = d^2 / n, u is the unit roundoff of the sums, and c, about 1 to 7 for
@@ -101,7 +100,7 @@ struct Align {
 // `doubt` NaN, which the kernels at the end add to all that they write.
 template <typename Acc>
 struct Labels {
-  zipped::Vector<const int64_t> given[2];
+  Vector<const int64_t> given[2];
   int64_t rows[2];
   int64_t classes;
   int64_t* label[2];  // [N]
@@ -191,7 +190,7 @@ template <typename T>
 struct Problem {
   using Acc = acc_t<T>;
   Matrix<const T> features[2];
-  zipped::Vector<const int64_t> label[2];
+  Vector<const int64_t> label[2];
   int64_t rows[2];
   int64_t width;
   Matrix<const Acc> weight;    // [labels, labels], or no data for weight 1
@@ -204,19 +203,19 @@ struct Problem {
   Acc* gradient[2];            // [1 or 2, N, width]: both terms together, or apart; nullptr: not wanted
 
   FASTCCSA_HOST_DEVICE bool one_class(int64_t i, int64_t j) const { return label[0][i] == label[1][j]; }
-  FASTCCSA_HOST_DEVICE zipped::PairTerm<Acc> pair(Acc squared_distance, int64_t i, int64_t j) const {
+  FASTCCSA_HOST_DEVICE PairTerm<Acc> pair(Acc squared_distance, int64_t i, int64_t j) const {
     const int64_t l1 = label[0][i], l2 = label[1][j];
     const Acc w = weight.data == nullptr ? Acc(1) : weight.row(l1)[l2 * weight.column_stride];
-    return zipped::pair_term(squared_distance, l1 == l2, w, margin);
+    return pair_term(squared_distance, l1 == l2, w, margin);
   }
 
   // What is wrong with a pair's labels or its weight. Nothing is read out of bounds.
-  FASTCCSA_HOST_DEVICE zipped::FaultReport fault(int64_t i, int64_t j) const {
+  FASTCCSA_HOST_DEVICE FaultReport fault(int64_t i, int64_t j) const {
     if (weight.data == nullptr) return {};
     const int64_t l1 = label[0][i], l2 = label[1][j];
-    if (l1 < 0 || l1 >= labels) return {zipped::Fault::kTarget1, i, l1};
-    if (l2 < 0 || l2 >= labels) return {zipped::Fault::kTarget2, j, l2};
-    if (!(weight.row(l1)[l2 * weight.column_stride] >= Acc(0))) return {zipped::Fault::kPairWeight, i, l1 * labels + l2};
+    if (l1 < 0 || l1 >= labels) return {Fault::kTarget1, i, l1};
+    if (l2 < 0 || l2 >= labels) return {Fault::kTarget2, j, l2};
+    if (!(weight.row(l1)[l2 * weight.column_stride] >= Acc(0))) return {Fault::kPairWeight, i, l1 * labels + l2};
     return {};
   }
 

@@ -36,8 +36,8 @@ void write_back(const std::vector<const View*>& views) {
 }
 
 // What a kernel reported goes into three numbers.
-void decode_into(const View& found, zipped::FaultWord fault) {
-  const zipped::FaultReport report = fault == 0 ? zipped::FaultReport() : zipped::decode(fault);
+void decode_into(const View& found, FaultWord fault) {
+  const FaultReport report = fault == 0 ? FaultReport() : decode(fault);
   const int64_t numbers[] = {int64_t(report.fault), report.row, report.value};
   std::memcpy(found.data<int64_t>(), numbers, sizeof numbers);
 }
@@ -48,7 +48,7 @@ void labels(Launch launch) {
   int64_t sizes[3];  // rows of both sides, classes
   for (int64_t& size : sizes) size = read_value<int64_t>();
   const std::vector<View> v = read_views(6);
-  zipped::FaultWord fault = 0;
+  FaultWord fault = 0;
   cuda::launch_labels(Labels<Acc>{{v[0].vector<int64_t>(), v[1].vector<int64_t>()},
                                   {sizes[0], sizes[1]},
                                   sizes[2],
@@ -65,7 +65,7 @@ void align(Launch launch) {
   int64_t sizes[3];  // classes, width, parts of the spread
   for (int64_t& size : sizes) size = read_value<int64_t>();
   const std::vector<View> v = read_views(13);
-  zipped::FaultWord fault = 0;
+  FaultWord fault = 0;
   cuda::launch_align(Align<Acc>{{v[0].data<const double>(), v[1].data<const double>()},
                                 {v[2].data<const double>(), v[3].data<const double>()},
                                 sizes[2],
@@ -110,7 +110,7 @@ void tile(Launch launch) {
   for (int64_t& size : sizes) size = read_value<int64_t>();
   const auto margin = read_value<double>();
   const std::vector<View> v = read_views(19);
-  zipped::FaultWord fault = 0;
+  FaultWord fault = 0;
   const Tile<T> p{{side_of<T>(v[0], v[2], v[4]), side_of<T>(v[1], v[3], v[5])},
                   {sizes[0], sizes[1]},
                   sizes[2],
@@ -165,7 +165,7 @@ void direct(Launch launch) {
   for (int64_t& size : sizes) size = read_value<int64_t>();
   const auto margin = read_value<double>(), scale = read_value<double>();
   const std::vector<View> v = read_views(12);
-  zipped::FaultWord fault = 0;
+  FaultWord fault = 0;
   const Problem<T> problem{{v[0].matrix<T>(), v[1].matrix<T>()},
                            {v[2].vector<int64_t>(), v[3].vector<int64_t>()},
                            {sizes[0], sizes[1]},

@@ -136,7 +136,7 @@ void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<a
     const int64_t column = p.begin[1] + j;
     const T* b = row_of(p.side[1], column);
     const Acc d2 = squared_distance(p, a, b);
-    const zipped::PairTerm<Acc> term = zipped::pair_term(d2, false, weight[j], p.margin);
+    const PairTerm<Acc> term = pair_term(d2, false, weight[j], p.margin);
     p.loss[row] += double(term.separation);
     if (!is_close(d2, p.norm[0][row] + p.norm[1][column])) {
       values[j] = term.coefficient;

@@ -2,7 +2,7 @@
 #include "all_pairs/cuda/cuda.h"
 #include "all_pairs/cuda/launch.cuh"
 #include "core/cuda_check.h"
-#include "zipped/cuda.h"
+#include "core/cuda_fault.h"
 
 namespace fastccsa::all_pairs::cuda {
 namespace {
@@ -19,12 +19,12 @@ auto on(void* stream) {
 
 template <typename Acc>
 void labels(const Labels<Acc>& p, void* stream) {
-  launch_labels(p, zipped::cuda::fault_word(), on(stream));
+  launch_labels(p, fault_word(), on(stream));
 }
 
 template <typename Acc>
 void align(const Align<Acc>& p, void* stream) {
-  launch_align(p, zipped::cuda::fault_word(), on(stream));
+  launch_align(p, fault_word(), on(stream));
 }
 
 template <typename Acc>
@@ -44,7 +44,7 @@ void centre(const Centre<T>& p, void* stream) {
 
 template <typename T>
 void tile(const Tile<T>& p, void* stream) {
-  launch_tile(p, zipped::cuda::fault_word(), on(stream));
+  launch_tile(p, fault_word(), on(stream));
 }
 
 template <typename T>
@@ -54,7 +54,7 @@ void finish(const Finish<T>& p, void* stream) {
 
 template <typename T>
 void direct(const Direct<T>& p, void* stream) {
-  launch_direct(p, zipped::cuda::fault_word(), on(stream));
+  launch_direct(p, fault_word(), on(stream));
 }
 
 #define FASTCCSA_INSTANCES(T)                        \

@@ -4,14 +4,13 @@
 
 #include "all_pairs/cuda/direct_kernel.cuh"
 #include "all_pairs/cuda/tile_kernel.cuh"
-#include "zipped/launch.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
 inline unsigned parts(int64_t count, int64_t size) { return unsigned((count + size - 1) / size); }
 
 template <typename Acc, typename Launch>
-void launch_labels(const Labels<Acc>& p, zipped::FaultWord* fault, Launch launch) {
+void launch_labels(const Labels<Acc>& p, FaultWord* fault, Launch launch) {
   launch(&labels_kernel<Acc>, dim3(parts(p.rows[0] + p.rows[1], kThreads)), p, fault);
 }
 
@@ -21,7 +20,7 @@ void launch_classes(const Classes<T>& p, Launch launch) {
 }
 
 template <typename Acc, typename Launch>
-void launch_align(const Align<Acc>& p, zipped::FaultWord* fault, Launch launch) {
+void launch_align(const Align<Acc>& p, FaultWord* fault, Launch launch) {
   launch(&align_kernel<Acc>, dim3(unsigned(p.classes) + parts(p.width, kThreads)), p, fault);
 }
 
@@ -31,7 +30,7 @@ void launch_centre(const Centre<T>& p, Launch launch) {
 }
 
 template <typename T, typename Launch>
-void launch_tile(const Tile<T>& p, zipped::FaultWord* fault, Launch launch) {
+void launch_tile(const Tile<T>& p, FaultWord* fault, Launch launch) {
   launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps), unsigned(tile_chunks(p.columns))), p, fault);
   launch(&tile_sums_kernel<T>, dim3(parts(p.rows, kWarps)), p);
   if (p.gradient[1] != nullptr) launch(&tile_columns_kernel<T>, dim3(parts(p.columns, kWarp)), p);
@@ -48,10 +47,10 @@ void launch_terms(const Terms<Acc>& p, Launch launch) {
 }
 
 template <typename T, typename Launch>
-void launch_direct(const Direct<T>& p, zipped::FaultWord* fault, Launch launch) {
+void launch_direct(const Direct<T>& p, FaultWord* fault, Launch launch) {
   bool packed = true;
   for (const Matrix<const T>& features : p.features) {
-    packed = packed && zipped::cuda::aligned(features.data, features.row_stride, features.column_stride);
+    packed = packed && aligned(features.data, features.row_stride, features.column_stride);
   }
   const auto pairs_kernel = packed ? &direct_pairs_kernel<T, true> : &direct_pairs_kernel<T, false>;
   launch(pairs_kernel, dim3(unsigned(direct_blocks(p.rows[0], p.rows[1]))), p, fault);

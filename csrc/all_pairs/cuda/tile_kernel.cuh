@@ -3,26 +3,20 @@
 #pragma once
 
 #include "all_pairs/params.h"
-#include "zipped/cuda_kernel.cuh"
+#include "core/cuda_distance.cuh"
+
+#include <math_constants.h>
 
 namespace fastccsa::all_pairs::cuda {
 
-using zipped::cuda::Add;
-using zipped::cuda::kAllLanes;
-using zipped::cuda::kThreads;
-using zipped::cuda::kWarp;
-using zipped::cuda::kWarps;
-using zipped::cuda::load;
-using zipped::cuda::reduce;
-
-using zipped::FaultWord;
+using namespace fastccsa::cuda;
 
 constexpr int kRowGroups = kThreads / kChunkColumns;
 
 // The host hears of it at its next call, and what this one writes is NaN. Many may write, but all the same.
 template <typename Acc>
-__device__ void report(Acc* doubt, FaultWord* word, const zipped::FaultReport& found) {
-  *static_cast<volatile FaultWord*>(word) = zipped::encode(found);
+__device__ void report(Acc* doubt, FaultWord* word, const FaultReport& found) {
+  *static_cast<volatile FaultWord*>(word) = encode(found);
   *static_cast<volatile Acc*>(doubt) = Acc(CUDART_NAN);
 }
 
@@ -52,7 +46,7 @@ __global__ void __launch_bounds__(kThreads) labels_kernel(const Labels<Acc> p, F
   const int64_t label = p.given[side][row];
   const bool is_class = label >= 0 && label < p.classes;
   p.label[side][row] = is_class ? label : 0;
-  if (!is_class) report(p.doubt, fault, {side == 0 ? zipped::Fault::kTarget1 : zipped::Fault::kTarget2, row, label});
+  if (!is_class) report(p.doubt, fault, {side == 0 ? Fault::kTarget1 : Fault::kTarget2, row, label});
 }
 
 // Block (x, y): class x, chunk y of columns. Each group of kChunkColumns threads takes every kRowGroups-th row.
@@ -92,7 +86,7 @@ __global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, Fau
     if (threadIdx.x > 0) return;
     Acc weight = p.own_weight(c);
     if (p.doubt != nullptr && !(weight >= Acc(0))) {
-      report(p.doubt, fault, {zipped::Fault::kPairWeight, 0, c * p.classes + c});
+      report(p.doubt, fault, {Fault::kPairWeight, 0, c * p.classes + c});
       weight = 0;
     }
     return p.finish_class(c, double(weight), between);
@@ -128,7 +122,7 @@ __global__ void __launch_bounds__(kThreads) centre_kernel(const Centre<T> p) {
 
 template <typename Acc>
 struct FromRows {
-  zipped::PairTerm<Acc> term;
+  PairTerm<Acc> term;
   Acc squared_distance;
 };
 
@@ -137,11 +131,11 @@ template <typename T>
 __device__ FromRows<acc_t<T>> from_rows(const Tile<T>& p, int64_t i, int64_t j, int lane) {
   using Acc = acc_t<T>;
   const Side<T>&one = p.side[0], &other = p.side[1];
-  const Acc d2 = zipped::cuda::squared_distance<kWarp, false>(
+  const Acc d2 = squared_distance<kWarp, false>(
       row_of(one, p.begin[0] + i), one.features.column_stride, row_of(other, p.begin[1] + j),
       other.features.column_stride, p.width, lane);
   const Acc weight = pair_weight(p.weight, p.classes, one.label[p.begin[0] + i], other.label[p.begin[1] + j]);
-  return {zipped::pair_term(d2, false, weight, p.margin), d2};
+  return {pair_term(d2, false, weight, p.margin), d2};
 }
 
 // gradient += coefficient * (own - other) for the row of `side` of a pair, by one warp
@@ -184,11 +178,11 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, Fa
       const int64_t other_label = p.side[1].label[column];
       const Acc weight = pair_weight(p.weight, p.classes, label, other_label);
       if (p.doubt != nullptr && !(weight >= Acc(0))) {
-        report(p.doubt, fault, {zipped::Fault::kPairWeight, p.side[0].order[row], label * p.classes + other_label});
+        report(p.doubt, fault, {Fault::kPairWeight, p.side[0].order[row], label * p.classes + other_label});
       }
-      zipped::PairTerm<Acc> term{};
+      PairTerm<Acc> term{};
       near = weight > Acc(0) && is_near<T>(d2, norms, p.margin);
-      if (weight > Acc(0) && !near) term = zipped::pair_term(d2, false, weight, p.margin);
+      if (weight > Acc(0) && !near) term = pair_term(d2, false, weight, p.margin);
       values[j] = term.coefficient;
       sum += double(term.coefficient);
       loss += double(term.separation);
@@ -253,7 +247,6 @@ __global__ void __launch_bounds__(kThreads) tile_sums_kernel(const Tile<T> p) {
 // A block for 32 columns: the sums of their coefficients, and the gradients that come from rows.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p) {
-  using Acc = acc_t<T>;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t word = blockIdx.x, j = word * kWarp + lane, words = (p.columns + kWarp - 1) / kWarp;
   double sum = 0;
