@@ -62,15 +62,21 @@ struct Align {
   double* alignment;         // [classes]
   double* coefficient[2];    // [classes]: see Finish
   Acc* centre;               // [width]
-  Acc* doubt;                // see Labels
+  const int64_t* label[2];   // [N], of the sorted rows: for `next_class`, which only CUDA asks for
 
   FASTCCSA_HOST_DEVICE int64_t count(int side, int64_t c) const { return offset[side][c + 1] - offset[side][c]; }
 
   FASTCCSA_HOST_DEVICE bool has_pairs(int64_t c) const { return count(0, c) > 0 && count(1, c) > 0; }
 
-  // Whether no row is of this class or a later one: there may be far more classes than occur.
-  FASTCCSA_HOST_DEVICE bool is_past_all(int64_t c) const {
-    return offset[0][c] == offset[0][classes] && offset[1][c] == offset[1][classes];
+  // The first class after `c` that has a row, or `classes`: far fewer classes may occur than there are. -1 comes before
+  // all of them.
+  FASTCCSA_HOST_DEVICE int64_t next_class(int64_t c) const {
+    int64_t next = classes;
+    for (int side = 0; side < 2; ++side) {
+      const int64_t row = offset[side][c + 1];
+      if (row < offset[side][classes] && label[side][row] < next) next = label[side][row];
+    }
+    return next;
   }
 
   FASTCCSA_HOST_DEVICE Acc own_weight(int64_t c) const {
@@ -96,17 +102,6 @@ struct Align {
   }
 };
 
-// Labels that nobody looked at on the host: what is no class becomes one, so that nothing is read out of bounds, and
-// `doubt` NaN, which the kernels at the end add to all that they write.
-template <typename Acc>
-struct Labels {
-  Vector<const int64_t> given[2];
-  int64_t rows[2];
-  int64_t classes;
-  int64_t* label[2];  // [N]
-  Acc* doubt;         // [], 0 at first
-};
-
 // What products are made of: sorted rows less the common centre, and their squared norms.
 template <typename T>
 struct Centre {
@@ -123,6 +118,9 @@ struct Centre {
 constexpr int64_t kTileColumns = 256;
 
 FASTCCSA_HOST_DEVICE int64_t tile_chunks(int64_t columns) { return (columns + kTileColumns - 1) / kTileColumns; }
+
+// Words of 32 bits, one bit per pair of a row.
+FASTCCSA_HOST_DEVICE int64_t close_words(int64_t columns) { return (columns + 31) / 32; }
 
 // One tile: in come dot products of centred rows, out go coefficients K, so that the gradient of the separation term
 // for row i is sum_j K_ij (a_i - b_j), and for column j sum_i K_ij (b_j - a_i).
@@ -142,9 +140,8 @@ struct Tile {
   double* sums[2];      // [N]: the sums of K over a sorted row, added to
   Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not wanted
   double* loss;         // [N]: the sum of W (margin - d)^2 over a sorted row of side 0, added to
-  int32_t* close;       // [rows, ceil(columns / 32)], on CUDA: a bit a pair whose gradient came from its rows
+  int32_t* close;       // [rows, close_words(columns)], on CUDA: a bit for each pair whose gradient came from its rows
   double* partial;      // [2, tile_chunks(columns), rows], scratch on CUDA: of the coefficients, and of the loss
-  Acc* doubt;           // see Labels; nullptr: weights were looked at on the host
 };
 
 // The end: gradients of sorted rows go to the caller's order.
@@ -160,7 +157,7 @@ struct Finish {
   const double* sums;          // [N]
   const Acc* separation;       // [N, width]
   double scale;                // of everything
-  const Acc* doubt;            // see Labels; nullptr: 0
+  const Acc* poison;           // added to everything: see cuda::Inputs; nullptr: 0
   Acc* gradient;               // [1 or 2, N, width]: both terms together, or alignment and separation apart
   bool apart;
 };
@@ -173,14 +170,14 @@ struct Terms {
   const double* separation;  // [rows]
   int64_t rows;
   double scale;
-  const Acc* doubt;          // see Labels; nullptr: 0
+  const Acc* poison;         // added to everything: see cuda::Inputs; nullptr: 0
   Acc* loss;                 // []
   Acc* terms;                // [2]
 
   FASTCCSA_HOST_DEVICE void finish(double alignment_sum, double separation_sum) const {
-    const Acc nothing = doubt == nullptr ? Acc(0) : *doubt;
-    terms[0] = Acc(scale * alignment_sum) + nothing;
-    terms[1] = Acc(scale * separation_sum) + nothing;
+    const Acc zero_or_nan = poison == nullptr ? Acc(0) : *poison;
+    terms[0] = Acc(scale * alignment_sum) + zero_or_nan;
+    terms[1] = Acc(scale * separation_sum) + zero_or_nan;
     *loss = terms[0] + terms[1];
   }
 };
@@ -194,7 +191,7 @@ struct Problem {
   int64_t rows[2];
   int64_t width;
   Matrix<const Acc> weight;    // [labels, labels], or no data for weight 1
-  int64_t labels;              // 0 without weights: nothing bounds the labels
+  int64_t labels;              // labels are in [0, labels); 0: they are not bounded, and there are no weights
   Acc margin;
   double scale;                // of everything
   bool apart;
@@ -277,13 +274,13 @@ template <typename T>
 FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d, double z) {
   using Acc = acc_t<T>;
   const int64_t label = p.side.label[k], to = p.side.order[k] * p.width + d, from = k * p.width + d;
-  const Acc doubt = p.doubt == nullptr ? Acc(0) : *p.doubt;
-  const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d])) + doubt;
+  const Acc zero_or_nan = p.poison == nullptr ? Acc(0) : *p.poison;
+  const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d])) + zero_or_nan;
   const Acc centred = Acc(z) - p.centre[d];
   const Acc separation = Acc(p.scale * (p.sums[k] * double(centred) + double(p.separation[from])));
   if (p.apart) {
     p.gradient[to] = alignment;
-    p.gradient[p.rows * p.width + to] = separation + doubt;
+    p.gradient[p.rows * p.width + to] = separation + zero_or_nan;
   } else {
     p.gradient[to] = alignment + separation;
   }

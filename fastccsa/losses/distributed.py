@@ -91,7 +91,9 @@ class _Ring(torch.autograd.Function):
         total = z1.new_zeros(2, dtype=torch.float64)
         world = dist.get_world_size(group)
         for source, (z, y) in around_the_ring((z2.detach(), y2), counts2, group):
-            _, terms, own, of_block = _all_pairs._op(z1, z, y1, y, weight, 0, margin, False, 3, False, precision)
+            _, terms, own, of_block = _all_pairs.all_pairs_with_gradients(
+                z1, z, y1, y, weight, margin=margin, mean=False, wanted=3, apart=False, precision=precision
+            )
             total += terms
             gradient1 += own[0]
             travelling += of_block[0]

@@ -21,8 +21,6 @@ from torch import Tensor
 
 from fastccsa.losses.reference import CCSATerms
 from fastccsa.ops import all_pairs as _all_pairs
-from fastccsa.ops import products as _products
-from fastccsa.ops.all_pairs_checks import check_logits
 from fastccsa.ops.library import accumulation_dtype
 from fastccsa.ops.zipped import REDUCTIONS, zipped_ccsa
 from fastccsa.system.errors import InputError
@@ -53,12 +51,21 @@ def _check_pairs(pairs: str, reduction: str, precision: str) -> None:
             "reduction 'none' over all pairs would be a matrix of N1 x N2 values; choose 'mean' or 'sum', "
             "or fastccsa.reference.pair_terms(..., pairs='all') for few rows"
         )
-    if precision not in _products.PRECISIONS:
-        raise InputError(f"precision is {precision!r}; choose one of {', '.join(map(repr, _products.PRECISIONS))}")
+    if precision not in _all_pairs.PRECISIONS:
+        raise InputError(f"precision is {precision!r}; choose one of {', '.join(map(repr, _all_pairs.PRECISIONS))}")
     if precision != "ieee" and pairs == "zipped":
         raise InputError(f"precision {precision!r} concerns the matrix products of pairs='all'; leave it with 'zipped'")
     if reduction not in REDUCTIONS:
         raise InputError(f"reduction is {reduction!r}; choose one of {', '.join(map(repr, REDUCTIONS))}")
+
+
+def _check_logits(logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor]) -> None:
+    for k, (x, z) in enumerate(zip(logits, features, strict=True), 1):
+        if z.dim() == 2 and x.shape[:1] != z.shape[:1]:
+            raise RuntimeError(
+                f"logits{k} has shape {list(x.shape)}, but dimension 0 must be {z.shape[0]} "
+                f"(one row of logits per row of features{k})"
+            )
 
 
 def _classification(
@@ -101,10 +108,10 @@ def weighted_ccsa_loss_terms(
     """
     _check_pairs(pairs, reduction, precision)
     if pairs == "all":
-        check_logits((logits1, logits2), (features1, features2))
+        _check_logits((logits1, logits2), (features1, features2))
         _, pair_terms = _all_pairs.all_pairs(
-            features1, features2, target1, target2, _as_weight(pair_weight, features1), margin, reduction,
-            True, precision, logits1.shape[-1],
+            features1, features2, target1, target2, _as_weight(pair_weight, features1),
+            margin=margin, reduction=reduction, apart=True, precision=precision, labels=logits1.shape[-1],
         )  # fmt: skip
         classification = _classification(logits1, logits2, target1, target2, class_weight1, class_weight2, reduction)
         loss = (1 - alpha) * (classification[0] + classification[1]) + alpha * (pair_terms[0] + pair_terms[1])
@@ -172,10 +179,10 @@ def weighted_ccsa_loss(
     """
     _check_pairs(pairs, reduction, precision)
     if pairs == "all":
-        check_logits((logits1, logits2), (features1, features2))
+        _check_logits((logits1, logits2), (features1, features2))
         pair_loss, _ = _all_pairs.all_pairs(
-            features1, features2, target1, target2, _as_weight(pair_weight, features1), margin, reduction,
-            False, precision, logits1.shape[-1],
+            features1, features2, target1, target2, _as_weight(pair_weight, features1),
+            margin=margin, reduction=reduction, apart=False, precision=precision, labels=logits1.shape[-1],
         )  # fmt: skip
         classification1, classification2 = _classification(
             logits1, logits2, target1, target2, class_weight1, class_weight2, reduction
@@ -219,7 +226,11 @@ def contrastive_alignment(
     """
     _check_alignment(pairs, reduction, precision)
     if pairs == "all":
-        return _all_pairs.all_pairs(z1, z2, y1, y2, _as_weight(pair_weight, z1), margin, reduction, False, precision)[0]
+        loss, _ = _all_pairs.all_pairs(
+            z1, z2, y1, y2, _as_weight(pair_weight, z1),
+            margin=margin, reduction=reduction, apart=False, precision=precision,
+        )  # fmt: skip
+        return loss
     loss, _ = zipped_ccsa(None, None, z1, z2, y1, y2, None, None, _as_weight(pair_weight, z1), margin, 1.0, reduction)
     return loss
 
@@ -242,7 +253,9 @@ def contrastive_alignment_terms(
     _check_alignment(pairs, reduction, precision)
     weight = _as_weight(pair_weight, z1)
     if pairs == "all":
-        _, terms = _all_pairs.all_pairs(z1, z2, y1, y2, weight, margin, reduction, True, precision)
+        _, terms = _all_pairs.all_pairs(
+            z1, z2, y1, y2, weight, margin=margin, reduction=reduction, apart=True, precision=precision
+        )
         return terms[0], terms[1]
     _, terms = zipped_ccsa(None, None, z1, z2, y1, y2, None, None, weight, margin, 1.0, reduction)
     return terms[2], terms[3]

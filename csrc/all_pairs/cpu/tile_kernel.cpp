@@ -32,6 +32,20 @@ void with_stride(int64_t stride, Work work) {
 }
 
 template <typename T>
+void copy_rows(const Matrix<const T>& features, int64_t width, Range rows, acc_t<T>* to) {
+  constexpr int kLanes = Simd<acc_t<T>>::kLanes;
+  for (int64_t k = rows.begin; k < rows.end; ++k) {
+    const T* z = features.row(k);
+    acc_t<T>* row = to + k * width;
+    int64_t d = 0;
+    if (features.column_stride == 1) {
+      for (; d + kLanes <= width; d += kLanes) store_vector(row + d, load_vector(z + d));
+    }
+    for (; d < width; ++d) row[d] = load(z[d * features.column_stride]);
+  }
+}
+
+template <typename T>
 void add_rows(const Side<T>& side, int64_t width, Range rows, double* sum) {
   with_stride(side.features.column_stride, [&](auto stride) {
     int64_t k = rows.begin;
@@ -261,7 +275,7 @@ namespace fastccsa::all_pairs::cpu {
 template <Isa isa, typename T>
 Kernels<T> kernels() {
   using namespace FASTCCSA_ISA;
-  return {&add_rows<T>, &deviations<T>, &centre_rows<T>, &tile_rows<T>, &close_pairs<T>, &finish_rows<T>};
+  return {&copy_rows<T>, &add_rows<T>, &deviations<T>, &centre_rows<T>, &tile_rows<T>, &close_pairs<T>, &finish_rows<T>};
 }
 template Kernels<float> kernels<Isa::FASTCCSA_ISA, float>();
 template Kernels<double> kernels<Isa::FASTCCSA_ISA, double>();

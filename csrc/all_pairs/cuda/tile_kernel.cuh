@@ -5,20 +5,11 @@
 #include "all_pairs/params.h"
 #include "core/cuda_distance.cuh"
 
-#include <math_constants.h>
-
 namespace fastccsa::all_pairs::cuda {
 
 using namespace fastccsa::cuda;
 
 constexpr int kRowGroups = kThreads / kChunkColumns;
-
-// The host hears of it at its next call, and what this one writes is NaN. Many may write, but all the same.
-template <typename Acc>
-__device__ void report(Acc* doubt, FaultWord* word, const FaultReport& found) {
-  *static_cast<volatile FaultWord*>(word) = encode(found);
-  *static_cast<volatile Acc*>(doubt) = Acc(CUDART_NAN);
-}
 
 template <typename T>
 __device__ const T* row_of(const Side<T>& side, int64_t sorted_row) {
@@ -34,19 +25,6 @@ __device__ inline double over_row_groups(double value, int group, int column) {
   double sum = 0;
   for (int g = 0; g < kRowGroups; ++g) sum += of_group[g][column];
   return sum;
-}
-
-// A thread a row, those of side 0 first.
-template <typename Acc>
-__global__ void __launch_bounds__(kThreads) labels_kernel(const Labels<Acc> p, FaultWord* fault) {
-  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  const int side = k >= p.rows[0];
-  const int64_t row = side == 0 ? k : k - p.rows[0];
-  if (row >= p.rows[side]) return;
-  const int64_t label = p.given[side][row];
-  const bool is_class = label >= 0 && label < p.classes;
-  p.label[side][row] = is_class ? label : 0;
-  if (!is_class) report(p.doubt, fault, {side == 0 ? Fault::kTarget1 : Fault::kTarget2, row, label});
 }
 
 // Block (x, y): class x, chunk y of columns. Each group of kChunkColumns threads takes every kRowGroups-th row.
@@ -72,9 +50,9 @@ __global__ void __launch_bounds__(kThreads) classes_kernel(const Classes<T> p) {
   if (threadIdx.x == 0) p.spread[c * gridDim.y + blockIdx.y] = spread;
 }
 
-// A block a class; then a thread a column of the centre.
+// One block per class, then one thread per column of the centre.
 template <typename Acc>
-__global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, FaultWord* fault) {
+__global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p) {
   const int64_t c = blockIdx.x;
   if (c < p.classes) {
     double between = 0;
@@ -83,18 +61,13 @@ __global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, Fau
       between += difference * difference;
     }
     between = reduce<kThreads>(between, Add());
-    if (threadIdx.x > 0) return;
-    Acc weight = p.own_weight(c);
-    if (p.doubt != nullptr && !(weight >= Acc(0))) {
-      report(p.doubt, fault, {Fault::kPairWeight, 0, c * p.classes + c});
-      weight = 0;
-    }
-    return p.finish_class(c, double(weight), between);
+    if (threadIdx.x == 0) p.finish_class(c, double(p.own_weight(c)), between);
+    return;
   }
   const int64_t d = (c - p.classes) * kThreads + threadIdx.x;
   if (d >= p.width) return;
   double total = 0;
-  for (int64_t of = 0; of < p.classes && !p.is_past_all(of); ++of) {
+  for (int64_t of = p.next_class(-1); of < p.classes; of = p.next_class(of)) {
     for (int side = 0; side < 2; ++side) total += double(p.count(side, of)) * p.mean[side][of * p.width + d];
   }
   p.set_centre(d, total);
@@ -157,7 +130,7 @@ __device__ void add_close_pair(const Tile<T>& p, int side, int64_t i, int64_t j,
 // A warp for some columns of a row: dot products become coefficients, and a bit of `close` says whose gradients are to
 // come from their rows.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, FaultWord* fault) {
+__global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
   using Acc = acc_t<T>;
   const int lane = threadIdx.x % kWarp;
   const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
@@ -165,7 +138,7 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, Fa
   const int64_t row = p.begin[0] + i, label = p.side[0].label[row];
   const Acc norm = p.norm[0][row];
   Acc* values = p.values + i * p.stride;
-  const int64_t words = (p.columns + kWarp - 1) / kWarp, chunk = blockIdx.y;
+  const int64_t words = close_words(p.columns), chunk = blockIdx.y;
   const int64_t first = chunk * (kTileColumns / kWarp), last = first + kTileColumns / kWarp;
   double sum = 0, loss = 0;
   for (int64_t word = first; word < words && word < last; ++word) {
@@ -175,11 +148,7 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, Fa
       const int64_t column = p.begin[1] + j;
       const Acc norms = norm + p.norm[1][column];
       const Acc d2 = norms - Acc(2) * values[j];
-      const int64_t other_label = p.side[1].label[column];
-      const Acc weight = pair_weight(p.weight, p.classes, label, other_label);
-      if (p.doubt != nullptr && !(weight >= Acc(0))) {
-        report(p.doubt, fault, {Fault::kPairWeight, p.side[0].order[row], label * p.classes + other_label});
-      }
+      const Acc weight = pair_weight(p.weight, p.classes, label, p.side[1].label[column]);
       PairTerm<Acc> term{};
       near = weight > Acc(0) && is_near<T>(d2, norms, p.margin);
       if (weight > Acc(0) && !near) term = pair_term(d2, false, weight, p.margin);
@@ -220,7 +189,7 @@ __global__ void __launch_bounds__(kThreads) tile_sums_kernel(const Tile<T> p) {
   const int lane = threadIdx.x % kWarp;
   const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (i >= p.rows) return;
-  const int64_t row = p.begin[0] + i, chunks = tile_chunks(p.columns), words = (p.columns + kWarp - 1) / kWarp;
+  const int64_t row = p.begin[0] + i, chunks = tile_chunks(p.columns), words = close_words(p.columns);
   double sum = 0, loss = 0;
   for (int64_t chunk = lane; chunk < chunks; chunk += kWarp) {
     sum += p.partial[chunk * p.rows + i];
@@ -248,7 +217,7 @@ __global__ void __launch_bounds__(kThreads) tile_sums_kernel(const Tile<T> p) {
 template <typename T>
 __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t word = blockIdx.x, j = word * kWarp + lane, words = (p.columns + kWarp - 1) / kWarp;
+  const int64_t word = blockIdx.x, j = word * kWarp + lane, words = close_words(p.columns);
   double sum = 0;
   for (int64_t i = warp; j < p.columns && i < p.rows; i += kWarps) sum += double(p.values[i * p.stride + j]);
   __shared__ double of_warp[kWarps][kWarp];
