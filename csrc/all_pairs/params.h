@@ -90,9 +90,11 @@ struct Align {
     double within[2] = {0, 0};
     for (int side = 0; side < 2; ++side) {
       for (int64_t part = 0; part < spread_parts; ++part) within[side] += spread[side][c * spread_parts + part];
-      coefficient[side][c] = 2 * own_weight * n[1 - side];
     }
-    alignment[c] = own_weight == 0 ? 0.0 : own_weight * (n[1] * within[0] + n[0] * within[1] + n[0] * n[1] * between);
+    const double squares = n[1] * within[0] + n[0] * within[1] + n[0] * n[1] * between;
+    const Term<double> term = alignment_term(squares, own_weight);
+    for (int side = 0; side < 2; ++side) coefficient[side][c] = term.coefficient * n[1 - side];
+    alignment[c] = own_weight == 0 ? 0.0 : term.value;
   }
 
   // From the sum of all rows. Where features are no numbers, 0 leaves the other columns what they are.
@@ -250,11 +252,12 @@ FASTCCSA_HOST_DEVICE int64_t direct_blocks(int64_t rows1, int64_t rows2) {
 
 // Whether the distance of a pair of different classes has to be computed from its rows; so has one whose square is no
 // number. Beyond the margin by more than any rounding, the pair has no part in the sums anyway.
-template <typename T>
-FASTCCSA_HOST_DEVICE bool is_near(acc_t<T> squared_distance, acc_t<T> norms, acc_t<T> margin) {
+template <typename T, typename Value>
+FASTCCSA_HOST_DEVICE auto is_near(Value squared_distance, Value norms, acc_t<T> margin) {
   using Acc = acc_t<T>;
-  return !(squared_distance > Acc(kNear<T>) * norms) &&
-         !(squared_distance >= margin * margin + Acc(kClose / 2) * norms);
+  const auto exact = squared_distance > Acc(kNear<T>) * norms;  // false for NaN, as is the next
+  const auto beyond = squared_distance >= margin * margin + Acc(kClose / 2) * norms;
+  return !(exact | beyond);
 }
 
 // Whether the gradient of a near pair has to be computed from its rows too. Here the distance is that of the rows.

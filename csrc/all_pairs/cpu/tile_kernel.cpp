@@ -163,41 +163,25 @@ void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<a
   }
 }
 
-// The compiler makes one instruction of it.
-template <typename Acc>
-vector_t<Acc> square_root(vector_t<Acc> v) {
-  Acc lane[Simd<Acc>::kLanes];
-  std::memcpy(lane, &v, sizeof v);
-  for (Acc& x : lane) x = std::sqrt(x);
-  std::memcpy(&v, lane, sizeof v);
-  return v;
-}
-
 template <typename Acc>
 struct RowSums {
   vector_t<Acc> coefficient{}, loss{};
-  decltype(vector_t<Acc>{} < vector_t<Acc>{}) near{};
+  mask_t<Acc> near{};
 };
 
-// One vector of a row: dot products become coefficients, as is_near and pair_term have it, without their branches.
+// One vector of a row: dot products become coefficients.
 template <typename T, typename Acc = acc_t<T>>
 vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc> weight, Acc margin, RowSums<Acc>& row) {
   using Vector = vector_t<Acc>;
-  const Vector zero{};
-  const Vector d2 = norms - Acc(2) * dot;
-  const auto weighted = weight > zero;
-  const auto far = d2 > Acc(kNear<T>) * norms;  // not true of a NaN, which is left to its rows
-  const auto near = ~far & weighted & ~(d2 >= margin * margin + Acc(kClose / 2) * norms);
-  const auto active = far & weighted & (d2 < margin * margin);
-  const Vector squared = active ? d2 : filled(Acc(1));
-  const Vector distance = square_root<Acc>(squared);
-  const Vector gap = margin - distance;
-  const Vector pull = active ? weight * gap : zero;
-  const Vector coefficient = Acc(-2) * pull / distance;
-  row.coefficient += coefficient;
-  row.loss += pull * gap;
+  const Vector infinity = filled(std::numeric_limits<Acc>::infinity()), d2 = norms - Acc(2) * dot;
+  const auto weighted = weight > Vector{};
+  const auto near = weighted & is_near<T>(d2, norms, margin);
+  // Pairs that are left to their rows, or have no weight, are infinitely far apart here: both terms are 0.
+  const Term<Vector> term = separation_term(weighted & !near ? d2 : infinity, weight, margin);
+  row.coefficient += term.coefficient;
+  row.loss += term.value;
   row.near |= near;
-  return near ? filled(std::numeric_limits<Acc>::infinity()) : coefficient;
+  return near ? infinity : term.coefficient;
 }
 
 template <typename T>
