@@ -19,44 +19,20 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "Tensor? features1, Tensor? features2, Tensor target1, Tensor? target2, Tensor? class_weight1, "
       "Tensor? class_weight2, Tensor? pair_weight, float margin, float alpha, int reduction, int wanted) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
-  // The loss over all pairs: what fastccsa/ops/all_pairs_tiles.py calls around torch's own matrix product. It describes
-  // them. The first is there on CUDA alone.
+  // Alignment + separation over every row of one side with every row of the other. Labels are in [0, labels), or not
+  // bounded where `labels` is 0; `pair_weight` is [labels, labels], and bounds them too. `mean` divides by the number of
+  // pairs. Gradients come along: bit k of `wanted` asks for that of side k. `apart` keeps those of the two terms apart.
+  // `precision` is how CUDA multiplies float32: ieee, tf32x3 or tf32. `method`: auto chooses by the number of pairs;
+  // direct computes pair by pair; products by matrix products; products_by_labels the same on CUDA, with tiles that the
+  // labels decide, for which the host waits.
+  // Returns the loss [], alignment and separation [2], and each side's gradient: [1, N, D], [2, N, D] if `apart`, or
+  // [0, N, D] where it is not wanted.
   m.def(
-      "all_pairs_labels(Tensor target1, Tensor target2, int classes, Tensor(a!) label1, Tensor(b!) label2, "
-      "Tensor(c!) doubt) -> ()");
-  m.def(
-      "all_pairs_classes(Tensor features, Tensor order, Tensor label, Tensor offset, Tensor(a!) mean, "
-      "Tensor(b!) spread) -> ()");
-  m.def(
-      "all_pairs_align(Tensor mean1, Tensor mean2, Tensor spread1, Tensor spread2, Tensor offset1, Tensor offset2, "
-      "Tensor? weight, Tensor(a!) alignment, Tensor(b!) coefficient1, Tensor(c!) coefficient2, Tensor(d!) centre, "
-      "Tensor(e!)? doubt) -> ()");
-  m.def(
-      "all_pairs_centre(Tensor features, Tensor order, Tensor label, Tensor centre, Tensor(a!) rows, Tensor(b!) norms) "
-      "-> ()");
-  m.def(
-      "all_pairs_tile(Tensor features1, Tensor features2, Tensor order1, Tensor order2, Tensor label1, Tensor label2, "
-      "Tensor norm1, Tensor norm2, Tensor? weight, float margin, int begin1, int begin2, Tensor(a!) values, "
-      "Tensor(b!) sums1, Tensor(c!) sums2, Tensor(d!)? gradient1, Tensor(e!)? gradient2, Tensor(f!) loss, "
-      "Tensor(g!) close, Tensor(h!) partial, Tensor(i!)? doubt) -> ()");
-  m.def(
-      "all_pairs_finish(Tensor features, Tensor order, Tensor label, Tensor other_mean, Tensor coefficient, "
-      "Tensor centre, Tensor sums, Tensor separation, float scale, Tensor? doubt, Tensor(a!) gradient) -> ()");
-  m.def(
-      "all_pairs_terms(Tensor alignment, Tensor separation, float scale, Tensor? doubt, Tensor(a!) loss, "
-      "Tensor(b!) terms) -> ()");
-  // The whole of it for few pairs, times `scale`: the loss, both terms ([2]), and the gradients where `wanted` (bit k:
-  // of side k, [N, D] together or [2 N, D] apart). On the CPU features are contiguous and in the type of sums, labels and weights
-  // checked; on CUDA the kernel checks what it reads.
-  m.def(
-      "all_pairs_direct(Tensor features1, Tensor features2, Tensor target1, Tensor target2, Tensor? weight, "
-      "float margin, float scale, int wanted, bool apart) -> (Tensor loss, Tensor terms, Tensor gradient1, "
-      "Tensor gradient2)");
-  // The same for many pairs on the CPU, by products, for features of any type and strides.
-  m.def(
-      "all_pairs_panels(Tensor features1, Tensor features2, Tensor target1, Tensor target2, Tensor? weight, "
-      "float margin, float scale, int wanted, bool apart) -> (Tensor loss, Tensor terms, Tensor gradient1, "
-      "Tensor gradient2)");
+      "all_pairs(Tensor features1, Tensor features2, Tensor target1, Tensor target2, Tensor? pair_weight, *, int labels, "
+      "float margin, bool mean, int wanted, bool apart, str precision, str method=\"auto\") -> (Tensor loss, Tensor terms, "
+      "Tensor gradient1, Tensor gradient2)");
+  // The largest number of pairs for which CUDA never makes the host wait.
+  m.def("all_pairs_without_host_sync() -> int");
   m.def("instruction_set() -> str");
   // An uninitialised, contiguous matrix on the CPU, of the size and dtype of `like`: where it is large, and float32 or
   // float64, in memory that an earlier one gave back.

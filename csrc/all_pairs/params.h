@@ -4,13 +4,12 @@
 // rows come from the machine's matrix product, a tile of rows x columns at a time; what happens to a tile stands here.
 #pragma once
 
-#include "zipped/fault.h"
-#include "zipped/params.h"
+#include "core/fault.h"
+#include "core/pair_term.h"
+#include "core/strided.h"
+#include "core/types.h"
 
 namespace fastccsa::all_pairs {
-
-using zipped::acc_t;
-using zipped::Matrix;
 
 // Products give d^2 = |a|^2 + |b|^2 - 2ab with the rounding of its three parts, each up to |a|^2 + |b|^2 =: n. So its
 // relative error is some c u / share, where share = d^2 / n, u is the unit roundoff of the sums, and c, about 1 to 7 for
@@ -63,15 +62,21 @@ struct Align {
   double* alignment;         // [classes]
   double* coefficient[2];    // [classes]: see Finish
   Acc* centre;               // [width]
-  Acc* doubt;                // see Labels
+  const int64_t* label[2];   // [N], of the sorted rows: for `next_class`, which only CUDA asks for
 
   FASTCCSA_HOST_DEVICE int64_t count(int side, int64_t c) const { return offset[side][c + 1] - offset[side][c]; }
 
   FASTCCSA_HOST_DEVICE bool has_pairs(int64_t c) const { return count(0, c) > 0 && count(1, c) > 0; }
 
-  // Whether no row is of this class or a later one: there may be far more classes than occur.
-  FASTCCSA_HOST_DEVICE bool is_past_all(int64_t c) const {
-    return offset[0][c] == offset[0][classes] && offset[1][c] == offset[1][classes];
+  // The first class after `c` that has a row, or `classes`: far fewer classes may occur than there are. -1 comes before
+  // all of them.
+  FASTCCSA_HOST_DEVICE int64_t next_class(int64_t c) const {
+    int64_t next = classes;
+    for (int side = 0; side < 2; ++side) {
+      const int64_t row = offset[side][c + 1];
+      if (row < offset[side][classes] && label[side][row] < next) next = label[side][row];
+    }
+    return next;
   }
 
   FASTCCSA_HOST_DEVICE Acc own_weight(int64_t c) const {
@@ -85,9 +90,11 @@ struct Align {
     double within[2] = {0, 0};
     for (int side = 0; side < 2; ++side) {
       for (int64_t part = 0; part < spread_parts; ++part) within[side] += spread[side][c * spread_parts + part];
-      coefficient[side][c] = 2 * own_weight * n[1 - side];
     }
-    alignment[c] = own_weight == 0 ? 0.0 : own_weight * (n[1] * within[0] + n[0] * within[1] + n[0] * n[1] * between);
+    const double squares = n[1] * within[0] + n[0] * within[1] + n[0] * n[1] * between;
+    const Term<double> term = alignment_term(squares, own_weight);
+    for (int side = 0; side < 2; ++side) coefficient[side][c] = term.coefficient * n[1 - side];
+    alignment[c] = own_weight == 0 ? 0.0 : term.value;
   }
 
   // From the sum of all rows. Where features are no numbers, 0 leaves the other columns what they are.
@@ -95,17 +102,6 @@ struct Align {
     const double value = total / double(offset[0][classes] + offset[1][classes]);
     centre[d] = value - value == 0 ? Acc(value) : Acc(0);
   }
-};
-
-// Labels that nobody looked at on the host: what is no class becomes one, so that nothing is read out of bounds, and
-// `doubt` NaN, which the kernels at the end add to all that they write.
-template <typename Acc>
-struct Labels {
-  zipped::Vector<const int64_t> given[2];
-  int64_t rows[2];
-  int64_t classes;
-  int64_t* label[2];  // [N]
-  Acc* doubt;         // [], 0 at first
 };
 
 // What products are made of: sorted rows less the common centre, and their squared norms.
@@ -125,6 +121,9 @@ constexpr int64_t kTileColumns = 256;
 
 FASTCCSA_HOST_DEVICE int64_t tile_chunks(int64_t columns) { return (columns + kTileColumns - 1) / kTileColumns; }
 
+// Words of 32 bits, one bit per pair of a row.
+FASTCCSA_HOST_DEVICE int64_t close_words(int64_t columns) { return (columns + 31) / 32; }
+
 // One tile: in come dot products of centred rows, out go coefficients K, so that the gradient of the separation term
 // for row i is sum_j K_ij (a_i - b_j), and for column j sum_i K_ij (b_j - a_i).
 template <typename T>
@@ -143,9 +142,8 @@ struct Tile {
   double* sums[2];      // [N]: the sums of K over a sorted row, added to
   Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not wanted
   double* loss;         // [N]: the sum of W (margin - d)^2 over a sorted row of side 0, added to
-  int32_t* close;       // [rows, ceil(columns / 32)], on CUDA: a bit a pair whose gradient came from its rows
+  int32_t* close;       // [rows, close_words(columns)], on CUDA: a bit for each pair whose gradient came from its rows
   double* partial;      // [2, tile_chunks(columns), rows], scratch on CUDA: of the coefficients, and of the loss
-  Acc* doubt;           // see Labels; nullptr: weights were looked at on the host
 };
 
 // The end: gradients of sorted rows go to the caller's order.
@@ -161,7 +159,7 @@ struct Finish {
   const double* sums;          // [N]
   const Acc* separation;       // [N, width]
   double scale;                // of everything
-  const Acc* doubt;            // see Labels; nullptr: 0
+  const Acc* poison;           // added to everything: see cuda::Inputs; nullptr: 0
   Acc* gradient;               // [1 or 2, N, width]: both terms together, or alignment and separation apart
   bool apart;
 };
@@ -174,14 +172,14 @@ struct Terms {
   const double* separation;  // [rows]
   int64_t rows;
   double scale;
-  const Acc* doubt;          // see Labels; nullptr: 0
+  const Acc* poison;         // added to everything: see cuda::Inputs; nullptr: 0
   Acc* loss;                 // []
   Acc* terms;                // [2]
 
   FASTCCSA_HOST_DEVICE void finish(double alignment_sum, double separation_sum) const {
-    const Acc nothing = doubt == nullptr ? Acc(0) : *doubt;
-    terms[0] = Acc(scale * alignment_sum) + nothing;
-    terms[1] = Acc(scale * separation_sum) + nothing;
+    const Acc zero_or_nan = poison == nullptr ? Acc(0) : *poison;
+    terms[0] = Acc(scale * alignment_sum) + zero_or_nan;
+    terms[1] = Acc(scale * separation_sum) + zero_or_nan;
     *loss = terms[0] + terms[1];
   }
 };
@@ -191,11 +189,11 @@ template <typename T>
 struct Problem {
   using Acc = acc_t<T>;
   Matrix<const T> features[2];
-  zipped::Vector<const int64_t> label[2];
+  Vector<const int64_t> label[2];
   int64_t rows[2];
   int64_t width;
   Matrix<const Acc> weight;    // [labels, labels], or no data for weight 1
-  int64_t labels;              // 0 without weights: nothing bounds the labels
+  int64_t labels;              // labels are in [0, labels); 0: they are not bounded, and there are no weights
   Acc margin;
   double scale;                // of everything
   bool apart;
@@ -204,19 +202,19 @@ struct Problem {
   Acc* gradient[2];            // [1 or 2, N, width]: both terms together, or apart; nullptr: not wanted
 
   FASTCCSA_HOST_DEVICE bool one_class(int64_t i, int64_t j) const { return label[0][i] == label[1][j]; }
-  FASTCCSA_HOST_DEVICE zipped::PairTerm<Acc> pair(Acc squared_distance, int64_t i, int64_t j) const {
+  FASTCCSA_HOST_DEVICE PairTerm<Acc> pair(Acc squared_distance, int64_t i, int64_t j) const {
     const int64_t l1 = label[0][i], l2 = label[1][j];
     const Acc w = weight.data == nullptr ? Acc(1) : weight.row(l1)[l2 * weight.column_stride];
-    return zipped::pair_term(squared_distance, l1 == l2, w, margin);
+    return pair_term(squared_distance, l1 == l2, w, margin);
   }
 
   // What is wrong with a pair's labels or its weight. Nothing is read out of bounds.
-  FASTCCSA_HOST_DEVICE zipped::FaultReport fault(int64_t i, int64_t j) const {
+  FASTCCSA_HOST_DEVICE FaultReport fault(int64_t i, int64_t j) const {
     if (weight.data == nullptr) return {};
     const int64_t l1 = label[0][i], l2 = label[1][j];
-    if (l1 < 0 || l1 >= labels) return {zipped::Fault::kTarget1, i, l1};
-    if (l2 < 0 || l2 >= labels) return {zipped::Fault::kTarget2, j, l2};
-    if (!(weight.row(l1)[l2 * weight.column_stride] >= Acc(0))) return {zipped::Fault::kPairWeight, i, l1 * labels + l2};
+    if (l1 < 0 || l1 >= labels) return {Fault::kTarget1, i, l1};
+    if (l2 < 0 || l2 >= labels) return {Fault::kTarget2, j, l2};
+    if (!(weight.row(l1)[l2 * weight.column_stride] >= Acc(0))) return {Fault::kPairWeight, i, l1 * labels + l2};
     return {};
   }
 
@@ -254,11 +252,12 @@ FASTCCSA_HOST_DEVICE int64_t direct_blocks(int64_t rows1, int64_t rows2) {
 
 // Whether the distance of a pair of different classes has to be computed from its rows; so has one whose square is no
 // number. Beyond the margin by more than any rounding, the pair has no part in the sums anyway.
-template <typename T>
-FASTCCSA_HOST_DEVICE bool is_near(acc_t<T> squared_distance, acc_t<T> norms, acc_t<T> margin) {
+template <typename T, typename Value>
+FASTCCSA_HOST_DEVICE auto is_near(Value squared_distance, Value norms, acc_t<T> margin) {
   using Acc = acc_t<T>;
-  return !(squared_distance > Acc(kNear<T>) * norms) &&
-         !(squared_distance >= margin * margin + Acc(kClose / 2) * norms);
+  const auto exact = squared_distance > Acc(kNear<T>) * norms;  // false for NaN, as is the next
+  const auto beyond = squared_distance >= margin * margin + Acc(kClose / 2) * norms;
+  return !(exact | beyond);
 }
 
 // Whether the gradient of a near pair has to be computed from its rows too. Here the distance is that of the rows.
@@ -278,13 +277,13 @@ template <typename T>
 FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d, double z) {
   using Acc = acc_t<T>;
   const int64_t label = p.side.label[k], to = p.side.order[k] * p.width + d, from = k * p.width + d;
-  const Acc doubt = p.doubt == nullptr ? Acc(0) : *p.doubt;
-  const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d])) + doubt;
+  const Acc zero_or_nan = p.poison == nullptr ? Acc(0) : *p.poison;
+  const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d])) + zero_or_nan;
   const Acc centred = Acc(z) - p.centre[d];
   const Acc separation = Acc(p.scale * (p.sums[k] * double(centred) + double(p.separation[from])));
   if (p.apart) {
     p.gradient[to] = alignment;
-    p.gradient[p.rows * p.width + to] = separation + doubt;
+    p.gradient[p.rows * p.width + to] = separation + zero_or_nan;
   } else {
     p.gradient[to] = alignment + separation;
   }

@@ -1,7 +1,7 @@
 // The labels of two sides, sorted.
 #pragma once
 
-#include "zipped/params.h"
+#include "core/strided.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -21,7 +21,7 @@ struct Sorted {
 // What class a label is.
 class ClassNumbers {
  public:
-  ClassNumbers(const zipped::Vector<const int64_t> (&label)[2], const int64_t (&rows)[2]) {
+  ClassNumbers(const Vector<const int64_t> (&label)[2], const int64_t (&rows)[2]) {
     int64_t least = std::numeric_limits<int64_t>::max(), most = std::numeric_limits<int64_t>::min();
     const auto for_each_label = [&](auto visit) {
       for (int side = 0; side < 2; ++side) {
@@ -62,7 +62,7 @@ class ClassNumbers {
 };
 
 // Rows of one class keep their order. Labels may be any numbers; there is at least one.
-inline Sorted sort_by_class(const zipped::Vector<const int64_t> (&label)[2], const int64_t (&rows)[2]) {
+inline Sorted sort_by_class(const Vector<const int64_t> (&label)[2], const int64_t (&rows)[2]) {
   const ClassNumbers number(label, rows);
   Sorted sorted;
   sorted.classes = number.classes();

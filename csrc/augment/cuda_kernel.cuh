@@ -5,21 +5,19 @@
 #pragma once
 
 #include "augment/params.h"
-#include "core/half.h"
+#include "core/cuda_memory.cuh"
 
-#include <cuda_bf16.h>
 #include <math_constants.h>
 
 namespace fastccsa::augment::cuda {
+
+using fastccsa::cuda::store;
 
 constexpr int kThreads = 256;
 constexpr int kRows = 8;    // of a tile
 constexpr int kSpan = 320;  // the most columns of a window that a tile is made of
 // From one channel to the next: writing a window's row, the 32 threads of a warp then meet 32 different banks.
 constexpr int kPlane = kSpan + 11;
-
-__device__ inline void store(float& to, float x) { to = x; }
-__device__ inline void store(bfloat16& to, float x) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
 
 // Columns of the window that the tile's columns [begin, end) are made of.
 struct Span {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "core/half.h"
+#include "core/lanes.h"
 
 #include <cmath>
 #include <cstdint>
@@ -30,6 +31,9 @@ struct Simd {
 };
 template <typename Acc>
 using vector_t = typename Simd<Acc>::Vector;
+// What comparing two vectors gives: integers as wide as their lanes, -1 for true and 0 for false.
+template <typename Acc>
+using mask_t = decltype(vector_t<Acc>{} < vector_t<Acc>{});
 using FloatVector = vector_t<float>;
 using DoubleVector = vector_t<double>;
 using BitsVector = vector_t<uint32_t>;
@@ -301,4 +305,31 @@ inline DoubleVector log_positive(DoubleVector x) {
   return x;
 }
 
+// ---- what mathematics of core/lanes.h needs ----
+
+template <typename Acc>
+struct VectorLanes {
+  using Scalar = Acc;
+
+  // The compiler makes one instruction of it.
+  static vector_t<Acc> square_root(vector_t<Acc> v) {
+    Acc lanes[Simd<Acc>::kLanes];
+    std::memcpy(lanes, &v, sizeof v);
+    for (Acc& lane : lanes) lane = std::sqrt(lane);
+    std::memcpy(&v, lanes, sizeof v);
+    return v;
+  }
+
+  static constexpr bool may_skip(mask_t<Acc>) { return false; }
+};
+
 }  // namespace fastccsa::FASTCCSA_ISA
+
+namespace fastccsa {
+
+template <>
+struct Lanes<FASTCCSA_ISA::FloatVector> : FASTCCSA_ISA::VectorLanes<float> {};
+template <>
+struct Lanes<FASTCCSA_ISA::DoubleVector> : FASTCCSA_ISA::VectorLanes<double> {};
+
+}  // namespace fastccsa

@@ -145,18 +145,24 @@ void classification(const Forward<T>& p, int k, Block<acc_t<T>>& block, acc_t<T>
 template <typename T>
 void alignment_and_separation(const Forward<T>& p, Block<acc_t<T>>& block) {
   using Acc = acc_t<T>;
+  using Vector = vector_t<Acc>;
   const Inputs<T>& in = p.in;
   const int64_t stride1 = in.features[0].column_stride, stride2 = in.features[1].column_stride;
   const auto distance = stride1 == 1 && stride2 == 1 ? &squared_distance<T, true> : &squared_distance<T, false>;
+  // Lanes beyond the count are pairs of one class at distance 0, whose terms are 0.
+  Acc squared[kBlock<Acc>] = {}, weight[kBlock<Acc>] = {}, other_class[kBlock<Acc>] = {};
   for (int lane = 0; lane < block.count; ++lane) {
     const PairLabels<Acc>& pair = block.pair[lane];
     const int64_t i = block.begin + lane;
-    const Acc d2 = distance(in.features[0].row(i), stride1, in.features[1].row(i), stride2, in.width);
-    const PairTerm<Acc> term = pair_term(d2, pair.label[0] == pair.label[1], pair.pair_weight, in.margin);
-    block.terms[kAlignment][lane] = term.alignment;
-    block.terms[kSeparation][lane] = term.separation;
-    p.saved.coefficient()[i] = term.coefficient;
+    squared[lane] = distance(in.features[0].row(i), stride1, in.features[1].row(i), stride2, in.width);
+    weight[lane] = pair.pair_weight;
+    other_class[lane] = Acc(pair.label[0] != pair.label[1]);
   }
+  const PairTerm<Vector> term =
+      pair_term(load_vector(squared), load_vector(other_class) == Vector{}, load_vector(weight), in.margin);
+  store_vector(block.terms[kAlignment], term.alignment);
+  store_vector(block.terms[kSeparation], term.separation);
+  store_first<Acc>(p.saved.coefficient() + block.begin, term.coefficient, block.count);
 }
 
 template <typename T>

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "core/half.h"
-#include "zipped/fault.h"
 #include "zipped/params.h"
 
 namespace fastccsa::zipped::cuda {
@@ -13,11 +12,5 @@ void forward(const Forward<T>& p, void* stream);
 
 template <typename T>
 void backward(const Backward<T>& p, void* stream);
-
-// Where kernels of every op, on every device, report a bad label or weight: a word of host memory.
-FaultWord* fault_word();
-
-// The report of a bad label or weight that an earlier call on any device found, once; fault kNone: there is none.
-FaultReport take_fault();
 
 }  // namespace fastccsa::zipped::cuda

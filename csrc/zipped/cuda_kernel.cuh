@@ -4,83 +4,19 @@
 // finishes last adds them up in the order of the blocks, so the result does not depend on which one that was.
 #pragma once
 
-#include "core/half.h"
-#include "zipped/fault.h"
+#include "core/cuda_distance.cuh"
 #include "zipped/params.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <math_constants.h>
 
 namespace fastccsa::zipped::cuda {
 
-constexpr int kWarp = 32;
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
-constexpr unsigned kAllLanes = 0xffffffffu;
+using namespace fastccsa::cuda;
 
 // Counts the blocks of a launch that are done; the last sets it back to 0. Launches take slots in turn, so that two
 // of them meet in one slot only if thousands are in flight at once.
 constexpr unsigned kTickets = 4096;
 __device__ unsigned tickets[kTickets];
-
-// ---- loads and stores ----
-
-__device__ inline float load(float x) { return x; }
-__device__ inline double load(double x) { return x; }
-__device__ inline float load(bfloat16 x) { return __bfloat162float(__ushort_as_bfloat16(x.bits)); }
-__device__ inline float load(half x) { return __half2float(__ushort_as_half(x.bits)); }
-
-__device__ inline void store(float& to, float x) { to = x; }
-__device__ inline void store(double& to, double x) { to = x; }
-__device__ inline void store(bfloat16& to, float x) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
-__device__ inline void store(half& to, float x) { to.bits = __half_as_ushort(__float2half_rn(x)); }
-
-template <typename T>
-struct alignas(16) Pack {
-  static constexpr int kSize = 16 / sizeof(T);
-  T value[kSize];
-};
-
-template <typename T>
-__device__ inline Pack<T> load_pack(const T* from) {
-  return *reinterpret_cast<const Pack<T>*>(from);
-}
-
-// ---- reductions over a group; every lane gets the result ----
-
-struct Add {
-  template <typename Acc>
-  __device__ Acc operator()(Acc a, Acc b) const {
-    return a + b;
-  }
-};
-
-// A NaN stays, as it does in torch: log(sum(exp)) of a row with a NaN is NaN.
-struct Max {
-  template <typename Acc>
-  __device__ Acc operator()(Acc a, Acc b) const {
-    return (a > b || a != a) ? a : b;
-  }
-};
-
-template <int kGroup, typename Acc, typename Combine>
-__device__ Acc reduce(Acc value, Combine combine) {
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
-  }
-  if (kGroup > kWarp) {
-    __shared__ Acc of_warp[kWarps];
-    __syncthreads();  // the values of the reduction before have been read
-    if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
-    __syncthreads();
-    value = of_warp[0];
-#pragma unroll
-    for (int warp = 1; warp < kWarps; ++warp) value = combine(value, of_warp[warp]);
-  }
-  return value;
-}
 
 // ---- one pair ----
 
@@ -93,30 +29,6 @@ __device__ SoftmaxScale<acc_t<T>> softmax_scale(const T* x, int64_t stride, int6
   Acc sum = 0;
   for (int64_t c = lane; c < classes; c += kGroup) sum += exp(load(x[c * stride]) - largest);
   return {largest, reduce<kGroup>(sum, Add())};
-}
-
-template <int kGroup, bool kPacked, typename T>
-__device__ acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width,
-                                     int lane) {
-  using Acc = acc_t<T>;
-  Acc sum = 0;
-  const auto add = [&](T x, T y) {
-    const Acc difference = load(x) - load(y);
-    sum += difference * difference;
-  };
-  int64_t rest = 0;
-  if (kPacked) {
-    constexpr int kSize = Pack<T>::kSize;
-    rest = width / kSize * kSize;
-#pragma unroll 4
-    for (int64_t d = int64_t(lane) * kSize; d < rest; d += kGroup * kSize) {
-      const Pack<T> pa = load_pack(a + d), pb = load_pack(b + d);
-#pragma unroll
-      for (int j = 0; j < kSize; ++j) add(pa.value[j], pb.value[j]);
-    }
-  }
-  for (int64_t d = rest + lane; d < width; d += kGroup) add(a[d * stride_a], b[d * stride_b]);
-  return reduce<kGroup>(sum, Add());
 }
 
 // grad_x = factor * (softmax(x) - one_hot(label))

@@ -6,12 +6,6 @@
 
 namespace fastccsa::zipped::cuda {
 
-// Rows can be read 16 bytes at a time.
-template <typename T>
-bool aligned(const T* data, int64_t row_stride, int64_t column_stride) {
-  return column_stride == 1 && reinterpret_cast<uintptr_t>(data) % 16 == 0 && row_stride * sizeof(T) % 16 == 0;
-}
-
 template <typename T>
 bool packed(const Inputs<T>& in) {
   for (const Matrix<const T>& features : in.features) {

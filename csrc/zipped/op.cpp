@@ -1,9 +1,8 @@
 // Binds the zipped loss to torch: checks the tensors, allocates the results, and calls the kernels of their device.
-#include "core/torch_binding.h"
+#include "core/torch_fault.h"
 #include "core/torch_large_tensor.h"
 #include "core/torch_parallel.h"
 #include "zipped/cpu.h"
-#include "zipped/refuse.h"
 #if defined(FASTCCSA_CUDA)
 #include "core/torch_stream.h"
 #include "zipped/cuda.h"
@@ -148,7 +147,7 @@ ForwardResult forward(const Arguments& arguments, const Tensor& first) {
     if (report.fault != Fault::kNone) fail_on(report, in.labels, "");
   } else {
 #if defined(FASTCCSA_CUDA)
-    refuse_earlier_fault(in.labels);
+    fail_on_earlier_fault(in.labels);
     const torch::stable::accelerator::DeviceGuard guard(first.get_device_index());
     cuda::forward(p, current_cuda_stream(first.get_device_index()));
 #endif

@@ -1,49 +1,15 @@
 // What the binding hands to a kernel: pointers, strides (in elements) and sizes. No torch here.
 #pragma once
 
+#include "core/fault.h"
+#include "core/pair_term.h"
+#include "core/strided.h"
+#include "core/types.h"
 #include "zipped/math.h"
 
 #include <cstdint>
 
 namespace fastccsa::zipped {
-
-// The type that sums are kept in, and that loss, terms, weights and saved values have.
-template <typename T>
-struct AccOf {
-  using type = float;
-};
-template <>
-struct AccOf<double> {
-  using type = double;
-};
-template <typename T>
-using acc_t = typename AccOf<T>::type;
-
-template <typename T>
-struct Matrix {
-  T* data = nullptr;  // nullptr: this part of the loss is absent
-  int64_t row_stride = 0;
-  int64_t column_stride = 0;
-
-  FASTCCSA_HOST_DEVICE T* row(int64_t i) const { return data + i * row_stride; }
-};
-
-template <typename T>
-struct Vector {
-  T* data = nullptr;
-  int64_t stride = 0;
-
-  FASTCCSA_HOST_DEVICE T& operator[](int64_t i) const { return data[i * stride]; }
-};
-
-// What a kernel found wrong with a value it read; index 0 or 1 is the stream it belongs to.
-enum class Fault : int32_t { kNone = 0, kTarget1, kTarget2, kClassWeight1, kClassWeight2, kPairWeight };
-
-struct FaultReport {
-  Fault fault = Fault::kNone;
-  int64_t row = 0;
-  int64_t value = 0;  // the label (for a pair weight: label 1 * labels + label 2)
-};
 
 // The inputs, the same for forward and backward.
 template <typename T>

@@ -1,12 +1,6 @@
-"""The loss over every pair of two sets, without their matrix.
+"""The op of the loss over every pair of two sets: its fake kernel, gradient and autocast rule.
 
-One op with a gradient, and three ways to compute it. Each leaves the gradients behind, and the backward pass only
-scales them:
-
-- few pairs one by one from the differences of their rows, in one call: what takes time then is not the pairs, but
-  calls. On CUDA these are two launches, and the host does not wait for them;
-- on the CPU all others in one call, with products of its own (``csrc/all_pairs/cpu/panels.cpp``);
-- on CUDA in tiles (``_all_pairs_tiles.py``).
+``csrc/all_pairs/`` computes the loss and its gradients in one call, so the backward pass only scales them.
 """
 
 from __future__ import annotations
@@ -16,121 +10,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastccsa.ops.all_pairs_checks import check, check_values
-from fastccsa.ops.all_pairs_tiles import PAIRS_WITHOUT_WAITING, needs_to_wait, sweep_tiles
 from fastccsa.ops.allocator import large_empty
 from fastccsa.ops.library import accumulation_dtype
-from fastccsa.ops.products import products
-from fastccsa.ops.profiling import stage
+from fastccsa.ops.profiling import named
 
-_direct = torch.ops.fastccsa.all_pairs_direct.default
-_panels = torch.ops.fastccsa.all_pairs_panels.default
+__all__ = ["PAIRS_WITHOUT_HOST_SYNC", "all_pairs", "all_pairs_with_gradients"]
+
+PAIRS_WITHOUT_HOST_SYNC: int = torch.ops.fastccsa.all_pairs_without_host_sync.default()
+"""The largest number of pairs for which CUDA never makes the host wait, so that a CUDA graph can hold the loss."""
 
 _FEW_NUMBERS = 1 << 20
 _PLAIN = (Tensor, torch.nn.Parameter)
-# Other processors are not measured: there torch's products are trusted more.
-PANELS_ON_CPU: bool = torch.ops.fastccsa.instruction_set() in ("avx2", "avx512")
-FEW_PAIRS = 16384 if PANELS_ON_CPU else 65536  # on the CPU, by measurement
-FEW_PAIRS_ON_CUDA = 65536  # not measured
+_op = torch.ops.fastccsa.all_pairs.default
 
 
-# ---- the ways ----
+# ---- the op's fake kernel and gradient ----
 
 
-def _few_pairs(
-    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float, scale: float,
-    wanted: int, apart: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Pair by pair."""
-    if z1.device.type == "cpu":  # kernels on CUDA take any strides, and 16 bits
-        acc = accumulation_dtype(z1.dtype)
-        z1, z2 = z1.to(acc).contiguous(), z2.to(acc).contiguous()
-    return _result(_direct(z1, z2, y1, y2, weight, margin, scale, wanted, apart), z1, z2, apart)
-
-
-def _result(found: tuple[Tensor, ...], z1: Tensor, z2: Tensor, apart: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What an op for the whole loss returns, with its planes of gradients apart."""
-    loss, terms, g1, g2 = found
-    planes = [g.view(_planes(len(g), apart), *z.shape) for g, z in ((g1, z1), (g2, z2))]
-    return loss, terms, planes[0], planes[1]
-
-
-def _are_few(z1: Tensor, z2: Tensor) -> bool:
-    """Whether pairs are computed one by one."""
-    return 0 < len(z1) * len(z2) <= (FEW_PAIRS if z1.device.type == "cpu" else FEW_PAIRS_ON_CUDA)
-
-
-def _go_in_panels(z1: Tensor, z2: Tensor) -> bool:
-    """Whether one call does it all, by products of its own."""
-    return z1.device.type == "cpu" and PANELS_ON_CPU
-
-
-# ---- the op ----
-
-
-def _planes(wanted: int, apart: bool) -> int:
-    return 0 if not wanted else 2 if apart else 1
-
-
-def _empty_gradient(z: Tensor, wanted: int, apart: bool) -> Tensor:
-    return z.new_empty((_planes(wanted, apart), *z.shape), dtype=accumulation_dtype(z.dtype))
-
-
-def _compute(
-    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, labels: int, margin: float,
-    mean: bool, wanted: int, apart: bool, precision: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Loss [], alignment and separation [2], and the gradients, [1, N, D] together or [2, N, D] apart.
-
-    `labels`: the number of classes, or 0 where nothing bounds the labels. `wanted`: bit k asks for the gradient of
-    side k; without it there are no planes.
-    """
-    check(z1, z2, y1, y2, weight, labels)
-    few, classes = _are_few(z1, z2), labels if weight is None else weight.shape[0]
-    waits = z1.device.type == "cpu" if few else needs_to_wait(z1, z2, classes)
-    if waits:  # else the kernels look, and nobody waits for them
-        _refuse_capture(z1, z2)
-        check_values(y1, y2, weight, classes)
-    if len(z1) == 0 or len(z2) == 0:
-        terms = z1.new_full((2,), torch.nan if mean else 0.0, dtype=accumulation_dtype(z1.dtype))
-        g1, g2 = (_empty_gradient(z, wanted >> k & 1, apart).zero_() for k, z in enumerate((z1, z2)))
-        return terms.sum(), terms, g1, g2
-    scale = 1 / (len(z1) * len(z2)) if mean else 1.0
-    with stage("all_pairs forward"):
-        if few:
-            return _few_pairs(z1, z2, y1, y2, weight, margin, scale, wanted, apart)
-        if _go_in_panels(z1, z2):
-            return _result(_panels(z1, z2, y1, y2, weight, margin, scale, wanted, apart), z1, z2, apart)
-        with torch.autocast(z1.device.type, enabled=False), products(precision):
-            return sweep_tiles(z1, z2, y1, y2, weight, classes, margin, scale, wanted, apart, precision, waits)
-
-
-def _refuse_capture(z1: Tensor, z2: Tensor) -> None:
-    """A graph cannot hold what waits for the host; CUDA's own message does not say what does."""
-    if z1.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            f"a CUDA graph cannot hold the loss over all pairs of {len(z1)} x {len(z2)} rows, for which the host looks "
-            f"at labels. It can hold up to {PAIRS_WITHOUT_WAITING} pairs, of no more classes than there are rows"
-        )
-
-
-_op = torch.library.custom_op("fastccsa::all_pairs", _compute, mutates_args=())
-
-
-@_op.register_fake
-def _(z1: Tensor, z2: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    wanted, apart = args[6], args[7]
+@torch.library.register_fake("fastccsa::all_pairs")
+def _fake(
+    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, *, wanted: int, apart: bool, **_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(z1.dtype)
-    g1, g2 = (_empty_gradient(z, wanted >> k & 1, apart) for k, z in enumerate((z1, z2)))
-    return z1.new_empty((), dtype=dtype), z1.new_empty((2,), dtype=dtype), g1, g2
+    planes = 2 if apart else 1
+    gradients = (z.new_empty((planes if wanted >> k & 1 else 0, *z.shape), dtype=dtype) for k, z in enumerate((z1, z2)))
+    return z1.new_empty((), dtype=dtype), z1.new_empty((2,), dtype=dtype), *gradients  # type: ignore[return-value]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Any) -> None:
     ctx.save_for_backward(*output[2:])
     ctx.dtype = inputs[0].dtype
     ctx.set_materialize_grads(False)
-    apart = inputs[9]
-    ctx.mark_non_differentiable(*output[2 if apart else 1 :])
+    ctx.mark_non_differentiable(*output[2 if keyword_only_inputs["apart"] else 1 :])
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, *_: Any) -> tuple[Any, ...]:
@@ -140,62 +51,57 @@ def _backward(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, *_:
             "use the same function of fastccsa.reference where create_graph=True is needed"
         )
     if grad_loss is None and grad_terms is None:
-        return (None,) * 11
-    with stage("all_pairs backward"):
-        gradients = [
-            _scaled(unit, grad_loss, grad_terms).to(ctx.dtype) if needed else None
-            for unit, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True)
-        ]
-    return (*gradients, *(None,) * 9)
+        return (None,) * 5
+    gradients = (
+        _scaled(unit, grad_loss, grad_terms).to(ctx.dtype) if needed else None
+        for unit, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True)
+    )
+    return *gradients, None, None, None
 
 
 def _scaled(unit: Tensor, grad_loss: Tensor | None, grad_terms: Tensor | None) -> Tensor:
-    """The gradient of one side from its planes, together or apart."""
+    """The gradient of one side from its planes: that of the loss, or one of each term."""
     if unit.shape[0] == 1:
         assert grad_loss is not None  # the terms have no gradient then
-        few = type(unit) is Tensor and unit.numel() < _FEW_NUMBERS  # else a tracer asks, or it pays
+        few = type(unit) is Tensor and unit.numel() < _FEW_NUMBERS  # a tensor subclass is traced: always take `out`
         out = None if few else large_empty(unit, *unit.shape[1:])
         return torch.mul(unit[0], grad_loss, out=out)
     upstream = torch.stack([g.expand(2) for g in (grad_loss, grad_terms) if g is not None]).sum(0)
     return upstream[0] * unit[0] + upstream[1] * unit[1]
 
 
-_op.register_autograd(_backward, setup_context=_setup_context)
+_backward = named("all_pairs backward", _backward)
+torch.library.register_autograd("fastccsa::all_pairs", _backward, setup_context=_setup_context)
+
+
+# ---- eager calls ----
+
+
+def _below_autograd(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with torch._C._AutoDispatchBelowAutograd():
+        return _op(*tensors, **options)  # type: ignore[no-any-return]
+
+
+_forward = named("all_pairs forward", _below_autograd)
 
 
 class _Eager(torch.autograd.Function):
-    """The same without the op's wrappers, which take longer than a small batch's pairs."""
+    """The same gradient as the registered one, without its Python wrappers: these take longer than few pairs do."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        output = _compute(*inputs)
-        _setup_context(ctx, inputs, output)
+        *tensors, options = inputs
+        output = _forward(*tensors, **options)
+        _setup_context(ctx, inputs, options, output)
         return output
 
-    backward = staticmethod(_backward)
-
-
-def all_pairs(
-    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float, reduction: str,
-    apart: bool, precision: str, labels: int = 0,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Alignment + separation over all pairs, and the two ([2]), which have gradients of their own if `apart`.
-
-    With `apart` each plane of gradients is kept; else their sum alone, and only the loss can be differentiated.
-    """
-    if z1.dtype != z2.dtype and torch.is_autocast_enabled(z1.device.type):
-        widest = torch.promote_types(z1.dtype, z2.dtype)
-        widest = widest if widest == torch.float64 else torch.float32
-        z1, z2 = z1.to(widest), z2.to(widest)
-        weight = None if weight is None else weight.to(widest)
-    wanted = (z1.requires_grad | z2.requires_grad << 1) if torch.is_grad_enabled() else 0
-    inputs = (z1, z2, y1, y2, weight, labels, margin, reduction != "sum", wanted, apart, precision)
-    loss, terms, _, _ = _Eager.apply(*inputs) if _is_eager(z1, z2) else _op(*inputs)
-    return loss, terms
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> tuple[Any, ...]:
+        return *_backward(ctx, *upstream), None
 
 
 def _is_eager(*tensors: Tensor) -> bool:
-    """Whether tensors hold numbers, and nobody but autograd looks on."""
+    """Whether the tensors hold numbers, and no tracer or functorch transform sees the call."""
     return (
         all(type(x) in _PLAIN for x in tensors)
         and not torch.compiler.is_compiling()
@@ -203,10 +109,87 @@ def _is_eager(*tensors: Tensor) -> bool:
     )
 
 
+# ---- what the losses call ----
+
+
+def all_pairs(
+    z1: Tensor,
+    z2: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+    weight: Tensor | None,
+    *,
+    margin: float,
+    reduction: str,
+    apart: bool,
+    precision: str,
+    labels: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Alignment + separation over every row of ``z1`` with every row of ``z2``.
+
+    Args:
+        z1: [N1, D] features: float64, float32, bfloat16 or float16. Under autocast the sides may differ in dtype.
+        z2: [N2, D] features.
+        y1: [N1] int64 labels.
+        y2: [N2] int64 labels.
+        weight: [C, C] weights of pairs of classes, in the dtype of sums, see `accumulation_dtype`; or None for 1.
+        margin: distance beyond which pairs of different classes no longer matter.
+        reduction: ``"sum"``; any other is the mean over the pairs.
+        apart: whether each term has a gradient of its own. Otherwise only the loss can be differentiated, and half of
+            the memory is enough.
+        precision: one of `fastccsa.ops.choices.Precision`, for float32 products on CUDA.
+        labels: the number of classes; 0 where nothing but ``weight`` bounds the labels.
+
+    Returns:
+        The loss, a scalar, and alignment and separation, [2], in the dtype of sums.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that disagree, a bad label or weight; the message names the argument.
+    """
+    if z1.dtype != z2.dtype and torch.is_autocast_enabled(z1.device.type):
+        widest = torch.promote_types(z1.dtype, z2.dtype)
+        widest = widest if widest == torch.float64 else torch.float32
+        z1, z2 = z1.to(widest), z2.to(widest)
+        weight = None if weight is None else weight.to(widest)
+    wanted = (z1.requires_grad | z2.requires_grad << 1) if torch.is_grad_enabled() else 0
+    options = {
+        "labels": labels,
+        "margin": margin,
+        "mean": reduction != "sum",
+        "wanted": wanted,
+        "apart": apart,
+        "precision": precision,
+    }
+    if _is_eager(z1, z2):
+        loss, terms, _, _ = _Eager.apply(z1, z2, y1, y2, weight, options)
+    else:
+        loss, terms, _, _ = _op(z1, z2, y1, y2, weight, **options)
+    return loss, terms
+
+
 def all_pairs_with_gradients(
-    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, *,
-    margin: float, mean: bool, wanted: int, apart: bool, precision: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The loss, both terms [2], and the gradients [1, N, D] (with ``apart`` [2, N, D]) as plain results."""
-    loss, terms, gradient1, gradient2 = _op(z1, z2, y1, y2, weight, 0, margin, mean, wanted, apart, precision)
-    return loss, terms, gradient1, gradient2
+    z1: Tensor,
+    z2: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+    weight: Tensor | None,
+    *,
+    margin: float,
+    mean: bool,
+    wanted: int,
+    apart: bool,
+    precision: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss, its terms and its gradients, as values that cannot be differentiated.
+
+    Args and errors: as for `all_pairs`; ``mean`` divides by the number of pairs, and bit k of ``wanted`` asks for the
+    gradient of side k.
+
+    Returns:
+        The loss []; alignment and separation [2]; and the gradient of each side in the dtype of sums: [1, N, D] of the
+        loss, or [2, N, D] of each term if ``apart``; [0, N, D] where it is not wanted.
+    """
+    return _forward(
+        z1, z2, y1, y2, weight,
+        labels=0, margin=margin, mean=mean, wanted=wanted, apart=apart, precision=precision,
+    )  # fmt: skip

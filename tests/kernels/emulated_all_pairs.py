@@ -1,131 +1,128 @@
-"""The CUDA kernels of the loss over all pairs, in the emulator, in place of the ops; and inputs for them."""
+"""The loss over all pairs on CUDA, in the emulator: a program that runs its host code and its kernels."""
 
 from __future__ import annotations
 
 import os
 import struct
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
+from fastccsa.ops import all_pairs as _all_pairs
+from fastccsa.ops.choices import Precision
 
-from .cases import DTYPES, FAULTS, ORDERS, SANITIZER_OPTIONS, Schedule, encode_view
+from .cases import DTYPES, FAULTS, ORDERS, SANITIZER_OPTIONS, Schedule, accumulator, encode_view
 
-LABELS, CLASSES, ALIGN, CENTRE, TILE, FINISH, TERMS, DIRECT = range(8)
-
+PRECISIONS = get_args(Precision)  # in the order of the C++ enum
 NO_FAULT = (None, 0, 0)
 
 
-def nothing(*shape: int, dtype: torch.dtype) -> Tensor:
-    """NaN, so that what is never written shows."""
-    return torch.full(shape, torch.nan, dtype=dtype)
+@dataclass(frozen=True)
+class Limits:
+    """What decides how the loss is computed: up to how many pairs pair by pair, or without a host sync; tile sizes."""
+
+    few_pairs: int = 0
+    pairs_without_host_sync: int = 1 << 22
+    tile: tuple[int, int] = (40, 75)
+    capturing: bool = False
 
 
-class EmulatedKernels:
-    """Stands for the ops of ``csrc/all_pairs/op.cpp``: a program computes them, tensors go there and back.
+# By the labels, for which the host waits, or by sizes alone.
+BY_LABELS, BY_SIZES = Limits(pairs_without_host_sync=0), Limits()
+PAIR_BY_PAIR = Limits(few_pairs=1 << 62)
 
-    `fault`: the argument, row and value that a kernel reported last.
-    """
 
-    def __init__(self, program: Path, schedule: Schedule) -> None:
+@dataclass(frozen=True)
+class Outcome:
+    """The results of a request, and how they came about."""
+
+    loss: Tensor
+    terms: Tensor
+    gradients: tuple[Tensor, Tensor]  # [planes, N, D]
+    raised: tuple[str | None, int, int]  # the bad argument, row and value that the host found; nothing is computed then
+    reported: tuple[str | None, int, int]  # the same as a kernel reported it
+    reads: int  # how often the host waited to read something
+    tiles: list[tuple[slice, slice]] = field(default_factory=list)  # of sorted rows
+
+
+class EmulatedLoss:
+    """A running program. It stands for the op too: see `replaces_op`."""
+
+    def __init__(self, program: Path, schedule: Schedule = Schedule()) -> None:  # noqa: B008 - frozen
         environment = os.environ | SANITIZER_OPTIONS
         self._process = subprocess.Popen([program], stdin=-1, stdout=-1, stderr=-1, env=environment)
-        self.fault = NO_FAULT
         self._send(struct.pack("<3q", ORDERS.index(schedule.order), schedule.seed, schedule.processors))
 
     def close(self) -> None:
         _, errors = self._process.communicate(timeout=60)
         assert self._process.returncode == 0, errors.decode()[:4000]
 
-    def replace_ops(self, patch: pytest.MonkeyPatch) -> None:
-        """Have the tiles' code call these."""
-        for name in ("labels", "classes", "align", "centre", "tile", "finish", "terms"):
-            patch.setattr(_all_pairs_tiles, f"_{name}", getattr(self, name))
+    def compute(
+        self, z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, *, labels: int = 0, margin: float,
+        mean: bool = True, wanted: int = 3, apart: bool = False, precision: str = "ieee", limits: Limits = BY_SIZES,
+    ) -> Outcome:  # fmt: skip
+        """Compute the loss with its gradients; the arguments are the op's.
 
-    def labels(self, y1: Tensor, y2: Tensor, classes: int, *written: Tensor) -> None:
-        sizes = struct.pack("<3q", len(y1), len(y2), classes)
-        self._call_that_may_report(LABELS, written[-1].dtype, sizes, (y1, y2), written)
+        Raises:
+            RuntimeError: as the program's code did.
+        """
+        acc = accumulator(z1.dtype)
+        sizes = (len(z1), len(z2), z1.shape[1], labels if weight is None else len(weight))
+        options = (wanted, apart, PRECISIONS.index(precision))
+        chosen = (limits.few_pairs, limits.pairs_without_host_sync, *limits.tile, limits.capturing)
+        scale = 1 / (len(z1) * len(z2)) if mean else 1.0
+        head = struct.pack("<13q2d", DTYPES.index(z1.dtype), *sizes, *options, *chosen, margin, scale)
+        self._send(head + b"".join(encode_view(None if x is None else x.detach()) for x in (z1, z2, y1, y2, weight)))
+        error = self._block().decode()
+        raised, reported = self._fault(), self._fault()
+        (reads,) = struct.unpack("<q", self._block())
+        tiles = [
+            (slice(row, row + rows), slice(column, column + columns))
+            for row, rows, column, columns in struct.iter_unpack("<4q", self._block())
+        ]
+        loss, terms = self._tensor(acc, ()), self._tensor(acc, (2,))
+        gradients = [
+            self._tensor(acc, ((1 + apart) * (wanted >> side & 1), *z.shape)) for side, z in enumerate((z1, z2))
+        ]
+        if error:
+            raise RuntimeError(error)
+        return Outcome(loss, terms, (gradients[0], gradients[1]), raised, reported, reads, tiles)
 
-    def classes(self, features: Tensor, order: Tensor, label: Tensor, offset: Tensor, *written: Tensor) -> None:
-        sizes = struct.pack("<2q", *written[0].shape)
-        self._call(CLASSES, features.dtype, sizes, (features, order, label, offset), written)
+    @contextmanager
+    def replaces_op(self, limits: Limits) -> Iterator[None]:
+        """Meanwhile functions of fastccsa over all pairs compute here."""
 
-    def align(self, *arguments: Tensor | None) -> None:
-        given, written = arguments[:7], arguments[7:]
-        sizes = struct.pack("<3q", *given[0].shape, given[2].shape[1])
-        self._call_that_may_report(ALIGN, written[3].dtype, sizes, given, written)
+        def op(*tensors: Tensor | None, **options: object) -> tuple[Tensor, ...]:
+            found = self.compute(*tensors, **options, limits=limits)
+            assert found.raised == found.reported == NO_FAULT
+            return found.loss, found.terms, *found.gradients
 
-    def centre(self, features: Tensor, *arguments: Tensor) -> None:
-        *given, rows, norms = arguments
-        self._call(CENTRE, features.dtype, struct.pack("<2q", *features.shape), (features, *given), (rows, norms))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_all_pairs, "_op", op)
+            yield
 
-    def tile(self, *arguments: Tensor | float | None) -> None:
-        z1, z2, order1, order2, label1, label2, norm1, norm2, weight, margin, begin1, begin2, values, *rest = arguments
-        *written, _, _, doubt = rest
-        classes = 0 if weight is None else len(weight)
-        sizes = struct.pack("<6qd", begin1, begin2, *values.shape, z1.shape[1], classes, margin)
-        rows, columns = values.shape
-        close = torch.empty(rows * -(-columns // 32), dtype=torch.int32)
-        partial = nothing(2, -(-columns // _all_pairs_tiles._CHUNK_OF_A_WARP), rows, dtype=torch.float64)
-        given = (z1, z2, order1, order2, label1, label2, norm1, norm2, weight)
-        self._call_that_may_report(TILE, z1.dtype, sizes, given, (values, *written, close, partial, doubt))
+    def _fault(self) -> tuple[str | None, int, int]:
+        fault, row, value = struct.unpack("<3q", self._block())
+        return FAULTS[fault], row, value
 
-    def finish(self, features: Tensor, *arguments: Tensor | float) -> None:
-        *given, scale, doubt, gradient = arguments
-        sizes = struct.pack("<3qd", *features.shape, len(gradient) == 2, scale)
-        self._call(FINISH, features.dtype, sizes, (features, *given, doubt), (gradient,))
-
-    def terms(
-        self, alignment: Tensor, separation: Tensor, scale: float, doubt: Tensor | None, loss: Tensor, terms: Tensor
-    ) -> None:
-        sizes = struct.pack("<2qd", len(alignment), len(separation), scale)
-        self._call(TERMS, loss.dtype, sizes, (alignment, separation, doubt), (loss, terms))
-
-    def direct(
-        self, z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, margin: float, scale: float,
-        wanted: int, apart: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        """As `_all_pairs._few_pairs`; what the kernel reports is left in `fault`."""
-        acc = torch.float64 if z1.dtype == torch.float64 else torch.float32
-        planes = 2 if apart else 1
-        sizes = (len(z1), len(z2), z1.shape[1], 0 if weight is None else len(weight), apart)
-        blocks = -(-len(z1) // 4) * -(-len(z2) // 32)
-        scratch = (nothing(len(z1), len(z2), dtype=acc), nothing(2, blocks, dtype=torch.float64))
-        loss, terms = nothing(dtype=acc), nothing(2, dtype=acc)
-        gradients = [nothing(planes, *z.shape, dtype=acc) if wanted >> k & 1 else None for k, z in enumerate((z1, z2))]
-        self.fault = NO_FAULT
-        self._call_that_may_report(
-            DIRECT, z1.dtype, struct.pack("<5q2d", *sizes, margin, scale), (z1, z2, y1, y2, weight, *scratch),
-            (loss, terms, *gradients),
-        )  # fmt: skip
-        g1, g2 = (
-            z1.new_empty((0, *z.shape), dtype=acc) if g is None else g for g, z in zip(gradients, (z1, z2), strict=True)
-        )
-        return loss, terms, g1, g2
-
-    def _call_that_may_report(self, op: int, dtype: torch.dtype, sizes: bytes, given: tuple, written: tuple) -> None:
-        fault = torch.zeros(3, dtype=torch.int64)
-        self._call(op, dtype, sizes, given, (*written, fault))
-        if fault[0] != 0:
-            self.fault = (FAULTS[int(fault[0])], *fault[1:].tolist())
-
-    def _call(self, op: int, dtype: torch.dtype, sizes: bytes, given: tuple, written: tuple) -> None:
-        tensors = [encode_view(None if x is None else x.detach()) for x in (*given, *written)]
-        self._send(struct.pack("<2q", op, DTYPES.index(dtype)) + sizes + b"".join(tensors))
-        for tensor in written:
-            (count,) = struct.unpack("<q", self._receive(8))
-            content = self._receive(count)
-            if tensor is not None and count > 0:
-                storage = torch.frombuffer(bytearray(content), dtype=tensor.dtype)
-                tensor.copy_(storage[tensor.storage_offset() :].view(tensor.shape))
+    def _tensor(self, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        content = bytearray(self._block())
+        return torch.frombuffer(content, dtype=dtype).view(shape) if content else torch.empty(shape, dtype=dtype)
 
     def _send(self, content: bytes) -> None:
         self._process.stdin.write(content)
         self._process.stdin.flush()
+
+    def _block(self) -> bytes:
+        (count,) = struct.unpack("<q", self._receive(8))
+        return self._receive(count)
 
     def _receive(self, count: int) -> bytes:
         content = self._process.stdout.read(count)
@@ -134,10 +131,19 @@ class EmulatedKernels:
         return content
 
 
+@contextmanager
+def emulated(program: Path, schedule: Schedule = Schedule()) -> Iterator[EmulatedLoss]:  # noqa: B008 - frozen
+    """A program that runs meanwhile; what a sanitizer has to say about it fails the test."""
+    loss = EmulatedLoss(program, schedule)
+    yield loss
+    loss.close()
+
+
 def some(rows1: int, rows2: int, width: int, dtype: torch.dtype, near: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Features and labels; `near`: the second side's points lie at the first's, at every share of the norms."""
+    """Features and labels; `near`: the second side's points lie near the first's, at every share of the norms."""
     random = torch.Generator().manual_seed(rows1 + width)
-    z = [5 / width**0.5 * torch.randn(n, width, generator=random, dtype=torch.float64) + 2 for n in (rows1, rows2)]
+    spread = 5 / max(width, 1) ** 0.5
+    z = [spread * torch.randn(n, width, generator=random, dtype=torch.float64) + 2 for n in (rows1, rows2)]
     if near:
         count = min(rows1, rows2)
         steps = torch.logspace(-4, 0.5, count, dtype=torch.float64)[:, None]

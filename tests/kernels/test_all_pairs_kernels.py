@@ -1,9 +1,7 @@
-"""The CUDA kernels of the loss over all pairs, in the emulator, under the sanitizers: the whole loss runs on them."""
+"""The loss over all pairs on CUDA, by products of tiles, in the emulator under the sanitizers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,33 +9,31 @@ import torch
 from torch import Tensor
 
 from fastccsa import functional, reference
-from fastccsa.ops import all_pairs as _all_pairs
-from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
 
 from .cases import DTYPES, Layout, Schedule, as_it_is, column_major, every_other
-from .emulated_all_pairs import NO_FAULT, EmulatedKernels, some
+from .emulated_all_pairs import BY_LABELS, BY_SIZES, NO_FAULT, Limits, emulated, some
 from .programs import Builder
 
-
-@contextmanager
-def emulated(program: Path, schedule: Schedule = Schedule(), waits: bool = True) -> Iterator[EmulatedKernels]:  # noqa: B008
-    """Meanwhile the loss over all pairs runs on the emulated kernels; `waits`: the host looks at labels."""
-    kernels = EmulatedKernels(program, schedule)
-    with pytest.MonkeyPatch.context() as patch:
-        kernels.replace_ops(patch)
-        patch.setattr(_all_pairs, "FEW_PAIRS", 0)
-        patch.setattr(_all_pairs, "PANELS_ON_CPU", False)
-        patch.setattr(_all_pairs, "needs_to_wait", lambda *_: waits)
-        patch.setattr(_all_pairs_tiles, "TILE_ROWS", 40)
-        patch.setattr(_all_pairs_tiles, "TILE_COLUMNS", 75)
-        yield kernels
-    kernels.close()
+MARGIN = 6.0
+BOTH = pytest.mark.parametrize("limits", [BY_LABELS, BY_SIZES], ids=["waiting", "not waiting"])
 
 
 def results(z: list[Tensor], y: list[Tensor], weight: Tensor | None, layout: Layout, module=functional) -> list[Tensor]:
+    """The loss and both gradients."""
     leaves = [x.clone().requires_grad_() for x in z]
-    loss = module.contrastive_alignment(*map(layout, leaves), *y, weight, 6.0, "all")
+    loss = module.contrastive_alignment(*map(layout, leaves), *y, weight, MARGIN, "all")
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+
+def definition(z: list[Tensor], y: list[Tensor], weight: Tensor | None) -> list[Tensor]:
+    weight = None if weight is None else weight.double()
+    return results([x.double() for x in z], y, weight, as_it_is, reference)
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for mine, true in zip(found, expected, strict=True):
+        rounding = max(tolerance, torch.finfo(mine.dtype).eps)
+        torch.testing.assert_close(mine.double(), true, rtol=rounding, atol=rounding * true.abs().max().item())
 
 
 @pytest.fixture(scope="module")
@@ -45,76 +41,232 @@ def program(builder: Builder) -> Path:
     return builder.emulated("run_all_pairs_kernels", builder.memory_or_plain())
 
 
-@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "not waiting"])
+# ---- values ----
+
+
+@BOTH
 @pytest.mark.parametrize("near", [False, True], ids=["far", "near"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype, near: bool, waits: bool) -> None:
+def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype, near: bool, limits: Limits) -> None:
     """Ragged sizes, several tiles, layouts, with weights and without."""
     cases = [(1, 1, 1, as_it_is), (9, 33, 65, column_major), (70, 81, 7, every_other)]
-    tolerance = 1e-10 if dtype == torch.float64 else 2e-5
-    with emulated(program, waits=waits):
+    with emulated(program) as loss, loss.replaces_op(limits):
         for rows1, rows2, width, layout in cases:
             z, y = some(rows1, rows2, width, dtype, near)
-            weight = None if rows1 == 9 else torch.rand(3, 3, dtype=torch.float64)
-            exact = results([x.double() for x in z], y, weight, as_it_is, reference)
-            for mine, true in zip(results(z, y, weight, layout), exact, strict=True):
-                rounding = max(tolerance, torch.finfo(mine.dtype).eps)
-                torch.testing.assert_close(mine.double(), true, rtol=rounding, atol=rounding * true.abs().max().item())
+            weight = None if rows1 == 9 else torch.rand(3, 3, dtype=torch.float64).t()
+            found = results(z, y, weight, layout)
+            assert_close(found, definition(z, y, weight), 1e-10 if dtype == torch.float64 else 2e-5)
 
 
 @pytest.mark.parametrize("rows", [(3, 480), (1, 1300), (700, 3)], ids=str)
-def test_few_rows_that_meet_many(program: Path, rows: tuple[int, int]) -> None:
-    """Several warps a row, more than 32 words of bits, and near pairs in all of them."""
+def test_few_rows_against_many(program: Path, rows: tuple[int, int]) -> None:
+    """Several warps per row, more than 32 words of bits, and near pairs in all of them."""
     z, y = some(*rows, 11, torch.float64, near=False)
     few, many = (0, 1) if rows[0] < rows[1] else (1, 0)
     nearest = z[few][torch.arange(rows[many]) % rows[few]]
     z[many] = nearest + 10.0 ** -(torch.arange(rows[many]) % 5)[:, None] * (z[many] - 2)
     weight = torch.rand(3, 3, dtype=torch.float64)
-    expected = results(z, y, weight, as_it_is, reference)
-    with emulated(program, waits=False):
-        for mine, true in zip(results(z, y, weight, as_it_is), expected, strict=True):
-            torch.testing.assert_close(mine, true, rtol=1e-9, atol=1e-10 * true.abs().max().item())
+    with emulated(program) as loss, loss.replaces_op(BY_SIZES):
+        assert_close(results(z, y, weight, as_it_is), definition(z, y, weight), 1e-9)
 
 
-def test_labels_need_no_bound_without_weights(program: Path) -> None:
+@BOTH
+def test_labels_need_no_bound_without_weights(program: Path, limits: Limits) -> None:
     z, (y1, y2) = some(30, 45, 9, torch.float64, near=True)
     y = [10**12 * (labels - 1) for labels in (y1, y2)]
-    with emulated(program, waits=False) as kernels:
-        for mine, true in zip(results(z, y, None, as_it_is), results(z, y, None, as_it_is, reference), strict=True):
-            torch.testing.assert_close(mine, true, rtol=1e-10, atol=1e-12)
-        assert kernels.fault == NO_FAULT
+    with emulated(program) as loss, loss.replaces_op(limits):
+        assert_close(results(z, y, None, as_it_is), definition(z, y, None), 1e-10)
 
 
-def test_more_classes_than_occur(program: Path) -> None:
-    """Without waiting, each that there may be has a mean; more of them than a block has threads."""
+@BOTH
+def test_more_classes_than_occur(program: Path, limits: Limits) -> None:
+    """Without a host sync each class that there may be has a mean; more of them than a block has threads."""
     z, (y1, y2) = some(30, 45, 9, torch.float64, near=True)
     y = [y1 * 100 + 3, y2 * 100 + 3]
     weight = torch.rand(300, 300, dtype=torch.float64)
-    with emulated(program, waits=False):
-        for mine, true in zip(results(z, y, weight, as_it_is), results(z, y, weight, as_it_is, reference), strict=True):
-            torch.testing.assert_close(mine, true, rtol=1e-10, atol=1e-12)
+    with emulated(program) as loss, loss.replaces_op(limits):
+        assert_close(results(z, y, weight, as_it_is), definition(z, y, weight), 1e-10)
 
 
-def test_terms_with_gradients_of_their_own(program: Path) -> None:
+@BOTH
+def test_a_class_that_only_one_side_has(program: Path, limits: Limits) -> None:
+    z, (y1, y2) = some(30, 45, 9, torch.float64, near=False)
+    y = [y1 * 2, y2 + 1]
+    for weight in (None, torch.rand(5, 5, dtype=torch.float64)):
+        with emulated(program) as loss, loss.replaces_op(limits):
+            assert_close(results(z, y, weight, as_it_is), definition(z, y, weight), 1e-10)
+
+
+@BOTH
+def test_terms_with_gradients_of_their_own(program: Path, limits: Limits) -> None:
     z, y = some(50, 31, 20, torch.float64, near=True)
     weight = torch.rand(3, 3, dtype=torch.float64)
     leaves = [x.requires_grad_() for x in z]
-    with emulated(program, waits=False):
-        terms = functional.contrastive_alignment_terms(*leaves, *y, weight, 6.0, "all", "sum")
-    exact = [t.sum() for t in reference.pair_terms(*leaves, *y, weight, 6.0, "all")]
+    with emulated(program) as loss, loss.replaces_op(limits):
+        terms = functional.contrastive_alignment_terms(*leaves, *y, weight, MARGIN, "all", "sum")
+    exact = [t.sum() for t in reference.pair_terms(*leaves, *y, weight, MARGIN, "all")]
     for mine, true in zip(terms, exact, strict=True):
         torch.testing.assert_close(mine, true, rtol=1e-10, atol=0)
         gradients = torch.autograd.grad(mine, leaves, retain_graph=True)
-        for a, b in zip(gradients, torch.autograd.grad(true, leaves, retain_graph=True), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * b.abs().max().item())
+        assert_close(list(gradients), list(torch.autograd.grad(true, leaves, retain_graph=True)), 1e-9)
 
+
+@BOTH
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("wanted", [0, 1, 2])
+def test_only_the_gradients_that_are_wanted(program: Path, wanted: int, apart: bool, limits: Limits) -> None:
+    """The same bits as with all of them; the others take no memory."""
+    z, y = some(45, 80, 9, torch.float32, near=True)
+    with emulated(program) as loss:
+        whole = loss.compute(*z, *y, None, margin=MARGIN, apart=apart, limits=limits)
+        found = loss.compute(*z, *y, None, margin=MARGIN, apart=apart, wanted=wanted, limits=limits)
+    assert torch.equal(found.loss, whole.loss)
+    assert torch.equal(found.terms, whole.terms)
+    for side in range(2):
+        if wanted >> side & 1:
+            assert torch.equal(found.gradients[side], whole.gradients[side])
+        else:
+            assert len(found.gradients[side]) == 0
+
+
+@BOTH
+def test_features_without_columns(program: Path, limits: Limits) -> None:
+    """All distances are 0, and pairs of different classes have no direction to go."""
+    z, y = some(50, 90, 0, torch.float32, near=False)
+    with emulated(program) as loss:
+        found = loss.compute(*z, *y, None, margin=MARGIN, limits=limits)
+    different = (y[0][:, None] != y[1]).double().mean().item()
+    assert found.terms.tolist() == pytest.approx([0, MARGIN**2 * different])
+    assert found.gradients[0].shape == (1, 50, 0)
+
+
+# ---- precisions of products ----
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("precision", "least", "most"), [("ieee", 0, 2e-6), ("tf32x3", 0, 2e-6), ("tf32", 2e-5, 1e-2)], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_precisions(
+    program: Path, dtype: torch.dtype, precision: str, least: float, most: float, limits: Limits
+) -> None:
+    """Three products of parts are as good as float32, and one of TF32 is not: it drops bits, as tensor cores do."""
+    z, y = some(70, 90, 40, dtype, near=False)
+    z = [x - 2 for x in z]  # 16-bit features are centred in float32, which gives them more bits
+    with emulated(program) as loss:
+        found = loss.compute(*z, *y, None, margin=12.0, precision=precision, limits=limits)
+    leaves = [x.double().requires_grad_() for x in z]
+    true = torch.autograd.grad(reference.contrastive_alignment(*leaves, *y, None, 12.0, "all"), leaves)
+    errors = [(g[0] - t).abs().max() / t.abs().max() for g, t in zip(found.gradients, true, strict=True)]
+    assert least <= max(errors) <= most
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32x3", "tf32"])
+def test_float64_has_one_precision(program: Path, precision: str) -> None:
+    z, y = some(45, 80, 9, torch.float64, near=False)
+    with emulated(program) as loss:
+        found = loss.compute(*z, *y, None, margin=MARGIN, precision=precision)
+    assert_close([found.loss, *(g[0] for g in found.gradients)], definition(z, y, None), 1e-12)
+
+
+# ---- which tiles ----
+
+
+@BOTH
+@pytest.mark.parametrize("tile", [(8, 16), (3, 5), (1, 3), (64, 7)], ids=str)
+@pytest.mark.parametrize("classes", [1, 3, 20])
+def test_any_tiles_give_the_same(program: Path, tile: tuple[int, int], classes: int, limits: Limits) -> None:
+    """Blocks of one class, blocks of several, and ranges cut in parts: every pair once."""
+    z, _ = some(31, 23, 5, torch.float64, near=False)
+    random = torch.Generator().manual_seed(classes)
+    y = [torch.randint(classes, (len(x),), generator=random) for x in z]
+    limits = Limits(pairs_without_host_sync=limits.pairs_without_host_sync, tile=tile)
+    with emulated(program) as loss, loss.replaces_op(limits):
+        assert_close(results(z, y, None, as_it_is), definition(z, y, None), 1e-11)
+
+
+def count_covered(tiles: list[tuple[slice, slice]], rows: tuple[int, int]) -> Tensor:
+    covered = torch.zeros(rows, dtype=torch.int64)
+    for own, others in tiles:
+        covered[own, others] += 1
+    return covered
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_tiles_cover_each_pair_of_different_classes_once(program: Path, dtype: torch.dtype) -> None:
+    """And few of one class, although small classes share blocks."""
+    offset1, offset2 = [0, 5, 5, 30, 31, 33, 90], [0, 40, 41, 41, 60, 70, 75]
+    y = [torch.repeat_interleave(torch.arange(6), torch.tensor(offset).diff()) for offset in (offset1, offset2)]
+    z = [torch.zeros(len(labels), 2, dtype=dtype) for labels in y]
+    limits = Limits(pairs_without_host_sync=0, tile=(16, 22))
+    with emulated(program) as loss:
+        tiles = loss.compute(*z, *y, None, margin=1.0, limits=limits).tiles
+    covered = count_covered(tiles, (90, 75))
+    different = y[0][:, None] != y[1]
+    assert (covered[different] == 1).all()
+    assert covered[~different].sum() < 0.1 * (~different).sum()
+    for rows, columns in tiles:
+        assert rows.stop - rows.start <= 16
+        assert (columns.stop - columns.start) * dtype.itemsize <= 22 * 4
+
+
+@pytest.mark.parametrize("rows", [(90, 75), (3, 400), (1, 1), (200, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_tiles_by_sizes_cover_each_pair_once(program: Path, rows: tuple[int, int], dtype: torch.dtype) -> None:
+    """No tile has more values than the largest one; where there are few rows, tiles are wider."""
+    z, y = some(*rows, 2, dtype, near=False)
+    limits = Limits(tile=(16, 12))
+    with emulated(program) as loss:
+        tiles = loss.compute(*z, *y, None, margin=1.0, limits=limits).tiles
+    covered = count_covered(tiles, rows)
+    assert (covered == 1).all()
+    for tile in tiles:
+        assert covered[tile].numel() * dtype.itemsize <= 16 * 12 * 4
+    if rows == (3, 400):
+        assert len(tiles) < 400 / 12
+
+
+def neighbours(width: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Neighbours in class are within the margin of 12, others beyond."""
+    z, _ = some(80, 90, width, torch.float64, near=False)
+    random = torch.Generator().manual_seed(0)
+    y = [torch.randint(4, (len(x),), generator=random) for x in z]
+    for x, labels in zip(z, y, strict=True):
+        x.mul_(0.1)
+        x[:, 0] += 11.0 * labels
+    return z, y
+
+
+def test_distant_blocks_are_skipped_and_nothing_is_lost(program: Path) -> None:
+    z, y = neighbours(6)
+    limits = Limits(pairs_without_host_sync=0, tile=(8, 75))
+    with emulated(program) as loss:
+        found = loss.compute(*z, *y, None, margin=12.0, limits=limits)
+    leaves = [x.requires_grad_() for x in z]
+    true = reference.contrastive_alignment(*leaves, *y, None, 12.0, "all")
+    expected = [true.detach(), *torch.autograd.grad(true, leaves)]
+    assert_close([found.loss, *(g[0] for g in found.gradients)], expected, 1e-12)
+    assert count_covered(found.tiles, (80, 90)).sum() < 0.6 * 80 * 90
+
+
+def test_a_block_with_nan_is_not_distant(program: Path) -> None:
+    z, y = neighbours(6)
+    z[1][int((y[1] == 3).nonzero()[0])] = torch.nan  # class 3 is distant from class 0
+    with emulated(program) as loss:
+        found = loss.compute(*z, *y, None, margin=12.0, limits=Limits(pairs_without_host_sync=0, tile=(8, 75)))
+    assert found.loss.isnan()
+    assert found.gradients[0].isnan().all()
+
+
+# ---- bad values, and when the host waits ----
 
 NAN = float("nan")
 BROKEN = [
     ("target1", (44, -3), ("target1", 44, -3)),
     ("target1", (2, 3), ("target1", 2, 3)),
     ("target2", (70, 1 << 20), ("target2", 70, 1 << 20)),
-    ("pair_weight", ((2, 1), NAN), ("pair_weight", None, 2 * 3 + 1)),
+    ("pair_weight", ((2, 1), NAN), ("pair_weight", 0, 2 * 3 + 1)),
     ("pair_weight", ((1, 1), -0.5), ("pair_weight", 0, 1 * 3 + 1)),
 ]
 
@@ -124,34 +276,94 @@ def test_a_bad_value_is_reported_by_a_kernel(program: Path, argument: str, chang
     """Nothing is read out of bounds; loss and gradients are NaN, so that no step is taken on them."""
     z, (y1, y2) = some(45, 81, 17, torch.float32, near=False)
     arguments = {"target1": y1, "target2": y2, "pair_weight": torch.rand(3, 3)}
-    with emulated(program, waits=False) as kernels:
-        assert results(z, [y1, y2], arguments["pair_weight"], as_it_is)[0].isfinite()
-        assert kernels.fault == NO_FAULT
+    with emulated(program) as loss:
+        good = loss.compute(*z, *arguments.values(), margin=MARGIN)
+        assert good.loss.isfinite()
+        assert good.reported == NO_FAULT
         arguments[argument][change[0]] = change[1]
-        found = results(z, [y1, y2], arguments["pair_weight"], as_it_is)
-        name, row, value = kernels.fault
-        assert (name, value) == (fault[0], fault[2])
-        assert row == fault[1] or (fault[1] is None and y1[row] == 2)
-    assert all(x.isnan().all() for x in found)
+        found = loss.compute(*z, *arguments.values(), margin=MARGIN)
+    assert found.reported == fault
+    assert found.raised == NO_FAULT
+    assert all(x.isnan().all() for x in (found.loss, found.terms, *found.gradients))
 
+
+@pytest.mark.parametrize("bounded_by", ["pair_weight", "logits"])
+def test_the_number_of_classes_bounds_labels(program: Path, bounded_by: str) -> None:
+    z, y = some(45, 81, 17, torch.float32, near=False)
+    y[1][7] = 3
+    weight = torch.rand(3, 3) if bounded_by == "pair_weight" else None
+    with emulated(program) as loss:
+        found = loss.compute(*z, *y, weight, labels=3, margin=MARGIN)
+    assert found.reported == ("target2", 7, 3)
+    assert found.loss.isnan()
+
+
+@pytest.mark.parametrize(("argument", "change", "fault"), BROKEN)
+def test_a_bad_value_is_found_by_the_host_where_it_waits(
+    program: Path, argument: str, change: tuple, fault: tuple
+) -> None:
+    z, (y1, y2) = some(45, 81, 17, torch.float32, near=False)
+    arguments = {"target1": y1, "target2": y2, "pair_weight": torch.rand(3, 3)}
+    arguments[argument][change[0]] = change[1]
+    with emulated(program) as loss:
+        found = loss.compute(*z, *arguments.values(), margin=MARGIN, limits=BY_LABELS)
+    assert found.raised == fault
+    assert found.reported == NO_FAULT
+    assert found.tiles == []
+
+
+def test_the_host_waits_where_there_are_many_pairs_or_classes(program: Path) -> None:
+    z, y = some(30, 40, 2, torch.float32, near=False)
+    with emulated(program) as loss:
+
+        def reads(labels: int, pairs_without_host_sync: int, few_pairs: int = 0) -> int:
+            limits = Limits(few_pairs=few_pairs, pairs_without_host_sync=pairs_without_host_sync)
+            return loss.compute(*z, *y, None, labels=labels, margin=1.0, limits=limits).reads
+
+        assert reads(labels=7, pairs_without_host_sync=30 * 40) == 0
+        assert reads(labels=0, pairs_without_host_sync=30 * 40) == 0
+        assert reads(labels=7, pairs_without_host_sync=30 * 40 - 1) > 0
+        assert reads(labels=70, pairs_without_host_sync=30 * 40) == 0
+        assert reads(labels=71, pairs_without_host_sync=30 * 40) > 0
+        assert reads(labels=71, pairs_without_host_sync=0, few_pairs=30 * 40) == 0
+
+
+def test_a_graph_holds_what_does_not_make_the_host_wait(program: Path) -> None:
+    z, y = some(30, 40, 2, torch.float32, near=False)
+    with emulated(program) as loss:
+        assert loss.compute(*z, *y, None, margin=1.0, limits=Limits(capturing=True)).loss.isfinite()
+        limits = Limits(pairs_without_host_sync=1000, capturing=True)
+        message = (
+            "a CUDA graph cannot hold the loss over all pairs of 30 x 40 rows, for which the host looks at labels. "
+            "It can hold up to 1000 pairs, of no more classes than there are rows"
+        )
+        with pytest.raises(RuntimeError, match=message):
+            loss.compute(*z, *y, None, margin=1.0, limits=limits)
+
+
+# ---- the order of execution ----
 
 SCHEDULES = [Schedule("reverse"), Schedule("random", 1), Schedule("random", 2, processors=3)]
 
 
-def test_no_order_shows_in_a_bit(program: Path) -> None:
+@BOTH
+def test_no_order_of_execution_changes_a_bit(program: Path, limits: Limits) -> None:
     z, y = some(45, 80, 40, torch.float32, near=True)
-    weight = torch.rand(3, 3)
-    for waits in (True, False):
-        with emulated(program, waits=waits):
-            expected = results(z, y, weight, as_it_is)
-        for schedule in SCHEDULES:
-            with emulated(program, schedule, waits):
-                assert all(map(torch.equal, results(z, y, weight, as_it_is), expected))
+    arguments = {"margin": MARGIN, "precision": "tf32x3", "limits": limits}
+    with emulated(program) as loss:
+        expected = loss.compute(*z, *y, torch.eye(3) + 0.5, **arguments)
+    for schedule in SCHEDULES:
+        with emulated(program, schedule) as loss:
+            found = loss.compute(*z, *y, torch.eye(3) + 0.5, **arguments)
+        assert torch.equal(found.terms, expected.terms)
+        assert all(map(torch.equal, found.gradients, expected.gradients))
 
 
 def test_no_races(builder: Builder) -> None:
     program = builder.emulated("run_all_pairs_kernels", builder.races())
     z, y = some(20, 40, 33, torch.float32, near=True)
-    for waits in (True, False):
-        with emulated(program, Schedule(processors=2), waits):
-            results(z, y, torch.rand(3, 3), as_it_is)
+    with emulated(program, Schedule(processors=2)) as loss:
+        for limits in (BY_LABELS, BY_SIZES):
+            for weight in (torch.rand(3, 3), None):
+                found = loss.compute(*z, *y, weight, margin=MARGIN, precision="tf32x3", limits=limits)
+                assert found.loss.isfinite()

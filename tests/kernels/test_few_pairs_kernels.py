@@ -1,9 +1,7 @@
-"""The CUDA kernels of the loss over few pairs, in the emulator, under the sanitizers, against the definition."""
+"""The loss over few pairs on CUDA, pair by pair, in the emulator, under the sanitizers, against the definition."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +10,9 @@ import torch
 from torch import Tensor
 
 from fastccsa import functional, reference
-from fastccsa.ops import all_pairs as _all_pairs
 
 from .cases import DTYPES, LAYOUTS, Layout, Schedule, accumulator, as_it_is, shifted
-from .emulated_all_pairs import EmulatedKernels, some
+from .emulated_all_pairs import NO_FAULT, PAIR_BY_PAIR, EmulatedLoss, Outcome, emulated, some
 from .programs import Builder
 
 MARGIN = 6.0
@@ -31,16 +28,15 @@ class Call:
     apart: bool = False
     wanted: int = 3
 
-    @property
-    def scale(self) -> float:
-        return 1 / (len(self.z[0]) * len(self.z[1]))
-
-    def run(self, kernels: EmulatedKernels) -> dict[str, Tensor]:
-        loss, terms, *gradients = kernels.direct(
-            *self.z, *self.y, self.weight, MARGIN, self.scale, self.wanted, self.apart
+    def run(self, loss: EmulatedLoss) -> Outcome:
+        return loss.compute(
+            *self.z, *self.y, self.weight, margin=MARGIN, wanted=self.wanted, apart=self.apart, limits=PAIR_BY_PAIR
         )
-        wanted = {f"gradient {k + 1}": g for k, g in enumerate(gradients) if self.wanted >> k & 1}
-        return {"loss": loss, "terms": terms, **wanted}
+
+    def found(self, outcome: Outcome) -> dict[str, Tensor]:
+        """The results by name."""
+        wanted = {f"gradient {k + 1}": g for k, g in enumerate(outcome.gradients) if self.wanted >> k & 1}
+        return {"loss": outcome.loss, "terms": outcome.terms, **wanted}
 
     def definition(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The same by plain PyTorch in `dtype`."""
@@ -70,20 +66,16 @@ def make(
     return Call((first, second), (labels[0], labels[1]), weight.t() if weighted else None)
 
 
-@contextmanager
-def emulated(program: Path, schedule: Schedule = Schedule()) -> Iterator[EmulatedKernels]:  # noqa: B008 - frozen
-    kernels = EmulatedKernels(program, schedule)
-    yield kernels
-    kernels.close()
-
-
 @pytest.fixture(scope="module")
 def program(builder: Builder) -> Path:
     return builder.emulated("run_all_pairs_kernels", builder.memory_or_plain())
 
 
-def assert_as_good_as_torch(call: Call, found: dict[str, Tensor]) -> None:
+def assert_as_good_as_torch(call: Call, outcome: Outcome) -> None:
     """The error is at most twice that of plain PyTorch in the dtype that sums are kept in, plus a rounding."""
+    assert outcome.reported == NO_FAULT
+    assert outcome.reads == 0
+    found = call.found(outcome)
     acc = found["loss"].dtype
     exact, plain = call.definition(torch.float64), call.definition(acc)
     assert found.keys() == exact.keys()
@@ -95,57 +87,61 @@ def assert_as_good_as_torch(call: Call, found: dict[str, Tensor]) -> None:
         assert error <= bound, f"{name} is off by {error:.3g}, more than {bound:.3g}"
 
 
+def assert_equal(found: Outcome, expected: Outcome) -> None:
+    assert torch.equal(found.loss, expected.loss)
+    assert torch.equal(found.terms, expected.terms)
+    assert all(map(torch.equal, found.gradients, expected.gradients))
+
+
 SIZES = [(1, 1, 1), (4, 32, 16), (5, 33, 65), (33, 6, 260), (19, 70, 12), (6, 9, 512)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype) -> None:
     """Ragged sizes, every layout, weighted or not, both terms together and apart."""
-    with emulated(program) as kernels:
+    with emulated(program) as loss:
         for number, (size, layout) in enumerate(zip(SIZES, LAYOUTS, strict=True)):
             call = make(*size, dtype, layout, weighted=number % 3 > 0)
             call = replace(call, apart=number % 2 > 0)
-            assert_as_good_as_torch(call, call.run(kernels))
-            assert kernels.fault == (None, 0, 0)
+            assert_as_good_as_torch(call, call.run(loss))
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 2])
 @pytest.mark.parametrize("apart", [False, True])
 def test_only_the_gradients_that_are_wanted(program: Path, wanted: int, apart: bool) -> None:
     call = replace(make(9, 35, 20), wanted=wanted, apart=apart)
-    with emulated(program) as kernels:
-        assert_as_good_as_torch(call, call.run(kernels))
+    with emulated(program) as loss:
+        assert_as_good_as_torch(call, call.run(loss))
 
 
 @pytest.mark.parametrize("labels", [(0, 0), (0, 1)], ids=["one class", "no pair of one class"])
 def test_classes_that_leave_out_a_term(program: Path, labels: tuple[int, int]) -> None:
     call = make(10, 7, 24)
     call = replace(call, y=tuple(torch.full_like(y, label) for y, label in zip(call.y, labels, strict=True)))
-    with emulated(program) as kernels:
-        found = call.run(kernels)
-        assert found["terms"][int(labels[0] == labels[1])] == 0
+    with emulated(program) as loss:
+        found = call.run(loss)
+        assert found.terms[int(labels[0] == labels[1])] == 0
         assert_as_good_as_torch(call, found)
 
 
 def test_labels_need_no_bound_without_weights(program: Path) -> None:
     call = make(10, 7, 24, weighted=False)
     moved = replace(call, y=tuple(10**12 * (y - 1) for y in call.y))
-    with emulated(program) as kernels:
-        expected, found = call.run(kernels), moved.run(kernels)
-        assert kernels.fault == (None, 0, 0)
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    with emulated(program) as loss:
+        expected, found = call.run(loss), moved.run(loss)
+    assert found.reported == NO_FAULT
+    assert_equal(found, expected)
 
 
 @pytest.mark.parametrize("layout", [as_it_is, shifted], ids=["packed", "one by one"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_no_order_shows_in_a_bit(program: Path, dtype: torch.dtype, layout: Layout) -> None:
+def test_no_order_of_execution_changes_a_bit(program: Path, dtype: torch.dtype, layout: Layout) -> None:
     call = make(21, 70, 40, dtype, layout)
-    with emulated(program) as kernels:
-        expected = call.run(kernels)
+    with emulated(program) as loss:
+        expected = call.run(loss)
     for schedule in (Schedule("reverse"), Schedule("random", 1), Schedule("random", 2, processors=3)):
-        with emulated(program, schedule) as kernels:
-            found = call.run(kernels)
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        with emulated(program, schedule) as loss:
+            assert_equal(call.run(loss), expected)
 
 
 BROKEN = [("target1", 4, -3), ("target1", 4, 3), ("target2", 6, 1 << 20), ("pair_weight", 4, 2 * 3 + 1)]
@@ -162,17 +158,14 @@ def test_a_bad_value_is_reported(program: Path, argument: str, row: int, value: 
         y2[5], weight[2, 1] = 1, float("nan")
     else:
         (y1 if argument == "target1" else y2)[row] = value
-    with emulated(program) as kernels:
-        assert good.run(kernels)["loss"].isfinite()
-        assert kernels.fault == (None, 0, 0)
-        found = replace(good, y=(y1, y2), weight=weight).run(kernels)
-        assert kernels.fault[0] == argument
-        assert kernels.fault[2] == value
-        if argument != "target2":
-            assert kernels.fault[1] == row
-    assert found["loss"].isnan()
-    side = 2 if argument == "target2" else 1
-    nan_rows = found[f"gradient {side}"][0].isnan().any(1)
+    with emulated(program) as loss:
+        before = good.run(loss)
+        found = replace(good, y=(y1, y2), weight=weight).run(loss)
+    assert before.loss.isfinite()
+    assert before.reported == NO_FAULT
+    assert found.reported == (argument, row, value)
+    assert found.loss.isnan()
+    nan_rows = found.gradients[argument == "target2"][0].isnan().any(1)
     assert nan_rows.nonzero().flatten().tolist() == [row]
 
 
@@ -180,8 +173,7 @@ def test_the_whole_loss_runs_on_them(program: Path) -> None:
     """Through the op and its gradient: the loss, and its terms, each with one of its own."""
     z, y = some(20, 31, 33, torch.bfloat16, near=True)
     weight = torch.rand(3, 3)
-    with emulated(program) as kernels, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_all_pairs, "_few_pairs", kernels.direct)
+    with emulated(program) as emulator, emulator.replaces_op(PAIR_BY_PAIR):
         leaves, exact = [x.clone().requires_grad_() for x in z], [x.double().requires_grad_() for x in z]
         loss = functional.contrastive_alignment(*leaves, *y, weight, MARGIN, "all", "sum")
         terms = functional.contrastive_alignment_terms(*leaves, *y, weight, MARGIN, "all", "sum")
@@ -196,6 +188,6 @@ def test_the_whole_loss_runs_on_them(program: Path) -> None:
 
 def test_no_races(builder: Builder) -> None:
     program = builder.emulated("run_all_pairs_kernels", builder.races())
-    with emulated(program, Schedule(processors=2)) as kernels:
+    with emulated(program, Schedule(processors=2)) as loss:
         for call in (make(9, 40, 33), replace(make(5, 70, 16, weighted=False), apart=True)):
-            assert_as_good_as_torch(call, call.run(kernels))
+            assert_as_good_as_torch(call, call.run(loss))

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/half.h"
-#include "zipped/params.h"
+#include "core/strided.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -12,9 +12,6 @@
 #include <vector>
 
 namespace fastccsa::testing {
-
-using zipped::Matrix;
-using zipped::Vector;
 
 inline bool read_bytes(void* to, size_t bytes) { return bytes == 0 || std::fread(to, bytes, 1, stdin) == 1; }
 

@@ -34,6 +34,13 @@ void over_chunks(int64_t count, int64_t chunk, int64_t bytes, ParallelFor parall
 
 }  // namespace
 
+template <typename T>
+void copy_features(const Matrix<const T>& features, int64_t rows, int64_t width, acc_t<T>* to, ParallelFor parallel_for) {
+  const Kernels<T> kernel = kernels<T>();
+  over_chunks(rows, kChunkRows, kChunkRows * width * int64_t(sizeof(acc_t<T>)), parallel_for,
+              [&](int64_t begin, int64_t end) { kernel.copy_rows(features, width, {begin, end}, to); });
+}
+
 // Sums pieces of classes row after row, for columns of many rows would lie far from each other. The first piece of a
 // class is summed in its mean's place.
 template <typename T>
@@ -74,23 +81,6 @@ void class_means(const Classes<T>& p, ParallelFor parallel_for) {
   });
 }
 
-template <typename T>
-void classes(const Classes<T>& p, ParallelFor parallel_for) {
-  class_means(p, parallel_for);
-  const int64_t rows = p.offset[p.classes], parts = (p.width + kChunkColumns - 1) / kChunkColumns;
-  const Kernels<T> kernel = kernels<T>();
-  std::vector<double> deviation(rows);
-  const int64_t bytes = kChunkRows * p.width * int64_t(sizeof(T));
-  over_chunks(rows, kChunkRows, bytes, parallel_for, [&](int64_t begin, int64_t end) {
-    kernel.deviations(p.side, p.width, {begin, end}, p.mean, deviation.data() + begin);
-  });
-  for (int64_t c = 0; parts > 0 && c < p.classes; ++c) {
-    std::fill_n(p.spread + c * parts, parts, 0.0);
-    p.spread[c * parts] =
-        std::accumulate(deviation.begin() + p.offset[c], deviation.begin() + p.offset[c + 1], 0.0);
-  }
-}
-
 template <typename Acc>
 void find_centre(const Align<Acc>& p) {
   std::vector<double> total(p.width, 0.0);
@@ -116,57 +106,6 @@ void align_classes(const Align<Acc>& p) {
 template void align_classes(const Align<float>&);
 template void align_classes(const Align<double>&);
 
-template <typename T>
-void centre(const Centre<T>& p, ParallelFor parallel_for) {
-  const Kernels<T> kernel = kernels<T>();
-  const int64_t bytes = 2 * kChunkRows * p.width * int64_t(sizeof(acc_t<T>));
-  over_chunks(p.rows, kChunkRows, bytes, parallel_for,
-              [&](int64_t begin, int64_t end) { kernel.centre_rows(p, begin, end); });
-}
-
-template <typename T>
-void tile(const Tile<T>& p, ParallelFor parallel_for) {
-  using Acc = acc_t<T>;
-  const Kernels<T> kernel = kernels<T>();
-  const int64_t chunks = (p.rows + kChunkRows - 1) / kChunkRows;
-  std::vector<Acc> column_sums(chunks * p.columns, Acc(0));
-  std::vector<ChunkSums<Acc>> sums(chunks);
-  const int64_t bytes = kChunkRows * p.columns * int64_t(sizeof(Acc));
-  over_chunks(p.rows, kChunkRows, bytes, parallel_for, [&](int64_t begin, int64_t end) {
-    const int64_t chunk = begin / kChunkRows;
-    sums[chunk].column_sums = column_sums.data() + chunk * p.columns;
-    kernel.tile_rows(p, begin, end, sums[chunk]);
-    if (p.gradient[0] != nullptr) kernel.close_pairs(p, 0, sums[chunk].close, {begin, end}, {0, p.width});
-  });
-
-  size_t close = 0;
-  for (const ChunkSums<Acc>& chunk : sums) {
-    for (int64_t j = 0; j < p.columns; ++j) p.sums[1][p.begin[1] + j] += double(chunk.column_sums[j]);
-    close += chunk.close.size();
-  }
-  if (close == 0 || p.gradient[1] == nullptr) return;
-  // Each thread owns columns, and meets their pairs in the order of the rows.
-  over_chunks(p.columns, kChunkColumns, int64_t(close) * p.width, parallel_for, [&](int64_t begin, int64_t end) {
-    for (const ChunkSums<Acc>& chunk : sums) kernel.close_pairs(p, 1, chunk.close, {begin, end}, {0, p.width});
-  });
-}
-
-template <typename T>
-void finish(const Finish<T>& p, ParallelFor parallel_for) {
-  const Kernels<T> kernel = kernels<T>();
-  const int64_t bytes = 4 * kChunkRows * p.width * int64_t(sizeof(acc_t<T>));
-  over_chunks(p.rows, kChunkRows, bytes, parallel_for,
-              [&](int64_t begin, int64_t end) { kernel.finish_rows(p, begin, end); });
-}
-
-template <typename Acc>
-void terms(const Terms<Acc>& p) {
-  p.finish(std::accumulate(p.alignment, p.alignment + p.classes, 0.0),
-           std::accumulate(p.separation, p.separation + p.rows, 0.0));
-}
-template void terms(const Terms<float>&);
-template void terms(const Terms<double>&);
-
 template <typename Acc>
 void direct(const Direct<Acc>& p, ParallelFor parallel_for) {
   const DirectKernels<Acc> kernels = for_this_processor([](auto isa) { return direct_kernels<isa, Acc>(); });
@@ -186,12 +125,9 @@ void direct(const Direct<Acc>& p, ParallelFor parallel_for) {
 template void direct(const Direct<float>&, ParallelFor);
 template void direct(const Direct<double>&, ParallelFor);
 
-#define FASTCCSA_INSTANCES(T)                            \
-  template void class_means(const Classes<T>&, ParallelFor); \
-  template void classes(const Classes<T>&, ParallelFor); \
-  template void centre(const Centre<T>&, ParallelFor);   \
-  template void tile(const Tile<T>&, ParallelFor);       \
-  template void finish(const Finish<T>&, ParallelFor);
+#define FASTCCSA_INSTANCES(T)                                                                            \
+  template void copy_features(const Matrix<const T>&, int64_t, int64_t, acc_t<T>*, ParallelFor); \
+  template void class_means(const Classes<T>&, ParallelFor);
 FASTCCSA_INSTANCES(float)
 FASTCCSA_INSTANCES(double)
 FASTCCSA_INSTANCES(bfloat16)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "all_pairs/params.h"
+#include "all_pairs/ranges.h"
 #include "core/half.h"
 #include "core/instruction_sets.h"
 #include "core/parallel.h"
@@ -9,10 +10,6 @@
 #include <vector>
 
 namespace fastccsa::all_pairs::cpu {
-
-struct Range {
-  int64_t begin, end;
-};
 
 // A pair of a tile whose part of the gradients comes from its rows.
 template <typename Acc>
@@ -31,6 +28,7 @@ struct ChunkSums {
 // The kernels of one instruction set.
 template <typename T>
 struct Kernels {
+  void (*copy_rows)(const Matrix<const T>& features, int64_t width, Range rows, acc_t<T>* to);  // see copy_features
   void (*add_rows)(const Side<T>& side, int64_t width, Range rows, double* sum);  // of columns
   // |z - the mean of its class|^2 of each of the rows.
   void (*deviations)(const Side<T>& side, int64_t width, Range rows, const double* mean, double* of_row);
@@ -81,29 +79,18 @@ struct ProductKernels {
 template <Isa isa, typename Acc>
 ProductKernels<Acc> product_kernels();
 
+// Features in the type of sums, their rows one after the other: what `direct` takes.
 template <typename T>
-void class_means(const Classes<T>& p, ParallelFor parallel_for);  // without the spread
+void copy_features(const Matrix<const T>& features, int64_t rows, int64_t width, acc_t<T>* to, ParallelFor parallel_for);
 
 template <typename T>
-void classes(const Classes<T>& p, ParallelFor parallel_for);
+void class_means(const Classes<T>& p, ParallelFor parallel_for);  // without the spread
 
 template <typename Acc>
 void find_centre(const Align<Acc>& p);
 
 template <typename Acc>
 void align_classes(const Align<Acc>& p);
-
-template <typename T>
-void centre(const Centre<T>& p, ParallelFor parallel_for);
-
-template <typename T>
-void tile(const Tile<T>& p, ParallelFor parallel_for);
-
-template <typename T>
-void finish(const Finish<T>& p, ParallelFor parallel_for);
-
-template <typename Acc>
-void terms(const Terms<Acc>& p);
 
 template <typename Acc>
 void direct(const Direct<Acc>& p, ParallelFor parallel_for);

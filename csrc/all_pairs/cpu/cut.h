@@ -1,7 +1,7 @@
-// Sorted rows, cut in parts along their classes.
+// Sorted rows, cut into strips along their classes.
 #pragma once
 
-#include "all_pairs/cpu/cpu.h"
+#include "all_pairs/ranges.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -10,7 +10,7 @@
 namespace fastccsa::all_pairs::cpu {
 
 constexpr int64_t kStripRows = 128;
-constexpr int64_t kOwnStrip = 64;  // a class of so many rows has strips of its own, smaller ones share
+constexpr int64_t kOwnStrip = 64;  // a class of at least this many rows has strips of its own, smaller ones share
 
 // Sorted rows of a side, all of one class or all rows of several.
 struct Strip : Range {
@@ -18,18 +18,6 @@ struct Strip : Range {
 };
 
 inline bool one_class(const Strip& strip) { return strip.first == strip.last; }
-
-inline int64_t size(const Range& range) { return range.end - range.begin; }
-
-// `range` in as few parts of at most `limit` as there can be, of nearly one size.
-inline std::vector<Range> even_parts(const Range& range, int64_t limit) {
-  const int64_t parts = (size(range) + limit - 1) / limit;
-  std::vector<Range> cut;
-  for (int64_t k = 0; k < parts; ++k) {
-    cut.push_back({range.begin + size(range) * k / parts, range.begin + size(range) * (k + 1) / parts});
-  }
-  return cut;
-}
 
 // The strips of the sorted rows `all`. `offset` says where each class begins.
 inline std::vector<Strip> strips_of(const Range& all, const std::vector<int64_t>& offset) {

@@ -60,7 +60,7 @@ void pairs(const Direct<Acc>& p, int64_t begin, int64_t end) {
       squared_distances(a, b, p.width, squared);
       for (int64_t i = first1; i < last1; ++i) {
         for (int64_t j = first2; j < std::min(first2 + kOthers, p.rows[1]); ++j) {
-          const zipped::PairTerm<Acc> term = p.pair(squared[i - first1][j - first2], i, j);
+          const PairTerm<Acc> term = p.pair(squared[i - first1][j - first2], i, j);
           alignment[i - first1] += double(term.alignment);
           separation[i - first1] += double(term.separation);
           p.coefficient[i * p.rows[1] + j] = term.coefficient;

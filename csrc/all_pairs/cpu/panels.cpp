@@ -1,4 +1,4 @@
-// The loss over all pairs on the CPU, but for few: one call does all of what fastccsa/ops/all_pairs_tiles.py describes.
+// The loss over all pairs on the CPU, except few.
 //
 // Both sides are sorted by class, centred and packed for products, side 0 panel by panel. In each panel of the matrix
 // of pairs threads take pieces: a product on one thread, and the piece becomes coefficients while it is in that
@@ -145,7 +145,6 @@ class Sweep {
             {piece.sums[0].data(), piece.sums[1].data()},
             {product(0, i), product(1, j)},
             piece.loss.data(),
-            nullptr,
             nullptr,
             nullptr};
   }

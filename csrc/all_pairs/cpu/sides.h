@@ -1,8 +1,10 @@
 // Both sides of a loss on the CPU: sorted by class, with their means, centred, and packed for products.
 #pragma once
 
+#include "all_pairs/cpu/cpu.h"
 #include "all_pairs/cpu/cut.h"
 #include "all_pairs/sort.h"
+#include "all_pairs/values.h"
 
 #include <cmath>
 #include <limits>
@@ -35,7 +37,7 @@ class Sides {
       factor_[side].resize(classes_);
     }
     class_means();
-    pick_weights();
+    if (p_.weight.data != nullptr) weight_ = weights_of(sorted_.classes, p_.weight);
     find_centre(aligned());
     find_own_classes();
     pack_rows(1, {0, p_.rows[1]});
@@ -117,7 +119,7 @@ class Sides {
             alignment_.data(),
             {factor_[0].data(), factor_[1].data()},
             centre_.data(),
-            nullptr};
+            {}};
   }
 
   void class_means() {
@@ -126,18 +128,6 @@ class Sides {
       const int64_t* offset = sorted_.offset[side].data();
       const Classes<T> p{sides_[side], offset, classes_, p_.width, mean_[side].data(), nullptr};
       cpu::class_means(p, parallel_for_);
-    }
-  }
-
-  // The weights of pairs of those classes that occur.
-  void pick_weights() {
-    if (p_.weight.data == nullptr) return;
-    weight_.resize(classes_ * classes_);
-    for (int64_t c = 0; c < classes_; ++c) {
-      const Acc* row = p_.weight.row(sorted_.classes[c]);
-      for (int64_t d = 0; d < classes_; ++d) {
-        weight_[c * classes_ + d] = row[sorted_.classes[d] * p_.weight.column_stride];
-      }
     }
   }
 

@@ -32,6 +32,20 @@ void with_stride(int64_t stride, Work work) {
 }
 
 template <typename T>
+void copy_rows(const Matrix<const T>& features, int64_t width, Range rows, acc_t<T>* to) {
+  constexpr int kLanes = Simd<acc_t<T>>::kLanes;
+  for (int64_t k = rows.begin; k < rows.end; ++k) {
+    const T* z = features.row(k);
+    acc_t<T>* row = to + k * width;
+    int64_t d = 0;
+    if (features.column_stride == 1) {
+      for (; d + kLanes <= width; d += kLanes) store_vector(row + d, load_vector(z + d));
+    }
+    for (; d < width; ++d) row[d] = load(z[d * features.column_stride]);
+  }
+}
+
+template <typename T>
 void add_rows(const Side<T>& side, int64_t width, Range rows, double* sum) {
   with_stride(side.features.column_stride, [&](auto stride) {
     int64_t k = rows.begin;
@@ -136,7 +150,7 @@ void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<a
     const int64_t column = p.begin[1] + j;
     const T* b = row_of(p.side[1], column);
     const Acc d2 = squared_distance(p, a, b);
-    const zipped::PairTerm<Acc> term = zipped::pair_term(d2, false, weight[j], p.margin);
+    const PairTerm<Acc> term = pair_term(d2, false, weight[j], p.margin);
     p.loss[row] += double(term.separation);
     if (!is_close(d2, p.norm[0][row] + p.norm[1][column])) {
       values[j] = term.coefficient;
@@ -149,41 +163,25 @@ void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<a
   }
 }
 
-// The compiler makes one instruction of it.
-template <typename Acc>
-vector_t<Acc> square_root(vector_t<Acc> v) {
-  Acc lane[Simd<Acc>::kLanes];
-  std::memcpy(lane, &v, sizeof v);
-  for (Acc& x : lane) x = std::sqrt(x);
-  std::memcpy(&v, lane, sizeof v);
-  return v;
-}
-
 template <typename Acc>
 struct RowSums {
   vector_t<Acc> coefficient{}, loss{};
-  decltype(vector_t<Acc>{} < vector_t<Acc>{}) near{};
+  mask_t<Acc> near{};
 };
 
-// One vector of a row: dot products become coefficients, as is_near and pair_term have it, without their branches.
+// One vector of a row: dot products become coefficients.
 template <typename T, typename Acc = acc_t<T>>
 vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc> weight, Acc margin, RowSums<Acc>& row) {
   using Vector = vector_t<Acc>;
-  const Vector zero{};
-  const Vector d2 = norms - Acc(2) * dot;
-  const auto weighted = weight > zero;
-  const auto far = d2 > Acc(kNear<T>) * norms;  // not true of a NaN, which is left to its rows
-  const auto near = ~far & weighted & ~(d2 >= margin * margin + Acc(kClose / 2) * norms);
-  const auto active = far & weighted & (d2 < margin * margin);
-  const Vector squared = active ? d2 : filled(Acc(1));
-  const Vector distance = square_root<Acc>(squared);
-  const Vector gap = margin - distance;
-  const Vector pull = active ? weight * gap : zero;
-  const Vector coefficient = Acc(-2) * pull / distance;
-  row.coefficient += coefficient;
-  row.loss += pull * gap;
+  const Vector infinity = filled(std::numeric_limits<Acc>::infinity()), d2 = norms - Acc(2) * dot;
+  const auto weighted = weight > Vector{};
+  const auto near = weighted & is_near<T>(d2, norms, margin);
+  // Pairs that are left to their rows, or have no weight, are infinitely far apart here: both terms are 0.
+  const Term<Vector> term = separation_term(weighted & !near ? d2 : infinity, weight, margin);
+  row.coefficient += term.coefficient;
+  row.loss += term.value;
   row.near |= near;
-  return near ? filled(std::numeric_limits<Acc>::infinity()) : coefficient;
+  return near ? infinity : term.coefficient;
 }
 
 template <typename T>
@@ -261,7 +259,7 @@ namespace fastccsa::all_pairs::cpu {
 template <Isa isa, typename T>
 Kernels<T> kernels() {
   using namespace FASTCCSA_ISA;
-  return {&add_rows<T>, &deviations<T>, &centre_rows<T>, &tile_rows<T>, &close_pairs<T>, &finish_rows<T>};
+  return {&copy_rows<T>, &add_rows<T>, &deviations<T>, &centre_rows<T>, &tile_rows<T>, &close_pairs<T>, &finish_rows<T>};
 }
 template Kernels<float> kernels<Isa::FASTCCSA_ISA, float>();
 template Kernels<double> kernels<Isa::FASTCCSA_ISA, double>();

@@ -1,78 +1,63 @@
-// Launches the loss over all pairs on CUDA.
+// Runs the kernels of the loss over all pairs on CUDA.
 #include "all_pairs/cuda/cuda.h"
 #include "all_pairs/cuda/launch.cuh"
 #include "core/cuda_check.h"
-#include "zipped/cuda.h"
+#include "core/cuda_fault.h"
 
 namespace fastccsa::all_pairs::cuda {
-namespace {
 
-auto on(void* stream) {
-  return [stream](auto kernel, dim3 blocks, const auto&... parameters) {
+template <typename Parameters>
+void run(const Parameters& p, void* stream) {
+  launch_kernels(p, fault_word(), [stream](auto kernel, dim3 blocks, const auto&... arguments) {
     if (blocks.x == 0 || blocks.y == 0) return;
-    kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(parameters...);
+    kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
     check_cuda(cudaGetLastError(), "launching a kernel");
-  };
+  });
 }
 
-}  // namespace
-
-template <typename Acc>
-void labels(const Labels<Acc>& p, void* stream) {
-  launch_labels(p, zipped::cuda::fault_word(), on(stream));
-}
-
-template <typename Acc>
-void align(const Align<Acc>& p, void* stream) {
-  launch_align(p, zipped::cuda::fault_word(), on(stream));
-}
-
-template <typename Acc>
-void terms(const Terms<Acc>& p, void* stream) {
-  launch_terms(p, on(stream));
-}
-
-template <typename T>
-void classes(const Classes<T>& p, void* stream) {
-  launch_classes(p, on(stream));
-}
-
-template <typename T>
-void centre(const Centre<T>& p, void* stream) {
-  launch_centre(p, on(stream));
-}
-
-template <typename T>
-void tile(const Tile<T>& p, void* stream) {
-  launch_tile(p, zipped::cuda::fault_word(), on(stream));
-}
-
-template <typename T>
-void finish(const Finish<T>& p, void* stream) {
-  launch_finish(p, on(stream));
-}
-
-template <typename T>
-void direct(const Direct<T>& p, void* stream) {
-  launch_direct(p, zipped::cuda::fault_word(), on(stream));
-}
-
-#define FASTCCSA_INSTANCES(T)                        \
-  template void classes(const Classes<T>&, void*);   \
-  template void centre(const Centre<T>&, void*);     \
-  template void tile(const Tile<T>&, void*);         \
-  template void finish(const Finish<T>&, void*);     \
-  template void direct(const Direct<T>&, void*);
+#define FASTCCSA_INSTANCES(T)                     \
+  template void run(const Classes<T>&, void*);    \
+  template void run(const Radii<T>&, void*);      \
+  template void run(const Centre<T>&, void*);     \
+  template void run(const Tile<T>&, void*);       \
+  template void run(const Finish<T>&, void*);     \
+  template void run(const Direct<T>&, void*);
 FASTCCSA_INSTANCES(float)
 FASTCCSA_INSTANCES(double)
 FASTCCSA_INSTANCES(bfloat16)
 FASTCCSA_INSTANCES(half)
 
-#define FASTCCSA_SUM_INSTANCES(Acc)                  \
-  template void labels(const Labels<Acc>&, void*);   \
-  template void align(const Align<Acc>&, void*);     \
-  template void terms(const Terms<Acc>&, void*);
+#define FASTCCSA_SUM_INSTANCES(Acc)               \
+  template void run(const Inputs<Acc>&, void*);   \
+  template void run(const Align<Acc>&, void*);    \
+  template void run(const Terms<Acc>&, void*);
 FASTCCSA_SUM_INSTANCES(float)
 FASTCCSA_SUM_INSTANCES(double)
+
+template void run(const Ranks&, void*);
+template void run(const Offsets&, void*);
+template void run(const Split&, void*);
+
+void set_to_zero(void* data, size_t bytes, void* stream) {
+  check_cuda(cudaMemsetAsync(data, 0, bytes, static_cast<cudaStream_t>(stream)), "setting memory to zero");
+}
+
+void copy_to_device(void* to, const void* from, size_t bytes, void* stream) {
+  const auto on = static_cast<cudaStream_t>(stream);
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, on), "copying to the GPU");
+  check_cuda(cudaStreamSynchronize(on), "waiting for the GPU");
+}
+
+void copy_to_host(void* to, const void* from, size_t bytes, void* stream) {
+  const auto on = static_cast<cudaStream_t>(stream);
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, on), "copying from the GPU");
+  check_cuda(cudaStreamSynchronize(on), "waiting for the GPU");
+}
+
+bool is_capturing(void* stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status), "asking for the state of a stream");
+  return status != cudaStreamCaptureStatusNone;
+}
 
 }  // namespace fastccsa::all_pairs::cuda

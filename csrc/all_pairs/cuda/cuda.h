@@ -1,34 +1,25 @@
-// The loss over all pairs on CUDA: no synchronisation, no allocation.
+// What the loss over all pairs asks of the CUDA runtime. `stream` is a cudaStream_t of the current device. All functions
+// throw std::runtime_error when a call fails.
 #pragma once
 
-#include "all_pairs/params.h"
+#include "all_pairs/cuda/params.h"
 #include "core/half.h"
+
+#include <cstddef>
 
 namespace fastccsa::all_pairs::cuda {
 
-// `stream` is a cudaStream_t of the current device. All throw std::runtime_error when a launch fails.
-template <typename T>
-void classes(const Classes<T>& p, void* stream);
+// Starts the kernels that the parameters are for, see launch.cuh.
+template <typename Parameters>
+void run(const Parameters& p, void* stream);
 
-template <typename Acc>
-void labels(const Labels<Acc>& p, void* stream);
+void set_to_zero(void* data, size_t bytes, void* stream);
 
-template <typename Acc>
-void align(const Align<Acc>& p, void* stream);
+// Both wait for the stream.
+void copy_to_device(void* to, const void* from, size_t bytes, void* stream);
+void copy_to_host(void* to, const void* from, size_t bytes, void* stream);
 
-template <typename Acc>
-void terms(const Terms<Acc>& p, void* stream);
-
-template <typename T>
-void centre(const Centre<T>& p, void* stream);
-
-template <typename T>
-void tile(const Tile<T>& p, void* stream);
-
-template <typename T>
-void finish(const Finish<T>& p, void* stream);
-
-template <typename T>
-void direct(const Direct<T>& p, void* stream);
+// Whether the stream is being captured into a graph, so that the host must not wait for it.
+bool is_capturing(void* stream);
 
 }  // namespace fastccsa::all_pairs::cuda

@@ -3,19 +3,14 @@
 #pragma once
 
 #include "all_pairs/params.h"
-#include "zipped/cuda_kernel.cuh"
+#include "core/cuda_memory.cuh"
+#include "core/cuda_reduce.cuh"
+
+#include <math_constants.h>
 
 namespace fastccsa::all_pairs::cuda {
 
-using zipped::FaultWord;
-using zipped::cuda::Add;
-using zipped::cuda::kThreads;
-using zipped::cuda::kWarp;
-using zipped::cuda::kWarps;
-using zipped::cuda::load;
-using zipped::cuda::load_pack;
-using zipped::cuda::Pack;
-using zipped::cuda::reduce;
+using namespace fastccsa::cuda;
 
 // A warp takes so many rows of one side and of the other: each value that it reads serves four pairs.
 constexpr int kOwn = kDirectRows, kOthers = kDirectColumns / kWarps;
@@ -79,12 +74,12 @@ __device__ acc_t<T> squared_distance_of_lane(const Direct<T>& p, int64_t first1,
 // A pair with a bad label makes the loss and the gradients of its rows NaN, so that no step is taken on them, and the
 // host hears of it at its next call.
 template <typename T>
-__device__ zipped::PairTerm<acc_t<T>> checked_pair(const Direct<T>& p, acc_t<T> squared_distance, int64_t i, int64_t j,
+__device__ PairTerm<acc_t<T>> checked_pair(const Direct<T>& p, acc_t<T> squared_distance, int64_t i, int64_t j,
                                                    FaultWord* fault) {
   using Acc = acc_t<T>;
-  const zipped::FaultReport report = p.fault(i, j);
-  if (report.fault == zipped::Fault::kNone) return p.pair(squared_distance, i, j);
-  *static_cast<volatile FaultWord*>(fault) = zipped::encode(report);
+  const FaultReport report = p.fault(i, j);
+  if (report.fault == Fault::kNone) return p.pair(squared_distance, i, j);
+  *static_cast<volatile FaultWord*>(fault) = encode(report);
   return {Acc(CUDART_NAN), Acc(CUDART_NAN), Acc(CUDART_NAN)};
 }
 
@@ -101,7 +96,7 @@ __global__ void __launch_bounds__(kThreads) direct_pairs_kernel(const Direct<T> 
     const Acc d2 = squared_distance_of_lane<kPacked>(p, first1, first2, lane);
     const int64_t i = first1 + lane / kOthers, j = first2 + lane % kOthers;
     if (lane < kOwn * kOthers && i < p.rows[0] && j < p.rows[1]) {
-      const zipped::PairTerm<Acc> term = checked_pair(p, d2, i, j, fault);
+      const PairTerm<Acc> term = checked_pair(p, d2, i, j, fault);
       alignment = double(term.alignment);
       separation = double(term.separation);
       p.coefficient[i * p.rows[1] + j] = term.coefficient;

@@ -1,57 +1,79 @@
-// The grids of the kernels for all pairs. `launch(kernel, blocks, parameters)` starts one, with kThreads threads a block:
-// on a GPU in cuda.cu, on a CPU in the tests.
+// The grids of the kernels for all pairs. `launch_kernels(parameters, fault, launch)` starts what the parameters are for
+// by `launch(kernel, blocks, arguments...)`, with kThreads threads per block: on a GPU in cuda.cu, in the emulator in the
+// tests. Kernels report bad labels and weights in `fault`.
 #pragma once
 
 #include "all_pairs/cuda/direct_kernel.cuh"
+#include "all_pairs/cuda/plan_kernel.cuh"
 #include "all_pairs/cuda/tile_kernel.cuh"
-#include "zipped/launch.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
 inline unsigned parts(int64_t count, int64_t size) { return unsigned((count + size - 1) / size); }
 
 template <typename Acc, typename Launch>
-void launch_labels(const Labels<Acc>& p, zipped::FaultWord* fault, Launch launch) {
-  launch(&labels_kernel<Acc>, dim3(parts(p.rows[0] + p.rows[1], kThreads)), p, fault);
+void launch_kernels(const Inputs<Acc>& p, FaultWord* fault, Launch launch) {
+  const int64_t weights = p.given_weight.data == nullptr ? 0 : p.classes * p.classes;
+  launch(&inputs_kernel<Acc>, dim3(parts(p.rows[0] + p.rows[1] + weights, kThreads)), p, fault);
+}
+
+template <typename Launch>
+void launch_kernels(const Ranks& p, FaultWord*, Launch launch) {
+  launch(&ranks_kernel, dim3(parts(p.rows[0] + p.rows[1], kThreads)), p);
+}
+
+template <typename Launch>
+void launch_kernels(const Offsets& p, FaultWord*, Launch launch) {
+  launch(&offsets_kernel, dim3(parts(2 * (p.classes + 1), kThreads)), p);
 }
 
 template <typename T, typename Launch>
-void launch_classes(const Classes<T>& p, Launch launch) {
+void launch_kernels(const Classes<T>& p, FaultWord*, Launch launch) {
   launch(&classes_kernel<T>, dim3(unsigned(p.classes), parts(p.width, kChunkColumns)), p);
 }
 
+template <typename T, typename Launch>
+void launch_kernels(const Radii<T>& p, FaultWord*, Launch launch) {
+  launch(&radii_kernel<T>, dim3(unsigned(p.blocks)), p);
+}
+
 template <typename Acc, typename Launch>
-void launch_align(const Align<Acc>& p, zipped::FaultWord* fault, Launch launch) {
-  launch(&align_kernel<Acc>, dim3(unsigned(p.classes) + parts(p.width, kThreads)), p, fault);
+void launch_kernels(const Align<Acc>& p, FaultWord*, Launch launch) {
+  launch(&align_kernel<Acc>, dim3(unsigned(p.classes) + parts(p.width, kThreads)), p);
 }
 
 template <typename T, typename Launch>
-void launch_centre(const Centre<T>& p, Launch launch) {
+void launch_kernels(const Centre<T>& p, FaultWord*, Launch launch) {
   launch(&centre_kernel<T>, dim3(parts(p.rows, kWarps)), p);
 }
 
+template <typename Launch>
+void launch_kernels(const Split& p, FaultWord*, Launch launch) {
+  launch(&split_kernel, dim3(parts(p.count, kThreads)), p);
+}
+
 template <typename T, typename Launch>
-void launch_tile(const Tile<T>& p, zipped::FaultWord* fault, Launch launch) {
-  launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps), unsigned(tile_chunks(p.columns))), p, fault);
+void launch_kernels(const Tile<T>& p, FaultWord*, Launch launch) {
+  launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps), unsigned(tile_chunks(p.columns))), p);
   launch(&tile_sums_kernel<T>, dim3(parts(p.rows, kWarps)), p);
   if (p.gradient[1] != nullptr) launch(&tile_columns_kernel<T>, dim3(parts(p.columns, kWarp)), p);
 }
 
 template <typename T, typename Launch>
-void launch_finish(const Finish<T>& p, Launch launch) {
+void launch_kernels(const Finish<T>& p, FaultWord*, Launch launch) {
   launch(&finish_kernel<T>, dim3(parts(p.rows, kWarps)), p);
 }
 
 template <typename Acc, typename Launch>
-void launch_terms(const Terms<Acc>& p, Launch launch) {
+void launch_kernels(const Terms<Acc>& p, FaultWord*, Launch launch) {
   launch(&terms_kernel<Acc>, dim3(1), p);
 }
 
 template <typename T, typename Launch>
-void launch_direct(const Direct<T>& p, zipped::FaultWord* fault, Launch launch) {
+void launch_kernels(const Direct<T>& p, FaultWord* fault, Launch launch) {
   bool packed = true;
   for (const Matrix<const T>& features : p.features) {
-    packed = packed && zipped::cuda::aligned(features.data, features.row_stride, features.column_stride);
+    packed = packed && aligned(features.data, features.row_stride, features.column_stride);
   }
   const auto pairs_kernel = packed ? &direct_pairs_kernel<T, true> : &direct_pairs_kernel<T, false>;
   launch(pairs_kernel, dim3(unsigned(direct_blocks(p.rows[0], p.rows[1]))), p, fault);

@@ -3,28 +3,13 @@
 #pragma once
 
 #include "all_pairs/params.h"
-#include "zipped/cuda_kernel.cuh"
+#include "core/cuda_distance.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
-using zipped::cuda::Add;
-using zipped::cuda::kAllLanes;
-using zipped::cuda::kThreads;
-using zipped::cuda::kWarp;
-using zipped::cuda::kWarps;
-using zipped::cuda::load;
-using zipped::cuda::reduce;
-
-using zipped::FaultWord;
+using namespace fastccsa::cuda;
 
 constexpr int kRowGroups = kThreads / kChunkColumns;
-
-// The host hears of it at its next call, and what this one writes is NaN. Many may write, but all the same.
-template <typename Acc>
-__device__ void report(Acc* doubt, FaultWord* word, const zipped::FaultReport& found) {
-  *static_cast<volatile FaultWord*>(word) = zipped::encode(found);
-  *static_cast<volatile Acc*>(doubt) = Acc(CUDART_NAN);
-}
 
 template <typename T>
 __device__ const T* row_of(const Side<T>& side, int64_t sorted_row) {
@@ -40,19 +25,6 @@ __device__ inline double over_row_groups(double value, int group, int column) {
   double sum = 0;
   for (int g = 0; g < kRowGroups; ++g) sum += of_group[g][column];
   return sum;
-}
-
-// A thread a row, those of side 0 first.
-template <typename Acc>
-__global__ void __launch_bounds__(kThreads) labels_kernel(const Labels<Acc> p, FaultWord* fault) {
-  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  const int side = k >= p.rows[0];
-  const int64_t row = side == 0 ? k : k - p.rows[0];
-  if (row >= p.rows[side]) return;
-  const int64_t label = p.given[side][row];
-  const bool is_class = label >= 0 && label < p.classes;
-  p.label[side][row] = is_class ? label : 0;
-  if (!is_class) report(p.doubt, fault, {side == 0 ? zipped::Fault::kTarget1 : zipped::Fault::kTarget2, row, label});
 }
 
 // Block (x, y): class x, chunk y of columns. Each group of kChunkColumns threads takes every kRowGroups-th row.
@@ -78,9 +50,9 @@ __global__ void __launch_bounds__(kThreads) classes_kernel(const Classes<T> p) {
   if (threadIdx.x == 0) p.spread[c * gridDim.y + blockIdx.y] = spread;
 }
 
-// A block a class; then a thread a column of the centre.
+// One block per class, then one thread per column of the centre.
 template <typename Acc>
-__global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, FaultWord* fault) {
+__global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p) {
   const int64_t c = blockIdx.x;
   if (c < p.classes) {
     double between = 0;
@@ -89,18 +61,13 @@ __global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p, Fau
       between += difference * difference;
     }
     between = reduce<kThreads>(between, Add());
-    if (threadIdx.x > 0) return;
-    Acc weight = p.own_weight(c);
-    if (p.doubt != nullptr && !(weight >= Acc(0))) {
-      report(p.doubt, fault, {zipped::Fault::kPairWeight, 0, c * p.classes + c});
-      weight = 0;
-    }
-    return p.finish_class(c, double(weight), between);
+    if (threadIdx.x == 0) p.finish_class(c, double(p.own_weight(c)), between);
+    return;
   }
   const int64_t d = (c - p.classes) * kThreads + threadIdx.x;
   if (d >= p.width) return;
   double total = 0;
-  for (int64_t of = 0; of < p.classes && !p.is_past_all(of); ++of) {
+  for (int64_t of = p.next_class(-1); of < p.classes; of = p.next_class(of)) {
     for (int side = 0; side < 2; ++side) total += double(p.count(side, of)) * p.mean[side][of * p.width + d];
   }
   p.set_centre(d, total);
@@ -128,7 +95,7 @@ __global__ void __launch_bounds__(kThreads) centre_kernel(const Centre<T> p) {
 
 template <typename Acc>
 struct FromRows {
-  zipped::PairTerm<Acc> term;
+  PairTerm<Acc> term;
   Acc squared_distance;
 };
 
@@ -137,11 +104,11 @@ template <typename T>
 __device__ FromRows<acc_t<T>> from_rows(const Tile<T>& p, int64_t i, int64_t j, int lane) {
   using Acc = acc_t<T>;
   const Side<T>&one = p.side[0], &other = p.side[1];
-  const Acc d2 = zipped::cuda::squared_distance<kWarp, false>(
+  const Acc d2 = squared_distance<kWarp, false>(
       row_of(one, p.begin[0] + i), one.features.column_stride, row_of(other, p.begin[1] + j),
       other.features.column_stride, p.width, lane);
   const Acc weight = pair_weight(p.weight, p.classes, one.label[p.begin[0] + i], other.label[p.begin[1] + j]);
-  return {zipped::pair_term(d2, false, weight, p.margin), d2};
+  return {pair_term(d2, false, weight, p.margin), d2};
 }
 
 // gradient += coefficient * (own - other) for the row of `side` of a pair, by one warp
@@ -163,7 +130,7 @@ __device__ void add_close_pair(const Tile<T>& p, int side, int64_t i, int64_t j,
 // A warp for some columns of a row: dot products become coefficients, and a bit of `close` says whose gradients are to
 // come from their rows.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, FaultWord* fault) {
+__global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
   using Acc = acc_t<T>;
   const int lane = threadIdx.x % kWarp;
   const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
@@ -171,7 +138,7 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, Fa
   const int64_t row = p.begin[0] + i, label = p.side[0].label[row];
   const Acc norm = p.norm[0][row];
   Acc* values = p.values + i * p.stride;
-  const int64_t words = (p.columns + kWarp - 1) / kWarp, chunk = blockIdx.y;
+  const int64_t words = close_words(p.columns), chunk = blockIdx.y;
   const int64_t first = chunk * (kTileColumns / kWarp), last = first + kTileColumns / kWarp;
   double sum = 0, loss = 0;
   for (int64_t word = first; word < words && word < last; ++word) {
@@ -181,14 +148,10 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p, Fa
       const int64_t column = p.begin[1] + j;
       const Acc norms = norm + p.norm[1][column];
       const Acc d2 = norms - Acc(2) * values[j];
-      const int64_t other_label = p.side[1].label[column];
-      const Acc weight = pair_weight(p.weight, p.classes, label, other_label);
-      if (p.doubt != nullptr && !(weight >= Acc(0))) {
-        report(p.doubt, fault, {zipped::Fault::kPairWeight, p.side[0].order[row], label * p.classes + other_label});
-      }
-      zipped::PairTerm<Acc> term{};
+      const Acc weight = pair_weight(p.weight, p.classes, label, p.side[1].label[column]);
+      PairTerm<Acc> term{};
       near = weight > Acc(0) && is_near<T>(d2, norms, p.margin);
-      if (weight > Acc(0) && !near) term = zipped::pair_term(d2, false, weight, p.margin);
+      if (weight > Acc(0) && !near) term = pair_term(d2, false, weight, p.margin);
       values[j] = term.coefficient;
       sum += double(term.coefficient);
       loss += double(term.separation);
@@ -226,7 +189,7 @@ __global__ void __launch_bounds__(kThreads) tile_sums_kernel(const Tile<T> p) {
   const int lane = threadIdx.x % kWarp;
   const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (i >= p.rows) return;
-  const int64_t row = p.begin[0] + i, chunks = tile_chunks(p.columns), words = (p.columns + kWarp - 1) / kWarp;
+  const int64_t row = p.begin[0] + i, chunks = tile_chunks(p.columns), words = close_words(p.columns);
   double sum = 0, loss = 0;
   for (int64_t chunk = lane; chunk < chunks; chunk += kWarp) {
     sum += p.partial[chunk * p.rows + i];
@@ -253,9 +216,8 @@ __global__ void __launch_bounds__(kThreads) tile_sums_kernel(const Tile<T> p) {
 // A block for 32 columns: the sums of their coefficients, and the gradients that come from rows.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p) {
-  using Acc = acc_t<T>;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t word = blockIdx.x, j = word * kWarp + lane, words = (p.columns + kWarp - 1) / kWarp;
+  const int64_t word = blockIdx.x, j = word * kWarp + lane, words = close_words(p.columns);
   double sum = 0;
   for (int64_t i = warp; j < p.columns && i < p.rows; i += kWarps) sum += double(p.values[i * p.stride + j]);
   __shared__ double of_warp[kWarps][kWarp];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from fastccsa import functional, reference
 from fastccsa.ops import all_pairs as _all_pairs
-from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
 
 MARGIN = 12.0
 
@@ -48,25 +48,32 @@ class Sets:
         return sum(self.terms(reduction, margin))
 
 
-@pytest.fixture(
-    params=[
-        "cpu",
-        "cpu in panels",
-        "cpu in tiles",
-        *(pytest.param(d, marks=pytest.mark.cuda) for d in ("cuda", "cuda in tiles", "cuda in tiles by labels")),
-    ]
-)
-def device(request, monkeypatch) -> str:
-    """Where a test runs, and how: as few pairs do, or as many; on the CPU also in the tiles that CUDA takes.
+@pytest.fixture
+def use_method(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that has the losses compute all pairs by a method of the op, however many there are."""
 
-    On CUDA in tiles that no label decides, and in those of many pairs.
+    def use(method: str) -> None:
+        monkeypatch.setattr(_all_pairs, "_op", partial(torch.ops.fastccsa.all_pairs.default, method=method))
+
+    return use
+
+
+METHODS = {
+    "cpu": "auto",
+    "cpu in panels": "products",
+    "cuda": "auto",
+    "cuda in tiles": "products",
+    "cuda in tiles by labels": "products_by_labels",
+}
+
+
+@pytest.fixture(params=[pytest.param(d, marks=[pytest.mark.cuda] if d.startswith("cuda") else []) for d in METHODS])
+def device(request: pytest.FixtureRequest, use_method: Callable[[str], None]) -> str:
+    """Where a test runs, and by which method: that of its number of pairs, or that of many pairs.
+
+    On CUDA these are tiles that do not depend on the labels, as up to some millions of pairs, and tiles that do.
     """
-    if " in " in request.param:
-        monkeypatch.setattr(_all_pairs, "FEW_PAIRS", 0)
-        monkeypatch.setattr(_all_pairs, "FEW_PAIRS_ON_CUDA", 0)
-        monkeypatch.setattr(_all_pairs, "PANELS_ON_CPU", request.param.endswith("in panels"))
-    if request.param.endswith("by labels"):
-        monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 0)
+    use_method(METHODS[request.param])
     return request.param.split()[0]
 
 

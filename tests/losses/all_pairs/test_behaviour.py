@@ -11,11 +11,12 @@ import torch._dynamo.testing
 
 import fastccsa
 from fastccsa import functional, reference
-from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
 
 
 def op_arguments(sets, apart, wanted=3):
-    return (*sets.leaves, sets.y1, sets.y2, sets.weight, 7, 12.0, True, wanted, apart, "ieee")
+    """Positional and named arguments of the op."""
+    options = {"labels": 7, "margin": 12.0, "mean": True, "wanted": wanted, "apart": apart, "precision": "ieee"}
+    return (*sets.leaves, sets.y1, sets.y2, sets.weight), options
 
 
 def test_gradcheck(make_sets, device):
@@ -31,7 +32,7 @@ def test_gradcheck(make_sets, device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck(make_sets, device, dtype, apart):
     sets = make_sets(6, 5, dtype=dtype, device=device)
-    torch.library.opcheck(torch.ops.fastccsa.all_pairs.default, op_arguments(sets, apart))
+    torch.library.opcheck(torch.ops.fastccsa.all_pairs.default, *op_arguments(sets, apart))
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 2])
@@ -39,7 +40,7 @@ def test_opcheck_with_fewer_gradients(make_sets, device, wanted):
     sets = make_sets(6, 5, device=device)
     for k, z in enumerate(sets.leaves):
         z.requires_grad_(bool(wanted >> k & 1))
-    torch.library.opcheck(torch.ops.fastccsa.all_pairs.default, op_arguments(sets, False, wanted))
+    torch.library.opcheck(torch.ops.fastccsa.all_pairs.default, *op_arguments(sets, False, wanted))
 
 
 @pytest.mark.parametrize("wanted", [0, 1])
@@ -179,7 +180,7 @@ WRONG = [
     ("z1", lambda x: x.long(), "features1 must be float64, float32, bfloat16 or float16, but it is int64"),
     ("z2", lambda x: x.double(), "features2 must be float32, but it is float64"),
     ("y1", lambda x: x.int(), "target1 must be int64, but it is int32"),
-    ("y2", lambda x: x[1:], r"target2 has shape \[52\], but dimension 0 must be 53 \(a label a row of features2\)"),
+    ("y2", lambda x: x[1:], r"target2 has shape \[52\], but dimension 0 must be 53 \(one label per row of features2\)"),
     ("pair_weight", lambda x: x[:, 1:], r"pair_weight has shape \[7, 6\], but dimension 1 must be 7"),
 ]
 WRONG_VALUES = [
@@ -203,10 +204,10 @@ def test_bad_input(make_sets, device, name, change, message):
 
 
 @pytest.mark.parametrize(("name", "change", "message"), WRONG_VALUES)
-def test_bad_values(make_sets, device, name, change, message):
+def test_bad_values(make_sets, device, request, name, change, message):
     sets = make_sets(device=device)
-    if device == "cuda" and _all_pairs_tiles.PAIRS_WITHOUT_WAITING > 0:
-        pytest.skip("a GPU is not waited for: see test_on_cuda.py")
+    if request.node.callspec.params["device"] in ("cuda", "cuda in tiles"):
+        pytest.skip("the host does not wait for the GPU: see test_on_cuda.py")
     with pytest.raises(RuntimeError, match=message):
         call_with(sets, name, change)
 

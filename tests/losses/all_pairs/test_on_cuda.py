@@ -12,7 +12,6 @@ from torch import Tensor
 import fastccsa
 from fastccsa import functional
 from fastccsa.benchmarking.counting import cuda_requests, kernels
-from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
 
 pytestmark = pytest.mark.cuda
 ROWS1, ROWS2, WIDTH = 48, 64, 100
@@ -108,8 +107,8 @@ def test_a_graph_follows_its_inputs(any_sets) -> None:
         assert all(torch.equal(a, b) for a, b in zip(captured, whole(), strict=True))
 
 
-def test_what_a_graph_cannot_hold_says_so(make_sets, monkeypatch) -> None:
-    monkeypatch.setattr(_all_pairs_tiles, "PAIRS_WITHOUT_WAITING", 0)
+def test_what_a_graph_cannot_hold_says_so(make_sets, use_method) -> None:
+    use_method("products_by_labels")
     sets = make_sets(*MANY, width=WIDTH, device="cuda")
     sets.loss()
     refused = pytest.raises(RuntimeError, match="a CUDA graph cannot hold the loss over all pairs of 300 x 500 rows")

@@ -1,17 +1,18 @@
-// What a user is told of a bad label or weight that a kernel found.
+// The errors that users see for a bad label or weight that a kernel found.
 #pragma once
 
+#include "core/fault.h"
 #include "core/torch_binding.h"
-#include "zipped/params.h"
 #if defined(FASTCCSA_CUDA)
-#include "zipped/cuda.h"
+#include "core/cuda_fault.h"
 #endif
 
-namespace fastccsa::zipped {
+namespace fastccsa {
 
 constexpr const char* kTarget[] = {"target1", "target2"};
 constexpr const char* kClassWeight[] = {"class_weight1", "class_weight2"};
 
+// `labels` bounds the labels, or is 0 where nothing does. `when` says in which call, where it is not this one.
 [[noreturn]] inline void fail_on(const FaultReport& report, int64_t labels, const char* when) {
   const bool second = report.fault == Fault::kTarget2 || report.fault == Fault::kClassWeight2;
   if (report.fault == Fault::kTarget1 || report.fault == Fault::kTarget2) {
@@ -26,10 +27,11 @@ constexpr const char* kClassWeight[] = {"class_weight1", "class_weight2"};
 }
 
 #if defined(FASTCCSA_CUDA)
-inline void refuse_earlier_fault(int64_t labels) {
+// Raises the error that an earlier call's kernel reported.
+inline void fail_on_earlier_fault(int64_t labels) {
   const FaultReport report = cuda::take_fault();
   if (report.fault != Fault::kNone) fail_on(report, labels, " in an earlier call on this GPU, whose loss was NaN");
 }
 #endif
 
-}  // namespace fastccsa::zipped
+}  // namespace fastccsa

@@ -1,0 +1,100 @@
+// The kernels that prepare the sweep over tiles on CUDA.
+#pragma once
+
+#include "all_pairs/cuda/params.h"
+#include "core/cuda_memory.cuh"
+#include "core/cuda_reduce.cuh"
+
+#include <math_constants.h>
+
+namespace fastccsa::all_pairs::cuda {
+
+using namespace fastccsa::cuda;
+
+// Concurrent writes of NaN are harmless: they store the same value. One of concurrent reports is kept.
+template <typename Acc>
+__device__ void report(Acc* poison, FaultWord* word, const FaultReport& found) {
+  *static_cast<volatile FaultWord*>(word) = encode(found);
+  *static_cast<volatile Acc*>(poison) = Acc(CUDART_NAN);
+}
+
+// One thread per label, side 0 first, then one per weight.
+template <typename Acc>
+__global__ void __launch_bounds__(kThreads) inputs_kernel(const Inputs<Acc> p, FaultWord* fault) {
+  int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  for (int side = 0; side < 2; ++side, k -= p.rows[side - 1]) {
+    if (k >= p.rows[side]) continue;
+    int64_t label = p.given_label[side][k];
+    if (p.poison != nullptr && (label < 0 || label >= p.classes)) {
+      report(p.poison, fault, {side == 0 ? Fault::kTarget1 : Fault::kTarget2, k, label});
+      label = 0;
+    }
+    p.label[side][k] = label;
+    return;
+  }
+  if (p.given_weight.data == nullptr || k >= p.classes * p.classes) return;
+  const Acc weight = p.given_weight.row(k / p.classes)[k % p.classes * p.given_weight.column_stride];
+  if (p.poison != nullptr && !(weight >= Acc(0))) report(p.poison, fault, {Fault::kPairWeight, 0, k});
+  p.weight[k] = weight;
+}
+
+// The number of values below `value`.
+__device__ inline int64_t lower_bound(const int64_t* sorted, int64_t count, int64_t value) {
+  int64_t first = 0;
+  while (count > 0) {
+    const int64_t half = count / 2;
+    if (sorted[first + half] < value) {
+      first += half + 1;
+      count -= half + 1;
+    } else {
+      count = half;
+    }
+  }
+  return first;
+}
+
+// One thread per row, side 0 first.
+__global__ void __launch_bounds__(kThreads) ranks_kernel(const Ranks p) {
+  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const int side = k >= p.rows[0];
+  const int64_t row = side == 0 ? k : k - p.rows[0];
+  if (row >= p.rows[side]) return;
+  const int64_t label = p.sorted[side][row];
+  p.label[side][row] = lower_bound(p.sorted[0], p.rows[0], label) + lower_bound(p.sorted[1], p.rows[1], label);
+}
+
+// One thread per class and one for the end, side 0 first.
+__global__ void __launch_bounds__(kThreads) offsets_kernel(const Offsets p) {
+  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x, side = k / (p.classes + 1), c = k % (p.classes + 1);
+  if (side < 2) p.offset[side][c] = lower_bound(p.label[side], p.rows[side], c);
+}
+
+// One block of threads per block of rows.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) radii_kernel(const Radii<T> p) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const double* mean = p.mean + int64_t(blockIdx.x) * p.width;
+  double largest = 0;
+  for (int64_t k = p.offset[blockIdx.x] + warp; k < p.offset[blockIdx.x + 1]; k += kWarps) {
+    const T* z = p.side.features.row(p.side.order[k]);
+    double squares = 0;
+    for (int64_t d = lane; d < p.width; d += kWarp) {
+      const double difference = double(load(z[d * p.side.features.column_stride])) - mean[d];
+      squares += difference * difference;
+    }
+    largest = Max()(largest, reduce<kWarp>(squares, Add()));
+  }
+  largest = reduce<kThreads>(largest, Max());
+  if (threadIdx.x == 0) p.radius[blockIdx.x] = sqrt(largest);
+}
+
+// One thread per value.
+__global__ void __launch_bounds__(kThreads) split_kernel(const Split p) {
+  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (k >= p.count) return;
+  const Tf32Parts parts = split_tf32(p.value[k]);
+  p.large[k] = parts.large;
+  p.small[k] = parts.small;
+}
+
+}  // namespace fastccsa::all_pairs::cuda

@@ -1,0 +1,354 @@
+// The loss over all pairs on CUDA: what is allocated, which kernels and products run, and in which order.
+//
+// Both sides are sorted by class. Alignment needs no pairs: around the class means it is a sum over rows. Separation
+// needs the pairs of different classes: cuBLAS multiplies tiles of centred rows, a kernel turns the dot products of a tile
+// into the coefficients of the gradient in place, and two more products add those up. So one sweep leaves the loss and
+// its gradients, in O((N1 + N2) D) memory and one tile.
+//
+// There is no torch and no CUDA here. `Device` is torch's in op.cpp and the emulator's in the tests; it has:
+//
+//   Buffer<U>                   owns memory of the device; `data()` is null in an empty one
+//   Buffer<U> allocate<U>(n)    not initialised
+//   Buffer<U> zeros<U>(n)
+//   Buffer<U> upload(vector)    from the host
+//   vector<U> read(data, n)     to the host, which waits for it
+//   Sorted sort(labels, n)      a stable sort of Buffer<int64_t>: `values` and `order`, two more of them
+//   void run(parameters)        starts the kernels that the parameters are for
+//   Blas blas()
+//   bool is_capturing()         whether a CUDA graph records what is queued, so that the host must not wait
+#pragma once
+
+#include "all_pairs/cuda/params.h"
+#include "all_pairs/cuda/plan.h"
+#include "all_pairs/cuda/products.h"
+#include "all_pairs/sort.h"
+#include "all_pairs/values.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace fastccsa::all_pairs::cuda {
+
+struct Options {
+  Precision precision = Precision::kIeee;
+  int64_t few_pairs = kFewPairs, pairs_without_host_sync = kPairsWithoutHostSync;
+  TileSize tile;
+};
+
+template <typename T, typename Device>
+class Sweep {
+ public:
+  using Acc = acc_t<T>;
+
+  Sweep(Device& device, const Problem<T>& problem, const Options& options)
+      : device_(device), p_(problem), options_(options), syncs_(needs_host_sync()) {}
+
+  // The first bad label or weight, where the host looks for one; nothing is computed then.
+  FaultReport run() {
+    if (syncs_) {
+      const FaultReport fault = sort_on_host();
+      if (fault.fault != Fault::kNone) return fault;
+    } else {
+      sort_on_device();
+    }
+    find_means();
+    centre_rows();
+    sweep(syncs_ ? tiles_by_labels() : all_tiles(p_.rows[0], p_.rows[1], options_.tile, sizeof(Acc)));
+    finish();
+    return {};
+  }
+
+ private:
+  template <typename U>
+  using Buffer = typename Device::template Buffer<U>;
+
+  // One side in the order of its classes, and what the kernels leave for it.
+  struct SortedSide {
+    Buffer<int64_t> order, label, offset;
+    Buffer<double> mean, spread, factor;  // by class
+    Buffer<Acc> centred, parts[2], norm;  // `parts` of the centred rows for TF32
+    Buffer<double> sums;
+    Buffer<Acc> product;  // empty where no gradient is wanted
+  };
+
+  bool needs_host_sync() const {
+    return p_.rows[0] * p_.rows[1] > options_.pairs_without_host_sync || p_.labels > p_.rows[0] + p_.rows[1];
+  }
+
+  // ---- sorting ----
+
+  // Copies labels and weights; with `poison`, checks them.
+  void copy_inputs(Acc* poison) {
+    for (int side = 0; side < 2; ++side) sides_[side].label = device_.template allocate<int64_t>(p_.rows[side]);
+    if (p_.weight.data != nullptr) weight_ = device_.template allocate<Acc>(p_.labels * p_.labels);
+    device_.run(Inputs<Acc>{{p_.label[0], p_.label[1]},
+                            {p_.rows[0], p_.rows[1]},
+                            p_.weight,
+                            p_.labels,
+                            {sides_[0].label.data(), sides_[1].label.data()},
+                            weight_.data(),
+                            poison});
+  }
+
+  FaultReport sort_on_host() {
+    if (device_.is_capturing()) {
+      throw std::runtime_error(
+          "a CUDA graph cannot hold the loss over all pairs of " + std::to_string(p_.rows[0]) + " x " +
+          std::to_string(p_.rows[1]) + " rows, for which the host looks at labels. It can hold up to " +
+          std::to_string(options_.pairs_without_host_sync) + " pairs, of no more classes than there are rows");
+    }
+    copy_inputs(nullptr);
+    std::vector<int64_t> labels[2];
+    for (int side = 0; side < 2; ++side) labels[side] = device_.read(sides_[side].label.data(), p_.rows[side]);
+    std::vector<Acc> weights;
+    if (weight_.data() != nullptr) weights = device_.read(weight_.data(), p_.labels * p_.labels);
+    const Vector<const int64_t> label[2] = {{labels[0].data(), 1}, {labels[1].data(), 1}};
+    const Matrix<const Acc> weight{weights.empty() ? nullptr : weights.data(), p_.labels, 1};
+    const FaultReport fault = first_fault(label, p_.rows, p_.labels, weight);
+    if (fault.fault != Fault::kNone) return fault;
+
+    const Sorted sorted = sort_by_class(label, p_.rows);
+    classes_ = int64_t(sorted.classes.size());
+    for (int side = 0; side < 2; ++side) {
+      offset_[side] = sorted.offset[side];
+      sides_[side].order = device_.upload(sorted.order[side]);
+      sides_[side].label = device_.upload(sorted.label[side]);
+      sides_[side].offset = device_.upload(sorted.offset[side]);
+    }
+    if (!weights.empty()) weight_ = device_.upload(weights_of(sorted.classes, weight));
+    return {};
+  }
+
+  void sort_on_device() {
+    const bool bounded = p_.labels > 0;
+    if (bounded) poison_ = device_.template zeros<Acc>(1);
+    copy_inputs(poison_.data());
+    for (int side = 0; side < 2; ++side) {
+      auto sorted = device_.sort(sides_[side].label, p_.rows[side]);
+      sides_[side].label = std::move(sorted.values);
+      sides_[side].order = std::move(sorted.order);
+    }
+    classes_ = bounded ? p_.labels : p_.rows[0] + p_.rows[1];
+    if (!bounded) {
+      Buffer<int64_t> ranks[2];
+      for (int side = 0; side < 2; ++side) ranks[side] = device_.template allocate<int64_t>(p_.rows[side]);
+      device_.run(Ranks{{sides_[0].label.data(), sides_[1].label.data()},
+                        {p_.rows[0], p_.rows[1]},
+                        {ranks[0].data(), ranks[1].data()}});
+      for (int side = 0; side < 2; ++side) sides_[side].label = std::move(ranks[side]);
+    }
+    for (SortedSide& side : sides_) side.offset = device_.template allocate<int64_t>(classes_ + 1);
+    device_.run(Offsets{{sides_[0].label.data(), sides_[1].label.data()},
+                        {p_.rows[0], p_.rows[1]},
+                        classes_,
+                        {sides_[0].offset.data(), sides_[1].offset.data()}});
+  }
+
+  // ---- what the rows have in common ----
+
+  Side<T> side(int k) const { return {p_.features[k], sides_[k].order.data(), sides_[k].label.data()}; }
+
+  void find_means() {
+    const int64_t chunks = (p_.width + kChunkColumns - 1) / kChunkColumns;
+    for (int k = 0; k < 2; ++k) {
+      SortedSide& own = sides_[k];
+      own.mean = device_.template allocate<double>(classes_ * p_.width);
+      own.spread = device_.template allocate<double>(classes_ * chunks);
+      own.factor = device_.template allocate<double>(classes_);
+      device_.run(Classes<T>{side(k), own.offset.data(), classes_, p_.width, own.mean.data(), own.spread.data()});
+    }
+    alignment_ = device_.template allocate<double>(classes_);
+    centre_ = device_.template allocate<Acc>(p_.width);
+    device_.run(Align<Acc>{{sides_[0].mean.data(), sides_[1].mean.data()},
+                           {sides_[0].spread.data(), sides_[1].spread.data()},
+                           chunks,
+                           {sides_[0].offset.data(), sides_[1].offset.data()},
+                           classes_,
+                           p_.width,
+                           weight_.data(),
+                           alignment_.data(),
+                           {sides_[0].factor.data(), sides_[1].factor.data()},
+                           centre_.data(),
+                           {sides_[0].label.data(), sides_[1].label.data()}});
+  }
+
+  void centre_rows() {
+    for (int k = 0; k < 2; ++k) {
+      SortedSide& own = sides_[k];
+      const int64_t values = p_.rows[k] * p_.width;
+      own.centred = device_.template allocate<Acc>(values);
+      own.norm = device_.template allocate<Acc>(p_.rows[k]);
+      own.sums = device_.template zeros<double>(p_.rows[k]);
+      if (p_.gradient[k] != nullptr) own.product = device_.template zeros<Acc>(values);
+      device_.run(Centre<T>{side(k), p_.rows[k], p_.width, centre_.data(), own.centred.data(), own.norm.data()});
+      for (Buffer<Acc>& part : own.parts) part = allocate_part(values);
+    }
+  }
+
+  // ---- tiles ----
+
+  // Each block's mean, and the distance from it to the farthest of its rows.
+  struct Balls {
+    std::vector<double> mean, radius;
+  };
+
+  Balls balls_of(int k, const std::vector<Block>& blocks) {
+    const int64_t count = int64_t(blocks.size()), chunks = (p_.width + kChunkColumns - 1) / kChunkColumns;
+    std::vector<int64_t> begin;
+    for (const Block& block : blocks) begin.push_back(block.begin);
+    begin.push_back(p_.rows[k]);
+    const auto offset = device_.upload(begin);
+    const auto mean = device_.template allocate<double>(count * p_.width);
+    const auto spread = device_.template allocate<double>(count * chunks);
+    const auto radius = device_.template allocate<double>(count);
+    device_.run(Classes<T>{side(k), offset.data(), count, p_.width, mean.data(), spread.data()});
+    device_.run(Radii<T>{side(k), offset.data(), count, p_.width, mean.data(), radius.data()});
+    return {device_.read(mean.data(), count * p_.width), device_.read(radius.data(), count)};
+  }
+
+  // Which pairs of blocks are beyond the margin of each other as a whole, by the triangle inequality. NaN is not.
+  std::vector<char> beyond_margin(const std::vector<Block>& rows, const std::vector<Block>& columns) {
+    std::vector<char> beyond(rows.size() * columns.size());
+    if (beyond.size() == 1) return beyond;  // a single tile is not worth the wait
+    const Balls own = balls_of(0, rows), others = balls_of(1, columns);
+    for (size_t r = 0; r < rows.size(); ++r) {
+      for (size_t c = 0; c < columns.size(); ++c) {
+        const double *a = own.mean.data() + int64_t(r) * p_.width, *b = others.mean.data() + int64_t(c) * p_.width;
+        double squares = 0;
+        for (int64_t d = 0; d < p_.width; ++d) squares += (a[d] - b[d]) * (a[d] - b[d]);
+        const double between = std::sqrt(squares), radii = own.radius[r] + others.radius[c];
+        constexpr double kSlack = 1e-5;  // relative, more than any rounding
+        beyond[r * columns.size() + c] = between - radii - kSlack * (between + radii) >= double(p_.margin);
+      }
+    }
+    return beyond;
+  }
+
+  std::vector<TileRange> tiles_by_labels() {
+    const std::vector<Block> rows = blocks_of(offset_[0], options_.tile.rows);
+    const std::vector<Block> columns = blocks_of(offset_[1], options_.tile.rows);
+    return tiles_of(rows, columns, beyond_margin(rows, columns), options_.tile.columns_of(sizeof(Acc)));
+  }
+
+  void sweep(const std::vector<TileRange>& tiles) {
+    int64_t values = 0, words = 0, partials = 0;
+    for (const TileRange& tile : tiles) {
+      const int64_t rows = size(tile.rows), columns = size(tile.columns);
+      values = std::max(values, rows * columns);
+      words = std::max(words, rows * close_words(columns));
+      partials = std::max(partials, 2 * rows * tile_chunks(columns));
+    }
+    values_ = p_.width > 0 ? device_.template allocate<Acc>(values) : device_.template zeros<Acc>(values);
+    for (Buffer<Acc>& part : value_parts_) part = allocate_part(values);
+    close_ = device_.template allocate<int32_t>(words);
+    partial_ = device_.template allocate<double>(partials);
+    loss_ = device_.template zeros<double>(p_.rows[0]);
+    const Factor<Acc> rows[2] = {
+        factor(sides_[0].centred, sides_[0].parts, p_.rows[0] * p_.width, p_.width),
+        factor(sides_[1].centred, sides_[1].parts, p_.rows[1] * p_.width, p_.width)};
+    for (const TileRange& tile : tiles) add_tile(tile, rows);
+  }
+
+  // Empty unless products need parts.
+  Buffer<Acc> allocate_part(int64_t count) {
+    const bool in_parts = options_.precision == Precision::kTf32x3 && sizeof(Acc) == sizeof(float);
+    return in_parts ? device_.template allocate<Acc>(count) : Buffer<Acc>();
+  }
+
+  // The factor of products that `values` is, split in its parts where there is room for them.
+  Factor<Acc> factor(const Buffer<Acc>& values, const Buffer<Acc> (&parts)[2], int64_t count, int64_t stride) {
+    if constexpr (std::is_same_v<Acc, float>) {
+      if (parts[0].data() != nullptr) {
+        device_.run(Split{values.data(), count, parts[0].data(), parts[1].data()});
+        return {{parts[0].data(), parts[1].data()}, stride};
+      }
+    }
+    return {{values.data(), nullptr}, stride};
+  }
+
+  void add_tile(const TileRange& tile, const Factor<Acc> (&factors)[2]) {
+    const Blas blas = device_.blas();
+    const Range& own = tile.rows;
+    const Range& others = tile.columns;
+    const int64_t rows = size(own), columns = size(others);
+    const Factor<Acc> a = factors[0].from_row(own.begin), b = factors[1].from_row(others.begin);
+    if (p_.width > 0) {
+      add_product(blas, options_.precision, rows, columns, p_.width, Acc(1), a, b.transpose(), Acc(0), values_.data(), columns);
+    }
+    device_.run(Tile<T>{{side(0), side(1)},
+                        {own.begin, others.begin},
+                        rows,
+                        columns,
+                        p_.width,
+                        values_.data(),
+                        columns,
+                        {sides_[0].norm.data(), sides_[1].norm.data()},
+                        weight_.data(),
+                        classes_,
+                        p_.margin,
+                        {sides_[0].sums.data(), sides_[1].sums.data()},
+                        {sides_[0].product.data(), sides_[1].product.data()},
+                        loss_.data(),
+                        close_.data(),
+                        partial_.data()});
+    if (p_.gradient[0] == nullptr && p_.gradient[1] == nullptr) return;
+    const Factor<Acc> coefficients = factor(values_, value_parts_, rows * columns, columns);
+    const auto add_gradient = [&](int k, int64_t first, int64_t count, const Factor<Acc>& left, const Factor<Acc>& right,
+                                  int64_t depth) {
+      if (p_.gradient[k] == nullptr) return;
+      Acc* product = sides_[k].product.data() + first * p_.width;
+      add_product(blas, options_.precision, count, p_.width, depth, Acc(-1), left, right, Acc(1), product, p_.width);
+    };
+    add_gradient(0, own.begin, rows, coefficients, b, columns);
+    add_gradient(1, others.begin, columns, coefficients.transpose(), a, rows);
+  }
+
+  // ---- the end ----
+
+  void finish() {
+    device_.run(Terms<Acc>{alignment_.data(), classes_, loss_.data(), p_.rows[0], p_.scale, poison_.data(), p_.loss, p_.terms});
+    for (int k = 0; k < 2; ++k) {
+      if (p_.gradient[k] == nullptr) continue;
+      device_.run(Finish<T>{side(k), p_.rows[k], p_.width, sides_[1 - k].mean.data(), sides_[k].factor.data(),
+                            centre_.data(), sides_[k].sums.data(), sides_[k].product.data(), p_.scale, poison_.data(),
+                            p_.gradient[k], p_.apart});
+    }
+  }
+
+  Device& device_;
+  const Problem<T>& p_;
+  const Options& options_;
+  const bool syncs_;  // the host looks at the labels
+  SortedSide sides_[2];
+  std::vector<int64_t> offset_[2];  // of classes, where the host knows them
+  int64_t classes_ = 0;             // at least as many as occur
+  Buffer<Acc> weight_;              // [classes, classes], or empty
+  Buffer<Acc> poison_;              // see Inputs; empty where the host has checked labels and weights, or none are bounded
+  Buffer<double> alignment_;        // by class
+  Buffer<Acc> centre_;
+  Buffer<Acc> values_, value_parts_[2];  // of a tile
+  Buffer<int32_t> close_;
+  Buffer<double> partial_, loss_;
+};
+
+template <typename T, typename Device>
+void compute_pair_by_pair(Device& device, const Problem<T>& p) {
+  const auto coefficient = device.template allocate<acc_t<T>>(p.rows[0] * p.rows[1]);
+  const auto sums = device.template allocate<double>(2 * direct_blocks(p.rows[0], p.rows[1]));
+  device.run(Direct<T>{p, coefficient.data(), sums.data()});
+}
+
+// The whole loss; there is a row on each side. Returns the first bad label or weight where the host looks for one. Where
+// it does not, kernels report it to the next call, and the results are NaN.
+template <typename T, typename Device>
+FaultReport compute(Device& device, const Problem<T>& p, const Options& options) {
+  if (p.rows[0] * p.rows[1] > options.few_pairs) return Sweep<T, Device>(device, p, options).run();
+  compute_pair_by_pair(device, p);
+  return {};
+}
+
+}  // namespace fastccsa::all_pairs::cuda

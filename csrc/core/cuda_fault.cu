@@ -1,0 +1,30 @@
+// Allocates and reads the word of host memory in which CUDA kernels report a bad label or weight.
+#include "core/cuda_check.h"
+#include "core/cuda_fault.h"
+
+namespace fastccsa::cuda {
+
+FaultWord* fault_word() {
+  static FaultWord* const word = [] {
+    // Allowed even while a stream is being captured into a graph: nothing here uses that stream.
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    void* memory = nullptr;
+    const cudaError_t error = cudaHostAlloc(&memory, sizeof(FaultWord), cudaHostAllocPortable | cudaHostAllocMapped);
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    check_cuda(error, "allocating pinned memory");
+    *static_cast<FaultWord*>(memory) = 0;
+    return static_cast<FaultWord*>(memory);
+  }();
+  return word;
+}
+
+FaultReport take_fault() {
+  volatile FaultWord* word = fault_word();
+  if (*word == 0) return {};
+  const FaultReport report = decode(*word);
+  *word = 0;
+  return report;
+}
+
+}  // namespace fastccsa::cuda
