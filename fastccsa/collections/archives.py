@@ -72,7 +72,7 @@ def unpack(archive: Path, parent: Path, progress: bool = False, limits: Limits |
         with zipfile.ZipFile(archive) as opened:
             entries = _checked(opened, archive, limits)
             folder = parent / f"{archive.stem}-{_checksum(entries)}"
-            _unpack_into(folder, opened, entries, archive, progress, limits, depth=0)
+            _unpack_into(folder, opened, entries, archive=archive, progress=progress, limits=limits, depth=0)
     except NotImplementedError as error:  # for example Deflate64, which Windows uses for large archives
         raise InputError(f"{archive}: {error}; unpack it yourself and pass the folder") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -132,6 +132,7 @@ def _unpack_into(
     folder: Path,
     opened: zipfile.ZipFile,
     entries: Sequence[_Entry],
+    *,
     archive: Path,
     progress: bool,
     limits: Limits,
@@ -151,14 +152,14 @@ def _unpack_into(
     ) as bar:
         for entry in pending:
             if _is_nested(entry) and depth < _NESTED:
-                _unpack_nested(folder, opened, entry, progress, limits, depth + 1)
+                _unpack_nested(folder, opened, entry, progress=progress, limits=limits, depth=depth + 1)
             else:
                 _write(opened, entry.info, folder / entry.target)
             bar.update(entry.info.file_size)
 
 
 def _unpack_nested(
-    folder: Path, opened: zipfile.ZipFile, entry: _Entry, progress: bool, limits: Limits, depth: int
+    folder: Path, opened: zipfile.ZipFile, entry: _Entry, *, progress: bool, limits: Limits, depth: int
 ) -> None:
     """Unpack a nested archive into a folder of its name, without keeping the archive."""
     inside = folder / entry.target.with_suffix("")
@@ -167,7 +168,7 @@ def _unpack_nested(
         _write(opened, entry.info, nested)
         with zipfile.ZipFile(nested) as opened_nested:
             entries = _checked(opened_nested, nested, limits)
-            _unpack_into(inside, opened_nested, entries, nested, progress, limits, depth)
+            _unpack_into(inside, opened_nested, entries, archive=nested, progress=progress, limits=limits, depth=depth)
     (inside / _DONE).touch()
 
 

@@ -105,8 +105,10 @@ def prepare(
         table, found = unite_groups(images, find_duplicates(prints))
     Manifest(split(table, seed)).write(out)
     manifest = Manifest.read(out)
-    report = PrepareReport.of(manifest, left_out, found, images["group"].tolist(), duplicates)
-    write_provenance(out, report, sources, seed, {kind: used.labels for kind, used in maps.items()})
+    report = PrepareReport.of(
+        manifest, left_out, duplicates=found, lesions=images["group"].tolist(), duplicates_mode=duplicates
+    )
+    write_provenance(out, report, sources, seed=seed, labels={kind: used.labels for kind, used in maps.items()})
     return manifest, report
 
 

@@ -51,13 +51,22 @@ class PrepareReport:
         cls,
         manifest: Manifest,
         left_out: dict[str, list[LeftOut]],
+        *,
         duplicates: Duplicates | None,
         lesions: list[str],
         duplicates_mode: str,
     ) -> PrepareReport:
         """Count the images of a manifest."""
         splits = pd.concat({name: manifest.summary(name).sum(axis=1) for name in SPLITS}, axis=1)
-        return cls(manifest.summary(), splits, left_out, duplicates, manifest.table, lesions, duplicates_mode)
+        return cls(
+            found=manifest.summary(),
+            splits=splits,
+            left_out=left_out,
+            duplicates=duplicates,
+            images=manifest.table,
+            lesions=lesions,
+            duplicates_mode=duplicates_mode,
+        )
 
     @property
     def dropped(self) -> dict[str, Counter[str]]:

@@ -89,7 +89,9 @@ class Loader(ABC):
             folder = default_folder(manifest.folder) if cache_dir is None else Path(cache_dir)
             decoder = "torchvision" if backend == "torchvision" else "dali"
             # A cache in memory reads all crops once anyway, so verifying them costs little.
-            store = open_store(self._source, transforms, folder, decoder, num_threads, verify=cache != "disk")
+            store = open_store(
+                self._source, transforms, folder, decoder, num_threads=num_threads, verify=cache != "disk"
+            )
             self._backend = StoreBackend(self._source, store, transforms, self.device, cache)
             self._read = self._backend.read
         # With a store, the reader thread makes the images too, using torch's threads, so one reader suffices.
@@ -234,16 +236,30 @@ class Loader(ABC):
 
             # Evaluation images must match the reference; only augmented images may be decoded at a reduced size.
             return NativeBackend(
-                self._source, self.transforms, self.device, num_threads, self._prefetch, reduce=self._augment
+                self._source,
+                self.transforms,
+                self.device,
+                num_threads=num_threads,
+                prefetch=self._prefetch,
+                reduce=self._augment,
             )
         if backend == "torchvision":
             from fastccsa.images.torchvision_backend import TorchvisionBackend
 
-            return TorchvisionBackend(self._source, self.transforms, self.device, mode, num_threads, self._prefetch)
+            return TorchvisionBackend(
+                self._source, self.transforms, self.device, mode, num_threads=num_threads, prefetch=self._prefetch
+            )
         from fastccsa.images.dali import DaliBackend  # slow to import
 
-        batch_size = self.sampler.batch_size * self._images_per_row
-        return DaliBackend(self._source, self.transforms, self.device, mode, batch_size, num_threads, self._prefetch)
+        return DaliBackend(
+            self._source,
+            self.transforms,
+            self.device,
+            mode,
+            batch_size=self.sampler.batch_size * self._images_per_row,
+            num_threads=num_threads,
+            prefetch=self._prefetch,
+        )
 
 
 def _close(loader: weakref.ref[Loader]) -> None:

@@ -111,6 +111,7 @@ class DaliBackend:
         transforms: Transforms,
         device: torch.device,
         mode: str,
+        *,
         batch_size: int,
         num_threads: int,
         prefetch: int,
@@ -238,9 +239,17 @@ class DaliCrops(DaliBackend):
     """
 
     def __init__(
-        self, source: ImageSource, transforms: Transforms, batch_size: int, num_threads: int, prefetch: int
+        self, source: ImageSource, transforms: Transforms, *, batch_size: int, num_threads: int, prefetch: int
     ) -> None:
-        super().__init__(source, transforms, torch.device("cpu"), "exact", batch_size, num_threads, prefetch)
+        super().__init__(
+            source,
+            transforms,
+            torch.device("cpu"),
+            "exact",
+            batch_size=batch_size,
+            num_threads=num_threads,
+            prefetch=prefetch,
+        )
 
     def _define(self, **settings: Any) -> Any:
         return crop_pipeline(self._transforms, **settings)

@@ -44,11 +44,12 @@ class NativeBackend(ThreadedBackend):
         source: ImageSource,
         transforms: Transforms,
         device: torch.device,
+        *,
         num_threads: int,
         prefetch: int,
         reduce: bool = True,
     ) -> None:
-        super().__init__(source, transforms, device, num_threads, prefetch)
+        super().__init__(source, transforms, device, num_threads=num_threads, prefetch=prefetch)
         self._reduce = reduce
 
     def _plan(self, batch: EncodedBatch) -> _Plan:

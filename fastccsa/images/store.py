@@ -128,7 +128,7 @@ class _Builder:
                 entry.pixels = None
                 damaged += 1
         if damaged:
-            logger.warning("%s: making %d of %d crops again, which are damaged", self._array_path, damaged, len(done))
+            logger.warning("%s: %d of %d crops are damaged; making them again", self._array_path, damaged, len(done))
         self._save()
 
     def plan(self, source: ImageSource) -> list[int]:

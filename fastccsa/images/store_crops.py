@@ -97,10 +97,12 @@ class CropMaker:
         if self._backend == "torchvision":
             from fastccsa.images.torchvision_backend import TorchvisionCrops
 
-            return TorchvisionCrops(self._source, self._transforms, self._threads, _PREFETCH)
+            return TorchvisionCrops(self._source, self._transforms, num_threads=self._threads, prefetch=_PREFETCH)
         from fastccsa.images.dali import DaliCrops  # slow to import
 
-        return DaliCrops(self._source, self._transforms, _BATCH, self._threads, _PREFETCH)
+        return DaliCrops(
+            self._source, self._transforms, batch_size=_BATCH, num_threads=self._threads, prefetch=_PREFETCH
+        )
 
 
 def _checksum(path: str) -> int | None:

@@ -29,7 +29,7 @@ class ThreadedBackend(ABC):
     """
 
     def __init__(
-        self, source: ImageSource, transforms: Transforms, device: torch.device, num_threads: int, prefetch: int
+        self, source: ImageSource, transforms: Transforms, device: torch.device, *, num_threads: int, prefetch: int
     ) -> None:
         self._source = source
         self._transforms = transforms

@@ -75,10 +75,11 @@ class TorchvisionBackend(ThreadedBackend):
         transforms: Transforms,
         device: torch.device,
         mode: str,
+        *,
         num_threads: int,
         prefetch: int,
     ) -> None:
-        super().__init__(source, transforms, device, num_threads, prefetch)
+        super().__init__(source, transforms, device, num_threads=num_threads, prefetch=prefetch)
         self._compose = {"exact": exact, "fused": fused}[mode]
 
     def _make(self, batch: EncodedBatch, row: int, plan: None, out: Tensor) -> None:
@@ -92,8 +93,8 @@ class TorchvisionCrops(ThreadedBackend):
     The arguments are those of `ThreadedBackend`.
     """
 
-    def __init__(self, source: ImageSource, transforms: Transforms, num_threads: int, prefetch: int) -> None:
-        super().__init__(source, transforms, torch.device("cpu"), num_threads, prefetch)
+    def __init__(self, source: ImageSource, transforms: Transforms, *, num_threads: int, prefetch: int) -> None:
+        super().__init__(source, transforms, torch.device("cpu"), num_threads=num_threads, prefetch=prefetch)
 
     def _allocate(self, count: int) -> Tensor:
         return torch.empty(count, self._transforms.crop, self._transforms.crop, 3, dtype=torch.uint8)

@@ -40,7 +40,7 @@ def make(
     source: ImageSource, transforms: Transforms, views: Views, mode: str, device: torch.device = CPU
 ) -> torch.Tensor:
     """Make the images with DALI; returns grey levels, [B, 3, size, size]."""
-    backend = DaliBackend(source, transforms, device, mode, len(views), num_threads=2, prefetch=1)
+    backend = DaliBackend(source, transforms, device, mode, batch_size=len(views), num_threads=2, prefetch=1)
     batch = source.read(np.zeros(len(views), np.int64), views)
     ((_, images),) = backend.run(iter([batch]))
     return grey_levels(images, transforms).cpu()

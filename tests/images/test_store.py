@@ -171,7 +171,7 @@ def test_damaged_crops_are_made_again(
     with caplog.at_level(logging.WARNING):
         assert np.array_equal(crops(make(manifest, tmp_path)), whole)
     assert len(made) == {"a flipped bit": 1, "truncated": 3, "deleted": len(manifest)}[damage]
-    assert f"making {len(made)} of {len(manifest)} crops again" in caplog.text
+    assert f"{len(made)} of {len(manifest)} crops are damaged" in caplog.text
 
 
 def test_damage_without_a_new_modification_time_is_found_with_verify(manifest: Manifest, tmp_path: Path) -> None:
