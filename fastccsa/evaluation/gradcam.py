@@ -60,9 +60,7 @@ def _last_map_layer(model: Classifier, image: Tensor) -> nn.Module:
         for handle in handles:
             handle.remove()
     if not found:
-        raise InputError(
-            "no layer of the network has feature maps with more than one position: its images are too small"
-        )
+        raise InputError("no layer of the network has feature maps with more than one position: use larger images")
     return found[-1]
 
 
