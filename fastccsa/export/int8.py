@@ -62,7 +62,9 @@ def quantize(
     calibration = stratified_subset(manifest.select("train", card.domains), CALIBRATION_IMAGES)
 
     def batches(images: Manifest) -> Iterator[dict[str, Tensor]]:
-        with evaluation_loader(images, _CPU, card.size, 16, workers, image_backend) as loader:
+        with evaluation_loader(
+            images, _CPU, card.size, batch_size=16, workers=workers, image_backend=image_backend
+        ) as loader:
             yield from loader.epoch(0)
 
     with tempfile.TemporaryDirectory(prefix="fastccsa-") as folder:

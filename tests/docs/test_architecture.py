@@ -58,7 +58,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 module = f"{node.module}.{name.name}"
                 yield (module, "") if module in MODULES else (str(node.module), name.name)
         elif isinstance(node, ast.Dict):
-            yield from ((text, "") for text in constants(node.values) if text in MODULES)
+            yield from ((text, "") for text in constants(node.values) if text in MODULES - {"fastccsa"})
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             yield from ((text, "") for text in constants(node.args) if text in MODULES)
 

@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(manifest_csv, oracle) -> None:
     manifest = Manifest.read(manifest_csv)
     with pytest.raises(InputError, match="no image to evaluate on"):
         evaluate(oracle, manifest, "cpu", split="validation")
-    with pytest.raises(InputError, match="tells 7 classes apart and the manifest has 3"):
+    with pytest.raises(InputError, match="the model has 7 classes and the manifest has 3"):
         evaluate(oracle, Manifest.read(manifest_csv, classes=tuple(COLOURS)), "cpu")
     with pytest.raises(InputError, match="unknown device"):
         evaluate(oracle, manifest, "quantum")
