@@ -1,4 +1,4 @@
-"""The public name of everything between image files and batches: `fastccsa.collections` and `fastccsa.images`."""
+"""From image files to batches: the public names of `fastccsa.collections` and `fastccsa.images`."""
 
 from fastccsa.collections import CLASSES, LabelMaps, Manifest, nested_subset, prepare, render_collections, split
 from fastccsa.images import ImageLoader, PairLoader, Transforms

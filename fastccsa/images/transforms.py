@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fastccsa.sampling import _sampler
+from fastccsa.sampling import uniforms
 from fastccsa.system.errors import InputError
 
 IntArray = npt.NDArray[np.int64]
@@ -152,7 +152,7 @@ class Transforms:
             stream: 1 for the first images of the pairs and for single images, 2 for the second images.
         """
         positions = np.ascontiguousarray(positions, dtype=np.int64)
-        uniform = _sampler.uniforms(seed, stream, epoch, positions, _UNIFORMS)
+        uniform = uniforms(seed, stream, epoch, positions, _UNIFORMS)
         area, ratio, rest = np.split(uniform, [_CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS], axis=1)
         return Views(
             window=self._random_windows(area, ratio, place=rest[:, :2]),

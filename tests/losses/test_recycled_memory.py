@@ -1,4 +1,4 @@
-"""Large gradients on the CPU take memory that earlier ones gave back, and nobody can tell but by the clock."""
+"""Large gradients on the CPU reuse memory that earlier ones returned, with the same results."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 import fastccsa
 from fastccsa import functional, reference
 
-PAIRS, WIDTH = 4096, 640  # 10 MiB a gradient in float32: large enough to be recycled
+PAIRS, WIDTH = 4096, 640  # 10 MiB per gradient in float32: large enough to be recycled
 recycles = pytest.mark.skipif(
-    torch.__version__ < (2, 11), reason="torch 2.10 takes no tensor in memory of ours: nothing is recycled"
+    torch.__version__ < (2, 11), reason="torch 2.10 cannot place a tensor in our memory: nothing is recycled"
 )
 
 
 @pytest.fixture(autouse=True)
 def empty_cache() -> Iterator[None]:
-    """Nothing is kept from one test to the next."""
+    """Keep nothing from one test to the next."""
     before = fastccsa.set_cpu_cache_limit(0)
     fastccsa.set_cpu_cache_limit(1 << 30)
     yield
@@ -43,13 +43,13 @@ def expected(features: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, ...]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("ragged", [0, 3])  # rows of whole vectors, and others
-def test_right_whoever_had_the_memory_before(dtype: torch.dtype, ragged: int) -> None:
+@pytest.mark.parametrize("ragged", [0, 3])  # rows that are whole SIMD vectors, and rows that are not
+def test_results_are_right_in_reused_memory(dtype: torch.dtype, ragged: int) -> None:
     for seed in range(2):
         features, labels = problem(seed, dtype, WIDTH * 4 // dtype.itemsize + ragged)
         found = gradients(features, labels)
         for value, want in zip(found, expected(features, labels), strict=True):
-            # Exact values elsewhere; here, that each is this problem's own.
+            # Other tests check accuracy; here only that each result belongs to its own problem.
             torch.testing.assert_close(value.double(), want, rtol=8 * torch.finfo(dtype).eps, atol=1e-6)
         del found, value
 
@@ -61,8 +61,8 @@ def test_memory_is_used_again() -> None:
     assert addresses[0] == addresses[1] == addresses[2]
 
 
-def test_right_over_all_pairs_too() -> None:
-    """Centred rows and gradients are taken and given back within one call, and from one problem to the next."""
+def test_results_are_right_in_reused_memory_over_all_pairs() -> None:
+    """Centred rows and gradients are allocated and returned within a call, and from one problem to the next."""
     for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
         features = [torch.randn(300, 7200, generator=generator).requires_grad_() for _ in range(2)]
@@ -77,7 +77,7 @@ def test_right_over_all_pairs_too() -> None:
 
 
 @recycles
-def test_what_is_still_held_is_left_alone() -> None:
+def test_memory_in_use_is_not_reused() -> None:
     features, labels = problem(0)
     first = gradients(features, labels)
     copies = [gradient.clone() for gradient in first]
@@ -85,7 +85,7 @@ def test_what_is_still_held_is_left_alone() -> None:
     addresses = {gradient.data_ptr() for gradient in first}
     del first
     second = gradients(*problem(1))
-    # The view keeps its memory; the other gradient's is free.
+    # The view keeps its memory in use; that of the other gradient is free.
     assert len(addresses & {gradient.data_ptr() for gradient in second}) == 1
     assert torch.equal(view, copies[0][7:])
 
@@ -99,7 +99,7 @@ def test_without_a_limit_nothing_is_kept() -> None:
 
 
 @recycles
-def test_the_oldest_go_first() -> None:
+def test_the_oldest_are_freed_first() -> None:
     fastccsa.set_cpu_cache_limit(25 << 20)  # two gradients of 10 MiB, not three
     features, labels = problem(0)
     held = [gradients(features, labels) for _ in range(2)]

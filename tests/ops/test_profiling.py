@@ -1,7 +1,8 @@
-"""Ranges are marked when they are asked for."""
+"""NVTX ranges are marked while they are switched on."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import nvtx
@@ -12,7 +13,7 @@ import fastccsa
 
 
 class Recorder:
-    """Stands in for nvtx.annotate; what it saw is in ``seen``."""
+    """Stands in for nvtx.annotate and records its calls in ``seen``."""
 
     seen: list[str]
 
@@ -60,3 +61,11 @@ def test_with_the_real_nvtx() -> None:
         step()
     finally:
         fastccsa.nvtx_ranges(False)
+
+
+def test_without_nvtx_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvtx", None)  # what Python does for a module that cannot be imported
+    with pytest.raises(fastccsa.InputError, match=r"nvtx is not usable .*pip install 'fastccsa\[train\]'"):
+        fastccsa.nvtx_ranges()
+    assert fastccsa.nvtx_ranges(False) is False
+    step()
