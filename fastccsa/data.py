@@ -1,4 +1,4 @@
-"""Public facade of `fastccsa.collections` and `fastccsa.images`: everything between image files and batches."""
+"""From image files to batches: the public names of `fastccsa.collections` and `fastccsa.images`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fastccsa.sampling.philox import uniforms
+from fastccsa.sampling import uniforms
 from fastccsa.system.errors import InputError
 
 IntArray = npt.NDArray[np.int64]

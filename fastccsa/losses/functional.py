@@ -3,9 +3,11 @@
 The loss compares two streams of a batch: logits and features of images of one domain with those of another (Yoon,
 Hamarneh and Garbi, MICCAI 2019; equation numbers below are theirs). It is a weighted cross-entropy of both streams and
 a contrastive semantic alignment between them, which pulls pairs of one class together and pushes pairs of different
-classes a margin apart::
+classes a margin apart:
 
-    loss = weighted_ccsa_loss(logits1, logits2, features1, features2, target1, target2, margin=50.0, alpha=0.5)
+```python
+loss = weighted_ccsa_loss(logits1, logits2, features1, features2, target1, target2, margin=50.0, alpha=0.5)
+```
 
 :func:`weighted_ccsa_loss_terms` also returns the terms that make up the loss; :func:`contrastive_alignment` and
 :func:`weighted_cross_entropy` are its two halves. :mod:`fastccsa.reference` defines the same functions in plain

@@ -16,7 +16,7 @@ import fastccsa
 from fastccsa import functional, reference
 from fastccsa.ops.allocator import cpu_cache
 
-PAIRS, WIDTH = 4096, 640  # 10 MiB a gradient in float32: large enough to be recycled
+PAIRS, WIDTH = 4096, 640  # 10 MiB per gradient in float32: large enough to be recycled
 recycles = pytest.mark.skipif(
     torch.__version__ < (2, 11), reason="torch 2.10 cannot use memory of another library: nothing is recycled"
 )
@@ -131,7 +131,7 @@ def test_without_a_limit_nothing_is_kept() -> None:
 
 
 @recycles
-def test_the_oldest_go_first() -> None:
+def test_the_oldest_are_freed_first() -> None:
     fastccsa.set_cpu_cache_limit(25 << 20)  # two gradients of 10 MiB, not three
     features, labels = problem(0)
     held = [gradients(features, labels) for _ in range(2)]

@@ -60,7 +60,7 @@ def test_a_step_in_fixed_memory_is_the_ordinary_one(make_config, monkeypatch, se
         ({}, CPU, None, ALONE, r"device is cpu: it needs a CUDA GPU"),
         ({"cache": "ram"}, GPU, None, ALONE, "cache is ram: it needs the images in the GPU's memory"),
         ({"pairs": "all", "memory": 64}, GPU, None, ALONE, "pairs is all, with a memory"),
-        ({"pairs": "all", "batch_size": 2049}, GPU, None, ALONE, "pairs is all, with more than 4194304 pairs per batch"),
+        ({"pairs": "all", "batch_size": 2049}, GPU, None, ALONE, "more than 4194304 pairs per batch"),
         ({"accumulate": 2}, GPU, None, ALONE, "accumulate is 2"),
         ({}, GPU, torch.float16, ALONE, "use bfloat16 or none"),
         ({}, GPU, None, Ranks(0, 2), "2 processes train together"),
