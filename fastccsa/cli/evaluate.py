@@ -9,16 +9,16 @@ import click
 
 @click.command("evaluate")
 @click.option("--run", required=True, help="Run folder of `fastccsa train`.")
-@click.option("--manifest", help="Other images to score on.  [default: those of the run]")
+@click.option("--manifest", help="CSV of other images to score on.  [default: the images of the run]")
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Which images of the manifest.",
+    help="Split of the manifest to score.",
 )
 @click.option("--json", "json_path", help="Also write the scores, with the confusion matrices, as JSON.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images at once.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per batch.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--amp",
@@ -72,4 +72,4 @@ def evaluate_command(
     if json_path:
         with write_atomically(Path(json_path)) as file:
             file.write_text(scores.to_json())
-        click.echo(f"written to {json_path}")
+        click.echo(f"Wrote {json_path}")

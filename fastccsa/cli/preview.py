@@ -7,10 +7,12 @@ import click
 
 @click.command("preview")
 @click.option("--manifest", required=True, help="CSV of the images, as `fastccsa prepare` writes it.")
-@click.option("--out", required=True, help="PNG to write.")
-@click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, help="How many pairs.")
+@click.option("--out", required=True, help="PNG file to write.")
+@click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, help="Number of pairs.")
 @click.option("--primary", help="Domain that holds every class.  [default: HAM, else the manifest's first]")
-@click.option("--size", type=click.IntRange(min=8), default=224, show_default=True, help="Side of the images, pixels.")
+@click.option(
+    "--size", type=click.IntRange(min=8), default=224, show_default=True, help="Side of the images in pixels."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling and augmentation.")
 @click.option(
     "--image-backend",
@@ -32,4 +34,4 @@ def preview_command(
 
     images = Manifest.read(manifest).select("train")
     draw_pairs(images, out, pairs, primary, Transforms(size), seed, image_backend)
-    click.echo(f"pairs drawn in {out}")
+    click.echo(f"Wrote {out}")
