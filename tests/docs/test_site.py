@@ -62,3 +62,13 @@ def test_pages_have_the_tables_of_their_results(monkeypatch: pytest.MonkeyPatch)
             behind.append(name)
     if behind:
         pytest.skip(f"results are newer than a page: run python docs/site/result_tables.py ({', '.join(behind)})")
+
+
+def test_the_picture_of_the_architecture_has_a_card_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "site")
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = importlib.import_module("architecture").draw(page)
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `fastccsa.")]
+    titles = re.findall(r"<li><b>(.*?)(?: <code>.*?)?</b>", drawn)
+    assert len(rows) > 10
+    assert titles == [re.sub(r"`(?:fastccsa\.)?|`", "", row).strip() for row in rows]
