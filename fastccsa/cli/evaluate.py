@@ -12,7 +12,7 @@ from fastccsa.collections.validate import SPLITS
 
 @click.command("evaluate")
 @click.option("--run", required=True, help="Run folder of `fastccsa train`.")
-@click.option("--manifest", help="Other images to score on.  [default: those of the run]")
+@click.option("--manifest", help="CSV of other images to score on.  [default: the images of the run]")
 @click.option(
     "--split",
     type=click.Choice(SPLITS),
@@ -63,4 +63,4 @@ def evaluate_command(
     if json_path:
         with write_atomically(Path(json_path)) as file:
             file.write_text(scores.to_json())
-        click.echo(f"written to {json_path}")
+        click.echo(f"Wrote {json_path}")

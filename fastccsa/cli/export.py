@@ -60,7 +60,9 @@ def export_command(
     for path, export in ((onnx, export_onnx), (torch_export, export_program)):
         if path is not None:
             difference = export(run, path, pixels)
-            click.echo(f"{path}: {_megabytes(path)}, logits within {difference:.1e} of PyTorch's (of the largest)")
+            click.echo(
+                f"{path}: {_megabytes(path)}, logits within {difference:.1e} of PyTorch's (relative to the largest)"
+            )
     if quantize is not None:
         _quantize(run, quantize[1], manifest, split, workers)
 

@@ -1,4 +1,4 @@
-"""``fastccsa report``: finished runs in, a table and a page out."""
+"""``fastccsa report``: a table and a page about finished runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from fastccsa.reporting import TableFormat
 
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The page.  [default: RUNS/report.html]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Page to write.  [default: RUNS/report.html]"
+)
 @click.option(
     "--format",
     "table_format",
     type=choice(TableFormat),
     default="text",
     show_default=True,
-    help="How the table is printed.",
+    help="Format of the printed table.",
 )
 @click.option(
     "--images/--no-images",
@@ -28,7 +30,7 @@ from fastccsa.reporting import TableFormat
     help="Show some images of the data set on the page, under Grad-CAM; omit them if they may not be shared.",
 )
 def report_command(runs: Path, out: Path | None, table_format: TableFormat, images: bool) -> None:
-    """Print the table of the runs in the folder RUNS (or of one run), and write a page about them.
+    """Print the table of the runs in the folder RUNS (or of a single run), and write a page about them.
 
     Experiments are compared with the paper's numbers, as means over their seeds.
 
