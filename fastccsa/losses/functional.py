@@ -71,7 +71,8 @@ def _classification(
         return first, weighted_cross_entropy(logits2, target2, class_weight2, reduction)
     _, terms = zipped_ccsa(
         logits1, logits2, None, None, target1, target2,
-        _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), None, 0.0, 0.0, reduction,
+        class_weight1=_as_weight(class_weight1, logits1), class_weight2=_as_weight(class_weight2, logits2),
+        margin=0.0, alpha=0.0, reduction=reduction,
     )  # fmt: skip
     return terms[0], terms[1]
 
@@ -111,8 +112,8 @@ def weighted_ccsa_loss_terms(
         return CCSATerms(loss, *classification, *pair_terms.unbind(0))
     loss, terms = zipped_ccsa(
         logits1, logits2, features1, features2, target1, target2,
-        _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
-        margin, alpha, reduction,
+        class_weight1=_as_weight(class_weight1, logits1), class_weight2=_as_weight(class_weight2, logits2),
+        pair_weight=_as_weight(pair_weight, features1), margin=margin, alpha=alpha, reduction=reduction,
     )  # fmt: skip
     return CCSATerms(loss, *terms.unbind(0))
 
@@ -183,8 +184,8 @@ def weighted_ccsa_loss(
         return (1 - alpha) * (classification1 + classification2) + alpha * pair_loss
     loss, _ = zipped_ccsa(
         logits1, logits2, features1, features2, target1, target2,
-        _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
-        margin, alpha, reduction,
+        class_weight1=_as_weight(class_weight1, logits1), class_weight2=_as_weight(class_weight2, logits2),
+        pair_weight=_as_weight(pair_weight, features1), margin=margin, alpha=alpha, reduction=reduction,
     )  # fmt: skip
     return loss
 
@@ -220,7 +221,10 @@ def contrastive_alignment(
     _check_alignment(pairs, reduction, precision)
     if pairs == "all":
         return _all_pairs.all_pairs(z1, z2, y1, y2, _as_weight(pair_weight, z1), margin, reduction, False, precision)[0]
-    loss, _ = zipped_ccsa(None, None, z1, z2, y1, y2, None, None, _as_weight(pair_weight, z1), margin, 1.0, reduction)
+    loss, _ = zipped_ccsa(
+        None, None, z1, z2, y1, y2,
+        pair_weight=_as_weight(pair_weight, z1), margin=margin, alpha=1.0, reduction=reduction,
+    )  # fmt: skip
     return loss
 
 
@@ -244,7 +248,9 @@ def contrastive_alignment_terms(
     if pairs == "all":
         _, terms = _all_pairs.all_pairs(z1, z2, y1, y2, weight, margin, reduction, True, precision)
         return terms[0], terms[1]
-    _, terms = zipped_ccsa(None, None, z1, z2, y1, y2, None, None, weight, margin, 1.0, reduction)
+    _, terms = zipped_ccsa(
+        None, None, z1, z2, y1, y2, pair_weight=weight, margin=margin, alpha=1.0, reduction=reduction
+    )
     return terms[2], terms[3]
 
 
@@ -271,17 +277,7 @@ def weighted_cross_entropy(
         InputError: an unknown ``reduction``.
     """
     loss, _ = zipped_ccsa(
-        logits,
-        None,
-        None,
-        None,
-        target,
-        None,
-        _as_weight(class_weight, logits),
-        None,
-        None,
-        0.0,
-        0.0,
-        reduction,
-    )
+        logits, None, None, None, target, None,
+        class_weight1=_as_weight(class_weight, logits), margin=0.0, alpha=0.0, reduction=reduction,
+    )  # fmt: skip
     return loss
