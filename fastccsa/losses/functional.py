@@ -231,19 +231,9 @@ def weighted_cross_entropy(
         InputError: an unknown ``reduction``.
     """
     loss, _ = zipped_ccsa(
-        logits1=logits,
-        logits2=None,
-        features1=None,
-        features2=None,
-        target1=target,
-        target2=None,
-        class_weight1=in_accumulation_dtype(class_weight, logits),
-        class_weight2=None,
-        pair_weight=None,
-        margin=0.0,
-        alpha=0.0,
-        reduction=reduction,
-    )
+        logits, None, None, None, target, None,
+        class_weight1=in_accumulation_dtype(class_weight, logits), margin=0.0, alpha=0.0, reduction=reduction,
+    )  # fmt: skip
     return loss
 
 
@@ -262,7 +252,8 @@ def _weighted_ccsa(
         class_weight1 = in_accumulation_dtype(class_weight1, logits1)
         class_weight2 = in_accumulation_dtype(class_weight2, logits2)
         loss, terms = zipped_ccsa(
-            logits1, logits2, features1, features2, target1, target2, class_weight1, class_weight2, pair_weight,
+            logits1, logits2, features1, features2, target1, target2,
+            class_weight1=class_weight1, class_weight2=class_weight2, pair_weight=pair_weight,
             margin=margin, alpha=alpha, reduction=reduction,
         )  # fmt: skip
         return loss, terms.unbind(0) if apart else ()
@@ -285,19 +276,11 @@ def _classification(
         first = weighted_cross_entropy(logits1, target1, class_weight1, reduction)
         return first, weighted_cross_entropy(logits2, target2, class_weight2, reduction)
     _, terms = zipped_ccsa(
-        logits1=logits1,
-        logits2=logits2,
-        features1=None,
-        features2=None,
-        target1=target1,
-        target2=target2,
+        logits1, logits2, None, None, target1, target2,
         class_weight1=in_accumulation_dtype(class_weight1, logits1),
         class_weight2=in_accumulation_dtype(class_weight2, logits2),
-        pair_weight=None,
-        margin=0.0,
-        alpha=0.0,
-        reduction=reduction,
-    )
+        margin=0.0, alpha=0.0, reduction=reduction,
+    )  # fmt: skip
     return terms[0], terms[1]
 
 
@@ -316,16 +299,5 @@ def _contrastive_alignment(
             z1, z2, y1, y2, pair_weight, margin=margin, reduction=reduction, apart=apart, precision=precision
         )
     return zipped_ccsa(
-        logits1=None,
-        logits2=None,
-        features1=z1,
-        features2=z2,
-        target1=y1,
-        target2=y2,
-        class_weight1=None,
-        class_weight2=None,
-        pair_weight=pair_weight,
-        margin=margin,
-        alpha=1.0,
-        reduction=reduction,
+        None, None, z1, z2, y1, y2, pair_weight=pair_weight, margin=margin, alpha=1.0, reduction=reduction
     )

@@ -19,7 +19,7 @@ def call_with(case, name, change):
 
 
 WRONG = [
-    ("logits2", lambda x: x[:-1], r"logits2 has shape \[36, 7\], but dimension 0 must be 37 \(a row a pair\)"),
+    ("logits2", lambda x: x[:-1], r"logits2 has shape \[36, 7\], but dimension 0 must be 37 \(one row per pair\)"),
     ("logits2", lambda x: x[:, :5], r"logits2 has shape \[37, 5\], but dimension 1 must be 7"),
     ("logits1", lambda x: x[0], r"logits1 must have 2 dimensions, but its shape is \[7\]"),
     ("logits1", lambda x: x.sum(), r"logits1 must have 2 dimensions, but its shape is \[\]"),
