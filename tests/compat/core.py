@@ -34,7 +34,7 @@ COMMANDS = {
 NAMES = (
     "Manifest", "load_model", "models.build_model", "data.Manifest", "data.PairLoader", "data.prepare",
     "training.train", "evaluation.evaluate", "experiments.make_plan", "pruning.prune", "export.export_onnx",
-    "reporting.report",
+    "reporting.score_table",
 )  # fmt: skip
 
 
