@@ -7,7 +7,7 @@ import click
 
 @click.command("check")
 def check_command() -> None:
-    """Tell what was built, what is usable here, and what to do about what is not."""
+    """Show what was built, what is usable here, and what to do about the rest."""
     from fastccsa.system.doctor import check
 
     report = check()

@@ -1,6 +1,6 @@
-"""The frame of the command line: which commands there are, and how a run of one ends.
+"""The frame of the command line: the list of commands, error messages and exit statuses.
 
-A command's module is imported when the command is called, so ``fastccsa --help`` answers at once.
+The module of a command is imported when the command is called, so that ``fastccsa --help`` is fast.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import click
 from fastccsa._version import __version__
 from fastccsa.system.errors import InputError, Interrupted
 
-# The summaries stand here, not in the commands, because reading them there would import every command.
+# The summaries are here and not in the commands, because reading them there would import every command.
 SUMMARIES = {
     "prepare": "Make a manifest from folders of dermatology datasets.",
     "preview": "Draw augmented training pairs as a PNG.",
     "train": "Train a baseline or a CCSA model; the same command again resumes.",
     "evaluate": "Score a trained run on every domain.",
     "experiment": "Run rows of the paper's table of experiments, A to V.",
-    "prune": "Make a smaller network of a trained run, by channels.",
+    "prune": "Prune channels of a trained run and fine-tune the rest.",
     "export": "Write a run's model as ONNX or torch.export.",
-    "report": "Table and HTML page of the runs in a folder.",
+    "report": "Print a table of the runs in a folder, and write an HTML page.",
     "bench": "Measure losses, images, steps and pruned models beside rivals.",
-    "check": "Tell what was built and what is usable here.",
+    "check": "Show what was built and what is usable here.",
     "demo": "Train, score and report on images the package renders itself.",
 }
 
@@ -34,18 +34,18 @@ INTERRUPTED = 130  # 128 + SIGINT, the status a shell expects after Ctrl-C
 
 
 class CommandGroup(click.Group):
-    """A group whose commands live in ``fastccsa.cli.<name>`` as ``<name>_command``.
+    """A group whose commands are ``fastccsa.cli.<name>.<name>_command``.
 
-    Exit statuses: 0 done; 2 bad input, told in one line; 130 interrupted and 143 terminated, told in one line. An
-    error nobody foresaw keeps its traceback: it is ours to mend, not the user's.
+    Exit statuses: 0 for success, 2 for invalid input, 130 if interrupted and 143 if terminated; all but 0 come with a
+    one-line message. An unexpected error keeps its traceback, because it is a bug and not the user's mistake.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of a user's work."""
+        """Return the names of the commands, in the order in which they are typically used."""
         return list(SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command; None when there is none of that name."""
+        """Import a command; return None if there is none of that name."""
         if cmd_name not in SUMMARIES:
             return None
         module = importlib.import_module(f"fastccsa.cli.{cmd_name}")
@@ -58,17 +58,17 @@ class CommandGroup(click.Group):
             formatter.write_dl(list(SUMMARIES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; Ctrl-C becomes `click.Abort`, a stop that saved everything its own exit status."""
+        """Run the command; turn Ctrl-C into `click.Abort`, and `Interrupted` into its exit status."""
         try:
             return super().invoke(ctx)
         except Interrupted as stop:
             click.echo(f"fastccsa: {stop}", err=True)
             ctx.exit(stop.status)
         except KeyboardInterrupt as interruption:
-            # Caught before click does, which would put an empty line in front of the message.
+            # Caught before click catches it and prints an empty line first.
             raise click.Abort from interruption
         except EOFError as error:
-            # Click would take it for Ctrl-D at a prompt and hide it; no command here asks anything.
+            # Click would treat it as Ctrl-D at a prompt and hide it; no command here has a prompt.
             raise RuntimeError("a file ended unexpectedly") from error
 
     def main(
@@ -79,7 +79,7 @@ class CommandGroup(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the command line; with ``standalone_mode`` (the default) never returns but exits."""
+        """Run the command line; with ``standalone_mode`` (the default) it exits instead of returning."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
@@ -101,7 +101,7 @@ class CommandGroup(click.Group):
 
 
 def fail(message: str, hint: click.Context | None = None) -> NoReturn:
-    """Print ``message`` as one line on stderr, with the help to look at, and exit with status 2."""
+    """Print ``message`` as one line on stderr, with a hint to the command's help, and exit with status 2."""
     line = " ".join(message.split())
     if hint is not None:
         line = f"{line.rstrip('.')} (see '{hint.command_path} --help')"
