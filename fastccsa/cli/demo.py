@@ -1,4 +1,4 @@
-"""``fastccsa demo``: small versions of the paper's experiments A and K, on images that the package renders."""
+"""``fastccsa demo``: the paper's experiments A and K, scaled down, on images the package renders itself."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ IMAGES = 2000
 SIZE = 64
 EPOCHS = 12
 BASELINE_EPOCHS = 2  # epochs of the baseline per epoch of CCSA
-BASELINE_LR = 1e-3  # higher than the paper's, because this network starts from random weights and not from ImageNet's
+BASELINE_LR = 1e-3  # the paper's is for ImageNet weights; this network starts from random ones
 
 NOTE = (
-    "The images are synthetic: fastccsa rendered them, they are not photographs. The numbers show how the parts "
-    "work together. They say nothing about medicine, and are not comparable with the paper's."
+    "The images are synthetic: fastccsa drew them. The numbers show how the parts work together. They say nothing "
+    "about medicine and cannot be compared with the paper's."
 )
 
 
@@ -31,35 +31,33 @@ NOTE = (
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("demo"),
     show_default=True,
-    help="Folder for everything; existing files in it are reused.",
+    help="Folder for everything; existing results in it are reused.",
 )
 @click.option(
     "--images",
     type=click.IntRange(min=1),
     default=IMAGES,
     show_default=True,
-    help="About how many to render.",
+    help="Approximate number of images to draw.",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     default=EPOCHS,
     show_default=True,
-    help=f"Epochs of the CCSA model; the baseline has {BASELINE_EPOCHS} times as many.",
+    help=f"Epochs of the CCSA model; the baseline is trained {BASELINE_EPOCHS} times as long.",
 )
 @click.option(
-    "--size", type=click.IntRange(min=32), default=SIZE, show_default=True, help="Side length of the images in pixels."
+    "--size", type=click.IntRange(min=32), default=SIZE, show_default=True, help="Side of the images in pixels."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Seed of everything."
-)
+@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Random seed.")
 def demo_command(out: Path, images: int, epochs: int, size: int, device: str, seed: int) -> None:
-    """Train, score and report on images that the package renders itself; nothing is downloaded.
+    """Train, score and report on images the package renders itself; nothing is downloaded.
 
-    Renders seven synthetic collections, trains a baseline on one of them (the paper's experiment A) and, from its
-    weights, a CCSA model on all seven (experiment K), and prints the recall of both by domain. The same command again
-    resumes where it stopped.
+    Renders seven synthetic collections, trains a baseline on one of them (the paper's experiment A), then a
+    CCSA model on all seven (experiment K) that starts from the baseline, and prints the recall of both by
+    domain. Repeating the command resumes where it stopped.
     """
     from fastccsa.collections import render_collections
     from fastccsa.collections.taxonomy import TABLE1
@@ -69,7 +67,7 @@ def demo_command(out: Path, images: int, epochs: int, size: int, device: str, se
 
     started = time.monotonic()
     click.echo(f"{NOTE}\n")
-    click.echo(f"1/4  Seven collections of synthetic images, in {out / 'images'}")
+    click.echo(f"1/4  Seven collections of synthetic images, into {out / 'images'}")
     scale = images / sum(sum(counts.values()) for counts in TABLE1.values())
     manifest = render_collections(out / "images", scale, seed)
     click.echo(f"{manifest.summary().to_string()}\n")
@@ -90,7 +88,7 @@ def demo_command(out: Path, images: int, epochs: int, size: int, device: str, se
 
 
 def experiments(out: Path, epochs: int, size: int, device: str, seed: int) -> tuple[TrainConfig, TrainConfig]:
-    """Return the runs ``A`` and ``K`` of the paper's Table 2 in the folder ``out``, at the demo's scale."""
+    """Configure the runs ``A`` and ``K`` of the paper's Table 2 in the folder ``out``, at the scale of the demo."""
     from fastccsa.training import TrainConfig
 
     manifest = str(out / "images" / "manifest.csv")

@@ -12,13 +12,13 @@ from fastccsa.collections.validate import SPLITS
 
 @click.command("evaluate")
 @click.option("--run", required=True, help="Run folder of `fastccsa train`.")
-@click.option("--manifest", help="Other images to score on.  [default: those of the run]")
+@click.option("--manifest", help="CSV of other images to score on.  [default: the images of the run]")
 @click.option(
     "--split",
     type=click.Choice(SPLITS),
     default="test",
     show_default=True,
-    help="Which images to score.",
+    help="Split of the manifest to score.",
 )
 @click.option("--json", "json_path", help="Also write the scores, with the confusion matrices, as JSON.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per batch.")
@@ -63,4 +63,4 @@ def evaluate_command(
     if json_path:
         with write_atomically(Path(json_path)) as file:
             file.write_text(scores.to_json())
-        click.echo(f"written to {json_path}")
+        click.echo(f"Wrote {json_path}")
