@@ -1,4 +1,4 @@
-"""fastccsa.check: what it says of a build and of a machine."""
+"""fastccsa.check: its report on a build and a machine."""
 
 from __future__ import annotations
 
