@@ -1,4 +1,4 @@
-"""``fastccsa bench prune``: what it says of a pruned run."""
+"""``fastccsa bench prune``: its report on a pruned run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_it_measures_both_networks_and_counts_parameters_at_other_thresholds(mak
     assert parameters_at(load_model(run), kept) == record.after.parameters
 
 
-def test_a_run_that_was_not_pruned_is_refused(make_run) -> None:
+def test_a_run_that_was_not_pruned_is_an_error(make_run) -> None:
     result = CliRunner().invoke(main, ["bench", "prune", "--run", str(make_run("resnet_basic"))])
     assert result.exit_code == 2
     assert "not a pruned run" in result.output
