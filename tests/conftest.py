@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+# Only the checkout has `benchmarks`; at the end, so that the package under test stays the installed one.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 COLOURS = {"nv": (200, 60, 60), "mel": (60, 200, 60), "bcc": (60, 60, 200)}
 

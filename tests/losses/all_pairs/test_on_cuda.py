@@ -11,8 +11,9 @@ from torch import Tensor
 
 import fastccsa
 from fastccsa import functional
-from fastccsa.benchmarking.counting import cuda_requests, kernels
 from fastccsa.ops import all_pairs_tiles as _all_pairs_tiles
+
+from ..counting import cuda_requests, kernels
 
 pytestmark = pytest.mark.cuda
 ROWS1, ROWS2, WIDTH = 48, 64, 100
