@@ -86,11 +86,9 @@ def rows(request: pytest.FixtureRequest, measuring: Any, cell: Any, recorder: Re
 
 
 @pytest.fixture
-def report(
-    request: pytest.FixtureRequest, rows: dict[str, Row], cell: Any, contestant: str, recorder: Recorder
-) -> Callable[[], None]:
+def report(benchmark: Any, rows: dict[str, Row], cell: Any, contestant: str, recorder: Recorder) -> Callable[[], None]:
     """Hands the contestant's row over to pytest-benchmark, and to the file of results."""
-    return lambda: recorder.add(request, cell, rows.get(contestant))
+    return lambda: recorder.add(benchmark, cell, rows.get(contestant))
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +100,8 @@ def recorder(request: pytest.FixtureRequest) -> Recorder:
 class Replay:
     """A clock that repeats times already measured, for pytest-benchmark to read."""
 
-    def __init__(self, seconds: list[float]) -> None:
-        self.seconds, self.now = iter(seconds), 0.0
+    seconds: Iterator[float]
+    now = 0.0
 
     def __call__(self) -> float:
         return self.now
@@ -113,6 +111,14 @@ class Replay:
 
     def run(self) -> None:
         self.now = next(self.seconds)
+
+
+REPLAY = Replay()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.benchmark(timer=REPLAY))
 
 
 class Recorder:
@@ -137,23 +143,22 @@ class Recorder:
         if benchmark.device.type == "cuda":
             self.results.machine_info["gpu"] = machine.describe(benchmark.device)["gpu"]
 
-    def add(self, request: pytest.FixtureRequest, cell: Any, row: Row | None) -> None:
+    def add(self, benchmark: Any, cell: Any, row: Row | None) -> None:
         """Record a row; where it was not measured, the test is skipped, or fails if it is fastccsa that failed."""
         if row is None:
             pytest.skip("not part of this cell")
         params = {**vars(cell), "contestant": row.contestant}
         if not row.seconds:
-            about = {"group": cell.title, "name": row.contestant, "fullname": request.node.nodeid, "params": params}
+            about = {"group": cell.title, "name": row.contestant, "fullname": benchmark.fullname, "params": params}
             self.results.untimed.append(about | {"extra_info": row.as_info()})
             if row.not_measured:
                 ours_failed = row.kind == OURS and row.not_measured.startswith("failed")
                 (pytest.fail if ours_failed else pytest.skip)(row.not_measured)
             return
-        replay = Replay(row.seconds)
-        request.node.add_marker(pytest.mark.benchmark(timer=replay, group=cell.title))
-        benchmark = request.getfixturevalue("benchmark")
-        benchmark.name, benchmark.params, benchmark.extra_info = row.contestant, params, row.as_info()
-        benchmark.pedantic(replay.run, setup=replay.reset, rounds=len(row.seconds))
+        REPLAY.seconds = iter(row.seconds)
+        benchmark.group, benchmark.name = cell.title, row.contestant
+        benchmark.params, benchmark.extra_info = params, row.as_info()
+        benchmark.pedantic(REPLAY.run, setup=REPLAY.reset, rounds=len(row.seconds))
         if benchmark.stats is not None:  # pytest-benchmark is off under pytest-xdist
             self.results.benchmarks.append(benchmark.stats.as_dict())
 
