@@ -1,8 +1,8 @@
-"""Drives CMake; CMakeLists.txt alone knows the sources. Everything else stands in pyproject.toml.
+"""Runs CMake; CMakeLists.txt lists the sources, and pyproject.toml has everything else.
 
 Environment:
-    FASTCCSA_CUDA         0: CPU code alone. 1: CUDA code, or an error. Unset: CUDA where an nvcc is found.
-    CUDA_HOME             the CUDA toolkit to use (then nvcc on PATH, then the package index's own nvcc).
+    FASTCCSA_CUDA         0: CPU code only. 1: CUDA code too, or an error. Unset: CUDA code if an nvcc is found.
+    CUDA_HOME             the CUDA toolkit to use (else nvcc on PATH, else the nvcc of Python's packages).
     TORCH_CUDA_ARCH_LIST  the GPU architectures, as PyTorch spells them: "8.0;9.0+PTX".
     MAX_JOBS              parallel compilations (default: the number of cores).
 """
@@ -24,7 +24,7 @@ HOW_TO_GET_NVCC = "set CUDA_HOME, put nvcc on PATH, or `pip install 'cuda-toolki
 
 
 def find_nvcc() -> Path | None:
-    """Return the CUDA compiler: from CUDA_HOME, PATH, or the package index's wheels, in this order."""
+    """Return the CUDA compiler: from CUDA_HOME, from PATH, or from Python's packages, in this order."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     if home:
         nvcc = Path(home, "bin", "nvcc")
@@ -41,14 +41,14 @@ def find_nvcc() -> Path | None:
 
 
 def toolkit_of(nvcc: Path) -> Path:
-    """The toolkit an nvcc belongs to, also when the nvcc on PATH is a script that calls another."""
-    said = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True).stderr
-    top = next((line.split("=", 1)[1] for line in said.splitlines() if line.startswith("#$ TOP=")), None)
+    """Return the toolkit of an nvcc, even if the nvcc on PATH is a script that calls another."""
+    output = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True).stderr
+    top = next((line.split("=", 1)[1] for line in output.splitlines() if line.startswith("#$ TOP=")), None)
     return Path(top).resolve() if top else nvcc.resolve().parents[1]
 
 
 def cuda_options() -> list[str]:
-    """CMake's options for the CUDA part of the build; said in one plain line."""
+    """Return CMake's options for the CUDA code, and print what will be built."""
     choice = os.environ.get("FASTCCSA_CUDA", "")
     if choice not in ("", "0", "1"):
         sys.exit(f"fastccsa: FASTCCSA_CUDA is {choice!r}; use 0, 1 or leave it unset")
@@ -57,7 +57,7 @@ def cuda_options() -> list[str]:
         if choice == "1":
             sys.exit(f"fastccsa: FASTCCSA_CUDA=1, but no nvcc was found; {HOW_TO_GET_NVCC}")
         reason = "FASTCCSA_CUDA=0" if choice == "0" else f"no nvcc found; {HOW_TO_GET_NVCC}"
-        print(f"fastccsa: building CPU code alone ({reason})", flush=True)
+        print(f"fastccsa: building CPU code only ({reason})", flush=True)
         return ["-DFASTCCSA_CUDA=OFF"]
     toolkit = toolkit_of(nvcc)
     print(f"fastccsa: building CPU and CUDA code with {toolkit / 'bin' / 'nvcc'}", flush=True)
@@ -65,11 +65,11 @@ def cuda_options() -> list[str]:
 
 
 def build_environment(options: list[str]) -> dict[str, str]:
-    """The environment of CMake and Ninja."""
+    """Return the environment for CMake and Ninja."""
     environment = dict(os.environ)
     for option in options:
         if option.startswith("-DCMAKE_CUDA_COMPILER="):
-            # The wheels keep libcudart_static.a in lib/, where nvcc itself looks only in lib64/.
+            # Wheels have libcudart_static.a in lib/, but nvcc looks for it in lib64/ only.
             library = Path(option.split("=", 1)[1]).parents[1] / "lib"
             paths = [str(library), environment.get("LIBRARY_PATH", "")]
             environment["LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
@@ -77,7 +77,7 @@ def build_environment(options: list[str]) -> dict[str, str]:
 
 
 class CMakeBuild(build_ext):
-    """Configure, build and install with CMake and Ninja into the package's folder."""
+    """Configure, build and install into the package's folder, with CMake and Ninja."""
 
     def run(self) -> None:
         try:

@@ -31,7 +31,7 @@ import torch
 from torch.nn import functional as F
 
 from fastccsa.evaluation import Outputs, score_outputs
-from fastccsa.models.backbone import build_model
+from fastccsa.models import build_model
 from fastccsa.pruning import CRITERIA, PruneConfig, prune
 from fastccsa.pruning.criteria import rank_channels
 from fastccsa.pruning.discrimination import Discrimination
@@ -43,9 +43,9 @@ from fastccsa.pruning.select import Selection
 from fastccsa.pruning.state import PruneState
 from fastccsa.pruning.subset import Part, load_subset
 from fastccsa.runs.folder import OUTPUTS_FILE
+from fastccsa.runs.images import select_images
 from fastccsa.system import machine
 from fastccsa.system.files import write_atomically
-from fastccsa.training.images import select_images
 
 CLASSES = 7
 CPU = torch.device("cpu")

@@ -27,7 +27,7 @@ from bench_prune import CPU, mean_and_error, scores_of
 
 from fastccsa.data import Manifest
 from fastccsa.evaluation.evaluate import collect_outputs, evaluation_loader
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning import CRITERIA, PruneConfig
 from fastccsa.pruning.criteria import rank_channels
 from fastccsa.pruning.layer import BlockInputs, channels_by_rate, discrimination_of, gram_of
@@ -37,10 +37,10 @@ from fastccsa.pruning.resnet import convolution, stages_of
 from fastccsa.pruning.select import GROWTH, Selection
 from fastccsa.pruning.state import PruneState
 from fastccsa.pruning.subset import Part, Subset, load_subset
+from fastccsa.runs.images import select_images
 from fastccsa.system import machine
 from fastccsa.system.files import write_atomically
 from fastccsa.training import TrainConfig
-from fastccsa.training.images import select_images
 
 KEYS = ("discrimination_images", "rate", "weights", "criterion")
 SHOWN = {"recall": 1, "loss": 3, "agreement": 1, "gradient": 3, "value": 3, "validation": 3}  # digits

@@ -1,11 +1,11 @@
-"""The quick start as a newcomer sees it: a fresh clone and virtual environment, every command timed, kept as a page.
+"""The quick start as a newcomer sees it: a fresh clone and virtual environment, and the time of every command.
 
     python benchmarks/quickstart.py --folder /scratch/fastccsa
 
-clones this checkout's last commit into the folder, which must not be there, and runs in it what the README and the
-quick start name: the installation, `make demo`, `make test`, `make docs`. docs/results/quickstart.md becomes the
-transcript, and the sentence between the README's two marks is written anew. Where a command fails nothing is written,
-and the end of what it said is shown. Needs what the README's two commands need, and 15 GB of disk.
+clones this checkout's last commit into the folder, which must not exist, and runs the commands of the README and the
+quick start there: the installation, `make demo`, `make test`, `make docs`. The sentence between the two marks in the
+README and in docs/quickstart.md is rewritten. If a command fails, nothing is written, and the end of its output is
+shown. Needs what the README's two commands need, and 15 GB of disk.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "results" / "quickstart.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "quickstart.md")
 MARKS = ("<!-- from benchmarks/quickstart.py -->", "<!-- until here -->")
 INSTALLED = ".venv/.installed"  # what `make demo` and `make test` make first
-# How many of its last lines are shown of each: all of the demo, of the tests how many passed.
-COMMANDS = {f"make {INSTALLED}": 0, "make demo": 1000, "make test": 1, "make docs": 0}
+COMMANDS = (f"make {INSTALLED}", "make demo", "make test", "make docs")
 FACTS = """
 import json, platform, torch
-from fastccsa import _build_info, machine
+from fastccsa import _build_info
+from fastccsa.system import machine
 here = machine.describe(torch.device("cpu"))
 print(json.dumps({
     "cores": here["cores"], "cpu": here["cpu"], "memory": here["memory_bytes"],
@@ -40,26 +38,14 @@ print(json.dumps({
 """
 
 
-@dataclass(frozen=True)
-class Step:
-    """A command that came to its end."""
-
-    command: str
-    seconds: float
-    shown: str
-
-
-def run(command: str, folder: Path, lines: int) -> Step:
-    """Run it in the clone; its standard output, less the clone's own place on this machine."""
+def run(command: str, folder: Path) -> float:
+    """Run it in the clone; the seconds it took."""
     print(f"$ {command}", flush=True)
     began = time.monotonic()
-    # Progress bars and the package installer write to the standard error.
     ended = subprocess.run(command.split(), cwd=folder, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - began
     if ended.returncode:
         sys.exit(f"{ended.stdout[-4000:]}\n{ended.stderr[-4000:]}\n{command} ended with {ended.returncode}")
-    said = ended.stdout.replace(str(folder), "~/fastccsa").rstrip().splitlines()
-    return Step(command, seconds, "\n".join(said[-lines:] if lines else []))
+    return time.monotonic() - began
 
 
 def clock(seconds: float) -> str:
@@ -69,7 +55,7 @@ def clock(seconds: float) -> str:
 
 
 def machine(folder: Path, load: float) -> str:
-    """What it ran on, told by what was installed."""
+    """The machine it ran on, as the installed package sees it."""
     python = folder / ".venv" / "bin" / "python"
     ended = subprocess.run([python, "-c", FACTS], cwd="/", capture_output=True, text=True, check=True)
     facts = json.loads(ended.stdout)
@@ -79,57 +65,36 @@ def machine(folder: Path, load: float) -> str:
     )
 
 
-def page(steps: list[Step], where: str, commit: str) -> str:
-    """The transcript in Markdown."""
-    day = datetime.now(timezone.utc).date()
-    lines = [
-        "# The quick start, as it ran",
-        "",
-        f"A fresh clone of commit `{commit}` in a folder of its own, on {day}: {where}.",
-        f"`make {INSTALLED}` is what the other commands do first; `make docs` fails on any warning, broken links among "
-        "them. Made by `python benchmarks/quickstart.py`.",
-        "",
-        "| command | time |",
-        "|---|---|",
-        *(f"| `{step.command}` | {clock(step.seconds)} |" for step in steps),
-    ]
-    for step in steps:
-        if step.shown:
-            lines += ["", f"## {step.command}", "", "```text", step.shown, "```"]
-    return "\n".join(lines) + "\n"
-
-
-def sentence(steps: list[Step], where: str) -> str:
-    """For the README."""
-    took = {step.command: clock(step.seconds) for step in steps}
+def sentence(seconds: dict[str, float], where: str, commit: str) -> str:
+    """What the pages say."""
+    took = {command: clock(of) for command, of in seconds.items()}
     return (
         f"{took.pop(f'make {INSTALLED}')} to install, then "
         + ", ".join(f"{time} for `{command}`" for command, time in took.items())
-        + f" ({where}): [the transcript](docs/results/quickstart.md)."
+        + f", at commit `{commit}` ({where})."
     )
 
 
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the clone goes; must not be there")
+    parser.add_argument("--folder", type=Path, required=True, help="where the clone goes; must not exist")
     folder = parser.parse_args().folder.resolve()
     if folder.exists():
-        parser.error(f"{folder} is there already: name a folder that is not")
+        parser.error(f"{folder} exists already: name a new folder")
     load = os.getloadavg()[0]
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
     ).stdout.strip()
-    steps = [run(command, folder, lines) for command, lines in COMMANDS.items()]
-    where = machine(folder, load)
-    PAGE.write_text(page(steps, where, commit), encoding="utf-8")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    seconds = {command: run(command, folder) for command in COMMANDS}
+    told = sentence(seconds, machine(folder, load), commit)
     begin, end = (re.escape(mark) for mark in MARKS)
-    told = f"{MARKS[0]}\n{sentence(steps, where)}\n{MARKS[1]}"
-    readme.write_text(re.sub(f"{begin}.*?{end}", lambda _: told, text, flags=re.S), encoding="utf-8")
-    print(sentence(steps, where))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        text = re.sub(f"{begin}.*?{end}", lambda _: f"{MARKS[0]}\n{told}\n{MARKS[1]}", text, flags=re.S)
+        page.write_text(text, encoding="utf-8")
+    print(told)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,18 @@
     git clone https://github.com/samotiian/CCSA
     python examples/digits.py --row-data CCSA/row_data --out digits.json
 
-trains on 2000 labelled MNIST digits and n of USPS per class (Motiian, Piccirilli, Adjeroh and Doretto, "Unified Deep
-Supervised Domain Adaptation and Generalization", ICCV 2017), and prints the accuracy on USPS beside the published one.
-Four figures a run:
+trains on 2000 labelled MNIST digits and n USPS digits per class (Motiian, Piccirilli, Adjeroh and Doretto, "Unified
+Deep Supervised Domain Adaptation and Generalization", ICCV 2017) and prints the accuracy on USPS beside the published
+one. Each run gives five figures:
 
 published, best on test    the original protocol: fixed pairs, each batch twice with the streams swapped, the
-                           classification loss on the first stream, and the epoch that is best on the test set
-published, last epoch      the same run without a look at the test set
-... without leakage        and without the test images that are training images too
-PairSampler, ...           pairs drawn by fastccsa.PairSampler instead, the classification loss on both streams
-PairSampler, no alignment  the same with alpha = 0: what the labelled images bring without the loss
+                           classification loss on the first stream only, and the epoch with the best test accuracy
+published, last epoch      the same run, but the last epoch, so that the test set is not used for selection
+... without leakage        the same, without the test images that are also training images
+PairSampler, ...           pairs drawn by fastccsa.PairSampler instead, with the classification loss on both streams
+PairSampler, alpha = 0     the same without alignment: what the labelled images contribute on their own
 
-Finished runs are kept in --out; the same command again goes on with the rest.
+Finished runs are kept in --out; running the same command again continues with the others.
 """
 
 from __future__ import annotations
@@ -54,30 +54,30 @@ LITERATURE = {
 
 
 class Network(nn.Module):
-    """Two convolutions and three linear layers; the second linear layer's 84 outputs are the features."""
+    """Two convolutions and three linear layers; the 84 outputs of the second linear layer are the features."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Rectifying after the maximum instead of before gives the same with a quarter of the work.
+        # Rectifying after max pooling gives the same result as before it, for a quarter of the work.
         self.maps = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.MaxPool2d(2), nn.ReLU())
         self.features = nn.Sequential(
             nn.Dropout(0.25), nn.Flatten(), nn.Linear(32 * 6 * 6, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()
         )
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(84, CLASSES))
         for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):  # as Keras, with which the original was written
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):  # as in Keras, which the original used
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and features of ``images[index]``.
+        """Compute logits [B, 10] and features [B, 84] of ``images[index]``.
 
-        A batch shows the few target images many times over. They go through the convolutions once: what differs
-        between two showings is the dropout, which comes later.
+        A batch holds each of the few target images many times. They go through the convolutions once, because their
+        copies only differ in the dropout that follows.
         """
-        distinct, showing = index.unique(return_inverse=True)
-        features = self.features(self.maps(images[distinct])[showing])
+        distinct, copies = index.unique(return_inverse=True)
+        features = self.features(self.maps(images[distinct])[copies])
         return self.head(features).float(), features.float()
 
 
@@ -85,7 +85,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class PublishedPairs:
-    """All pairs of one class and three times as many others, drawn once; an epoch shows each twice, streams swapped."""
+    """All pairs of one class and three times as many others, drawn once; each epoch has them in both orders."""
 
     def __init__(self, digits: Digits, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ class PublishedPairs:
         self.first, self.second = pairs[:, 0], pairs[:, 1] + len(digits.source)
 
     def __len__(self) -> int:
-        return 2 * (len(self.first) // BATCH)  # the original leaves out the last pairs too
+        return 2 * (len(self.first) // BATCH)  # the original drops the last pairs too
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for begin in range(0, len(self.first) - BATCH + 1, BATCH):
@@ -106,7 +106,7 @@ class PublishedPairs:
 
 
 def sampled_pairs(digits: Digits, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first `steps` batches of fastccsa's sampler."""
+    """Yield the first `steps` batches of fastccsa's sampler."""
     labels = torch.cat([digits.source_labels, digits.target_labels])
     domains = torch.arange(len(labels)) >= len(digits.source_labels)
     sampler = fastccsa.PairSampler(labels, domains.long(), num_classes=CLASSES, batch_size=BATCH, seed=seed)
@@ -116,7 +116,7 @@ def sampled_pairs(digits: Digits, steps: int, seed: int) -> Iterator[tuple[Tenso
 
 
 class Trainer:
-    """Network, loss and optimiser, on the images of both domains."""
+    """Network, loss and optimiser, with the images of both domains."""
 
     def __init__(self, digits: Digits, loss_fn: nn.Module, seed: int, amp: bool) -> None:
         torch.manual_seed(seed)
@@ -128,33 +128,33 @@ class Trainer:
         self.amp = amp
 
     def train(self, batches: Batches, progress: tqdm) -> None:
-        """One step a batch."""
+        """Take one step per batch."""
         self.network.train()
         for index1, index2 in batches:
             self.step(index1, index2)
             progress.update()
 
     def step(self, index1: Tensor, index2: Tensor) -> tuple[Tensor, ...]:
-        """One step on the pairs (index1[i], index2[i]); returns what the loss was given."""
+        """Take a step on the pairs (index1[i], index2[i]) and return the arguments of the loss."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.amp):
             logits, features = self.network(self.images, torch.cat([index1, index2]))
-        given = (*logits.chunk(2), *features.chunk(2), self.labels[index1], self.labels[index2])
-        loss = self.loss_fn(*given)
+        arguments = (*logits.chunk(2), *features.chunk(2), self.labels[index1], self.labels[index2])
+        loss = self.loss_fn(*arguments)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return given
+        return arguments
 
     @torch.no_grad()
     def right(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Bool [n]: which images are recognised."""
+        """Return which images are classified correctly, bool [n]."""
         self.network.eval()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.amp):
             logits, _ = self.network(images, torch.arange(len(images)))
         return logits.argmax(1) == labels
 
     def loss_share(self, batches: Batches, steps: int = 30) -> float:
-        """The loss's share, forward and backward, of the processor time of a training step; trains on meanwhile."""
+        """Measure the share of the loss, forward and backward, in the CPU time of a training step; keeps training."""
         self.network.train()
         in_step = in_loss = 0.0
         for (index1, index2), _ in zip(batches, range(steps), strict=False):
@@ -169,19 +169,19 @@ class Trainer:
         return in_loss / in_step
 
 
-def run(digits: Digits, seed: int, epochs: int, sampler_steps: int, amp: bool, say: str) -> dict[str, float]:
-    """All figures of one split, accuracies in percent."""
+def run(digits: Digits, seed: int, *, epochs: int, sampler_steps: int, amp: bool, label: str) -> dict[str, float]:
+    """Compute all figures of one split, accuracies in percent."""
     unseen = digits.unseen()
 
     def percent(right: Tensor) -> float:
         return 100 * right.double().mean().item()
 
-    # The original classifies the first stream alone; swapped, each stream is the first once.
+    # The original classifies only the first stream; swapped, each stream is the first once.
     first_only = fastccsa.WeightedCCSALoss(class_weight2=torch.zeros(CLASSES), margin=MARGIN, alpha=ALPHA)
     trainer, pairs = Trainer(digits, first_only, seed, amp), PublishedPairs(digits, seed)
     began = time.process_time()
     by_epoch = []
-    with tqdm(total=epochs * len(pairs), desc=f"{say} published", unit="step", disable=None) as progress:
+    with tqdm(total=epochs * len(pairs), desc=f"{label} published", unit="step", disable=None) as progress:
         for _ in range(epochs):
             trainer.train(pairs, progress)
             by_epoch.append(trainer.right(digits.test, digits.test_labels))
@@ -196,14 +196,14 @@ def run(digits: Digits, seed: int, epochs: int, sampler_steps: int, amp: bool, s
     }
     for key, alpha in (("sampler_unseen", ALPHA), ("no_alignment_unseen", 0.0)):
         trainer = Trainer(digits, fastccsa.WeightedCCSALoss(margin=MARGIN, alpha=alpha), seed, amp)
-        with tqdm(total=sampler_steps, desc=f"{say} {key.partition('_')[0]}", unit="step", disable=None) as progress:
+        with tqdm(total=sampler_steps, desc=f"{label} {key.partition('_')[0]}", unit="step", disable=None) as progress:
             trainer.train(sampled_pairs(digits, sampler_steps, seed), progress)
         figures[key] = percent(trainer.right(digits.test, digits.test_labels)[unseen])
     return figures
 
 
 def mean_and_error(values: list[float]) -> str:
-    """The mean with its standard error, which takes two values at least."""
+    """Format the mean with its standard error, which needs at least two values."""
     if not values:
         return "not measured"
     if len(values) == 1:
@@ -212,7 +212,7 @@ def mean_and_error(values: list[float]) -> str:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """A Markdown table, a column for each n."""
+    """Format a Markdown table with one column per n."""
     per_class = sorted({run["n"] for run in runs})
 
     def row(name: str, cell: Callable[[int], str]) -> str:
@@ -235,13 +235,13 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 
 def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--row-data", type=Path, required=True, help="folder of the published npy files")
     parser.add_argument("--out", type=Path, default=Path("digits.json"), help="results (default: digits.json)")
-    parser.add_argument("--n", type=int, nargs="+", default=[1, 3, 5, 7], help="labelled target images a class")
+    parser.add_argument("--n", type=int, nargs="+", default=[1, 3, 5, 7], help="labelled target images per class")
     parser.add_argument("--repetitions", type=int, nargs="+", default=list(range(10)), help="which (default: 0 to 9)")
     parser.add_argument("--epochs", type=int, default=80, help="of the published protocol (default: 80)")
     parser.add_argument("--sampler-steps", type=int, default=2000, help="with fastccsa.PairSampler (default: 2000)")
@@ -250,20 +250,20 @@ def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run what is not in --out yet, and print the table."""
+    """Run what is not yet in --out, and print the table."""
     parser, args = arguments(argv)
     settings = {"epochs": args.epochs, "sampler_steps": args.sampler_steps, "amp": args.amp}
     try:
         kept = RunFile(args.out, settings)
         done = {(run["n"], run["repetition"]) for run in kept.runs}
-        # Repetition by repetition, so that what is there at any time is a whole table.
+        # Repetition by repetition, so that the results form a complete table at any time.
         todo = [(n, repetition) for repetition in args.repetitions for n in args.n if (n, repetition) not in done]
         for n, repetition in todo:
-            read_digits(args.row_data, n, repetition)  # a missing file shows before any work
+            read_digits(args.row_data, n, repetition)  # reports a missing file before any work
         for n, repetition in todo:
             digits = read_digits(args.row_data, n, repetition)
-            say = f"n={n} repetition={repetition}"
-            figures = run(digits, repetition, args.epochs, args.sampler_steps, args.amp, say)
+            label = f"n={n} repetition={repetition}"
+            figures = run(digits, repetition, **settings, label=label)
             kept.add({"n": n, "repetition": repetition, **figures})
     except fastccsa.InputError as error:
         parser.error(str(error))

@@ -18,24 +18,24 @@ CLASSES = 10
 class Digits:
     """One split of the two domains. Images are float32 [n, 1, 16, 16] in [0, 1], labels int64 [n] in 0..9."""
 
-    source: Tensor  # 2000 images of MNIST
+    source: Tensor  # 2000 MNIST images
     source_labels: Tensor
-    target: Tensor  # n images a class of USPS, for training
+    target: Tensor  # n USPS images per class, for training
     target_labels: Tensor
-    test: Tensor  # 1800 images of USPS, among them some of those for training
+    test: Tensor  # 1800 USPS images, which include some of the training images
     test_labels: Tensor
 
     def unseen(self) -> Tensor:
-        """Bool [n test]: which test images are not among the training images."""
+        """Return which test images are not among the training images, bool [n]."""
         test, seen = self.test.flatten(1), self.target.flatten(1)
         return ~(test[:, None] == seen[None]).all(-1).any(1)
 
 
 def read_digits(folder: Path, per_class: int, repetition: int) -> Digits:
-    """Read one repetition with `per_class` labelled target images a class.
+    """Read one repetition with `per_class` labelled target images per class.
 
     Raises:
-        InputError: a file is missing or its shape is not that of the published one.
+        InputError: a file is missing, or its shape is not that of the published file.
     """
 
     def read(name: str) -> np.ndarray:

@@ -1,13 +1,13 @@
-"""What the inverse-probability weights and the pair sampler each add when one domain is long-tailed.
+"""What the inverse-probability weights and the pair sampler each contribute when one domain is long-tailed.
 
     python examples/imbalance.py                                  # scikit-learn's digits, nothing to download
     python examples/imbalance.py --row-data CCSA/row_data         # MNIST to USPS (github.com/samotiian/CCSA)
 
-The first domain holds every digit about equally often. The second one's training images are long-tailed: 60 of its
-commonest digit, one of its rarest, which digit is which drawn anew for each seed. Its test images are not. The loss is
-trained in four ways, with and without weights, on pairs of fastccsa.PairSampler or on uniform ones, and scored by
-the macro-average recall on the second domain. Finished runs are kept in --out; the same command again goes on with the
-rest.
+The first domain has every digit about equally often. The training images of the second domain are long-tailed: 60 of
+its most common digit, one of its rarest; each seed draws anew which digits are common. Its test images are not. The
+network is trained in four ways, with and without weights, on pairs from fastccsa.PairSampler or on uniform pairs, and
+scored by the macro-average recall on the second domain. Finished runs are kept in --out; running the same command again
+continues with the others.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Problem:
 
 
 def long_tailed(source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], seed: int) -> Problem:
-    """Half of the target's images of each class are for testing; of the rest, a long tail is for training."""
+    """Hold out half of the target's images of each class for testing; train on a long tail of the others."""
     generator = torch.Generator().manual_seed(seed)
     common_first = torch.randperm(CLASSES, generator=generator)
     counts = np.geomspace(COMMONEST, RAREST, CLASSES).round().astype(int)
@@ -72,13 +72,13 @@ def long_tailed(source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], se
 
 
 def published(folder: Path, seed: int) -> Problem:
-    """MNIST, and USPS made long-tailed."""
+    """Take MNIST, and USPS made long-tailed."""
     digits = read_digits(folder, per_class=1, repetition=seed)
     return long_tailed((digits.source, digits.source_labels), (digits.test, digits.test_labels), seed)
 
 
 def bundled(seed: int) -> Problem:
-    """scikit-learn's digits: 600 as they are, and the others as a second scanner might show them, long-tailed."""
+    """Take scikit-learn's digits: 600 as they are, and the others as another scanner might show them, long-tailed."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -89,7 +89,7 @@ def bundled(seed: int) -> Problem:
     order = torch.randperm(len(labels), generator=generator)
     source, target = order[:600], order[600:]
     noise = torch.rand(len(target), 1, 16, 16, generator=generator)
-    other = 0.7 * (1 - images[target].roll(1, dims=2)) + 0.3 * noise  # dark on light, one pixel lower, noisy
+    other = 0.7 * (1 - images[target].roll(1, dims=2)) + 0.3 * noise  # inverted, one pixel lower, noisy
     return long_tailed((images[source], labels[source]), (other, labels[target]), seed)
 
 
@@ -97,7 +97,7 @@ Batch = Callable[[int], tuple[Tensor, Tensor]]
 
 
 def dynamic_pairs(problem: Problem, seed: int) -> tuple[Batch, tuple[Any, ...]]:
-    """Batches of fastccsa.PairSampler, and its P(y1), P(y2) and P(y1, y2)."""
+    """Return batches of fastccsa.PairSampler by step, and its P(y1), P(y2) and P(y1, y2)."""
     sampler = fastccsa.PairSampler(
         problem.labels, problem.domains, num_classes=CLASSES, batch_size=BATCH, seed=seed, drop_last=True
     )
@@ -110,7 +110,7 @@ def dynamic_pairs(problem: Problem, seed: int) -> tuple[Batch, tuple[Any, ...]]:
 
 
 def uniform_pairs(problem: Problem, seed: int) -> tuple[Batch, tuple[Any, ...]]:
-    """Any image with any image of the second domain: batches, and the same three tables."""
+    """Return batches that pair any image with any image of the second domain, and the same three tables."""
     generator = torch.Generator().manual_seed(seed)
     second_domain = (problem.domains == 1).nonzero().squeeze(1)
 
@@ -126,8 +126,8 @@ def uniform_pairs(problem: Problem, seed: int) -> tuple[Batch, tuple[Any, ...]]:
     return batch, (first, second, torch.outer(first, second))
 
 
-def train(problem: Problem, weighted: bool, sampled: bool, steps: int, seed: int) -> Network:
-    """A network trained in one of the four ways."""
+def train(problem: Problem, *, weighted: bool, sampled: bool, steps: int, seed: int) -> Network:
+    """Train a network in one of the four ways."""
     batch, probabilities = (dynamic_pairs if sampled else uniform_pairs)(problem, seed)
     weights = [torch.as_tensor(fastccsa.inverse_probability(p)).float() for p in probabilities] if weighted else []
     loss_fn = fastccsa.WeightedCCSALoss(*weights, margin=MARGIN, alpha=ALPHA)
@@ -148,14 +148,14 @@ def train(problem: Problem, weighted: bool, sampled: bool, steps: int, seed: int
 
 @torch.no_grad()
 def recalls(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-    """Recall of each class in percent, [C]."""
+    """Compute the recall of each class in percent, [C]."""
     logits, _ = network.eval()(images, torch.arange(len(images)))
     right = logits.argmax(1) == labels
     return torch.stack([100 * right[labels == c].double().mean() for c in range(CLASSES)])
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """A Markdown table; gains are of the same seed over neither weights nor sampler."""
+    """Format a Markdown table; gains are over the run of the same seed without weights and sampler."""
 
     def of(key: str, weighted: bool, sampled: bool) -> list[float]:
         return [run[key] for run in runs if (run["weighted"], run["sampled"]) == (weighted, sampled)]
@@ -192,7 +192,8 @@ def main(argv: list[str] | None = None) -> None:
         todo = [(seed, *way) for seed in args.seeds for way in WAYS if (seed, *way) not in done]
         for seed, weighted, sampled in tqdm(todo, unit="run", disable=None):
             problem = problems[seed]
-            recall = recalls(train(problem, weighted, sampled, args.steps, seed), problem.test, problem.test_labels)
+            network = train(problem, weighted=weighted, sampled=sampled, steps=args.steps, seed=seed)
+            recall = recalls(network, problem.test, problem.test_labels)
             figures = {"macro": recall.mean().item(), "rare": recall[problem.rare].mean().item()}
             kept.add({"seed": seed, "weighted": weighted, "sampled": sampled, **figures})
     except fastccsa.InputError as error:

@@ -1,12 +1,11 @@
-"""An embedding trained by the loss over all pairs and a memory of past features, with torch.compile and DDP.
+"""An embedding trained with the loss over all pairs and a memory of past features, with torch.compile and DDP.
 
     python examples/metric_learning.py
     torchrun --standalone --nproc-per-node 2 examples/metric_learning.py
 
-Trains on two thirds of scikit-learn's digits, each somewhere in a larger noisy image, and tells how often the training
-image nearest to one of the others is of the same digit (recall@1): before training, and after. Each step compares a
-batch with the last 512 images, those of all processes. Any number of processes takes the same steps: the batch is
-shared among them.
+Trains on two thirds of scikit-learn's digits, each placed at random in a larger noisy image, and prints recall@1 before
+and after: how often the training image nearest to a test image shows the same digit. Each step compares a batch with
+the last 512 images of all processes. The processes share the batch, so any number of them takes the same steps.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ class Embedding(nn.Module):
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Embed images; see the class."""
         return nn.functional.normalize(self.layers(images), dim=1)
 
 
 def read_images() -> tuple[Tensor, Tensor]:
-    """Digits of scikit-learn, 8x8, each somewhere in a noisy image of 14x14: [n, 1, 14, 14] and labels [n]."""
+    """Place each 8x8 digit of scikit-learn at random in a noisy image: [n, 1, 14, 14], and labels [n]."""
     data = load_digits()
     random = np.random.default_rng(0)
     images = 0.3 * random.random((len(data.images), 1, 14, 14), dtype=np.float32)
@@ -57,7 +56,7 @@ def read_images() -> tuple[Tensor, Tensor]:
 
 
 def balance(probability: Tensor) -> Tensor:
-    """[C, C] weights that give pairs of one class and pairs of two classes the same say; expected weight 1."""
+    """Compute weights [C, C] that make pairs of one class count as much as pairs of two; the expected weight is 1."""
     same = probability.square().sum()
     weight = torch.full((len(probability), len(probability)), float(0.5 / (1 - same)))
     return weight.fill_diagonal_(float(0.5 / same))
@@ -65,14 +64,14 @@ def balance(probability: Tensor) -> Tensor:
 
 @torch.no_grad()
 def recall_at_1(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How often the training image nearest to a test image has its label, in percent."""
+    """Compute how often the training image nearest to a test image has its label, in percent."""
     points = network(images)
     nearest = torch.cdist(points[TRAINING:], points[:TRAINING]).argmin(1)
     return 100 * (labels[nearest] == labels[TRAINING:]).double().mean().item()
 
 
 def train(args: argparse.Namespace, rank: int, world_size: int, device: torch.device) -> dict[str, float]:
-    """Train this process's share; the last loss, averaged over processes, and recall@1 before and after."""
+    """Train on this process's share; return the last loss, averaged over processes, and recall@1 before and after."""
     images, labels = (x.to(device) for x in read_images())
     torch.manual_seed(0)
     embedding = Embedding().to(device)
@@ -83,7 +82,12 @@ def train(args: argparse.Namespace, rank: int, world_size: int, device: torch.de
     pair_loss = torch.compile(contrastive_alignment, backend=args.backend, fullgraph=True, dynamic=True)
 
     sampler = fastccsa.ImageSampler(
-        labels[:TRAINING], DIGITS, args.batch // world_size, rank=rank, world_size=world_size, drop_last=True
+        labels[:TRAINING],
+        num_classes=DIGITS,
+        batch_size=args.batch // world_size,
+        rank=rank,
+        world_size=world_size,
+        drop_last=True,
     )
     weight = balance(torch.from_numpy(sampler.probabilities()).float()).to(device)
     memory = fastccsa.FeatureMemory(capacity=512, width=WIDTH).to(device)
@@ -92,27 +96,28 @@ def train(args: argparse.Namespace, rank: int, world_size: int, device: torch.de
     for step in tqdm(range(args.steps), unit="step", disable=True if rank else None):
         index = torch.from_numpy(sampler.batch(*divmod(step, len(sampler)))).to(device)
         points, target = network(images[index]), labels[index]
-        # Remembered first: the batch meets itself too. An image and its own copy are at distance 0, without gradient.
+        # Pushed first, so that the batch is also compared with itself. An image and its copy are at distance 0, where
+        # the gradient is 0.
         memory.push(points, target, torch.zeros_like(target), group=group)
-        loss = pair_loss(points, memory.features, target, memory.labels, weight, MARGIN, "all")
+        loss = pair_loss(points, memory.features, target, memory.labels, pair_weight=weight, margin=MARGIN, pairs="all")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     last, after = loss.detach(), recall_at_1(embedding, images, labels)
     if world_size > 1:
-        dist.all_reduce(last)  # at the very end: no process leaves while another still needs it
+        dist.all_reduce(last)  # last of all, so that no process exits while another still needs it
         last /= world_size
     return {"loss": last.item(), "before": before, "after": after}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train alone, or as one of torchrun's processes."""
+    """Train in one process, or as one of torchrun's processes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--steps", type=int, default=600, help="training steps (default: 600)")
-    parser.add_argument("--batch", type=int, default=64, help="images a step, of all processes (default: 64)")
-    parser.add_argument("--backend", default="inductor", help="of torch.compile (default: inductor)")
+    parser.add_argument("--batch", type=int, default=64, help="images per step, over all processes (default: 64)")
+    parser.add_argument("--backend", default="inductor", help="backend of torch.compile (default: inductor)")
     args = parser.parse_args(argv)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.steps < 1 or args.batch < world_size or args.batch % world_size:

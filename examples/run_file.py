@@ -42,4 +42,11 @@ class RunFile:
         self.runs.append(run)
         if self.path is not None:
             with write_atomically(self.path) as file:
-                file.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+                file.write_text(to_json(self.content), encoding="utf-8")
+
+
+def to_json(content: dict[str, Any]) -> str:
+    """Write one field per line, and one line for each run, so that files of results stay short and their diffs tell."""
+    runs = ",\n".join(map(json.dumps, content["runs"]))
+    fields = {name: json.dumps(value) for name, value in content.items()} | {"runs": f"[\n{runs}\n]"}
+    return "{\n" + ",\n".join(f'"{name}": {value}' for name, value in fields.items()) + "\n}\n"

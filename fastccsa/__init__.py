@@ -10,20 +10,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fastccsa._version import __version__
+from fastccsa.system.extras import install_advice
+from fastccsa.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fastccsa import data, functional, reference
     from fastccsa.collections.manifest import Manifest
     from fastccsa.losses import CCSATerms, WeightedCCSALoss
     from fastccsa.losses.memory import FeatureMemory, PairMemory
-    from fastccsa.models.backbone import load_model
+    from fastccsa.models import load_model
     from fastccsa.ops.allocator import set_cpu_cache_limit
     from fastccsa.ops.profiling import nvtx_ranges
     from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
     from fastccsa.system.doctor import check
     from fastccsa.system.errors import InputError
 
-# Where each name lives. Nothing is imported before it is asked for: a user of the loss need not pay for pandas.
+# Where each name lives. It is imported on first use: the loss needs neither pandas nor torchvision.
 _HOME = {
     "WeightedCCSALoss": "fastccsa.losses",
     "CCSATerms": "fastccsa.losses",
@@ -35,13 +37,13 @@ _HOME = {
     "Manifest": "fastccsa.collections.manifest",
     "InputError": "fastccsa.system.errors",
     "check": "fastccsa.system.doctor",
-    "load_model": "fastccsa.models.backbone",
+    "load_model": "fastccsa.models",
     "set_cpu_cache_limit": "fastccsa.ops.allocator",
     "nvtx_ranges": "fastccsa.ops.profiling",
 }
 _MODULES = (
-    "data", "distributed", "functional", "reference", "sampling", "models", "evaluation", "training", "pruning",
-    "export",
+    "collections", "data", "distributed", "evaluation", "experiments", "export", "functional", "images", "losses",
+    "models", "pruning", "reference", "reporting", "sampling", "training",
 )  # fmt: skip
 
 __all__ = [  # noqa: RUF022 - in the order of the documentation
@@ -65,12 +67,14 @@ __all__ = [  # noqa: RUF022 - in the order of the documentation
 ]
 
 
+_name = lazy_names(__name__, _HOME)
+
+
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"fastccsa.{name}")
-    raise AttributeError(f"module 'fastccsa' has no attribute {name!r}")
+    if name not in _MODULES:
+        return _name(name)
+    with install_advice():
+        return importlib.import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:

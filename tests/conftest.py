@@ -1,20 +1,25 @@
-"""What the whole suite shares."""
+"""Fixtures that the whole suite shares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from fastccsa.training import TrainConfig
 
 COLOURS = {"nv": (200, 60, 60), "mel": (60, 200, 60), "bcc": (60, 60, 200)}
 
 DrawCollections = Callable[[Mapping[str, Sequence[str]], int], Path]
+MakeConfig = Callable[..., "TrainConfig"]
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Torch on a single thread, for networks too small to share."""
+    """Torch on a single thread, for networks that are too small for several."""
     import torch
 
     threads = torch.get_num_threads()
@@ -25,9 +30,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def draw_collections(tmp_path_factory: pytest.TempPathFactory) -> DrawCollections:
-    """Draw noisy 40 px images whose colour tells the class; returns the manifest.
+    """Draw noisy 40 px images whose colour tells the class, and return their manifest.
 
-    Given the classes of each domain, and how many training images of each to draw; validation and test have two.
+    Takes the classes of each domain, and the number of training images of each class; validation and test have two.
     """
     import numpy as np
     from PIL import Image
@@ -50,14 +55,42 @@ def draw_collections(tmp_path_factory: pytest.TempPathFactory) -> DrawCollection
     return draw
 
 
+@pytest.fixture(scope="session")
+def manifest_csv(draw_collections: DrawCollections) -> Path:
+    """Three domains with three classes, 45 training images in all."""
+    return draw_collections(dict.fromkeys(("DMF", "HAM", "SON"), tuple(COLOURS)), 5)
+
+
+@pytest.fixture
+def make_config(manifest_csv: Path, tmp_path: Path) -> MakeConfig:
+    """Make configurations of CCSA on `manifest_csv`, 12 steps per epoch; ``out`` names a folder in tmp_path."""
+    from fastccsa.training import TrainConfig
+
+    def make(out: str = "run", **changes: Any) -> TrainConfig:
+        small = {
+            "backbone": "shufflenet_v2_x0_5",
+            "weights": "none",
+            "size": 32,
+            "epochs": 2,
+            "batch_size": 4,
+            "lr": 1e-3,
+            "lr_step": 1,
+            "device": "cpu",
+            "workers": 1,
+        }
+        return TrainConfig(manifest=str(manifest_csv), out=str(tmp_path / out), **{**small, **changes})
+
+    return make
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> str:
-    """Every device that kernels exist for."""
+    """Every device that has kernels."""
     return request.param
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `cuda` are skipped, with a reason, where there is no CUDA device."""
+    """Skip the tests marked `cuda` if there is no CUDA device."""
     marked = [item for item in items if "cuda" in item.keywords]
     if not marked:
         return

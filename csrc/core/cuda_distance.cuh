@@ -3,14 +3,14 @@
 
 #include "core/cuda_memory.cuh"
 #include "core/cuda_reduce.cuh"
+#include "core/strided.h"
 #include "core/types.h"
 
 namespace fastccsa::cuda {
 
-// |a - b|^2 by one group of threads; every thread gets it. With kPacked, both rows are read in packs.
+// |a - b|^2, computed by one group of threads; every thread gets it. With kPacked, both rows are read in packs.
 template <int kGroup, bool kPacked, typename T>
-__device__ acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width,
-                                     int lane) {
+__device__ acc_t<T> squared_distance(Vector<const T> a, Vector<const T> b, int64_t width, int lane) {
   using Acc = acc_t<T>;
   Acc sum = 0;
   const auto add = [&](T x, T y) {
@@ -23,12 +23,12 @@ __device__ acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, i
     rest = width / kSize * kSize;
 #pragma unroll 4
     for (int64_t d = int64_t(lane) * kSize; d < rest; d += kGroup * kSize) {
-      const Pack<T> pa = load_pack(a + d), pb = load_pack(b + d);
+      const Pack<T> pa = load_pack(a.data + d), pb = load_pack(b.data + d);
 #pragma unroll
       for (int j = 0; j < kSize; ++j) add(pa.value[j], pb.value[j]);
     }
   }
-  for (int64_t d = rest + lane; d < width; d += kGroup) add(a[d * stride_a], b[d * stride_b]);
+  for (int64_t d = rest + lane; d < width; d += kGroup) add(a[d], b[d]);
   return reduce<kGroup>(sum, Add());
 }
 

@@ -4,19 +4,12 @@
 
 #include <cstdlib>
 #include <mutex>
-#include <unistd.h>
 #include <vector>
 
 namespace fastccsa::recycled {
 namespace {
 
 constexpr std::size_t kPage = std::size_t(2) << 20;
-
-// A quarter of the machine's memory. Whoever else needs it gets it: what is kept is marked as worthless.
-std::size_t default_limit() {
-  const long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
-  return pages > 0 && bytes > 0 ? std::size_t(pages) / 4 * std::size_t(bytes) : std::size_t(1) << 30;
-}
 
 struct Buffer {
   void* data;
@@ -30,7 +23,7 @@ class Pool {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (limit_ == 0) return nullptr;
-      // The latest first, its pages are the likeliest to be there still; a quarter may be wasted.
+      // The latest first, since its pages are the most likely to be still mapped. Up to a quarter may be wasted.
       for (auto buffer = kept_.rbegin(); buffer != kept_.rend(); ++buffer) {
         if (buffer->capacity < wanted || buffer->capacity > wanted + wanted / 4) continue;
         void* data = buffer->data;
@@ -63,7 +56,7 @@ class Pool {
   }
 
  private:
-  // Frees the oldest until what is kept is within the limit.
+  // Frees the oldest buffers until the rest is within the limit.
   void trim() {
     std::size_t count = 0;
     while (bytes_ > limit_) {
@@ -74,12 +67,12 @@ class Pool {
   }
 
   std::mutex mutex_;
-  std::vector<Buffer> kept_;  // by the time they were given back
+  std::vector<Buffer> kept_;  // in the order in which they were given back
   std::size_t bytes_ = 0;     // in kept_
-  std::size_t limit_ = default_limit();
+  std::size_t limit_ = 0;
 };
 
-// Never destroyed: tensors may be freed while the process ends.
+// Never destroyed, because tensors may be freed while the process exits.
 Pool& pool() {
   static Pool* const the_pool = new Pool;
   return *the_pool;

@@ -1,4 +1,4 @@
-// Reads the segments of a JPEG file up to its scan. Everything a file says is checked before it is used.
+// Reads the segments of a JPEG file up to its scan. Every value in the file is validated before it is used.
 #include "jpeg/header.h"
 
 #include <algorithm>
@@ -22,14 +22,14 @@ enum Marker : uint8_t {
   kAdobe = 0xee,
 };
 
-// The rest of a segment; reading beyond its end gives zeros and is remembered.
+// A cursor in a segment. Reading beyond the end gives zeros and sets a flag.
 class Reader {
  public:
   Reader(const uint8_t* data, std::size_t length) : at_(data), end_(data + length) {}
 
   int byte() {
     if (at_ == end_) {
-      short_ = true;
+      overrun_ = true;
       return 0;
     }
     return *at_++;
@@ -40,22 +40,22 @@ class Reader {
   }
   const uint8_t* take(std::size_t count) {
     if (std::size_t(end_ - at_) < count) {
-      short_ = true;
+      overrun_ = true;
       return nullptr;
     }
     at_ += count;
     return at_ - count;
   }
   bool empty() const { return at_ == end_; }
-  bool was_short() const { return short_; }
+  bool overrun() const { return overrun_; }
 
  private:
   const uint8_t* at_;
   const uint8_t* end_;
-  bool short_ = false;
+  bool overrun_ = false;
 };
 
-// Which colours three components are, as libjpeg guesses it.
+// The colour space of three components, with the rules of libjpeg.
 struct Colours {
   bool jfif = false, adobe = false;
   int transform = 0;
@@ -70,36 +70,36 @@ struct Colours {
 
 bool read_quantisation(Reader segment, Tables& tables) {
   while (!segment.empty()) {
-    const int what = segment.byte();
-    if ((what & 15) > 3 || what >> 4 > 1) return false;
+    const int info = segment.byte(), precision = info >> 4, id = info & 15;
+    if (id > 3 || precision > 1) return false;
     for (int k = 0; k < 64; ++k) {
-      tables.quantisation[what & 3][kZigzag[k]] = uint16_t(what >> 4 ? segment.word() : segment.byte());
+      tables.quantisation[id][kZigzag[k]] = uint16_t(precision ? segment.word() : segment.byte());
     }
-    tables.quantisation_there[what & 3] = true;
+    tables.has_quantisation[id] = true;
   }
-  return !segment.was_short();
+  return !segment.overrun();
 }
 
 bool read_huffman(Reader segment, Tables& tables) {
   while (!segment.empty()) {
-    const int what = segment.byte();
+    const int info = segment.byte(), kind = info >> 4, id = info & 15;
     const uint8_t* counts = segment.take(kLongest);
-    if (counts == nullptr || (what & 15) > 3 || what >> 4 > 1) return false;
+    if (counts == nullptr || id > 3 || kind > 1) return false;
     const uint8_t* symbols = segment.take(std::accumulate(counts, counts + kLongest, std::size_t(0)));
     if (symbols == nullptr) return false;
-    const bool ac = what >> 4 == 1;
-    if (!(ac ? tables.ac : tables.dc)[what & 3].set(counts, symbols, ac)) return false;
+    const bool ac = kind == 1;
+    if (!(ac ? tables.ac : tables.dc)[id].set(counts, symbols, ac)) return false;
   }
   return true;
 }
 
-// `quantisation`: which table each component uses.
+// `quantisation` receives the table of each component.
 Status read_frame(Reader segment, Header& header, std::array<int, kMaxComponents>& quantisation) {
   const int precision = segment.byte();
   header.height = segment.word();
   header.width = segment.word();
   header.components = segment.byte();
-  if (segment.was_short() || header.width == 0) return Status::kBroken;
+  if (segment.overrun() || header.width == 0) return Status::kBroken;
   if (precision != 8 || header.height == 0) return Status::kUnsupported;
   if (header.components != 1 && header.components != 3) return Status::kUnsupported;
   for (int k = 0; k < header.components; ++k) {
@@ -111,35 +111,37 @@ Status read_frame(Reader segment, Header& header, std::array<int, kMaxComponents
     quantisation[k] = segment.byte();
     if (quantisation[k] > 3) return Status::kBroken;
   }
-  if (segment.was_short()) return Status::kBroken;
+  if (segment.overrun()) return Status::kBroken;
   Component& first = header.component[0];
   if (header.components == 1) {
-    first.across = first.down = 1;  // of one component each block is an MCU, whatever it says
+    first.across = first.down = 1;  // with one component, each block is an MCU regardless of the sampling factors
     return Status::kDone;
   }
-  const auto once = [](const Component& c) { return c.across == 1 && c.down == 1; };
-  const auto usual = [](int sampling) { return sampling == 1 || sampling == 2; };
-  const bool supported = usual(first.across) && usual(first.down) && once(header.component[1]) && once(header.component[2]);
+  const auto single = [](const Component& c) { return c.across == 1 && c.down == 1; };
+  const auto one_or_two = [](int sampling) { return sampling == 1 || sampling == 2; };
+  const bool supported =
+      one_or_two(first.across) && one_or_two(first.down) && single(header.component[1]) && single(header.component[2]);
   return supported ? Status::kDone : Status::kUnsupported;
 }
 
-Status read_scan(Reader segment, const Tables& tables, Header& header, const std::array<int, kMaxComponents>& quantisation) {
+Status read_scan(Reader segment, const Tables& tables, Header& header,
+                 const std::array<int, kMaxComponents>& quantisation) {
   if (segment.byte() != header.components) return Status::kUnsupported;
   for (int k = 0; k < header.components; ++k) {
     Component& component = header.component[k];
     if (segment.byte() != component.id) return Status::kUnsupported;
-    const int which = segment.byte();
-    if (which >> 4 > 3 || (which & 15) > 3) return Status::kBroken;
-    component.dc = &tables.dc[which >> 4];
-    component.ac = &tables.ac[which & 15];
-    if (!component.dc->there() || !component.ac->there() || !tables.quantisation_there[quantisation[k]]) {
+    const int ids = segment.byte(), dc = ids >> 4, ac = ids & 15;
+    if (dc > 3 || ac > 3) return Status::kBroken;
+    component.dc = &tables.dc[dc];
+    component.ac = &tables.ac[ac];
+    if (!component.dc->defined() || !component.ac->defined() || !tables.has_quantisation[quantisation[k]]) {
       return Status::kBroken;
     }
     const auto& steps = tables.quantisation[quantisation[k]];
     std::transform(steps.begin(), steps.end(), component.scale.begin(), [](uint16_t step) { return int16_t(step); });
   }
   const int first = segment.byte(), last = segment.byte(), approximation = segment.byte();
-  if (segment.was_short()) return Status::kBroken;
+  if (segment.overrun()) return Status::kBroken;
   return first == 0 && last == 63 && approximation == 0 ? Status::kDone : Status::kUnsupported;
 }
 

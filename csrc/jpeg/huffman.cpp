@@ -6,7 +6,7 @@
 namespace fastccsa::jpeg {
 
 bool Table::set(const uint8_t* counts, const uint8_t* symbols, bool ac) {
-  there_ = false;
+  defined_ = false;
   first_.fill({0, 0});
   int code = 0, number = 0;
   for (int length = 1; length <= kLongest; ++length) {
@@ -24,9 +24,9 @@ bool Table::set(const uint8_t* counts, const uint8_t* symbols, bool ac) {
   }
   if (ac) {
     set_coefficients();
-    set_stretches();
+    set_skips();
   }
-  there_ = true;
+  defined_ = true;
   return true;
 }
 
@@ -44,11 +44,11 @@ void Table::set_coefficients() {
   }
 }
 
-void Table::set_stretches() {
+void Table::set_skips() {
   for (int prefix = 0; prefix < 1 << kLookup; ++prefix) {
-    Stretch entry{};
+    Skip entry{};
     for (int used = 0; used < kLookup && !entry.ends;) {
-      // The bits beyond the prefix are taken for zeros: a code that needs them is not known.
+      // The bits after the prefix are unknown and read as zeros, so a code that extends into them is rejected.
       const Symbol symbol = first_[(prefix << used) & ((1 << kLookup) - 1)];
       if (symbol.length == 0 || used + symbol.length > kLookup) break;
       const int run = symbol.value >> 4, size = symbol.value & 15;
@@ -59,13 +59,13 @@ void Table::set_stretches() {
       entry.length = uint8_t(used);
       entry.advance = uint8_t(advance);
       entry.ends = ends;
-      if (entry.one_length == 0) {
-        entry.one_length = entry.length;
-        entry.one_advance = entry.advance;
-        entry.one_ends = ends;
+      if (entry.first_length == 0) {
+        entry.first_length = entry.length;
+        entry.first_advance = entry.advance;
+        entry.first_ends = ends;
       }
     }
-    stretches_[prefix] = entry;
+    skips_[prefix] = entry;
   }
 }
 

@@ -1,5 +1,5 @@
-// Huffman decoding of blocks of 8 x 8 coefficients, by tables that answer for several bits, and for blocks that nobody
-// looks at several coefficients, at a time.
+// Huffman decoding of blocks of 8 x 8 coefficients with lookup tables, which decode one coefficient at a time, or
+// several at a time in blocks that are skipped.
 #pragma once
 
 #include "jpeg/scan.h"
@@ -9,10 +9,11 @@
 
 namespace fastccsa::jpeg {
 
-constexpr int kLookup = 11;  // bits that a table answers for
-constexpr int kLongest = 16;  // bits of a code
+constexpr int kLookup = 11;   // bits that index a lookup table
+constexpr int kLongest = 16;  // maximum bits of a code
 
-// The place in a block (row by row) of the k-th coefficient; those that a broken file has beyond 63 go to the last.
+// The row-major position in a block of the k-th coefficient. Broken files may have coefficients beyond 63, which are
+// mapped to the last position.
 constexpr std::array<uint8_t, 80> zigzag() {
   std::array<uint8_t, 80> place{};
   int row = 0, column = 0;
@@ -32,38 +33,39 @@ constexpr std::array<uint8_t, 80> zigzag() {
 }
 inline constexpr std::array<uint8_t, 80> kZigzag = zigzag();
 
-// The number that the `size` highest bits of a stream stand for.
+// The signed value that `size` bits of a stream encode.
 inline int extend(uint32_t bits, int size) {
   return bits >> (size - 1) ? int(bits) : int(bits) - (1 << size) + 1;
 }
 
-// A code's symbol, and its length in bits; length 0 where no code begins so.
+// A symbol and the length of its code in bits; length 0 if no code has this prefix.
 struct Symbol {
   uint8_t value, length;
 };
 
-// What the next kLookup bits hold, a coefficient of the block being looked at.
+// The coefficient that the next kLookup bits encode.
 struct Coefficient {
-  int16_t value;   // 0: `run` is a symbol, and its bits are yet to be read
-  uint8_t run;     // zeros before it
-  uint8_t length;  // bits in all; 0: the code is longer than kLookup
+  int16_t value;   // 0 if the bits of the value do not fit; `run` is then the symbol
+  uint8_t run;     // zeros before the coefficient
+  uint8_t length;  // total bits; 0 if the code is longer than kLookup
 };
 
-// What they hold of a block that is passed over.
-struct Stretch {
-  uint8_t length;    // bits in all; 0: the code is longer than kLookup
-  uint8_t advance;   // coefficients, the end of the block counting as one
-  uint8_t one_length, one_advance;  // the same of the first symbol alone
-  bool ends, one_ends;
+// All coefficients that the next kLookup bits encode, for blocks that are skipped.
+struct Skip {
+  uint8_t length;   // total bits; 0 if the first code is longer than kLookup
+  uint8_t advance;  // coefficients, counting the end of the block as one
+  uint8_t first_length, first_advance;  // the same for the first symbol only
+  bool ends, first_ends;                // whether the block ends
 };
 
 class Table {
  public:
-  // counts: of the codes of 1 to 16 bits; symbols: in the order of their codes. False: they are no code.
+  // counts: number of codes of each length from 1 to 16 bits; symbols: in the order of their codes. Returns false if
+  // the codes are invalid.
   bool set(const uint8_t* counts, const uint8_t* symbols, bool ac);
 
-  void forget() { there_ = false; }
-  bool there() const { return there_; }
+  void clear() { defined_ = false; }
+  bool defined() const { return defined_; }
 
   Symbol at(const Bits& bits) const {
     const Symbol symbol = first_[bits.peek(kLookup)];
@@ -71,7 +73,7 @@ class Table {
   }
 
   const Coefficient& coefficient(const Bits& bits) const { return coefficients_[bits.peek(kLookup)]; }
-  const Stretch& stretch(const Bits& bits) const { return stretches_[bits.peek(kLookup)]; }
+  const Skip& skip_entry(const Bits& bits) const { return skips_[bits.peek(kLookup)]; }
 
  private:
   Symbol longer(const Bits& bits) const {
@@ -83,18 +85,18 @@ class Table {
   }
 
   void set_coefficients();
-  void set_stretches();
+  void set_skips();
 
-  bool there_ = false;
+  bool defined_ = false;
   std::array<uint8_t, 256> symbols_{};
-  std::array<int, kLongest + 1> end_{};     // the code after the last of each length
-  std::array<int, kLongest + 1> offset_{};  // from a code to the number of its symbol
+  std::array<int, kLongest + 1> end_{};     // one past the last code of each length
+  std::array<int, kLongest + 1> offset_{};  // what to add to a code to get the index of its symbol
   std::array<Symbol, 1 << kLookup> first_{};
   std::array<Coefficient, 1 << kLookup> coefficients_{};
-  std::array<Stretch, 1 << kLookup> stretches_{};
+  std::array<Skip, 1 << kLookup> skips_{};
 };
 
-// The difference of a block's mean to that of the block before; false: no such code.
+// Reads the difference between the DC coefficients of a block and the previous one. Returns false for an invalid code.
 FASTCCSA_INLINE bool read_difference(Bits& bits, const Table& dc, int& difference) {
   bits.refill();
   const Symbol symbol = dc.at(bits);
@@ -108,25 +110,25 @@ FASTCCSA_INLINE bool read_difference(Bits& bits, const Table& dc, int& differenc
   return true;
 }
 
-// Writes the coefficients from the second on, times `scale`, into a block of zeros; returns the rows of the block that
-// have one, a bit each, or -1 where there is no such code.
+// Writes the AC coefficients times `scale` into a block of zeros. Returns a bit mask of the rows with a coefficient, or
+// -1 for an invalid code.
 FASTCCSA_INLINE int read_block(Bits& bits, const Table& ac, const int16_t* scale, int16_t* block) {
   int rows = 0;
   const auto put = [&](int k, int value) {
-    const int place = kZigzag[k];
-    block[place] = int16_t(value * scale[place]);
-    rows |= 1 << (place >> 3);
+    const int position = kZigzag[k];
+    block[position] = int16_t(value * scale[position]);
+    rows |= 1 << (position >> 3);
   };
   for (int k = 1; k < 64; ++k) {
     bits.refill();
-    const Coefficient& known = ac.coefficient(bits);
-    if (known.value != 0) {
-      k += known.run;
-      put(k, known.value);
-      bits.skip(known.length);
+    const Coefficient& entry = ac.coefficient(bits);
+    if (entry.value != 0) {
+      k += entry.run;
+      put(k, entry.value);
+      bits.skip(entry.length);
       continue;
     }
-    const Symbol symbol = known.length != 0 ? Symbol{known.run, known.length} : ac.at(bits);
+    const Symbol symbol = entry.length != 0 ? Symbol{entry.run, entry.length} : ac.at(bits);
     if (symbol.length == 0) return -1;
     bits.skip(symbol.length);
     const int run = symbol.value >> 4, size = symbol.value & 15;
@@ -142,21 +144,21 @@ FASTCCSA_INLINE int read_block(Bits& bits, const Table& ac, const int16_t* scale
   return rows;
 }
 
-// Passes over a block's coefficients from the second on; false: no such code.
+// Skips the AC coefficients of a block. Returns false for an invalid code.
 FASTCCSA_INLINE bool skip_block(Bits& bits, const Table& ac) {
   for (int k = 1; k < 64;) {
     bits.refill();
-    const Stretch& known = ac.stretch(bits);
-    if (known.length != 0) {
-      // What follows a block's last coefficient belongs to the next block. A branch, so that it can be foreseen.
-      if (__builtin_expect(k + known.advance <= 64, 1)) {
-        bits.skip(known.length);
-        if (known.ends) break;
-        k += known.advance;
+    const Skip& entry = ac.skip_entry(bits);
+    if (entry.length != 0) {
+      // Codes after the last coefficient of a block belong to the next block. A branch, because it is predictable.
+      if (__builtin_expect(k + entry.advance <= 64, 1)) {
+        bits.skip(entry.length);
+        if (entry.ends) break;
+        k += entry.advance;
       } else {
-        bits.skip(known.one_length);
-        if (known.one_ends) break;
-        k += known.one_advance;
+        bits.skip(entry.first_length);
+        if (entry.first_ends) break;
+        k += entry.first_advance;
       }
       continue;
     }

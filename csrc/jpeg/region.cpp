@@ -1,11 +1,11 @@
-// Decoding a part of a JPEG: the blocks above it are passed over, those beside it too, and below it nothing is read.
+// Decodes a region of a JPEG. Blocks above and beside the region are skipped, and nothing is read below it.
 #include "jpeg/region.h"
 
 #include "jpeg/transform.h"
 
 #include <algorithm>
 
-// Compiled for newer x86 processors too; the program loader picks.
+// Compiled for newer x86 processors too; the dynamic loader chooses the version.
 #if defined(__x86_64__) && defined(__gnu_linux__)
 #define FASTCCSA_CLONES(feature) __attribute__((target_clones(feature, "default")))
 #else
@@ -27,7 +27,9 @@ FASTCCSA_INLINE void inverse_means_of(int across, const int16_t* block, int rows
   }
 }
 
-FASTCCSA_CLONES("avx2") void all_pixels(const int16_t* block, uint8_t* to, int64_t stride) { inverse(block, to, stride); }
+FASTCCSA_CLONES("avx2") void all_pixels(const int16_t* block, uint8_t* to, int64_t stride) {
+  inverse(block, to, stride);
+}
 
 FASTCCSA_CLONES("avx2") void means(int down, int across, const int16_t* block, int rows, uint8_t* to, int64_t stride) {
   switch (down) {
@@ -38,7 +40,7 @@ FASTCCSA_CLONES("avx2") void means(int down, int across, const int16_t* block, i
   }
 }
 
-// ITU-R BT.601 over the whole range, in fixed point as libjpeg.
+// Full-range ITU-R BT.601, in fixed point as in libjpeg.
 FASTCCSA_CLONES("avx2") void to_rgb(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int count, uint8_t* rgb) {
   constexpr int kBits = 16, kHalf = 1 << (kBits - 1);
   const auto fixed = [](double x) { return int(x * (1 << kBits) + 0.5); };
@@ -50,14 +52,15 @@ FASTCCSA_CLONES("avx2") void to_rgb(const uint8_t* y, const uint8_t* cb, const u
   }
 }
 
-// Sums of four parts to samples.
+// Converts sums with weights that add up to 4 to samples.
 FASTCCSA_CLONES("avx2") void narrow(const int* sums, int count, int bias, uint8_t* to) {
   for (int i = 0; i < count; ++i) to[i] = uint8_t((sums[i] + bias) >> 2);
 }
 
-// Two pixels for each of `count` sums, of one sample each or of four parts; one sum more lies to each side.
-FASTCCSA_CLONES("avx2") void widen(const int* sums, int count, bool parts, uint8_t* to) {
-  const int shift = parts ? 4 : 2, left = parts ? 8 : 1, right = parts ? 7 : 2;
+// Makes two pixels of each of `count` sums, whose weights add up to 4 if `weighted`, else to 1. `sums` has one more
+// element on each side.
+FASTCCSA_CLONES("avx2") void widen(const int* sums, int count, bool weighted, uint8_t* to) {
+  const int shift = weighted ? 4 : 2, left = weighted ? 8 : 1, right = weighted ? 7 : 2;
   for (int i = 0; i < count; ++i) {
     to[2 * i] = uint8_t((3 * sums[i] + sums[i - 1] + left) >> shift);
     to[2 * i + 1] = uint8_t((3 * sums[i] + sums[i + 1] + right) >> shift);
@@ -68,8 +71,8 @@ FASTCCSA_CLONES("avx2") void widen(const int* sums, int count, bool parts, uint8
 
 Status Decoder::open(const uint8_t* data, std::size_t length) {
   header_ = Header();
-  tables_.quantisation_there.fill(false);
-  for (int k = 0; k < 4; ++k) tables_.dc[k].forget(), tables_.ac[k].forget();
+  tables_.has_quantisation.fill(false);
+  for (int k = 0; k < 4; ++k) tables_.dc[k].clear(), tables_.ac[k].clear();
   const Status status = read_header(data, length, tables_, header_);
   if (status == Status::kDone) scan_.take(header_.scan, header_.scan_length);
   return status;
@@ -79,7 +82,7 @@ void Decoder::prepare(int scale, const Rectangle& region) {
   scale_ = scale;
   const int side = kSide / scale;
   const int mcu_height = header_.down() * side, mcu_width = header_.across() * side;
-  // Colours of half the resolution are interpolated from one to each side.
+  // Interpolating chroma of half the resolution needs one sample on each side.
   const int margin = scale == 1 ? 2 : 0;
   const int total_down = divide_up(header_.height, kSide * header_.down());
   const int total_across = divide_up(header_.width, kSide * header_.across());
@@ -90,7 +93,7 @@ void Decoder::prepare(int scale, const Rectangle& region) {
   for (int k = 0; k < header_.components; ++k) {
     const Component& component = header_.component[k];
     Plane& plane = planes_[k];
-    // Where pixels become means, colours come out as fine as the first component.
+    // Reduced images have the chroma components at the resolution of the first component.
     plane.down = scale == 1 ? kSide : side * header_.down() / component.down;
     plane.across = scale == 1 ? kSide : side * header_.across() / component.across;
     plane.top = mcu_rows_.first * component.down * plane.down;
@@ -114,18 +117,18 @@ Status Decoder::decode(int scale, const Rectangle& region, uint8_t* rgb) {
   return Status::kDone;
 }
 
-Status Decoder::pass_over(int scale, const Rectangle& region) {
+Status Decoder::read_codes(int scale, const Rectangle& region) {
   prepare(scale, region);
   return read_blocks(true);
 }
 
-Status Decoder::read_blocks(bool pass_over) {
+Status Decoder::read_blocks(bool skip_all) {
   const int across = divide_up(header_.width, kSide * header_.across());
   const int interval = header_.interval;
   if (interval == 0 && scan_.intervals.size() > 1) return Status::kBroken;
   Bits bits(scan_);
-  int means[kMaxComponents] = {};
-  // Restart intervals above the region need not be read at all.
+  int dc[kMaxComponents] = {};
+  // Restart intervals above the region are not read at all.
   const int64_t first = int64_t(mcu_rows_.first) * across;
   int64_t mcu = interval > 0 ? first / interval * interval : 0;
   for (int row = int(mcu / across), column = int(mcu % across); row < mcu_rows_.last; ++mcu) {
@@ -133,10 +136,10 @@ Status Decoder::read_blocks(bool pass_over) {
       const std::size_t number = std::size_t(mcu / interval);
       if (number >= scan_.intervals.size()) return Status::kBroken;
       bits.seek(scan_, scan_.intervals[number]);
-      std::fill(means, means + kMaxComponents, 0);
+      std::fill(dc, dc + kMaxComponents, 0);
     }
-    const bool wanted = !pass_over && row >= mcu_rows_.first && column >= mcu_columns_.first && column < mcu_columns_.last;
-    if (!read_mcu(bits, row, column, wanted, means)) return Status::kBroken;
+    const bool in_region = row >= mcu_rows_.first && column >= mcu_columns_.first && column < mcu_columns_.last;
+    if (!read_mcu(bits, row, column, in_region && !skip_all, dc)) return Status::kBroken;
     if (++column == across) {
       column = 0;
       ++row;
@@ -145,7 +148,7 @@ Status Decoder::read_blocks(bool pass_over) {
   return Status::kDone;
 }
 
-bool Decoder::read_mcu(Bits& bits, int row, int column, bool wanted, int* means) {
+bool Decoder::read_mcu(Bits& bits, int row, int column, bool needed, int* dc) {
   alignas(32) int16_t block[64];
   for (int k = 0; k < header_.components; ++k) {
     const Component& component = header_.component[k];
@@ -153,15 +156,15 @@ bool Decoder::read_mcu(Bits& bits, int row, int column, bool wanted, int* means)
       for (int h = 0; h < component.across; ++h) {
         int difference = 0;
         if (bits.beyond_end() || !read_difference(bits, *component.dc, difference)) return false;
-        means[k] += difference;
-        if (!wanted) {
+        dc[k] += difference;
+        if (!needed) {
           if (!skip_block(bits, *component.ac)) return false;
           continue;
         }
         std::fill(block, block + 64, int16_t(0));
         const int rows = read_block(bits, *component.ac, component.scale.data(), block);
         if (rows < 0) return false;
-        block[0] = int16_t(means[k] * component.scale[0]);
+        block[0] = int16_t(dc[k] * component.scale[0]);
         transform(block, rows, planes_[k], row * component.down + v, column * component.across + h);
       }
     }
@@ -190,25 +193,25 @@ void Decoder::write_grey(const Rectangle& region, uint8_t* rgb) const {
 
 void Decoder::write_colours(const Rectangle& region, uint8_t* rgb) {
   const Span columns{region.left, region.left + region.width};
-  const bool same = scale_ != 1 || (header_.across() == 1 && header_.down() == 1);
+  const bool same_size = scale_ != 1 || (header_.across() == 1 && header_.down() == 1);
   for (int y = region.top; y < region.top + region.height; ++y, rgb += 3 * region.width) {
     const uint8_t* colour[2];
     for (int k = 0; k < 2; ++k) {
       const Plane& plane = planes_[k + 1];
-      colour[k] = same ? plane.row(y) + region.left : upsample(plane, y, columns, lines_[k]);
+      colour[k] = same_size ? plane.row(y) + region.left : upsample(plane, y, columns, lines_[k]);
     }
     to_rgb(planes_[0].row(y) + region.left, colour[0], colour[1], region.width, rgb);
   }
 }
 
-// Triangle filter: a pixel is three parts of the sample it lies in and one part of the next nearest, along each axis
-// that has half the samples; beyond the border the last sample is repeated. Rounded as libjpeg does.
+// Triangle filter: along each axis with half the resolution, a pixel is 3/4 of its own sample and 1/4 of the next
+// nearest. The last sample is repeated beyond the border. Rounds like libjpeg.
 const uint8_t* Decoder::upsample(const Plane& plane, int y, Span columns, std::vector<uint8_t>& line) {
   const bool half_height = header_.down() == 2, half_width = header_.across() == 2;
   const int row = half_height ? y / 2 : y;
   const int other = half_height ? std::clamp(y % 2 == 0 ? row - 1 : row + 1, 0, plane.height - 1) : row;
   const uint8_t *near = plane.row(row), *far = plane.row(other);
-  // One sample more than needed to each side; `begin` may be -1.
+  // One more sample than needed on each side; `begin` may be -1.
   const int begin = half_width ? columns.first / 2 - 1 : columns.first;
   const int end = half_width ? (columns.last - 1) / 2 + 2 : columns.last;
   sums_.resize(std::size_t(end - begin));
@@ -223,7 +226,7 @@ const uint8_t* Decoder::upsample(const Plane& plane, int y, Span columns, std::v
   }
   if (plane.width > 2) {
     widen(sums_.data() + 1, end - begin - 2, half_height, line.data());
-  } else {  // so narrow that libjpeg repeats samples instead
+  } else {  // libjpeg repeats samples in images as narrow as this
     for (int x = 2 * (begin + 1); x < columns.last; ++x) line[std::size_t(x - 2 * (begin + 1))] = near[x / 2];
   }
   return line.data() + columns.first % 2;

@@ -1,5 +1,5 @@
-// The compressed data of a JPEG's scan as a stream of bits: without the zero bytes that follow each 0xff, and with the
-// places where its restart markers stood.
+// The compressed data of a JPEG's scan as a bit stream, without the zero byte after each 0xff and without the restart
+// markers, whose positions are recorded.
 #pragma once
 
 #include <cstddef>
@@ -7,20 +7,20 @@
 #include <cstring>
 #include <vector>
 
-// So that the callers' instruction set is theirs too.
+// Inlined everywhere, so that the code is compiled for the instruction set of the caller.
 #define FASTCCSA_INLINE inline __attribute__((always_inline))
 
 namespace fastccsa::jpeg {
 
-// What the decoder may read beyond the end before it looks where it is: more than the longest block.
+// How many bytes the decoder may read beyond the end before it checks its position: more than the longest block.
 constexpr std::size_t kPadding = 512;
 
 struct Scan {
-  std::vector<uint8_t> bytes;          // and kPadding zeros
-  std::size_t size = 0;                // without them
-  std::vector<std::size_t> intervals;  // where each restart interval begins
+  std::vector<uint8_t> bytes;          // followed by kPadding zeros
+  std::size_t size = 0;                // without the padding
+  std::vector<std::size_t> intervals;  // offset of each restart interval
 
-  // Takes what lies before the first marker that ends a scan.
+  // Takes the data up to the first marker that ends a scan.
   void take(const uint8_t* data, std::size_t length) {
     bytes.resize(length + kPadding);
     intervals.assign(1, 0);
@@ -49,7 +49,7 @@ struct Scan {
   }
 };
 
-// A place in a scan. Its next bits are the highest of `window`.
+// A position in a scan. The next bits are the highest of `window_`.
 class Bits {
  public:
   explicit Bits(const Scan& scan) : next_(scan.bytes.data()), limit_(next_ + scan.size + 8) {}
@@ -60,7 +60,7 @@ class Bits {
     valid_ = 0;
   }
 
-  // From here on 56 bits are there.
+  // Ensures that at least 56 bits are available.
   void refill() {
     uint64_t word;
     std::memcpy(&word, next_, sizeof word);
@@ -72,7 +72,7 @@ class Bits {
     valid_ |= 56;
   }
 
-  // 1 to 32 bits.
+  // Returns the next 1 to 32 bits without consuming them.
   uint32_t peek(int count) const { return uint32_t(window_ >> (64 - count)); }
 
   void skip(int count) {
@@ -80,7 +80,7 @@ class Bits {
     valid_ -= count;
   }
 
-  // Whether more was read than there is (a few bits of padding are let pass).
+  // Whether more was read than the scan has, apart from a few bits of padding.
   bool beyond_end() const { return next_ > limit_; }
 
  private:

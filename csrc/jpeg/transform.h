@@ -1,5 +1,5 @@
-// From a block's coefficients to its pixels: all 64, bit for bit as libjpeg's accurate integer transform gives them, or
-// the means of 2, 4 or 8 of them along an axis, straight from the coefficients.
+// The inverse DCT of a block: either all 64 pixels, bit for bit as in libjpeg's accurate integer transform, or means of
+// 2, 4 or 8 pixels along an axis, computed directly from the coefficients.
 #pragma once
 
 #include "jpeg/scan.h"
@@ -10,9 +10,9 @@
 
 namespace fastccsa::jpeg {
 
-constexpr int kSide = 8;  // of a block
+constexpr int kSide = 8;  // side of a block
 
-// Eight numbers worked on together: the columns of a block.
+// Vectors of eight numbers: one per column of a block.
 typedef int32_t Ints __attribute__((vector_size(32)));
 typedef float Floats __attribute__((vector_size(32)));
 typedef int16_t Shorts __attribute__((vector_size(16)));
@@ -21,15 +21,15 @@ FASTCCSA_INLINE uint8_t to_byte(int value) { return uint8_t(value < 0 ? 0 : valu
 
 // ---- all pixels ----
 //
-// Loeffler, Ligtenberg and Moschytz: Practical fast 1-D DCT algorithms with 11 multiplications, ICASSP 1989; in fixed
-// point, rounded where libjpeg rounds, so that the results are the same.
+// Loeffler, Ligtenberg and Moschytz: Practical fast 1-D DCT algorithms with 11 multiplications, ICASSP 1989. In fixed
+// point, and rounded where libjpeg rounds, so the results are the same.
 
-constexpr int kPrecision = 13;  // bits after the point of the constants
-constexpr int kGuard = 2;       // bits after the point between the two passes
+constexpr int kPrecision = 13;  // fractional bits of the constants
+constexpr int kGuard = 2;       // fractional bits between the two passes
 
 constexpr int fixed(double x) { return int(x * (1 << kPrecision) + 0.5); }
 
-// The eight columns of `x`, in place; results are shifted right by `shift`, rounded.
+// Transforms the eight columns of `x` in place; the results are shifted right by `shift` with rounding.
 FASTCCSA_INLINE void inverse_columns(Ints* x, int shift) {
   // Even part: a rotation by 3 pi / 8, and a butterfly.
   const Ints rotated = (x[2] + x[6]) * fixed(0.541196100);
@@ -82,7 +82,7 @@ FASTCCSA_INLINE void inverse(const int16_t* block, uint8_t* to, int64_t stride) 
 
 // ---- means ----
 
-// `means[n][k]`: what coefficient k adds to the n-th mean of 8 / kCount pixels along an axis.
+// `at[n][k]` is the weight of coefficient k in the n-th mean of 8 / kCount pixels along an axis.
 template <int kCount>
 struct Means {
   float at[kCount][kSide];
@@ -103,7 +103,7 @@ struct Means {
 template <int kCount>
 inline const Means<kCount> kMeans{};
 
-// kDown x kAcross means of a block. `rows` has a bit for each row of the block that is not zero.
+// Computes kDown x kAcross means of a block. `rows` is a bit mask of the rows of the block that are not zero.
 template <int kDown, int kAcross>
 FASTCCSA_INLINE void inverse_means(const int16_t* block, int rows, uint8_t* to, int64_t stride) {
   const auto& down = kMeans<kDown>.at;
@@ -123,7 +123,7 @@ FASTCCSA_INLINE void inverse_means(const int16_t* block, int rows, uint8_t* to, 
       const Floats product = columns[n] * basis;
       const float sum = ((product[0] + product[1]) + (product[2] + product[3])) +
                         ((product[4] + product[5]) + (product[6] + product[7]));
-      to[n * stride + m] = to_byte(int(sum + 128.5f + 1024) - 1024);  // rounds down also below 0
+      to[n * stride + m] = to_byte(int(sum + 128.5f + 1024) - 1024);  // rounds down, also below 0
     }
   }
 }

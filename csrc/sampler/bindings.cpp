@@ -1,5 +1,5 @@
-// The Python module fastccsa._sampler: numpy arrays in and out, no torch.
-// Arguments are checked by fastccsa.sampling; the checks here only keep memory safe.
+// The Python module fastccsa.sampling._sampler, which takes and returns numpy arrays and does not use torch.
+// fastccsa.sampling validates the arguments; the checks here only keep memory access in bounds.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -100,7 +100,7 @@ std::pair<IndexArray, IndexArray> pairs(const PairSampler& sampler, std::uint64_
   return {std::move(first), std::move(second)};
 }
 
-// Images of each domain and class, [domains, classes].
+// Counts the images of each domain and class, [domains, classes].
 IndexArray counts(const PairSampler& sampler) {
   const ImageGroups& groups = sampler.groups();
   IndexArray result({groups.groups() / sampler.classes(), sampler.classes()});
@@ -110,7 +110,7 @@ IndexArray counts(const PairSampler& sampler) {
   return result;
 }
 
-// The arguments of make_pair_sampler again, for pickling.
+// Returns the arguments of make_pair_sampler, for pickling.
 py::tuple arguments(const PairSampler& sampler) {
   const ImageGroups& groups = sampler.groups();
   GroupArray group_of(static_cast<py::ssize_t>(groups.images()));
@@ -132,15 +132,15 @@ PairSampler from_arguments(const py::tuple& state) {
 
 PYBIND11_MODULE(_sampler, module) {
   module.attr("MAX_SIZE") = Permutation::kMaxSize;
-  module.doc() = "Counter-based random draws and the pair sampler's core, in C++ without torch.";
+  module.doc() = "Counter-based random numbers and the core of the pair sampler.";
 
   module.def("philox4x32", &philox4x32, py::arg("counter"), py::arg("key"),
              "One block of Philox4x32-10: four 32-bit words of a counter (4 words) and a key (2 words).");
   module.def("uniforms", &uniforms, py::arg("seed"), py::arg("stream"), py::arg("epoch"),
              py::arg("positions"), py::arg("count"),
              "Uniform numbers in [0, 1), float64 [len(positions), count], a pure function of the arguments.\n\n"
-             "Each row depends on (seed, stream, epoch, its position) alone, and a larger count only adds\n"
-             "columns. stream names the use: 0 pairs, 1 and 2 the augmentation of first and second images.");
+             "Each row depends only on (seed, stream, epoch, its position), and a larger count only adds columns.\n"
+             "stream says what the numbers are for: 0 pairs, 1 and 2 the augmentation of first and second images.");
   module.def("permute", &permute, py::arg("size"), py::arg("seed"), py::arg("epoch"), py::arg("begin"),
              py::arg("end"),
              "Elements [begin, end) of the epoch's permutation of 0..size-1, int64.");
@@ -154,7 +154,7 @@ PYBIND11_MODULE(_sampler, module) {
       .def(py::pickle(&arguments, &from_arguments))
       .def_property_readonly(
           "nbytes", [](const PairSampler& sampler) { return sampler.groups().nbytes(); },
-          "Bytes kept for all images.");
+          "How many bytes are kept for all images.");
 }
 
 }  // namespace fastccsa::sampler

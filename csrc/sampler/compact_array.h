@@ -1,4 +1,4 @@
-// An array of unsigned integers kept in the narrowest of 1, 2, 4 or 8 bytes that holds its largest value.
+// An array of unsigned integers, stored in the smallest of 1, 2, 4 or 8 bytes that holds its largest value.
 
 #pragma once
 
@@ -43,7 +43,7 @@ class CompactArray {
     return 8;
   }
 
-  // memcpy is how C++ reads an integer out of bytes; it compiles to one load.
+  // memcpy is the well-defined way to read an integer from bytes; it compiles to one load.
   template <typename Integer>
   std::uint64_t load(std::size_t index) const {
     Integer value;

@@ -1,4 +1,4 @@
-// The random words of one use ("stream") of one epoch, addressed by position.
+// The random words of an epoch, addressed by position; each use ("stream") has its own.
 
 #pragma once
 
@@ -9,11 +9,11 @@
 
 namespace fastccsa::sampler {
 
-// Streams below the last are for callers; the last keys the permutation of the epoch.
+// Callers may use all streams but the last, which keys the permutation of the epoch.
 constexpr std::uint32_t kPairStream = 0;
 constexpr std::uint32_t kPermutationStream = 0xFFFF;
 
-// Blocks are counted in 16 bits and each gives two words.
+// Blocks are counted in 16 bits, and each has two words.
 constexpr std::uint64_t kMaxWords = 2 * (std::uint64_t{1} << 16);
 
 class Draws {
@@ -38,14 +38,14 @@ class Draws {
   std::uint32_t stream_;
 };
 
-// A random word as an integer in [0, bound). The high half of the product needs no division, and
-// its bias, bound / 2^64, is beyond any measurement.
+// Maps a random word to an integer in [0, bound). The high half of the product needs no division, and its
+// bias, bound / 2^64, is too small to measure.
 inline std::uint64_t below(std::uint64_t word, std::uint64_t bound) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<std::uint64_t>((static_cast<Wide>(word) * bound) >> 64);
 }
 
-// A random word as a double in [0, 1): its 53 leading bits, so that 1 is never reached.
+// Maps a random word to a double in [0, 1): its 53 leading bits, so that 1 is never reached.
 inline double unit(std::uint64_t word) { return static_cast<double>(word >> 11) * 0x1.0p-53; }
 
 }  // namespace fastccsa::sampler

@@ -1,7 +1,7 @@
 // The images of the training set, grouped by domain and class.
 //
-// The group of class y in domain d has the number d * classes + y, so a class of a domain, a whole
-// domain, and a domain without one class are one, one and two ranges of consecutive groups.
+// The group of class y in domain d has the number d * classes + y. So a class of a domain is one range of
+// consecutive groups, a whole domain is one range, and a domain without one of its classes is two.
 
 #pragma once
 
@@ -25,8 +25,8 @@ struct GroupRange {
 
 class ImageGroups {
  public:
-  // group_of: the group of every image, below `groups`. A counting sort: one pass counts the images of
-  // each group, one puts them in order.
+  // group_of: the group of every image, below `groups`. A counting sort: the first pass counts the images of
+  // each group, the second puts them in order.
   ImageGroups(CompactArray group_of, std::uint64_t groups)
       : group_of_(std::move(group_of)),
         order_(group_of_.size(), group_of_.size()),
@@ -46,7 +46,7 @@ class ImageGroups {
   std::uint64_t group_of(std::uint64_t image) const { return group_of_[image]; }
 
   std::uint64_t count(GroupRange range) const { return offsets_[range.end] - offsets_[range.begin]; }
-  // The image at `place` in [0, count(range)) among those of a range.
+  // The image at `place`, in [0, count(range)), among those of a range.
   std::uint64_t image(GroupRange range, std::uint64_t place) const {
     return order_[offsets_[range.begin] + place];
   }

@@ -1,8 +1,8 @@
-// Which two images meet at a position of an epoch.
+// Which two images form the pair at a position of an epoch.
 //
-// The first image x1 walks a permutation of all images. The second, x2, comes from a secondary domain
-// drawn in proportion to its size: with the match probability an image of x1's class, else an image
-// of another class (or of any class). x2 is x1 itself only where no other image would do.
+// The first image, x1, follows a permutation of all images. The second, x2, comes from a secondary domain
+// that is drawn in proportion to its size: with the match probability it is an image of x1's class, else an
+// image of another class (or of any class). x2 is x1 itself only if no other image qualifies.
 
 #pragma once
 
@@ -26,15 +26,15 @@ struct Policy {
 
 class PairSampler {
  public:
-  // Group d * classes + y holds class y of domain d. To draw pairs there must be images in the primary
-  // and in another domain and, unless every pair is a match or negatives are of any class, of two classes.
+  // Group d * classes + y holds class y of domain d. Drawing pairs needs images in the primary domain and in
+  // another one, and images of two classes unless every pair is a match or negatives are of any class.
   PairSampler(ImageGroups groups, std::uint64_t classes, Policy policy);
 
   const ImageGroups& groups() const { return groups_; }
   std::uint64_t classes() const { return classes_; }
   const Policy& policy() const { return policy_; }
 
-  // The pairs at the positions [begin, end) of an epoch: a pure function of its arguments.
+  // Writes the pairs at the positions [begin, end) of an epoch: a pure function of its arguments.
   void pairs(std::uint64_t seed, std::uint32_t epoch, std::uint64_t begin, std::uint64_t end,
              std::int64_t* first, std::int64_t* second) const;
 
@@ -57,7 +57,7 @@ class PairSampler {
   std::uint64_t classes_;
   std::uint64_t domains_;
   Policy policy_;
-  std::vector<std::uint64_t> secondary_ends_;  // [domains] images of secondary domains up to each
+  std::vector<std::uint64_t> secondary_ends_;  // [domains] images of the secondary domains up to and with each
 };
 
 }  // namespace fastccsa::sampler

@@ -1,13 +1,13 @@
 // A random permutation of [0, size), a pure function of (size, seed, epoch).
 //
-// It is computed element by element, not stored. A position is written as (left, right) on a grid of
-// rows x columns cells that just covers [0, size). A Feistel network on the grid, each round adding to
-// one coordinate a random function of the other, permutes the cells; cells outside [0, size) are
-// followed until the walk comes back inside (Black and Rogaway, "Ciphers with arbitrary finite
-// domains", 2002). The grid exceeds size by less than a row and a column, so walks are rare.
+// It is computed element by element, not stored. A position is a cell (left, right) of a grid of rows x columns
+// that just covers [0, size). A Feistel network permutes the cells: each round adds to one coordinate a random
+// function of the other. A cell outside [0, size) is permuted again until it lies inside (cycle walking: Black and
+// Rogaway, "Ciphers with arbitrary finite domains", 2002). The grid exceeds size by less than a row and a column, so
+// this is rare.
 //
-// On a grid of a few cells the network needs very many rounds to reach every permutation equally
-// often; there a Fisher-Yates shuffle into a small table is exact and as cheap.
+// On a grid of a few cells the network would need very many rounds to reach every permutation equally often. There a
+// Fisher-Yates shuffle into a small table is exact and as cheap.
 
 #pragma once
 
@@ -57,9 +57,9 @@ class Permutation {
 
  private:
   static constexpr std::uint64_t kTableSize = 64;
-  // After two rounds any two positions are placed as in a random permutation up to an error of
-  // 1 / size, which each further pair of rounds multiplies by 1 / size; the rest is for joint
-  // behaviour of many positions.
+  // After two rounds any two positions are mapped as by a random permutation up to an error of 1 / size, and each
+  // further pair of rounds multiplies that error by 1 / size. The other rounds are for the joint behaviour of many
+  // positions.
   static constexpr int kRounds = 12;
 
   void shuffle_table(const Draws& draws) {
@@ -71,12 +71,12 @@ class Permutation {
 
   void choose_grid() {
     rows_ = static_cast<std::uint64_t>(std::sqrt(static_cast<double>(size_)));
-    // With an odd number of rows and columns every round would be an even permutation of the grid.
+    // With odd numbers of rows and columns every round would be an even permutation of the grid.
     rows_ += rows_ % 2;
     columns_ = (size_ + rows_ - 1) / rows_;
   }
 
-  // The SplitMix64 generator (Steele, Lea and Flood, 2014) started at `key`, at step `value`.
+  // Step `value` of the SplitMix64 generator (Steele, Lea and Flood, 2014) started at `key`.
   static std::uint64_t mix(std::uint64_t key, std::uint64_t value) {
     std::uint64_t word = key + (value + 1) * 0x9E3779B97F4A7C15;
     word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9;

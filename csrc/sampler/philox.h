@@ -1,6 +1,6 @@
 // Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw
 // ("Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-// A counter and a key give four random words: no state is carried, so any draw can be computed alone.
+// A counter and a key give four random words. There is no state, so any draw can be computed on its own.
 
 #pragma once
 

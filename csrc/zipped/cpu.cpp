@@ -1,4 +1,4 @@
-// The zipped loss on the CPU: chunks over threads, and the sums of their sums in a fixed order.
+// The zipped loss on the CPU: threads take chunks of pairs, whose partial sums are added in a fixed order.
 #include "zipped/cpu.h"
 
 #include <algorithm>
@@ -12,7 +12,7 @@ Kernels<T> kernels() {
   return for_this_processor([](auto isa) { return cpu::kernels<isa, T>(); });
 }
 
-// Below some 64 KB of work a second thread costs more than it brings.
+// The chunks that one thread takes at least: below about 64 KB of work, a second thread costs more than it saves.
 template <typename T>
 int64_t grain(const Inputs<T>& in, int64_t chunks) {
   const int64_t columns = 2 * (in.width + 4 * in.classes) + 1;

@@ -1,8 +1,8 @@
 // The zipped loss on the CPU, one chunk of pairs at a time. Compiled once for each instruction set: FASTCCSA_ISA names
-// it, and common/simd.h has its vectors.
-#include "zipped/cpu.h"
-
+// it, and core/simd.h has its vectors.
+#include "core/pair_term.h"
 #include "core/simd.h"
+#include "zipped/cpu.h"
 
 #include <algorithm>
 #include <cmath>
@@ -14,33 +14,33 @@ namespace {
 
 using namespace fastccsa::FASTCCSA_ISA;
 
-// The largest logit, and the sum of exp(x - largest): rows of 1 or 1000 classes alike.
+// Of a row of any number of classes.
 template <typename T>
-SoftmaxScale<acc_t<T>> softmax_scale(const T* x, int64_t stride, int64_t classes) {
+SoftmaxScale<acc_t<T>> softmax_scale(Vector<const T> x, int64_t classes) {
   using Acc = acc_t<T>;
   constexpr int kLanes = Simd<Acc>::kLanes;
   constexpr Acc kLowest = -std::numeric_limits<Acc>::infinity();
-  if (stride != 1) {
+  if (x.stride != 1) {
     Acc largest = kLowest, sum = 0;
-    for (int64_t c = 0; c < classes; ++c) largest = std::max(largest, load(x[c * stride]));
-    for (int64_t c = 0; c < classes; ++c) sum += std::exp(load(x[c * stride]) - largest);
+    for (int64_t c = 0; c < classes; ++c) largest = std::max(largest, load(x[c]));
+    for (int64_t c = 0; c < classes; ++c) sum += std::exp(load(x[c]) - largest);
     return {largest, sum};
   }
-  using Vector = vector_t<Acc>;
-  const int64_t pairs = classes / (2 * kLanes) * (2 * kLanes), whole = classes / kLanes * kLanes;
-  Vector first, second;
-  Vector largest1 = load_first<Acc>(x + whole, classes - whole, kLowest), largest2 = largest1;
-  if (pairs < whole) largest2 = larger<Acc>(largest2, load_vector(x + pairs));
-  for (int64_t c = 0; c < pairs; c += 2 * kLanes) {
-    load_two(x + c, first, second);
+  const T* row = x.data;
+  const int64_t in_twos = classes / (2 * kLanes) * (2 * kLanes), whole = classes / kLanes * kLanes;
+  vector_t<Acc> first, second;
+  vector_t<Acc> largest1 = load_first<Acc>(row + whole, classes - whole, kLowest), largest2 = largest1;
+  if (in_twos < whole) largest2 = larger<Acc>(largest2, load_vector(row + in_twos));
+  for (int64_t c = 0; c < in_twos; c += 2 * kLanes) {
+    load_two(row + c, first, second);
     largest1 = larger<Acc>(largest1, first);
     largest2 = larger<Acc>(largest2, second);
   }
   const Acc largest = largest_of<Acc>(larger<Acc>(largest1, largest2));
-  Vector sum1 = exp_nonpositive(load_first<Acc>(x + whole, classes - whole, kLowest) - largest), sum2{};
-  if (pairs < whole) sum2 += exp_nonpositive(load_vector(x + pairs) - largest);
-  for (int64_t c = 0; c < pairs; c += 2 * kLanes) {
-    load_two(x + c, first, second);
+  vector_t<Acc> sum1 = exp_nonpositive(load_first<Acc>(row + whole, classes - whole, kLowest) - largest), sum2{};
+  if (in_twos < whole) sum2 += exp_nonpositive(load_vector(row + in_twos) - largest);
+  for (int64_t c = 0; c < in_twos; c += 2 * kLanes) {
+    load_two(row + c, first, second);
     sum1 += exp_nonpositive(first - largest);
     sum2 += exp_nonpositive(second - largest);
   }
@@ -48,40 +48,40 @@ SoftmaxScale<acc_t<T>> softmax_scale(const T* x, int64_t stride, int64_t classes
 }
 
 template <typename T, bool kContiguous>
-acc_t<T> squared_distance(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width) {
+acc_t<T> squared_distance(Vector<const T> a, Vector<const T> b, int64_t width) {
   using Acc = acc_t<T>;
-  using Vector = vector_t<Acc>;
-  constexpr int kLanes = Simd<Acc>::kLanes, kSums = 4;  // one sum alone would wait for its own additions
-  Vector sum[kSums] = {};
-  const auto add = [](Vector& to, Vector x, Vector y) { to += (x - y) * (x - y); };
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  constexpr int kSums = 4;  // a single sum would wait for each addition to finish
+  vector_t<Acc> sum[kSums] = {};
+  const auto add = [](vector_t<Acc>& to, vector_t<Acc> x, vector_t<Acc> y) { to += (x - y) * (x - y); };
   int64_t d = 0;
   for (; d + kSums * kLanes <= width; d += kSums * kLanes) {
     for (int j = 0; j < kSums; j += 2) {
-      Vector a1, a2, b1, b2;
+      vector_t<Acc> a1, a2, b1, b2;
       if constexpr (kContiguous) {
-        load_two(a + d + j * kLanes, a1, a2);
-        load_two(b + d + j * kLanes, b1, b2);
+        load_two(a.data + d + j * kLanes, a1, a2);
+        load_two(b.data + d + j * kLanes, b1, b2);
       } else {
-        a1 = load_vector(a + (d + j * kLanes) * stride_a, stride_a);
-        a2 = load_vector(a + (d + (j + 1) * kLanes) * stride_a, stride_a);
-        b1 = load_vector(b + (d + j * kLanes) * stride_b, stride_b);
-        b2 = load_vector(b + (d + (j + 1) * kLanes) * stride_b, stride_b);
+        a1 = load_vector(&a[d + j * kLanes], a.stride);
+        a2 = load_vector(&a[d + (j + 1) * kLanes], a.stride);
+        b1 = load_vector(&b[d + j * kLanes], b.stride);
+        b2 = load_vector(&b[d + (j + 1) * kLanes], b.stride);
       }
       add(sum[j], a1, b1);
       add(sum[j + 1], a2, b2);
     }
   }
   for (; d + kLanes <= width; d += kLanes) {
-    add(sum[0], load_vector(a + d * stride_a, stride_a), load_vector(b + d * stride_b, stride_b));
+    add(sum[0], load_vector(&a[d], a.stride), load_vector(&b[d], b.stride));
   }
   for (; d < width; ++d) {  // the end of a row goes to the lanes in turn
-    const Acc difference = load(a[d * stride_a]) - load(b[d * stride_b]);
+    const Acc difference = load(a[d]) - load(b[d]);
     sum[1][d % kLanes] += difference * difference;
   }
   return sum_of<Acc>((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
-// Pairs are taken as many at a time as a vector has lanes.
+// The pairs that are computed together: as many as a vector has lanes.
 template <typename Acc>
 constexpr int kBlock = Simd<Acc>::kLanes;
 
@@ -93,7 +93,7 @@ struct Block {
   Acc terms[kTerms][kBlock<Acc>];  // 0 beyond the count
 };
 
-// Rows of few classes: one lane a row, so that nothing has to be added up across lanes.
+// Rows of few classes get one lane per row, so that nothing is added across lanes.
 constexpr int64_t kFewClasses = 16;
 
 template <typename T>
@@ -124,7 +124,7 @@ void classification(const Forward<T>& p, int k, Block<acc_t<T>>& block, acc_t<T>
     std::fill_n(largest, kBlock<Acc>, Acc(0));
     std::fill_n(sum, kBlock<Acc>, Acc(1));
     for (int lane = 0; lane < block.count; ++lane) {
-      const SoftmaxScale<Acc> scale = softmax_scale(logits.row(block.begin + lane), logits.column_stride, p.in.classes);
+      const SoftmaxScale<Acc> scale = softmax_scale(logits.strided_row(block.begin + lane), p.in.classes);
       largest[lane] = scale.largest;
       sum[lane] = scale.sum;
     }
@@ -132,7 +132,7 @@ void classification(const Forward<T>& p, int k, Block<acc_t<T>>& block, acc_t<T>
   for (int lane = 0; lane < block.count; ++lane) {
     const PairLabels<Acc>& pair = block.pair[lane];
     p.saved.set_scale(k, block.begin + lane, {largest[lane], sum[lane]});
-    target[lane] = load(logits.row(block.begin + lane)[pair.label[k] * logits.column_stride]);
+    target[lane] = load(logits.strided_row(block.begin + lane)[pair.label[k]]);
     weight[lane] = pair.class_weight[k];
     sums[kWeight1 + k] += pair.class_weight[k];
   }
@@ -145,21 +145,20 @@ void classification(const Forward<T>& p, int k, Block<acc_t<T>>& block, acc_t<T>
 template <typename T>
 void alignment_and_separation(const Forward<T>& p, Block<acc_t<T>>& block) {
   using Acc = acc_t<T>;
-  using Vector = vector_t<Acc>;
   const Inputs<T>& in = p.in;
-  const int64_t stride1 = in.features[0].column_stride, stride2 = in.features[1].column_stride;
-  const auto distance = stride1 == 1 && stride2 == 1 ? &squared_distance<T, true> : &squared_distance<T, false>;
+  const bool contiguous = in.features[0].column_stride == 1 && in.features[1].column_stride == 1;
+  const auto distance = contiguous ? &squared_distance<T, true> : &squared_distance<T, false>;
   // Lanes beyond the count are pairs of one class at distance 0, whose terms are 0.
   Acc squared[kBlock<Acc>] = {}, weight[kBlock<Acc>] = {}, other_class[kBlock<Acc>] = {};
   for (int lane = 0; lane < block.count; ++lane) {
     const PairLabels<Acc>& pair = block.pair[lane];
     const int64_t i = block.begin + lane;
-    squared[lane] = distance(in.features[0].row(i), stride1, in.features[1].row(i), stride2, in.width);
+    squared[lane] = distance(in.features[0].strided_row(i), in.features[1].strided_row(i), in.width);
     weight[lane] = pair.pair_weight;
     other_class[lane] = Acc(pair.label[0] != pair.label[1]);
   }
-  const PairTerm<Vector> term =
-      pair_term(load_vector(squared), load_vector(other_class) == Vector{}, load_vector(weight), in.margin);
+  const auto same_class = load_vector(other_class) == vector_t<Acc>{};
+  const auto term = pair_term(load_vector(squared), same_class, load_vector(weight), in.margin);
   store_vector(block.terms[kAlignment], term.alignment);
   store_vector(block.terms[kSeparation], term.separation);
   store_first<Acc>(p.saved.coefficient() + block.begin, term.coefficient, block.count);
@@ -216,44 +215,44 @@ FaultReport forward(const Forward<T>& p, int64_t begin, int64_t end, acc_t<T>* s
 
 // grad_x = factor * (softmax(x) - one_hot(label))
 template <typename T>
-void logits_gradient(const T* x, int64_t stride, int64_t classes, SoftmaxScale<acc_t<T>> scale, acc_t<T> factor,
-                     int64_t label, T* grad) {
+void logits_gradient(Vector<const T> x, int64_t classes, SoftmaxScale<acc_t<T>> scale, acc_t<T> factor, int64_t label,
+                     T* grad) {
   using Acc = acc_t<T>;
   constexpr int kLanes = Simd<Acc>::kLanes;
   const Acc share = factor / scale.sum;
-  if (stride == 1) {
+  if (x.stride == 1) {
     int64_t c = 0;
     for (; c + kLanes <= classes; c += kLanes) {
-      store_vector(grad + c, share * exp_nonpositive(load_vector(x + c) - scale.largest));
+      store_vector(grad + c, share * exp_nonpositive(load_vector(x.data + c) - scale.largest));
     }
-    const vector_t<Acc> last = load_first<Acc>(x + c, classes - c, scale.largest);
+    const vector_t<Acc> last = load_first<Acc>(x.data + c, classes - c, scale.largest);
     store_first<Acc>(grad + c, share * exp_nonpositive(last - scale.largest), classes - c);
   } else {
-    for (int64_t c = 0; c < classes; ++c) store(grad[c], share * std::exp(load(x[c * stride]) - scale.largest));
+    for (int64_t c = 0; c < classes; ++c) store(grad[c], share * std::exp(load(x[c]) - scale.largest));
   }
-  const Acc probability = std::exp(load(x[label * stride]) - scale.largest) / scale.sum;
+  const Acc probability = std::exp(load(x[label]) - scale.largest) / scale.sum;
   store(grad[label], factor * (probability - Acc(1)));
 }
 
-// Gradients as large as this leave the caches before anybody reads them.
+// Gradients of at least this size are evicted from the caches before they are read again.
 constexpr int64_t kStreamedBytes = int64_t(8) << 20;
 
 template <typename T>
 bool streams(const T* gradient, int64_t pairs, int64_t width) {
   const int64_t row = width * int64_t(sizeof(T));
-  return pairs * row >= kStreamedBytes && row % kStreamBytes == 0 && reinterpret_cast<uintptr_t>(gradient) % kStreamBytes == 0;
+  const bool aligned = row % kStreamBytes == 0 && reinterpret_cast<uintptr_t>(gradient) % kStreamBytes == 0;
+  return aligned && pairs * row >= kStreamedBytes;
 }
 
-// grad_a = factor * (a - b), grad_b = -grad_a; either may be unwanted.
+// grad_a = factor * (a - b), grad_b = -grad_a; either may be nullptr.
 template <typename T, bool kStream>
-void features_gradient(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width, acc_t<T> factor,
-                       T* grad_a, T* grad_b) {
+void features_gradient(Vector<const T> a, Vector<const T> b, int64_t width, acc_t<T> factor, T* grad_a, T* grad_b) {
   using Acc = acc_t<T>;
   constexpr int kLanes = Simd<Acc>::kLanes;
   int64_t d = 0;
-  if (stride_a == 1 && stride_b == 1) {
+  if (a.stride == 1 && b.stride == 1) {
     for (; d + kLanes <= width; d += kLanes) {
-      const vector_t<Acc> gradient = factor * (load_vector(a + d) - load_vector(b + d));
+      const vector_t<Acc> gradient = factor * (load_vector(a.data + d) - load_vector(b.data + d));
       if constexpr (kStream) {
         if (grad_a != nullptr) stream_vector(grad_a + d, gradient);
         if (grad_b != nullptr) stream_vector(grad_b + d, -gradient);
@@ -264,7 +263,7 @@ void features_gradient(const T* a, int64_t stride_a, const T* b, int64_t stride_
     }
   }
   for (; d < width; ++d) {
-    const Acc gradient = factor * (load(a[d * stride_a]) - load(b[d * stride_b]));
+    const Acc gradient = factor * (load(a[d]) - load(b[d]));
     if (grad_a != nullptr) store(grad_a[d], gradient);
     if (grad_b != nullptr) store(grad_b[d], -gradient);
   }
@@ -278,23 +277,21 @@ void backward(const Backward<T>& p, int64_t begin, int64_t end) {
   const auto gradient_of_features = stream ? &features_gradient<T, true> : &features_gradient<T, false>;
   for (int64_t i = begin; i < end; ++i) {
     const PairLabels<Acc> pair = read_labels(in, i);
-    if (pair.fault != Fault::kNone) continue;  // forward has refused these
+    if (pair.fault != Fault::kNone) continue;  // not reached: the forward pass raised an error
     Acc factor[kTerms];
     pair_upstream(p, i, factor);
     for (int k = 0; k < 2; ++k) {
       if (p.grad_logits[k] == nullptr) continue;
       const SoftmaxScale<Acc> scale{p.saved.largest(k)[i], p.saved.sum(k)[i]};
-      logits_gradient(in.logits[k].row(i), in.logits[k].column_stride, in.classes, scale,
+      logits_gradient(in.logits[k].strided_row(i), in.classes, scale,
                       factor[kClassification1 + k] * pair.class_weight[k], pair.label[k],
                       p.grad_logits[k] + i * in.classes);
     }
     if (p.grad_features[0] == nullptr && p.grad_features[1] == nullptr) continue;
     const bool same_class = pair.label[0] == pair.label[1];
-    gradient_of_features(in.features[0].row(i), in.features[0].column_stride, in.features[1].row(i),
-                         in.features[1].column_stride, in.width,
+    gradient_of_features(in.features[0].strided_row(i), in.features[1].strided_row(i), in.width,
                          factor[same_class ? kAlignment : kSeparation] * p.saved.coefficient()[i],
-                         p.grad_features[0] == nullptr ? nullptr : p.grad_features[0] + i * in.width,
-                         p.grad_features[1] == nullptr ? nullptr : p.grad_features[1] + i * in.width);
+                         p.grad_features_row(0, i), p.grad_features_row(1, i));
   }
   if (stream) end_of_streams();
 }

@@ -1,4 +1,4 @@
-// Launches the zipped loss on CUDA.
+// Launches the kernels of the zipped loss on CUDA.
 #include "core/cuda_check.h"
 #include "core/cuda_fault.h"
 #include "zipped/cuda.h"

@@ -1,4 +1,4 @@
-// The zipped loss on CUDA: one launch forward, one backward, no synchronisation, no allocation.
+// The zipped loss on CUDA: one launch forward, one backward, no host sync, no allocation.
 #pragma once
 
 #include "core/half.h"

@@ -1,10 +1,12 @@
 // The zipped loss on CUDA.
-// A group of threads (a warp, or a whole block where there are few wide pairs) takes one pair at a time: lanes stride
-// over classes and features, 16 bytes a load where rows are aligned. Each block leaves its sums behind; the block that
-// finishes last adds them up in the order of the blocks, so the result does not depend on which one that was.
+//
+// A group of threads, a warp or a whole block, takes one pair at a time: its lanes stride over classes and features, and
+// load 16 bytes at once where rows are aligned. Each block stores its partial sums; the block that finishes last adds
+// them in the order of the blocks, so that the result does not depend on which block that is.
 #pragma once
 
 #include "core/cuda_distance.cuh"
+#include "core/pair_term.h"
 #include "zipped/params.h"
 
 #include <math_constants.h>
@@ -13,39 +15,39 @@ namespace fastccsa::zipped::cuda {
 
 using namespace fastccsa::cuda;
 
-// Counts the blocks of a launch that are done; the last sets it back to 0. Launches take slots in turn, so that two
-// of them meet in one slot only if thousands are in flight at once.
+// Each counts the blocks of one launch that are done; the last block resets it to 0. Launches take tickets in turn, so
+// that two of them share one only if thousands are in flight at once.
 constexpr unsigned kTickets = 4096;
 __device__ unsigned tickets[kTickets];
 
 // ---- one pair ----
 
 template <int kGroup, typename T>
-__device__ SoftmaxScale<acc_t<T>> softmax_scale(const T* x, int64_t stride, int64_t classes, int lane) {
+__device__ SoftmaxScale<acc_t<T>> softmax_scale(Vector<const T> x, int64_t classes, int lane) {
   using Acc = acc_t<T>;
   Acc largest = Acc(-CUDART_INF);
-  for (int64_t c = lane; c < classes; c += kGroup) largest = Max()(load(x[c * stride]), largest);
+  for (int64_t c = lane; c < classes; c += kGroup) largest = Max()(load(x[c]), largest);
   largest = reduce<kGroup>(largest, Max());
   Acc sum = 0;
-  for (int64_t c = lane; c < classes; c += kGroup) sum += exp(load(x[c * stride]) - largest);
+  for (int64_t c = lane; c < classes; c += kGroup) sum += exp(load(x[c]) - largest);
   return {largest, reduce<kGroup>(sum, Add())};
 }
 
 // grad_x = factor * (softmax(x) - one_hot(label))
 template <int kGroup, typename T>
-__device__ void logits_gradient(const T* x, int64_t stride, int64_t classes, SoftmaxScale<acc_t<T>> scale,
-                                acc_t<T> factor, int64_t label, T* grad, int lane) {
+__device__ void logits_gradient(Vector<const T> x, int64_t classes, SoftmaxScale<acc_t<T>> scale, acc_t<T> factor,
+                                int64_t label, T* grad, int lane) {
   using Acc = acc_t<T>;
   for (int64_t c = lane; c < classes; c += kGroup) {
-    const Acc probability = exp(load(x[c * stride]) - scale.largest) / scale.sum;
+    const Acc probability = exp(load(x[c]) - scale.largest) / scale.sum;
     store(grad[c], factor * (c == label ? probability - Acc(1) : probability));
   }
 }
 
-// grad_a = factor * (a - b), grad_b = -grad_a; either may be unwanted.
+// grad_a = factor * (a - b), grad_b = -grad_a; either may be nullptr.
 template <int kGroup, bool kPacked, typename T>
-__device__ void features_gradient(const T* a, int64_t stride_a, const T* b, int64_t stride_b, int64_t width,
-                                  acc_t<T> factor, T* grad_a, T* grad_b, int lane) {
+__device__ void features_gradient(Vector<const T> a, Vector<const T> b, int64_t width, acc_t<T> factor, T* grad_a,
+                                  T* grad_b, int lane) {
   using Acc = acc_t<T>;
   int64_t rest = 0;
   if (kPacked) {
@@ -53,7 +55,7 @@ __device__ void features_gradient(const T* a, int64_t stride_a, const T* b, int6
     rest = width / kSize * kSize;
 #pragma unroll 4
     for (int64_t d = int64_t(lane) * kSize; d < rest; d += kGroup * kSize) {
-      const Pack<T> pa = load_pack(a + d), pb = load_pack(b + d);
+      const Pack<T> pa = load_pack(a.data + d), pb = load_pack(b.data + d);
       Pack<T> ga, gb;
 #pragma unroll
       for (int j = 0; j < kSize; ++j) {
@@ -66,7 +68,7 @@ __device__ void features_gradient(const T* a, int64_t stride_a, const T* b, int6
     }
   }
   for (int64_t d = rest + lane; d < width; d += kGroup) {
-    const Acc gradient = factor * (load(a[d * stride_a]) - load(b[d * stride_b]));
+    const Acc gradient = factor * (load(a[d]) - load(b[d]));
     if (grad_a != nullptr) store(grad_a[d], gradient);
     if (grad_b != nullptr) store(grad_b[d], -gradient);
   }
@@ -74,7 +76,7 @@ __device__ void features_gradient(const T* a, int64_t stride_a, const T* b, int6
 
 // ---- kernels ----
 
-// Adds the sums that `lane 0` of each group holds, over the block and then over all blocks, and finishes the loss.
+// Adds the sums that lane 0 of each group holds, over the block and then over all blocks, and finishes the loss.
 template <typename T, int kGroup>
 __device__ void finish_blocks(const Forward<T>& p, const acc_t<T> (&own)[kSums], int lane, int group, unsigned slot) {
   using Acc = acc_t<T>;
@@ -93,9 +95,9 @@ __device__ void finish_blocks(const Forward<T>& p, const acc_t<T> (&own)[kSums],
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    __threadfence();  // the whole block's sums are out before the ticket says so,
+    __threadfence();  // this block's sums become visible before its ticket is counted,
     last = atomicAdd(&tickets[slot], 1u) == gridDim.x - 1;
-    __threadfence();  // and those of the others are read after theirs
+    __threadfence();  // and the other blocks' sums are read after theirs were
   }
   __syncthreads();
   if (!last) return;
@@ -130,7 +132,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const Forward<T> p, F
     PairLabels<Acc> pair = read_labels(in, i);
     Acc terms[kTerms] = {};
     if (pair.fault != Fault::kNone) {
-      // The loss becomes NaN, so that no step is taken on it, and the host hears of it at its next call.
+      // The loss becomes NaN, so that no optimizer step uses it, and the host raises an error at its next call.
       if (lane == 0 && fault != nullptr) *static_cast<volatile FaultWord*>(fault) = encode(report_of(in, i, pair));
       for (int term = 0; term < kTerms; ++term) terms[term] = Acc(CUDART_NAN);
     } else {
@@ -139,19 +141,17 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const Forward<T> p, F
           if (lane == 0) p.saved.set_scale(k, i, {});
           continue;
         }
-        const T* row = in.logits[k].row(i);
-        const int64_t stride = in.logits[k].column_stride;
-        const SoftmaxScale<Acc> scale = softmax_scale<kGroup>(row, stride, in.classes, lane);
+        const Vector<const T> row = in.logits[k].strided_row(i);
+        const SoftmaxScale<Acc> scale = softmax_scale<kGroup>(row, in.classes, lane);
         if (lane == 0) p.saved.set_scale(k, i, scale);
-        terms[kClassification1 + k] = cross_entropy<Acc>(scale.largest, std::log(scale.sum),
-                                                         load(row[pair.label[k] * stride]), pair.class_weight[k]);
+        terms[kClassification1 + k] =
+            cross_entropy<Acc>(scale.largest, std::log(scale.sum), load(row[pair.label[k]]), pair.class_weight[k]);
         sums[kWeight1 + k] += pair.class_weight[k];
       }
       PairTerm<Acc> term{};
       if (in.features[0].data != nullptr) {
-        const Acc d2 = squared_distance<kGroup, kPacked>(in.features[0].row(i), in.features[0].column_stride,
-                                                         in.features[1].row(i), in.features[1].column_stride, in.width,
-                                                         lane);
+        const Acc d2 = squared_distance<kGroup, kPacked>(in.features[0].strided_row(i), in.features[1].strided_row(i),
+                                                         in.width, lane);
         term = pair_term(d2, pair.label[0] == pair.label[1], pair.pair_weight, in.margin);
       }
       terms[kAlignment] = term.alignment;
@@ -182,19 +182,16 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const Backward<T> p)
     for (int k = 0; k < 2; ++k) {
       if (p.grad_logits[k] == nullptr) continue;
       const SoftmaxScale<Acc> scale{faulty ? Acc(CUDART_NAN) : p.saved.largest(k)[i], p.saved.sum(k)[i]};
-      logits_gradient<kGroup>(in.logits[k].row(i), in.logits[k].column_stride, in.classes, scale,
+      logits_gradient<kGroup>(in.logits[k].strided_row(i), in.classes, scale,
                               factor[kClassification1 + k] * pair.class_weight[k], pair.label[k],
                               p.grad_logits[k] + i * in.classes, lane);
     }
     if (p.grad_features[0] == nullptr && p.grad_features[1] == nullptr) continue;
     const bool same_class = pair.label[0] == pair.label[1];
     const Acc coefficient = faulty ? Acc(CUDART_NAN) : p.saved.coefficient()[i];
-    features_gradient<kGroup, kPacked>(in.features[0].row(i), in.features[0].column_stride, in.features[1].row(i),
-                                       in.features[1].column_stride, in.width,
+    features_gradient<kGroup, kPacked>(in.features[0].strided_row(i), in.features[1].strided_row(i), in.width,
                                        factor[same_class ? kAlignment : kSeparation] * coefficient,
-                                       p.grad_features[0] == nullptr ? nullptr : p.grad_features[0] + i * in.width,
-                                       p.grad_features[1] == nullptr ? nullptr : p.grad_features[1] + i * in.width,
-                                       lane);
+                                       p.grad_features_row(0, i), p.grad_features_row(1, i), lane);
   }
 }
 

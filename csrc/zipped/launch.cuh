@@ -1,5 +1,5 @@
-// Which kernel takes a call, and in how many blocks. `launch(kernel, blocks, arguments...)` starts it, with kThreads
-// threads a block: on a GPU in cuda.cu, on a CPU in the tests.
+// Chooses the kernel for a call and its number of blocks. `launch(kernel, blocks, arguments...)` starts it with kThreads
+// threads per block: on a GPU in cuda.cu, on a CPU in the tests.
 #pragma once
 
 #include "zipped/cuda_kernel.cuh"
@@ -22,18 +22,18 @@ bool packed(const Backward<T>& p) {
   return packed(p.in);
 }
 
-// Few wide pairs: a block each, to have enough loads in flight. Otherwise a warp each.
+// Few wide pairs get one block each, to have enough loads in flight; other pairs get one warp each.
 template <typename T>
 bool block_per_pair(const Inputs<T>& in) {
   return in.pairs <= 512 && (in.width * int64_t(sizeof(T)) >= 2048 || in.classes >= 512);
 }
 
-// A function of the sizes alone, so that sums are the same on every GPU.
+// Depends only on the sizes, so that sums are the same on every GPU.
 template <typename T>
 unsigned block_count(const Inputs<T>& in) {
   const int64_t pairs_per_block = block_per_pair(in) ? 1 : kThreads / kWarp;
-  const int64_t wanted = (in.pairs + pairs_per_block - 1) / pairs_per_block;
-  return unsigned(wanted < 1 ? 1 : wanted > kMaxPartials ? kMaxPartials : wanted);
+  const int64_t blocks = (in.pairs + pairs_per_block - 1) / pairs_per_block;
+  return unsigned(blocks < 1 ? 1 : blocks > kMaxPartials ? kMaxPartials : blocks);
 }
 
 template <typename T>

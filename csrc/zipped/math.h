@@ -1,13 +1,12 @@
-// The mathematics of the zipped loss, once, for the CPU and the CUDA kernel.
+// The mathematics of the zipped loss, once for the CPU and the CUDA kernel.
 //
-// One pair i has logits x1, x2 in R^C, features z1, z2 in R^D and labels y1, y2. With d = |z1 - z2|,
+// One pair i has logits x1, x2 in R^C, features z1, z2 in R^D and labels y1, y2:
 //
-//   classification k   w_k[y_k] * (logsumexp(x_k) - x_k[y_k])            paper, equations (2) and (7)
-//   alignment          W[y1,y2] * d^2                  where y1 == y2    equations (5) and (8)
-//   separation         W[y1,y2] * max(0, m - d)^2      where y1 != y2    equations (6) and (8)
-//   loss               (1 - alpha) * (classification 1 + classification 2) + alpha * (alignment + separation)
+//   classification k          w_k[y_k] * (logsumexp(x_k) - x_k[y_k])     paper, equations (2) and (7)
+//   alignment, separation     see core/pair_term.h
+//   loss                      (1 - alpha) * (classification 1 + classification 2) + alpha * (alignment + separation)
 //
-// A kernel owns loads, reductions over C and D, and sums over pairs; what happens to one pair stands here.
+// A kernel does the loads, the reductions over C and D, and the sums over pairs; what happens to one pair stands here.
 #pragma once
 
 #include "core/macros.h"
@@ -17,7 +16,7 @@
 
 namespace fastccsa::zipped {
 
-// Sums over pairs that the forward pass leaves behind, in this order.
+// The sums over pairs that the forward pass computes, in this order.
 enum Sum : int { kClassification1, kClassification2, kAlignment, kSeparation, kWeight1, kWeight2, kSums };
 // The first four are the terms that a caller sees.
 constexpr int kTerms = 4;
@@ -25,8 +24,8 @@ constexpr int kTerms = 4;
 // `kWeightedMean` divides each classification term by the sum of its weights, as torch's cross-entropy does.
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2, kWeightedMean = 3 };
 
-// softmax(x)_c = exp(x_c - largest) / sum. Kept apart rather than as logsumexp = largest + log(sum), whose rounding, a
-// unit in the last place of the largest logit, would pass into every probability.
+// softmax(x)_c = exp(x_c - largest) / sum. This pair is kept rather than logsumexp = largest + log(sum): the latter is
+// rounded to a unit in the last place of the largest logit, an error that every probability would inherit.
 template <typename Acc>
 struct SoftmaxScale {
   Acc largest;
@@ -45,7 +44,7 @@ FASTCCSA_HOST_DEVICE Acc combine(Acc alpha, const Acc* terms) {
          alpha * (terms[kAlignment] + terms[kSeparation]);
 }
 
-// What each sum over pairs is divided by.
+// What the sum of `term` over pairs is divided by.
 template <typename Acc>
 FASTCCSA_HOST_DEVICE Acc divisor(int term, Reduction reduction, Acc pairs, const Acc* weight_sums) {
   if (reduction == Reduction::kWeightedMean && term <= kClassification2) return weight_sums[term];
@@ -53,7 +52,7 @@ FASTCCSA_HOST_DEVICE Acc divisor(int term, Reduction reduction, Acc pairs, const
   return Acc(1);
 }
 
-// The factor of one pair's own gradient of `term`: what flows in through the loss and through the term itself.
+// The gradient of everything with respect to one pair's `term`: what flows in through the loss and the term itself.
 template <typename Acc>
 FASTCCSA_HOST_DEVICE Acc upstream(int term, Acc alpha, Acc grad_loss, Acc grad_term, Acc divisor) {
   const Acc share = term <= kClassification2 ? Acc(1) - alpha : alpha;

@@ -1,16 +1,16 @@
 // Binds the zipped loss to torch: checks the tensors, allocates the results, and calls the kernels of their device.
+#include "core/torch_check.h"
 #include "core/torch_fault.h"
 #include "core/torch_large_tensor.h"
 #include "core/torch_parallel.h"
+#include "core/torch_views.h"
 #include "zipped/cpu.h"
 #if defined(FASTCCSA_CUDA)
 #include "core/torch_stream.h"
 #include "zipped/cuda.h"
 #endif
 
-#include <cstddef>
 #include <tuple>
-#include <type_traits>
 
 namespace fastccsa::zipped {
 namespace {
@@ -26,7 +26,7 @@ struct Arguments {
 const char* const kLogits[] = {"logits1", "logits2"};
 const char* const kFeatures[] = {"features1", "features2"};
 
-// The first of logits and features that is there decides dtype and device.
+// The tensor that decides dtype and device: the first one of logits and features.
 const Tensor& leading(const Arguments& arguments) {
   for (const MaybeTensor* group : {arguments.logits, arguments.features}) {
     if (group[0]) return *group[0];
@@ -34,49 +34,12 @@ const Tensor& leading(const Arguments& arguments) {
   fail("neither logits1 nor features1 was given; pass at least one of them");
 }
 
-void check_tensor(const char* name, const Tensor& tensor, const Tensor& like, ScalarType type, int64_t dim) {
-  if (tensor.dim() != dim) fail(name, " must have ", dim, dim == 1 ? " dimension" : " dimensions", ", but its shape is ", shape_of(tensor));
-  if (tensor.scalar_type() != type) fail(name, " must be ", name_of(type), ", but it is ", name_of(tensor.scalar_type()));
-  if (!on_one_device(tensor, like)) {
-    fail(name, " is on ", device_of(tensor), ", but the other tensors are on ", device_of(like), "; move it there");
-  }
-}
-
-void check_size(const char* name, const Tensor& tensor, int64_t d, int64_t expected, const char* why) {
-  if (tensor.size(d) != expected) {
-    fail(name, " has shape ", shape_of(tensor), ", but dimension ", d, " must be ", expected, " (", why, ")");
-  }
-}
-
-// Kernels take nullptr for absent. A tensor without elements may have no memory either, but it is there: it gets an
-// address that nobody reads.
-template <typename T>
-T* data_of(const Tensor& tensor) {
-  void* data = tensor.data_ptr();
-  return data != nullptr ? static_cast<T*>(data) : reinterpret_cast<T*>(alignof(std::max_align_t));
-}
-
-template <typename T>
-Matrix<T> matrix(const Tensor& tensor) {
-  return {data_of<T>(tensor), tensor.stride(0), tensor.stride(1)};
-}
-
-template <typename T>
-Vector<T> vector(const Tensor& tensor) {
-  return {data_of<T>(tensor), tensor.stride(0)};
-}
-
-template <typename T>
-ScalarType acc_type_of() {
-  return std::is_same_v<acc_t<T>, double> ? ScalarType::Double : ScalarType::Float;
-}
-
 // Checks everything that does not need the tensors' values.
 template <typename T>
 Inputs<T> inputs_of(const Arguments& arguments) {
   using Acc = acc_t<T>;
   const Tensor& first = leading(arguments);
-  const ScalarType type = first.scalar_type(), acc_type = acc_type_of<T>();
+  const ScalarType type = first.scalar_type();
   Inputs<T> in;
   in.pairs = first.dim() > 0 ? first.size(0) : 0;
   in.margin = Acc(arguments.margin);
@@ -87,41 +50,43 @@ Inputs<T> inputs_of(const Arguments& arguments) {
     if (!arguments.logits[k]) continue;
     const Tensor& logits = *arguments.logits[k];
     check_tensor(kLogits[k], logits, first, type, 2);
-    check_size(kLogits[k], logits, 0, in.pairs, "a row a pair");
-    if (k == 1) check_size(kLogits[k], logits, 1, in.classes, "as many classes as logits1");
+    check_size(kLogits[k], logits, 0, in.pairs, "one row per pair");
+    if (k == 1) check_size(kLogits[k], logits, 1, in.classes, "the number of classes of logits1");
     in.classes = in.labels = logits.size(1);
     if (in.classes == 0) fail(kLogits[k], " has shape ", shape_of(logits), ": there must be at least one class");
-    in.logits[k] = matrix<const T>(logits);
+    in.logits[k] = matrix_view<const T>(logits);
   }
-  if (bool(arguments.features[0]) != bool(arguments.features[1])) fail("features1 and features2 go together; only one was given");
+  if (bool(arguments.features[0]) != bool(arguments.features[1])) {
+    fail("only one of features1 and features2 was given; pass both or neither");
+  }
   for (int k = 0; k < 2; ++k) {
     if (!arguments.features[k]) continue;
     const Tensor& features = *arguments.features[k];
     check_tensor(kFeatures[k], features, first, type, 2);
-    check_size(kFeatures[k], features, 0, in.pairs, "a row a pair; streams of different lengths are for pairs='all'");
+    check_size(kFeatures[k], features, 0, in.pairs, "one row per pair; streams of different lengths need pairs='all'");
     if (k == 1) check_size(kFeatures[k], features, 1, in.width, "the width of features1");
     in.width = features.size(1);
-    in.features[k] = matrix<const T>(features);
+    in.features[k] = matrix_view<const T>(features);
   }
   if (arguments.pair_weight) {
     const Tensor& weight = *arguments.pair_weight;
-    check_tensor("pair_weight", weight, first, acc_type, 2);
+    check_tensor("pair_weight", weight, first, kAccType<T>, 2);
     if (in.labels == 0) in.labels = weight.size(0);
     check_size("pair_weight", weight, 0, in.labels, "the number of classes");
     check_size("pair_weight", weight, 1, in.labels, "the number of classes");
-    if (arguments.features[0]) in.pair_weight = matrix<const Acc>(weight);
+    if (arguments.features[0]) in.pair_weight = matrix_view<const Acc>(weight);
   }
   for (int k = 0; k < 2; ++k) {
     const bool needed = arguments.logits[k] || arguments.features[0];
     if (needed && !arguments.target[k]) fail(kTarget[k], " is missing");
     if (!arguments.target[k]) continue;
     check_tensor(kTarget[k], *arguments.target[k], first, ScalarType::Long, 1);
-    check_size(kTarget[k], *arguments.target[k], 0, in.pairs, "a label a pair");
-    in.target[k] = vector<const int64_t>(*arguments.target[k]);
+    check_size(kTarget[k], *arguments.target[k], 0, in.pairs, "one label per pair");
+    in.target[k] = vector_view<const int64_t>(*arguments.target[k]);
     if (!arguments.class_weight[k] || !arguments.logits[k]) continue;
-    check_tensor(kClassWeight[k], *arguments.class_weight[k], first, acc_type, 1);
+    check_tensor(kClassWeight[k], *arguments.class_weight[k], first, kAccType<T>, 1);
     check_size(kClassWeight[k], *arguments.class_weight[k], 0, in.classes, "the number of classes");
-    in.class_weight[k] = vector<const Acc>(*arguments.class_weight[k]);
+    in.class_weight[k] = vector_view<const Acc>(*arguments.class_weight[k]);
   }
   return in;
 }
@@ -135,13 +100,11 @@ template <typename T>
 ForwardResult forward(const Arguments& arguments, const Tensor& first) {
   using Acc = acc_t<T>;
   const Inputs<T> in = inputs_of<T>(arguments);
-  const ScalarType acc_type = acc_type_of<T>();
   const bool each = in.reduction == Reduction::kNone;
-  Tensor loss = each ? empty({in.pairs}, acc_type, first) : empty({}, acc_type, first);
-  Tensor terms = each ? empty({kTerms, in.pairs}, acc_type, first) : empty({kTerms}, acc_type, first);
-  Tensor saved = empty({saved_size(in.pairs)}, acc_type, first);
-  const Forward<T> p{in, static_cast<Acc*>(loss.data_ptr()), static_cast<Acc*>(terms.data_ptr()),
-                     {static_cast<Acc*>(saved.data_ptr()), in.pairs}};
+  Tensor loss = each ? empty({in.pairs}, kAccType<T>, first) : empty({}, kAccType<T>, first);
+  Tensor terms = each ? empty({kTerms, in.pairs}, kAccType<T>, first) : empty({kTerms}, kAccType<T>, first);
+  Tensor saved = empty({saved_size(in.pairs)}, kAccType<T>, first);
+  const Forward<T> p{in, data_of<Acc>(loss), data_of<Acc>(terms), {data_of<Acc>(saved), in.pairs}};
   if (first.is_cpu()) {
     const FaultReport report = cpu::forward(p, &parallel_for);
     if (report.fault != Fault::kNone) fail_on(report, in.labels, "");
@@ -155,28 +118,36 @@ ForwardResult forward(const Arguments& arguments, const Tensor& first) {
   return {loss, terms, saved};
 }
 
+// What the backward pass gets beside the arguments of the forward pass.
+struct Upstream {
+  const MaybeTensor &grad_loss, &grad_terms;
+  const Tensor& saved;
+  int64_t output_mask;
+};
+
 template <typename T>
-BackwardResult backward(const Arguments& arguments, const Tensor& first, const MaybeTensor& grad_loss,
-                        const MaybeTensor& grad_terms, const Tensor& saved, int64_t wanted) {
+BackwardResult backward(const Arguments& arguments, const Tensor& first, const Upstream& upstream) {
   using Acc = acc_t<T>;
   const Inputs<T> in = inputs_of<T>(arguments);
-  const ScalarType type = first.scalar_type(), acc_type = acc_type_of<T>();
-  Backward<T> p{in, {}, {}, {static_cast<const Acc*>(saved.data_ptr()), in.pairs}, {}, {}};
+  const ScalarType type = first.scalar_type();
+  Backward<T> p{in, {}, {}, {data_of<const Acc>(upstream.saved), in.pairs}, {}, {}};
   const bool each = in.reduction == Reduction::kNone;
-  if (grad_loss) {
-    check_tensor("grad_loss", *grad_loss, first, acc_type, each ? 1 : 0);
-    p.grad_loss = {static_cast<const Acc*>(grad_loss->data_ptr()), each ? grad_loss->stride(0) : 0};
+  if (upstream.grad_loss) {
+    const Tensor& loss = *upstream.grad_loss;
+    check_tensor("grad_loss", loss, first, kAccType<T>, each ? 1 : 0);
+    p.grad_loss = {data_of<const Acc>(loss), each ? loss.stride(0) : 0};
   }
-  if (grad_terms) {
-    check_tensor("grad_terms", *grad_terms, first, acc_type, each ? 2 : 1);
-    p.grad_terms = {static_cast<const Acc*>(grad_terms->data_ptr()), grad_terms->stride(0), each ? grad_terms->stride(1) : 0};
+  if (upstream.grad_terms) {
+    const Tensor& terms = *upstream.grad_terms;
+    check_tensor("grad_terms", terms, first, kAccType<T>, each ? 2 : 1);
+    p.grad_terms = {data_of<const Acc>(terms), terms.stride(0), each ? terms.stride(1) : 0};
   }
   const auto gradient = [&](int bit, const MaybeTensor& of, int64_t columns, T** data) {
-    if (!of || !(wanted >> bit & 1)) return empty({0}, type, first);
+    if (!of || !(upstream.output_mask >> bit & 1)) return empty({0}, type, first);
     MaybeTensor recycled;
     if (first.is_cpu()) recycled = recycled_matrix(in.pairs, columns, number_of(type), sizeof(T));
     Tensor result = recycled ? *recycled : empty({in.pairs, columns}, type, first);
-    *data = static_cast<T*>(result.data_ptr());
+    *data = data_of<T>(result);
     return result;
   };
   Tensor logits1 = gradient(0, arguments.logits[0], in.classes, &p.grad_logits[0]);
@@ -194,26 +165,37 @@ BackwardResult backward(const Arguments& arguments, const Tensor& first, const M
   return {logits1, logits2, features1, features2};
 }
 
+// Calls `function(first, t)` with the leading tensor and a value of the type that it is stored in.
+template <typename Function>
+auto with_leading(const Arguments& arguments, Function function) {
+  const Tensor& first = leading(arguments);
+  const char* name = arguments.logits[0] ? kLogits[0] : kFeatures[0];
+  return with_type(first, name, [&](auto t) { return function(first, t); });
+}
+
 ForwardResult zipped_ccsa(MaybeTensor logits1, MaybeTensor logits2, MaybeTensor features1, MaybeTensor features2,
                           Tensor target1, MaybeTensor target2, MaybeTensor class_weight1, MaybeTensor class_weight2,
                           MaybeTensor pair_weight, double margin, double alpha, int64_t reduction) {
   const Arguments arguments{{logits1, logits2}, {features1, features2}, {target1, target2}, {class_weight1, class_weight2},
                             pair_weight, margin, alpha, reduction};
-  const Tensor& first = leading(arguments);
-  return with_type(first, logits1 ? kLogits[0] : kFeatures[0], [&](auto t) { return forward<decltype(t)>(arguments, first); });
+  return with_leading(arguments, [&](const Tensor& first, auto t) { return forward<decltype(t)>(arguments, first); });
 }
 
 BackwardResult zipped_ccsa_backward(MaybeTensor grad_loss, MaybeTensor grad_terms, Tensor saved, MaybeTensor logits1,
                                     MaybeTensor logits2, MaybeTensor features1, MaybeTensor features2, Tensor target1,
                                     MaybeTensor target2, MaybeTensor class_weight1, MaybeTensor class_weight2,
                                     MaybeTensor pair_weight, double margin, double alpha, int64_t reduction,
-                                    int64_t wanted) {
+                                    int64_t output_mask) {
   const Arguments arguments{{logits1, logits2}, {features1, features2}, {target1, target2}, {class_weight1, class_weight2},
                             pair_weight, margin, alpha, reduction};
-  const Tensor& first = leading(arguments);
-  return with_type(first, logits1 ? kLogits[0] : kFeatures[0], [&](auto t) {
-    return backward<decltype(t)>(arguments, first, grad_loss, grad_terms, saved, wanted);
-  });
+  const Upstream upstream{grad_loss, grad_terms, saved, output_mask};
+  return with_leading(arguments,
+                      [&](const Tensor& first, auto t) { return backward<decltype(t)>(arguments, first, upstream); });
+}
+
+// The constants of saved_size.
+std::tuple<int64_t, int64_t, int64_t, int64_t> zipped_saved_layout() {
+  return {kSavedRows, kWeightSums, kSums, kMaxPartials};
 }
 
 }  // namespace
@@ -231,5 +213,9 @@ STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
   m.impl("zipped_ccsa_backward", TORCH_BOX(&zipped_ccsa_backward));
 }
 #endif
+
+STABLE_TORCH_LIBRARY_IMPL(fastccsa, CompositeExplicitAutograd, m) {
+  m.impl("zipped_saved_layout", TORCH_BOX(&zipped_saved_layout));
+}
 
 }  // namespace fastccsa::zipped

@@ -1,8 +1,7 @@
-// What the binding hands to a kernel: pointers, strides (in elements) and sizes. No torch here.
+// What the binding hands to a kernel: pointers, strides (in elements) and sizes, without torch's types.
 #pragma once
 
 #include "core/fault.h"
-#include "core/pair_term.h"
 #include "core/strided.h"
 #include "core/types.h"
 #include "zipped/math.h"
@@ -11,13 +10,13 @@
 
 namespace fastccsa::zipped {
 
-// The inputs, the same for forward and backward.
+// The inputs of the forward and the backward pass.
 template <typename T>
 struct Inputs {
   using Acc = acc_t<T>;
   int64_t pairs = 0;
   int64_t classes = 0;  // columns of the logits
-  int64_t labels = 0;   // labels are in [0, labels); 0: not bounded
+  int64_t labels = 0;   // labels are in [0, labels); 0: they are not bounded
   int64_t width = 0;    // columns of the features
   Matrix<const T> logits[2];
   Matrix<const T> features[2];
@@ -29,7 +28,7 @@ struct Inputs {
   Reduction reduction = Reduction::kMean;
 };
 
-// One pair's labels and weights, checked: nothing is read out of bounds, whatever the labels hold.
+// One pair's labels and weights.
 template <typename Acc>
 struct PairLabels {
   int64_t label[2];
@@ -38,11 +37,12 @@ struct PairLabels {
   Fault fault;
 };
 
+// Checks what it reads, and reads nothing out of bounds, whatever the labels are.
 template <typename T>
 FASTCCSA_HOST_DEVICE PairLabels<acc_t<T>> read_labels(const Inputs<T>& in, int64_t i) {
   using Acc = acc_t<T>;
   PairLabels<Acc> pair{{0, 0}, {Acc(1), Acc(1)}, Acc(1), Fault::kNone};
-  for (int k = 1; k >= 0; --k) {  // backwards: the first fault is the one that stays
+  for (int k = 1; k >= 0; --k) {  // backwards, so that the first stream's fault is the one reported
     if (in.target[k].data == nullptr) continue;
     pair.label[k] = in.target[k][i];
     if (in.labels > 0 && (pair.label[k] < 0 || pair.label[k] >= in.labels)) {
@@ -54,7 +54,7 @@ FASTCCSA_HOST_DEVICE PairLabels<acc_t<T>> read_labels(const Inputs<T>& in, int64
     if (!(pair.class_weight[k] >= Acc(0))) pair.fault = k == 0 ? Fault::kClassWeight1 : Fault::kClassWeight2;
   }
   if (pair.fault == Fault::kNone && in.pair_weight.data != nullptr) {
-    pair.pair_weight = in.pair_weight.row(pair.label[0])[pair.label[1] * in.pair_weight.column_stride];
+    pair.pair_weight = in.pair_weight.strided_row(pair.label[0])[pair.label[1]];
     if (!(pair.pair_weight >= Acc(0))) pair.fault = Fault::kPairWeight;
   }
   return pair;
@@ -67,15 +67,18 @@ FASTCCSA_HOST_DEVICE FaultReport report_of(const Inputs<T>& in, int64_t i, const
   return {pair.fault, i, pair.fault == Fault::kPairWeight ? label * in.labels + pair.label[1] : label};
 }
 
-// The forward pass leaves for the backward, in one buffer of `saved_size(pairs)` values: the softmax scales of both
-// logits and the coefficient of each pair (five rows of `pairs`), the two sums of class weights, and room for partial
-// sums. What is not needed holds 0 at the end, so that the same call leaves the same bytes.
-constexpr int64_t kMaxPartials = 1024;
+// What the forward pass saves for the backward pass, in one buffer: kSavedRows rows of `pairs` values (the softmax
+// scales of both logits, and each pair's coefficient), both sums of class weights, and kSums partial sums for each of
+// up to kMaxPartials parts of the batch. The partial sums and what was not computed are 0 at the end, so that equal
+// calls save equal bytes.
+constexpr int64_t kSavedRows = 5, kWeightSums = 2, kMaxPartials = 1024;
 
 FASTCCSA_HOST_DEVICE int64_t partials_size(int64_t pairs) {
   return kSums * (pairs < kMaxPartials ? pairs : kMaxPartials);
 }
-FASTCCSA_HOST_DEVICE int64_t saved_size(int64_t pairs) { return 5 * pairs + 2 + partials_size(pairs); }
+FASTCCSA_HOST_DEVICE int64_t saved_size(int64_t pairs) {
+  return kSavedRows * pairs + kWeightSums + partials_size(pairs);
+}
 
 template <typename Acc>
 struct Saved {
@@ -85,8 +88,8 @@ struct Saved {
   FASTCCSA_HOST_DEVICE Acc* largest(int k) const { return data + k * pairs; }
   FASTCCSA_HOST_DEVICE Acc* sum(int k) const { return data + (2 + k) * pairs; }
   FASTCCSA_HOST_DEVICE Acc* coefficient() const { return data + 4 * pairs; }
-  FASTCCSA_HOST_DEVICE Acc* weight_sums() const { return data + 5 * pairs; }
-  FASTCCSA_HOST_DEVICE Acc* partials() const { return data + 5 * pairs + 2; }
+  FASTCCSA_HOST_DEVICE Acc* weight_sums() const { return data + kSavedRows * pairs; }
+  FASTCCSA_HOST_DEVICE Acc* partials() const { return weight_sums() + kWeightSums; }
 
   FASTCCSA_HOST_DEVICE void set_scale(int k, int64_t i, SoftmaxScale<Acc> scale) const {
     largest(k)[i] = scale.largest;
@@ -123,20 +126,25 @@ template <typename T>
 struct Backward {
   using Acc = acc_t<T>;
   Inputs<T> in;
-  Vector<const Acc> grad_loss;   // stride 0 for a reduced loss; data nullptr where nothing flows in
-  Matrix<const Acc> grad_terms;  // a row a term; column stride 0 for a reduced loss
+  Vector<const Acc> grad_loss;   // stride 0 for a reduced loss; without data: 0
+  Matrix<const Acc> grad_terms;  // one row per term; column stride 0 for a reduced loss; without data: 0
   Saved<const Acc> saved;
-  T* grad_logits[2];    // [pairs, classes] contiguous, or nullptr where no gradient is wanted
-  T* grad_features[2];  // [pairs, width] contiguous, or nullptr
+  T* grad_logits[2];    // [pairs, classes] contiguous; nullptr: not needed
+  T* grad_features[2];  // [pairs, width] contiguous; nullptr: not needed
+
+  // Row i, or nullptr.
+  FASTCCSA_HOST_DEVICE T* grad_features_row(int k, int64_t i) const {
+    return grad_features[k] == nullptr ? nullptr : grad_features[k] + i * in.width;
+  }
 };
 
-// The factors of one pair's gradients, a value a term.
+// The factors of one pair's gradients, one per term.
 template <typename T>
 FASTCCSA_HOST_DEVICE void pair_upstream(const Backward<T>& p, int64_t i, acc_t<T> (&factor)[kTerms]) {
   using Acc = acc_t<T>;
   const Acc grad_loss = p.grad_loss.data == nullptr ? Acc(0) : p.grad_loss[i];
   for (int term = 0; term < kTerms; ++term) {
-    const Acc grad_term = p.grad_terms.data == nullptr ? Acc(0) : p.grad_terms.row(term)[i * p.grad_terms.column_stride];
+    const Acc grad_term = p.grad_terms.data == nullptr ? Acc(0) : p.grad_terms.strided_row(term)[i];
     const Acc by = divisor<Acc>(term, p.in.reduction, Acc(p.in.pairs), p.saved.weight_sums());
     factor[term] = upstream<Acc>(term, p.in.alpha, grad_loss, grad_term, by);
   }

@@ -1,7 +1,8 @@
-"""What the site takes from elsewhere than docs/, as MkDocs asks for it.
+"""What the site shows beyond the files in docs/, as MkDocs asks for it.
 
 Pages are made from the click commands, from the results in benchmarks/ and examples/, and from CHANGELOG.md,
-CONTRIBUTING.md and CITATION.cff. Formulas become MathML, which browsers draw themselves.
+CONTRIBUTING.md and CITATION.cff. The picture of the architecture is drawn from its table. Formulas become MathML, which
+browsers render without a script.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from architecture import draw
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -24,7 +26,7 @@ BENCHMARK_RESULTS = ROOT / "benchmarks" / "results"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made."""
+    """Add the generated pages."""
     for name, content in PAGES.items():
         files.append(File.generated(config, name, content=content()))
     for chart in BENCHMARK_RESULTS.glob("*.svg"):
@@ -33,12 +35,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The tables of the examples' results, as these are now."""
-    return fill(markdown)
+    """Fill in the tables of the examples' current results, and the picture of the architecture."""
+    return draw(fill(markdown))
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Formulas, and the roles of docstrings, as HTML."""
+    """Turn formulas, and the roles of docstrings, into HTML."""
     content = re.sub(
         r'<span class="arithmatex">\\\((.*?)\\\)</span>', lambda x: mathml(x[1], "inline"), content, flags=re.S
     )
@@ -50,7 +52,7 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def mathml(latex: str, display: str) -> str:
-    """A formula of a page."""
+    """Convert a formula."""
     return convert(html.unescape(latex).strip(), display=display)
 
 
@@ -58,14 +60,14 @@ def mathml(latex: str, display: str) -> str:
 
 
 def command_line() -> str:
-    """A section for each command, from its own help."""
+    """Make a section for each command from its help."""
     from fastccsa.cli import main
 
     lines = [
         "# Command line",
         "",
-        "Made from the commands' own help. Bad input ends in one plain line and exit status 2; the same command again "
-        "goes on with what was interrupted.",
+        "Made from the commands' own help. Bad input ends with one plain line and exit status 2. Repeating a command "
+        "resumes what was interrupted.",
     ]
     for path, command in commands(main, ("fastccsa",)):
         context = click.Context(command, info_name=" ".join(path))
@@ -79,7 +81,7 @@ def command_line() -> str:
 
 
 def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """All commands below a group, in its order."""
+    """Yield all commands below a group, in its order."""
     context = click.Context(group, info_name=path[-1])
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -108,12 +110,12 @@ def benchmarks() -> str:
 
 
 def text_of(name: str) -> Callable[[], str]:
-    """A page that is a file of the checkout; its links into docs/ are links between pages."""
+    """Make a page from a file of the checkout; its links into docs/ become links between pages."""
     return lambda: re.sub(r"\]\((\.\./)*docs/", "](", (ROOT / name).read_text(encoding="utf-8"))
 
 
 def citation() -> str:
-    """How to cite, with the file that tools read."""
+    """Make the page on citing, with the file that tools read."""
     cff = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     return f"# Cite\n\nPlease cite the paper, and this software by `CITATION.cff`:\n\n```yaml\n{cff}```\n"
 

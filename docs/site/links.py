@@ -1,6 +1,6 @@
-"""After a build: every link within the site leads to a file that is there, and to a place on its page.
+"""After a build: every link within the site leads to an existing file, and to an existing place on its page.
 
-MkDocs sees the links between pages of docs/; this sees those of pages that are made, and of the API, too.
+MkDocs itself checks only the links between pages of docs/; this also checks generated pages and the API.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def on_post_build(config: MkDocsConfig, **_: object) -> None:
     """Warn of each broken link; `mkdocs build --strict` then fails."""
     site = Path(config.site_dir)
     for page in sorted(site.rglob("*.html")):
-        if page.name == "404.html":  # its links start at the server's root, wherever that will be
+        if page.name == "404.html":  # its links start at the root of the server, which is not known here
             continue
         for link in sorted(set(LINK.findall(page.read_text(encoding="utf-8")))):
             reason = broken(page, html.unescape(link))
@@ -31,7 +31,7 @@ def on_post_build(config: MkDocsConfig, **_: object) -> None:
 
 
 def broken(page: Path, link: str) -> str:
-    """Why a link does not work; empty if it does, or leads out of the site."""
+    """Why a link does not work; empty if it works or leads out of the site."""
     if re.match(r"[a-z]+:|//", link):
         return ""
     path, _, place = unquote(link).partition("#")

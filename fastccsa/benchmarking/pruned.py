@@ -19,7 +19,7 @@ from fastccsa.benchmarking.timing import interleaved
 from fastccsa.evaluation import Scores
 from fastccsa.export.onnx import export_onnx, open_session, require_onnx
 from fastccsa.export.program import Exported, read_run
-from fastccsa.models.backbone import MODEL_FILE, Classifier, load_model
+from fastccsa.models import MODEL_FILE, Classifier, load_model
 from fastccsa.pruning.record import PruneRecord
 from fastccsa.pruning.resnet import blocks_of
 from fastccsa.runs.folder import finished_scores

@@ -24,12 +24,12 @@ from fastccsa import reference
 from fastccsa.benchmarking.step_times import StepTimes
 from fastccsa.collections import Manifest
 from fastccsa.images import Transforms
-from fastccsa.models.backbone import build_model
+from fastccsa.models import build_model
 from fastccsa.runs.checkpoint import TrainState
 from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.images import select_images
 from fastccsa.system.devices import amp_dtype, autocast, pick_device
 from fastccsa.training.graph import GraphedStep, Replay, check_graph
-from fastccsa.training.images import select_images
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import CCSA
 from fastccsa.training.optimizer import build_optimizer

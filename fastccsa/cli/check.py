@@ -1,4 +1,4 @@
-"""``fastccsa check``."""
+"""``fastccsa check``: what was built and what is usable here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 
 @click.command("check")
 def check_command() -> None:
-    """Tell what was built, what is usable here, and what to do about what is not."""
+    """Show what was built, what is usable here, which extras are installed, and how to get what is missing."""
     from fastccsa.system.doctor import check
 
     report = check()

@@ -1,4 +1,4 @@
-"""``fastccsa demo``: the paper's experiments A and K in small, on images the package renders itself."""
+"""``fastccsa demo``: the paper's experiments A and K, scaled down, on images the package renders itself."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import click
 if TYPE_CHECKING:
     from fastccsa.training import TrainConfig
 
-# About four minutes on two processor cores. What is not told here is as in the paper.
+# About four minutes on two processor cores. Everything else is as in the paper.
 IMAGES = 2000
 SIZE = 64
 EPOCHS = 12
-BASELINE_EPOCHS = 2  # epochs of the baseline for one of CCSA
-BASELINE_LR = 1e-3  # the paper's is for a network that knows ImageNet; this one starts from random weights
+BASELINE_EPOCHS = 2  # epochs of the baseline per epoch of CCSA
+BASELINE_LR = 1e-3  # the paper's is for ImageNet weights; this network starts from random ones
 
 NOTE = (
-    "The images are synthetic: fastccsa drew them, nobody photographed them. The numbers show how the parts "
-    "work together. They say nothing about medicine, and are not comparable with the paper's."
+    "The images are synthetic: fastccsa drew them. The numbers show how the parts work together. They say nothing "
+    "about medicine and cannot be compared with the paper's."
 )
 
 
@@ -31,25 +31,33 @@ NOTE = (
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("demo"),
     show_default=True,
-    help="Folder for everything; what is in it already is used.",
+    help="Folder for everything; existing results in it are reused.",
 )
-@click.option("--images", type=click.IntRange(min=1), default=IMAGES, show_default=True, help="About how many to draw.")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=IMAGES,
+    show_default=True,
+    help="Approximate number of images to draw.",
+)
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     default=EPOCHS,
     show_default=True,
-    help=f"Of the CCSA model; the baseline has {BASELINE_EPOCHS} times as many.",
+    help=f"Epochs of the CCSA model; the baseline is trained {BASELINE_EPOCHS} times as long.",
 )
-@click.option("--size", type=click.IntRange(min=32), default=SIZE, show_default=True, help="Image side, pixels.")
+@click.option(
+    "--size", type=click.IntRange(min=32), default=SIZE, show_default=True, help="Side of the images in pixels."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Of everything.")
+@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Random seed.")
 def demo_command(out: Path, images: int, epochs: int, size: int, device: str, seed: int) -> None:
     """Train, score and report on images the package renders itself; nothing is downloaded.
 
-    Renders seven synthetic collections, trains a baseline on one of them (the paper's experiment A) and from
-    it a CCSA model on all seven (experiment K), and prints both's recall by domain. The same command again
-    goes on where it stopped.
+    Renders seven synthetic collections, trains a baseline on one of them (the paper's experiment A), then a
+    CCSA model on all seven (experiment K) that starts from the baseline, and prints the recall of both by
+    domain. Repeating the command resumes where it stopped.
     """
     from fastccsa.collections import render_collections
     from fastccsa.collections.taxonomy import TABLE1
@@ -65,7 +73,7 @@ def demo_command(out: Path, images: int, epochs: int, size: int, device: str, se
     click.echo(f"{manifest.summary().to_string()}\n")
 
     baseline, ccsa = experiments(out, epochs, size, device, seed)
-    click.echo("2/4  Experiment A: a baseline on HAM alone")
+    click.echo("2/4  Experiment A: a baseline on HAM only")
     train(baseline)
     click.echo("\n3/4  Experiment K: CCSA on all seven, from A's weights")
     train(ccsa)
@@ -80,7 +88,7 @@ def demo_command(out: Path, images: int, epochs: int, size: int, device: str, se
 
 
 def experiments(out: Path, epochs: int, size: int, device: str, seed: int) -> tuple[TrainConfig, TrainConfig]:
-    """The runs ``A`` and ``K`` of the paper's Table 2 in the folder ``out``, at the demo's scale."""
+    """Configure the runs ``A`` and ``K`` of the paper's Table 2 in the folder ``out``, at the scale of the demo."""
     from fastccsa.training import TrainConfig
 
     manifest = str(out / "images" / "manifest.csv")

@@ -6,35 +6,26 @@ from pathlib import Path
 
 import click
 
+from fastccsa.cli.options import amp_option, device_option, image_backend_option, workers_option
+from fastccsa.collections.validate import SPLITS
+
 
 @click.command("evaluate")
 @click.option("--run", required=True, help="Run folder of `fastccsa train`.")
-@click.option("--manifest", help="Other images to score on.  [default: those of the run]")
+@click.option("--manifest", help="CSV of other images to score on.  [default: the images of the run]")
 @click.option(
     "--split",
-    type=click.Choice(["train", "validation", "test"]),
+    type=click.Choice(SPLITS),
     default="test",
     show_default=True,
-    help="Which images of the manifest.",
+    help="Which images to score.",
 )
 @click.option("--json", "json_path", help="Also write the scores, with the confusion matrices, as JSON.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images at once.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--amp",
-    type=click.Choice(["auto", "none", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Autocast format.",
-)
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Threads that decode images.")
-@click.option(
-    "--image-backend",
-    type=click.Choice(["auto", "native", "dali", "torchvision"]),
-    default="auto",
-    show_default=True,
-    help="What decodes the images: fastccsa itself (CPU), DALI, or torchvision, which is slower; auto chooses.",
-)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per batch.")
+@device_option
+@amp_option
+@workers_option
+@image_backend_option
 def evaluate_command(
     run: str,
     manifest: str | None,
@@ -49,7 +40,7 @@ def evaluate_command(
     """Score a run's best model on every domain: macro-average recall and recall by class, in percent."""
     from fastccsa.collections import Manifest
     from fastccsa.evaluation import evaluate
-    from fastccsa.models.backbone import ModelCard, load_model
+    from fastccsa.models import ModelCard, load_model
     from fastccsa.system.files import write_atomically
     from fastccsa.training import TrainConfig
 
@@ -72,4 +63,4 @@ def evaluate_command(
     if json_path:
         with write_atomically(Path(json_path)) as file:
             file.write_text(scores.to_json())
-        click.echo(f"written to {json_path}")
+        click.echo(f"Wrote {json_path}")

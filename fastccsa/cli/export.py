@@ -1,4 +1,4 @@
-"""``fastccsa export``: a run's model in formats that run without fastccsa."""
+"""``fastccsa export``: write a run's model in formats that run without fastccsa."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ from pathlib import Path
 
 import click
 
+from fastccsa.cli.options import workers_option
+from fastccsa.collections.validate import SPLITS
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("export")
 @click.option("--run", type=click.Path(path_type=Path, file_okay=False), required=True, help="Run folder.")
 @click.option("--onnx", type=FILE, help="ONNX file to write.")
-@click.option("--torch-export", type=FILE, help="torch.export program to write, ending in .pt2.")
+@click.option("--torch-export", type=FILE, help="Program of torch.export to write, ending in .pt2.")
 @click.option(
     "--quantize",
     type=(click.Choice(["int8"]), FILE),
     metavar="int8 FILE",
-    help="8-bit ONNX file to write; calibrated on training images, scored beside float32.",
+    help="8-bit ONNX file to write; calibrated on training images, and compared with float32.",
 )
 @click.option(
     "--pixels",
     is_flag=True,
-    help="Models of --onnx and --torch-export take uint8 pixels [n, size, size, 3] and normalise them.",
+    help="Models of --onnx and --torch-export accept uint8 pixels [n, size, size, 3] and normalise them.",
 )
 @click.option("--manifest", type=FILE, help="CSV of the images for --quantize.  [default: the run's]")
 @click.option(
     "--split",
-    type=click.Choice(["validation", "test"]),
+    type=click.Choice([split for split in SPLITS if split != "train"]),
     default="test",
     show_default=True,
-    help="Images that score the 8-bit model.",
+    help="Images on which the 8-bit model is scored.",
 )
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Threads that decode images.")
+@workers_option
 def export_command(
     run: Path,
     onnx: Path | None,
@@ -43,35 +46,36 @@ def export_command(
     split: str,
     workers: int,
 ) -> None:
-    """Write a run's model as ONNX, as 8-bit ONNX, or as a program of torch.export; its outputs are compared.
+    """Write a run's model as ONNX, as 8-bit ONNX, or as a program of torch.export, and compare its outputs.
 
-    Every file takes any number of images at once. An ONNX file says in its metadata what must be done to an image
-    before, and what the logits are of.
+    The exported models accept any number of images at once. The metadata of an ONNX file describes how to preprocess an
+    image, and names the classes of the logits.
     """
     if onnx is None and torch_export is None and quantize is None:
         raise click.UsageError("nothing to write: give --onnx, --torch-export or --quantize")
     if pixels and onnx is None and torch_export is None:
         raise click.UsageError("--pixels is for --onnx and --torch-export")
-    from fastccsa.export.onnx import export_onnx
-    from fastccsa.export.program import export_program
+    from fastccsa.export import export_onnx, export_program
 
     for path, export in ((onnx, export_onnx), (torch_export, export_program)):
         if path is not None:
             difference = export(run, path, pixels)
-            click.echo(f"{path}: {_megabytes(path)}, logits within {difference:.1e} of PyTorch's (of the largest)")
+            click.echo(
+                f"{path}: {_megabytes(path)}, logits within {difference:.1e} of PyTorch's (relative to the largest)"
+            )
     if quantize is not None:
         _quantize(run, quantize[1], manifest, split, workers)
 
 
 def _quantize(run: Path, path: Path, manifest: Path | None, split: str, workers: int) -> None:
     from fastccsa.collections import Manifest
-    from fastccsa.export.int8 import quantize
-    from fastccsa.models.backbone import ModelCard
+    from fastccsa.export import quantize
+    from fastccsa.models import ModelCard
     from fastccsa.training import TrainConfig
 
     card, config = ModelCard.read(run), TrainConfig.read(run)
     images = Manifest.read(manifest or config.manifest, classes=card.classes)
-    before, after = quantize(run, path, images, split, workers, config.image_backend)
+    before, after = quantize(run, path, images, split, workers=workers, image_backend=config.image_backend)
     click.echo(f"{path}: {_megabytes(path)}; macro-average recall in %, {split} images")
     click.echo(f"{'':>6} {'float32':>8} {'int8':>8} {'change':>8}")
     rows = {name: (before.domains[name].macro_recall, after.domains[name].macro_recall) for name in before.domains}

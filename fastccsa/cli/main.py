@@ -1,4 +1,4 @@
-"""The frame of the command line: which commands there are, and how a run of one ends.
+"""The frame of the command line: which commands there are, and how each of them ends.
 
 A command's module is imported when the command is called, so ``fastccsa --help`` answers at once.
 """
@@ -14,8 +14,9 @@ import click
 
 from fastccsa._version import __version__
 from fastccsa.system.errors import InputError, Interrupted
+from fastccsa.system.extras import install_advice
 
-# The summaries stand here, not in the commands, because reading them there would import every command.
+# The summaries are kept here because reading them from the commands would import every command.
 SUMMARIES = {
     "prepare": "Make a manifest from folders of dermatology datasets.",
     "preview": "Draw augmented training pairs as a PNG.",
@@ -26,7 +27,7 @@ SUMMARIES = {
     "export": "Write a run's model as ONNX or torch.export.",
     "report": "Table and HTML page of the runs in a folder.",
     "bench": "Measure losses, images, steps and pruned models beside rivals.",
-    "check": "Tell what was built and what is usable here.",
+    "check": "Show what was built, what is usable here, and what is missing.",
     "demo": "Train, score and report on images the package renders itself.",
 }
 
@@ -36,16 +37,16 @@ INTERRUPTED = 130  # 128 + SIGINT, the status a shell expects after Ctrl-C
 class CommandGroup(click.Group):
     """A group whose commands live in ``fastccsa.cli.<name>`` as ``<name>_command``.
 
-    Exit statuses: 0 done; 2 bad input, told in one line; 130 interrupted and 143 terminated, told in one line. An
-    error nobody foresaw keeps its traceback: it is ours to mend, not the user's.
+    Exit statuses: 0, done; 2, bad input or a missing extra; 130, interrupted; 143, terminated. All but 0 come with one
+    line on stderr. Any other error keeps its traceback, because it is a bug.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of a user's work."""
+        """Return the names, in the order in which a user needs them."""
         return list(SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command; None when there is none of that name."""
+        """Import the command; None if there is no such command."""
         if cmd_name not in SUMMARIES:
             return None
         module = importlib.import_module(f"fastccsa.cli.{cmd_name}")
@@ -58,17 +59,22 @@ class CommandGroup(click.Group):
             formatter.write_dl(list(SUMMARIES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; Ctrl-C becomes `click.Abort`, a stop that saved everything its own exit status."""
+        """Run the command.
+
+        A missing package of an extra becomes an `InputError` with the pip command, Ctrl-C becomes `click.Abort`, and a
+        stop that saved everything ends with its own exit status.
+        """
         try:
-            return super().invoke(ctx)
+            with install_advice():
+                return super().invoke(ctx)
         except Interrupted as stop:
             click.echo(f"fastccsa: {stop}", err=True)
             ctx.exit(stop.status)
         except KeyboardInterrupt as interruption:
-            # Caught before click does, which would put an empty line in front of the message.
+            # Click's own handler would print an empty line before the message.
             raise click.Abort from interruption
         except EOFError as error:
-            # Click would take it for Ctrl-D at a prompt and hide it; no command here asks anything.
+            # Click would take it for Ctrl-D at a prompt and hide it, but no command has a prompt.
             raise RuntimeError("a file ended unexpectedly") from error
 
     def main(
@@ -79,7 +85,7 @@ class CommandGroup(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the command line; with ``standalone_mode`` (the default) never returns but exits."""
+        """Run the command line; with ``standalone_mode``, the default, exit instead of returning."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
@@ -101,7 +107,7 @@ class CommandGroup(click.Group):
 
 
 def fail(message: str, hint: click.Context | None = None) -> NoReturn:
-    """Print ``message`` as one line on stderr, with the help to look at, and exit with status 2."""
+    """Print ``message`` as one line on stderr, with the command whose help to read, and exit with status 2."""
     line = " ".join(message.split())
     if hint is not None:
         line = f"{line.rstrip('.')} (see '{hint.command_path} --help')"

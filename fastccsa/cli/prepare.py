@@ -1,16 +1,18 @@
-"""``fastccsa prepare``: collections in, one manifest out."""
+"""``fastccsa prepare``: one manifest from one or more collections."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import click
 
-from fastccsa.collections.account import account_path
-from fastccsa.collections.labels import LabelMaps
-from fastccsa.collections.prepare import DUPLICATES, Source, prepare
+from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.taxonomy import DOMAINS, ISIC_COLLECTIONS
+
+if TYPE_CHECKING:
+    from fastccsa.collections.preparation import Source
 
 # The option of each collection that is one domain of the paper -> the domain's key.
 _DOMAIN_OF = {"ham10000": "HAM", "dermofit": "DMF", "derm7pt": "D7P", "ph2": "PH2"}
@@ -24,7 +26,7 @@ class NamedPath(click.ParamType):
         self._names = names
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Return name and path, or fail with what was expected."""
+        """Return name and path, or fail with a message that says what was expected."""
         name, equals, path = value.partition("=")
         if not equals or not path or not name.strip() or (self._names and name not in self._names):
             choices = f" with {self.name.partition('=')[0]} one of {', '.join(self._names)}" if self._names else ""
@@ -33,7 +35,7 @@ class NamedPath(click.ParamType):
 
 
 @click.command()
-@click.option("--ham10000", metavar="DIR", help="HAM10000: its metadata and images, at any depth.")
+@click.option("--ham10000", metavar="DIR", help="HAM10000: metadata and images, at any depth.")
 @click.option("--dermofit", metavar="DIR", help="Dermofit: lesionlist.txt and the class folders.")
 @click.option("--derm7pt", metavar="DIR", help="Derm7pt: release_v0, with meta/meta.csv and images/.")
 @click.option("--ph2", metavar="DIR", help="PH2: PH2_dataset.txt or .xlsx, and the images.")
@@ -48,28 +50,33 @@ class NamedPath(click.ParamType):
     "tables",
     type=NamedPath("NAME=FILE"),
     multiple=True,
-    help="Your own images: a table with the columns image, label and, where wanted, domain (else NAME), group, "
-    "split; may be repeated.",
+    help="Your own images: a table with the columns image, label and optionally domain (default NAME), group, split; "
+    "may be repeated.",
 )
 @click.option(
     "--folders", metavar="DIR", multiple=True, help="Your own images, in folders domain/class/; may be repeated."
 )
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The CSV file to write.")
-@click.option("--seed", default=0, show_default=True, help="Which images train, validate and test.")
-@click.option("--labels", metavar="FILE", type=click.Path(path_type=Path), help="Rows to put over the label maps.")
-@click.option("--show-labels", is_flag=True, help="Print the label maps, with --labels in them, and stop.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the split into training, validation and test images."
+)
+@click.option(
+    "--labels", metavar="FILE", type=click.Path(path_type=Path), help="CSV with rows that override the label maps."
+)
+@click.option("--show-labels", is_flag=True, help="Print the label maps, including --labels, and stop.")
 @click.option(
     "--duplicates",
-    type=click.Choice(DUPLICATES),
+    type=click.Choice(get_args(DuplicateSearch)),
     default="near",
     show_default=True,
-    help="Keep in one split what has the same bytes (exact), or also the same look (near); off looks at neither.",
+    help="Keep images in one split that have the same bytes (exact), or also those that look the same (near); off does "
+    "neither.",
 )
 @click.option(
     "--unpack",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where to unpack .zip files.  [default: unpacked, beside the manifest]",
+    help="Folder to unpack .zip files into.  [default: unpacked, beside the manifest]",
 )
 def prepare_command(
     isic: tuple[tuple[str, str], ...],
@@ -85,10 +92,13 @@ def prepare_command(
 ) -> None:
     """Make a manifest: every image with its label, domain, group and split (50/20/30 in each domain).
 
-    Wherever a DIR is asked for, a .zip of it will do. Prints the class counts beside the paper's, how many
-    images were left out for which reason, and which images are there twice. Beside manifest.csv it writes
-    manifest.prepare.json, which says how the manifest was made.
+    Every DIR may also be a .zip file of it. The command prints the class counts beside the paper's, how many
+    images were left out and why, and which images are duplicates. Beside manifest.csv it writes
+    manifest.prepare.json, which records how the manifest was made.
     """
+    from fastccsa.collections import LabelMaps, prepare
+    from fastccsa.collections.provenance import provenance_path
+
     maps = LabelMaps.read(labels)
     if show_labels:
         click.echo(maps.to_csv(), nl=False)
@@ -106,5 +116,5 @@ def prepare_command(
         sources, out, seed, sys.stderr.isatty(), labels=maps, duplicates=duplicates, unpack_to=unpack
     )
     click.echo(report)
-    click.echo(f"\nWrote how it was made to {account_path(out)}")
+    click.echo(f"\nWrote the provenance to {provenance_path(out)}")
     click.echo(f"Wrote {len(manifest)} images to {out}")

@@ -1,35 +1,39 @@
-"""``fastccsa preview``: a picture of augmented pairs."""
+"""``fastccsa preview``: draw augmented pairs."""
 
 from __future__ import annotations
 
 import click
 
+from fastccsa.cli.options import image_backend_option
+
 
 @click.command("preview")
 @click.option("--manifest", required=True, help="CSV of the images, as `fastccsa prepare` writes it.")
 @click.option("--out", required=True, help="PNG to write.")
-@click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, help="How many pairs.")
-@click.option("--primary", help="Domain that holds every class.  [default: HAM, else the manifest's first]")
+@click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, help="Number of pairs.")
+@click.option("--primary", help="Domain that contains every class.  [default: HAM, else the manifest's first]")
 @click.option("--size", type=click.IntRange(min=8), default=224, show_default=True, help="Side of the images, pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling and augmentation.")
-@click.option(
-    "--image-backend",
-    type=click.Choice(["auto", "native", "dali", "torchvision"]),
-    default="auto",
-    show_default=True,
-    help="What decodes the images: fastccsa itself (CPU), DALI, or torchvision, which is slower; auto chooses.",
-)
+@image_backend_option
 def preview_command(
     manifest: str, out: str, pairs: int, primary: str | None, size: int, seed: int, image_backend: str
 ) -> None:
-    """Draw training pairs as the network sees them: a PNG with each image's class and domain.
+    """Draw training pairs as the network sees them, in a PNG with each image's class and domain.
 
-    Titles are green where the two classes of a pair are the same, and brown where they differ.
+    Titles are green if the two classes of a pair are the same, and brown if they differ.
     """
     from fastccsa.collections import Manifest
     from fastccsa.images import Transforms
     from fastccsa.images.preview import draw_pairs
 
     images = Manifest.read(manifest).select("train")
-    draw_pairs(images, out, pairs, primary, Transforms(size), seed, image_backend)
+    draw_pairs(
+        images,
+        out,
+        pairs=pairs,
+        primary=primary,
+        transforms=Transforms(size),
+        seed=seed,
+        backend=image_backend,
+    )
     click.echo(f"pairs drawn in {out}")

@@ -1,43 +1,44 @@
-"""``fastccsa report``: finished runs in, a table and a page out."""
+"""``fastccsa report``: a table and a page about finished runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from fastccsa.reporting import TableFormat
+from fastccsa.cli.options import choice
+from fastccsa.reporting import TableFormat
 
 
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The page.  [default: RUNS/report.html]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Page to write.  [default: RUNS/report.html]"
+)
 @click.option(
     "--format",
     "table_format",
-    type=click.Choice(["text", "markdown", "latex", "csv"]),
+    type=choice(TableFormat),
     default="text",
     show_default=True,
-    help="How the table is printed.",
+    help="Format of the printed table.",
 )
 @click.option(
     "--images/--no-images",
     default=True,
     show_default=True,
-    help="Show some of the data set's images in the page, under Grad-CAM; leave them out where they may not be shared.",
+    help="Show some images of the data set on the page, under Grad-CAM; omit them if they may not be shared.",
 )
 def report_command(runs: Path, out: Path | None, table_format: TableFormat, images: bool) -> None:
-    """Print the table of the runs in the folder RUNS (or of one run), and write a page about them.
+    """Print the table of the runs in the folder RUNS (or of a single run), and write a page about them.
 
-    Experiments stand beside the paper's numbers, as means over their seeds.
+    Experiments are compared with the paper's numbers, as means over their seeds.
 
-    The page is one HTML file that needs no network: the table, confusion matrices, curves, the sampling's
-    probabilities and weights, features, distances, calibration, Grad-CAM and settings. It is made from the run
-    folders alone; Grad-CAM also needs the manifest and its images. A note.txt in RUNS is shown at its head.
+    The page is one HTML file that needs no network: the table, confusion matrices, curves, the probabilities and
+    weights of the sampling, features, distances, calibration, Grad-CAM and settings. It needs only the run folders;
+    Grad-CAM also needs the manifest and its images. A note.txt in RUNS is shown at the top of the page.
     """
     from fastccsa.reporting import report
 
     page = report(runs, out, table_format, images)
-    click.echo(f"Wrote {page}", err=True)  # stdout holds the table alone
+    click.echo(f"Wrote {page}", err=True)  # stdout has only the table

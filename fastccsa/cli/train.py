@@ -1,21 +1,13 @@
-"""``fastccsa train``: one training run, or its resumption."""
+"""``fastccsa train``: start a training run, or resume it."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import click
 
-from fastccsa.runs.config import (
-    BASELINE_EPOCHS,
-    BASELINE_LR_STEP,
-    CCSA_EPOCHS,
-    CCSA_LR_STEP,
-    TrainConfig,
-)
-
-DEFAULTS = {item.name: item.default for item in fields(TrainConfig)}
+from fastccsa.cli.options import AMP_HELP, BACKEND_HELP, DEVICE_HELP, WORKERS_HELP, options_of
+from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 
 
 class ImagesPerClass(click.ParamType):
@@ -24,7 +16,7 @@ class ImagesPerClass(click.ParamType):
     name = "N|all"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Take ``"all"`` as it is, anything else as an integer of at least 0."""
+        """Return ``"all"`` unchanged, and anything else as an integer of at least 0."""
         if value == "all":
             return "all"
         number = click.INT.convert(value, param, ctx)
@@ -33,33 +25,26 @@ class ImagesPerClass(click.ParamType):
         return int(number)
 
 
-def option(name: str, text: str, **settings: Any) -> Any:
-    """Make the click option of the `TrainConfig` field ``name``; its help shows the field's default."""
-    settings = {"default": DEFAULTS[name], "show_default": True} | settings
-    return click.option("--" + name.replace("_", "-"), name, help=text, **settings)
+option = options_of(TrainConfig)
 
 
 @click.command("train")
 @option("manifest", "CSV of the images, as `fastccsa prepare` writes it.", required=True, default=None)
-@option("out", "Run folder; the same command again resumes what is in it.", required=True, default=None)
-@option("init", "Run folder or checkpoint to start from (weights only).")
+@option("out", "Run folder; the same command again resumes the run in it.", required=True, default=None)
+@option("init", "Run folder or checkpoint whose weights to start from.")
 @option(
     "n_sec",
-    "Training images per class and secondary domain; 0 is the primary domain alone.",
+    "Training images per class and secondary domain; 0 trains on the primary domain only.",
     type=ImagesPerClass(),
 )
-@option("fraction", "Share of the training images to train on, of each class and domain alike.", type=float)
-@option("primary", "Domain that holds every class.  [default: HAM, else the manifest's first]")
-@option("exclude", "Domain to leave out of training and selection; repeatable.", multiple=True)
-@option("classification_weight", "Cross-entropy weighted by 1/P(class) or not.", type=click.Choice(["w", "u"]))
-@option(
-    "alignment",
-    "Alignment weighted by 1/P(pair of classes), unweighted, or none (a baseline).",
-    type=click.Choice(["w", "u", "-"]),
-)
+@option("fraction", "Share of the training images of each class and domain to train on.")
+@option("primary", "Domain that contains every class.  [default: HAM, else the manifest's first]")
+@option("exclude", "Domain to exclude from training and model selection; repeatable.", multiple=True)
+@option("classification_weight", "Cross-entropy weighted by 1/P(class) (w), or unweighted (u).")
+@option("alignment", "Alignment weighted by 1/P(pair of classes) (w), unweighted (u), or none: a baseline (-).")
 @option("backbone", "A torchvision classification network.")
-@option("weights", "Where the backbone starts: auto (ImageNet where it can be had), imagenet, none or a path.")
-@option("size", "Side of the images in pixels.", type=int)
+@option("weights", "Initial weights of the backbone: auto (ImageNet if available), imagenet, none or a path.")
+@option("size", "Side length of the images in pixels.")
 @option(
     "epochs",
     "Passes over the training images.",
@@ -67,91 +52,65 @@ def option(name: str, text: str, **settings: Any) -> Any:
     default=None,
     show_default=f"{CCSA_EPOCHS}, {BASELINE_EPOCHS} for a baseline",
 )
-@option("batch_size", "Pairs a batch, or images for a baseline; under torchrun, of all processes.", type=int)
-@option("lr", "Learning rate of AdamW.", type=float)
+@option("batch_size", "Pairs per batch, or images for a baseline; under torchrun, of all processes together.")
+@option("lr", "Learning rate of AdamW.")
 @option(
     "lr_step",
-    "Epochs after which the learning rate falls.",
+    "Epochs between reductions of the learning rate.",
     type=click.IntRange(min=1),
     default=None,
     show_default=f"{CCSA_LR_STEP}, {BASELINE_LR_STEP} for a baseline",
 )
-@option("lr_gamma", "What the learning rate is multiplied by.", type=float)
-@option("weight_decay", "Weight decay of AdamW.", type=float)
-@option("margin", "Distance up to which other classes are pushed apart.", type=float)
-@option("alpha", "Share of the alignment in the loss.", type=float)
-@option(
-    "pairs",
-    "What the alignment sums over: the pairs as drawn, or every first image of a batch with every second.",
-    type=click.Choice(["zipped", "all"]),
-)
+@option("lr_gamma", "Factor by which the learning rate is multiplied at each reduction.")
+@option("weight_decay", "Weight decay of AdamW.")
+@option("margin", "Distance up to which features of different classes are pushed apart.")
+@option("alpha", "Share of the alignment in the loss.")
+@option("pairs", "Pairs that the alignment sums over: the pairs as drawn (zipped), or every pair of a batch (all).")
 @option(
     "memory",
-    "With --pairs all: past images of each stream that the other stream's batch meets as well; 0 for none. Their "
-    "features take 4 bytes each, in memory and in every checkpoint.",
-    type=int,
+    "With --pairs all: number of past images of each stream that are also compared with the other stream's batch; 0 "
+    "for none. Each of their features takes 4 bytes, in memory and in every checkpoint.",
 )
-@option("match_probability", "Share of pairs of one class.", type=float)
-@option("negatives", "The other pairs: of different classes, or any.", type=click.Choice(["different", "any"]))
-@click.option(
-    "--joint-forward/--separate-forward",
-    default=DEFAULTS["joint_forward"],
-    show_default=True,
-    help="Both images of the pairs in one batch (shared BatchNorm statistics), or in two.",
-)
+@option("match_probability", "Share of pairs that are drawn from one class.")
+@option("negatives", "Classes of the other pairs: different, or any.")
 @option(
-    "image_backend",
-    "What decodes the images: fastccsa itself (CPU), DALI, or torchvision, which is slower; auto chooses.",
-    type=click.Choice(["auto", "native", "dali", "torchvision"]),
+    "joint_forward",
+    "Pass both images of the pairs through the network in one batch, with shared BatchNorm statistics, or in two.",
+    "--joint-forward/--separate-forward",
 )
+@option("image_backend", BACKEND_HELP)
 @option(
     "cache",
-    "Decode training and validation images once, and keep their crops on the disk (beside the manifest, 270 kB an "
-    "image at size 224); used from there, from memory, or from the GPU's memory.",
-    type=click.Choice(["none", "disk", "ram", "gpu"]),
+    "Decode training and validation images once, and keep their crops on disk (beside the manifest, 270 kB per image "
+    "at size 224); use them from there, from memory, or from GPU memory.",
 )
-@option("amp", "Autocast format.", type=click.Choice(["auto", "none", "bfloat16", "float16"]))
-@option("seed", "Seed of weights, sampling and augmentation.", type=int)
-@option("device", "auto, cpu, cuda or cuda:N.")
-@option("workers", "Threads that decode images; 0 lets the pipeline choose.", type=int)
-@option("checkpoint_every", "Batches between checkpoints within an epoch; 0 for none.", type=int)
-@option("accumulate", "Batches whose gradients are added up for one step.", type=int)
-@option("clip", "Norm that a step's gradient is cut down to; 0 leaves it.", type=float)
+@option("amp", AMP_HELP)
+@option("seed", "Seed of the weights, the sampling and the augmentation.")
+@option("device", DEVICE_HELP)
+@option("workers", WORKERS_HELP)
+@option("checkpoint_every", "Batches between checkpoints within an epoch; 0 for none.")
+@option("accumulate", "Batches whose gradients are added up for one update.")
+@option("clip", "Maximum norm of a step's gradient; 0 does not clip.")
 @option(
     "ema",
-    "Share that stays, a step, in a moving average of the weights, which is then validated and saved as the model; "
-    "0 for none.",
-    type=float,
+    "Decay per step of a moving average of the weights, which is then validated and saved as the model; 0 for none.",
 )
-@option("patience", "Epochs without a higher validation recall after which training ends; 0 for none.", type=int)
-@option("time_limit", "Minutes after which the run saves and stops; the same command goes on. 0 for none.", type=float)
+@option("patience", "Epochs without a higher validation recall after which training ends; 0 for none.")
+@option("time_limit", "Minutes after which the run saves and stops; the same command resumes it. 0 for none.")
+@option("broken_images", "Replace an image that cannot be read by another of its class and domain, or stop the run.")
 @option(
-    "broken_images",
-    "An image that cannot be read is replaced by one of its class and domain, or stops the run.",
-    type=click.Choice(["replace", "stop"]),
-)
-@click.option(
+    "sync_batchnorm",
+    "Under torchrun: compute BatchNorm over the batches of all processes, or in each process separately.",
     "--sync-batchnorm/--local-batchnorm",
-    default=DEFAULTS["sync_batchnorm"],
-    show_default=True,
-    help="Under torchrun: BatchNorm over the batches of all processes, or of each for itself.",
 )
-@click.option("--compile/--no-compile", default=DEFAULTS["compile"], help="Compile the network with torch.compile.")
-@click.option(
+@option("compile", "Compile the network with torch.compile.", "--compile/--no-compile")
+@option(
+    "deterministic",
+    "Make GPUs compute the same bits every time, as CPUs do anyway; slower.",
     "--deterministic/--no-deterministic",
-    default=DEFAULTS["deterministic"],
-    help="GPUs compute the same bits each time, as CPUs do anyway; slower.",
 )
-@click.option(
-    "--cuda-graph/--no-cuda-graph",
-    default=DEFAULTS["cuda_graph"],
-    help="Capture the whole step as a CUDA graph; with --cache gpu.",
-)
-@click.option(
-    "--profile/--no-profile",
-    default=DEFAULTS["profile"],
-    help="Write trace.json, a profile of a few steps, into the run folder.",
-)
+@option("cuda_graph", "Capture the whole step as a CUDA graph; needs --cache gpu.", "--cuda-graph/--no-cuda-graph")
+@option("profile", "Write trace.json, a profile of a few steps, into the run folder.", "--profile/--no-profile")
 def train_command(**values: Any) -> None:
     """Train a baseline or a CCSA model; the same command again resumes.
 
@@ -160,7 +119,7 @@ def train_command(**values: Any) -> None:
     \b
       fastccsa train --manifest manifest.csv --out runs/a --n-sec 0 --alignment -
       fastccsa train --manifest manifest.csv --out runs/k --init runs/a
-    """  # noqa: D301  (click's mark for lines to keep)
+    """  # noqa: D301  (\b tells click to keep the lines)
     config = TrainConfig(**{name: value for name, value in values.items() if value is not None})
     from fastccsa.training import train
 

@@ -1,28 +1,35 @@
-"""Which image is where, what it shows, and which split it is in."""
+"""Image collections: where each image is, what it shows, and which split it belongs to."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fastccsa.collections.labels import LabelMaps
-from fastccsa.collections.manifest import Manifest
-from fastccsa.collections.prepare import prepare
-from fastccsa.collections.splits import nested_subset, split
-from fastccsa.collections.taxonomy import CLASSES
+from fastccsa.system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from fastccsa.collections.labels import LabelMaps
+    from fastccsa.collections.manifest import Manifest
+    from fastccsa.collections.preparation import prepare
     from fastccsa.collections.rendering import render_collections
+    from fastccsa.collections.splits import nested_subset, split
+    from fastccsa.collections.taxonomy import CLASSES
 
 __all__ = ["CLASSES", "LabelMaps", "Manifest", "nested_subset", "prepare", "render_collections", "split"]
 
-
-def __getattr__(name: str) -> Any:
-    # Only the demo renders images: the renderer is imported on first use.
-    if name == "render_collections":
-        return importlib.import_module("fastccsa.collections.rendering").render_collections
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# `fastccsa.collections.taxonomy` is read where pandas is not installed: by the --help of the command line.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CLASSES": "fastccsa.collections.taxonomy",
+        "LabelMaps": "fastccsa.collections.labels",
+        "Manifest": "fastccsa.collections.manifest",
+        "nested_subset": "fastccsa.collections.splits",
+        "prepare": "fastccsa.collections.preparation",
+        "render_collections": "fastccsa.collections.rendering",
+        "split": "fastccsa.collections.splits",
+    },
+)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -1,7 +1,7 @@
-"""Unpacking the .zip files that collections are published in, without trusting them.
+"""Safe unpacking of the .zip files that collections are published in.
 
-An entry may not leave the archive's folder, and an archive may not grow beyond all proportion: the archive
-is refused as a whole before anything of it is written (an archive within it, when its turn comes).
+An archive with an entry that would land outside its folder, or one that would grow out of proportion, is rejected
+as a whole before anything is written. Nested archives are checked when they are unpacked.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from tqdm import tqdm
 from fastccsa.system.errors import InputError
 
 _CHUNK = 1 << 20  # bytes
-_NESTED = 2  # how deep archives may lie in archives; Dataverse's HAM10000 has one level
-_DONE = ".unpacked"  # marks the folder of a nested archive, which is not kept, as whole
+_NESTED = 2  # maximum nesting depth of archives; Dataverse's HAM10000 has one level
+_DONE = ".unpacked"  # marks the folder of a nested archive as complete; the archive itself is not kept
 
 
 class Limits(NamedTuple):
-    """What an archive may hold before it is taken for a zip bomb.
+    """Limits beyond which an archive counts as a zip bomb.
 
     Attributes:
-        entries: number of files.
-        free_bytes: size when unpacked that is fine whatever the ratio.
-        ratio: unpacked to packed size, beyond that. Images hardly shrink; the masks of PH2 shrink most, but
-            they are a part.
+        entries: maximum number of files.
+        free_bytes: unpacked size in bytes up to which any ratio is accepted.
+        ratio: maximum ratio of unpacked to packed size above ``free_bytes``. Images hardly compress; the masks of
+            PH2 compress best, but they are only part of the archive.
     """
 
     entries: int = 1_000_000
@@ -43,40 +43,40 @@ class Limits(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Tell whether a path is that of a .zip file."""
+    """Return whether ``path`` is a .zip file."""
     return path.suffix.lower() == ".zip" and path.is_file()
 
 
 def unpack(archive: Path, parent: Path, progress: bool = False, limits: Limits | None = None) -> Path:
-    """Unpack a .zip, and the .zip files in it, into a folder of its own below ``parent``.
+    """Unpack a .zip file and the .zip files in it into a folder of its own below ``parent``.
 
-    The folder is named after the archive and a checksum of its table of contents, so that two archives of one
-    name do not meet. Files that are there already are kept: an interrupted unpacking goes on where it was, and
-    a finished one is left as it is.
+    The folder is named after the archive and a checksum of its table of contents, so that archives of the same
+    name do not collide. Existing files are kept: interrupted unpacking resumes, and a complete folder is left
+    unchanged.
 
     Args:
         archive: the .zip file.
-        parent: where the folder is to be.
+        parent: folder in which to create the archive's folder.
         progress: show a progress bar on stderr.
-        limits: what the archive may hold.
+        limits: limits on the archive's contents; None for the defaults.
 
     Returns:
-        The folder.
+        The folder with the unpacked files.
 
     Raises:
-        InputError: it is not a sound .zip, needs a password, an entry would leave the folder or is a link, the
-            limits are exceeded, or the disk is full or cannot be written.
+        InputError: the file is not a valid .zip or needs a password, an entry would land outside the folder or is
+            a link, the limits are exceeded, or the disk is full or not writable.
     """
     limits = limits or Limits()
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = _checked(opened, archive, limits)
             folder = parent / f"{archive.stem}-{_checksum(entries)}"
-            _unpack_into(folder, opened, entries, archive, progress, limits, depth=0)
-    except NotImplementedError as error:  # such as Deflate64, which Windows uses for large archives
-        raise InputError(f"{archive}: {error}; unpack it yourself and give the folder") from error
+            _unpack_into(folder, opened, entries, archive=archive, progress=progress, limits=limits, depth=0)
+    except NotImplementedError as error:  # for example Deflate64, which Windows uses for large archives
+        raise InputError(f"{archive}: {error}; unpack it yourself and pass the folder") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(f"{archive} is not a sound .zip ({error}); download it again") from error
+        raise InputError(f"{archive} is not a valid .zip ({error}); download it again") from error
     except OSError as error:
         raise InputError(f"cannot unpack {archive} into {parent}: {error.strerror or error}") from error
     return folder
@@ -84,30 +84,30 @@ def unpack(archive: Path, parent: Path, progress: bool = False, limits: Limits |
 
 class _Entry(NamedTuple):
     info: zipfile.ZipInfo
-    target: PurePosixPath  # below the archive's folder
+    target: PurePosixPath  # relative to the archive's folder
 
 
 def _checked(opened: zipfile.ZipFile, archive: Path, limits: Limits) -> list[_Entry]:
-    """Return the files of an archive, all of them safe to unpack."""
-    # Some Windows programs write folders with a backslash at the end, which is_dir() does not know.
+    """Return the files of an archive after checking that they are safe to unpack."""
+    # Some Windows programs end folder names with a backslash, which is_dir() does not recognise.
     infos = [info for info in opened.infolist() if not info.orig_filename.endswith(("/", "\\"))]
     unpacked = sum(info.file_size for info in infos)
     packed = max(1, sum(info.compress_size for info in infos))
-    # Entries may share their packed bytes, which a file of this size cannot hold one after the other.
+    # Entries may overlap in their packed bytes, so their sum may exceed the size of the file.
     packed = min(packed, max(1, archive.stat().st_size))
     if len(infos) > limits.entries:
-        raise InputError(f"{archive} holds {len(infos)} files, more than {limits.entries}; unpack it yourself")
+        raise InputError(f"{archive} has {len(infos)} files, more than {limits.entries}; unpack it yourself")
     if unpacked > limits.free_bytes and unpacked > limits.ratio * packed:
         raise InputError(
-            f"{archive} would grow {unpacked / packed:.0f} times when unpacked, as no collection of images does; "
-            "download it again, or unpack it yourself and give the folder"
+            f"{archive} would grow {unpacked / packed:.0f} times when unpacked, which no collection of images does; "
+            "download it again, or unpack it yourself and pass the folder"
         )
     return [_Entry(info, _safe_target(info, archive)) for info in infos]
 
 
 def _safe_target(info: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
-    """Return where an entry belongs below the archive's folder, or refuse it."""
-    # orig_filename: what the archive says, before zipfile cut it at a NUL or turned separators.
+    """Return the path of an entry relative to the archive's folder; raise InputError if it is unsafe."""
+    # orig_filename is the name in the archive, before zipfile cuts it at a NUL or converts separators.
     name = info.orig_filename.replace("\\", "/")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in parts or "\0" in name or not parts:
@@ -118,7 +118,7 @@ def _safe_target(info: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
         problem = "that needs a password"
     else:
         return PurePosixPath(*parts)
-    raise InputError(f"{archive} holds the entry {info.orig_filename!r} {problem}; unpack it yourself if you trust it")
+    raise InputError(f"{archive} has the entry {info.orig_filename!r} {problem}; unpack it yourself if you trust it")
 
 
 def _checksum(entries: Sequence[_Entry]) -> str:
@@ -132,42 +132,43 @@ def _unpack_into(
     folder: Path,
     opened: zipfile.ZipFile,
     entries: Sequence[_Entry],
+    *,
     archive: Path,
     progress: bool,
     limits: Limits,
     depth: int,
 ) -> None:
-    waiting = [entry for entry in entries if not _is_there(folder, entry)]
-    missing = sum(entry.info.file_size for entry in waiting)
+    pending = [entry for entry in entries if not _is_unpacked(folder, entry)]
+    missing = sum(entry.info.file_size for entry in pending)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if missing > free:
         raise InputError(
             f"{archive} needs {missing / 1e9:.1f} GB when unpacked, and {folder} has {free / 1e9:.1f} GB left; "
-            "choose another place with --unpack DIR"
+            "choose another folder with --unpack DIR"
         )
     with tqdm(
         total=missing, unit="B", unit_scale=True, disable=not progress, leave=False, desc=f"unpacking {archive.name}"
     ) as bar:
-        for entry in waiting:
+        for entry in pending:
             if _is_nested(entry) and depth < _NESTED:
-                _unpack_nested(folder, opened, entry, progress, limits, depth + 1)
+                _unpack_nested(folder, opened, entry, progress=progress, limits=limits, depth=depth + 1)
             else:
                 _write(opened, entry.info, folder / entry.target)
             bar.update(entry.info.file_size)
 
 
 def _unpack_nested(
-    folder: Path, opened: zipfile.ZipFile, entry: _Entry, progress: bool, limits: Limits, depth: int
+    folder: Path, opened: zipfile.ZipFile, entry: _Entry, *, progress: bool, limits: Limits, depth: int
 ) -> None:
-    """Unpack an archive that lies in an archive into a folder of its name, and do not keep it."""
+    """Unpack a nested archive into a folder of its name, without keeping the archive."""
     inside = folder / entry.target.with_suffix("")
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as scratch:
         nested = Path(scratch) / entry.target.name
         _write(opened, entry.info, nested)
         with zipfile.ZipFile(nested) as opened_nested:
             entries = _checked(opened_nested, nested, limits)
-            _unpack_into(inside, opened_nested, entries, nested, progress, limits, depth)
+            _unpack_into(inside, opened_nested, entries, archive=nested, progress=progress, limits=limits, depth=depth)
     (inside / _DONE).touch()
 
 
@@ -175,8 +176,8 @@ def _is_nested(entry: _Entry) -> bool:
     return entry.target.suffix.lower() == ".zip"
 
 
-def _is_there(folder: Path, entry: _Entry) -> bool:
-    """Tell whether an entry is unpacked: files are renamed into place whole, so their size tells."""
+def _is_unpacked(folder: Path, entry: _Entry) -> bool:
+    """Return whether an entry is unpacked. Files are renamed into place when complete, so comparing sizes suffices."""
     if _is_nested(entry) and (folder / entry.target.with_suffix("") / _DONE).exists():
         return True
     target = folder / entry.target
@@ -184,12 +185,12 @@ def _is_there(folder: Path, entry: _Entry) -> bool:
 
 
 def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    """Write one entry aside and rename it into place; zipfile stops at its stated size and checks its CRC."""
+    """Write one entry to a temporary file and rename it; zipfile stops at the stated size and checks the CRC."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.part")
+    temporary = target.with_name(f".{target.name}.part")
     try:
-        with opened.open(info) as source, open(aside, "wb") as sink:
+        with opened.open(info) as source, open(temporary, "wb") as sink:
             shutil.copyfileobj(source, sink, _CHUNK)
-        os.replace(aside, target)
+        os.replace(temporary, target)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

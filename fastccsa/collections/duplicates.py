@@ -1,4 +1,4 @@
-"""Images that are there twice: finding them, and keeping them in one split."""
+"""Duplicate images: finding them, and keeping them in one split."""
 
 from __future__ import annotations
 
@@ -8,81 +8,81 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from fastccsa.collections.fingerprints import BITS, FLAT, NOT_LOOKED_AT, UNREADABLE, Fingerprint, look_bits
+from fastccsa.collections.fingerprints import BITS, FLAT, NOT_COMPUTED, UNREADABLE, Fingerprint, look_bits
 
-# Bits of 256. Among the 12259 images of HAM10000, UDA, SONIC and MSK that this was chosen on, the pairs of
-# different lesions up to here are near-duplicates to the eye, there is none from 16 to 35, and chance begins at 36.
+# In bits of 256. Chosen on 12259 images of HAM10000, UDA, SONIC and MSK: pairs of different lesions up to this
+# distance look like near-duplicates, no pair has a distance of 16 to 35, and chance matches begin at 36.
 NEAR = 24
 
-_BLOCK = 1024
+_BLOCK = 1024  # images compared with all later ones at a time
 
-Pair = tuple[int, int]  # positions of two images, the first before the second
+Pair = tuple[int, int]  # positions of two images, in ascending order
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Pairs of images, by position.
+    """Pairs of duplicate images, by position.
 
     Attributes:
-        exact: the same bytes: every copy, with the first of its kind.
-        near: the same look, other bytes: every pair of first copies.
-        torn: those pairs that cannot be kept in one split, because the splits that were given part them.
+        exact: pairs with the same bytes: the first copy with each later one.
+        near: pairs with the same look but different bytes, among first copies.
+        separated: pairs that cannot be kept in one split, because the given splits separate them.
     """
 
     exact: list[Pair] = field(default_factory=list)
     near: list[Pair] = field(default_factory=list)
-    torn: list[Pair] = field(default_factory=list)
+    separated: list[Pair] = field(default_factory=list)
 
 
 def find_duplicates(prints: Sequence[Fingerprint], limit: int = NEAR) -> Duplicates:
-    """Return which images are the same by content, and which by look.
+    """Find images with the same content, and images with the same look.
 
     Args:
-        prints: of each image. Without looks only exact duplicates are found.
-        limit: how many of the 256 bits of two looks may differ.
+        prints: fingerprint of each image. Without perceptual hashes, only exact duplicates are found.
+        limit: how many of the 256 bits of two perceptual hashes may differ.
     """
     first: dict[str, int] = {}
     exact = []
     for position, (content, _) in enumerate(prints):
         if first.setdefault(content, position) != position:
             exact.append((first[content], position))
-    with_look = [p for p in first.values() if prints[p].look not in (UNREADABLE, FLAT, NOT_LOOKED_AT)]
+    with_look = [p for p in first.values() if prints[p].look not in (UNREADABLE, FLAT, NOT_COMPUTED)]
     near = _near_pairs([prints[position].look for position in with_look], limit)
     return Duplicates(exact, [(with_look[i], with_look[j]) for i, j in near])
 
 
 def unite_groups(table: pd.DataFrame, duplicates: Duplicates) -> tuple[pd.DataFrame, Duplicates]:
-    """Give duplicates one group, which takes the name that sorts first of theirs.
+    """Merge the groups of duplicates. A merged group takes the alphabetically first of their names.
 
     Args:
-        table: columns ``group`` and ``split``, by position; splits that are not "" are given and stay.
-        duplicates: of the table's images.
+        table: columns ``group`` and ``split``, by position. A ``split`` other than "" is given and kept.
+        duplicates: duplicates among the table's images.
 
     Returns:
-        The table with its new groups, and the duplicates with those that are torn: given splits part them.
+        The table with the new groups, and the duplicates with ``separated`` filled in.
     """
     groups = table["group"].tolist()
     parent = {group: group for group in groups}
     given = {group: split for group, split in zip(groups, table["split"], strict=True) if split}
-    torn = []
+    separated = []
     for i, j in sorted(duplicates.exact + duplicates.near):
         kept, joined = sorted((_root(parent, groups[i]), _root(parent, groups[j])))
         splits = {given[root] for root in (kept, joined) if root in given}
         if len(splits) > 1:
-            torn.append((i, j))
+            separated.append((i, j))
             continue
         parent[joined] = kept
         if splits:
             given[kept] = splits.pop()
     united = table.assign(group=[_root(parent, group) for group in groups])
-    return united, Duplicates(duplicates.exact, duplicates.near, torn)
+    return united, Duplicates(duplicates.exact, duplicates.near, separated)
 
 
 def _near_pairs(looks: Sequence[str], limit: int) -> Iterable[Pair]:
     """Return the pairs of hashes that differ in at most ``limit`` bits.
 
-    All pairs are compared, by a matrix product: with bits written as -1 and 1, two hashes that differ in h of
-    256 have the product 256 - 2h. 25 000 images take a few seconds.
+    All pairs are compared with a matrix product: with bits as -1 and 1, two hashes that differ in h of 256 bits
+    have the dot product 256 - 2h. 25,000 images take a few seconds.
     """
     if not looks:
         return []
@@ -97,7 +97,7 @@ def _near_pairs(looks: Sequence[str], limit: int) -> Iterable[Pair]:
 
 
 def _root(parent: dict[str, str], group: str) -> str:
-    """Return the group that stands for all that ``group`` was joined with, shortening the way to it."""
+    """Return the representative of the merged group that ``group`` belongs to (union-find with path halving)."""
     while parent[group] != group:
         parent[group] = parent[parent[group]]
         group = parent[group]

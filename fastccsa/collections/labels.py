@@ -1,4 +1,4 @@
-"""What the collections' own diagnoses mean: label maps, kept as a table that users can see and override."""
+"""Label maps: which class each diagnosis of a collection belongs to, in a table that users can view and override."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fastccsa.collections.tables import read_table
 from fastccsa.collections.taxonomy import CLASSES
 from fastccsa.system.errors import InputError
 
-LEFT_OUT = "-"  # the label of a diagnosis that a map knows and leaves out
-OWN = "own"  # the collection that stands for all of a user's own data
+LEFT_OUT = "-"  # the label of a diagnosis whose images are left out on purpose
+OWN = "own"  # the collection name for all of a user's own data
 
 _COLUMNS = ("collection", "diagnosis", "label")
 
@@ -23,32 +23,33 @@ _COLUMNS = ("collection", "diagnosis", "label")
 class LabelMap:
     """The class of each diagnosis of one collection.
 
-    A diagnosis is found by its words, whatever their case and spacing. An entry that ends in ``*`` stands for
-    every diagnosis that starts like it; a whole entry goes before these, and a longer start before a shorter.
+    Diagnoses are matched regardless of case and spacing. An entry that ends in ``*`` matches every diagnosis that
+    starts with the text before it. An exact entry takes precedence over a prefix, and a longer prefix over a
+    shorter one.
 
     Args:
-        labels: class, or ``LEFT_OUT``, by diagnosis.
-        any_label: diagnoses that are not in the map are classes of their own.
+        labels: class or ``LEFT_OUT`` by diagnosis.
+        any_label: treat diagnoses that are not in the map as classes of their own.
 
     Attributes:
-        labels: as given.
+        labels: as passed.
     """
 
     def __init__(self, labels: Mapping[str, str], any_label: bool = False) -> None:
         self.labels = dict(labels)
         entries = {_key(diagnosis): label for diagnosis, label in labels.items()}
-        self._whole = {diagnosis: label for diagnosis, label in entries.items() if not diagnosis.endswith("*")}
-        starts = {diagnosis[:-1]: label for diagnosis, label in entries.items() if diagnosis.endswith("*")}
-        self._starts = sorted(starts.items(), key=lambda entry: -len(entry[0]))
+        self._exact = {diagnosis: label for diagnosis, label in entries.items() if not diagnosis.endswith("*")}
+        prefixes = {diagnosis[:-1]: label for diagnosis, label in entries.items() if diagnosis.endswith("*")}
+        self._prefixes = sorted(prefixes.items(), key=lambda entry: -len(entry[0]))
         self._any_label = any_label
 
     def find(self, diagnosis: str) -> str | None:
-        """Return the class, ``LEFT_OUT``, or None when the map does not know the diagnosis."""
+        """Return the class, ``LEFT_OUT``, or None if the diagnosis is not in the map."""
         key = _key(diagnosis)
-        if key in self._whole:
-            return self._whole[key]
-        for start, label in self._starts:
-            if key.startswith(start):
+        if key in self._exact:
+            return self._exact[key]
+        for prefix, label in self._prefixes:
+            if key.startswith(prefix):
                 return label
         return " ".join(diagnosis.split()) if self._any_label else None
 
@@ -57,7 +58,7 @@ class LabelMaps:
     """The label maps of all collections.
 
     Attributes:
-        labels: by collection, the label of each diagnosis as the table writes it.
+        labels: by collection, the label of each diagnosis as written in the table.
     """
 
     def __init__(self, labels: Mapping[str, Mapping[str, str]]) -> None:
@@ -65,14 +66,14 @@ class LabelMaps:
 
     @classmethod
     def read(cls, overrides: str | os.PathLike[str] | None = None) -> LabelMaps:
-        """Return the package's maps, with the rows of a user's table put over them.
+        """Read the package's maps and apply the rows of a user's table to them.
 
         Args:
-            overrides: CSV with the columns ``collection, diagnosis, label``, as :meth:`to_csv` writes it. It
-                need not be whole: a row replaces the package's for the same diagnosis or adds to them.
+            overrides: CSV with the columns ``collection, diagnosis, label``, as :meth:`to_csv` writes it. It may
+                be partial: each row replaces the package's row for the same diagnosis, or adds a new one.
 
         Raises:
-            InputError: the file cannot be read, or a row of it is wrong, by line.
+            InputError: the file cannot be read, or a row is invalid; the message names the line.
         """
         built_in = resources.files("fastccsa.collections") / "labels.csv"
         with resources.as_file(built_in) as path:
@@ -89,7 +90,7 @@ class LabelMaps:
         return LabelMap(self.labels[collection], any_label)
 
     def to_csv(self) -> str:
-        """Return all maps as the table that :meth:`read` reads."""
+        """Return all maps as CSV text that :meth:`read` can read."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_COLUMNS)
@@ -106,12 +107,12 @@ class _Row(NamedTuple):
 
 
 def _entries(path: Path, collections: tuple[str, ...] | None) -> dict[str, dict[str, str]]:
-    """Return the labels of a table by collection and diagnosis; ``collections`` are those there may be."""
+    """Read the labels of a table by collection and diagnosis; ``collections`` are the allowed names, None for any."""
     table = read_table(path)
     missing = [column for column in _COLUMNS if column not in table.columns]
     if missing:
         raise InputError(
-            f"{path}: line 1 lacks {', '.join(missing)}; a table of labels has the columns {','.join(_COLUMNS)} "
+            f"{path}: line 1 lacks {', '.join(missing)}; a label map needs the columns {','.join(_COLUMNS)} "
             "(fastccsa prepare --show-labels prints one)"
         )
     labels: dict[str, dict[str, str]] = {}
@@ -121,7 +122,7 @@ def _entries(path: Path, collections: tuple[str, ...] | None) -> dict[str, dict[
         problem = _problem(row, collections)
         first = lines.setdefault((row.collection, _key(row.diagnosis)), line)
         if not problem and first != line:
-            problem = f"{row.diagnosis!r} stands in line {first} already; keep one of the two"
+            problem = f"{row.diagnosis!r} is already in line {first}; keep one of the two"
         if problem:
             raise InputError(f"{path}: line {line}: {problem}")
         labels.setdefault(row.collection, {})[row.diagnosis] = row.label
@@ -129,15 +130,15 @@ def _entries(path: Path, collections: tuple[str, ...] | None) -> dict[str, dict[
 
 
 def _problem(row: _Row, collections: tuple[str, ...] | None) -> str:
-    """Tell what is wrong with a row, and what to do; "" when nothing is."""
+    """Return what is wrong with a row and how to fix it; "" if it is valid."""
     if collections is not None and row.collection not in collections:
         return f"collection {row.collection!r} is not one of {', '.join(collections)}"
     if not row.diagnosis:
-        return "no diagnosis; name the one that the label is for, or take the line away"
+        return "no diagnosis; name the one that the label is for, or delete the line"
     if not row.label:
         return f"no label for {row.diagnosis!r}; give a class, or {LEFT_OUT} to leave its images out"
     if row.label not in (*CLASSES, LEFT_OUT) and row.collection != OWN:
-        return f"label {row.label!r} is not one of {', '.join(CLASSES)}, nor {LEFT_OUT} to leave the images out"
+        return f"label {row.label!r} is not one of {', '.join(CLASSES)}, or {LEFT_OUT} to leave the images out"
     return ""
 
 

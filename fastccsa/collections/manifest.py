@@ -1,4 +1,4 @@
-"""The manifest: one table that says where every image is, what it shows, and which split it is in."""
+"""The manifest: a table that says where every image is, what it shows, and which split it belongs to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fastccsa.collections.taxonomy import CLASSES
-from fastccsa.collections.validate import COLUMNS, SPLITS, describe, find_problems
+from fastccsa.collections.validate import COLUMNS, SPLITS, describe_problems, find_problems
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
@@ -23,15 +23,19 @@ Indices = npt.NDArray[np.int64]
 class Manifest:
     """Images with their label, domain, group and split.
 
-    A group is what must not be torn apart, such as the images of one lesion: all of them are in one split.
+    A group holds images that must stay together, such as those of one lesion: all of them are in one split.
 
     Attributes:
-        table: one row an image, columns ``image, label, domain, group, split`` (strings) and whatever else
-            the file holds. ``image`` is absolute or relative to ``folder``.
-        folder: absolute folder that relative image paths start from.
-        classes: class names; a label's integer is its position here. The paper's seven in the paper's order
-            where they suffice, else the sorted labels. A part of a manifest keeps the whole's.
-        domains: domain keys in the order of first appearance. A part of a manifest keeps the whole's.
+        table: one row per image, with the columns ``image, label, domain, group, split`` (strings) and any others
+            in the file. ``image`` is absolute or relative to ``folder``.
+        folder: absolute path of the folder that relative image paths start from.
+        classes: class names; the integer label of a class is its position here. The paper's seven classes in the
+            paper's order if they cover all labels, otherwise the sorted labels. A subset keeps the classes of the
+            full manifest.
+        domains: domain keys in order of first appearance. A subset keeps the domains of the full manifest.
+
+    Raises:
+        InputError: ``table`` lacks a column.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class Manifest:
         self.classes = tuple(classes)
         self.domains = tuple(table["domain"].unique())
         self._source = "the manifest"
-        # The line of each row in its file, for messages; an unwritten table's lines are those it will have.
+        # The line of each row in its file, for messages. A table that has not been written gets its future lines.
         self._lines = np.arange(2, len(table) + 2)
 
     @classmethod
@@ -68,8 +72,8 @@ class Manifest:
 
         Args:
             path: the CSV file, UTF-8, with a header.
-            classes: the class names, when they are not to be taken from the file; other labels are errors.
-            check_files: also check that every image file is there.
+            classes: the class names, if they are not to be taken from the file; other labels are then errors.
+            check_files: also check that every image file exists.
 
         Raises:
             InputError: the file cannot be read, or :meth:`validate` finds problems.
@@ -83,9 +87,9 @@ class Manifest:
         return manifest
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the manifest as CSV; images below the file's own folder by their relative path.
+        """Write the manifest as CSV. The same manifest gives the same bytes.
 
-        So a folder with its manifest can be moved as a whole. The same manifest gives the same bytes.
+        Images below the folder of the file get relative paths, so the folder can be moved with its manifest.
 
         Raises:
             InputError: the file cannot be written.
@@ -103,20 +107,21 @@ class Manifest:
             table.to_csv(file, index=False, lineterminator="\n")
 
     def validate(self, check_files: bool = True) -> None:
-        """Check that the manifest is sound.
+        """Check the manifest for errors.
 
-        Every field is filled, splits are train, validation or test, labels are among ``classes``, no image
-        is listed twice, no group is in two splits, and (with ``check_files``) every image file is there.
+        Every field must be filled, splits must be train, validation or test, labels must be among ``classes``, no
+        image may be listed twice, no group may be in two splits, and (with ``check_files``) every image file must
+        exist.
 
         Raises:
-            InputError: naming the file, the number of problems, and the first ten of them by line.
+            InputError: there are problems; the message names the file, their number, and the first ten by line.
         """
         if not len(self):
-            raise InputError(f"{self._source} lists no images; it needs one line an image below the header")
+            raise InputError(f"{self._source} lists no images; it needs one line per image below the header")
         problems = find_problems(self.table, self.classes, self.paths, check_files)
         if problems:
             by_line = [(int(self._lines[row]), what) for row, what in problems]
-            raise InputError(describe(self._source, by_line))
+            raise InputError(describe_problems(self._source, by_line))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -126,7 +131,7 @@ class Manifest:
 
     @property
     def labels(self) -> Indices:
-        """Class of each image as its position in ``classes``: int64 ``[n]``.
+        """Class of each image as a position in ``classes``: int64 ``[n]``.
 
         Raises:
             InputError: a label is not among the classes.
@@ -142,7 +147,7 @@ class Manifest:
 
     @property
     def domain_indices(self) -> Indices:
-        """Domain of each image as its position in ``domains``: int64 ``[n]``."""
+        """Domain of each image as a position in ``domains``: int64 ``[n]``."""
         return pd.Index(self.domains).get_indexer(self.table["domain"]).astype(np.int64)
 
     @property
@@ -152,10 +157,10 @@ class Manifest:
         return [os.path.normpath(os.path.join(folder, image)) for image in self.table["image"]]
 
     def select(self, split: str | None = None, domains: str | Iterable[str] | None = None) -> Manifest:
-        """Return the images of one split, of some domains, or both, in their order; maybe none.
+        """Return the images of one split, of some domains, or both, in order; the result may be empty.
 
         Raises:
-            InputError: no such split or domain.
+            InputError: there is no such split or domain.
         """
         keep = np.ones(len(self), dtype=bool)
         if split is not None:
@@ -163,14 +168,14 @@ class Manifest:
                 raise InputError(f"split {split!r} is not one of {', '.join(SPLITS)}")
             keep &= (self.table["split"] == split).to_numpy()
         if domains is not None:
-            wanted = [domains] if isinstance(domains, str) else list(domains)
-            for domain in wanted:
+            names = [domains] if isinstance(domains, str) else list(domains)
+            for domain in names:
                 self._require_domain(domain)
-            keep &= self.table["domain"].isin(wanted).to_numpy()
+            keep &= self.table["domain"].isin(names).to_numpy()
         return self.take(np.flatnonzero(keep))
 
     def take(self, indices: npt.ArrayLike) -> Manifest:
-        """Return the images at these positions, in this order; ``indices`` is ``[k]``, or a mask ``[n]``."""
+        """Return the images at ``indices``, in that order: positions ``[k]``, or a mask ``[n]``."""
         chosen = np.arange(len(self))[np.asarray(indices)]
         part = copy.copy(self)
         part.table = self.table.iloc[chosen].reset_index(drop=True)
@@ -178,7 +183,7 @@ class Manifest:
         return part
 
     def summary(self, split: str | None = None) -> pd.DataFrame:
-        """Count the images by domain (rows) and class (columns), of one split or of all: int64."""
+        """Count the images of one split, or of all, by domain (rows) and class (columns): int64."""
         part = self if split is None else self.select(split)
         counts = np.zeros((len(self.domains), len(self.classes)), dtype=np.int64)
         np.add.at(counts, (part.domain_indices, part.labels), 1)
@@ -190,11 +195,11 @@ class Manifest:
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
-    """Return header, rows and the line on which each row ends; every value stays the string it was."""
+    """Return the header, the rows as strings, and the line on which each row ends."""
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
-        # utf-8-sig also reads files without the mark that spreadsheet programs put in front.
+        # utf-8-sig reads files with and without the byte order mark that spreadsheet programs write.
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]

@@ -1,4 +1,4 @@
-"""What ``fastccsa prepare`` found, told beside the paper's Table 1."""
+"""The report of ``fastccsa prepare``: what was found, next to the numbers of the paper's Table 1."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from fastccsa.collections.readers.collection import AMBIGUOUS, NO_FILE, PACKED, 
 from fastccsa.collections.taxonomy import CLASSES, TABLE1, TABLE1_NOTES
 from fastccsa.collections.validate import SPLITS
 
-_SHOWN = 10  # names or pairs in the text; the file beside the manifest has all
+_SHOWN = 10  # names or pairs listed in the text; the provenance file next to the manifest has all of them
 
-# A group of that many images, and of that share of its domain, is more than copies should make.
+# A group with this many images and this share of its domain is suspiciously large for copies of one image.
 _CLUMP_SIZE, _CLUMP_SHARE = 10, 0.05
 
-_NAMED = (NO_FILE, AMBIGUOUS, UNREADABLE_IMAGE, PACKED)  # reasons that a user can do something about, image by image
+_NAMED = (NO_FILE, AMBIGUOUS, UNREADABLE_IMAGE, PACKED)  # reasons that list names, because users can fix each image
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What :func:`fastccsa.collections.prepare` found; ``str()`` of it is the text the command line prints.
+    """What :func:`fastccsa.collections.prepare` found; ``str(report)`` is the text that the command line prints.
 
     Attributes:
-        found: images by domain and class.
-        splits: images by domain and split.
-        left_out: per domain, reason and name of what was left out.
-        duplicates: pairs of the manifest's images that are one; None when they were not looked for.
+        found: number of images by domain and class.
+        splits: number of images by domain and split.
+        left_out: reason and name of what was left out, by domain.
+        duplicates: pairs of duplicates among the manifest's images; None if they were not looked for.
         images: the manifest's table.
-        lesions: the group of each image before duplicates were given one group.
-        looked_for: "off", "exact" or "near".
+        lesions: the group of each image before the groups of duplicates were merged.
+        duplicates_mode: "off", "exact" or "near".
     """
 
     found: pd.DataFrame
@@ -44,28 +44,37 @@ class PrepareReport:
     duplicates: Duplicates | None
     images: pd.DataFrame
     lesions: list[str]
-    looked_for: str
+    duplicates_mode: str
 
     @classmethod
     def of(
         cls,
         manifest: Manifest,
         left_out: dict[str, list[LeftOut]],
+        *,
         duplicates: Duplicates | None,
         lesions: list[str],
-        looked_for: str,
+        duplicates_mode: str,
     ) -> PrepareReport:
-        """Count what is in a manifest."""
+        """Count the images of a manifest."""
         splits = pd.concat({name: manifest.summary(name).sum(axis=1) for name in SPLITS}, axis=1)
-        return cls(manifest.summary(), splits, left_out, duplicates, manifest.table, lesions, looked_for)
+        return cls(
+            found=manifest.summary(),
+            splits=splits,
+            left_out=left_out,
+            duplicates=duplicates,
+            images=manifest.table,
+            lesions=lesions,
+            duplicates_mode=duplicates_mode,
+        )
 
     @property
     def dropped(self) -> dict[str, Counter[str]]:
-        """Per domain, how many were left out for which reason."""
+        """How many items were left out, by domain and reason."""
         return {domain: Counter(reason for reason, _ in entries) for domain, entries in self.left_out.items()}
 
     def contradictions(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Return those of some pairs of duplicates that have different labels."""
+        """Return those of the given pairs of duplicates whose labels differ."""
         labels = self.images["label"].tolist()
         return [(i, j) for i, j in pairs if labels[i] != labels[j]]
 
@@ -73,7 +82,7 @@ class PrepareReport:
         return "\n\n".join([self._counts(), self.splits.to_string(), self._left_out(), self._duplicates()])
 
     def _counts(self) -> str:
-        """Return the counts by class, each of the paper's domains above what the paper counts."""
+        """Return the counts by class, with the paper's counts below each of the paper's domains."""
         rows: dict[tuple[str, str], pd.Series] = {}
         for domain, counts in self.found.iterrows():
             rows[str(domain), "found"] = counts
@@ -88,73 +97,73 @@ class PrepareReport:
         return "\n".join([table.to_string(), *notes])
 
     def _left_out(self) -> str:
-        lines = [f"  {domain}: {tell(entries)}" for domain, entries in self.left_out.items() if entries]
+        lines = [f"  {domain}: {describe_left_out(entries)}" for domain, entries in self.left_out.items() if entries]
         return "\n".join(["Left out:", *lines] if lines else ["Left out: nothing"])
 
     def _duplicates(self) -> str:
         if self.duplicates is None:
             return "Duplicates: not looked for"
         lines = self._duplicate_counts(self.duplicates)
-        lines += self._tell_pairs("same bytes, another label", self.contradictions(self.duplicates.exact))
-        lines += self._tell_pairs("same look, another label", self.contradictions(self.duplicates.near))
-        lines += self._tell_pairs("cannot be kept in one split, as the splits given part them", self.duplicates.torn)
-        return "\n".join(lines + self._tell_clumps())
+        lines += self._pairs_line("same bytes, different label", self.contradictions(self.duplicates.exact))
+        lines += self._pairs_line("same look, different label", self.contradictions(self.duplicates.near))
+        lines += self._pairs_line("not in one split, because the given splits separate them", self.duplicates.separated)
+        return "\n".join(lines + self._clump_warnings())
 
-    def _tell_clumps(self) -> list[str]:
-        """Warn of domains that a split can hardly cut, as duplicates make one group of a large part of them."""
+    def _clump_warnings(self) -> list[str]:
+        """Warn of domains that are hard to split, because duplicates put a large part of them into one group."""
         lines = []
         for domain, images in self.images.assign(lesion=self.lesions).groupby("domain", sort=False):
             group, size = next(iter(images["group"].value_counts().items()))
             joined = images.loc[images["group"] == group, "lesion"].nunique() > 1
             if joined and size >= _CLUMP_SIZE and size >= _CLUMP_SHARE * len(images):
                 lines.append(
-                    f"  {size} of the {len(images)} images of {domain} are one group by their look; "
+                    f"  {size} of the {len(images)} images of {domain} are in one group because of the same look; "
                     "if they are not copies, use --duplicates exact"
                 )
         return lines
 
     def _duplicate_counts(self, duplicates: Duplicates) -> list[str]:
         kinds = {"same bytes": duplicates.exact}
-        if self.looked_for == "near":
+        if self.duplicates_mode == "near":
             kinds["same look"] = duplicates.near
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for kind, pairs in kinds.items():
             for i, j in pairs:
                 where = self._where(i, j)
                 counts[where][kind] += 1
-                counts[where]["of one group already"] += self.lesions[i] == self.lesions[j]
+                counts[where]["already in one group"] += self.lesions[i] == self.lesions[j]
         if not counts:
             return [f"Duplicates: none (looked for {' and '.join(kinds)})"]
-        columns = [*kinds, "of one group already"]
+        columns = [*kinds, "already in one group"]
         table = pd.DataFrame([[counts[where][column] for column in columns] for where in counts], counts, columns)
-        return ["Duplicates, pairs; each is kept in one split:", table.to_string()]
+        return ["Pairs of duplicates, each kept in one split:", table.to_string()]
 
     def _where(self, i: int, j: int) -> str:
         domains = self.images["domain"]
         first, second = domains.iloc[i], domains.iloc[j]
         return f"within {first}" if first == second else f"{first} and {second}"
 
-    def _tell_pairs(self, what: str, pairs: Sequence[Pair]) -> list[str]:
+    def _pairs_line(self, what: str, pairs: Sequence[Pair]) -> list[str]:
         if not pairs:
             return []
-        shown = [f"{self._tell_image(i)} = {self._tell_image(j)}" for i, j in pairs[:_SHOWN]]
+        shown = [f"{self._image_text(i)} = {self._image_text(j)}" for i, j in pairs[:_SHOWN]]
         return [f"  {what} ({len(pairs)}): {'; '.join(_shortened(shown, len(pairs)))}"]
 
-    def _tell_image(self, position: int) -> str:
+    def _image_text(self, position: int) -> str:
         image = self.images.iloc[position]
         return f"{PurePath(image['image']).name} ({image['domain']} {image['label']})"
 
 
-def tell(left_out: Iterable[LeftOut]) -> str:
-    """Tell what was left out, the most frequent reason first; missing files by name."""
+def describe_left_out(left_out: Iterable[LeftOut]) -> str:
+    """Describe what was left out, the most frequent reason first, with names where users can fix the image."""
     names: dict[str, list[str]] = defaultdict(list)
     for reason, name in left_out:
         names[reason].append(name)
-    told = []
+    parts = []
     for reason, of_reason in sorted(names.items(), key=lambda entry: -len(entry[1])):
         listed = f": {', '.join(_shortened(of_reason[:_SHOWN], len(of_reason)))}" if reason in _NAMED else ""
-        told.append(f"{reason} ({len(of_reason)}{listed})")
-    return "; ".join(told)
+        parts.append(f"{reason} ({len(of_reason)}{listed})")
+    return "; ".join(parts)
 
 
 def _shortened(shown: Sequence[str], count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which images train, select and test the model; and how few of them a secondary domain may give."""
+"""Splitting images into training, validation and test sets, and limiting the images of secondary domains."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.validate import COLUMNS
 from fastccsa.system.errors import InputError
 
-# A domain is cut into tenths: 5 train, 2 validate, 3 test. They stand in the order in which few groups are
-# dealt: the first is needed to learn the class, the second to test it, the third to select the model.
+# A domain is cut into tenths: 5 for training, 2 for validation, 3 for testing. The order matters for classes with few
+# groups: the first group is needed to learn the class, the second to test it, the third to select the model.
 TENTHS = (
     "train", "test", "validation", "train", "test", "train", "train", "validation", "test", "train",
 )  # fmt: skip
 
 
 def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Add the column ``split``: 50/20/30 train/validation/test within each domain.
+    """Add the column ``split``: 50/20/30 % training/validation/test within each domain.
 
-    Class proportions are kept within each domain, and a group is in one split, also where it reaches over
-    domains. A class with fewer than ten groups gives its first to training, the second to test, the third
-    to validation. The result depends on the seed alone: not on the order of the rows, nor, for domains that
-    share no group, on the other domains.
+    Class proportions are kept within each domain, and each group is in one split, even if it spans domains. A
+    class with fewer than ten groups puts its first into training, the second into test and the third into
+    validation. The result depends only on the images and the seed: not on the order of the rows, nor, for domains
+    that share no group, on the other domains.
 
     Args:
-        table: columns ``image, label, domain, group``, strings; one row an image. Where it has a column
-            ``split`` too, what is not "" there stays, and holds for the whole group.
+        table: columns ``image, label, domain, group`` (strings), one row per image. If it has a column ``split``
+            too, values other than "" are kept and apply to the whole group.
         seed: 0 or more.
 
     Returns:
@@ -40,27 +40,27 @@ def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     if missing:
         raise InputError(f"the table to split lacks {', '.join(missing)}")
     ordered = table.sort_values(["domain", "group", "label", "image"])
-    home = _given_splits(ordered)
+    split_of = _given_splits(ordered)
     for _, rows in ordered.groupby("domain", sort=True):
-        new = rows[~rows["group"].isin(home.keys())]
-        home |= _split_domain(new["group"].to_numpy(), new["label"].to_numpy(), seed)
-    return table.assign(split=table["group"].map(home))
+        new = rows[~rows["group"].isin(split_of.keys())]
+        split_of |= _split_domain(new["group"].to_numpy(), new["label"].to_numpy(), seed)
+    return table.assign(split=table["group"].map(split_of))
 
 
 def nested_subset(manifest: Manifest, n_sec: int | None, primary: str, seed: int = 0) -> Manifest:
-    """Keep at most ``n_sec`` training images of each class and secondary domain.
+    """Keep at most ``n_sec`` training images of each class in each secondary domain.
 
-    The subsets are nested: ``n_sec=3`` holds every image of ``n_sec=2`` with the same seed. The primary
-    domain, validation and test stay whole, and so does the order of the images.
+    The subsets are nested: with the same seed, ``n_sec=3`` includes every image of ``n_sec=2``. The primary domain
+    and the validation and test images are kept in full, and the order of the images is preserved.
 
     Args:
-        manifest: with all its splits.
-        n_sec: images per class and secondary domain; None keeps all, 0 none.
+        manifest: a manifest with all its splits.
+        n_sec: images per class and secondary domain; None keeps all of them, 0 none.
         primary: key of the primary domain.
-        seed: which images are the first.
+        seed: 0 or more; decides which images come first.
 
     Raises:
-        InputError: ``n_sec`` is negative, or ``primary`` is not a domain of the manifest.
+        InputError: ``n_sec`` or the seed is negative, or ``primary`` is not a domain of the manifest.
     """
     check_seed(seed)
     if primary not in manifest.domains:
@@ -83,27 +83,25 @@ def nested_subset(manifest: Manifest, n_sec: int | None, primary: str, seed: int
 
 
 def _given_splits(table: pd.DataFrame) -> dict[str, str]:
-    """Return the split of each group that has one already."""
-    home: dict[str, str] = {}
+    """Return the split of each group that already has one."""
+    split_of: dict[str, str] = {}
     if "split" in table.columns:
         for group, given in zip(table["group"], table["split"], strict=True):
-            if given and home.setdefault(group, given) != given:
-                raise InputError(f"group {group!r} is given both to {home[group]} and to {given}; choose one")
-    return home
+            if given and split_of.setdefault(group, given) != given:
+                raise InputError(f"group {group!r} is assigned to both {split_of[group]} and {given}; choose one")
+    return split_of
 
 
 def _split_domain(groups: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, str]:
-    """Return the split of each group of one domain; ``groups`` and ``labels`` are one entry an image."""
+    """Return the split of each group of one domain; ``groups`` and ``labels`` have one entry per image."""
     label_of = _label_of_groups(groups, labels)
     sizes = label_of.value_counts()
     rare = label_of.map(sizes) < len(TENTHS)
-    home = _deal(label_of[rare], seed)
-    home |= _fold(groups, label_of[~rare], seed)
-    return home
+    return _deal(label_of[rare], seed) | _fold(groups, label_of[~rare], seed)
 
 
 def _label_of_groups(groups: np.ndarray, labels: np.ndarray) -> pd.Series:
-    """Return one label a group, indexed by group; a group that mixes classes stands for its rarest."""
+    """Return one label per group, indexed by group; a group of several classes counts as the rarest of them."""
     pairs = pd.DataFrame({"group": groups, "label": labels}).drop_duplicates()
     pairs["size"] = pairs["label"].map(pairs["label"].value_counts())
     rarest = pairs.sort_values(["size", "label", "group"]).drop_duplicates("group")
@@ -111,34 +109,34 @@ def _label_of_groups(groups: np.ndarray, labels: np.ndarray) -> pd.Series:
 
 
 def _deal(label_of: pd.Series, seed: int) -> dict[str, str]:
-    """Deal the groups of each rare class, shuffled, to the splits in the order of :data:`TENTHS`."""
-    home: dict[str, str] = {}
+    """Shuffle the groups of each rare class and assign them to splits in the order of :data:`TENTHS`."""
+    split_of: dict[str, str] = {}
     for _, members in label_of.groupby(label_of):
         shuffled = np.random.default_rng(seed).permutation(members.index.to_numpy())
-        home |= dict(zip(shuffled, TENTHS, strict=False))
-    return home
+        split_of |= dict(zip(shuffled, TENTHS, strict=False))
+    return split_of
 
 
 def _fold(groups: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
-    """Cut the groups into ten stratified folds, which are the tenths; each class has ten groups or more."""
+    """Cut the groups into ten stratified folds, one per tenth; each class has ten groups or more."""
     if label_of.empty:
         return {}
-    # Imported here because it takes a second, which only those who split need to wait.
+    # Imported here because it takes a second, and only splitting needs it.
     from sklearn.model_selection import StratifiedGroupKFold
 
-    # Numbering the groups at random is the shuffle: scikit-learn deals equal groups in the order of their
-    # numbers. Its own shuffle=True gave up the stratification in releases before 1.8.
+    # Random numbers for the groups act as the shuffle: scikit-learn assigns equal groups in the order of their
+    # numbers. Its own shuffle=True breaks the stratification in releases before 1.8.
     number = pd.Series(np.random.default_rng(seed).permutation(len(label_of)), index=label_of.index)
     groups = groups[np.isin(groups, label_of.index)]
     labels = label_of.loc[groups].to_numpy()
     folds = StratifiedGroupKFold(len(TENTHS)).split(groups, labels, number.loc[groups].to_numpy())
-    home: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for tenth, (_, members) in zip(TENTHS, folds, strict=True):
-        home |= dict.fromkeys(groups[members], tenth)
-    return home
+        split_of |= dict.fromkeys(groups[members], tenth)
+    return split_of
 
 
 def check_seed(seed: int) -> None:
-    """Raise InputError where the seed is negative."""
+    """Raise InputError if the seed is negative."""
     if seed < 0:
         raise InputError(f"the seed is {seed}; give 0 or more")

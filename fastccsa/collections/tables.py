@@ -1,4 +1,4 @@
-"""Reading tables as people and programs write them."""
+"""Lenient reading of CSV tables written by people and programs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Table(NamedTuple):
     """A table with a header.
 
     Attributes:
-        columns: column names, lower case, white space (also line breaks) made single spaces.
-        rows: each row's values by column.
+        columns: column names in lower case, with runs of white space (including line breaks) as single spaces.
+        rows: the values of each row by column.
         lines: the line of the file on which each row ends.
     """
 
@@ -27,13 +27,13 @@ class Table(NamedTuple):
 def read_table(path: Path) -> Table:
     """Read a table separated by commas, semicolons or tabs, in UTF-8 with or without a byte order mark.
 
-    Every value is a string; fields that a row lacks are empty, empty lines are passed over.
+    Every value is a string. Missing fields are empty, and empty lines are skipped.
 
     Raises:
-        InputError: the file cannot be read, or is not such a table.
+        InputError: the file cannot be read, or is not a table.
     """
     try:
-        # utf-8-sig also reads files without the mark that spreadsheet programs put in front.
+        # utf-8-sig reads files with and without the byte order mark that spreadsheet programs write.
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
             separator = _separator(file)
             file.seek(0)
@@ -52,7 +52,7 @@ def read_table(path: Path) -> Table:
 
 
 def _separator(file: TextIO) -> str:
-    """Return the character that cuts the header into the most fields."""
+    """Return the separator that splits the header into the most fields."""
     fields: dict[str, int] = {}
     for separator in ",;\t":
         file.seek(0)

@@ -1,4 +1,4 @@
-"""The seven classes and the seven collections, as the paper counts them."""
+"""The paper's seven classes and seven collections, with its image counts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _by_class(*counts: int) -> dict[str, int]:
     return dict(zip(CLASSES, counts, strict=True))
 
 
-# Paper, Table 1, as it is printed.
+# Paper, Table 1, as printed.
 TABLE1: dict[str, dict[str, int]] = {
     "HAM": _by_class(6705, 1113, 514, 115, 1099, 142, 327),
     "DMF": _by_class(331, 76, 239, 65, 257, 121, 123),
@@ -42,11 +42,11 @@ TABLE1: dict[str, dict[str, int]] = {
     "UDA": _by_class(408, 193, 0, 0, 0, 0, 0),
 }
 
-# Where the printed table contradicts itself or the collection it describes.
+# Errors in the printed table: where it contradicts itself or the collection it describes.
 TABLE1_NOTES: dict[str, str] = {
     "D7P": "the paper prints 82 bcc, but only 84 (twice 42 cases) gives its total of 1926",
-    "MSK": "the paper's 452 df are most likely bkl, shifted by a column",
+    "MSK": "the paper's 452 df are most likely bkl, shifted by one column",
 }
 
-# ISIC archive: a domain -> the prefix of its collections' names (MSK-1 to MSK-5, UDA-1 and UDA-2, SONIC).
+# ISIC archive: domain -> prefix of the names of its collections (MSK-1 to MSK-5, UDA-1 and UDA-2, SONIC).
 ISIC_COLLECTIONS: dict[str, str] = {"MSK": "MSK", "SON": "SONIC", "UDA": "UDA"}

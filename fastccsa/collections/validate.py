@@ -1,4 +1,4 @@
-"""What can be wrong with a manifest's rows, and how it is told."""
+"""Validation of the rows of a manifest, and the text that describes the problems."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import pandas as pd
 COLUMNS: tuple[str, ...] = ("image", "label", "domain", "group", "split")
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
-Problem = tuple[int, str]  # (row or line, what is wrong there)
+Problem = tuple[int, str]  # row or line, and what is wrong with it
 
-_SHOWN = 10
+_SHOWN = 10  # problems listed in a message
 
 
 def find_problems(
     table: pd.DataFrame, classes: Sequence[str], paths: Sequence[str], check_files: bool
 ) -> list[Problem]:
-    """Return the problems of a manifest's table, by row.
+    """Find the problems in a manifest's table, ordered by row.
 
     Args:
-        table: columns :data:`COLUMNS`, strings.
-        classes: the labels there may be.
+        table: the columns :data:`COLUMNS`, as strings.
+        classes: the allowed labels.
         paths: absolute path of each row's image.
-        check_files: also look whether the images are there.
+        check_files: also check that the image files exist.
     """
     problems = [
         *_empty_fields(table),
         *_unknown_values(table["label"], classes),
         *_unknown_values(table["split"], SPLITS),
         *_repeated_images(paths),
-        *_torn_groups(table),
+        *_groups_in_two_splits(table),
     ]
     if check_files:
         problems += _missing_files(table["image"], paths)
     return sorted(problems, key=lambda problem: problem[0])
 
 
-def describe(source: str, problems: Sequence[Problem]) -> str:
-    """Tell the problems, by line, in one line of text: their number and the first ten."""
+def describe_problems(source: str, problems: Sequence[Problem]) -> str:
+    """Describe problems in one line of text: their number, and the first ten with their lines."""
     shown = "; ".join(f"line {line}: {what}" for line, what in problems[:_SHOWN])
     count = f"{len(problems)} problems: " if len(problems) > 1 else ""
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -64,12 +64,12 @@ def _repeated_images(paths: Sequence[str]) -> Iterator[Problem]:
             yield row, f"image {path} is listed a second time"
 
 
-def _torn_groups(table: pd.DataFrame) -> Iterator[Problem]:
-    # Across domains too: what one lesion taught in one domain must not be asked in another.
-    home: dict[str, str] = {}
+def _groups_in_two_splits(table: pd.DataFrame) -> Iterator[Problem]:
+    # Across domains too: a lesion seen in training in one domain must not be tested in another.
+    split_of: dict[str, str] = {}
     for row, (group, split) in enumerate(zip(table["group"], table["split"], strict=True)):
-        if group and split and home.setdefault(group, split) != split:
-            yield row, f"group {group!r} is in {split} here and in {home[group]} above"
+        if group and split and split_of.setdefault(group, split) != split:
+            yield row, f"group {group!r} is in {split} here and in {split_of[group]} above"
 
 
 def _missing_files(images: pd.Series, paths: Sequence[str]) -> Iterator[Problem]:

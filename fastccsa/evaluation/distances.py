@@ -1,4 +1,4 @@
-"""How far apart the features of two domains are, for pairs of one class and of two."""
+"""Distances between the features of two domains, for pairs of the same class and of different classes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PairDistances:
-    """Euclidean distances between the features of images of different domains, each pair once.
+    """Euclidean distances between the features of images of different domains, once per pair.
 
     Attributes:
-        same: of the pairs of one class, [k].
-        different: of the pairs of two classes, [l].
+        same: distances of the pairs of the same class, [k].
+        different: distances of the pairs of different classes, [l].
     """
 
     same: Values
@@ -27,9 +27,9 @@ class PairDistances:
 
 
 def cross_domain_distances(outputs: Outputs) -> PairDistances:
-    """Measure every pair of ``outputs`` whose domains differ.
+    """Compute the distance of every pair of ``outputs`` whose domains differ.
 
-    All n(n-1)/2 pairs are looked at: give a part of a large split (see `balanced_part`).
+    It takes all n(n-1)/2 pairs: pass a part of a large split (see `balanced_part`).
     """
     distances = pairwise_distances(outputs.features.astype(np.float64))
     first, second = np.triu_indices(len(outputs), k=1)
@@ -41,9 +41,9 @@ def cross_domain_distances(outputs: Outputs) -> PairDistances:
 
 
 def balanced_part(outputs: Outputs, per_group: int, seed: int = 0) -> Outputs:
-    """At most ``per_group`` images of each domain and class, drawn with ``seed``, in their order.
+    """Return at most ``per_group`` images of each domain and class, drawn with ``seed``, in the original order.
 
-    Common classes would hide the rare ones in a plot, and fill the distances with their own.
+    Otherwise common classes would hide the rare ones in a plot and dominate the distances.
     """
     order = np.random.default_rng(seed).permutation(len(outputs))
     group = outputs.domains[order] * len(outputs.classes) + outputs.targets[order]

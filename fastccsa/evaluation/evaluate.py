@@ -1,4 +1,4 @@
-"""Run a model over a split and score it by domain."""
+"""Running a model on a split and scoring it by domain."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fastccsa.collections import Manifest
 from fastccsa.evaluation.outputs import Outputs, make_outputs
 from fastccsa.evaluation.scores import Scores, score
 from fastccsa.images import ImageLoader, Transforms
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.sampling import ImageSampler
 from fastccsa.system.devices import amp_dtype, autocast, pick_device
 from fastccsa.system.errors import InputError
 
 
 class Predictions(NamedTuple):
-    """int64 arrays [n]: what each image is, what the model takes it for, and where it is from."""
+    """True classes, predicted classes and domains of n images; int64 arrays [n]."""
 
     targets: np.ndarray
     predictions: np.ndarray
@@ -33,6 +33,7 @@ def evaluation_loader(
     manifest: Manifest,
     device: torch.device,
     size: int,
+    *,
     batch_size: int = 64,
     workers: int = 0,
     image_backend: str = "auto",
@@ -40,9 +41,9 @@ def evaluation_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> ImageLoader:
-    """Make a loader of every image of ``manifest``, each once, in order, not augmented.
+    """Make a loader of every image of ``manifest``, once each, in order, without augmentation.
 
-    Each of ``world_size`` processes walks a share of the images, none of them twice.
+    Each of ``world_size`` processes loads a disjoint share of the images.
 
     Raises:
         InputError: ``manifest`` is empty.
@@ -72,10 +73,10 @@ def evaluation_loader(
 Batch = Mapping[str, Tensor]
 
 
-def _walk(
+def _run_batches(
     model: Classifier, batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None
 ) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-    """Yield each batch with its logits and features; the model is left in the mode it was in."""
+    """Yield each batch with its logits and features; afterwards the model is in the same mode as before."""
     was_training = model.training
     model.eval()
     for batch in batches:
@@ -92,13 +93,13 @@ def predict(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> Predictions:
-    """Predict the classes of ``batches`` of images, target and domain; ``dtype`` is autocast's.
+    """Predict the classes of ``batches`` of images, with targets and domains; ``dtype`` is that of autocast.
 
-    The model is left in the mode it was in. The host waits for the device once, at the end.
+    Afterwards the model is in the same mode as before. There is a single host sync, at the end.
     """
     collected = [
         torch.stack([batch["target"], logits.argmax(1), batch["domain"]])
-        for batch, logits, _ in _walk(model, batches, device, dtype)
+        for batch, logits, _ in _run_batches(model, batches, device, dtype)
     ]
     targets, predictions, domains = torch.cat(collected, dim=1).cpu().numpy()
     return Predictions(targets, predictions, domains)
@@ -113,20 +114,20 @@ def collect_outputs(
     images: Manifest,
     split: str,
 ) -> Outputs:
-    """Run ``model`` over ``batches`` of ``images`` and keep all that it says; the rows are those of ``images``.
+    """Run ``model`` on ``batches`` of ``images`` and keep its outputs; their rows are rows of ``images``.
 
-    As `predict`, it leaves the model's mode as it was, and waits for the device once.
+    Like `predict`, it does not change the model's mode, and has a single host sync.
     """
     parts = [
         (batch["target"], batch["domain"], batch["index"], logits.float(), features.float())
-        for batch, logits, features in _walk(model, batches, device, dtype)
+        for batch, logits, features in _run_batches(model, batches, device, dtype)
     ]
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     return make_outputs(*columns, classes=images.classes, domain_names=images.domains, split=split)
 
 
 def score_outputs(outputs: Outputs) -> Scores:
-    """Score what `collect_outputs` kept, by domain."""
+    """Score outputs by domain."""
     return score(
         outputs.targets,
         outputs.predictions,
@@ -150,7 +151,7 @@ def evaluate(
     image_backend: str = "auto",
     progress: bool = False,
 ) -> Scores:
-    """Score ``model`` on one split of ``manifest``, by domain; arguments and errors are `run_split`'s."""
+    """Score ``model`` on one split of ``manifest``, by domain; see `run_split` for arguments and errors."""
     return score_outputs(
         run_split(
             model,
@@ -182,39 +183,39 @@ def run_split(
     rank: int = 0,
     world_size: int = 1,
 ) -> Outputs:
-    """Run ``model`` over one split of ``manifest``; the rows of the outputs are those of ``manifest``.
+    """Run ``model`` on one split of ``manifest``; the rows of the outputs are rows of ``manifest``.
 
     Args:
         model: a `Classifier` whose logits follow ``manifest.classes``; it is moved to the device.
         manifest: the images.
         device: auto, cpu, cuda or cuda:N.
         split: train, validation or test.
-        size: side of the images in pixels, as in training.
-        batch_size: images at once.
+        size: side length of the images in pixels, as in training.
+        batch_size: images per batch.
         amp: auto, none, bfloat16 or float16.
-        workers: threads that decode images; 0 leaves the number to the image pipeline.
+        workers: number of threads that decode images; 0 lets the image pipeline choose.
         image_backend: native, dali, torchvision or auto; see `PairLoader`.
-        progress: show a progress bar on stderr, where that is a terminal.
-        rank, world_size: run over this share of the split; `Outputs.join` puts the shares together.
+        progress: show a progress bar on stderr, if it is a terminal.
+        rank, world_size: run on this share of the split; `Outputs.join` combines the shares.
 
     Raises:
-        InputError: no image in the split, another number of classes than the model has, or a bad device.
+        InputError: the split has no image, the model has another number of classes, or the device is invalid.
     """
     device = pick_device(str(device))
     dtype = amp_dtype(amp, device)
     if len(manifest.classes) != model.head.out_features:
         raise InputError(
-            f"the model tells {model.head.out_features} classes apart and the manifest has "
+            f"the model has {model.head.out_features} classes and the manifest has "
             f"{len(manifest.classes)} ({', '.join(manifest.classes)}): use one with the model's classes"
         )
     images = manifest.select(split=split)
-    hidden = None if progress else True  # None hides it where stderr is no terminal
+    hidden = None if progress else True  # None hides it unless stderr is a terminal
     model.to(device).to(memory_format=torch.channels_last)
     with evaluation_loader(
         images,
         device,
         size,
-        batch_size,
+        batch_size=batch_size,
         workers=workers,
         image_backend=image_backend,
         rank=rank,

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al., ICCV 2017): where a convolutional network looked for its answer."""
+"""Grad-CAM (Selvaraju et al., ICCV 2017): which parts of an image a convolutional network bases its answer on."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.system.errors import InputError
 
-# Their last activations with a height and a width are patches or channels-last: Grad-CAM as defined does not fit.
+# Their last activations with a height and a width are patches, or channels-last: Grad-CAM is not defined for them.
 WITHOUT_MAPS = ("vit", "swin", "maxvit")
 
 
 def grad_cam(model: Classifier, images: Tensor, classes: Tensor) -> Tensor:
-    """Weight the last feature maps by how much they speak for a class, each image by itself.
+    """Weight the last feature maps of each image by how much they support a class.
 
     Args:
-        model: a convolutional network, left in evaluation mode.
+        model: a convolutional network; it is set to evaluation mode.
         images: [N, 3, S, S], normalised, on the model's device.
         classes: int64 [N], the class to explain for each image.
 
     Returns:
-        float32 [N, h, w] in [0, 1], the coarse maps of the last layer that has a height and a width; the
-        largest value of a map is 1, or 0 where nothing speaks for the class.
+        float32 [N, h, w] in [0, 1]: a map with the resolution of the last layer that has a height and a width. The
+        maximum of a map is 1, or 0 if nothing supports the class.
 
     Raises:
-        InputError: no layer has maps of more than one place.
+        InputError: no layer has maps with more than one position.
     """
     model.eval()
     layer = _last_map_layer(model, images[:1])
     with torch.enable_grad(), _kept_output(layer) as kept:
-        # The maps need a gradient even where no weight does.
+        # The maps need a gradient even if no weight does.
         logits, _ = model(images.detach().requires_grad_())
         logits.gather(1, classes[:, None]).sum().backward(inputs=kept)
         maps = kept[0]
@@ -45,7 +45,7 @@ def grad_cam(model: Classifier, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def _last_map_layer(model: Classifier, image: Tensor) -> nn.Module:
-    """The layer that computes, last of all, an output [N, channels, h, w] with more than one place."""
+    """Return the last layer whose output is [N, channels, h, w] with more than one position."""
     found: list[nn.Module] = []
 
     def look(module: nn.Module, _: object, output: object) -> None:
@@ -60,17 +60,17 @@ def _last_map_layer(model: Classifier, image: Tensor) -> nn.Module:
         for handle in handles:
             handle.remove()
     if not found:
-        raise InputError("no layer of the network has feature maps of more than one place: its images are too small")
+        raise InputError("no layer of the network has feature maps with more than one position: use larger images")
     return found[-1]
 
 
 @contextmanager
 def _kept_output(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """A list into which the layer's next output is put, with its gradient kept."""
+    """Yield a list that receives the layer's next output, with its gradient retained."""
     kept: list[Tensor] = []
 
     def keep(_: nn.Module, __: object, output: Tensor) -> Tensor:
-        # A copy, lest an operation in place after the layer (ReLU often is) change what is kept.
+        # A copy, because an in-place operation after the layer (often a ReLU) would change the kept output.
         output = output.clone()
         output.retain_grad()
         kept.append(output)

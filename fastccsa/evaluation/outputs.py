@@ -1,4 +1,4 @@
-"""What a model says of each image, kept so that plots can be made without the images or the model."""
+"""A model's outputs on each image, kept so that plots need neither the images nor the model."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Outputs:
         domains: domain of each image, int64 [n], a position in ``domain_names``.
         rows: row of each image in the manifest (counted from 0, below the header), int64 [n].
         logits: float32 [n, C].
-        features: what the logits are computed from, float16 [n, D]; beyond float16's range they are clipped.
+        features: what the logits are computed from, float16 [n, D]; clipped to float16's range.
         classes: names of the classes.
         domain_names: keys of the domains.
-        split: which images these are.
+        split: name of the split.
     """
 
     targets: npt.NDArray[np.int64]
@@ -58,21 +58,21 @@ class Outputs:
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     def take(self, indices: npt.ArrayLike) -> Outputs:
-        """The outputs of some of the images; ``indices`` are positions [k] or a mask [n]."""
+        """Return the outputs of some of the images; ``indices`` are positions [k] or a mask [n]."""
         chosen = np.asarray(indices)
         arrays = {name: getattr(self, name)[chosen] for name in _ARRAYS}
         return Outputs(**arrays, classes=self.classes, domain_names=self.domain_names, split=self.split)
 
     @staticmethod
     def join(parts: Sequence[Outputs]) -> Outputs:
-        """Put the outputs of one split's parts together, in the order of their rows."""
+        """Join the outputs of the parts of a split, in the order of their rows."""
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
         first = parts[0]
         whole = Outputs(**arrays, classes=first.classes, domain_names=first.domain_names, split=first.split)
         return whole.take(np.argsort(arrays["rows"], kind="stable"))
 
     def write(self, path: Path) -> None:
-        """Write one safetensors file: about 2 D + 4 C bytes an image.
+        """Write one safetensors file of about 2 D + 4 C bytes per image.
 
         Raises:
             InputError: the folder cannot be written.
@@ -88,10 +88,10 @@ class Outputs:
 
     @staticmethod
     def read(path: Path) -> Outputs:
-        """Undo `write`. No code in the file is run.
+        """Read what `write` wrote. No code from the file is executed.
 
         Raises:
-            InputError: it is missing, is no such file, or its arrays do not fit together.
+            InputError: the file is missing, is not such a file, or its arrays do not match each other.
         """
         try:
             with safe_open(path, framework="numpy") as file:
@@ -119,7 +119,7 @@ def make_outputs(
     domain_names: Sequence[str],
     split: str,
 ) -> Outputs:
-    """Bring what a model said into the formats of `Outputs`."""
+    """Convert a model's outputs to the dtypes of `Outputs`."""
     return Outputs(
         targets=targets.astype(np.int64),
         domains=domains.astype(np.int64),
@@ -146,4 +146,4 @@ def _check(outputs: Outputs, path: Path) -> None:
     for indices, names in ((outputs.targets, outputs.classes), (outputs.domains, outputs.domain_names)):
         sound = sound and n > 0 and indices.min() >= 0 and indices.max() < len(names)
     if not sound:
-        raise InputError(f"{path}: its arrays do not fit together; remove it to report without it")
+        raise InputError(f"{path}: its arrays do not match each other; remove it to report without it")

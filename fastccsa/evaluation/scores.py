@@ -1,4 +1,4 @@
-"""From predictions to scores by domain, and their one JSON form."""
+"""Scores by domain, computed from predictions, and their JSON format."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class DomainScores:
     Attributes:
         count: number of images.
         macro_recall: mean recall over the classes present among these images, in [0, 1].
-        recall: by class, in the order of the classes; None for a class with no image here.
-        confusion: counts, a row for each true class and a column for each predicted one.
+        recall: recall by class, in the order of the classes; None for a class without images here.
+        confusion: counts, with one row per true class and one column per predicted class.
     """
 
     count: int
@@ -36,7 +36,7 @@ class DomainScores:
 
 @dataclass(frozen=True)
 class Selection:
-    """How the model was chosen among a run's epochs: the rule in words, the epoch (from 1), its recall."""
+    """How the model was selected among a run's epochs: the rule in words, the epoch (from 1), and its recall."""
 
     rule: str
     epoch: int
@@ -58,7 +58,7 @@ class Scores:
         return float(np.mean([domain.macro_recall for domain in self.domains.values()]))
 
     def table(self) -> DataFrame:
-        """Make a row for each domain and ``avg``; recalls in percent, NaN for a class with no image there."""
+        """Return a table with one row per domain and ``avg``; recalls in percent, NaN for a class without images."""
         from pandas import DataFrame
 
         rows: dict[str, dict[str, Any]] = {}
@@ -74,16 +74,16 @@ class Scores:
         return DataFrame.from_dict(rows, orient="index").astype({"images": int})
 
     def __str__(self) -> str:
-        """Print the table, recalls in percent."""
+        """Return the table as text, recalls in percent."""
         return str(self.table().to_string(float_format="{:.1f}".format, na_rep="-"))
 
     def to_json(self) -> str:
-        """Write one JSON object; a class with no image has recall null, ``average`` is there for readers."""
+        """Return one JSON object; a class without images has recall null, ``average`` is only for readers."""
         return json.dumps({"average": self.average, **asdict(self)}, indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Scores:
-        """Undo `to_json`.
+        """Read what `to_json` returned.
 
         Raises:
             InputError: the text is not such an object.
@@ -102,14 +102,14 @@ class Scores:
             selection = Selection(**values["selection"]) if values["selection"] else None
             return Scores(values["split"], tuple(values["classes"]), domains, selection)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"these are no scores: {type(error).__name__} {error}") from error
+            raise InputError(f"not valid scores: {type(error).__name__} {error}") from error
 
     @staticmethod
     def read(path: str | Path) -> Scores:
         """Read scores from a JSON file.
 
         Raises:
-            InputError: it is missing or is not one.
+            InputError: the file is missing or invalid.
         """
         try:
             return Scores.from_json(Path(path).read_text())
@@ -129,7 +129,7 @@ def score(
 ) -> Scores:
     """Score int64 arrays [n] of true classes, predicted classes and domains.
 
-    Domains without an image among the n are left out.
+    Domains without images among the n are omitted.
 
     Raises:
         InputError: n is 0.

@@ -1,25 +1,25 @@
-"""The paper's table of experiments: its rows declared, planned, checked and run."""
+"""The paper's table of experiments: its rows are declared, planned, checked and run here."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastccsa.experiments.rows import EXPERIMENTS, Experiment
 from fastccsa.experiments.scale import PRESETS, Scale
+from fastccsa.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastccsa.experiments.plan import make_plan
+    from fastccsa.experiments.scheduler import execute, make_slots
 
 __all__ = ["EXPERIMENTS", "PRESETS", "Experiment", "Scale", "execute", "make_plan", "make_slots"]
 
-
-_LAZY = {
-    "execute": "fastccsa.experiments.scheduler",
-    "make_plan": "fastccsa.experiments.plan",
-    "make_slots": "fastccsa.experiments.scheduler",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # These bring in torch and pandas; the rows alone are light.
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+# These load torch and pandas; the rows themselves are light.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "execute": "fastccsa.experiments.scheduler",
+        "make_plan": "fastccsa.experiments.plan",
+        "make_slots": "fastccsa.experiments.scheduler",
+    },
+)

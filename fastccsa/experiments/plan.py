@@ -22,12 +22,11 @@ from fastccsa.experiments.validate import (
     why_impossible,
 )
 from fastccsa.pruning.config import PruneConfig
-from fastccsa.runs.config import CONFIG_FILE
-from fastccsa.runs.folder import METRICS_FILE, SCORES_FILE
+from fastccsa.runs.config import CONFIG_FILE, TrainConfig
+from fastccsa.runs.folder import SCORES_FILE, epochs_done, experiment_folder
+from fastccsa.runs.images import RunImages, open_manifest, select_images
 from fastccsa.runs.locks import is_locked
 from fastccsa.system.errors import InputError
-from fastccsa.training import TrainConfig
-from fastccsa.training.images import RunImages, open_manifest, select_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +77,7 @@ class PlannedRun:
         """Epochs of training that no process has finished yet; none are planned for a pruned row."""
         if self.is_finished or self.row.threshold is not None:
             return 0
-        metrics = self.folder / METRICS_FILE
-        done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-        return max(0, self.config.epochs - done)
+        return max(0, self.config.epochs - epochs_done(self.folder))
 
     @property
     def images_to_train(self) -> int:
@@ -108,11 +105,6 @@ class Plan:
     added: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-
-
-def run_folder(runs: str | os.PathLike[str], letter: str, seed: int) -> Path:
-    """Where the run of an experiment and seed is."""
-    return Path(runs) / letter / f"seed{seed}"
 
 
 def make_plan(
@@ -183,14 +175,14 @@ def _config(
     row: Experiment, seed: int, base: TrainConfig, runs: Path, scale: Scale, settings: Mapping[str, Any]
 ) -> TrainConfig:
     trained = row if row.threshold is None else EXPERIMENTS["K"]
-    init = run_folder(runs, trained.starts_from, seed) if trained.starts_from else None
+    init = experiment_folder(runs, trained.starts_from, seed) if trained.starts_from else None
     return train_config(
         trained,
         scale,
         settings,
         manifest=base.manifest,
         manifest_sha256=base.manifest_sha256,
-        out=str(run_folder(runs, row.letter, seed)),
+        out=str(experiment_folder(runs, row.letter, seed)),
         init=os.path.abspath(init) if init else None,
         seed=seed,
     )
@@ -229,8 +221,8 @@ def _plan_run(
     row: Experiment, config: TrainConfig, scale: Scale, runs: Path, select: Select, manifest: Manifest
 ) -> PlannedRun:
     images = select(config)
-    folder = run_folder(runs, row.letter, config.seed)
-    init = run_folder(runs, row.starts_from, config.seed) if row.starts_from else None
+    folder = experiment_folder(runs, row.letter, config.seed)
+    init = experiment_folder(runs, row.starts_from, config.seed) if row.starts_from else None
     pruning = None
     if row.threshold is None:
         check_folder(folder, config)

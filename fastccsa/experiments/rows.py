@@ -8,14 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fastccsa.collections.taxonomy import DOMAINS
+from fastccsa.collections.taxonomy import TABLE1
+from fastccsa.runs.config import Alignment, ClassificationWeight
 
 AVERAGE = "avg"
 
 
 def _recalls(*percent: float) -> dict[str, float]:
     """Recalls of the seven domains in the paper's order, and their mean as it is printed."""
-    return dict(zip((*DOMAINS, AVERAGE), percent, strict=True))
+    return dict(zip((*TABLE1, AVERAGE), percent, strict=True))
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Experiment:
     paper: dict[str, float]
     n_sec: int | Literal["all"] = "all"
     backbone: str = "resnet18"
-    classification: Literal["w", "u"] = "w"
-    alignment: Literal["w", "u", "-"] = "w"
+    classification: ClassificationWeight = "w"
+    alignment: Alignment = "w"
     without: str | None = None
     threshold: float | None = None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastccsa.experiments.rows import Experiment
+from fastccsa.images.choices import Cache
 from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 from fastccsa.system.errors import InputError
 
@@ -38,7 +39,7 @@ class Scale:
     lr: float = 1e-4
     baseline_lr: float = 1e-4
     weights: str = "auto"
-    cache: str = "none"
+    cache: Cache = "none"
     prune_images: int = 512
 
     def __post_init__(self) -> None:

@@ -18,10 +18,9 @@ from fastccsa.runs.folder import finished_scores
 from fastccsa.runs.locks import is_locked
 from fastccsa.system.devices import pick_device
 from fastccsa.system.machine import usable_cpus
+from fastccsa.system.progress import Say
 
 POLL_SECONDS = 1.0  # between looks at what other processes do
-
-Say = Callable[[str], None]
 
 
 def make_slots(jobs: int, device: str = "auto") -> list[Slot]:

@@ -13,11 +13,10 @@ from fastccsa.pruning.record import PRUNE_FILE, PruneRecord
 from fastccsa.pruning.remove import require_torch_pruning
 from fastccsa.pruning.resnet import check_architecture
 from fastccsa.pruning.state import check_same, load_state
-from fastccsa.runs.config import CONFIG_FILE
+from fastccsa.runs.config import CONFIG_FILE, TrainConfig
+from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
-from fastccsa.training import TrainConfig
-from fastccsa.training.images import RunImages
-from fastccsa.training.start import start_model
+from fastccsa.training import start_model
 
 
 def why_impossible(row: Experiment, manifest: Manifest) -> str | None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from fastccsa.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastccsa.export.int8 import quantize
+    from fastccsa.export.onnx import export_onnx
+    from fastccsa.export.program import export_program
 
 __all__ = ["export_onnx", "export_program", "quantize"]
 
-_HOME = {"export_onnx": "onnx", "export_program": "program", "quantize": "int8"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        import importlib
-
-        return getattr(importlib.import_module(f"fastccsa.export.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "export_onnx": "fastccsa.export.onnx",
+        "export_program": "fastccsa.export.program",
+        "quantize": "fastccsa.export.int8",
+    },
+)

@@ -18,7 +18,7 @@ from fastccsa.evaluation import Scores, score
 from fastccsa.evaluation.evaluate import evaluation_loader
 from fastccsa.export.onnx import ONNX_ENDING, export_onnx, open_session, require_onnx
 from fastccsa.export.program import INPUT, check_ending
-from fastccsa.models.backbone import ModelCard
+from fastccsa.models import ModelCard
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
@@ -62,7 +62,9 @@ def quantize(
     calibration = stratified_subset(manifest.select("train", card.domains), CALIBRATION_IMAGES)
 
     def batches(images: Manifest) -> Iterator[dict[str, Tensor]]:
-        with evaluation_loader(images, _CPU, card.size, 16, workers, image_backend) as loader:
+        with evaluation_loader(
+            images, _CPU, card.size, batch_size=16, workers=workers, image_backend=image_backend
+        ) as loader:
             yield from loader.epoch(0)
 
     with tempfile.TemporaryDirectory(prefix="fastccsa-") as folder:

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from fastccsa.export.program import INPUT, OUTPUT, check_ending, read_run, trace, write_checked
 from fastccsa.images import Transforms
-from fastccsa.models.backbone import ModelCard
+from fastccsa.models import ModelCard
 from fastccsa.system.extras import require
 
-EXTRA = "export"
 ONNX_ENDING = ".onnx"
 OPSET = 18
 
@@ -30,7 +29,7 @@ def require_onnx() -> None:
     Raises:
         InputError: a package is missing; the message has the pip command.
     """
-    require(EXTRA, "onnx", "onnxscript", "onnxruntime")
+    require("onnx", "onnxscript", "onnxruntime")
 
 
 def export_onnx(run: str | os.PathLike[str], path: str | os.PathLike[str], pixels: bool = False) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastccsa.models.backbone import Classifier, ModelCard, load_model
+from fastccsa.models import Classifier, ModelCard, load_model
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 

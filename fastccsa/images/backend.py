@@ -1,4 +1,4 @@
-"""What the loaders ask of whatever makes their images."""
+"""The interface between the loaders and the backends that make their images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fastccsa.images.source import EncodedBatch
 
 
 class Backend(Protocol):
-    """What turns encoded images into finished batches."""
+    """Turns encoded images into finished batches."""
 
     def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, Tensor], None, None]:
-        """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
+        """Yield each batch in order with its finished images, float32 [B, 3, size, size]."""
 
     def close(self) -> None:
-        """Free threads and memory."""
+        """Release threads and memory."""

@@ -1,4 +1,4 @@
-"""The transforms in NVIDIA DALI, on the CPU or on a GPU."""
+"""The transforms in NVIDIA DALI, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ try:
 except ImportError as error:
     raise InputError(
         "DALI is not installed: pip install nvidia-dali-cuda130 for CUDA 13, nvidia-dali-cuda120 for CUDA 12 "
-        "(either for a machine without a GPU), or load with backend='native' (on the CPU, mode='fused') or "
+        "(either works without a GPU), or load with backend='native' (on the CPU, mode='fused') or "
         "backend='torchvision'"
     ) from error
 
 
 @pipeline_def(enable_conditionals=True)
 def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
-    """Define the graph from encoded images, and where to look in them, to normalised float32 images (CHW).
+    """Define the graph from encoded images and their views to normalised float32 images (CHW).
 
-    ``exact`` resamples twice as the paper does, but computes only the pixels of the 650 x 650 image that the
-    random crop keeps: the same values, without the work for the rest. Otherwise one resampling does both.
+    With ``exact``, images are resampled twice as in the paper, but only those pixels of the 650 x 650 image that the
+    random crop keeps are computed, which gives the same values. Otherwise a single resampling does both steps.
 
     Args:
         transforms: the transforms.
-        exact: resample to the window's own size first.
-        decoder: DALI's device for decoding, "cpu" or "mixed" (then everything after it is on the GPU).
+        exact: resample to the size of the window first.
+        decoder: DALI's device for decoding, "cpu", or "mixed" to have everything after it on the GPU.
     """
     encoded = fn.external_source(name="encoded", dtype=DALIDataType.UINT8, ndim=1)
     decode = fn.external_source(name="decode", dtype=DALIDataType.INT32, ndim=1)
@@ -47,7 +47,7 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
     cutout = fn.external_source(name="cutout", dtype=DALIDataType.FLOAT, ndim=1)
     size = [transforms.size, transforms.size]
 
-    # Only the region's rows and columns are decoded, to the same bytes that decoding the whole would give.
+    # Only the rows and columns of the region are decoded, to the same pixels as in the full image.
     image: Any = fn.decoders.image_slice(
         encoded,
         decode[0:2],
@@ -57,7 +57,7 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
         output_type=DALIImageType.RGB,
         jpeg_fancy_upsampling=True,  # on the GPU too, as on the CPU
     )
-    # A region that starts after its end is resampled backwards: that is the flip.
+    # If a region's start is after its end, it is resampled backwards; this implements flips.
     if exact:
         window = fn.external_source(name="window", dtype=DALIDataType.FLOAT, ndim=1)
         image = fn.resize(image, size=window, roi_start=start, roi_end=end, antialias=True)
@@ -78,7 +78,7 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
 
 @pipeline_def()
 def crop_pipeline(transforms: Transforms) -> Any:
-    """Define the graph from encoded images to what never changes of them: the centre crop, uint8 (HWC)."""
+    """Define the graph from encoded images to their centre crops, the part that never changes: uint8 (HWC)."""
     encoded = fn.external_source(name="encoded", dtype=DALIDataType.UINT8, ndim=1)
     decode = fn.external_source(name="decode", dtype=DALIDataType.INT32, ndim=1)
     start = fn.external_source(name="start", dtype=DALIDataType.FLOAT, ndim=1)
@@ -92,17 +92,17 @@ def crop_pipeline(transforms: Transforms) -> Any:
 class DaliBackend:
     """Makes batches with DALI.
 
-    The pipeline keeps no state of its own: each batch is fed whole, bytes and random parameters, so an epoch
-    can start at any step, be left at any step, and its last batch can be smaller.
+    The pipeline is stateless: the bytes and random parameters of each batch are fed to it. So an epoch can start and
+    stop at any step, and its last batch can be smaller.
 
     Args:
-        source: where a broken image's replacement comes from.
+        source: provides the replacements of broken images.
         transforms: the transforms.
-        device: where images are made; JPEGs are decoded on a CUDA device by its own decoder.
+        device: where images are made; a CUDA device decodes JPEGs with its own decoder.
         mode: "fused" or "exact".
-        batch_size: the most images in a batch.
-        num_threads: DALI's CPU threads.
-        prefetch: batches worked on ahead of the one asked for.
+        batch_size: maximum number of images in a batch.
+        num_threads: number of DALI's CPU threads.
+        prefetch: number of batches prepared ahead.
     """
 
     def __init__(
@@ -111,6 +111,7 @@ class DaliBackend:
         transforms: Transforms,
         device: torch.device,
         mode: str,
+        *,
         batch_size: int,
         num_threads: int,
         prefetch: int,
@@ -125,7 +126,7 @@ class DaliBackend:
         self._pipeline = self._build()
 
     def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, Tensor], None, None]:
-        """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
+        """Yield each batch in order with its finished images, float32 [B, 3, size, size]."""
         try:
             for batch in batches:
                 self._submit(batch)
@@ -137,14 +138,14 @@ class DaliBackend:
             self._abandon()
 
     def close(self) -> None:
-        """End DALI's threads and free its memory."""
+        """Stop DALI's threads and free its memory."""
         self._pipeline = None
 
     def _build(self) -> Any:
         pipeline = self._define(
-            # DALI prefetches on its first run what it has queues for; with one, it runs what we schedule.
+            # On its first run, DALI prefetches as many batches as it has queues. With 1, it runs only what we schedule.
             prefetch_queue_depth=1,
-            exec_dynamic=True,  # the executor whose outputs stay valid for as long as they are kept
+            exec_dynamic=True,  # the executor whose outputs stay valid while they are referenced
             **self._settings,
         )
         pipeline.build()
@@ -155,10 +156,10 @@ class DaliBackend:
         return image_pipeline(self._transforms, self._exact, decoder, **settings)
 
     def _submit(self, batch: EncodedBatch) -> None:
-        """Give a batch to the pipeline; ``_pending`` lists what it was given and has not returned."""
+        """Feed a batch to the pipeline; ``_pending`` has the batches that it has not returned yet."""
         self._pending.append(batch)
         if not len(batch):
-            return  # the share of a rank that an epoch's last step left without images
+            return  # in the last step of an epoch, a rank may get no images
         for name, data in self._inputs(batch).items():
             self._pipeline.feed_input(name, data)
         self._pipeline.schedule_run()
@@ -183,16 +184,16 @@ class DaliBackend:
         return inputs
 
     def _collect(self) -> tuple[EncodedBatch, Tensor]:
-        """Wait for the oldest batch; one that cannot be decoded is mended and tried again."""
+        """Wait for the oldest batch; if it cannot be decoded, repair it and try again."""
         while True:
             try:
                 images = self._outputs(self._pending[0])
             except RuntimeError:
-                # A failed pipeline may not run on: what it was given goes to a new one.
-                again = self._start_anew()
-                if not self._source.repair(again[0]):
+                # A failed pipeline cannot be used again, so its pending batches go to a new one.
+                pending = self._rebuild()
+                if not self._source.repair(pending[0]):
                     raise
-                for batch in again:
+                for batch in pending:
                     self._submit(batch)
             else:
                 return self._pending.popleft(), images
@@ -204,43 +205,51 @@ class DaliBackend:
         if self._device.type == "cpu":
             (images,) = self._pipeline.outputs()
             return torch.from_dlpack(images.as_tensor())
-        # Copied, so that the memory is torch's own: DALI and torch free theirs on different streams.
+        # Copied into torch's memory, because DALI and torch free memory on different streams.
         stream = torch.cuda.current_stream(self._device)
         (images,) = self._pipeline.outputs(cuda_stream=stream)
         dense = images.as_tensor()
         return feed_ndarray(dense, torch.empty(dense.shape(), device=self._device), cuda_stream=stream)
 
     def _abandon(self) -> None:
-        """Let what is under way come to its end, so that the next epoch starts with nothing pending."""
+        """Wait for the pending batches and drop them, so that the next epoch starts with none."""
         try:
             while self._pending:
                 self._outputs(self._pending.popleft())
         except RuntimeError:
-            self._start_anew()
+            self._rebuild()
 
-    def _start_anew(self) -> list[EncodedBatch]:
-        """Replace the pipeline; returns the batches that the old one had not returned."""
+    def _rebuild(self) -> list[EncodedBatch]:
+        """Replace the pipeline; return the batches that were pending in the old one."""
         self._pipeline = self._build()
-        lost = list(self._pending)
+        pending = list(self._pending)
         self._pending.clear()
-        return lost
+        return pending
 
 
 class DaliCrops(DaliBackend):
-    """Makes the centre crops of whole images with DALI: batches of uint8 [B, crop, crop, 3] on the CPU.
+    """Makes centre crops with DALI: batches of uint8 [B, crop, crop, 3] on the CPU.
 
     Args:
-        source: where a broken image's replacement comes from.
+        source: provides the replacements of broken images.
         transforms: the transforms.
-        batch_size: the most images in a batch.
-        num_threads: DALI's CPU threads.
-        prefetch: batches worked on ahead of the one asked for.
+        batch_size: maximum number of images in a batch.
+        num_threads: number of DALI's CPU threads.
+        prefetch: number of batches prepared ahead.
     """
 
     def __init__(
-        self, source: ImageSource, transforms: Transforms, batch_size: int, num_threads: int, prefetch: int
+        self, source: ImageSource, transforms: Transforms, *, batch_size: int, num_threads: int, prefetch: int
     ) -> None:
-        super().__init__(source, transforms, torch.device("cpu"), "exact", batch_size, num_threads, prefetch)
+        super().__init__(
+            source,
+            transforms,
+            torch.device("cpu"),
+            "exact",
+            batch_size=batch_size,
+            num_threads=num_threads,
+            prefetch=prefetch,
+        )
 
     def _define(self, **settings: Any) -> Any:
         return crop_pipeline(self._transforms, **settings)

@@ -1,4 +1,4 @@
-"""Image files as bytes: what their headers say, and their pixels as Pillow decodes them."""
+"""Reading image files: their headers, and their pixels as decoded by Pillow."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from PIL import Image, UnidentifiedImageError
 
 Bytes = npt.NDArray[np.uint8]
 
-# DALI decodes these to the very bytes Pillow does; the rest reaches it as uncompressed pixels.
-_NATIVE_FORMATS = frozenset({"JPEG", "MPO", "PNG", "BMP", "PPM", "WEBP"})
-_NATIVE_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
-_PNG_BIT_DEPTH = 24  # offset of that byte in a PNG file
-# What a whole file has at its end, and how far before its last byte (some writers pad) to look for it.
+# DALI decodes these to the same pixels as Pillow; all others are passed to it as uncompressed pixels.
+_DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "BMP", "PPM", "WEBP"})
+_DALI_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
+_PNG_BIT_DEPTH = 24  # offset of the bit depth in a PNG file
+# The end marker of complete files, which is searched for in the last _TAIL bytes because some writers append padding.
 _ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 4096
 
@@ -34,18 +34,18 @@ _UPRIGHT = {
 
 
 class BrokenImageError(Exception):
-    """The file holds no image that can be decoded; the message says why."""
+    """The file does not contain a decodable image; the message says why."""
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image file as read.
+    """The content of an image file.
 
     Attributes:
-        data: the file's content, uint8 [n], in a format every backend decodes.
-        height: pixels, of the upright image (EXIF orientation applied).
-        width: pixels, of the upright image.
-        upright: whether the pixels lie in the file as they stand in the upright image.
+        data: content of the file, uint8 [n], in a format that every backend can decode.
+        height: height in pixels of the upright image (EXIF orientation applied).
+        width: width in pixels of the upright image.
+        upright: whether the pixels are stored upright, so that no EXIF orientation needs to be applied.
     """
 
     data: Bytes
@@ -55,13 +55,13 @@ class EncodedImage:
 
 
 def read_image(path: str | os.PathLike[str]) -> EncodedImage:
-    """Read a file and check what can be checked without decoding it.
+    """Read a file and validate it as far as possible without decoding it.
 
-    Formats that DALI lacks, or decodes in another way than Pillow (GIF, 16-bit grey), are decoded here and
-    returned as uncompressed RGB. The format is told by the content, never by the file's name.
+    Formats that DALI cannot decode, or decodes differently from Pillow (GIF, 16-bit grey), are decoded here and
+    returned as uncompressed RGB. The format is detected from the content, never from the file's name.
 
     Raises:
-        BrokenImageError: the file is missing, unreadable, empty, no image, cut short, or larger than
+        BrokenImageError: the file is missing, unreadable, empty, truncated, not an image, or larger than
             ``PIL.Image.MAX_IMAGE_PIXELS`` allows (a decompression bomb).
     """
     try:
@@ -71,12 +71,12 @@ def read_image(path: str | os.PathLike[str]) -> EncodedImage:
         raise BrokenImageError(error.strerror or str(error)) from error
     if not content:
         raise BrokenImageError("the file is empty")
-    encoded, native = _inspect(content)
-    return encoded if native else uncompressed(encoded)
+    encoded, dali_compatible = _inspect(content)
+    return encoded if dali_compatible else uncompressed(encoded)
 
 
 def uncompressed(encoded: EncodedImage) -> EncodedImage:
-    """Decode with Pillow, to the same pixels as an uncompressed RGB file (PPM).
+    """Decode an image with Pillow, and return the same pixels as an uncompressed RGB file (PPM).
 
     Raises:
         BrokenImageError: the image cannot be decoded.
@@ -87,7 +87,7 @@ def uncompressed(encoded: EncodedImage) -> EncodedImage:
 
 
 def decode(data: Bytes) -> Image.Image:
-    """Decode to an upright 8-bit RGB image with Pillow.
+    """Decode an image to upright 8-bit RGB with Pillow.
 
     Transparency is dropped, CMYK is converted without a profile, and 16-bit grey is scaled to 8 bits.
 
@@ -99,18 +99,18 @@ def decode(data: Bytes) -> Image.Image:
         image.load()
         turn = _UPRIGHT.get(_orientation(image))
         image = _to_rgb(image)
-    # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, ValueError, struct.error, ...
+    # Pillow's decoders raise many types of errors: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         raise BrokenImageError(_reason(error)) from error
     return image if turn is None else image.transpose(turn)
 
 
 def _inspect(content: bytes) -> tuple[EncodedImage, bool]:
-    """Check a file's content; also tell whether DALI decodes it as Pillow does."""
+    """Validate the content of a file; also return whether DALI decodes it as Pillow does."""
     try:
         image = Image.open(io.BytesIO(content))
         if image.format == "PNG" and b"eXIf" in content:
-            image.load()  # the chunk may follow the pixels, where opening does not look
+            image.load()  # the chunk may be after the pixels, which opening does not read
         width, height = image.size
         orientation = _orientation(image)
         if orientation in _SIDEWAYS:
@@ -120,13 +120,13 @@ def _inspect(content: bytes) -> tuple[EncodedImage, bool]:
     encoded = EncodedImage(np.frombuffer(content, np.uint8), height, width, orientation not in _UPRIGHT)
     ending = _ENDINGS.get(image.format or "")
     if ending is not None and ending not in content[-_TAIL:]:
-        decode(encoded.data)  # an odd file, or one cut short: decoding tells
+        decode(encoded.data)  # an unusual or truncated file, which decoding tells apart
     deep = image.format == "PNG" and content[_PNG_BIT_DEPTH] > 8
-    return encoded, image.format in _NATIVE_FORMATS and image.mode in _NATIVE_MODES and not deep
+    return encoded, image.format in _DALI_FORMATS and image.mode in _DALI_MODES and not deep
 
 
 def _orientation(image: Image.Image) -> int:
-    """Look up the EXIF orientation, 1 (upright) if there is none. Other metadata has no say, as in DALI."""
+    """Return the EXIF orientation, 1 (upright) if there is none. Other metadata is ignored, as in DALI."""
     exif = Image.Exif()
     exif.load(image.info.get("exif", b""))
     return int(exif.get(_ORIENTATION, 1))

@@ -1,4 +1,4 @@
-"""Loaders: batches of finished images on the training device, for pairs and for single images."""
+"""The loaders for pairs and for single images: batches of finished images on the training device."""
 
 from __future__ import annotations
 
@@ -9,48 +9,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastccsa.images.base_loader import About, Loader
+from fastccsa.images.base_loader import BatchLabels, Loader
 from fastccsa.images.transforms import IntArray, Transforms, Views
 
 if TYPE_CHECKING:
     from fastccsa.collections.manifest import Manifest
     from fastccsa.sampling import ImageSampler, PairSampler
 
-_FIRST, _SECOND = 1, 2  # streams of random numbers: first (or single) images, second images
+_FIRST, _SECOND = 1, 2  # streams of random numbers for first (or single) images and for second images
 
 
 class PairLoader(Loader):
-    """Batches of augmented pairs: what the sampler chose, decoded, transformed and on the device.
+    """Batches of augmented pairs: chosen by the sampler, decoded, transformed, on the device.
 
-    A batch is a dict of ``images1`` and ``images2``, float32 [B, 3, size, size], normalised; ``target1``,
-    ``target2`` (class), ``domain1``, ``domain2`` and ``index1``, ``index2`` (row of the manifest), int64 [B].
-    The last batch of an epoch may be smaller. Where a broken image was replaced, class, domain and index are
+    A batch is a dict of ``images1`` and ``images2`` (float32 [B, 3, size, size], normalised), ``target1`` and
+    ``target2`` (class), ``domain1`` and ``domain2``, and ``index1`` and ``index2`` (row of the manifest; all
+    int64 [B]). The last batch of an epoch may be smaller. If a broken image was replaced, class, domain and index are
     those of the image shown.
 
     Args:
-        manifest: the images; the sampler's numbers are its rows.
-        sampler: which images meet; also gives seed, batch size, rank and world size.
-        device: where batches are made: "cpu", or a CUDA device, which then decodes and transforms too.
-        cache: None decodes every image every time. Else the part of the transforms that never changes is done
-            once and kept in a store (270 kB an image at size 224), and images are made from it with the views
-            of ``mode="exact"``: "disk" maps it into memory, "ram" copies it there, "gpu" copies it to the
-            device, which then makes the images.
-        cache_dir: where stores are kept; None for ``.fastccsa-cache`` beside the manifest, or, where that
-            cannot be written, ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
+        manifest: the images; the sampler's indices are its rows.
+        sampler: chooses the pairs; also provides seed, batch size, rank and world size.
+        device: where the batches are made: "cpu" or a CUDA device, which then decodes and transforms too.
+        cache: None decodes every image each time it is shown. Otherwise the part of the transforms that never
+            changes is done once and kept in a store (270 kB per image at size 224), and images are made from that
+            with the views of ``mode="exact"``: "disk" memory-maps the store, "ram" copies it into memory, "gpu" copies
+            it to the device, which then makes the images.
+        cache_dir: folder for stores; None for ``.fastccsa-cache`` next to the manifest or, if that is not writable,
+            ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
         transforms: the transforms.
-        backend: what decodes. "native" is fastccsa's own decoder on the CPU (``mode="fused"``), "dali" NVIDIA
-            DALI on CPU or GPU, "torchvision" the slow one that needs neither; "auto" is "native" where it can
-            be and else "dali". A store is made by DALI, or by torchvision where that is named.
-        mode: "fused" resamples each image once; "exact" twice, as the paper's steps say. Without cache.
-        on_error: "replace" a broken image by another and name it in the log and in ``broken``, or "raise".
-        prefetch: batches worked on ahead.
-        num_threads: CPU threads that decode; None for this process's share of the CPUs, 16 at most, and for
-            all of them while a store is made. Images are made from a store with torch's own threads.
+        backend: the decoder. "native" is fastccsa's own decoder on the CPU (only ``mode="fused"``), "dali" is NVIDIA
+            DALI on CPU or GPU, "torchvision" is slow but needs neither. "auto" is "native" where that is possible and
+            "dali" otherwise. A store is made with DALI, unless this is "torchvision".
+        mode: "fused" resamples each image once, "exact" twice, literally as in the paper. Ignored with a cache.
+        on_error: "replace" shows another image in place of a broken one and names it in the log and in ``broken``;
+            "raise" stops.
+        prefetch: number of batches prepared ahead.
+        num_threads: CPU threads for decoding; None for this process's share of the CPUs, at most 16, and for all of
+            them while a store is made. Images are made from a store with torch's own threads.
 
     Raises:
-        InputError: an argument out of range, sampler and manifest of different sizes, DALI not installed
-            (the message says which wheel to take), no image file is there, or the store does not fit the
-            disk or the memory.
+        InputError: an argument is out of range, sampler and manifest have different sizes, DALI is not installed
+            (the message names the wheel to install), there is no image file, or the store does not fit on the disk
+            or in memory.
     """
 
     _images_per_row = 2
@@ -72,7 +73,17 @@ class PairLoader(Loader):
         num_threads: int | None = None,
     ) -> None:
         super().__init__(
-            manifest, sampler, device, cache, cache_dir, transforms, backend, mode, on_error, prefetch, num_threads
+            manifest,
+            sampler,
+            device=device,
+            cache=cache,
+            cache_dir=cache_dir,
+            transforms=transforms,
+            backend=backend,
+            mode=mode,
+            on_error=on_error,
+            prefetch=prefetch,
+            num_threads=num_threads,
         )
 
     def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
@@ -81,9 +92,9 @@ class PairLoader(Loader):
         views = [self.transforms.draw(seed, epoch, positions, stream) for stream in (_FIRST, _SECOND)]
         return np.concatenate(self.sampler.batch(epoch, step)), Views.concatenate(views)
 
-    def _assemble(self, about: About, images: Tensor) -> dict[str, Tensor]:
+    def _assemble(self, labels: BatchLabels, images: Tensor) -> dict[str, Tensor]:
         images1, images2 = images.chunk(2)
-        label, domain, index = about
+        label, domain, index = labels
         target1, target2 = label.chunk(2)
         domain1, domain2 = domain.chunk(2)
         index1, index2 = index.chunk(2)
@@ -102,15 +113,15 @@ class PairLoader(Loader):
 class ImageLoader(Loader):
     """Batches of single images, for evaluation and for training without pairs.
 
-    A batch is a dict of ``images``, float32 [B, 3, size, size], normalised, ``target`` (class), ``domain``
-    and ``index`` (row of the manifest), int64 [B].
+    A batch is a dict of ``images`` (float32 [B, 3, size, size], normalised), ``target`` (class), ``domain`` and
+    ``index`` (row of the manifest; all int64 [B]).
 
     Args:
-        manifest: the images; the sampler's numbers are its rows.
-        sampler: the order of the images; also gives seed, batch size, rank and world size.
-        augment: training transforms (as a pair's first images), else evaluation's.
+        manifest: the images; the sampler's indices are its rows.
+        sampler: the order of the images; also provides seed, batch size, rank and world size.
+        augment: apply the training transforms, as to the first images of pairs; otherwise those of evaluation.
 
-    The other arguments and the errors are `PairLoader`'s.
+    The other arguments and the errors are those of `PairLoader`.
     """
 
     _images_per_row = 1
@@ -134,7 +145,17 @@ class ImageLoader(Loader):
     ) -> None:
         self._augment = augment
         super().__init__(
-            manifest, sampler, device, cache, cache_dir, transforms, backend, mode, on_error, prefetch, num_threads
+            manifest,
+            sampler,
+            device=device,
+            cache=cache,
+            cache_dir=cache_dir,
+            transforms=transforms,
+            backend=backend,
+            mode=mode,
+            on_error=on_error,
+            prefetch=prefetch,
+            num_threads=num_threads,
         )
 
     def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
@@ -144,6 +165,6 @@ class ImageLoader(Loader):
         positions = self.sampler.positions(epoch, step)
         return indices, self.transforms.draw(self.sampler.seed, epoch, positions, _FIRST)
 
-    def _assemble(self, about: About, images: Tensor) -> dict[str, Tensor]:
-        target, domain, index = about
+    def _assemble(self, labels: BatchLabels, images: Tensor) -> dict[str, Tensor]:
+        target, domain, index = labels
         return {"images": images, "target": target, "domain": domain, "index": index}

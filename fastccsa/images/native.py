@@ -1,8 +1,8 @@
-"""The transforms by fastccsa's own code: it decodes no more of a JPEG than an image is made of, and resamples once.
+"""The transforms in fastccsa's own code, which decodes only the region of a JPEG that is used and resamples once.
 
-Of a baseline JPEG the codes above the region are read (they cannot be leapt over), but nothing is computed of
-them; where the region is reduced, whole squares of its pixels are averaged before they are ever made. Other
-files, and those that this decoder finds broken, are decoded by Pillow.
+In a baseline JPEG, the entropy codes above the region must be read, but no pixels are computed from them. If the region
+is going to be reduced, squares of pixels are averaged during decoding. Other files, and those that this decoder finds
+broken, are decoded by Pillow.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastccsa.images import _jpeg
 from fastccsa.images.augment import augment_picture, symmetries
+from fastccsa.images.jpeg import decode_region
 from fastccsa.images.source import EncodedBatch, ImageSource
-from fastccsa.images.threaded import ThreadedBackend
+from fastccsa.images.threaded_backend import ThreadedBackend
 from fastccsa.images.transforms import IntArray, Regions, Transforms, Views, find_regions, find_scales
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is worked out for a whole batch: how far decoding reduces each image, its region, and its symmetry."""
+    """Computed for a whole batch: the reduction of each image while decoding, its region, and its symmetry."""
 
     scales: IntArray
     regions: Regions
@@ -30,13 +30,13 @@ class _Plan:
 
 
 class NativeBackend(ThreadedBackend):
-    """Makes batches on the CPU, each image resampled once (``mode="fused"``).
+    """Makes batches on the CPU, with each image resampled once (``mode="fused"``).
 
     Args:
-        reduce: whether pixels may be averaged while decoding, where the region is reduced. Without, decoded
-            pixels are libjpeg's to the bit.
+        reduce: allow averaging pixels while decoding, if the region is going to be reduced. If False, decoded pixels
+            are bit for bit those of libjpeg.
 
-    The other arguments are `ThreadedBackend`'s.
+    The other arguments are those of `ThreadedBackend`.
     """
 
     def __init__(
@@ -44,11 +44,12 @@ class NativeBackend(ThreadedBackend):
         source: ImageSource,
         transforms: Transforms,
         device: torch.device,
+        *,
         num_threads: int,
         prefetch: int,
         reduce: bool = True,
     ) -> None:
-        super().__init__(source, transforms, device, num_threads, prefetch)
+        super().__init__(source, transforms, device, num_threads=num_threads, prefetch=prefetch)
         self._reduce = reduce
 
     def _plan(self, batch: EncodedBatch) -> _Plan:
@@ -63,18 +64,23 @@ class NativeBackend(ThreadedBackend):
         image, region = batch.images[row], plan.regions.resample[row]
         pixels = None
         if image.upright:
-            top, left, height, width = plan.regions.decode[row].tolist()
-            pixels = _jpeg.decode_region(image.data, top, left, height, width, int(plan.scales[row]))
+            pixels = decode_region(image.data, plan.regions.decode[row].tolist(), int(plan.scales[row]))
         if pixels is None:
             whole = np.asarray(self._decode(batch, row))
-            if batch.images[row] is not image:  # broken; the one in its place is made as where it was asked for
+            if batch.images[row] is not image:  # it was broken: plan and make its replacement like any other image
                 return self._make(batch, row, self._plan(batch), out)
             pixels, region = self._part_of(whole, batch.views.take([row]))
-        symmetry, cutout = int(plan.symmetries[row]), batch.views.cutout[row].tolist()
-        augment_picture(torch.from_numpy(pixels), region.tolist(), symmetry, cutout, self._transforms, out)
+        augment_picture(
+            torch.from_numpy(pixels),
+            region=region.tolist(),
+            symmetry=int(plan.symmetries[row]),
+            cutout=batch.views.cutout[row].tolist(),
+            transforms=self._transforms,
+            out=out,
+        )
 
     def _part_of(self, whole: np.ndarray, view: Views) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels that the view's image is made of, and the region in them."""
+        """Return the pixels that the view needs, and the region within them."""
         size = np.array([self._transforms.size] * 2)
         regions = find_regions(self._transforms, view, np.array([whole.shape[:2]]), size)
         top, left, height, width = regions.decode[0]

@@ -1,4 +1,4 @@
-"""A picture of what the network is shown: augmented pairs in a grid, with class and domain."""
+"""A picture of the augmented pairs that the network sees, in a grid with class and domain."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
 _PAIRS_ACROSS = 8
-_INCHES = 1.5  # of an image's side
-_SAME, _OTHER = "#00723b", "#8a2b06"
+_INCHES = 1.5  # side of an image
+_SAME, _DIFFERENT = "#00723b", "#8a2b06"  # colour of the titles by whether the classes are the same
 
 
 def draw_pairs(
@@ -30,22 +30,22 @@ def draw_pairs(
     seed: int = 0,
     backend: str = "auto",
 ) -> None:
-    """Draw the first pairs of an epoch as a PNG, as the pair loader gives them; normalisation is undone.
+    """Draw the first pairs of an epoch as a PNG, as returned by the pair loader but without normalisation.
 
-    The images of a pair stand one above the other, titled by class and domain; the titles are green where
-    the classes are the same and brown where they differ.
+    The images of a pair are one above the other, titled by class and domain. Titles are green if the classes are the
+    same, and brown if they differ.
 
     Args:
         manifest: the images to draw pairs from.
         out: path of the PNG.
-        pairs: how many; fewer where an epoch has fewer.
-        primary: key of the primary domain; None for HAM, or the manifest's first where there is no HAM.
+        pairs: number of pairs, at most those of an epoch.
+        primary: key of the primary domain; None for HAM, or the manifest's first domain if it has no HAM.
         transforms: the transforms.
-        seed: of sampling and augmentation.
+        seed: seed of sampling and augmentation.
         backend: "auto", "native", "dali" or "torchvision".
 
     Raises:
-        InputError: no such domain, no pairs can be made, no image can be read, or ``out`` cannot be written.
+        InputError: there is no such domain, no pairs can be drawn, no image can be read, or ``out`` cannot be written.
     """
     if pairs < 1:
         raise InputError(f"pairs is {pairs}; give 1 or more")
@@ -73,20 +73,20 @@ def _figure(batch: dict[str, Tensor], manifest: Manifest, transforms: Transforms
     down = 2 * -(-count // across)
     figure = Figure(figsize=(across * _INCHES, down * (_INCHES + 0.25)), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
-    for place in axes.flat:
-        place.set_axis_off()
+    for cell in axes.flat:
+        cell.set_axis_off()
     for pair in range(count):
         same = batch["target1"][pair] == batch["target2"][pair]
         for side in (1, 2):
-            place = axes[2 * (pair // across) + side - 1, pair % across]
-            place.imshow(_grey_levels(batch[f"images{side}"][pair], transforms))
+            cell = axes[2 * (pair // across) + side - 1, pair % across]
+            cell.imshow(_grey_levels(batch[f"images{side}"][pair], transforms))
             label, domain = batch[f"target{side}"][pair], batch[f"domain{side}"][pair]
             title = f"{manifest.classes[label]} · {manifest.domains[domain]}"
-            place.set_title(title, fontsize=8, color=_SAME if same else _OTHER)
+            cell.set_title(title, fontsize=8, color=_SAME if same else _DIFFERENT)
     return figure
 
 
 def _grey_levels(image: Tensor, transforms: Transforms) -> np.ndarray:
-    """Undo the normalisation: uint8 [size, size, 3]."""
+    """Undo the normalisation; returns uint8 [size, size, 3]."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transforms.mean, transforms.std))
     return (255 * (image * std + mean)).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()

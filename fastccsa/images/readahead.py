@@ -1,4 +1,4 @@
-"""Work done ahead of time in threads, its results taken in order."""
+"""Running calls ahead in threads, with the results in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_ahead(
 ) -> Generator[Result, None, None]:
     """Yield ``function(item)`` for each item, with up to ``depth`` calls running ahead in ``executor``.
 
-    Closing the iterator cancels the calls that have not begun. An exception is raised in its turn.
+    Closing the iterator cancels the calls that have not started. Exceptions are raised in order too.
     """
     pending: deque[Future[Result]] = deque()
     try:

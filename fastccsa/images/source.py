@@ -1,4 +1,4 @@
-"""From image numbers to the bytes of a batch, with whole images in the place of broken ones."""
+"""Reads the image files of a batch, and replaces broken images by others."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from fastccsa.system.errors import InputError
 logger = logging.getLogger("fastccsa.images")
 
 ON_ERROR = ("replace", "raise")
-_NAMED_AT_START = 10  # further files found missing at the start are counted, not named, in the log
+_NAMED_AT_START = 10  # missing files named in the log at the start; further ones are only counted
 
 
 @dataclass
 class EncodedBatch:
-    """What a backend makes a batch of images from.
+    """The encoded images that a backend makes a batch from.
 
     Attributes:
-        asked: int64 [B], the image that each row was to show.
-        indices: int64 [B], the image that each row really shows, after replacement.
+        requested: int64 [B], the image requested for each row.
+        indices: int64 [B], the image shown in each row, after replacements.
         images: the B encoded images.
-        views: how each is to be seen.
-        uncompressed: whether every image has been handed over uncompressed already.
+        views: the view of each image.
+        uncompressed: whether `ImageSource.repair` has already converted every image to uncompressed pixels.
     """
 
-    asked: IntArray
+    requested: IntArray
     indices: IntArray
     images: list[EncodedImage]
     views: Views
@@ -49,11 +49,11 @@ class EncodedBatch:
 
 
 class ImageSource:
-    """Reads images by number; a broken one is named in the log, remembered, and replaced.
+    """Reads images by index. Broken images are logged, remembered and replaced.
 
-    The replacement is the next image, in the manifest's order, of the same class and domain; where that
-    group has no whole image, of the same class, else of the same domain, else any. It depends on the broken
-    files alone, not on when they were found. Safe to use from several threads.
+    The replacement is the next valid image in the order of the manifest with the same class and domain; if there is
+    none, with the same class, then with the same domain, then any. The choice depends only on which files are broken,
+    not on when they were found. Thread-safe.
 
     Args:
         paths: file of each image.
@@ -62,10 +62,10 @@ class ImageSource:
         on_error: "replace", or "raise" to stop at the first broken image.
 
     Attributes:
-        broken: path to reason, of every image found broken so far.
+        broken: path and reason of every image found broken so far.
 
     Raises:
-        InputError: no image file is there at all, or (with ``on_error="raise"``) one is not, or is empty.
+        InputError: no image file exists or, with ``on_error="raise"``, one is missing or empty.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class ImageSource:
         if on_error not in ON_ERROR:
             raise InputError(f"on_error is {on_error!r}; give one of {', '.join(ON_ERROR)}")
         if not paths:
-            raise InputError("the manifest has no images to load; check the split and domains it was reduced to")
+            raise InputError("the manifest has no images to load; check the split and domains that were selected")
         self.broken: dict[str, str] = {}
         self._paths = list(paths)
         self._labels = np.asarray(labels)
         self._domains = np.asarray(domains)
         self._on_error = on_error
-        self._undecodable: set[int] = set()  # by this machine's DALI, though Pillow can
+        self._uncompressed: set[int] = set()  # images that the backend cannot decode but Pillow can
         self._lock = Lock()
         self._find_missing()
 
@@ -97,37 +97,37 @@ class ImageSource:
         """Read the images of a batch.
 
         Raises:
-            InputError: an image is broken and ``on_error`` is "raise", or no whole image is left.
+            InputError: an image is broken and ``on_error`` is "raise", or no valid image is left.
         """
         read = [self._read(int(index)) for index in indices]
-        used = np.array([index for index, _ in read], np.int64)
-        return EncodedBatch(np.array(indices, np.int64), used, [image for _, image in read], views)
+        shown = np.array([index for index, _ in read], np.int64)
+        return EncodedBatch(np.array(indices, np.int64), shown, [image for _, image in read], views)
 
     def shown(self) -> IntArray:
-        """Which image is shown for each, as far as broken ones are known: int64 [n].
+        """Return the image shown for each image, given the broken ones found so far: int64 [n].
 
         Raises:
-            InputError: no whole image is left.
+            InputError: no valid image is left.
         """
         shown = np.arange(len(self._paths))
         for index in np.flatnonzero([path in self.broken for path in self._paths]):
-            whole = (other for other in self._candidates(int(index)) if self._paths[other] not in self.broken)
-            shown[index] = next(whole, -1)
+            valid = (other for other in self._candidates(int(index)) if self._paths[other] not in self.broken)
+            shown[index] = next(valid, -1)
             if shown[index] < 0:
                 raise self._none_left(int(index))
         return shown
 
     def repair(self, batch: EncodedBatch) -> bool:
-        """After a backend failed on a batch, make it decodable, in place.
+        """Make a batch decodable, in place, after a backend failed on it.
 
-        Images that Pillow cannot decode either are replaced. Where there are none, all are handed over
-        uncompressed, now and whenever they come again.
+        Images that Pillow cannot decode either are replaced. If there are none, all images of the batch are passed to
+        the backend as uncompressed pixels, now and in later batches.
 
         Returns:
-            Whether anything was changed, so that trying again makes sense.
+            Whether anything changed, so that a retry makes sense.
 
         Raises:
-            InputError: as `read`.
+            InputError: as for `read`.
         """
         changed = False
         for row, image in enumerate(batch.images):
@@ -138,21 +138,21 @@ class ImageSource:
                 changed = True
         if changed or batch.uncompressed:
             return changed
-        self._undecodable.update(batch.indices.tolist())
+        self._uncompressed.update(batch.indices.tolist())
         batch.images = [uncompressed(image) for image in batch.images]
         batch.uncompressed = True
         return True
 
     def replace(self, batch: EncodedBatch, row: int, reason: str) -> None:
-        """Record that the image a row shows is broken, and put another in its place.
+        """Record that the image in a row of a batch is broken, and replace it.
 
         Raises:
-            InputError: as `read`.
+            InputError: as for `read`.
         """
         self._record(int(batch.indices[row]), reason)
-        # In the place of what was asked for, not of what stood in for it: which of the two was found broken first
-        # would else decide.
-        batch.indices[row], batch.images[row] = self._read(int(batch.asked[row]))
+        # The replacement is chosen for the requested image, not for an earlier replacement. Otherwise it would depend
+        # on which of the two was found broken first.
+        batch.indices[row], batch.images[row] = self._read(int(batch.requested[row]))
 
     def _read(self, index: int) -> tuple[int, EncodedImage]:
         for candidate in self._candidates(index):
@@ -160,7 +160,7 @@ class ImageSource:
                 continue
             try:
                 image = read_image(self._paths[candidate])
-                return candidate, uncompressed(image) if candidate in self._undecodable else image
+                return candidate, uncompressed(image) if candidate in self._uncompressed else image
             except BrokenImageError as error:
                 self._record(candidate, str(error))
         raise self._none_left(index)
@@ -172,7 +172,7 @@ class ImageSource:
         )
 
     def _candidates(self, index: int) -> Iterator[int]:
-        """Yield the image itself, then the others from the most to the least alike."""
+        """Yield the image itself, then the others from the most to the least similar."""
         yield index
         other_class = self._labels != self._labels[index]
         other_domain = self._domains != self._domains[index]
@@ -183,7 +183,7 @@ class ImageSource:
     def _record(self, index: int, reason: str, quiet: bool = False) -> None:
         path = self._paths[index]
         if self._on_error == "raise":
-            raise InputError(f"{path}: {reason}; mend or remove it, or load with on_error='replace'")
+            raise InputError(f"{path}: {reason}; fix or remove it, or load with on_error='replace'")
         with self._lock:
             known = path in self.broken
             self.broken[path] = reason
@@ -191,7 +191,7 @@ class ImageSource:
             logger.warning("%s: %s; another image is shown in its place", path, reason)
 
     def _find_missing(self) -> None:
-        """Find missing and empty files before any work is done."""
+        """Find missing and empty files before loading starts."""
         for index, path in enumerate(self._paths):
             try:
                 reason = None if os.stat(path).st_size else "the file is empty"
@@ -201,7 +201,7 @@ class ImageSource:
                 self._record(index, reason, quiet=len(self.broken) >= _NAMED_AT_START)
         if len(self.broken) == len(set(self._paths)):
             raise InputError(
-                f"none of the manifest's {len(self._paths)} image files is there, such as {self._paths[0]}; "
+                f"none of the manifest's {len(self._paths)} image files exists, for example {self._paths[0]}; "
                 "check its paths"
             )
         if len(self.broken) > _NAMED_AT_START:

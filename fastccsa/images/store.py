@@ -1,8 +1,8 @@
-"""A store of crops: decode, resize and centre crop done once for each image and kept in a memory-mapped array.
+"""A store of crops: each image is decoded, resized and cropped once, and kept in a memory-mapped array.
 
-In the store's folder lie ``crops.bin``, uint8 [rows, crop, crop, 3] and nothing else (270 kB an image at size
-224), ``index.json`` (`Index`) and ``lock``. A run that finds images missing, or changed since, adds them; a run
-killed at any moment leaves what it had finished. Deleting the folder is always safe when no run uses it.
+The folder of a store has ``crops.bin``, the raw bytes of uint8 [rows, crop, crop, 3] (270 kB per image at size 224),
+``index.json`` (`Index`) and ``lock``. A run adds images that are missing or have changed. A run that is killed at any
+moment keeps the crops it has finished. Deleting the folder is safe unless a run is using it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fastccsa.images.crops import CropMaker
 from fastccsa.images.source import ImageSource
+from fastccsa.images.store_crops import CropMaker
 from fastccsa.images.store_index import Entry, Index
 from fastccsa.images.transforms import IntArray, Transforms
 from fastccsa.system.errors import InputError
@@ -35,19 +35,19 @@ logger = logging.getLogger("fastccsa.images")
 FORMAT = 1
 FOLDER = ".fastccsa-cache"
 
-# Between two writes of the index while building; what was made since the last is made again after a kill.
+# How often the index is written while building. After a kill, crops made since the last write are made again.
 _CHECKPOINT_SECONDS = 2.0
-_CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing the index
+_CHECKPOINT_SHARE = 0.05  # maximum share of the time spent on writing the index
 _CHANNELS = 3
 
 
 @dataclass(frozen=True)
 class Store:
-    """A store that has every whole image of a manifest.
+    """A store that has every valid image of a manifest.
 
     Attributes:
-        array: uint8 [rows, crop, crop, 3], mapped into memory; writing to it changes nothing on the disk.
-        rows: int64 [n], the row of each image of the manifest; -1 for broken ones.
+        array: uint8 [rows, crop, crop, 3], memory-mapped copy-on-write: writing to it does not change the file.
+        rows: int64 [n], the row of each image of the manifest; -1 for broken images.
     """
 
     array: np.ndarray
@@ -55,7 +55,7 @@ class Store:
 
 
 def default_folder(manifest_folder: Path) -> Path:
-    """Where stores are kept: beside the manifest, or in the user's cache where that cannot be written."""
+    """Return the default folder for stores: next to the manifest or, if that is not writable, in the user's cache."""
     if os.access(manifest_folder, os.W_OK):
         return manifest_folder / FOLDER
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastccsa"
@@ -69,28 +69,29 @@ def open_store(
     num_threads: int | None = None,
     verify: bool = False,
 ) -> Store:
-    """Open the store of some images, after making the crops that it lacks.
+    """Open the store of some images, after adding missing crops.
 
-    One process at a time does so; others wait, and find the work done. Broken images are recorded by
-    ``source``, each time, so that mended ones come in.
+    Only one process at a time adds crops; others wait and then find them. Broken images are checked each time and
+    recorded by ``source``, so repaired files are added.
 
     Args:
         source: the images.
-        transforms: their sizes.
-        folder: where stores are kept; each set of sizes has a folder of its own in it.
+        transforms: provides the sizes.
+        folder: folder for stores; each combination of sizes and backend gets a subfolder.
         backend: "dali" or "torchvision", which makes the crops.
-        num_threads: threads that make them; None for all usable CPUs.
-        verify: compare every row with its checksum, also where nothing was written since the last time.
+        num_threads: number of threads that make crops; None for one per usable CPU.
+        verify: compare every row with its checksum, even if the file has not been modified since the last time.
 
     Raises:
-        InputError: the folder cannot be written, the disk is full, or no image can be read.
+        InputError: the folder cannot be written, the disk is full, an image is broken and the source's ``on_error`` is
+            "raise", or no image can be read.
     """
     settings = {"format": FORMAT, "resize": transforms.resize, "crop": transforms.crop, "backend": backend}
     name = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6).hexdigest()
     folder = folder / name
-    with _told_plainly(folder), _locked(folder):
-        for left in folder.glob(".index.json.*"):  # by a run killed while it wrote the index
-            left.unlink()
+    with _reported(folder), _locked(folder):
+        for leftover in folder.glob(".index.json.*"):  # from a run that was killed while writing the index
+            leftover.unlink()
         builder = _Builder(folder, Index.read(folder / "index.json", settings), transforms)
         try:
             builder.check_rows(verify)
@@ -103,7 +104,7 @@ def open_store(
 
 
 class _Builder:
-    """Brings a store up to date. The caller holds its lock."""
+    """Brings a store up to date. The caller must hold the lock."""
 
     def __init__(self, folder: Path, index: Index, transforms: Transforms) -> None:
         self._index_path = folder / "index.json"
@@ -117,7 +118,7 @@ class _Builder:
         os.close(self._file)
 
     def check_rows(self, always: bool) -> None:
-        """Give up rows that are not what they were, where there is reason to doubt them."""
+        """Mark damaged rows as missing. Rows are only checked if the file was modified, or ``always``."""
         done = [entry for entry in self._index.entries.values() if entry.pixels is not None]
         if not done or not (always or os.fstat(self._file).st_mtime_ns != self._index.array_mtime_ns):
             return
@@ -127,21 +128,21 @@ class _Builder:
                 entry.pixels = None
                 damaged += 1
         if damaged:
-            logger.warning("%s: %d of %d crops are damaged and made anew", self._array_path, damaged, len(done))
+            logger.warning("%s: %d of %d crops are damaged; making them again", self._array_path, damaged, len(done))
         self._save()
 
     def plan(self, source: ImageSource) -> list[int]:
-        """Give every image its row and reserve the disk's space for it; returns the images to make."""
+        """Assign a row to every image and reserve disk space for it; return the images to make crops of."""
         changed = False
         for path in source.paths:
             if path not in source.broken:
                 try:
                     changed |= self._index.plan(path)
                 except OSError as error:
-                    # It vanished, or may not be read: making its crop will find the same.
+                    # The file vanished or is not readable, which making its crop will report.
                     logger.debug("%s: %s", path, error)
         todo = [index for index, path in enumerate(source.paths) if self._needs(source, path)]
-        # A path that stands twice in the manifest is made once.
+        # A path that is in the manifest twice is processed once.
         todo = list({source.paths[index]: index for index in todo}.values())
         if changed or todo:
             self._reserve(len(todo))
@@ -149,7 +150,7 @@ class _Builder:
         return todo
 
     def build(self, maker: CropMaker, todo: list[int]) -> None:
-        """Make crops, and write them before the index says so."""
+        """Make crops, and write them to the array before they are added to the index."""
         saved, cost = time.monotonic(), 0.0
         progress = tqdm(total=len(todo), desc="making crops", unit="image", disable=None)
         with progress, closing(maker.make(todo)) as crops:
@@ -170,9 +171,9 @@ class _Builder:
     def result(self, source: ImageSource) -> Store:
         entries = [self._index.entries.get(path) for path in source.paths]
         usable = [entry is not None and entry.pixels is not None for entry in entries]
-        rows = [entry.row if there and entry else -1 for entry, there in zip(entries, usable, strict=True)]
+        rows = [entry.row if ok and entry else -1 for entry, ok in zip(entries, usable, strict=True)]
         shape = (self._index.rows, self._side, self._side, _CHANNELS)
-        # Copy-on-write: torch asks for memory that can be written.
+        # Copy-on-write, because torch requires writable memory.
         array = np.memmap(self._array_path, np.uint8, mode="c", shape=shape)
         return Store(array, np.array(rows, np.int64))
 
@@ -192,25 +193,25 @@ class _Builder:
         entry.pixels = zlib.crc32(data)
 
     def _reserve(self, images: int) -> None:
-        """Make the array as large as it will be, so that a full disk shows before any work is done."""
-        size, wanted = os.fstat(self._file).st_size, self._index.rows * self._row_bytes
-        if wanted <= size:
+        """Extend the array to its final size, so that a full disk is found before crops are made."""
+        size, needed = os.fstat(self._file).st_size, self._index.rows * self._row_bytes
+        if needed <= size:
             return
         try:
-            os.posix_fallocate(self._file, size, wanted - size)
+            os.posix_fallocate(self._file, size, needed - size)
         except OSError as error:
             os.ftruncate(self._file, size)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             free = shutil.disk_usage(self._array_path).free
             raise InputError(
-                f"{self._array_path.parent}: the crops of {images} images need {(wanted - size) / 1e9:.1f} GB and "
-                f"{free / 1e9:.1f} GB are free; free some, name a folder on another disk with cache_dir, or load "
-                "with cache=None"
+                f"{self._array_path.parent}: the crops of {images} images need {(needed - size) / 1e9:.1f} GB and "
+                f"{free / 1e9:.1f} GB are free; free some space, choose a folder on another disk with cache_dir, or "
+                "load with cache=None"
             ) from error
 
     def _save(self) -> None:
-        """Write the index, after the rows that it speaks of are on the disk."""
+        """Write the index after its rows are on the disk."""
         os.fdatasync(self._file)
         self._index.array_mtime_ns = os.fstat(self._file).st_mtime_ns
         self._index.write(self._index_path)
@@ -218,7 +219,7 @@ class _Builder:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the store's lock; the system frees it when the process ends, however it ends."""
+    """Hold the lock of the store. The system releases it when the process ends for any reason."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
@@ -230,12 +231,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told_plainly(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a sentence."""
+def _reported(folder: Path) -> Iterator[None]:
+    """Turn an OSError into an InputError with a helpful message."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"{folder}: the store of crops cannot be written ({error.strerror or error}); name another folder with "
+            f"{folder}: the store of crops cannot be written ({error.strerror or error}); choose another folder with "
             "cache_dir, or load with cache=None"
         ) from error

@@ -1,4 +1,4 @@
-"""The index of a store of crops: which row of the array holds which image, and whether it can be trusted."""
+"""The index of a store of crops: the row of each image, with checksums of the file and the row."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _READ_SIZE = 1 << 20
 
 @dataclass
 class Entry:
-    """What is known of one image file and its row.
+    """The state of one image file and its row.
 
     Attributes:
-        row: its place in the array.
-        size: bytes of the file when the row was made, or planned.
-        mtime_ns: the file's time of modification then.
-        content: CRC-32 of the file's bytes then; None until they are read.
+        row: position in the array.
+        size: size of the file in bytes when the row was made or planned.
+        mtime_ns: modification time of the file at that time.
+        content: CRC-32 of the file's bytes at that time; None until they are read.
         pixels: CRC-32 of the row; None until the row is on the disk.
-        broken: why the file holds no image; None where it does, or is not known yet.
+        broken: why the file is broken; None if it is not, or not known to be.
     """
 
     row: int
@@ -40,15 +40,15 @@ class Entry:
 
 @dataclass
 class Index:
-    """The index as it is on the disk.
+    """The index as stored on the disk.
 
     Attributes:
-        settings: what the crops depend on besides the images.
-        entries: absolute path of an image to its entry.
-        rows: rows given away so far; those of files that changed are not given again, for another process may
-            be reading them.
-        array_mtime_ns: the array's time of modification when the index was written. A later one means that
-            rows were written, or damaged, since: then the checksums tell which to trust.
+        settings: everything that the crops depend on besides the images.
+        entries: the entry of each image by absolute path.
+        rows: number of rows assigned so far. Rows of changed files are not reused, because another process may be
+            reading them.
+        array_mtime_ns: modification time of the array when the index was written. If the array was modified later,
+            rows may be new or damaged, and must be verified with their checksums.
     """
 
     settings: dict[str, Any]
@@ -58,29 +58,29 @@ class Index:
 
     @classmethod
     def read(cls, path: Path, settings: dict[str, Any]) -> Index:
-        """Read an index; an empty one where there is none, or none of these settings that can be read."""
+        """Read an index. If there is no readable index with these settings, return an empty one."""
         try:
             content = json.loads(path.read_bytes())
             if content["settings"] == settings:
                 entries = {name: Entry(**values) for name, values in content["entries"].items()}
                 return cls(settings, entries, int(content["rows"]), int(content["array_mtime_ns"]))
-            logger.warning("%s is of other settings; the crops are made anew", path)
+            logger.warning("%s has other settings; making all crops again", path)
         except FileNotFoundError:
             pass
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            logger.warning("%s cannot be read (%s); the crops are made anew", path, error)
+            logger.warning("%s cannot be read (%s); making all crops again", path, error)
         return cls(settings)
 
     def write(self, path: Path) -> None:
-        """Replace the index on the disk, at once or not at all."""
+        """Replace the index on the disk atomically."""
         with write_atomically(path) as temporary:
             temporary.write_text(json.dumps(asdict(self), separators=(",", ":")))
 
     def plan(self, path: str) -> bool:
-        """Make sure that an image has an entry that fits its file; a changed file gets a new row.
+        """Ensure that an image has an entry that matches its file; a changed file gets a new row.
 
         Returns:
-            Whether the index was changed.
+            Whether the index changed.
 
         Raises:
             OSError: the file cannot be read.
@@ -90,9 +90,9 @@ class Index:
         if known is not None and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return False
         if known is not None and known.pixels is not None and known.content == checksum(path):
-            known.size, known.mtime_ns = stat.st_size, stat.st_mtime_ns  # touched or copied, but the same
+            known.size, known.mtime_ns = stat.st_size, stat.st_mtime_ns  # modified time changed, content did not
         elif known is not None and known.pixels is None:
-            self.entries[path] = Entry(known.row, stat.st_size, stat.st_mtime_ns)  # the row was not used yet
+            self.entries[path] = Entry(known.row, stat.st_size, stat.st_mtime_ns)  # the row has not been written yet
         else:
             self.entries[path] = Entry(self.rows, stat.st_size, stat.st_mtime_ns)
             self.rows += 1
@@ -100,7 +100,7 @@ class Index:
 
 
 def checksum(path: str) -> int:
-    """CRC-32 of a file's bytes.
+    """Compute the CRC-32 of a file's bytes.
 
     Raises:
         OSError: the file cannot be read.

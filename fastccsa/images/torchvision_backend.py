@@ -1,7 +1,7 @@
-"""The transforms as torchvision and Pillow do them, one image at a time.
+"""The transforms in torchvision and Pillow, one image at a time.
 
-`exact` is the paper's steps taken literally and the definition every other path is compared with. With
-`TorchvisionBackend` the loaders work without DALI.
+`exact` takes the paper's steps literally; it is the reference for every other backend. `TorchvisionBackend` makes the
+loaders work without DALI.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from fastccsa.images.source import EncodedBatch, ImageSource
-from fastccsa.images.threaded import ThreadedBackend
+from fastccsa.images.threaded_backend import ThreadedBackend
 from fastccsa.images.transforms import Transforms, Views
 
 
 def exact(image: Image.Image, transforms: Transforms, views: Views, row: int) -> Image.Image:
-    """Take the paper's steps on one upright RGB image, up to normalisation; gives ``size`` x ``size``."""
+    """Apply the paper's steps up to normalisation to an upright RGB image; the result is ``size`` x ``size``."""
     top, left, height, width = (int(value) for value in views.window[row])
     size = transforms.size
     image = centre_crop(image, transforms)
@@ -26,14 +26,14 @@ def exact(image: Image.Image, transforms: Transforms, views: Views, row: int) ->
 
 
 def centre_crop(image: Image.Image, transforms: Transforms) -> Image.Image:
-    """Take the paper's steps that never change: resize, and centre crop to ``crop`` x ``crop``."""
+    """Apply the paper's steps that never change: resize, and crop the centre to ``crop`` x ``crop``."""
     side, offset = transforms.resize, transforms.crop_offset
     image = F.resize(image, [side, side], antialias=True)
     return F.crop(image, offset, offset, transforms.crop, transforms.crop)
 
 
 def fused(image: Image.Image, transforms: Transforms, views: Views, row: int) -> Image.Image:
-    """As `exact`, with both resizes and both crops composed into one: the region is resampled once."""
+    """Like `exact`, with both resizes and both crops composed, so that the region is resampled once."""
     top, left, height, width = (int(value) for value in views.window[row])
     across, down = image.width / transforms.resize, image.height / transforms.resize
     top, left = top + transforms.crop_offset, left + transforms.crop_offset
@@ -43,7 +43,7 @@ def fused(image: Image.Image, transforms: Transforms, views: Views, row: int) ->
 
 
 def normalise(image: Image.Image, transforms: Transforms) -> Tensor:
-    """Grey levels to normalised float32 [3, size, size]."""
+    """Convert grey levels to normalised float32 [3, size, size]."""
     tensor = F.to_dtype(F.to_image(image), torch.float32, scale=True)
     return F.normalize(tensor, list(transforms.mean), list(transforms.std)).as_subclass(Tensor)
 
@@ -54,19 +54,19 @@ def _turn_and_blank(image: Image.Image, transforms: Transforms, views: Views, ro
         image = F.vertical_flip(image)
     if mirrored:
         image = F.horizontal_flip(image)
-    image = F.rotate(image, 90.0 * int(views.turns[row]))  # a transposition in Pillow: no interpolation
+    image = F.rotate(image, 90.0 * int(views.turns[row]))  # exact: Pillow transposes
     top, left, height, width = (int(value) for value in views.cutout[row])
     image.paste(transforms.fill, (left, top, left + width, top + height))
     return image
 
 
 class TorchvisionBackend(ThreadedBackend):
-    """Makes batches with torchvision on the CPU, in worker threads (Pillow releases the interpreter lock).
+    """Makes batches with torchvision on the CPU, in worker threads (Pillow releases the GIL).
 
     Args:
         mode: "fused" or "exact".
 
-    The other arguments are `ThreadedBackend`'s.
+    The other arguments are those of `ThreadedBackend`.
     """
 
     def __init__(
@@ -75,10 +75,11 @@ class TorchvisionBackend(ThreadedBackend):
         transforms: Transforms,
         device: torch.device,
         mode: str,
+        *,
         num_threads: int,
         prefetch: int,
     ) -> None:
-        super().__init__(source, transforms, device, num_threads, prefetch)
+        super().__init__(source, transforms, device, num_threads=num_threads, prefetch=prefetch)
         self._compose = {"exact": exact, "fused": fused}[mode]
 
     def _make(self, batch: EncodedBatch, row: int, plan: None, out: Tensor) -> None:
@@ -87,13 +88,13 @@ class TorchvisionBackend(ThreadedBackend):
 
 
 class TorchvisionCrops(ThreadedBackend):
-    """Makes the centre crops of whole images with torchvision: batches of uint8 [B, crop, crop, 3] on the CPU.
+    """Makes centre crops with torchvision: batches of uint8 [B, crop, crop, 3] on the CPU.
 
-    The arguments are `ThreadedBackend`'s.
+    The arguments are those of `ThreadedBackend`.
     """
 
-    def __init__(self, source: ImageSource, transforms: Transforms, num_threads: int, prefetch: int) -> None:
-        super().__init__(source, transforms, torch.device("cpu"), num_threads, prefetch)
+    def __init__(self, source: ImageSource, transforms: Transforms, *, num_threads: int, prefetch: int) -> None:
+        super().__init__(source, transforms, torch.device("cpu"), num_threads=num_threads, prefetch=prefetch)
 
     def _allocate(self, count: int) -> Tensor:
         return torch.empty(count, self._transforms.crop, self._transforms.crop, 3, dtype=torch.uint8)

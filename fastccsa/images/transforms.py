@@ -1,6 +1,6 @@
-"""The image transforms of the paper: their numbers, and the random parameters drawn for each image.
+"""The image transforms of the paper: their constants, and the random parameters drawn for each image.
 
-Every backend takes the same `Views`, so that all of them do the same thing to the same image.
+Every backend takes the same `Views`, so all of them apply the same transforms to the same image.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fastccsa.sampling import _sampler
+from fastccsa.sampling import uniforms
 from fastccsa.system.errors import InputError
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-_CROP_ATTEMPTS = 10  # torchvision's RandomResizedCrop gives up after ten
-_UNIFORMS = 2 * _CROP_ATTEMPTS + 7  # area and ratio per attempt; place (2), flips (2), turns, cutout (2)
+_CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+_UNIFORMS = 2 * _CROP_ATTEMPTS + 7  # area and ratio per attempt; position (2), flips (2), turns, cutout (2)
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """How each image of a batch is seen; the steps follow the order of the fields.
+    """The random parameters of each image of a batch. They are applied in the order of the fields.
 
     Attributes:
         window: int64 [B, 4], top, left, height, width of the part of the centre crop that fills the image.
-        flips: bool [B, 2], whether the image is turned upside down, and left to right.
+        flips: bool [B, 2], whether the image is flipped upside down and left to right.
         turns: int64 [B], anticlockwise quarter turns, 0 to 3.
-        cutout: int64 [B, 4], top, left, height, width of the blanked square after clipping at the border;
-            height and width 0 for none.
+        cutout: int64 [B, 4], top, left, height, width of the blanked square after clipping at the border; height and
+            width are 0 for none.
     """
 
     window: IntArray
@@ -45,7 +45,7 @@ class Views:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Views]) -> Views:
-        """Join the views of several batches, in order."""
+        """Concatenate the views of several batches."""
         return cls(
             np.concatenate([part.window for part in parts]),
             np.concatenate([part.flips for part in parts]),
@@ -54,15 +54,15 @@ class Views:
         )
 
     def take(self, rows: Sequence[int]) -> Views:
-        """Views of some of the images."""
+        """Return the views of some of the images."""
         return Views(self.window[rows], self.flips[rows], self.turns[rows], self.cutout[rows])
 
     @cached_property
     def symmetry(self) -> tuple[BoolArray, BoolArray]:
-        """Flips and turns as one of the eight symmetries of the square: flip, then perhaps transpose.
+        """Flips and turns combined into one of the eight symmetries of the square: flips, then optionally a transpose.
 
-        A quarter turn anticlockwise is a flip left to right followed by a transposition, a half turn is both
-        flips, and three quarter turns are a flip upside down followed by a transposition.
+        An anticlockwise quarter turn is a left-right flip followed by a transpose, a half turn is both flips, and three
+        quarter turns are an upside-down flip followed by a transpose.
 
         Returns:
             flips: bool [B, 2], upside down and left to right; transpose: bool [B].
@@ -73,7 +73,7 @@ class Views:
 
 @dataclass(frozen=True)
 class Transforms:
-    """The paper's transforms for images of ``size`` pixels a side; its lengths, given for 224, scale along.
+    """The paper's transforms for images of ``size`` x ``size`` pixels; lengths given for 224 scale with ``size``.
 
     Training: resize to ``resize`` x ``resize`` (650 at size 224), centre crop of ``crop`` (300), random
     resized crop to ``size``, flips, quarter turns, cutout of a square of ``cutout`` (64), normalisation.
@@ -81,13 +81,13 @@ class Transforms:
 
     Attributes:
         size: side of the finished image in pixels, at least 8.
-        scale: the random crop's area as a part of the centre crop's, from and to.
-        ratio: the random crop's width over height, from and to.
-        mean: mean of each channel, subtracted; images count from 0 to 1.
-        std: standard deviation of each channel, divided by.
+        scale: range of the random crop's area as a fraction of the centre crop's.
+        ratio: range of the random crop's aspect ratio, width over height.
+        mean: mean of each channel, for values in [0, 1].
+        std: standard deviation of each channel.
 
     Raises:
-        InputError: a number out of its range.
+        InputError: a value is out of range.
     """
 
     size: int = 224
@@ -100,15 +100,15 @@ class Transforms:
         if self.size < 8:
             raise InputError(f"Transforms: size is {self.size}; give 8 pixels or more")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"Transforms: scale is {self.scale}; give two parts of the area, 0 < from <= to <= 1")
+            raise InputError(f"Transforms: scale is {self.scale}; give two fractions of the area, 0 < from <= to <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise InputError(f"Transforms: ratio is {self.ratio}; give two positive numbers, from <= to")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise InputError("Transforms: mean and std need three numbers each, and std positive ones")
+            raise InputError("Transforms: mean and std need three numbers each, and those of std must be positive")
 
     @property
     def resize(self) -> int:
-        """Side of the square every image is first resized to, whatever its aspect."""
+        """Side of the square that every image is first resized to, regardless of its aspect ratio."""
         return round(650 * self.size / 224)
 
     @property
@@ -133,9 +133,9 @@ class Transforms:
 
     @property
     def fill(self) -> tuple[int, int, int]:
-        """Colour of the blanked square in grey levels: the mean, hence 0 after normalisation.
+        """Colour of the blanked square in grey levels: the mean, which becomes 0 after normalisation.
 
-        Within half a grey level, for the image is made of bytes until it is normalised.
+        It is rounded to whole grey levels, because images are bytes until they are normalised.
         """
         red, green, blue = (round(255 * mean) for mean in self.mean)
         return red, green, blue
@@ -143,26 +143,26 @@ class Transforms:
     def draw(self, seed: int, epoch: int, positions: npt.ArrayLike, stream: int) -> Views:
         """Draw the training views of the images at some positions of an epoch.
 
-        A pure function of its arguments: a row depends on its own position alone.
+        This is a pure function of its arguments; each row depends only on its own position.
 
         Args:
             seed: the run's seed.
             epoch: number of the epoch, from 0.
-            positions: int64 [B], places in the epoch, independent of the number of processes.
-            stream: 1 for the first images of the pairs and for single images, 2 for the second images.
+            positions: int64 [B], positions in the epoch, independent of the number of processes.
+            stream: 1 for the first images of pairs and for single images, 2 for the second images.
         """
         positions = np.ascontiguousarray(positions, dtype=np.int64)
-        uniform = _sampler.uniforms(seed, stream, epoch, positions, _UNIFORMS)
+        uniform = uniforms(seed, stream, epoch, positions, _UNIFORMS)
         area, ratio, rest = np.split(uniform, [_CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS], axis=1)
         return Views(
-            window=self._random_windows(area, ratio, place=rest[:, :2]),
+            window=self._random_windows(area, ratio, position=rest[:, :2]),
             flips=rest[:, 2:4] < 0.5,
             turns=np.floor(4 * rest[:, 4]).astype(np.int64),
             cutout=self._clipped_squares(centre=np.floor(self.size * rest[:, 5:7]).astype(np.int64)),
         )
 
     def evaluation(self, count: int) -> Views:
-        """Repeat the one view of evaluation, the centre upright and whole, for ``count`` images."""
+        """Return the view of evaluation, the upright centre without cutout, for ``count`` images."""
         offset = self.evaluation_offset
         return Views(
             window=np.tile(np.array([offset, offset, self.size, self.size], np.int64), (count, 1)),
@@ -171,11 +171,11 @@ class Transforms:
             cutout=np.zeros((count, 4), np.int64),
         )
 
-    def _random_windows(self, area: FloatArray, ratio: FloatArray, place: FloatArray) -> IntArray:
-        """Draw as torchvision's RandomResizedCrop does on the centre crop, from uniform numbers.
+    def _random_windows(self, area: FloatArray, ratio: FloatArray, position: FloatArray) -> IntArray:
+        """Draw windows in the centre crop like torchvision's RandomResizedCrop, from uniform random numbers.
 
-        ``area`` and ``ratio`` are [B, attempts]: the first attempt whose rectangle fits is taken, and if none
-        does, the largest central rectangle of an allowed ratio. ``place`` [B, 2] puts the rectangle.
+        ``area`` and ``ratio`` are [B, attempts]. The first attempt whose rectangle fits is used or, if none does, the
+        largest central rectangle of an allowed ratio. ``position`` [B, 2] places the rectangle.
         """
         low, high = self.scale
         pixels = self.crop**2 * (low + (high - low) * area)
@@ -184,20 +184,20 @@ class Transforms:
         sizes = np.stack([np.rint(np.sqrt(pixels / aspect)), np.rint(np.sqrt(pixels * aspect))], axis=2)
         fits = np.all((sizes > 0) & (sizes <= self.crop), axis=2)
         chosen = sizes[np.arange(len(sizes)), fits.argmax(axis=1)].astype(np.int64)
-        corner = np.floor(place * (self.crop - chosen + 1)).astype(np.int64)
+        corner = np.floor(position * (self.crop - chosen + 1)).astype(np.int64)
         fallback = self._central_window()
         windows = np.concatenate([corner, chosen], axis=1)
         return np.where(fits.any(axis=1, keepdims=True), windows, fallback)
 
     def _central_window(self) -> IntArray:
-        """Where no attempt fits: the whole centre crop, or what an allowed ratio leaves of it."""
+        """Return the window for the case that no attempt fits: the largest central rectangle of an allowed ratio."""
         low, high = self.ratio
         height = round(self.crop / max(1.0, low))
         width = round(self.crop * min(1.0, high))
         return np.array([(self.crop - height) // 2, (self.crop - width) // 2, height, width], np.int64)
 
     def _clipped_squares(self, centre: IntArray) -> IntArray:
-        """Squares around ``centre`` [B, 2], clipped at the border, as top, left, height, width."""
+        """Return squares around ``centre`` [B, 2], clipped at the border, as top, left, height, width."""
         start = centre - self.cutout // 2
         end = np.minimum(start + self.cutout, self.size)
         start = np.maximum(start, 0)
@@ -206,12 +206,12 @@ class Transforms:
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """Where the views lie in the original images.
+    """The regions of the original images that the views show.
 
     Attributes:
-        decode: int64 [B, 4], top, left, height, width of the pixels to decode: the region and the margin
-            that the resampling filter reaches into.
-        resample: float64 [B, 4], top, left, bottom, right of the region in the decoded part's pixels.
+        decode: int64 [B, 4], top, left, height, width of the pixels to decode: the region and the margin that the
+            resampling filter needs.
+        resample: float64 [B, 4], top, left, bottom, right of the region in pixels of the decoded part.
     """
 
     decode: IntArray
@@ -221,21 +221,21 @@ class Regions:
 def find_regions(
     transforms: Transforms, views: Views, shapes: IntArray, output: IntArray, scales: IntArray | None = None
 ) -> Regions:
-    """Take the windows back from the centre crop through the resize to the original images.
+    """Map the windows from the centre crop back to the original images.
 
     Args:
-        transforms: the sizes.
-        views: the windows, B of them.
+        transforms: provides the sizes.
+        views: provides the B windows.
         shapes: int64 [B, 2], height and width of the upright originals.
         output: int64 [B, 2] or [2], height and width that the regions are resampled to.
-        scales: int64 [B], pixels along each axis that become one when decoding; None for 1. The regions count
-            in these.
+        scales: int64 [B], factor by which decoding reduces each image along both axes; None for 1. The regions are in
+            pixels of the reduced image.
     """
     reduced = shapes if scales is None else -(-shapes // scales[:, None])
     scale = shapes / transforms.resize if scales is None else shapes / transforms.resize / scales[:, None]
     start = (views.window[:, :2] + transforms.crop_offset) * scale
     end = np.minimum(start + views.window[:, 2:] * scale, reduced)
-    # A triangle filter reaches one output pixel, or one input pixel when enlarging; one more for rounding.
+    # A triangle filter reaches one output pixel, or one input pixel when enlarging. One more allows for rounding.
     reach = np.maximum((end - start) / output, 1.0) + 1.0
     first = np.maximum(np.floor(start - reach), 0).astype(np.int64)
     last = np.minimum(np.ceil(end + reach), reduced).astype(np.int64)
@@ -246,10 +246,10 @@ def find_regions(
 
 
 def find_scales(transforms: Transforms, views: Views, shapes: IntArray) -> IntArray:
-    """Choose how many pixels along each axis decoding makes one of: 1, 2, 4 or 8, int64 [B].
+    """Choose the factor by which decoding reduces each image along both axes: 1, 2, 4 or 8, int64 [B].
 
-    As many as leave one for each pixel of the finished image, along both axes.
+    It is the largest factor that leaves at least one pixel per pixel of the finished image along both axes.
     """
     extent = views.window[:, 2:] * shapes / transforms.resize
-    fewest = extent.min(axis=1) / transforms.size
-    return np.exp2(np.clip(np.floor(np.log2(fewest)), 0, 3)).astype(np.int64)
+    reduction = extent.min(axis=1) / transforms.size
+    return np.exp2(np.clip(np.floor(np.log2(reduction)), 0, 3)).astype(np.int64)

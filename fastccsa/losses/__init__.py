@@ -1,7 +1,10 @@
-"""The weighted CCSA loss: as a module, as functions, in plain PyTorch, against a memory, and across ranks."""
+"""The weighted CCSA loss: as a module, as functions, in plain PyTorch, with a memory of past features, across ranks.
+
+It needs torch and numpy only.
+"""
 
 from fastccsa.losses.memory import FeatureMemory, PairMemory
 from fastccsa.losses.module import WeightedCCSALoss
-from fastccsa.losses.reference import CCSATerms
+from fastccsa.losses.terms import CCSATerms
 
 __all__ = ["CCSATerms", "FeatureMemory", "PairMemory", "WeightedCCSALoss"]

@@ -1,29 +1,46 @@
-"""The loss as functions: fused kernels on CPU and CUDA.
+"""The weighted CCSA loss and its parts as functions, computed by fused kernels on the CPU and on CUDA.
 
-Shapes: logits [N, C], features [N, D], targets [N]. Logits and features are float64, float32, bfloat16 or float16, all
-of one dtype; targets are int64. Sums are kept in float32 (float64 for float64 input), and that is the dtype of the
-result too. Any strides; CPU or CUDA; results do not change from run to run.
+The loss compares two streams of a batch: logits and features of images of one domain with those of another (Yoon,
+Hamarneh and Garbi, MICCAI 2019; equation numbers below are theirs). It is a weighted cross-entropy of both streams and
+a contrastive semantic alignment between them, which pulls pairs of one class together and pushes pairs of different
+classes a margin apart:
 
-Labels and weights are checked. On the CPU a bad one raises at once. On CUDA a check would have to wait for the GPU;
-instead the kernel reads nothing out of bounds and makes that call's loss NaN, and the next call raises the error that
-names the argument, the row and the value. (All pairs of more than 4,194,304 do wait, and raise at once.)
+```python
+loss = weighted_ccsa_loss(logits1, logits2, features1, features2, target1, target2, margin=50.0, alpha=0.5)
+```
 
-Over all pairs (``pairs="all"``) a float32 error is no larger than twice that of plain differences in float32, also for
-near points far from the origin: rows are centred, and pairs that are close against their norms are computed from
-differences. Many pairs are sorted by class, and what equal classes and the margin make vanish is skipped.
+:func:`weighted_ccsa_loss_terms` also returns the terms that make up the loss; :func:`contrastive_alignment` and
+:func:`weighted_cross_entropy` are its two halves. :mod:`fastccsa.reference` defines the same functions in plain
+PyTorch, and :class:`fastccsa.WeightedCCSALoss` is a module that stores the weights and options.
 
-Weights are constants: no gradient flows to them. They may be on the tensors' device in any floating dtype.
+**Shapes and dtypes.** Logits are [N, C], features [N, D], targets [N] int64. Logits and features are float64, float32,
+bfloat16 or float16, all of one dtype; under `torch.autocast` they may differ, and are promoted. Tensors may have any
+strides and live on the CPU or on CUDA. Sums are accumulated in float32 (float64 for float64 inputs), which is also the
+dtype of the result. Results are the same bits from run to run.
+
+**Weights** are constants: no gradient flows to them. They may have any floating dtype.
+
+**Pairs.** ``pairs="zipped"`` pairs row i of one stream with row i of the other. ``pairs="all"`` pairs every row with
+every row, without building the N1 x N2 matrix: memory is O((N1 + N2) D). In float32 its error is at most twice that of
+computing each difference of two rows, also for near points far from the origin: rows are centred, and pairs that are
+close relative to their norms are computed from their difference.
+
+**Errors.** A label outside its range or a negative weight raises on the CPU at once. On CUDA that check would have to
+wait for the GPU. Instead the kernels read nothing out of bounds and make that call's loss NaN, and the next call raises
+an error that names the argument, the row and the value. (All pairs of more than 4,194,304 wait for the GPU anyway, and
+raise at once.)
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from fastccsa.losses.reference import CCSATerms
-from fastccsa.ops import all_pairs as _all_pairs
-from fastccsa.ops.library import accumulation_dtype
-from fastccsa.ops.zipped import REDUCTIONS, zipped_ccsa
-from fastccsa.system.errors import InputError
+from fastccsa.losses.terms import CCSATerms, total_loss
+from fastccsa.losses.validate import check_logits, check_options
+from fastccsa.ops.all_pairs import all_pairs
+from fastccsa.ops.choices import Pairs, Precision, Reduction
+from fastccsa.ops.library import in_accumulation_dtype
+from fastccsa.ops.zipped import zipped_ccsa
 
 __all__ = [
     "CCSATerms",
@@ -33,95 +50,6 @@ __all__ = [
     "weighted_ccsa_loss_terms",
     "weighted_cross_entropy",
 ]
-
-
-def _as_weight(weight: Tensor | None, of: Tensor) -> Tensor | None:
-    """`weight` in the dtype that sums over tensors like `of` are kept in."""
-    if weight is None:
-        return None
-    dtype = accumulation_dtype(of.dtype)
-    return weight if weight.dtype == dtype else weight.to(dtype)
-
-
-def _check_pairs(pairs: str, reduction: str, precision: str) -> None:
-    if pairs not in ("zipped", "all"):
-        raise InputError(f"pairs is {pairs!r}; choose 'zipped' (row i with row i) or 'all' (every row with every row)")
-    if pairs == "all" and reduction == "none":
-        raise InputError(
-            "reduction 'none' over all pairs would be a matrix of N1 x N2 values; choose 'mean' or 'sum', "
-            "or fastccsa.reference.pair_terms(..., pairs='all') for few rows"
-        )
-    if precision not in _all_pairs.PRECISIONS:
-        raise InputError(f"precision is {precision!r}; choose one of {', '.join(map(repr, _all_pairs.PRECISIONS))}")
-    if precision != "ieee" and pairs == "zipped":
-        raise InputError(f"precision {precision!r} concerns the matrix products of pairs='all'; leave it with 'zipped'")
-    if reduction not in REDUCTIONS:
-        raise InputError(f"reduction is {reduction!r}; choose one of {', '.join(map(repr, REDUCTIONS))}")
-
-
-def _check_logits(logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor]) -> None:
-    for k, (x, z) in enumerate(zip(logits, features, strict=True), 1):
-        if z.dim() == 2 and x.shape[:1] != z.shape[:1]:
-            raise RuntimeError(
-                f"logits{k} has shape {list(x.shape)}, but dimension 0 must be {z.shape[0]} "
-                f"(one row of logits per row of features{k})"
-            )
-
-
-def _classification(
-    logits1: Tensor, logits2: Tensor, target1: Tensor, target2: Tensor,
-    class_weight1: Tensor | None, class_weight2: Tensor | None, reduction: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Both classification terms; the two streams may be of different lengths."""
-    if logits1.shape[0] != logits2.shape[0]:
-        first = weighted_cross_entropy(logits1, target1, class_weight1, reduction)
-        return first, weighted_cross_entropy(logits2, target2, class_weight2, reduction)
-    _, terms = zipped_ccsa(
-        logits1, logits2, None, None, target1, target2,
-        _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), None, 0.0, 0.0, reduction,
-    )  # fmt: skip
-    return terms[0], terms[1]
-
-
-def weighted_ccsa_loss_terms(
-    logits1: Tensor,
-    logits2: Tensor,
-    features1: Tensor,
-    features2: Tensor,
-    target1: Tensor,
-    target2: Tensor,
-    class_weight1: Tensor | None = None,
-    class_weight2: Tensor | None = None,
-    pair_weight: Tensor | None = None,
-    margin: float = 50.0,
-    alpha: float = 0.5,
-    pairs: str = "zipped",
-    reduction: str = "mean",
-    precision: str = "ieee",
-) -> CCSATerms:
-    """The weighted CCSA loss with its terms; each of them is differentiable.
-
-    Args and errors: see :func:`weighted_ccsa_loss`.
-
-    Returns:
-        ``(loss, classification1, classification2, alignment, separation)``, scalars, or [N] each for ``"none"``.
-    """
-    _check_pairs(pairs, reduction, precision)
-    if pairs == "all":
-        _check_logits((logits1, logits2), (features1, features2))
-        _, pair_terms = _all_pairs.all_pairs(
-            features1, features2, target1, target2, _as_weight(pair_weight, features1),
-            margin=margin, reduction=reduction, apart=True, precision=precision, labels=logits1.shape[-1],
-        )  # fmt: skip
-        classification = _classification(logits1, logits2, target1, target2, class_weight1, class_weight2, reduction)
-        loss = (1 - alpha) * (classification[0] + classification[1]) + alpha * (pair_terms[0] + pair_terms[1])
-        return CCSATerms(loss, *classification, *pair_terms.unbind(0))
-    loss, terms = zipped_ccsa(
-        logits1, logits2, features1, features2, target1, target2,
-        _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
-        margin, alpha, reduction,
-    )  # fmt: skip
-    return CCSATerms(loss, *terms.unbind(0))
 
 
 def weighted_ccsa_loss(
@@ -136,17 +64,17 @@ def weighted_ccsa_loss(
     pair_weight: Tensor | None = None,
     margin: float = 50.0,
     alpha: float = 0.5,
-    pairs: str = "zipped",
-    reduction: str = "mean",
-    precision: str = "ieee",
+    pairs: Pairs = "zipped",
+    reduction: Reduction = "mean",
+    precision: Precision = "ieee",
 ) -> Tensor:
     r"""The weighted CCSA loss of two streams (paper, equations 1, 2 and 5 to 8).
 
     .. math::
         L = (1 - \alpha)\,(L_{C1} + L_{C2}) + \alpha\,L_{CSA}
 
-    Pairs of equal labels are pulled together by ``d^2``, the others pushed apart by ``max(0, margin - d)^2``, ``d`` the
-    Euclidean distance of their features. At ``d = 0`` the push has no direction: its gradient there is 0.
+    Pairs of equal labels are pulled together by ``d^2``, the others pushed apart by ``max(0, margin - d)^2``, where
+    ``d`` is the Euclidean distance of their features. At ``d = 0`` the push has no direction: its gradient there is 0.
 
     Args:
         logits1: [N, C], the first stream's predictions.
@@ -155,45 +83,69 @@ def weighted_ccsa_loss(
         features2: [N, D], the second stream's.
         target1: [N] int64 labels in [0, C).
         target2: [N] int64 labels in [0, C).
-        class_weight1: [C], not negative, or None for weight 1.
-        class_weight2: [C], not negative, or None.
-        pair_weight: [C, C], not negative, rows by ``target1``, columns by ``target2``; or None.
+        class_weight1: [C] weights of the first stream's classes, 0 or more; None is 1 for each.
+        class_weight2: [C] weights of the second stream's classes, likewise.
+        pair_weight: [C, C] weights of pairs of classes, 0 or more, rows by ``target1`` and columns by ``target2``;
+            None is 1 for each.
         margin: distance beyond which pairs of different classes no longer matter, in units of the features.
-        alpha: share of the pair terms; 0 leaves the weighted classifier, 1 the pair terms alone.
-        pairs: ``"zipped"``: row i with row i. ``"all"``: every row of 1 with every row of 2, equations (5) and (6) as
-            they are printed; then the streams may be of different lengths N1 and N2, and the mean of the pair terms is
-            over N1 * N2. Memory stays O((N1 + N2) D). For more than 4,194,304 pairs (2048 x 2048) a GPU is waited for:
-            their tiles depend on their labels, and what is not a class raises at once on CUDA too.
-        precision: how float32 matrices are multiplied on CUDA for more than 65,536 pairs: ``"ieee"``; ``"tf32x3"``: by
-            three products on tensor cores, with about the same accuracy; ``"tf32"``: by one, with errors of about 1e-3
-            of the norms. It is also that of bfloat16 and float16 features, which are multiplied as float32. Neither
-            float64 nor the CPU, where exact products cost nothing more, are concerned: they always give ``"ieee"``.
-        reduction: ``"mean"`` divides by N, so gradients of shards average to the whole batch's; ``"sum"``; ``"none"``
-            gives [N]; ``"weighted_mean"`` divides each classification term by the sum of its weights, as
-            ``torch.nn.CrossEntropyLoss(weight=...)`` does. With N = 0, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
+        alpha: share of the pair terms: 0 leaves only the weighted classification, 1 only the pair terms.
+        pairs: ``"zipped"``: row i with row i. ``"all"``: every row of the first stream with every row of the second,
+            as equations (5) and (6) are printed. The streams may then have different lengths N1 and N2, and the mean
+            of the pair terms is over N1 * N2. Above 4,194,304 pairs (2048 x 2048) the host waits for the GPU, because
+            the labels decide which tiles are computed.
+        reduction: ``"mean"`` divides by N, so that the gradients of shards average to those of the whole batch.
+            ``"sum"`` adds up. ``"none"`` returns [N]; only for zipped pairs. ``"weighted_mean"`` divides each
+            classification term by the sum of its weights, as ``torch.nn.CrossEntropyLoss(weight=...)`` does, and the
+            pair terms by N. For an empty batch, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
+        precision: how CUDA multiplies float32 matrices for more than 65,536 pairs, with ``pairs="all"``: ``"ieee"``;
+            ``"tf32x3"``, by three products on tensor cores with about the same accuracy; or ``"tf32"``, by one, with
+            errors of about 1e-3 of the norms. It applies to bfloat16 and float16 features too, which are multiplied as
+            float32. float64 and the CPU always compute as ``"ieee"``.
+
+    Returns:
+        The loss: a scalar, or [N] with ``reduction="none"``; float32, or float64 for float64 inputs.
 
     Raises:
-        RuntimeError: shapes that disagree, a dtype that is not supported, tensors on different devices, labels outside
-            [0, C), weights that are negative or of the wrong size; the message names the argument.
-        InputError: an unknown ``pairs`` or ``reduction``.
+        RuntimeError: shapes that disagree, an unsupported dtype, tensors on different devices, a label outside
+            [0, C), a weight that is negative or NaN or of the wrong size; the message names the argument.
+        InputError: an unknown ``pairs``, ``reduction`` or ``precision``, or ones that do not go together.
     """
-    _check_pairs(pairs, reduction, precision)
-    if pairs == "all":
-        _check_logits((logits1, logits2), (features1, features2))
-        pair_loss, _ = _all_pairs.all_pairs(
-            features1, features2, target1, target2, _as_weight(pair_weight, features1),
-            margin=margin, reduction=reduction, apart=False, precision=precision, labels=logits1.shape[-1],
-        )  # fmt: skip
-        classification1, classification2 = _classification(
-            logits1, logits2, target1, target2, class_weight1, class_weight2, reduction
-        )
-        return (1 - alpha) * (classification1 + classification2) + alpha * pair_loss
-    loss, _ = zipped_ccsa(
-        logits1, logits2, features1, features2, target1, target2,
-        _as_weight(class_weight1, logits1), _as_weight(class_weight2, logits2), _as_weight(pair_weight, features1),
-        margin, alpha, reduction,
+    loss, _ = _weighted_ccsa(
+        logits1, logits2, features1, features2, target1, target2, class_weight1, class_weight2, pair_weight,
+        margin=margin, alpha=alpha, pairs=pairs, reduction=reduction, precision=precision, apart=False,
     )  # fmt: skip
     return loss
+
+
+def weighted_ccsa_loss_terms(
+    logits1: Tensor,
+    logits2: Tensor,
+    features1: Tensor,
+    features2: Tensor,
+    target1: Tensor,
+    target2: Tensor,
+    class_weight1: Tensor | None = None,
+    class_weight2: Tensor | None = None,
+    pair_weight: Tensor | None = None,
+    margin: float = 50.0,
+    alpha: float = 0.5,
+    pairs: Pairs = "zipped",
+    reduction: Reduction = "mean",
+    precision: Precision = "ieee",
+) -> CCSATerms:
+    """The weighted CCSA loss and the four terms it is composed of; each of the five is differentiable.
+
+    Args and errors: as for :func:`weighted_ccsa_loss`.
+
+    Returns:
+        ``(loss, classification1, classification2, alignment, separation)``: scalars, or [N] each with
+        ``reduction="none"``.
+    """
+    loss, terms = _weighted_ccsa(
+        logits1, logits2, features1, features2, target1, target2, class_weight1, class_weight2, pair_weight,
+        margin=margin, alpha=alpha, pairs=pairs, reduction=reduction, precision=precision, apart=True,
+    )  # fmt: skip
+    return CCSATerms(loss, *terms)
 
 
 def contrastive_alignment(
@@ -203,35 +155,34 @@ def contrastive_alignment(
     y2: Tensor,
     pair_weight: Tensor | None = None,
     margin: float = 50.0,
-    pairs: str = "zipped",
-    reduction: str = "mean",
-    precision: str = "ieee",
+    pairs: Pairs = "zipped",
+    reduction: Reduction = "mean",
+    precision: Precision = "ieee",
 ) -> Tensor:
-    """Alignment and separation alone: ``L_CSA`` of equation (8), in one fused op.
+    """The pair terms only: ``L_CSA`` of equation (8), alignment plus separation.
 
     Args:
         z1: [N, D] features of the first stream; [N1, D] for all pairs.
         z2: [N, D] features of the second; [N2, D] for all pairs.
         y1: [N] int64 labels; any integers without ``pair_weight``, else in [0, C).
         y2: [N] int64 labels.
-        pair_weight: [C, C], not negative, or None.
-        margin: distance beyond which pairs of different classes no longer matter.
-        pairs: ``"zipped"``: row i with row i. ``"all"``: every row of z1 with every row of z2.
-        reduction: ``"mean"``, ``"sum"`` or, zipped alone, ``"none"`` ([N]).
+        pair_weight: [C, C] weights, 0 or more, rows by ``y1`` and columns by ``y2``; None is 1 for each.
+        margin: distance beyond which pairs of different classes no longer matter, in units of the features.
+        pairs: ``"zipped"``: row i with row i. ``"all"``: every row of ``z1`` with every row of ``z2``.
+        reduction: ``"mean"``, ``"sum"`` or, for zipped pairs, ``"none"``.
         precision: see :func:`weighted_ccsa_loss`.
+
+    Returns:
+        A scalar, or [N] with ``reduction="none"``; float32, or float64 for float64 features.
 
     Raises:
         RuntimeError: as for :func:`weighted_ccsa_loss`.
-        InputError: an unknown ``pairs`` or ``reduction``.
+        InputError: an unknown ``pairs``, ``reduction`` or ``precision``, or ones that do not go together.
     """
-    _check_alignment(pairs, reduction, precision)
-    if pairs == "all":
-        loss, _ = _all_pairs.all_pairs(
-            z1, z2, y1, y2, _as_weight(pair_weight, z1),
-            margin=margin, reduction=reduction, apart=False, precision=precision,
-        )  # fmt: skip
-        return loss
-    loss, _ = zipped_ccsa(None, None, z1, z2, y1, y2, None, None, _as_weight(pair_weight, z1), margin, 1.0, reduction)
+    loss, _ = _contrastive_alignment(
+        z1, z2, y1, y2, pair_weight,
+        margin=margin, pairs=pairs, reduction=reduction, precision=precision, apart=False,
+    )  # fmt: skip
     return loss
 
 
@@ -242,59 +193,111 @@ def contrastive_alignment_terms(
     y2: Tensor,
     pair_weight: Tensor | None = None,
     margin: float = 50.0,
-    pairs: str = "zipped",
-    reduction: str = "mean",
-    precision: str = "ieee",
+    pairs: Pairs = "zipped",
+    reduction: Reduction = "mean",
+    precision: Precision = "ieee",
 ) -> tuple[Tensor, Tensor]:
-    """Alignment and separation apart; each is differentiable.
+    """Alignment (equation 5) and separation (equation 6), weighted as in equation (8); each is differentiable.
 
-    Args and errors: see :func:`contrastive_alignment`, which is their sum.
+    Args and errors: as for :func:`contrastive_alignment`, which is the sum of the two.
+
+    Returns:
+        ``(alignment, separation)``: scalars, or [N] each with ``reduction="none"``.
     """
-    _check_alignment(pairs, reduction, precision)
-    weight = _as_weight(pair_weight, z1)
-    if pairs == "all":
-        _, terms = _all_pairs.all_pairs(
-            z1, z2, y1, y2, weight, margin=margin, reduction=reduction, apart=True, precision=precision
-        )
-        return terms[0], terms[1]
-    _, terms = zipped_ccsa(None, None, z1, z2, y1, y2, None, None, weight, margin, 1.0, reduction)
-    return terms[2], terms[3]
-
-
-def _check_alignment(pairs: str, reduction: str, precision: str) -> None:
-    _check_pairs(pairs, reduction, precision)
-    if reduction == "weighted_mean":
-        raise InputError("reduction 'weighted_mean' is for classification terms; choose 'mean', 'sum' or 'none' here")
+    _, terms = _contrastive_alignment(
+        z1, z2, y1, y2, pair_weight,
+        margin=margin, pairs=pairs, reduction=reduction, precision=precision, apart=True,
+    )  # fmt: skip
+    return terms[-2], terms[-1]
 
 
 def weighted_cross_entropy(
-    logits: Tensor, target: Tensor, class_weight: Tensor | None = None, reduction: str = "mean"
+    logits: Tensor, target: Tensor, class_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Cross-entropy weighted by class, ``w[y] * CE`` (equation 7), in one fused op.
+    """The cross-entropy of one stream, weighted by class: ``w[y] * CE`` (equation 7).
 
     Args:
         logits: [N, C].
         target: [N] int64 labels in [0, C).
-        class_weight: [C], not negative, or None.
+        class_weight: [C] weights, 0 or more; None is 1 for each.
         reduction: ``"mean"`` divides by N; ``"weighted_mean"`` by the sum of the weights, as
-            ``torch.nn.functional.cross_entropy(weight=...)`` does; ``"sum"``; ``"none"`` gives [N].
+            ``torch.nn.functional.cross_entropy(weight=...)`` does; ``"sum"`` adds up; ``"none"`` returns [N].
+
+    Returns:
+        A scalar, or [N] with ``reduction="none"``; float32, or float64 for float64 logits.
 
     Raises:
         RuntimeError: as for :func:`weighted_ccsa_loss`.
         InputError: an unknown ``reduction``.
     """
     loss, _ = zipped_ccsa(
-        logits,
-        None,
-        None,
-        None,
-        target,
-        None,
-        _as_weight(class_weight, logits),
-        None,
-        None,
-        0.0,
-        0.0,
-        reduction,
-    )
+        logits, None, None, None, target, None,
+        class_weight1=in_accumulation_dtype(class_weight, logits), margin=0.0, alpha=0.0, reduction=reduction,
+    )  # fmt: skip
     return loss
+
+
+# Small batches are bound by Python: the way to the zipped op is kept short.
+
+
+def _weighted_ccsa(
+    logits1: Tensor, logits2: Tensor, features1: Tensor, features2: Tensor, target1: Tensor, target2: Tensor,
+    class_weight1: Tensor | None, class_weight2: Tensor | None, pair_weight: Tensor | None, *,
+    margin: float, alpha: float, pairs: Pairs, reduction: Reduction, precision: Precision, apart: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
+    """Compute the loss and, only if `apart`, its four terms, which cost a second set of gradients over all pairs."""
+    check_options(pairs, reduction, precision)
+    pair_weight = in_accumulation_dtype(pair_weight, features1)
+    if pairs == "zipped":
+        class_weight1 = in_accumulation_dtype(class_weight1, logits1)
+        class_weight2 = in_accumulation_dtype(class_weight2, logits2)
+        loss, terms = zipped_ccsa(
+            logits1, logits2, features1, features2, target1, target2,
+            class_weight1=class_weight1, class_weight2=class_weight2, pair_weight=pair_weight,
+            margin=margin, alpha=alpha, reduction=reduction,
+        )  # fmt: skip
+        return loss, terms.unbind(0) if apart else ()
+    check_logits((logits1, logits2), (features1, features2))
+    pair_loss, pair_terms = all_pairs(
+        features1, features2, target1, target2, pair_weight,
+        margin=margin, reduction=reduction, apart=apart, precision=precision, labels=logits1.shape[-1],
+    )  # fmt: skip
+    classification = _classification(logits1, logits2, target1, target2, class_weight1, class_weight2, reduction)
+    loss = total_loss(*classification, pair_loss, alpha)
+    return loss, (*classification, *pair_terms.unbind(0)) if apart else ()
+
+
+def _classification(
+    logits1: Tensor, logits2: Tensor, target1: Tensor, target2: Tensor,
+    class_weight1: Tensor | None, class_weight2: Tensor | None, reduction: Reduction,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Compute both classification terms; the two streams may have different lengths."""
+    if logits1.shape[0] != logits2.shape[0]:
+        first = weighted_cross_entropy(logits1, target1, class_weight1, reduction)
+        return first, weighted_cross_entropy(logits2, target2, class_weight2, reduction)
+    _, terms = zipped_ccsa(
+        logits1, logits2, None, None, target1, target2,
+        class_weight1=in_accumulation_dtype(class_weight1, logits1),
+        class_weight2=in_accumulation_dtype(class_weight2, logits2),
+        margin=0.0, alpha=0.0, reduction=reduction,
+    )  # fmt: skip
+    return terms[0], terms[1]
+
+
+def _contrastive_alignment(
+    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, pair_weight: Tensor | None, *,
+    margin: float, pairs: Pairs, reduction: Reduction, precision: Precision, apart: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Compute the pair loss and, in the last two rows of a tensor, alignment and separation.
+
+    Over all pairs these have gradients only if they are asked for by `apart`.
+    """
+    check_options(pairs, reduction, precision, classification=False)
+    pair_weight = in_accumulation_dtype(pair_weight, z1)
+    if pairs == "all":
+        return all_pairs(
+            z1, z2, y1, y2, pair_weight, margin=margin, reduction=reduction, apart=apart, precision=precision
+        )
+    return zipped_ccsa(
+        None, None, z1, z2, y1, y2, pair_weight=pair_weight, margin=margin, alpha=1.0, reduction=reduction
+    )

@@ -1,31 +1,36 @@
-"""A memory of past features, so that a small batch meets many more than itself.
+"""A memory of past features, so that a small batch is compared with many more rows than its own.
 
 Cross-batch memory: Wang, Zhang, Huang and Scott, "Cross-Batch Memory for Embedding Learning" (CVPR 2020).
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastccsa.losses import functional
-from fastccsa.losses.distributed import around_the_ring, rows_of_each_rank
+from fastccsa.losses.functional import contrastive_alignment_terms
+from fastccsa.losses.validate import check_memory_batch, check_memory_size
+from fastccsa.ops.choices import Precision
 from fastccsa.system.errors import InputError
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
 
 __all__ = ["FeatureMemory", "PairMemory"]
 
 
 class FeatureMemory(nn.Module):
-    """A ring of detached features with their labels and domains; the oldest make room for the newest.
+    """A ring buffer of detached features with their labels and domains: new rows overwrite the oldest.
 
-    The rows are plain tensors that the loss over all pairs takes as its second side. They carry no gradient, and the
-    loss then spends nothing on theirs. The ring is made of buffers: it moves with the module and is saved with it.
+    Its rows are plain tensors that the loss over all pairs takes as its second side. They carry no gradient, and the
+    loss computes none for them. They are buffers of the module: they move with it and are saved with it.
 
     Args:
         capacity: how many rows are kept, 1 or more.
-        width: D, columns of the features.
-        dtype: of the features kept; what comes in another floating dtype is converted.
+        width: D, the columns of the features.
+        dtype: floating dtype in which features are kept; features of another one are converted.
 
     Raises:
         InputError: a capacity or width below 1, or a dtype that is not floating.
@@ -46,16 +51,12 @@ class FeatureMemory(nn.Module):
 
     def __init__(self, capacity: int, width: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        for name, value in (("capacity", capacity), ("width", width)):
-            if value < 1:
-                raise InputError(f"{name} is {value}; a memory needs at least 1")
-        if not dtype.is_floating_point:
-            raise InputError(f"dtype is {dtype}; features are floating: choose float32, bfloat16, float16 or float64")
+        check_memory_size(capacity, width, dtype)
         self.register_buffer("_features", torch.zeros(capacity, width, dtype=dtype))
         self.register_buffer("_labels", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("_domains", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("_pushed", torch.zeros((), dtype=torch.int64))
-        self._count = 0  # the same number: reading it here need not wait for a GPU
+        self._count = 0  # the value of _pushed, readable without a host sync
         self.register_load_state_dict_post_hook(lambda module, _: module._recount())
 
     def _recount(self) -> None:
@@ -63,46 +64,46 @@ class FeatureMemory(nn.Module):
 
     @property
     def capacity(self) -> int:
-        """How many rows are kept."""
+        """How many rows can be kept."""
         return self._features.shape[0]
 
     def __len__(self) -> int:
-        """Rows in the memory now."""
+        """Count the rows that are kept now."""
         return min(self._count, self.capacity)
 
     @property
     def features(self) -> Tensor:
-        """[len, D], in the order of the ring. A view: the next push writes to it."""
+        """[len, D] features, in the order of the ring. A view: the next push writes to it."""
         return self._features[: len(self)]
 
     @property
     def labels(self) -> Tensor:
-        """[len] int64."""
+        """[len] int64 labels of the rows of `features`."""
         return self._labels[: len(self)]
 
     @property
     def domains(self) -> Tensor:
-        """[len] int64."""
+        """[len] int64 domains of the rows of `features`."""
         return self._domains[: len(self)]
 
     @torch.no_grad()
     def push(self, features: Tensor, labels: Tensor, domains: Tensor, group: dist.ProcessGroup | None = None) -> None:
-        """Remember a batch, detached; of more rows than there is room for, the last.
+        """Store a batch, detached. Of a batch larger than the capacity, the last rows are kept.
 
-        Under torch.distributed, with `group` (``torch.distributed.group.WORLD`` for all), every rank remembers the
-        batches of all ranks, in the order of the ranks: memories stay equal. Batches, of any sizes, go around the ranks
-        in a ring, so that a rank holds two of them at a time.
+        Under torch.distributed, with ``group`` (``torch.distributed.group.WORLD`` for all ranks), every rank stores the
+        batches of all ranks, in the order of the ranks, so that all memories stay equal. The batches, of any sizes,
+        travel around the ranks in a ring, so that a rank holds two of them at a time.
 
         Args:
             features: [B, D], floating.
             labels: [B] int64.
             domains: [B] int64.
-            group: the ranks to gather from; None keeps what this process saw.
+            group: the ranks whose batches are stored; None stores only this process's.
 
         Raises:
-            InputError: shapes or dtypes that do not fit.
+            InputError: a shape or dtype that differs.
         """
-        self._check(features, labels, domains)
+        check_memory_batch(features, labels, domains, width=self._features.shape[1])
         rows: tuple[Tensor, ...] = (
             features.detach().to(self._features),
             labels.to(self._labels),
@@ -111,6 +112,8 @@ class FeatureMemory(nn.Module):
         if group is None:
             counts, blocks = [len(labels)], iter([(0, rows)])
         else:
+            from fastccsa.losses.distributed import around_the_ring, rows_of_each_rank
+
             counts = rows_of_each_rank(len(labels), group, self._features.device)
             blocks = around_the_ring(rows, counts, group)
         oldest = self._count + sum(counts) - self.capacity
@@ -120,7 +123,7 @@ class FeatureMemory(nn.Module):
         self._pushed.fill_(self._count)
 
     def _write(self, rows: tuple[Tensor, ...], begin: int, oldest: int) -> None:
-        """Put rows where their numbers belong, which count from `begin`; those below `oldest` have no room."""
+        """Write rows into the ring. Of all rows ever pushed they are number `begin` on; only `oldest` on are kept."""
         count = len(rows[1])
         skipped = min(max(oldest - begin, 0), count)
         first = (begin + skipped) % self.capacity
@@ -131,7 +134,7 @@ class FeatureMemory(nn.Module):
             ring[: count - skipped - until_end] = newest[until_end:]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all rows."""
         self._count = 0
         self._pushed.zero_()
 
@@ -139,29 +142,18 @@ class FeatureMemory(nn.Module):
         """Its size, for ``print(memory)``."""
         return f"{len(self)} of {self.capacity} rows, width={self._features.shape[1]}"
 
-    def _check(self, features: Tensor, labels: Tensor, domains: Tensor) -> None:
-        width = self._features.shape[1]
-        if features.dim() != 2 or features.shape[1] != width or not features.is_floating_point():
-            raise InputError(
-                f"features must be floating [B, {width}], but they are {features.dtype} {list(features.shape)}"
-            )
-        for name, values in (("labels", labels), ("domains", domains)):
-            if values.shape != features.shape[:1] or values.dtype != torch.int64:
-                expected = f"int64 [{len(features)}], a value a row of features"
-                raise InputError(f"{name} must be {expected}, but they are {values.dtype} {list(values.shape)}")
-
 
 class PairMemory(nn.Module):
-    """Both streams of CCSA with a memory each: a batch of one stream meets all that the other one's memory holds.
+    """One memory for each stream of CCSA: a batch of one stream is compared with the other stream's memory.
 
     The pair terms are means over all of these pairs. Each image's gradient is that of its mean over the other stream's
-    memory, so a larger memory makes it steadier and never smaller: ``alpha`` keeps its meaning. With memories of just
+    memory: a larger memory makes it steadier but not smaller, so ``alpha`` keeps its meaning. With memories of exactly
     one batch it is the loss over all pairs of that batch.
 
     Args:
-        capacity: rows that each stream's memory holds; at least a batch.
-        width: D, columns of the features.
-        dtype: of the features kept, and what the terms are computed in.
+        capacity: rows that each stream's memory keeps; at least a batch.
+        width: D, the columns of the features.
+        dtype: floating dtype in which features are kept and the terms are computed.
 
     Raises:
         InputError: as for :class:`FeatureMemory`.
@@ -179,43 +171,51 @@ class PairMemory(nn.Module):
         domains: tuple[Tensor, Tensor],
         pair_weight: Tensor | None = None,
         margin: float = 50.0,
-        precision: str = "ieee",
+        precision: Precision = "ieee",
         group: dist.ProcessGroup | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Remember a batch of both streams; then the alignment and the separation of it with both memories, scalars.
+        """Store a batch of both streams, then return its alignment and its separation from both memories.
 
         Args:
             features: [B, D] of each stream, B no larger than the capacity.
             targets: [B] int64 labels of each.
             domains: [B] int64 domains of each.
-            pair_weight: [C, C], rows by the first stream's label, or None. The rows of a memory were drawn apart from
-                the batch, so the weights are those of independent draws: ``PairSampler.probabilities(pairs="all")``.
-            margin: distance beyond which pairs of different classes no longer matter.
+            pair_weight: [C, C] weights, 0 or more, rows by the first stream's label; None is 1 for each. The rows of a
+                memory were drawn independently of the batch, so use the weights of independent draws:
+                ``PairSampler.probabilities(pairs="all")``.
+            margin: distance beyond which pairs of different classes no longer matter, in units of the features.
             precision: see :func:`fastccsa.functional.weighted_ccsa_loss`.
-            group: the ranks whose batches are remembered, as for :meth:`FeatureMemory.push`; together they must fit.
-                The terms are means over this rank's rows: weighted by those, they average to the whole batch's.
+            group: the ranks whose batches are stored, as for :meth:`FeatureMemory.push`; together they must fit.
+                The terms are means over this rank's rows; averaged with the ranks' row counts as weights, they are
+                those of the whole batch.
+
+        Returns:
+            ``(alignment, separation)``, scalars, in the dtype in which sums over the memory's dtype are accumulated.
 
         Raises:
-            InputError: shapes or dtypes that do not fit, or a batch larger than the capacity.
+            InputError: a shape or dtype that differs, or a batch larger than the capacity.
         """
         for memory, z, y, domain in zip((self.first, self.second), features, targets, domains, strict=True):
             if len(z) > memory.capacity:
                 raise InputError(f"a batch of {len(z)} does not fit into a memory of {memory.capacity} rows")
             memory.push(z, y, domain, group)
         z1, z2 = (z.to(self.first.features.dtype) for z in features)
-        options = (pair_weight, margin, "all", "mean", precision)
-        # The memories hold the batch already, detached: each stream gets its gradient from one of the two.
-        of_first = functional.contrastive_alignment_terms(
-            z1, self.second.features, targets[0], self.second.labels, *options
-        )
-        of_second = functional.contrastive_alignment_terms(
-            self.first.features, z2, self.first.labels, targets[1], *options
+        y1, y2 = targets
+        # The memories already hold the batch, detached, so each stream gets its gradient from one of the two calls.
+        of_first, of_second = (
+            contrastive_alignment_terms(
+                *sides, pair_weight=pair_weight, margin=margin, pairs="all", reduction="mean", precision=precision
+            )
+            for sides in (
+                (z1, self.second.features, y1, self.second.labels),
+                (self.first.features, z2, self.first.labels, y2),
+            )
         )
         alignment, separation = (_mean_with_both_gradients(a, b) for a, b in zip(of_first, of_second, strict=True))
         return alignment, separation
 
 
 def _mean_with_both_gradients(a: Tensor, b: Tensor) -> Tensor:
-    """The mean of two estimates of one quantity, each of which has the gradient of other inputs, whole."""
+    """Average two estimates of one quantity, but keep the full gradient of each: they depend on different inputs."""
     total = a + b
     return total - total.detach() / 2

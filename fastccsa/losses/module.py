@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from typing import TypeVar
+
 from torch import Tensor, nn
 
-from fastccsa.losses import functional
-from fastccsa.losses.reference import CCSATerms
-from fastccsa.system.errors import InputError
+from fastccsa.losses.functional import weighted_ccsa_loss, weighted_ccsa_loss_terms
+from fastccsa.losses.terms import CCSATerms
+from fastccsa.losses.validate import check_margin_and_alpha, check_options, checked_weight
+from fastccsa.ops.choices import Pairs, Precision, Reduction
 
-__all__ = ["CCSATerms", "WeightedCCSALoss"]
+__all__ = ["WeightedCCSALoss"]
+
+Result = TypeVar("Result")
 
 
 class WeightedCCSALoss(nn.Module):
     """The weighted classification and contrastive semantic alignment loss (paper, equations 1, 2 and 5 to 8).
 
-    One fused kernel forward, one backward. Weights become buffers: they move with the module and are saved with it.
+    One fused kernel computes the forward pass, one the backward pass. The weights become buffers: they move with the
+    module and are saved with it.
 
     Args:
-        class_weight1: [C] weights of the first stream's classes, or None for weight 1.
-        class_weight2: [C] weights of the second stream's classes, or None.
-        pair_weight: [C, C] weights of the pairs, rows by the first label, or None.
+        class_weight1: [C] weights of the first stream's classes, 0 or more; None is 1 for each.
+        class_weight2: [C] weights of the second stream's classes, likewise.
+        pair_weight: [C, C] weights of pairs of classes, rows by the first label, likewise.
         margin: distance beyond which pairs of different classes no longer matter, in units of the features.
-        alpha: share of the pair terms, in [0, 1]; the paper balances both equally.
-        pairs: ``"zipped"``: row i with row i; ``"all"``: every row of one stream with every row of the other, whose
-            lengths may differ.
+        alpha: share of the pair terms, in [0, 1]; the paper balances both halves equally.
+        pairs: ``"zipped"``: row i with row i; ``"all"``: every row of the first stream with every row of the second,
+            which may then have different lengths.
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"weighted_mean"``;
             see :func:`fastccsa.functional.weighted_ccsa_loss`.
-        precision: ``"ieee"``, ``"tf32x3"`` or ``"tf32"``, of the matrix products of ``pairs="all"`` on CUDA.
+        precision: ``"ieee"``, ``"tf32x3"`` or ``"tf32"``, of the matrix products of ``pairs="all"`` on CUDA; see there.
 
     Raises:
-        InputError: a weight that is negative, not finite or of the wrong shape, a margin below 0, ``alpha`` outside
-            [0, 1], an unknown ``pairs``, ``reduction`` or ``precision``.
+        InputError: a weight that is negative, not finite or of the wrong shape; a margin below 0; ``alpha`` outside
+            [0, 1]; an unknown ``pairs``, ``reduction`` or ``precision``, or ones that do not go together.
 
     Example:
         >>> import torch, fastccsa
@@ -53,24 +59,21 @@ class WeightedCCSALoss(nn.Module):
         pair_weight: Tensor | None = None,
         margin: float = 50.0,
         alpha: float = 0.5,
-        pairs: str = "zipped",
-        reduction: str = "mean",
-        precision: str = "ieee",
+        pairs: Pairs = "zipped",
+        reduction: Reduction = "mean",
+        precision: Precision = "ieee",
     ) -> None:
         super().__init__()
-        self.register_buffer("class_weight1", _checked("class_weight1", class_weight1, dim=1))
-        self.register_buffer("class_weight2", _checked("class_weight2", class_weight2, dim=1))
-        self.register_buffer("pair_weight", _checked("pair_weight", pair_weight, dim=2))
-        if not margin >= 0:
-            raise InputError(f"margin is {margin}; it is a distance, so it must be 0 or more")
-        if not 0 <= alpha <= 1:
-            raise InputError(f"alpha is {alpha}; it is a share, so it must be in [0, 1]")
-        functional._check_pairs(pairs, reduction, precision)
+        self.register_buffer("class_weight1", checked_weight("class_weight1", class_weight1, dim=1))
+        self.register_buffer("class_weight2", checked_weight("class_weight2", class_weight2, dim=1))
+        self.register_buffer("pair_weight", checked_weight("pair_weight", pair_weight, dim=2))
+        check_margin_and_alpha(margin, alpha)
+        check_options(pairs, reduction, precision)
         self.margin = float(margin)
         self.alpha = float(alpha)
-        self.pairs = pairs
-        self.reduction = reduction
-        self.precision = precision
+        self.pairs: Pairs = pairs
+        self.reduction: Reduction = reduction
+        self.precision: Precision = precision
 
     def forward(
         self,
@@ -81,24 +84,23 @@ class WeightedCCSALoss(nn.Module):
         target1: Tensor,
         target2: Tensor,
     ) -> Tensor:
-        """Return the loss: a scalar, or [N] without a reduction.
+        """Compute the loss.
 
         Args:
-            logits1: [N, C].
+            logits1: [N, C], floating.
             logits2: [N, C].
             features1: [N, D].
             features2: [N, D].
             target1: [N] int64 labels in [0, C).
             target2: [N] int64 labels in [0, C).
 
+        Returns:
+            A scalar, or [N] with ``reduction="none"``; float32, or float64 for float64 inputs.
+
         Raises:
             RuntimeError: see :func:`fastccsa.functional.weighted_ccsa_loss`.
         """
-        return functional.weighted_ccsa_loss(
-            logits1, logits2, features1, features2, target1, target2,
-            self.class_weight1, self.class_weight2, self.pair_weight,
-            self.margin, self.alpha, self.pairs, self.reduction, self.precision,
-        )  # fmt: skip
+        return self._call(weighted_ccsa_loss, logits1, logits2, features1, features2, target1, target2)
 
     def terms(
         self,
@@ -109,34 +111,32 @@ class WeightedCCSALoss(nn.Module):
         target1: Tensor,
         target2: Tensor,
     ) -> CCSATerms:
-        """The same call, returning ``(loss, classification1, classification2, alignment, separation)``.
+        """Compute the loss and its terms: ``(loss, classification1, classification2, alignment, separation)``.
 
-        The terms come from the same kernel at no cost, and each is differentiable.
+        For zipped pairs the terms come from the same kernel at no cost. Each is differentiable. Arguments and errors
+        are those of :meth:`forward`.
         """
-        return functional.weighted_ccsa_loss_terms(
-            logits1, logits2, features1, features2, target1, target2,
-            self.class_weight1, self.class_weight2, self.pair_weight,
-            self.margin, self.alpha, self.pairs, self.reduction, self.precision,
-        )  # fmt: skip
+        return self._call(weighted_ccsa_loss_terms, logits1, logits2, features1, features2, target1, target2)
+
+    def _call(self, function: Callable[..., Result], *batch: Tensor) -> Result:
+        """Call a function of `fastccsa.functional` with this module's weights and options."""
+        weights = self._buffers  # as attributes, each weight would cost half a microsecond
+        return function(
+            *batch,
+            class_weight1=weights["class_weight1"],
+            class_weight2=weights["class_weight2"],
+            pair_weight=weights["pair_weight"],
+            margin=self.margin,
+            alpha=self.alpha,
+            pairs=self.pairs,
+            reduction=self.reduction,
+            precision=self.precision,
+        )
 
     def extra_repr(self) -> str:
-        """What distinguishes this loss, for ``print(model)``."""
+        """Return what distinguishes this loss, for ``print(model)``."""
         weighted = [name for name, _ in self.named_buffers()]
         return (
             f"margin={self.margin:g}, alpha={self.alpha:g}, pairs={self.pairs!r}, reduction={self.reduction!r}, "
             f"weights: {', '.join(weighted) or 'none'}"
         )
-
-
-def _checked(name: str, weight: Tensor | None, dim: int) -> Tensor | None:
-    """A copy of `weight` that is fit to be a buffer."""
-    if weight is None:
-        return None
-    weight = torch.as_tensor(weight).detach()
-    weight = weight.clone() if weight.is_floating_point() else weight.to(torch.float32)
-    if weight.dim() != dim or (dim == 2 and weight.shape[0] != weight.shape[1]):
-        expected = "[C]" if dim == 1 else "[C, C]"
-        raise InputError(f"{name} must have shape {expected}, but its shape is {list(weight.shape)}")
-    if not bool(((weight >= 0) & weight.isfinite()).all()):
-        raise InputError(f"{name} holds a negative or non-finite value; weights must be 0 or more")
-    return weight

@@ -1,16 +1,17 @@
-"""The loss in plain PyTorch, equation by equation: the readable definition, and the oracle of the tests.
+"""The loss in plain PyTorch, equation by equation: the readable definition, and what the tests compare with.
 
-Equations are those of the paper (Yoon, Hamarneh and Garbi, MICCAI 2019). Everything here is differentiable any number
-of times, runs on any device and dtype, and checks nothing: `fastccsa.functional` has the same functions, fused and
-checked.
+Equations are those of the paper (Yoon, Hamarneh and Garbi, MICCAI 2019). Everything here can be differentiated any
+number of times, runs on any device and in any floating dtype, and checks nothing. :mod:`fastccsa.functional` has the
+same functions, fused and checked.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
+
+from fastccsa.losses.terms import CCSATerms, total_loss
+from fastccsa.ops.choices import Pairs, Reduction
 
 __all__ = [
     "CCSATerms",
@@ -22,26 +23,26 @@ __all__ = [
 ]
 
 
-class CCSATerms(NamedTuple):
-    """The loss and the terms it is made of; scalars, or [N] each without a reduction."""
-
-    loss: Tensor
-    classification1: Tensor
-    classification2: Tensor
-    alignment: Tensor
-    separation: Tensor
-
-
-def _reduce(values: Tensor, reduction: str) -> Tensor:
+def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
     if reduction == "none":
         return values
     return values.sum() if reduction == "sum" else values.mean()
 
 
 def weighted_cross_entropy(
-    logits: Tensor, target: Tensor, class_weight: Tensor | None = None, reduction: str = "mean"
+    logits: Tensor, target: Tensor, class_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Equation (7): ``w[y] * CE(logits, y)``. `mean` divides by N, `weighted_mean` by the sum of the weights."""
+    """Equation (7): ``w[y] * CE(logits, y)``.
+
+    Args:
+        logits: [N, C].
+        target: [N] int64 labels in [0, C).
+        class_weight: [C], or None for 1.
+        reduction: ``"mean"`` divides by N, ``"weighted_mean"`` by the sum of the weights; ``"sum"``; ``"none"``.
+
+    Returns:
+        A scalar, or [N] with ``reduction="none"``.
+    """
     cross_entropy = torch.logsumexp(logits, 1) - logits.gather(1, target[:, None]).squeeze(1)
     weight = torch.ones_like(cross_entropy) if class_weight is None else class_weight[target]
     if reduction == "weighted_mean":
@@ -56,15 +57,28 @@ def pair_terms(
     y2: Tensor,
     pair_weight: Tensor | None = None,
     margin: float = 50.0,
-    pairs: str = "zipped",
+    pairs: Pairs = "zipped",
 ) -> tuple[Tensor, Tensor]:
-    """Equations (5), (6) and (8) a pair: alignment and separation, [N] zipped or [N1, N2] over all pairs."""
+    """Equations (5) and (6) of each pair, weighted as in equation (8).
+
+    Args:
+        z1: [N1, D] features of the first stream.
+        z2: [N2, D] features of the second; N2 is N1 for zipped pairs.
+        y1: [N1] int64 labels.
+        y2: [N2] int64 labels.
+        pair_weight: [C, C], rows by ``y1`` and columns by ``y2``, or None for 1.
+        margin: distance beyond which pairs of different classes no longer matter.
+        pairs: ``"zipped"``: row i with row i. ``"all"``: every row of ``z1`` with every row of ``z2``.
+
+    Returns:
+        ``(alignment, separation)``: [N1] each for zipped pairs, [N1, N2] for all.
+    """
     if pairs == "all":
         z1, z2, y1, y2 = z1[:, None], z2[None], y1[:, None], y2[None]
     squared_distance = (z1 - z2).square().sum(-1)
-    # The square root has no gradient at 0; there the separation term's is defined as 0.
-    apart = squared_distance > 0
-    distance = torch.where(apart, squared_distance, 1).sqrt() * apart
+    # The square root has no gradient at 0; the gradient of the separation is defined as 0 there.
+    differs = squared_distance > 0
+    distance = torch.where(differs, squared_distance, 1).sqrt() * differs
     weight = torch.ones_like(squared_distance) if pair_weight is None else pair_weight[y1, y2]
     same_class = y1 == y2
     alignment = torch.where(same_class, weight * squared_distance, 0)
@@ -79,10 +93,16 @@ def contrastive_alignment(
     y2: Tensor,
     pair_weight: Tensor | None = None,
     margin: float = 50.0,
-    pairs: str = "zipped",
-    reduction: str = "mean",
+    pairs: Pairs = "zipped",
+    reduction: Reduction = "mean",
 ) -> Tensor:
-    """``L_CSA`` of equation (8): alignment and separation of all pairs together."""
+    """``L_CSA`` of equation (8): alignment plus separation, over the pairs of :func:`pair_terms`.
+
+    Args: as for :func:`pair_terms`; ``reduction`` is ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        A scalar, or the shape of :func:`pair_terms` with ``reduction="none"``.
+    """
     alignment, separation = pair_terms(z1, z2, y1, y2, pair_weight, margin, pairs)
     return _reduce(alignment + separation, reduction)
 
@@ -99,12 +119,13 @@ def weighted_ccsa_loss_terms(
     pair_weight: Tensor | None = None,
     margin: float = 50.0,
     alpha: float = 0.5,
-    pairs: str = "zipped",
-    reduction: str = "mean",
+    pairs: Pairs = "zipped",
+    reduction: Reduction = "mean",
 ) -> CCSATerms:
-    """The loss and its terms: ``(1 - alpha) (classification1 + classification2) + alpha (alignment + separation)``.
+    """The loss of equation (1) and the terms it is composed of; see :func:`fastccsa.losses.terms.total_loss`.
 
-    Equation (1), with the classification loss of equation (2). `weighted_mean` concerns the classification terms.
+    Args: as for :func:`fastccsa.functional.weighted_ccsa_loss`. ``"weighted_mean"`` concerns the classification terms;
+    the pair terms are then means over the pairs.
     """
     classification1 = weighted_cross_entropy(logits1, target1, class_weight1, reduction)
     classification2 = weighted_cross_entropy(logits2, target2, class_weight2, reduction)
@@ -112,10 +133,10 @@ def weighted_ccsa_loss_terms(
         _reduce(term, reduction)
         for term in pair_terms(features1, features2, target1, target2, pair_weight, margin, pairs)
     )
-    loss = (1 - alpha) * (classification1 + classification2) + alpha * (alignment + separation)
+    loss = total_loss(classification1, classification2, alignment + separation, alpha)
     return CCSATerms(loss, classification1, classification2, alignment, separation)
 
 
 def weighted_ccsa_loss(*args: Tensor, **kwargs: object) -> Tensor:
-    """The loss alone; arguments as for :func:`weighted_ccsa_loss_terms`."""
+    """The loss of equation (1) only; arguments as for :func:`weighted_ccsa_loss_terms`."""
     return weighted_ccsa_loss_terms(*args, **kwargs).loss  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Layers narrower than their network's own: how they are written down, and put back in place.
+"""Layers that are narrower than the network's own: describing them, and putting them back in place.
 
-A network whose channels were pruned is torchvision's with some layers replaced. ``model.json`` holds the constructor
-arguments of each of them, so that the network is built without the code that pruned it, and without a pickle.
+A network whose channels were pruned is torchvision's network with some layers replaced. ``model.json`` holds the
+constructor arguments of these layers, so the network can be built without the code that pruned it and without a pickle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastccsa.system.errors import InputError
 
 Layers = Mapping[str, Mapping[str, Any]]
 
-# The arguments that make such a layer; its kind is the name of its class in torch.nn.
+# The constructor arguments of each kind of layer; the kind is the name of its class in torch.nn.
 _ARGUMENTS = {
     "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "bias"),
     "BatchNorm2d": ("num_features", "eps", "momentum"),
@@ -23,14 +23,14 @@ _ARGUMENTS = {
 
 
 def describe_layer(layer: nn.Module) -> dict[str, Any]:
-    """Write down a layer: its class in ``torch.nn`` under ``kind``, and its constructor arguments.
+    """Describe a layer by its class in ``torch.nn``, under ``kind``, and its constructor arguments.
 
     Raises:
-        InputError: it is no ungrouped convolution and no batch normalisation.
+        InputError: it is neither an ungrouped convolution nor a batch normalisation.
     """
     kind = type(layer).__name__
     if kind not in _ARGUMENTS or getattr(layer, "groups", 1) != 1:
-        raise InputError(f"a {kind} cannot be written down as a narrower layer: only Conv2d and BatchNorm2d can")
+        raise InputError(f"a {kind} cannot be described as a narrower layer: only Conv2d and BatchNorm2d can")
     values = {name: getattr(layer, name) for name in _ARGUMENTS[kind]}
     if kind == "Conv2d":
         values["bias"] = layer.bias is not None
@@ -38,10 +38,10 @@ def describe_layer(layer: nn.Module) -> dict[str, Any]:
 
 
 def narrow(network: nn.Module, layers: Layers) -> None:
-    """Replace layers of ``network``, named as in ``named_modules``, by new ones made from their descriptions.
+    """Replace layers of ``network``, named as in ``named_modules``, by new ones built from their descriptions.
 
     Raises:
-        InputError: there is no such layer, or a description makes none.
+        InputError: there is no such layer, or a description is invalid.
     """
     for name, description in layers.items():
         arguments = dict(description)

@@ -14,9 +14,7 @@ from fastccsa.ops.allocator import large_empty
 from fastccsa.ops.library import accumulation_dtype
 from fastccsa.ops.profiling import named
 
-__all__ = ["PAIRS_WITHOUT_HOST_SYNC", "PRECISIONS", "all_pairs", "all_pairs_with_gradients"]
-
-PRECISIONS = ("ieee", "tf32x3", "tf32")
+__all__ = ["PAIRS_WITHOUT_HOST_SYNC", "all_pairs", "all_pairs_with_gradients"]
 
 PAIRS_WITHOUT_HOST_SYNC: int = torch.ops.fastccsa.all_pairs_without_host_sync.default()
 """The largest number of pairs for which CUDA never makes the host wait, so that a CUDA graph can hold the loss."""
@@ -139,7 +137,7 @@ def all_pairs(
         reduction: ``"sum"``; any other is the mean over the pairs.
         apart: whether each term has a gradient of its own. Otherwise only the loss can be differentiated, and half of
             the memory is enough.
-        precision: one of `PRECISIONS`, for float32 products on CUDA.
+        precision: one of `fastccsa.ops.choices.Precision`, for float32 products on CUDA.
         labels: the number of classes; 0 where nothing but ``weight`` bounds the labels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The ops that make finished images of stored crops and of decoded pictures; ``csrc/augment`` has the kernels."""
+"""The ops that turn stored crops and decoded images into augmented, normalised batches; kernels in ``csrc/augment``."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ augment_picture_out = torch.ops.fastccsa.augment_picture_out.default
 @torch.library.register_fake("fastccsa::augment_out")
 @torch.library.register_fake("fastccsa::augment_picture_out")
 def _augment_fake(*args: Any) -> None:
-    """The ops only write to their first argument."""
+    """Do nothing: the ops return nothing and only write to their first argument."""

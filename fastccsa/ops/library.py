@@ -1,16 +1,20 @@
-"""Loads the op library, whose signatures stand in ``csrc/library.cpp`` and whose kernels stand in ``csrc/<op>/``."""
+"""Loads the compiled op library.
+
+``csrc/library.cpp`` declares the signatures of the ops, ``csrc/<op>/`` has their kernels.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-__all__ = ["accumulation_dtype", "library_path"]
+__all__ = ["accumulation_dtype", "in_accumulation_dtype", "library_path"]
 
 
 def library_path() -> Path:
-    """Where the compiled ops are."""
+    """Return where the compiled ops are, whether or not they have been built."""
     return Path(__file__).with_name("libfastccsa.so")
 
 
@@ -18,8 +22,8 @@ def _load() -> None:
     path = library_path()
     if not path.exists():
         raise ImportError(
-            f"fastccsa's compiled ops are not there ({path}): `pip install .`, and start Python outside the checkout, "
-            "whose folder fastccsa/ goes before the installed package"
+            f"fastccsa's compiled ops are not there ({path}): run `pip install .`, and start Python outside the "
+            "checkout, whose folder fastccsa/ takes precedence over the installed package"
         )
     torch.ops.load_library(str(path))
 
@@ -28,5 +32,13 @@ _load()
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which sums over tensors of ``dtype`` are kept: float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+    """Return the dtype in which sums over tensors of ``dtype`` are accumulated: float64 for float64, else float32."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def in_accumulation_dtype(weight: Tensor | None, inputs: Tensor) -> Tensor | None:
+    """Return ``weight`` in the dtype in which sums over ``inputs`` are accumulated, as the ops take it; None stays."""
+    if weight is None:
+        return None
+    dtype = accumulation_dtype(inputs.dtype)
+    return weight if weight.dtype is dtype else weight.to(dtype)  # `to` costs a microsecond even without a change

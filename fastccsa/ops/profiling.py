@@ -1,4 +1,4 @@
-"""Named ranges in a profiler's timeline: in `torch.profiler`'s trace, and, once they are switched on, in NVTX's."""
+"""Named ranges in a profiler's timeline: in the trace of `torch.profiler`, and in NVTX once that is switched on."""
 
 from __future__ import annotations
 
@@ -7,29 +7,41 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import ParamSpec, TypeVar
 
+from fastccsa.system.extras import require
+
 __all__ = ["named", "nvtx_ranges", "stage"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_enabled = os.environ.get("FASTCCSA_NVTX", "0") not in ("", "0")
+_enabled = False
 
 
 def nvtx_ranges(enabled: bool = True) -> bool:
-    """Switch the ranges on or off; the environment variable ``FASTCCSA_NVTX=1`` switches them on from the start.
+    """Switch NVTX ranges on or off; the environment variable ``FASTCCSA_NVTX=1`` switches them on from the start.
 
-    Each fused op then marks its forward and its backward, in the domain ``fastccsa``. Off, they cost a test of a flag.
+    Each fused op then marks its forward and its backward, in the domain ``fastccsa``. When they are off, all they cost
+    is the test of a flag. `torch.profiler` sees the same ranges either way, and needs no further package.
 
     Returns:
         Whether they were on before.
+
+    Raises:
+        InputError: the package ``nvtx`` is not installed; the message has the pip command.
     """
     global _enabled
+    if enabled:
+        require("nvtx")
     before, _enabled = _enabled, enabled
     return before
 
 
+if os.environ.get("FASTCCSA_NVTX", "0") not in ("", "0"):
+    nvtx_ranges()
+
+
 def named(name: str, function: Callable[P, R]) -> Callable[P, R]:
-    """Make ``function`` mark a `stage` called ``name`` around each of its calls."""
+    """Wrap ``function`` so that each of its calls is a `stage` called ``name``."""
     from torch.autograd import profiler
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -43,10 +55,10 @@ def named(name: str, function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Mark the block as a range called ``name``: in `torch.profiler`'s trace, and in NVTX's while ranges are on."""
+    """Mark the block as a range called ``name``, for `torch.profiler` and, while `nvtx_ranges` are on, for NVTX."""
     import torch
 
-    # record_function costs microseconds even with no profiler there to listen.
+    # record_function costs microseconds even when no profiler is running.
     profiled = torch.autograd.profiler._is_profiler_enabled
     with torch.profiler.record_function(name) if profiled else nullcontext():
         if not _enabled:

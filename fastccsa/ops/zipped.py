@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from fastccsa.ops.choices import Reduction
 from fastccsa.ops.library import accumulation_dtype
 from fastccsa.ops.profiling import named
 from fastccsa.system.errors import InputError
@@ -15,39 +16,40 @@ __all__ = ["REDUCTIONS", "zipped_ccsa"]
 
 TERMS = 4
 _NO_GRADIENTS = (None,) * 8  # of targets, weights and scalars
-_SUMS, _MAX_PARTIALS = 6, 1024  # csrc/zipped/params.h: saved_size
-REDUCTIONS = {"none": 0, "mean": 1, "sum": 2, "weighted_mean": 3}
+REDUCTIONS = {name: code for code, name in enumerate(get_args(Reduction))}
 
 _zipped = torch.ops.fastccsa.zipped_ccsa.default
 _forward = named("zipped_ccsa forward", torch.ops.fastccsa.zipped_ccsa_forward.default)
 _backward = named("zipped_ccsa backward", torch.ops.fastccsa.zipped_ccsa_backward.default)
 
+_ROWS, _WEIGHT_SUMS, _SUMS, _MAX_PARTIALS = torch.ops.fastccsa.zipped_saved_layout()
+
 
 @torch.library.register_fake("fastccsa::zipped_ccsa")
 @torch.library.register_fake("fastccsa::zipped_ccsa_forward")
 def _zipped_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    logits1, features1, reduction = args[0], args[2], args[-1]
-    first = logits1 if logits1 is not None else features1
+    first, reduction = _first(args), args[-1]
     pairs, dtype = first.shape[0], accumulation_dtype(first.dtype)
     each = reduction == REDUCTIONS["none"]
     loss = first.new_empty((pairs,) if each else (), dtype=dtype)
     terms = first.new_empty((TERMS, pairs) if each else (TERMS,), dtype=dtype)
-    saved = first.new_empty((5 * pairs + 2 + _SUMS * torch.sym_min(pairs, _MAX_PARTIALS),), dtype=dtype)
-    return loss, terms, saved
+    saved_size = _ROWS * pairs + _WEIGHT_SUMS + _SUMS * torch.sym_min(pairs, _MAX_PARTIALS)
+    return loss, terms, first.new_empty((saved_size,), dtype=dtype)
 
 
 @torch.library.register_fake("fastccsa::zipped_ccsa_backward")
 def _zipped_backward_fake(grad_loss: Any, grad_terms: Any, saved: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    wanted = args[-1]
+    output_mask = args[-1]
     return tuple(
         of.new_empty(of.shape)
-        if of is not None and wanted >> bit & 1
+        if of is not None and output_mask >> bit & 1
         else saved.new_empty((0,), dtype=_first(args).dtype)
         for bit, of in enumerate(args[:4])
     )
 
 
 def _first(args: tuple[Any, ...]) -> Tensor:
+    """``logits1``, or ``features1`` if there are no logits."""
     return args[0] if args[0] is not None else args[2]
 
 
@@ -65,11 +67,11 @@ def _backward_of(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, 
             "use the same function of fastccsa.reference where create_graph=True is needed"
         )
     needs = ctx.needs_input_grad
-    wanted = needs[0] | needs[1] << 1 | needs[2] << 2 | needs[3] << 3
-    if wanted == 0 or (grad_loss is None and grad_terms is None):
+    output_mask = needs[0] | needs[1] << 1 | needs[2] << 2 | needs[3] << 3
+    if output_mask == 0 or (grad_loss is None and grad_terms is None):
         return None, None, None, None, *_NO_GRADIENTS
-    gradients = _backward(grad_loss, grad_terms, *ctx.saved_tensors, *ctx.scalars, wanted)
-    if wanted != 15:
+    gradients = _backward(grad_loss, grad_terms, *ctx.saved_tensors, *ctx.scalars, output_mask)
+    if output_mask != 15:
         gradients = tuple(g if needs[k] else None for k, g in enumerate(gradients))
     return *gradients, *_NO_GRADIENTS
 
@@ -78,7 +80,7 @@ torch.library.register_autograd("fastccsa::zipped_ccsa", _backward_of, setup_con
 
 
 class _Zipped(torch.autograd.Function):
-    """The same gradient as the registered one, without its Python wrappers: half of a small batch's time."""
+    """The same gradient as the registered one without its Python wrappers, which take half of a small batch's time."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,7 +92,7 @@ class _Zipped(torch.autograd.Function):
 
 
 def _promote(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Under autocast, streams may come in different dtypes: all go to the widest, as torch's own losses do."""
+    """Under autocast, streams may have different dtypes: promote all to the widest, as torch's own losses do."""
     dtypes = {x.dtype for x in inputs[:4] if x is not None}
     if len(dtypes) <= 1:
         return inputs
@@ -118,14 +120,37 @@ def zipped_ccsa(
     features2: Tensor | None,
     target1: Tensor,
     target2: Tensor | None,
-    class_weight1: Tensor | None,
-    class_weight2: Tensor | None,
-    pair_weight: Tensor | None,
+    *,
+    class_weight1: Tensor | None = None,
+    class_weight2: Tensor | None = None,
+    pair_weight: Tensor | None = None,
     margin: float,
     alpha: float,
     reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    """The fused op: the loss ([] or [N]) and its four terms ([4] or [4, N])."""
+    """Compute the fused op.
+
+    Args:
+        logits1: [N, C], or None to leave out its classification term.
+        logits2: [N, C], or None.
+        features1: [N, D], or None to leave out alignment and separation.
+        features2: [N, D], or None.
+        target1: [N] int64.
+        target2: [N] int64, or None where neither ``logits2`` nor features need it.
+        class_weight1: [C] in the dtype of sums, or None.
+        class_weight2: [C], or None.
+        pair_weight: [C, C], or None.
+        margin: the distance from which on pairs of different classes are not pushed apart.
+        alpha: the share of alignment and separation in the loss.
+        reduction: one of ``REDUCTIONS``.
+
+    Returns:
+        The loss ([] or [N]) and its four terms ([4] or [4, N]).
+
+    Raises:
+        InputError: an unknown reduction.
+        RuntimeError: tensors of other shapes, dtypes or devices; on the CPU, a bad label or weight.
+    """
     code = REDUCTIONS.get(reduction)
     if code is None:
         raise InputError(f"reduction is {reduction!r}; choose one of {', '.join(map(repr, REDUCTIONS))}")

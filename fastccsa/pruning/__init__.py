@@ -1,18 +1,16 @@
-"""Channel pruning: `prune` makes a smaller network of a trained run."""
+"""Channel pruning: `prune` makes a smaller network from a trained run."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastccsa.pruning.config import CRITERIA, PruneConfig
+from fastccsa.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastccsa.pruning.procedure import prune
 
 __all__ = ["CRITERIA", "PruneConfig", "prune"]
 
-
-def __getattr__(name: str) -> Any:
-    # The rest brings in training; the command line's --help needs the configuration alone.
-    if name == "prune":
-        from fastccsa.pruning.procedure import prune
-
-        return prune
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# `prune` loads the training loop; the command line's --help needs only the configuration.
+__getattr__ = lazy_names(__name__, {"prune": "fastccsa.pruning.procedure"})

@@ -1,4 +1,4 @@
-"""Everything a pruning is told, as one frozen value."""
+"""The configuration of a pruning, as one frozen value."""
 
 from __future__ import annotations
 
@@ -6,41 +6,44 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from fastccsa.system.choices import check_choices
 from fastccsa.system.errors import InputError
 
-CRITERIA = ("dcp", "magnitude", "taylor", "random")
+Criterion = Literal["dcp", "magnitude", "taylor", "random"]
+CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """A pruning of a trained run; exactly one of ``threshold`` and ``rate`` says how much.
+    """A pruning of a trained run; exactly one of ``threshold`` and ``rate`` says how much to prune.
 
     Attributes:
         run: folder of the finished run to prune.
         out: folder of the pruned run.
-        manifest: the images; None takes the run's own.
-        threshold: a layer has enough channels once another lowers its joint loss by no more than this part of the
-            loss without any, in (0, 1).
-        rate: part of the channels taken from every layer, in (0, 1).
+        manifest: CSV file of the images; None uses the run's own.
+        threshold: a layer has enough channels once another one lowers its joint loss by at most this share of the loss
+            without any channel; in (0, 1).
+        rate: share of the channels to remove from every layer, in (0, 1).
         criterion: how channels are ranked: dcp (by the gradient of the joint loss), magnitude, taylor or random.
-        round_to: channels kept are rounded up to a multiple of this.
-        loss_weight: lambda, the weight of the discrimination loss in the joint loss; 0 leaves reconstruction alone.
-        images: training images by which outputs are reconstructed.
-        discrimination_images: how many of these the discrimination loss is computed on: half for its gradient, half
+        round_to: the number of channels kept is rounded up to a multiple of this.
+        loss_weight: lambda, the weight of the discrimination loss in the joint loss; 0 uses only reconstruction.
+        images: number of training images on which outputs are reconstructed.
+        discrimination_images: number of these on which the discrimination loss is computed: half for its gradient, half
             for its value.
-        auxiliary: auxiliary losses besides the final one; None is 2 for networks of up to 8 blocks, else 3.
+        auxiliary: number of auxiliary losses besides the final one; None is 2 for networks of up to 8 blocks, else 3.
         stage_epochs: epochs of fine-tuning before each stage's layers are pruned.
-        epochs: of the fine-tuning at the end; None takes the run's. The learning rate falls after half of them.
-        lr: its first learning rate, and the stages'; None takes the run's.
-        fraction: share of the training images that all this is done on, in (0, 1]; None takes the run's.
-        seed: of the subset, the auxiliary losses, the random criterion and the fine-tuning; None takes the run's.
+        epochs: epochs of the fine-tuning at the end; None uses the run's. The learning rate is reduced after half of
+            them.
+        lr: initial learning rate of all fine-tuning; None uses the run's.
+        fraction: share of the training images to use, in (0, 1]; None uses the run's.
+        seed: seed of the subset, the auxiliary losses, the random criterion and the fine-tuning; None uses the run's.
         device: auto, cpu or cuda[:N].
-        workers: threads that decode images; 0 leaves the number to the image pipeline.
+        workers: number of threads that decode images; 0 lets the image pipeline choose.
 
     Raises:
-        InputError: a value outside its range, naming it.
+        InputError: a value is out of range; the message names the field.
     """
 
     run: str
@@ -48,7 +51,7 @@ class PruneConfig:
     manifest: str | None = None
     threshold: float | None = None
     rate: float | None = None
-    criterion: Literal["dcp", "magnitude", "taylor", "random"] = "dcp"
+    criterion: Criterion = "dcp"
     round_to: int = 1
     loss_weight: float = 1.0
     images: int = 512
@@ -69,8 +72,7 @@ class PruneConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise InputError(f"{name} is {value}: it must lie between 0 and 1, both excluded")
-        if self.criterion not in CRITERIA:
-            raise InputError(f"criterion is {self.criterion!r}: use one of {', '.join(CRITERIA)}")
+        check_choices(self)
         lowest = {"round_to": 1, "images": 2, "discrimination_images": 2, "stage_epochs": 1, "workers": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
@@ -89,7 +91,7 @@ class PruneConfig:
             raise InputError(f"{self.out} is the run to prune: choose another folder for the pruned one")
 
     def differences(self, other: dict[str, object]) -> list[str]:
-        """``name: mine, not other's`` for every value in which two prunings differ; ``other`` is read from JSON."""
+        """Return ``name: mine, not other's`` for every value that differs from ``other``, which is read from JSON."""
         mine = json.loads(self.to_json())
         return [
             f"{name}: {mine[name]!r}, not {other.get(name)!r}"
@@ -98,5 +100,5 @@ class PruneConfig:
         ]
 
     def to_json(self) -> str:
-        """Write one JSON object."""
+        """Return one JSON object."""
         return json.dumps(asdict(self))

@@ -1,4 +1,4 @@
-"""Other ways to rank a layer's input channels, to compare the joint gradient with under the same budget."""
+"""Other criteria to rank a layer's input channels, for comparison with the joint gradient at the same budget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.discrimination import Discrimination
 from fastccsa.pruning.resnet import PrunableLayer, block_of, convolution
 
@@ -20,9 +20,9 @@ def rank_channels(
     discrimination: Discrimination,
     seed: int,
 ) -> list[int] | None:
-    """Rank the input channels of ``layer``, the most important first; None for dcp, which ranks as it goes.
+    """Rank the input channels of ``layer``, most important first; None for dcp, which ranks during the selection.
 
-    magnitude is the L1 norm of the filter that makes the channel (Li et al., ICLR 2017), taylor the first-order
+    magnitude is the L1 norm of the filter that computes the channel (Li et al., ICLR 2017), taylor the first-order
     change of the discrimination loss without it (Molchanov et al., ICLR 2017), random a seeded permutation.
     """
     if criterion == "dcp":

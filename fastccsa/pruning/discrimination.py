@@ -11,29 +11,29 @@ from torch import Tensor, nn
 from fastccsa.pruning.resnet import Result
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-AT_ONCE = 16  # images
+CHUNK = 16  # images per chunk
 
 
 class Discrimination:
-    """L_S, the loss of what follows a layer, for any weight of that layer.
+    """The discrimination loss L_S as a function of one layer's weight.
 
-    Nothing before the layer is computed again. What follows it is computed a few images at a time, although the loss
-    looks at all of them together (it compares images): its gradient with respect to logits and features is
-    taken first, and then carried back through the network piece by piece.
+    Nothing before the layer is computed again. The rest of the network is computed in chunks of images, although the
+    loss depends on all images together (it compares images): first its gradient with respect to logits and features is
+    computed, then that gradient is propagated back through the network chunk by chunk.
 
     Args:
         conv: the layer.
         inputs: its inputs [n, c, h, w].
-        block_inputs: the inputs of its block, which its shortcut needs.
-        rest: from the layer's outputs and its block's inputs to logits and features.
-        loss: from logits [n, C] and features [n, D] to L_S.
+        block_inputs: the inputs of its block, which the shortcut needs.
+        rest: maps the layer's outputs and the block's inputs to logits and features.
+        loss: maps logits [n, C] and features [n, D] to L_S.
     """
 
     def __init__(
         self, conv: nn.Conv2d, inputs: Tensor, block_inputs: Tensor, rest: Callable[..., Result], loss: Loss
     ) -> None:
         self._conv = conv
-        self._chunks = list(zip(inputs.split(AT_ONCE), block_inputs.split(AT_ONCE), strict=True))
+        self._chunks = list(zip(inputs.split(CHUNK), block_inputs.split(CHUNK), strict=True))
         self._rest = rest
         self._loss = loss
 
@@ -43,7 +43,7 @@ class Discrimination:
         return float(self._loss(*self._results(weight)))
 
     def gradient(self, weight: Tensor) -> tuple[float, Tensor]:
-        """Compute L_S and its gradient at ``weight``, for kept and for missing channels alike."""
+        """Compute L_S and its gradient at ``weight``, for kept and for missing channels."""
         loss, result_gradients = self._at_results(weight)
         weight = weight.detach().requires_grad_()
         gradient = torch.zeros_like(weight)
@@ -55,7 +55,7 @@ class Discrimination:
     def channel_sensitivity(self, weight: Tensor) -> Tensor:
         """Compute the Taylor criterion of each input channel, [c]: the mean over images of |<input, dL_S/dinput>|.
 
-        It is the first-order change of the loss when the channel is taken away (Molchanov et al., ICLR 2017).
+        It is the first-order change of the loss when the channel is removed (Molchanov et al., ICLR 2017).
         """
         _, result_gradients = self._at_results(weight)
         total = torch.zeros(self._conv.in_channels, device=weight.device)
@@ -67,14 +67,14 @@ class Discrimination:
         return total / sum(len(inputs) for inputs, _ in self._chunks)
 
     def _at_results(self, weight: Tensor) -> tuple[float, list[tuple[Tensor, ...]]]:
-        """Compute L_S and its gradients with respect to logits and features, each cut into chunks."""
+        """Compute L_S and its gradients with respect to logits and features, each split into chunks."""
         with torch.no_grad():
             results = self._results(weight)
         results = [result.requires_grad_() for result in results]
         loss = self._loss(*results)
-        # Cross-entropy alone does not look at the features.
+        # Cross-entropy does not depend on the features.
         gradients = torch.autograd.grad(loss, results, allow_unused=True, materialize_grads=True)
-        return float(loss.detach()), [gradient.split(AT_ONCE) for gradient in gradients]
+        return float(loss.detach()), [gradient.split(CHUNK) for gradient in gradients]
 
     def _results(self, weight: Tensor) -> list[Tensor]:
         results = [self._rest(self._outputs(inputs, weight), block_inputs) for inputs, block_inputs in self._chunks]

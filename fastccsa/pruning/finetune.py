@@ -1,4 +1,4 @@
-"""The fine-tuning before a stage: every batch a step on the stage's auxiliary loss, then one on the run's own."""
+"""The fine-tuning before a stage: for every batch a step on the stage's auxiliary loss, then one on the run's loss."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from tqdm import tqdm
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.resnet import Stage, run_blocks, run_stem
 from fastccsa.pruning.subset import classification
 from fastccsa.runs.config import TrainConfig
 from fastccsa.system.devices import amp_dtype, autocast
 from fastccsa.system.errors import InputError
-from fastccsa.training.objectives import Forward, Objective
-from fastccsa.training.step import make_forward
+from fastccsa.training import Forward, Objective, make_forward
 
 
 def fine_tune_stage(
@@ -28,15 +27,15 @@ def fine_tune_stage(
     epochs: range,
     progress: bool,
 ) -> None:
-    """Fine-tune the whole network, and ``head``, on pairs as the run was trained on them.
+    """Fine-tune the whole network and ``head``, with the run's objective.
 
     Args:
-        model: the network, changed in place and left in evaluation mode.
-        head: the stage's auxiliary head; None for the last stage, whose loss is the run's own.
-        stage: where the head sits.
-        objective: the run's.
-        config: learning rate, weight decay and autocast's format.
-        epochs: numbers of the epochs, which say what is drawn in them.
+        model: the network, changed in place; it is in evaluation mode afterwards.
+        head: the stage's auxiliary head; None for the last stage, which uses only the run's loss.
+        stage: the stage, which says where the head is.
+        objective: the run's objective.
+        config: learning rate, weight decay and autocast.
+        epochs: numbers of the epochs, which determine the batches.
         progress: show a progress bar on a terminal.
 
     Raises:
@@ -45,7 +44,7 @@ def fine_tune_stage(
     device = model.head.weight.device
     dtype = amp_dtype(config.amp, device)
     if dtype == torch.float16:
-        dtype = None  # it would need the loss scaling of a longer training
+        dtype = None  # float16 would need loss scaling, which takes longer to adapt than a stage
     parameters = [*model.parameters(), *(head.parameters() if head is not None else ())]
     optimizer = AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     final = make_forward(model, device, dtype)

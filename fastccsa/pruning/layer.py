@@ -1,4 +1,4 @@
-"""Pruning one layer, and walking from block to block with what the layers there see."""
+"""Pruning one layer, and the block inputs that its pruning needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.criteria import rank_channels
 from fastccsa.pruning.discrimination import Discrimination
@@ -20,19 +20,19 @@ from fastccsa.pruning.select import Selection, kept_by_threshold
 from fastccsa.pruning.state import LayerRecord, PruneState
 from fastccsa.pruning.subset import Part, Subset
 
-AT_ONCE = 16  # images
+CHUNK = 16  # images per chunk
 
 
 class BlockInputs:
     """The inputs of the current block for all images of the subset, in the pruned and in the baseline network.
 
-    They take ``2 n c h w`` float32, the largest at the first blocks: 0.8 GB for 512 images in a ResNet-18 at 224 px.
+    They need ``2 n c h w`` float32 values, most at the first blocks: 0.8 GB for 512 images in a ResNet-18 at 224 px.
     """
 
     def __init__(self, model: Classifier, baseline: Classifier, images: Tensor) -> None:
         self._networks = (model, baseline)
         self._block = 0
-        self._values = [[run_stem(network, part) for part in images.split(AT_ONCE)] for network in self._networks]
+        self._values = [[run_stem(network, part) for part in images.split(CHUNK)] for network in self._networks]
 
     def go_to(self, block: int) -> None:
         """Run both networks up to ``block``."""
@@ -42,14 +42,14 @@ class BlockInputs:
         self._block = block
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Walk the inputs in the pruned and in the baseline network, some images at a time."""
+        """Iterate over chunks of images: their inputs in the pruned and in the baseline network."""
         return zip(*self._values, strict=True)
 
     def some(self, begin: int, end: int) -> Tensor:
-        """Return the inputs of the images ``begin`` to ``end``, ``end`` excluded, in the pruned network."""
-        first = begin // AT_ONCE
-        values = torch.cat(self._values[0][first : -(-end // AT_ONCE)])
-        return values[begin - first * AT_ONCE : end - first * AT_ONCE]
+        """Return the inputs of the images ``begin`` to ``end`` (exclusive) in the pruned network."""
+        first = begin // CHUNK
+        values = torch.cat(self._values[0][first : -(-end // CHUNK)])
+        return values[begin - first * CHUNK : end - first * CHUNK]
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def prune_layer(
     config: PruneConfig,
     progress: bool,
 ) -> LayerRecord:
-    """Choose the input channels of ``layer`` and take the others out of ``state.model``."""
+    """Choose the input channels of ``layer``, and remove the others from ``state.model``."""
     started = time.perf_counter()
     inputs.go_to(layer.block)
     model, conv = state.model, convolution(state.model, layer)
@@ -71,9 +71,17 @@ def prune_layer(
     discrimination, check = (discrimination_of(state, stage, layer, inputs, part) for part in parts)
     with torch.enable_grad():
         ranking = rank_channels(config.criterion, model, layer, discrimination, config.seed or 0)
-        # A threshold may stop anywhere, and the rest of the path tells what other thresholds would have kept.
+        # A threshold may stop anywhere; the rest of the path shows what other thresholds would keep.
         steps = gram.channels if config.rate is None else channels_by_rate(config, gram.channels)
-        selection = Selection(gram, conv, discrimination, check, config.loss_weight, ranking, steps)
+        selection = Selection(
+            gram,
+            conv,
+            discrimination,
+            check,
+            loss_weight=config.loss_weight,
+            ranking=ranking,
+            steps=steps,
+        )
         with tqdm(desc=layer.name, total=steps, unit="channel", leave=False, disable=None if progress else True) as bar:
             path = selection.walk(bar.update)
         count = steps if config.threshold is None else kept_by_threshold(path, config.threshold)
@@ -86,7 +94,7 @@ def prune_layer(
 
 @torch.no_grad()
 def gram_of(state: PruneState, layer: PrunableLayer, inputs: BlockInputs) -> Gram:
-    """Sum up what L_M of ``layer`` looks at, all images; ``inputs`` stands at its block."""
+    """Compute the Gram matrix of ``layer`` over all images; ``inputs`` must be at its block."""
     conv, base = convolution(state.model, layer), convolution(state.baseline, layer)
     chunks = (
         (layer_inputs(state.model, layer, mine), base(layer_inputs(state.baseline, layer, theirs)))
@@ -99,19 +107,19 @@ def gram_of(state: PruneState, layer: PrunableLayer, inputs: BlockInputs) -> Gra
 def discrimination_of(
     state: PruneState, stage: Stage, layer: PrunableLayer, inputs: BlockInputs, part: Part
 ) -> Discrimination:
-    """Make L_S as a function of the weight of ``layer``, on some images; ``inputs`` stands at its block."""
+    """Make L_S as a function of the weight of ``layer``, on some images; ``inputs`` must be at its block."""
     block_inputs = inputs.some(part.begin, part.end)
-    own = torch.cat([layer_inputs(state.model, layer, few) for few in block_inputs.split(AT_ONCE)])
+    own = torch.cat([layer_inputs(state.model, layer, chunk) for chunk in block_inputs.split(CHUNK)])
     rest = after_layer(state.model, layer, stage, state.head)
     return Discrimination(convolution(state.model, layer), own, block_inputs, rest, part.loss)
 
 
 def channels_by_rate(config: PruneConfig, channels: int) -> int:
-    """Count the channels that the rate leaves of ``channels``; 0 is for the caller to refuse."""
+    """Return how many of ``channels`` the rate keeps; the caller must check for 0."""
     assert config.rate is not None
     return round_up(round((1 - config.rate) * channels), config.round_to, channels)
 
 
 def round_up(count: int, multiple: int, most: int) -> int:
-    """Round ``count`` up to a multiple, to ``most`` at most."""
+    """Round ``count`` up to a multiple, but at most to ``most``."""
     return min(most, -(-count // multiple) * multiple)

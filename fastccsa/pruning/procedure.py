@@ -1,4 +1,4 @@
-"""Pruning a run, from top to bottom: `choose_channels` stage by stage, then training goes on from what is left."""
+"""Pruning a run, from top to bottom: `choose_channels` stage by stage, then fine-tuning of the pruned network."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Scores, score_outputs
-from fastccsa.models.backbone import Classifier, ModelCard, load_model, save_model
+from fastccsa.models import Classifier, ModelCard, load_model, save_model
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.finetune import fine_tune_stage
 from fastccsa.pruning.layer import BlockInputs, channels_by_rate, prune_layer
@@ -33,14 +32,13 @@ from fastccsa.pruning.resnet import (
 from fastccsa.pruning.state import STATE_FILE, PruneState, check_same, load_state, save_state
 from fastccsa.pruning.subset import Subset, load_subset
 from fastccsa.runs.config import TrainConfig
-from fastccsa.runs.folder import finished_scores, open_run, write_environment
+from fastccsa.runs.folder import SCORES_FILE, finished_scores, open_run, write_environment
+from fastccsa.runs.images import RunImages, open_manifest, select_images
+from fastccsa.runs.results import run_test, write_results
 from fastccsa.system.devices import pick_device
 from fastccsa.system.errors import InputError
-from fastccsa.training.images import RunImages, open_manifest, select_images
-from fastccsa.training.loop import train
-from fastccsa.training.objectives import build_objective
-from fastccsa.training.results import run_test, write_results
-from fastccsa.training.start import Say
+from fastccsa.system.progress import Say, status_lines
+from fastccsa.training import build_objective, train
 
 SELECTED_FOLDER = "selected"
 
@@ -53,31 +51,31 @@ def prune(
     progress: bool = True,
     **options: Any,
 ) -> Scores:
-    """Prune a trained run by channels and fine-tune what is left: a run folder like any other, with a smaller network.
+    """Prune channels of a trained run and fine-tune the rest. The result is an ordinary run with a smaller network.
 
-    The same call again goes on after the last finished layer, or where the fine-tuning stopped. In ``out`` are, besides
-    a run's own files, ``prune.json`` (what was chosen, layer by layer) and ``selected/``, the run before fine-tuning.
+    The same call resumes after the last finished layer, or where the fine-tuning stopped. Besides the files of a run,
+    ``out`` contains ``prune.json`` (what was chosen, layer by layer) and ``selected/``, the run before fine-tuning.
 
     Args:
         run: folder of a finished run of a torchvision ResNet.
         out: folder for the pruned run.
         threshold: the adaptive stop (see `PruneConfig`); or give ``rate``.
-        rate: part of the channels to take from every layer.
-        progress: say what happens on stdout, and show progress bars on a terminal.
+        rate: share of the channels to remove from every layer.
+        progress: print status lines on stdout, and show progress bars on a terminal.
         options: the other fields of `PruneConfig`.
 
     Returns:
         Test scores by domain after fine-tuning.
 
     Raises:
-        InputError: a value out of range, no finished run, an architecture that cannot be pruned, a layer that would
-            lose all channels, torch-pruning missing, or ``out`` in use for something else.
+        InputError: a value is out of range, there is no finished run, the architecture cannot be pruned, a layer would
+            lose all channels, torch-pruning is missing, or ``out`` is used for something else.
     """
     try:
         config = PruneConfig(os.fspath(run), os.fspath(out), threshold=threshold, rate=rate, **options)
     except TypeError as error:
-        raise InputError(f"this is no pruning: {error}") from error
-    say: Say = tqdm.write if progress else lambda line: None
+        raise InputError(f"these are not settings of a pruning: {error}") from error
+    say = status_lines(progress)
     require_torch_pruning()
     training, manifest, model = open_source(config)
     config = replace(config, seed=training.seed)
@@ -88,7 +86,7 @@ def prune(
     images = select_images(training, manifest)
     folder = _open_folder(config, training)
     if scores := finished_scores(folder):
-        say(f"{folder} is finished: its channels are in {folder / PRUNE_FILE}, its test scores in scores.json")
+        say(f"{folder} is finished: its channels are in {folder / PRUNE_FILE}, its test scores in {SCORES_FILE}")
         return scores
 
     selected = folder / SELECTED_FOLDER
@@ -105,7 +103,7 @@ def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]
     """Read the run to prune: the configuration of the fine-tuning, the manifest, and the model.
 
     Raises:
-        InputError: there is no finished run, or its manifest is not there any more.
+        InputError: there is no finished run, or its manifest is missing.
     """
     run, out = Path(config.run), Path(config.out)
     model = load_model(run)
@@ -130,10 +128,10 @@ def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]
 
 
 def check_rate(config: PruneConfig, model: Classifier) -> None:
-    """Make sure that the rate leaves every layer a channel.
+    """Check that the rate leaves every layer at least one channel.
 
     Raises:
-        InputError: naming the first layer that would lose all.
+        InputError: a layer would lose all; the message names the first one.
     """
     if config.rate is None:
         return
@@ -141,7 +139,7 @@ def check_rate(config: PruneConfig, model: Classifier) -> None:
         channels = convolution(model, layer).in_channels
         if channels_by_rate(config, channels) == 0:
             raise InputError(
-                f"rate {config.rate} takes all {channels} input channels of {layer.name}: choose a lower one"
+                f"rate {config.rate} removes all {channels} input channels of {layer.name}: choose a lower one"
             )
 
 
@@ -153,9 +151,9 @@ def choose_channels(
     say: Say,
     progress: bool,
 ) -> PruneRecord:
-    """Choose the channels of every layer of ``model``, stage by stage, and take the others out of it.
+    """Choose the channels of every layer of ``model``, stage by stage, and remove the others.
 
-    Goes on after the last finished layer when ``config.out`` has such a state.
+    If ``config.out`` contains an interrupted pruning, it continues after the last finished layer.
     """
     folder, device = Path(config.out), model.head.weight.device
     saved = load_state(folder, config)
@@ -164,24 +162,24 @@ def choose_channels(
     subset = load_subset(
         training,
         images,
-        config.images,
-        config.discrimination_images,
-        training.seed,
-        device,
-        model.feature_width,
+        count=config.images,
+        discrimination=config.discrimination_images,
+        seed=training.seed,
+        device=device,
+        width=model.feature_width,
     )
     say(f"choosing the channels of {total} layers by {config.criterion}, on {len(subset.images)} images")
     first, records = (saved.stage, list(saved.records)) if saved else (0, [])
     for number, stage in enumerate(stages[first:], start=first):
-        torch.manual_seed(training.seed + number)  # the same head, whether the stages before it ran here or not
+        torch.manual_seed(training.seed + number)  # the same head after resuming
         name, block = blocks_of(model)[stage.end]
         head = None if stage.is_last else AuxiliaryHead(block_width(block), model.head.out_features).to(device)
         state = PruneState(model, copy.deepcopy(model), head, number, records)
         if saved and number == first:
             saved.fill(state)
-            say(f"going on in {folder} after {len(records)} of {total} layers")
+            say(f"resuming {folder} after {len(records)} of {total} layers")
         else:
-            say(f"stage {number + 1}/{len(stages)}: fine-tuning with the loss behind {name}")
+            say(f"stage {number + 1}/{len(stages)}: fine-tuning with the loss after {name}")
             _fine_tune(config, training, images, state, stage, progress)
             save_state(folder, state, config)
         prune_stage(state, stage, subset, config, say, progress)
@@ -189,7 +187,7 @@ def choose_channels(
 
 
 def prune_stage(state: PruneState, stage: Stage, subset: Subset, config: PruneConfig, say: Say, progress: bool) -> None:
-    """Prune the layers of a stage that are not done yet, saving the state after each."""
+    """Prune the remaining layers of a stage, and save the state after each."""
     done = {record.name for record in state.records}
     inputs = BlockInputs(state.model, state.baseline, subset.images)
     for layer in stage.layers:
@@ -198,14 +196,14 @@ def prune_stage(state: PruneState, stage: Stage, subset: Subset, config: PruneCo
         record = prune_layer(state, stage, layer, inputs, subset, config, progress)
         state.records.append(record)
         save_state(Path(config.out), state, config)
-        say(f"{record.name}: {len(record.kept)} of {record.channels} channels stay ({record.seconds:.0f} s)")
+        say(f"{record.name}: {len(record.kept)} of {record.channels} channels kept ({record.seconds:.0f} s)")
 
 
 def _fine_tune(
     config: PruneConfig, training: TrainConfig, images: RunImages, state: PruneState, stage: Stage, progress: bool
 ) -> None:
-    """Fine-tune the network and the stage's head; what comes out is also the baseline of the stage's layers."""
-    # A stage is too short to fill a memory of past images.
+    """Fine-tune the network and the stage's head; the result is also the baseline of the stage's layers."""
+    # A stage is too short to fill a memory of past features.
     plain, model = replace(training, memory=0), state.model
     objective = build_objective(plain, images, model.head.weight.device, model.feature_width)
     first = state.stage * config.stage_epochs
@@ -216,7 +214,7 @@ def _fine_tune(
 
 
 def _open_folder(config: PruneConfig, training: TrainConfig) -> Path:
-    """Open ``config.out``: a new folder, or the one where the same pruning was begun.
+    """Open ``config.out``: create it, or reopen the folder in which the same pruning was started.
 
     Raises:
         InputError: it holds another run, or another pruning.
@@ -230,7 +228,7 @@ def _open_folder(config: PruneConfig, training: TrainConfig) -> Path:
 def _write_selected(
     config: PruneConfig, training: TrainConfig, manifest: Manifest, model: Classifier, record: PruneRecord, say: Say
 ) -> None:
-    """Write the pruned network as a finished run of its own, scored before any fine-tuning."""
+    """Write the pruned network as a finished run, scored before any fine-tuning."""
     folder = Path(config.out)
     selected = open_run(replace(training, out=training.init or "", init=os.path.abspath(config.run)))
     save_model(selected, model, ModelCard.read(config.run))

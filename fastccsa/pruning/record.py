@@ -1,4 +1,4 @@
-"""``prune.json``: what a pruning chose, and what it made of the network."""
+"""``prune.json``: what a pruning chose, and the size of the network before and after."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.select import Path as LossPath
 from fastccsa.pruning.select import kept_by_threshold
@@ -24,14 +24,14 @@ PRUNE_FILE = "prune.json"
 
 @dataclass(frozen=True)
 class Size:
-    """How large a network is: its parameters, and the multiply-adds of its convolutions and products for one image."""
+    """The size of a network: parameters, and multiply-adds of its convolutions and matrix products for one image."""
 
     parameters: int
     multiply_adds: int
 
     @staticmethod
     def of(model: Classifier, size: int) -> Size:
-        """Count; ``size`` is the side of the image in pixels."""
+        """Measure ``model`` for an image with side length ``size`` in pixels."""
         counter = FlopCounterMode(display=False)
         image = torch.zeros(1, 3, size, size, device=model.head.weight.device)
         with torch.no_grad(), counter:
@@ -42,10 +42,10 @@ class Size:
 
 @dataclass(frozen=True)
 class PruneRecord:
-    """A pruning, done.
+    """A finished pruning.
 
     Attributes:
-        config: what it was told (the fields of `PruneConfig`).
+        config: its configuration (the fields of `PruneConfig`).
         layers: what was chosen, layer by layer.
         before, after: sizes of the network.
     """
@@ -63,12 +63,12 @@ class PruneRecord:
         return PruneRecord(json.loads(config.to_json()), tuple(layers), Size.of(before, size), Size.of(after, size))
 
     def summary(self) -> str:
-        """Tell what became of the network in a line."""
+        """Summarise the pruning in one line."""
         kept = sum(len(layer.kept) for layer in self.layers)
         channels = sum(layer.channels for layer in self.layers)
         before, after = self.before, self.after
         return (
-            f"{kept} of {channels} channels stay ({100 * kept / channels:.0f} %): "
+            f"{kept} of {channels} channels kept ({100 * kept / channels:.0f} %): "
             f"{before.parameters / 1e6:.2f}M to {after.parameters / 1e6:.2f}M parameters, "
             f"{before.multiply_adds / 1e6:.1f}M to {after.multiply_adds / 1e6:.1f}M multiply-adds, "
             f"chosen in {sum(layer.seconds for layer in self.layers):.0f} s"
@@ -84,7 +84,7 @@ class PruneRecord:
         """Read ``prune.json`` of a pruned run.
 
         Raises:
-            InputError: it is missing or broken.
+            InputError: it is missing or invalid.
         """
         file = folder / PRUNE_FILE
         try:
@@ -92,14 +92,14 @@ class PruneRecord:
             layers = tuple(LayerRecord.from_json(layer) for layer in values["layers"])
             return PruneRecord(values["config"], layers, Size(**values["before"]), Size(**values["after"]))
         except OSError as error:
-            raise InputError(f"{folder} is no pruned run: {PRUNE_FILE} is missing") from error
+            raise InputError(f"{folder} is not a pruned run: {PRUNE_FILE} is missing") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} is no record of a pruning: {type(error).__name__} {error}") from error
+            raise InputError(f"{file} is not a record of a pruning: {type(error).__name__} {error}") from error
 
     def kept_at(self, threshold: float) -> dict[str, int]:
-        """Count the channels each layer would keep at another threshold, along the path it took.
+        """Count the channels that each layer would keep at another threshold, along its path in this pruning.
 
-        The paths are those of this pruning, whose layers saw inputs pruned at its own threshold or rate. Where it
-        did not follow a path to the end (by rate), the count is at most what it followed.
+        In this pruning, a layer's inputs were already pruned at the pruning's own threshold or rate. A path that was
+        not followed to the end (with a rate) limits the count to its length.
         """
         return {layer.name: kept_by_threshold(LossPath((), layer.losses), threshold) for layer in self.layers}

@@ -1,4 +1,4 @@
-"""Taking channels out of a network for good, with torch-pruning's dependency graph."""
+"""Removing channels from a network physically, with torch-pruning's dependency graph."""
 
 from __future__ import annotations
 
@@ -7,34 +7,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastccsa.models.backbone import Classifier
-from fastccsa.models.narrow import describe_layer
+from fastccsa.models import Classifier, describe_layer
 from fastccsa.pruning.resnet import PrunableLayer, block_of, convolution
 from fastccsa.system.extras import require
 
-EXTRA = "prune"
-
 
 def require_torch_pruning() -> None:
-    """Make sure that channels can be removed.
+    """Check that torch-pruning is installed.
 
     Raises:
-        InputError: torch-pruning is not installed; the message has the pip command.
+        InputError: it is not; the message has the pip command.
     """
-    require(EXTRA, "torch_pruning")
+    require("torch_pruning")
 
 
 def keep_channels(model: Classifier, layer: PrunableLayer, kept: Sequence[int], weight: Tensor, size: int) -> None:
-    """Keep only the input channels ``kept`` of ``layer``, and give it ``weight`` on them.
+    """Keep only the input channels ``kept`` of ``layer``, with the weights ``weight``.
 
-    The filters and the normalisation that make the other channels go too.
+    The filters and the normalisation that compute the other channels are removed too.
 
     Args:
         model: the network, changed in place.
         layer: the layer.
         kept: channel numbers in ascending order.
         weight: [m, len(kept), kh, kw].
-        size: side of the images in pixels.
+        size: side length of the images in pixels.
     """
     import torch_pruning
 
@@ -43,7 +40,7 @@ def keep_channels(model: Classifier, layer: PrunableLayer, kept: Sequence[int], 
     removed = sorted(set(range(conv.in_channels)) - set(kept))
     if removed:
         example = torch.zeros(1, 3, size, size, device=conv.weight.device)
-        with torch.enable_grad():  # the graph is found by following gradients
+        with torch.enable_grad():  # the dependency graph is derived from autograd's
             graph = torch_pruning.DependencyGraph().build_dependency(model.backbone, example_inputs=example)
         graph.get_pruning_group(source, torch_pruning.prune_conv_out_channels, idxs=removed).prune()
     with torch.no_grad():

@@ -1,7 +1,8 @@
-"""What of a torchvision ResNet can be pruned, and how to run it from one point to another.
+"""Which layers of a torchvision ResNet can be pruned, and how to run the network from one point to another.
 
-Pruned are the channels inside the blocks: a basic block's conv2 inputs, a bottleneck's conv2 and conv3 inputs, each
-with the convolution and normalisation that make them. Stem, block outputs, shortcuts and the head keep their widths.
+Only channels inside the blocks are pruned: the inputs of conv2 in a basic block, and of conv2 and conv3 in a
+bottleneck, with the convolution and normalisation that compute them. The stem, block outputs, shortcuts and the head
+keep their widths.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.system.errors import InputError
 
 Result = tuple[Tensor, Tensor]  # logits [n, C] and features [n, D]
@@ -26,10 +27,10 @@ class PrunableLayer:
     """A convolution whose input channels are chosen.
 
     Attributes:
-        name: in the backbone, e.g. ``layer1.0.conv2``.
+        name: its name in the backbone, e.g. ``layer1.0.conv2``.
         block: number of its block, from 0.
         conv: its name in the block.
-        source, norm: names in the block of the convolution and the normalisation that make its inputs.
+        source, norm: names in the block of the convolution and the normalisation that compute its inputs.
     """
 
     name: str
@@ -41,7 +42,7 @@ class PrunableLayer:
 
 @dataclass(frozen=True)
 class Stage:
-    """Layers pruned under one discrimination loss, which sits behind block ``end``; the last is the network's own."""
+    """Layers that are pruned with one discrimination loss, after block ``end``; the last is the network's own loss."""
 
     end: int
     layers: tuple[PrunableLayer, ...]
@@ -49,10 +50,10 @@ class Stage:
 
 
 class AuxiliaryHead(nn.Module):
-    """An auxiliary classifier behind a block: Linear(AvgPool(ReLU(BN(O)))).
+    """An auxiliary classifier after a block with output O: Linear(AvgPool(ReLU(BN(O)))).
 
     Args:
-        channels: of the block's output.
+        channels: number of channels of the block's output.
         num_classes: number of logits.
     """
 
@@ -68,10 +69,10 @@ class AuxiliaryHead(nn.Module):
 
 
 def check_architecture(model: Classifier) -> None:
-    """Make sure that ``model`` is a network that can be pruned.
+    """Check that ``model`` can be pruned.
 
     Raises:
-        InputError: it is no torchvision ResNet of ungrouped convolutions.
+        InputError: it is not a torchvision ResNet with ungrouped convolutions.
     """
     if network_of(model).groups != 1:
         raise InputError("a ResNeXt cannot be pruned: its convolutions are grouped; use a ResNet or a Wide ResNet")
@@ -81,7 +82,7 @@ def network_of(model: Classifier) -> torchvision.models.ResNet:
     """Return the backbone.
 
     Raises:
-        InputError: it is no torchvision ResNet.
+        InputError: it is not a torchvision ResNet.
     """
     network = model.backbone
     if not isinstance(network, torchvision.models.ResNet):
@@ -112,12 +113,12 @@ def blocks_of(model: Classifier) -> list[tuple[str, BasicBlock | Bottleneck]]:
 
 
 def block_width(block: BasicBlock | Bottleneck) -> int:
-    """Count the channels of a block's output."""
+    """Return the number of channels of a block's output."""
     return (block.conv3 if isinstance(block, Bottleneck) else block.conv2).out_channels
 
 
 def prunable_layers(model: Classifier) -> list[PrunableLayer]:
-    """List what can be pruned, in order."""
+    """List the layers that can be pruned, in order."""
     found = []
     for number, (name, block) in enumerate(blocks_of(model)):
         found.append(PrunableLayer(f"{name}.conv2", number, "conv2", "conv1", "bn1"))
@@ -127,10 +128,12 @@ def prunable_layers(model: Classifier) -> list[PrunableLayer]:
 
 
 def stages_of(model: Classifier, auxiliary: int | None) -> list[Stage]:
-    """Cut the network into stages of about as many blocks each; ResNet-18's auxiliary losses: layer2.0 and layer3.1.
+    """Split the network into stages with about the same number of blocks.
+
+    The default of 2 auxiliary losses places those of a ResNet-18 after layer2.0 and layer3.1.
 
     Raises:
-        InputError: more auxiliary losses than there are blocks before the last.
+        InputError: there are more auxiliary losses than blocks before the last one.
     """
     count = len(blocks_of(model))
     if auxiliary is None:
@@ -146,13 +149,13 @@ def stages_of(model: Classifier, auxiliary: int | None) -> list[Stage]:
 
 
 def run_stem(model: Classifier, images: Tensor) -> Tensor:
-    """Compute the first block's inputs."""
+    """Compute the inputs of the first block."""
     network = network_of(model)
     return network.maxpool(network.relu(network.bn1(network.conv1(images))))
 
 
 def run_blocks(model: Classifier, inputs: Tensor, begin: int, end: int) -> Tensor:
-    """Run the blocks ``begin`` to ``end``, ``end`` excluded."""
+    """Run the blocks ``begin`` to ``end`` (exclusive)."""
     for _, block in blocks_of(model)[begin:end]:
         inputs = block(inputs)
     return inputs
@@ -174,13 +177,13 @@ def layer_inputs(model: Classifier, layer: PrunableLayer, block_inputs: Tensor) 
 
 
 def after_layer(model: Classifier, layer: PrunableLayer, stage: Stage, head: nn.Module | None) -> Callable[..., Result]:
-    """Make the function from a layer's outputs and its block's inputs to the stage's logits and features.
+    """Return the function from a layer's outputs and its block's inputs to the stage's logits and features.
 
     Args:
         model: the network.
-        layer: where to begin.
-        stage: where to end.
-        head: the stage's auxiliary head; None for the last stage, which ends in the network's own.
+        layer: where the function starts.
+        stage: where it ends.
+        head: the stage's auxiliary head; None for the last stage, which ends in the network's own head.
     """
     block = block_of(model, layer.block)
 

@@ -2,23 +2,23 @@
 
     L(W) = L_M(W) + lambda L_S(W)
 
-A channel is taken, the one with the largest gradient of L; then the weights W of all channels taken go down L, from
-where they are:
+Each iteration adds the channel with the largest gradient of L; then the weights W of all chosen channels take a step
+that decreases L:
 
     W_t = argmin over W of  L_M(W) + lambda <(1 - t) S + t g, W>,    S <- (1 - t) S + t g
 
-g is the gradient of L_S where the step begins, S (the slope) what earlier steps left of theirs, and t that of `STEPS`
-where L is least: a gradient step measured by the Hessian of L_M, with a search along it. S = 0 is reconstruction
-alone; where S = g, W is at a minimum of L.
+Here g is the gradient of L_S at the start of the step, S (the slope) is what remains of the gradients of earlier steps,
+and t is the one of `STEPS` for which L is smallest: a gradient step in the metric of the Hessian of L_M, with a line
+search. With S = 0 there is only reconstruction; if S = g, W is a minimum of L.
 
-A layer has more weights than there are images for L_S, so their gradient can be followed until L_S is next to nothing
-on them, and worse on all others. L is therefore measured on images that g has not seen: a step is as long as they, too,
-gain from it.
+A layer has more weights than there are images for L_S. Following the gradient of these images could therefore reduce
+L_S to almost nothing on them while increasing it on all others. So L is evaluated on images that g has not used: a step
+is only as long as it also helps those images.
 
-Exact are L_M, its gradient for every candidate and every W_t, all from the Gram matrix. L_S and its gradient are
-computed exactly, on the cached inputs, but not for every channel: once there are `GROWTH` times as many as the last
-time. In between the slope stands for the gradient, the weights follow the channels, and L falls in proportion to what
-the weights minimise.
+L_M, its gradient for every candidate, and every W_t are computed exactly from the Gram matrix. L_S and its gradient are
+computed exactly on the cached inputs, but not for every channel: only when there are `GROWTH` times as many channels as
+the last time. In between, the slope replaces the gradient, the weights are updated for each channel, and L is assumed
+to fall in proportion to what the weights minimise.
 
 After Zhuang et al., "Discrimination-aware Channel Pruning for Deep Neural Networks" (NeurIPS 2018), Algorithm 2.
 """
@@ -43,10 +43,10 @@ STEPS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
 
 @dataclass(frozen=True)
 class Path:
-    """The order in which channels were taken, and the joint loss it led through.
+    """The order in which channels were chosen, and the joint loss along the way.
 
     Attributes:
-        order: channels, the most important first.
+        order: channels, most important first.
         losses: L with none, one, two, ... of them.
     """
 
@@ -55,17 +55,18 @@ class Path:
 
 
 class Selection:
-    """One layer's selection: `walk` the path, then take the `weight` of some of its first channels.
+    """The selection in one layer: `walk` the path, then compute the `weight` of its first channels.
 
     Args:
         gram: the layer's inputs and baseline outputs.
         conv: the layer.
-        discrimination: L_S, for its gradient; None leaves reconstruction alone.
-        check: L_S on other images, for its value; None takes those of the gradient.
+        discrimination: L_S, for its gradient; None uses only reconstruction.
+        check: L_S on other images, for its value; None uses those of the gradient.
         loss_weight: lambda.
-        ranking: channels in the order in which to take them, for other criteria; None is the joint gradient's.
-        steps: how many channels to take; None takes all.
-        growth: of the number of channels from one evaluation of the gradient of L_S to the next; 1 is for every one.
+        ranking: the order in which to choose channels, for other criteria; None uses the joint gradient.
+        steps: number of channels to choose; None chooses all.
+        growth: factor by which the number of channels grows between two evaluations of the gradient of L_S; 1 evaluates
+            it for every channel.
     """
 
     def __init__(
@@ -89,16 +90,16 @@ class Selection:
         self._growth = growth
         self._factor = GrowingFactor(gram, self._steps)
         self._target = self._factor.follow(gram.cross)
-        # Both times Q lambda: the gradient of L_S as the choice sees it, and S, which is followed as the channels grow.
+        # The gradient of L_S that the choice uses, and S, which is updated with the channels; both times Q lambda.
         self._pull = torch.zeros_like(gram.cross)
         self._slope = torch.zeros_like(gram.cross)
         self._slope_side = self._factor.follow(self._slope)
-        self._past: list[tuple[int, Tensor]] = []  # up to how many channels a slope held, and its solution then
-        self._first_step = 0  # of STEPS to try: one longer than the last that was taken
+        self._past: list[tuple[int, Tensor]] = []  # (number of channels up to which a slope was used, its solution)
+        self._first_step = 0  # index into STEPS: one step longer than the last one used
         self._taken = torch.zeros(gram.channels, dtype=torch.bool, device=gram.cross.device)
 
     def walk(self, after_channel: Callable[[], object] = lambda: None) -> Path:
-        """Take channel after channel; ``after_channel`` is called for each."""
+        """Choose channel after channel, and call ``after_channel`` after each."""
         known, falls, following = {}, [], 0
         for count in range(self._steps):
             renew = count == following
@@ -126,20 +127,20 @@ class Selection:
         return self._shaped(self._factor.weights(solved, count))[:, sorted(self._factor.order[:count])]
 
     def _best(self) -> int:
-        """Find the channel with the largest gradient of L, all candidates at once."""
-        # Of L_M it is -1/Q (H - G W), where W solves the least squares of H minus the slope.
+        """Return the channel with the largest gradient of L, computed for all candidates at once."""
+        # The gradient of L_M is -1/Q (H - G W), where W solves the least squares of H minus the slope.
         left = self._target.residual - self._slope_side.residual + self._slope
         norms = (self._pull - left).view(self._gram.channels, -1).square().sum(1)
         return int(norms.masked_fill(self._taken, -1.0).argmax())
 
     def _last_fall(self) -> float:
-        """How far the last channel lowered what the weights minimise."""
+        """Return by how much the last channel lowered the minimised function."""
         rows = slice(self._factor.taken - self._gram.taps, self._factor.taken)
         fall = (self._target.solved[rows] - self._slope_side.solved[rows]).square().sum()
         return float(fall) / (2 * self._gram.elements)
 
     def _refresh(self) -> float:
-        """Evaluate L, and the gradient of L_S, at the weights as they are."""
+        """Evaluate L, and the gradient of L_S, at the current weights."""
         if self._discrimination is None or self._check is None:
             return self._reconstruction(self._slope_side.solved)
         solved, slope = self._target.solved, self._slope_side.solved
@@ -151,7 +152,7 @@ class Selection:
         return self._reconstruction(slope) + self._loss_weight * loss
 
     def _joint_loss(self) -> float:
-        """Evaluate L at the weights as they are."""
+        """Evaluate L at the current weights."""
         slope, count = self._slope_side.solved, len(self._factor.order)
         loss = self._reconstruction(slope)
         if self._check is not None:
@@ -160,7 +161,7 @@ class Selection:
         return loss
 
     def _descend(self) -> float:
-        """Let the weights go down L by a step of the length that is best; return L there."""
+        """Move the weights by the step length with the smallest L, and return that L."""
         assert self._check is not None
         count, rows = len(self._factor.order), slice(self._factor.taken)
         before, after = self._slope_side.solved[rows], self._factor.solve(self._pull)
@@ -183,21 +184,21 @@ class Selection:
         return found
 
     def _reconstruction(self, slope: Tensor) -> float:
-        """L_M, ridge included, of the channels taken, where ``slope`` is the solution of the slope."""
+        """Return L_M, including the ridge, of the chosen channels; ``slope`` is the solution of the slope."""
         squares = float(self._target.solved.square().sum()) - float(slope.square().sum())
         return (self._gram.energy - squares) / (2 * self._gram.elements)
 
     def _shaped(self, weight: Tensor) -> Tensor:
-        """Turn a weight [p, m] into the convolution's, [m, c, kh, kw] float32."""
+        """Reshape a weight [p, m] to that of the convolution, [m, c, kh, kw] float32."""
         return weight.T.reshape(self._shape).float()
 
 
 def joint_losses(known: dict[int, float], falls: Sequence[float]) -> tuple[float, ...]:
-    """Fill in L between the numbers of channels where it is known.
+    """Interpolate L between the numbers of channels for which it is known.
 
     Args:
-        known: L by number of channels, for none and for all at least.
-        falls: how far the first, second, ... channel lowered what the weights minimise; L falls in proportion to it.
+        known: L by number of channels, at least for none and for all.
+        falls: by how much the first, second, ... channel lowered the minimised function; L falls in proportion to it.
     """
     losses = [known[0]]
     for begin, end in pairwise(sorted(known)):
@@ -210,7 +211,7 @@ def joint_losses(known: dict[int, float], falls: Sequence[float]) -> tuple[float
 
 
 def kept_by_threshold(path: Path, threshold: float) -> int:
-    """Count the channels taken when ``|L(t-1) - L(t)| / L(0) <= threshold`` first holds; all if it never does."""
+    """Return the number of channels t at which ``|L(t-1) - L(t)| / L(0) <= threshold`` first holds, or else all."""
     first = path.losses[0]
     for count, (before, after) in enumerate(pairwise(path.losses), start=1):
         if abs(before - after) <= threshold * first:

@@ -1,4 +1,4 @@
-"""How far a pruning is, whole, in one file: after each layer everything needed to go on with the next."""
+"""The whole state of a pruning in one file: after each layer, everything needed to continue with the next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
@@ -25,11 +25,11 @@ class LayerRecord:
     """What was chosen in one layer.
 
     Attributes:
-        name: of the convolution whose input channels were chosen.
-        channels: how many it had.
-        kept: those that stay, in the order in which they were taken.
+        name: name of the convolution whose input channels were chosen.
+        channels: number of input channels that it had.
+        kept: the channels kept, in the order in which they were chosen.
         losses: the joint loss with none, one, two, ... channels.
-        seconds: time it took.
+        seconds: duration of the selection.
     """
 
     name: str
@@ -40,24 +40,24 @@ class LayerRecord:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> LayerRecord:
-        """Undo ``dataclasses.asdict`` and JSON, which turn tuples into lists.
+        """Restore a record from JSON, which turns tuples into lists.
 
         Raises:
-            TypeError, KeyError: these are not its fields.
+            TypeError, KeyError: ``values`` does not have the fields of a record.
         """
         return LayerRecord(**(values | {"kept": tuple(values["kept"]), "losses": tuple(values["losses"])}))
 
 
 @dataclass
 class PruneState:
-    """A pruning under way.
+    """A pruning in progress.
 
     Attributes:
         model: the network, some of whose layers are pruned.
-        baseline: the network as it was before this stage's layers were pruned.
+        baseline: the network before the layers of this stage were pruned.
         head: the stage's auxiliary head; None for the last stage.
-        stage: number of the stage under way, from 0; its fine-tuning is done.
-        records: of the layers done.
+        stage: number of the current stage, from 0; its fine-tuning is done.
+        records: records of the finished layers.
     """
 
     model: Classifier
@@ -68,7 +68,7 @@ class PruneState:
 
 
 def save_state(folder: Path, state: PruneState, config: PruneConfig) -> None:
-    """Write ``state`` into ``folder``, whole or not at all."""
+    """Write ``state`` into ``folder``, completely or not at all."""
     tensors = {
         f"{part}/{name}": value.detach().cpu().contiguous()
         for part in PARTS
@@ -87,7 +87,7 @@ def save_state(folder: Path, state: PruneState, config: PruneConfig) -> None:
 
 @dataclass(frozen=True)
 class SavedState:
-    """What `save_state` wrote, not yet put into networks."""
+    """What `save_state` wrote, not yet loaded into networks."""
 
     stage: int
     layers: dict[str, dict[str, Any]]
@@ -95,7 +95,7 @@ class SavedState:
     tensors: dict[str, Tensor]
 
     def fill(self, state: PruneState) -> None:
-        """Load the weights into the networks of ``state``, on whatever device they are."""
+        """Load the weights into the networks of ``state``, on their device."""
         state.model.narrow(self.layers["model"])
         state.baseline.narrow(self.layers["baseline"])
         for part in PARTS:
@@ -108,10 +108,10 @@ class SavedState:
 
 
 def load_state(folder: Path, config: PruneConfig) -> SavedState | None:
-    """Read what `save_state` wrote; None when there is nothing.
+    """Read what `save_state` wrote; None if there is no such file.
 
     Raises:
-        InputError: the file is broken, or is of a pruning with other settings.
+        InputError: the file is broken, or belongs to a pruning with other settings.
     """
     file = folder / STATE_FILE
     if not file.exists():
@@ -119,19 +119,19 @@ def load_state(folder: Path, config: PruneConfig) -> SavedState | None:
     try:
         with safe_open(file, framework="pt") as content:
             progress = json.loads(content.metadata()["progress"])
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  (no mapping)
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  (not a mapping)
         records = [LayerRecord.from_json(record) for record in progress["records"]]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} cannot be resumed from ({error}): remove it to choose the channels anew") from error
+        raise InputError(f"{file} cannot be resumed from ({error}): remove it to choose the channels again") from error
     check_same(config, progress["config"], folder)
     return SavedState(progress["stage"], progress["layers"], records, tensors)
 
 
 def check_same(config: PruneConfig, other: dict[str, object], folder: Path) -> None:
-    """Make sure that the pruning in ``folder`` has these settings.
+    """Check that the pruning in ``folder`` has these settings.
 
     Raises:
-        InputError: naming those that differ.
+        InputError: settings differ; the message names them.
     """
     if differences := config.differences(other):
         raise InputError(

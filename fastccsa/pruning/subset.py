@@ -1,4 +1,4 @@
-"""The fixed images by which channels are chosen, and the loss of the run on them."""
+"""The fixed images on which channels are chosen, and the run's loss on them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fastccsa.collections.stratify import stratified_subset
 from fastccsa.evaluation.evaluate import evaluation_loader
 from fastccsa.pruning.discrimination import Loss
 from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
-from fastccsa.training.images import RunImages
-from fastccsa.training.objectives import build_objective
+from fastccsa.training import build_objective
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of a subset's images, ``begin`` to ``end`` (excluded), and L_S from their logits and features."""
+    """The images ``begin`` to ``end`` (exclusive) of a subset, and L_S as a function of their logits and features."""
 
     begin: int
     end: int
@@ -30,14 +30,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Subset:
-    """The images channels are chosen by, as evaluation sees them, not augmented.
+    """The images on which channels are chosen, with the transforms of evaluation, not augmented.
 
     Attributes:
         images: float32 [n, 3, S, S], normalised, on the device.
-        discrimination: those by which the gradient of L_S is computed. L_S is the classification part of the run's own
-            loss, on the pairs that its sampler makes of them. (Alignment, of the order of the margin squared, would
-            silence the reconstruction in the joint loss.)
-        check: others, as many, by which its value is.
+        discrimination: the images on which the gradient of L_S is computed. L_S is the classification part of the run's
+            loss, on pairs that its sampler draws from them. (The alignment, of the order of the margin squared, would
+            dominate the reconstruction in the joint loss.)
+        check: the same number of other images, on which its value is computed.
     """
 
     images: Tensor
@@ -54,19 +54,20 @@ def load_subset(
     device: torch.device,
     width: int,
 ) -> Subset:
-    """Load the subset of ``images.training``; its pairs and their weights are drawn as in training.
+    """Load a subset of ``images.training``; its pairs are drawn and weighted as in training.
 
     Args:
-        config: the run's training.
-        images: the run's.
-        count: how many images to take at most.
-        discrimination: how many of them the discrimination loss looks at: half for its gradient, half for its value.
-        seed: of the choice.
-        device: where to put them.
-        width: of the network's features.
+        config: the run's configuration.
+        images: the run's images.
+        count: maximum number of images.
+        discrimination: number of these on which the discrimination loss is computed: half for its gradient, half for
+            its value.
+        seed: seed of the choice.
+        device: where to put the images.
+        width: width of the network's features.
 
     Raises:
-        InputError: an image cannot be read, or there are too few for the discrimination loss to draw pairs of.
+        InputError: an image cannot be read, or there are too few images to draw pairs from.
     """
     chosen = stratified_subset(images.training, count, seed)
     first, second, rest = deal(chosen, discrimination)
@@ -77,23 +78,23 @@ def load_subset(
         pixels = torch.cat([batch["images"] for batch in loader.epoch(0)]).contiguous()
 
     def part(begin: int, end: int) -> Part:
-        looked_at = replace(images, training=chosen.take(np.arange(begin, end)))
+        part_images = replace(images, training=chosen.take(np.arange(begin, end)))
         try:
-            return Part(begin, end, _classification_loss(config, looked_at, device, width))
+            return Part(begin, end, _classification_loss(config, part_images, device, width))
         except InputError as error:
             raise InputError(
-                f"discrimination_images is {discrimination}, and half of them are too few to draw pairs of ({error}): "
-                "give more"
+                f"discrimination_images is {discrimination}, and half of them are too few to draw pairs from "
+                f"({error}): give more"
             ) from error
 
     return Subset(pixels, part(0, len(first)), part(len(first), len(first) + len(second)))
 
 
 def deal(manifest: Manifest, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deal the first ``count`` images into two hands of the same domains and classes; the rest stays.
+    """Divide the first ``count`` images into two halves with the same domains and classes.
 
     Returns:
-        Positions in ``manifest`` of the first hand, of the second, and of the rest.
+        Positions in ``manifest`` of the first half, of the second half, and of all other images.
     """
     cells = manifest.domain_indices * len(manifest.classes) + manifest.labels
     order = np.argsort(cells[:count], kind="stable")
@@ -101,7 +102,7 @@ def deal(manifest: Manifest, count: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _classification_loss(config: TrainConfig, images: RunImages, device: torch.device, width: int) -> Loss:
-    """Make the loss of all of ``images.training`` in one batch, by the sampler and the weights of the objective."""
+    """Return the loss of all of ``images.training`` in one batch, with the objective's sampler and weights."""
     # Of the objective's loader only the sampler is used.
     config = replace(config, batch_size=max(2, len(images.training)), cache="none", memory=0, seed=0)
     objective = build_objective(config, images, device, width)
@@ -114,18 +115,18 @@ def _classification_loss(config: TrainConfig, images: RunImages, device: torch.d
     batch |= {"target": labels[index1], "target1": labels[index1], "target2": labels[index2]}
 
     def terms(logits: Tensor, features: Tensor) -> Tensor:
-        # Where the objective expects images it is given their numbers, and in place of a network their results.
+        # In place of images the objective gets their indices, and in place of the network a look-up of its results.
         return objective(lambda index: (logits[index], features[index]), batch)
 
     return classification(terms)
 
 
 def classification(terms: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make the loss of classification alone, a mean over images, from a function that computes an objective's terms."""
+    """Return the classification loss, a mean over images, from a function that computes an objective's terms."""
 
     def loss(*arguments: Tensor) -> Tensor:
         values = terms(*arguments)
-        # A baseline's loss is classification; of CCSA's terms the second and third are, for either image of a pair.
+        # A baseline's only term is classification; in CCSA it is the second and third, for the two images of a pair.
         return values[0] if len(values) == 1 else values[1:3].mean()
 
     return loss

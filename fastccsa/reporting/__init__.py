@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fastccsa.reporting.formats import to_csv, to_latex
-from fastccsa.reporting.page import render_page
-from fastccsa.reporting.table import ScoreTable, print_text, score_table, to_markdown, to_text
-from fastccsa.runs.records import Run, RunFolder, read_runs
+from fastccsa.system.extras import install_advice
 from fastccsa.system.files import write_atomically
+from fastccsa.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastccsa.reporting.formats import to_csv, to_latex
+    from fastccsa.reporting.table import ScoreTable, print_text, score_table, to_markdown, to_text
+    from fastccsa.runs.records import Run, RunFolder, read_runs
 
 __all__ = [
     "Run",
     "RunFolder",
     "ScoreTable",
+    "TableFormat",
     "print_text",
     "read_runs",
     "report",
@@ -29,6 +33,23 @@ PAGE_FILE = "report.html"
 
 TableFormat = Literal["text", "markdown", "latex", "csv"]
 
+# These load torch, pandas, matplotlib and more; the command line's --help needs only `TableFormat`.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Run": "fastccsa.runs.records",
+        "RunFolder": "fastccsa.runs.records",
+        "ScoreTable": "fastccsa.reporting.table",
+        "print_text": "fastccsa.reporting.table",
+        "read_runs": "fastccsa.runs.records",
+        "score_table": "fastccsa.reporting.table",
+        "to_csv": "fastccsa.reporting.formats",
+        "to_latex": "fastccsa.reporting.formats",
+        "to_markdown": "fastccsa.reporting.table",
+        "to_text": "fastccsa.reporting.table",
+    },
+)
+
 
 def report(
     runs: str | Path,
@@ -39,17 +60,23 @@ def report(
     """Print the table of the runs in a folder, and write their HTML page.
 
     Args:
-        runs: folder of run folders, or one run folder. A ``note.txt`` in it heads the page.
-        out: the page; ``report.html`` in ``runs`` by default.
+        runs: folder of run folders, or one run folder. The text of its ``note.txt``, if any, heads the page.
+        out: file to write the page to; ``report.html`` in ``runs`` by default.
         table_format: how the table is printed on stdout.
-        images: put some of the data set's images into the page, under Grad-CAM.
+        images: show some images of the data set on the page, under Grad-CAM.
 
     Returns:
-        Where the page is. It is one file and needs no network.
+        The path of the page, which is a single file that needs no network.
 
     Raises:
-        InputError: no finished run is there, a file of one is broken, or ``out`` cannot be written.
+        InputError: there is no finished run, a file of a run is broken, or ``out`` cannot be written.
     """
+    with install_advice():
+        from fastccsa.reporting.formats import to_csv, to_latex
+        from fastccsa.reporting.page import render_page
+        from fastccsa.reporting.table import print_text, score_table, to_markdown
+        from fastccsa.runs.records import read_runs
+
     folder = read_runs(Path(runs))
     table = score_table(folder)
     page = render_page(folder, table, images=images, progress=True)

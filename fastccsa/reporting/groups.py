@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fastccsa.evaluation import Outputs
+from fastccsa.experiments.rows import EXPERIMENTS
 from fastccsa.runs.folder import OUTPUTS_FILE
-from fastccsa.runs.records import Run, experiment_of
+from fastccsa.runs.records import Run
 from fastccsa.system.errors import InputError
 
 
@@ -61,7 +62,7 @@ class RunGroup:
     @property
     def is_experiment(self) -> bool:
         """Whether `fastccsa experiment` made the runs, so that the paper has numbers to compare with."""
-        return all(experiment_of(run.folder.resolve())[0] is not None for run in self.runs)
+        return all(run.letter in EXPERIMENTS for run in self.runs)
 
     @property
     def anchor(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from fastccsa.experiments.rows import EXPERIMENTS
 from fastccsa.experiments.scale import Scale, train_config
 from fastccsa.runs.config import TrainConfig
-from fastccsa.runs.records import Run, experiment_of
+from fastccsa.runs.records import Run
 
 # Not of the method: what tells runs of one row apart, or changes how images are read and not what they show.
 _IGNORED = ("seed", "init", "manifest_sha256", "primary", "cache", "image_backend", "weights", "lr_step")
@@ -17,7 +17,7 @@ _IGNORED = ("seed", "init", "manifest_sha256", "primary", "cache", "image_backen
 
 def scale_lines(runs: Sequence[Run]) -> list[str]:
     """Say in what the experiments among ``runs`` are not the paper's, the baselines apart from the others."""
-    rows = [(run, letter) for run in runs if (letter := experiment_of(run.folder.resolve())[0]) is not None]
+    rows = [(run, run.letter) for run in runs if run.letter in EXPERIMENTS]
     kinds = {
         "baselines": [row for row in rows if row[0].config.is_baseline],
         "CCSA": [row for row in rows if not row[0].config.is_baseline],

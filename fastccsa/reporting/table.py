@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastccsa.collections.taxonomy import DOMAINS
+from fastccsa.collections.taxonomy import DOMAINS, TABLE1
 from fastccsa.experiments.rows import AVERAGE, EXPERIMENTS
 from fastccsa.reporting.groups import group_runs
 from fastccsa.reporting.scale_line import scale_lines
@@ -170,7 +170,7 @@ def _remarks(folder: RunFolder, domains: tuple[str, ...], scores: Sequence[Score
     partial = [run.name for run in runs if len(run.scores.domains) < len(domains)]
     if partial:
         remarks.append(f"avg is over fewer domains in {', '.join(partial)}: do not compare it with the others'.")
-    absent = [domain for domain in DOMAINS if domain not in domains]
+    absent = [domain for domain in TABLE1 if domain not in domains]
     if absent and any(row.group.is_experiment for row in scores):
         remarks.append(f"avg is over the domains of this table, in the paper's rows too: without {', '.join(absent)}.")
     if len({run.config.manifest_sha256 for run in runs}) > 1:

@@ -1,4 +1,4 @@
-"""The state of a training run, whole, in one file; and the one before it, should the newest be damaged."""
+"""The whole state of a training run in one file, and the previous checkpoint in case the newest is damaged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pickle
+import shutil
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,25 +18,25 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
 CHECKPOINT_FILE = "last.pt"
 PREVIOUS_FILE = "previous.pt"
 
-logger = logging.getLogger("fastccsa.training")
+logger = logging.getLogger("fastccsa.runs")
 
 
 @dataclass
 class TrainState:
-    """Everything that changes while a run trains; a step depends on nothing else but the run's config.
+    """Everything that changes while a run trains: a step depends only on this and the run's configuration.
 
     Attributes:
         memory: what the objective remembers from step to step.
-        average: the moving average of the weights; a module without any state where there is none.
-        epoch, step: the step to do next, counted from 0.
-        meter: the loss sums of an epoch that is interrupted at ``step``; empty between epochs.
+        average: the moving average of the weights; a module without state if there is none.
+        epoch, step: the next step, counted from 0.
+        meter: the loss sums of an epoch that was interrupted at ``step``; empty between epochs.
         history: one record for every finished epoch.
         best_epoch, best_recall: number (from 1) and validation recall of the best epoch so far.
     """
@@ -56,24 +57,43 @@ class TrainState:
 
 _STATEFUL = ("model", "optimizer", "scheduler", "scaler", "memory", "average")
 _PLAIN = ("epoch", "step", "meter", "history", "best_epoch", "best_recall")
-_ADDED_LATER = ("memory", "average")  # which older checkpoints do not have
+_ADDED_LATER = ("memory", "average")  # missing from checkpoints of older versions
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run was begun in ``folder`` and got as far as a checkpoint."""
-    # A process killed between two renames leaves the previous one alone.
+    """Whether the run in ``folder`` has saved a checkpoint."""
+    # A process that is killed between the two renames of a save leaves only the previous checkpoint.
     return any((folder / name).exists() for name in (CHECKPOINT_FILE, PREVIOUS_FILE))
 
 
-def save_checkpoint(folder: Path, state: TrainState, config_json: str) -> None:
-    """Write the state, its configuration and torch's random states into ``folder``, whole or not at all.
+def check_room(folder: Path, state: TrainState) -> None:
+    """Check that the disk has room for the checkpoints of ``state``, before any work is done.
 
-    The checkpoint that stood there is kept as ``previous.pt``.
+    Raises:
+        InputError: the disk is too small.
+    """
+    parameters = sum(parameter.nbytes for parameter in state.model.parameters())
+    others = sum(buffer.nbytes for module in (state.memory, state.average) for buffer in module.state_dict().values())
+    checkpoint = 3 * parameters + others  # the optimiser keeps two numbers per weight
+    # Room for a new checkpoint beside the last two, and for the best model.
+    there = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    needed, free = 3 * checkpoint + parameters - there, shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder} needs {needed / 1e9:.2f} GB for checkpoints, and its disk has {free / 1e9:.2f} GB free: make "
+            "room, or choose another folder"
+        )
+
+
+def save_checkpoint(folder: Path, state: TrainState, config_json: str) -> None:
+    """Write the state, its configuration and torch's random states into ``folder``, completely or not at all.
+
+    The checkpoint before it is kept as ``previous.pt``.
     """
     content = {name: getattr(state, name).state_dict() for name in _STATEFUL}
     content |= {name: getattr(state, name) for name in _PLAIN}
     content["config"] = config_json
-    # Sampling and augmentation are functions of the step; dropout and stochastic depth draw from these.
+    # Sampling and augmentation are pure functions of the step; dropout and stochastic depth use torch's generators.
     content["random"] = torch.get_rng_state()
     content["random_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     content = _on_cpu(content)
@@ -83,12 +103,13 @@ def save_checkpoint(folder: Path, state: TrainState, config_json: str) -> None:
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> bool:
-    """Put the checkpoint of ``folder`` into ``state`` and torch's generators; False when there is none.
+    """Load the checkpoint of ``folder`` into ``state`` and torch's generators; return False if there is none.
 
-    Where the newest is damaged, the one before it takes its place, which the log says. Nothing in a file is run.
+    If the newest checkpoint is damaged, the previous one is used instead and a warning is logged. No code from the file
+    is executed.
 
     Raises:
-        InputError: no checkpoint can be read, or it is not of this run.
+        InputError: no checkpoint can be read, or it belongs to another run.
     """
     if not has_checkpoint(folder):
         return False
@@ -109,7 +130,7 @@ def load_checkpoint(folder: Path, state: TrainState) -> bool:
 
 
 def _read_newest(folder: Path) -> dict[str, Any]:
-    """The content of the newest checkpoint that is whole; a damaged one is replaced by it."""
+    """Return the content of the newest intact checkpoint, which replaces a damaged one."""
     newest, previous = folder / CHECKPOINT_FILE, folder / PREVIOUS_FILE
     if not newest.exists():
         os.replace(previous, newest)
@@ -121,8 +142,8 @@ def _read_newest(folder: Path) -> dict[str, Any]:
             content = _read(previous)
         except InputError:
             raise error from None
-        logger.warning("%s; %s takes its place: epoch %d, step %d", error, previous, content["epoch"], content["step"])
-        # Otherwise the next save would keep the damaged one, and drop the whole one.
+        logger.warning("%s; %s is used instead: epoch %d, step %d", error, previous, content["epoch"], content["step"])
+        # Otherwise the next save would keep the damaged file and drop the intact one.
         os.replace(previous, newest)
         return content
 
@@ -131,14 +152,14 @@ def _read(file: Path) -> dict[str, Any]:
     """Read a file that `save_checkpoint` wrote.
 
     Raises:
-        InputError: it is missing, no checkpoint, or other bytes than were written.
+        InputError: it is missing, is not a checkpoint, or has changed since it was written.
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
         # Older checkpoints have no digest.
         expected = content.pop("digest", None)
         if expected is not None and _digest(content) != expected:
-            raise ValueError("its content is not what was saved")
+            raise ValueError("its content has changed since it was saved")
     except (
         OSError,
         RuntimeError,
@@ -157,7 +178,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint's content.
 
     Raises:
-        OSError: what the system said against it. Torch's own writer keeps that to itself ("enforce fail").
+        OSError: the system's error. Torch's own writer hides it behind a RuntimeError ("enforce fail").
     """
     try:
         with open(path, "wb") as file:
@@ -174,11 +195,11 @@ def _unusable(file: Path, error: Exception) -> InputError:
 
 
 def _on_cpu(value: Any) -> Any:
-    """The same with its tensors on the CPU."""
+    """Return ``value`` with its tensors on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, dict):
-        same = copy(value)  # a state dict has attributes of its own, which some networks ask for
+        same = copy(value)  # keeps the attributes of a state dict, which some networks need
         same.update({key: _on_cpu(item) for key, item in value.items()})
         return same
     if isinstance(value, list | tuple):
@@ -187,7 +208,7 @@ def _on_cpu(value: Any) -> Any:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    """Checksum of everything in a checkpoint: torch reads a file with flipped bits without a word."""
+    """Return a checksum of everything in a checkpoint, since torch does not notice flipped bits in a file."""
     total = hashlib.blake2b(digest_size=16)
     _digest_into(total, content)
     return total.hexdigest()

@@ -1,17 +1,17 @@
-"""The run folder: what is in it, and what it says about itself.
+"""The files in a run folder: opening it, writing to it, and marking it as finished.
 
 config.json         what the run was told, with the manifest's checksum
 environment.json    versions, hardware, first weights, time
 sampling.json       class counts, and the probabilities and weights of classes and pairs
-metrics.jsonl       one line an epoch
+metrics.jsonl       one line per epoch
 model.safetensors, model.json    the best model so far
-last.pt             everything needed to go on
-previous.pt         the same, one checkpoint earlier
+last.pt             everything needed to resume
+previous.pt         the checkpoint before that
 diverged.csv        the images of a batch whose loss was not finite
 diverged.safetensors    that batch, as the network saw it
-trace.json          a profile of a few steps, where it was asked for
+trace.json          a profile of a few steps, if requested
 test_outputs.safetensors    logits and features of the test images
-scores.json         test scores by domain; there once the run is finished
+scores.json         test scores by domain; present once the run is finished
 tensorboard/        scalars
 """
 
@@ -21,46 +21,41 @@ import json
 import logging
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch.utils.tensorboard import SummaryWriter
 
-from fastccsa.evaluation import Scores
-from fastccsa.runs.checkpoint import TrainState
+from fastccsa.evaluation.scores import Scores
 from fastccsa.runs.config import CONFIG_FILE, TrainConfig
 from fastccsa.system import machine
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 SCORES_FILE = "scores.json"
 METRICS_FILE = "metrics.jsonl"
 OUTPUTS_FILE = "test_outputs.safetensors"
 ENVIRONMENT_FILE = "environment.json"
-TENSORBOARD_FOLDER = "tensorboard"
 
-logger = logging.getLogger("fastccsa.training")
+logger = logging.getLogger("fastccsa.runs")
 
 _PACKAGES = ("fastccsa", "torch", "torchvision", "nvidia-dali-cuda130", "numpy", "scikit-learn")
 
 
 def open_run(config: TrainConfig) -> Path:
-    """Open the run folder of ``config``: a new one, or the one where the same training was begun.
+    """Open the run folder of ``config``: create it, or reopen the one in which the same training was started.
 
     Raises:
-        InputError: it holds another training, naming the settings that differ, or cannot be written.
+        InputError: the folder holds another training (the message names the settings that differ), or it cannot be
+            written.
     """
     folder = Path(config.out)
     file = folder / CONFIG_FILE
@@ -71,7 +66,7 @@ def open_run(config: TrainConfig) -> Path:
                 f"{folder} holds a run with other settings ({'; '.join(differences)}): "
                 "repeat its settings to resume it, or choose another folder"
             )
-        if file.read_text() == config.to_json():  # written before, or by the first of several processes
+        if file.read_text() == config.to_json():  # written earlier, or by the first of several processes
             return folder
     try:
         _write(file, config.to_json())
@@ -80,8 +75,24 @@ def open_run(config: TrainConfig) -> Path:
     return folder
 
 
+def experiment_folder(runs: str | os.PathLike[str], letter: str, seed: int) -> Path:
+    """Return the run folder of an experiment and seed in the folder of all runs: ``<letter>/seed<k>``."""
+    return Path(runs) / letter / f"seed{seed}"
+
+
+def experiment_of(folder: Path) -> tuple[str, int] | None:
+    """Return the letter and seed of a folder named as by `experiment_folder`; None for any other folder."""
+    seed = re.fullmatch(r"seed(\d+)", folder.name)
+    return (folder.parent.name, int(seed[1])) if seed and is_letter(folder.parent.name) else None
+
+
+def is_letter(name: str) -> bool:
+    """Whether ``name`` can be the letter of an experiment."""
+    return re.fullmatch("[A-Z]", name) is not None
+
+
 def finished_scores(folder: Path) -> Scores | None:
-    """Read the test scores of a finished run; None before it is finished."""
+    """Read the test scores of a finished run; None if the run is not finished."""
     file = folder / SCORES_FILE
     return Scores.read(file) if file.exists() else None
 
@@ -92,98 +103,44 @@ def write_scores(folder: Path, scores: Scores) -> None:
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line for every finished epoch, replacing what was there."""
+    """Write one JSON object per line for every finished epoch, replacing the file."""
     _write(folder / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in history))
 
 
-def check_room(folder: Path, state: TrainState) -> None:
-    """Make sure that the checkpoints of ``state`` will fit the disk, before any work is lost.
-
-    Raises:
-        InputError: they will not.
-    """
-    parameters = sum(parameter.nbytes for parameter in state.model.parameters())
-    others = sum(buffer.nbytes for module in (state.memory, state.average) for buffer in module.state_dict().values())
-    checkpoint = 3 * parameters + others  # the optimiser keeps two numbers a weight
-    # A new checkpoint, beside the last two, and the best model.
-    there = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    needed, free = 3 * checkpoint + parameters - there, shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"{folder} needs {needed / 1e9:.2f} GB for checkpoints, and its disk has {free / 1e9:.2f} GB free: make "
-            "room, or choose another folder"
-        )
+def epochs_done(folder: Path) -> int:
+    """Count the epochs that the run in ``folder`` has finished."""
+    metrics = folder / METRICS_FILE
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
 
 
 @contextmanager
-def saving(folder: Path, or_go_on: bool = False) -> Iterator[None]:
-    """Write parts of a run; a disk that is full or refuses is told in one line, or just logged with ``or_go_on``.
+def saving(folder: Path, required: bool = True) -> Iterator[None]:
+    """Turn a failed write within the block into a one-line error, or into a warning if it is not ``required``.
 
     Raises:
         InputError: something could not be written.
     """
     try:
         yield
-    # torch and safetensors have errors of their own for what the system told them.
+    # torch and safetensors wrap the system's errors in their own types.
     except (OSError, RuntimeError, SafetensorError, InputError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).split("\n")[0]
         free = shutil.disk_usage(folder).free if folder.exists() else 0
         message = f"{folder} cannot be saved ({reason}; {free / 1e9:.2f} GB free): its last checkpoint is kept"
-        if not or_go_on:
-            raise InputError(f"{message}; make room, then the same command goes on from there") from error
+        if required:
+            raise InputError(f"{message}; make room, then repeat the same command to resume") from error
         logger.warning("%s, and the run goes on", message)
 
 
-class ScalarLog:
-    """TensorBoard's scalars of a run; what cannot be written is left out, since a run does not depend on it.
-
-    Args:
-        folder: the run folder; None writes nothing.
-        done: batches of the run that were done before; what was logged after them is dropped.
-    """
-
-    def __init__(self, folder: Path | None, done: int) -> None:
-        self._writer: SummaryWriter | None = None
-        if folder is None:
-            return
-        try:
-            self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done + 1)
-        except OSError as error:
-            logger.warning("TensorBoard's log cannot be written (%s); the run goes on without it", error.strerror)
-
-    def add(self, group: str, values: Mapping[str, float], step: int) -> None:
-        """Write ``values`` under ``group``, at the run's batch ``step``."""
-        if self._writer is None:
-            return
-        try:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, step)
-        except OSError as error:
-            logger.warning("TensorBoard's log cannot be written (%s); the run goes on without it", error.strerror)
-            self._writer = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._writer is not None:
-            try:
-                self._writer.close()
-            except OSError as refused:
-                logger.warning("TensorBoard's log lacks its end (%s)", refused.strerror)
-
-
 def write_environment(folder: Path, device: torch.device, **facts: Any) -> None:
-    """Write what this process runs with, and ``facts`` of the run; earlier processes' facts stay unless replaced."""
+    """Write what this process runs with, and ``facts`` about the run; facts written earlier stay unless replaced."""
     file = folder / ENVIRONMENT_FILE
     before = json.loads(file.read_text()) if file.exists() else {}
     _write(file, json.dumps({**before, **environment(device), **facts}, indent=2) + "\n")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Collect the versions of the packages a result depends on, the hardware, and the command."""
+    """Collect the versions of the packages that a result depends on, the hardware, and the command."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -210,7 +167,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def training_speed(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Sum up the training's time, validation not counted; seconds, and images a second."""
+    """Return the total training time in seconds, without validation, and the mean number of images per second."""
     seconds = sum(record["seconds"] for record in history)
     images = sum(record["seconds"] * record["images_per_second"] for record in history)
     return {"seconds": round(seconds, 1), "images_per_second": round(images / seconds, 1) if seconds else 0.0}

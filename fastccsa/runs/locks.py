@@ -1,4 +1,4 @@
-"""A run belongs to one process at a time, and to none once that process is dead."""
+"""Locks that let one process at a time work on a run."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from fastccsa.system.errors import InputError
 
 
 def lock_file(folder: Path) -> Path:
-    """Where the lock of the run in ``folder`` is: beside it, so that the folder holds the run alone."""
+    """Return the lock file of the run in ``folder``; it lies beside the folder, which holds only the run."""
     return folder.with_name(f".{folder.name}.lock")
 
 
 @contextmanager
 def try_lock(folder: Path) -> Iterator[bool]:
-    """Yield whether the run in ``folder`` is ours until the block ends; waits for nobody.
+    """Try to lock the run in ``folder`` for the duration of the block, without waiting; yield whether it succeeded.
 
-    The system itself gives the lock back when the process dies, however it does.
+    The operating system releases the lock when the process ends, however it ends.
 
     Raises:
-        InputError: the lock's folder cannot be written.
+        InputError: the lock file cannot be written.
     """
     path = lock_file(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115  (closed below; what is caught here is its opening alone)
+        file = open(path, "w")  # noqa: SIM115  (closed below; this block only catches errors from opening it)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose a folder you can write to") from error
     with file:
@@ -40,9 +40,9 @@ def try_lock(folder: Path) -> Iterator[bool]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process works on the run in ``folder`` right now."""
+    """Whether a process is working on the run in ``folder`` right now."""
     path = lock_file(folder)
     if not path.exists():
         return False
-    with try_lock(folder) as mine:
-        return not mine
+    with try_lock(folder) as acquired:
+        return not acquired

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastccsa.evaluation.scores import Scores
-from fastccsa.experiments.rows import EXPERIMENTS
 from fastccsa.runs.config import CONFIG_FILE, TrainConfig
-from fastccsa.runs.folder import ENVIRONMENT_FILE, METRICS_FILE, SCORES_FILE
+from fastccsa.runs.folder import ENVIRONMENT_FILE, METRICS_FILE, SCORES_FILE, experiment_of, is_letter
 from fastccsa.system.errors import InputError
 
 NOTE_FILE = "note.txt"
 
-EPOCH_FIELDS = ("epoch", "loss", "validation", "validation_recall")  # what each line of metrics.jsonl has at least
+EPOCH_FIELDS = ("epoch", "loss", "validation", "validation_recall")  # the least that each line of metrics.jsonl has
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,12 @@ class Run:
     """A finished run.
 
     Attributes:
-        name: its folder's name; of an experiment, with the letter's folder, as in K/seed0.
-        config: what it was told.
-        scores: what came out.
-        history: one record for each epoch (the lines of metrics.jsonl); empty when there is no such file.
-        environment: versions and hardware; empty when there is no such file.
-        folder: where it is, for what else it keeps.
+        name: its folder's name; for an experiment with the letter, as in K/seed0.
+        config: its configuration.
+        scores: its test scores.
+        history: one record per epoch (the lines of metrics.jsonl); empty if there is no such file.
+        environment: versions and hardware; None if there is no such file.
+        folder: the run folder.
     """
 
     name: str
@@ -40,10 +38,16 @@ class Run:
     folder: Path = Path()
 
     @property
+    def letter(self) -> str | None:
+        """Letter of the experiment that `fastccsa experiment` made the run for; None for other runs."""
+        experiment = experiment_of(self.folder.resolve())
+        return None if experiment is None else experiment[0]
+
+    @property
     def description(self) -> str:
-        """The run in a few words, after the columns of the paper's Table 2."""
+        """The run in a few words, in the order of the columns of the paper's Table 2."""
         config = self.config
-        n_sec = {0: "primary domain alone", "all": "all secondary images"}.get(
+        n_sec = {0: "primary domain only", "all": "all secondary images"}.get(
             config.n_sec, f"{config.n_sec} images per class and secondary domain"
         )
         weighted = "weighted" if config.classification_weight == "w" else "unweighted"
@@ -58,9 +62,13 @@ class Run:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The runs of a folder, by name; ``unfinished`` ones have no scores yet.
+    """The runs in a folder.
 
-    ``note`` is the text of the folder's ``note.txt``: what a reader must know of these runs.
+    Attributes:
+        path: the folder.
+        runs: the finished runs, sorted by name.
+        unfinished: names of the runs without scores.
+        note: the text of the folder's ``note.txt``, which tells readers what they must know about these runs.
     """
 
     path: Path
@@ -73,7 +81,7 @@ def read_runs(path: Path) -> RunFolder:
     """Read a folder of run folders, a single run folder, or the ``<letter>/seed<k>`` folders of experiments.
 
     Raises:
-        InputError: the folder is missing or holds no finished run, or a run's file is broken.
+        InputError: the folder is missing or has no finished run, or a file of a run is broken.
     """
     if not path.is_dir():
         raise InputError(f"no folder at {path}: give a folder of runs, or one run folder")
@@ -97,29 +105,21 @@ def read_runs(path: Path) -> RunFolder:
 
 
 def _find_runs(path: Path) -> list[Path]:
-    """The run folders in ``path``; also those of experiments, one level further down."""
+    """List the run folders in ``path``, and those of experiments one level below it."""
     children = sorted(child for child in path.iterdir() if child.is_dir())
-    below = [folder for child in children if child.name in EXPERIMENTS for folder in child.iterdir()]
+    below = [folder for child in children if is_letter(child.name) for folder in child.iterdir()]
     return sorted(folder for folder in [*children, *below] if _is_run(folder))
 
 
 def run_name(folder: Path) -> str:
-    """What a run is called: its folder's name, or an experiment's letter and seed."""
+    """Return the name of a run: its folder's name, or ``<letter>/seed<k>`` for an experiment."""
     folder = folder.resolve()
-    letter, seed = experiment_of(folder)
-    return folder.name if letter is None else f"{letter}/seed{seed}"
-
-
-def experiment_of(folder: Path) -> tuple[str, int] | tuple[None, None]:
-    """Letter and seed of the experiment in ``<letter>/seed<k>``, as `fastccsa experiment` names its folders."""
-    seed = re.fullmatch(r"seed(\d+)", folder.name)
-    if seed is None or folder.parent.name not in EXPERIMENTS:
-        return None, None
-    return folder.parent.name, int(seed[1])
+    experiment = experiment_of(folder)
+    return folder.name if experiment is None else f"{experiment[0]}/seed{experiment[1]}"
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether the folder was meant as a run: scores without a configuration are then an error, not nothing."""
+    """Whether the folder is meant to be a run; scores without a configuration are an error, not ignored."""
     return any((folder / name).is_file() for name in (CONFIG_FILE, SCORES_FILE))
 
 
@@ -157,7 +157,7 @@ def _read_object(where: str | Path, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise InputError(f"{where}: no JSON: {error}; remove the file to report without it") from error
+        raise InputError(f"{where} is not valid JSON ({error}); remove the file to report without it") from error
     if not isinstance(value, dict):
-        raise InputError(f"{where}: a JSON object was expected; remove the file to report without it")
+        raise InputError(f"{where} is not a JSON object; remove the file to report without it")
     return value

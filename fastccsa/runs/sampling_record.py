@@ -1,4 +1,4 @@
-"""What a run samples and how it weights that, written down for its readers; ``sampling.json`` in a run folder."""
+"""What a run samples and how it weights the samples: ``sampling.json`` in the run folder."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class SamplingRecord:
         counts: training images by domain (rows) and class.
         first: P(y1), [C]: of the first images, or of a baseline's single images.
         second: P(y2), [C]; None for a baseline.
-        joint: P(y1, y2), [C, C], y1 along the rows; None for a baseline.
-        class_weight1, class_weight2: weights of the cross-entropy, [C]; None where it has none.
-        pair_weight: weights of the alignment, [C, C]; None where it has none.
+        joint: P(y1, y2), [C, C], with y1 along the rows; None for a baseline.
+        class_weight1, class_weight2: weights of the cross-entropy, [C]; None if it is unweighted.
+        pair_weight: weights of the alignment, [C, C]; None if it is unweighted.
     """
 
     classes: tuple[str, ...]
@@ -52,7 +52,7 @@ class SamplingRecord:
 
     @staticmethod
     def read(folder: Path) -> SamplingRecord | None:
-        """Undo `write`; None where there is no such file, as in runs of older versions.
+        """Read what `write` wrote; None if there is no such file, as in runs of older versions.
 
         Raises:
             InputError: the file is broken.
@@ -64,7 +64,7 @@ class SamplingRecord:
             values: dict[str, Any] = {k: _tuples(value) for k, value in json.loads(path.read_text()).items()}
             return SamplingRecord(**values)
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: no record of the sampling: {error}; remove it to report without it") from error
+            raise InputError(f"{path} is not a sampling record ({error}); remove it to report without it") from error
 
 
 def _tuples(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Single images: the baselines' training stream, and the walk of an evaluation."""
+"""Single images: what baselines train on, and the order of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastccsa.sampling._sampler import permute
-from fastccsa.sampling.sharding import EpochSampler
+from fastccsa.sampling.sharding import ShardedSampler
 from fastccsa.sampling.validate import check_indices, check_integer
 
 
-class ImageSampler(EpochSampler[NDArray[np.int64]]):
-    """Every image exactly once an epoch, in a seeded permutation or in order.
+class ImageSampler(ShardedSampler[NDArray[np.int64]]):
+    """Every image exactly once per epoch, in a seeded permutation or in order.
 
-    The permutation is computed, not stored: nothing is kept per image.
+    The permutation is computed, not stored: nothing is kept per image. Iteration yields the batches of the epoch given
+    to :meth:`set_epoch`.
 
     Args:
         labels: class of each image, integers in ``0..num_classes-1``, ``[n]`` (list, array or tensor).
         num_classes: number of classes C.
         batch_size: images per rank and step.
         seed: 0 to 2^64 - 1.
-        rank: this process's place among ``world_size``.
+        rank: this process's index among ``world_size``.
         world_size: number of processes that share each step.
-        drop_last: leave out the last step where it is not full.
-        shuffle: False walks 0..n-1, for evaluation.
+        drop_last: omit the last step if it is not full.
+        shuffle: False takes the images in order, 0 to n-1, for evaluation.
 
     Raises:
         InputError: an argument out of range, no images, or a label outside its range.
@@ -44,21 +45,28 @@ class ImageSampler(EpochSampler[NDArray[np.int64]]):
     ) -> None:
         self.num_classes = check_integer("num_classes", num_classes, 1, 2**31)
         labels = check_indices("labels", labels, self.num_classes)
-        super().__init__(len(labels), batch_size, seed, rank, world_size, drop_last)
+        super().__init__(
+            size=len(labels),
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            drop_last=drop_last,
+        )
         self.shuffle = bool(shuffle)
         self._counts = np.bincount(labels, minlength=self.num_classes)
 
     def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Image indices of this rank's batch, int64 ``[B]``: a pure function of its arguments.
+        """Return the image indices of this rank's batch, int64 ``[B]``: a pure function of its arguments.
 
         Raises:
             InputError: ``epoch`` or ``step`` out of range.
         """
-        epoch, begin, end = self._span(epoch, step)
+        epoch, begin, end = self._shard(epoch, step)
         if not self.shuffle:
             return np.arange(begin, end, dtype=np.int64)
         return permute(self.size, self.seed, epoch, begin, end)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """P(y), float64 ``[C]``: the share of each class."""
+        """Return P(y), float64 ``[C]``: the share of each class."""
         return self._counts / self.size

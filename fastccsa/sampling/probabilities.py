@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Table = NDArray[np.float64]
 
+# What a pair that is not drawn to match is drawn from: images of another class, or of any.
+Negatives = Literal["different", "any"]
+
 
 class PairProbabilities(NamedTuple):
-    """How probable the classes of a pair are; float64.
+    """The probabilities of the classes of a pair; float64.
 
     Attributes:
         first: P(y1), ``[C]``.
@@ -25,29 +28,29 @@ class PairProbabilities(NamedTuple):
 
 
 def pair_probabilities(
-    counts: NDArray[np.integer], primary: int, match_probability: float, negatives: str
+    counts: NDArray[np.integer], primary: int, match_probability: float, negatives: Negatives
 ) -> PairProbabilities:
-    """Probabilities of the policy of :class:`fastccsa.sampling.PairSampler`.
+    """Compute the class probabilities of the pairs that :class:`fastccsa.sampling.PairSampler` draws.
 
     Args:
         counts: images by domain and class, ``[domains, C]``.
         primary: row of the primary domain.
         match_probability: probability that x2 is drawn to have x1's class.
-        negatives: "different" or "any".
+        negatives: ``"different"`` or ``"any"``.
 
     Returns:
-        The tables; a cell that can never occur is exactly 0.
+        The tables; a cell that never occurs is exactly 0.
     """
     images = counts.astype(np.float64)
     first = images.sum(axis=0) / images.sum()
     negative = _joint_different if negatives == "different" else _joint_any
-    # A match has x1's class whichever domain it comes from.
+    # A match has x1's class, whichever domain it comes from.
     joint: Table = match_probability * np.diag(first) + (1 - match_probability) * negative(images, primary)
     return PairProbabilities(first, joint.sum(axis=0), joint)
 
 
 def _secondary_domains(counts: Table, primary: int) -> list[tuple[float, Table]]:
-    """List the secondary domains with images: the probability and the counts by class of each."""
+    """List the probability and the counts by class of each secondary domain with images."""
     sizes = counts.sum(axis=1)
     total = sizes.sum() - sizes[primary]
     return [
@@ -58,7 +61,7 @@ def _secondary_domains(counts: Table, primary: int) -> list[tuple[float, Table]]
 
 
 def _joint_different(counts: Table, primary: int) -> Table:
-    """P(y1, y2) of the pairs drawn to differ; x1 is never among the candidates."""
+    """Compute P(y1, y2) of the pairs that are drawn to differ; x1 is never among their candidates."""
     overall = counts.sum(axis=0)
     fallback = np.where(_others(counts[primary])[:, None] > 0, counts[primary], overall)
     joint: Table = np.zeros((len(overall), len(overall)))
@@ -66,14 +69,14 @@ def _joint_different(counts: Table, primary: int) -> Table:
         candidates = np.where(_others(members)[:, None] > 0, members, fallback)  # [y1, y2]
         np.fill_diagonal(candidates, 0)
         number = candidates.sum(axis=1, keepdims=True)
-        # A class without any other beside it has no such pair (every pair is then a match).
+        # Where there is only one class, no pair differs: every pair is then a match.
         joint += probability * np.divide(candidates, number, out=np.zeros_like(joint), where=number > 0)
     joint *= overall[:, None] / overall.sum()
     return joint
 
 
 def _joint_any(counts: Table, primary: int) -> Table:
-    """P(y1, y2) of the pairs whose x2 is any image of the secondary domain but x1."""
+    """Compute P(y1, y2) of the pairs whose x2 is any image of the secondary domain except x1."""
     overall = counts.sum(axis=0)
     total = overall.sum()
     joint: Table = np.zeros((len(overall), len(overall)))

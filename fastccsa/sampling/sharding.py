@@ -1,4 +1,4 @@
-"""Which positions of an epoch a rank takes at a step: the part both samplers share."""
+"""How an epoch is divided into steps, and each step among the ranks: what both samplers share."""
 
 from __future__ import annotations
 
@@ -19,18 +19,29 @@ MAX_SEED = 2**64 - 1
 MAX_EPOCH = 2**32 - 1
 
 
-class EpochSampler(ABC, Generic[Batch]):
-    """An epoch of ``size`` positions, cut into steps over all ranks and each step into ranks.
+class ShardedSampler(ABC, Generic[Batch]):
+    """A sampler whose epoch of ``size`` positions is divided into steps, and each step among the ranks.
 
-    Step ``s`` covers the positions from ``s * world_size * batch_size`` on, ``batch_size`` for each
-    rank. The last step holds what is left, shared as evenly as can be, so a rank's last batch may be
-    smaller, and empty where fewer positions are left than ranks; ``drop_last`` leaves that step out.
+    Step ``s`` covers the positions from ``s * world_size * batch_size`` on, ``batch_size`` for each rank. The last step
+    has what is left, divided as evenly as possible: a rank's last batch may be smaller, and empty if fewer positions
+    are left than there are ranks. ``drop_last`` omits a last step that is not full.
 
-    What stands at a position depends on (seed, epoch, position) alone. So the ranks never overlap,
-    together they cover the same epoch whatever ``world_size`` is, and a batch needs none before it.
+    What is drawn at a position depends only on (seed, epoch, position). So ranks never overlap, together they cover the
+    same epoch whatever ``world_size`` is, and any batch can be computed without those before it.
+
+    Args:
+        size: number of images n.
+        batch_size: rows per rank and step.
+        seed: 0 to 2^64 - 1.
+        rank: this process's index among ``world_size``.
+        world_size: number of processes that share each step.
+        drop_last: omit the last step if it is not full.
+
+    Raises:
+        InputError: an argument out of range, or no step is left.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int, world_size: int, drop_last: bool) -> None:
+    def __init__(self, *, size: int, batch_size: int, seed: int, rank: int, world_size: int, drop_last: bool) -> None:
         self.size = check_integer("the number of images", size, 1, MAX_SIZE)
         self.batch_size = check_integer("batch_size", batch_size, 1, MAX_SIZE)
         self.seed = check_integer("seed", seed, 0, MAX_SEED)
@@ -50,42 +61,46 @@ class EpochSampler(ABC, Generic[Batch]):
         return self.size // window if self.drop_last else -(-self.size // window)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that iteration walks."""
+        """Choose the epoch that iteration yields.
+
+        Raises:
+            InputError: ``epoch`` is not in 0 to 2^32 - 1.
+        """
         self.epoch = check_integer("epoch", epoch, 0, MAX_EPOCH)
 
     def positions(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Global positions in the epoch of the batch's rows, int64 ``[B]``.
+        """Return the positions in the epoch of the rows of this rank's batch, int64 ``[B]``.
 
-        Random numbers drawn by position (``fastccsa.sampling._sampler.uniforms``) are the same whatever the
-        number of ranks.
+        Random numbers drawn by position (`fastccsa.sampling.uniforms`) are the same whatever the number of ranks.
 
         Raises:
             InputError: ``epoch`` or ``step`` out of range.
         """
-        _, begin, end = self._span(epoch, step)
+        _, begin, end = self._shard(epoch, step)
         return np.arange(begin, end, dtype=np.int64)
 
     def rows(self, step: int) -> int:
-        """Number of rows of a step, all ranks together."""
+        """Count the rows of a step over all ranks.
+
+        Raises:
+            InputError: ``step`` out of range.
+        """
         window = self.world_size * self.batch_size
         return min(window, self.size - check_integer("step", step, 0, len(self) - 1) * window)
 
     @abstractmethod
     def batch(self, epoch: int, step: int) -> Batch:
-        """Image indices of this rank's batch."""
+        """Return the image indices of this rank's batch."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """Walk the current epoch, the one given to ``set_epoch``."""
+        """Iterate over the batches of the epoch given to ``set_epoch``."""
         epoch = self.epoch
         return (self.batch(epoch, step) for step in range(len(self)))
 
-    def _span(self, epoch: int, step: int) -> tuple[int, int, int]:
-        """Return the epoch, checked, and this rank's positions ``begin..end-1`` at a step of it."""
+    def _shard(self, epoch: int, step: int) -> tuple[int, int, int]:
+        """Return the validated epoch, and this rank's positions ``begin`` to ``end - 1`` of the step."""
         epoch = check_integer("epoch", epoch, 0, MAX_EPOCH)
         step = check_integer("step", step, 0, len(self) - 1)
-        window = self.world_size * self.batch_size
-        low = step * window
-        held = min(window, self.size - low)
-        begin = low + held * self.rank // self.world_size
-        end = low + held * (self.rank + 1) // self.world_size
+        first, rows = step * self.world_size * self.batch_size, self.rows(step)
+        begin, end = (first + rows * rank // self.world_size for rank in (self.rank, self.rank + 1))
         return epoch, begin, end

@@ -1,8 +1,9 @@
-"""Checks of the samplers' arguments, each ending in one sentence that says what to change."""
+"""Checks of the samplers' arguments; each message says in one sentence what to change."""
 
 from __future__ import annotations
 
 import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,22 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """Return ``value`` if it is one of ``choices``."""
+def check_probability(name: str, value: Any) -> float:
+    """Return ``value`` as a float in [0, 1]."""
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise InputError(f"{name} must be a number from 0 to 1, got {value!r}")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Check that ``value`` is one of ``choices``."""
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    return str(value)
 
 
 def check_indices(name: str, values: Any, count: int) -> NDArray[np.integer]:
     """Return a list, array or tensor of integers in ``0..count-1`` as a one-dimensional numpy array."""
-    if hasattr(values, "detach"):  # a torch tensor, on whatever device
+    if hasattr(values, "detach"):  # a torch tensor, on any device
         values = values.detach().cpu()
     array = np.asarray(values)
     if array.ndim != 1 or array.size == 0:

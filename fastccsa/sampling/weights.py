@@ -26,22 +26,21 @@ def inverse_probability(
 
 
 def inverse_probability(p: Any, normalize: str | None = "mean", zero: float | str = 0.0) -> Any:
-    """Weights 1/p of a probability table (Yoon et al. 2019, equations 7 and 8).
+    """Compute the weights 1/p of a table of probabilities (Yoon et al. 2019, equations 7 and 8).
 
     Args:
         p: probabilities of any shape that sum to 1, for example P(y1) ``[C]`` or P(y1, y2) ``[C, C]``.
-        normalize: "mean" scales the weights to an expected weight of 1 under ``p``, which keeps the
-            scale of the loss; "max" divides by the largest weight, as the authors' code does; None
-            leaves 1/p.
-        zero: weight where ``p`` is 0, which is never sampled: 0.0, or "max" for the largest weight
-            (the authors' code).
+        normalize: ``"mean"`` scales the weights to an expected weight of 1 under ``p``, which keeps the scale of the
+            loss; ``"max"`` divides by the largest weight, as the authors' code does; None leaves 1/p.
+        zero: weight where ``p`` is 0, which is never sampled: 0.0, or ``"max"`` for the largest weight, as in the
+            authors' code.
 
     Returns:
-        Weights of the shape of ``p``: a torch tensor on the device of ``p``, in its floating dtype, if
-        ``p`` is a tensor; else numpy float64.
+        Weights in the shape of ``p``: if ``p`` is a torch tensor, a tensor on its device and in its dtype (float32 if
+        that is not floating); else numpy float64.
 
     Raises:
-        InputError: ``p`` is no probability table or too small to invert, or an option is unknown.
+        InputError: ``p`` is not a table of probabilities or too small to invert, or an option is unknown.
     """
     if normalize not in ("mean", "max", None):
         raise InputError(f'normalize must be "mean", "max" or None, got {normalize!r}')
@@ -66,7 +65,7 @@ def _weights(p: NDArray[np.float64], normalize: str | None, zero: float | str, l
     if weights.max() > largest:
         raise InputError(f"p holds {p[sampled].min()}, too small to invert; set it to 0")
     if normalize == "mean":
-        weights /= sampled.sum()  # the sum over sampled cells of p * 1/p
+        weights /= sampled.sum()  # the expected weight: p * 1/p summed over the sampled cells
     elif normalize == "max":
         weights /= weights.max()
     if zero == "max":

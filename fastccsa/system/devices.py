@@ -1,29 +1,34 @@
-"""Which device a model runs on, in which number format, and whether to the same bits each time."""
+"""Which device a model runs on, in which precision, and whether the results are deterministic."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
+from typing import TYPE_CHECKING, Literal, get_args
 
 from fastccsa.system.errors import InputError
 
-AMP_CHOICES = ("auto", "none", "bfloat16", "float16")
+# torch is imported where it is used: the command line reads `Amp`, and --help must not load torch.
+if TYPE_CHECKING:
+    import torch
+
+Amp = Literal["auto", "none", "bfloat16", "float16"]
 
 
 def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
-    """Find the device called ``name``; ``"auto"`` is the first CUDA GPU where one is usable, else the CPU.
+    """Return the device called ``name``; ``"auto"`` is the first CUDA GPU if one is usable, else the CPU.
 
     Args:
         name: auto, cpu, cuda or cuda:N.
-        local_rank: place of this process among those that share the machine, each of which has a GPU of its own;
-            None for a process alone.
+        local_rank: number of this process among those on the same machine, each of which uses the GPU of that number;
+            None for a single process.
 
     Raises:
-        InputError: ``name`` is no device, or one this machine does not have.
+        InputError: ``name`` is not a device, or this machine does not have it.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and local_rank is not None:
@@ -46,15 +51,17 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """Find the autocast format for ``amp`` (one of AMP_CHOICES) on ``device``; None computes in float32.
+    """Return the autocast dtype for ``amp`` (one of `Amp`) on ``device``; None computes in float32.
 
-    ``"auto"`` is float32 on the CPU, and on CUDA bfloat16 where the GPU has it, else float16.
+    ``"auto"`` is float32 on the CPU; on CUDA it is bfloat16 if the GPU supports it, else float16.
 
     Raises:
-        InputError: ``amp`` is unknown, or is float16 on the CPU (whose range needs the loss scaling of CUDA).
+        InputError: ``amp`` is unknown, or is float16 on the CPU (its range needs loss scaling, which CUDA has).
     """
-    if amp not in AMP_CHOICES:
-        raise InputError(f"unknown amp {amp!r}: use one of {', '.join(AMP_CHOICES)}")
+    import torch
+
+    if amp not in get_args(Amp):
+        raise InputError(f"unknown amp {amp!r}: use one of {', '.join(get_args(Amp))}")
     if amp == "float16" and device.type == "cpu":
         raise InputError("amp float16 needs a CUDA device: use bfloat16 or none on the CPU")
     if amp == "auto":
@@ -65,22 +72,26 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    """Make the autocast context of ``dtype`` on ``device``; with None it changes nothing."""
+    """Return the autocast context for ``dtype`` on ``device``; None disables autocast."""
+    import torch
+
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @contextmanager
-def deterministic(wanted: bool = True) -> Iterator[None]:
-    """Let torch compute the same bits each time within the block, on GPUs as well, if that is ``wanted``.
+def deterministic(enabled: bool = True) -> Iterator[None]:
+    """Make torch compute the same bits every time within the block, on GPUs as well, if ``enabled``.
 
     Raises:
-        InputError: the block needs an operation that torch cannot compute so.
+        InputError: the block uses an operation that torch cannot compute deterministically.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
+    import torch
+
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by torch when it first needs cuBLAS
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch reads it when it first uses cuBLAS
     torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -88,6 +99,6 @@ def deterministic(wanted: bool = True) -> Iterator[None]:
         if "deterministic" not in str(error):
             raise
         reason = str(error).splitlines()[0]
-        raise InputError(f"deterministic cannot be had ({reason}): leave it away, or use another backbone") from error
+        raise InputError(f"deterministic is not possible here ({reason}): omit it, or use another backbone") from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])

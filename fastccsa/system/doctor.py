@@ -1,4 +1,4 @@
-"""What was built, what is usable here, and what to do about what is not."""
+"""What was built, what is usable here, which extras are installed, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,31 @@ import importlib.util
 from dataclasses import dataclass, field
 
 from fastccsa._version import __version__
+from fastccsa.system.extras import EXTRAS, not_installed, pip_command
 
-__all__ = ["Check", "Report", "check"]
+__all__ = ["Part", "Report", "check"]
 
-GET_NVCC = "reinstall where an nvcc can be had: on PATH, by CUDA_HOME, or `pip install 'fastccsa[cuda]'` first"
+GET_NVCC = "reinstall with an nvcc: on PATH, in CUDA_HOME, or from `pip install 'fastccsa[cuda]'`"
+
+# What each extra is for; `fastccsa.system.extras` knows its packages.
+PURPOSES = {
+    "train": "data, training, evaluation, reports",
+    "prune": "`fastccsa prune`",
+    "export": "`fastccsa export`",
+    "bench": "the benchmarks' contestants",
+}
 
 
 @dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
+class Part:
+    """One part of the installation.
+
+    Attributes:
+        name: what it is called in the report.
+        usable: whether it works here.
+        state: its version, or why it does not work.
+        advice: what to do about it; empty if nothing has to be done.
+    """
 
     name: str
     usable: bool
@@ -25,51 +41,51 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of :func:`check`; ``print`` it, or read ``checks``.
+    """The outcome of :func:`check`; ``print`` it, or read ``parts``.
 
     Attributes:
-        checks: one entry for each part, in order.
+        parts: one entry per part, in the order of the printed report.
     """
 
-    checks: list[Check] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
 
     @property
     def usable(self) -> bool:
-        """The loss can be computed on this machine at least on the CPU."""
-        return all(c.usable for c in self.checks if c.name in ("PyTorch", "ops"))
+        """Whether the loss can be computed on this machine, at least on the CPU."""
+        return all(part.usable for part in self.parts if part.name in ("PyTorch", "ops"))
 
-    def __getitem__(self, name: str) -> Check:
-        return next(c for c in self.checks if c.name == name)
+    def __getitem__(self, name: str) -> Part:
+        return next(part for part in self.parts if part.name == name)
 
     def __str__(self) -> str:
-        width = max(len(c.name) for c in self.checks)
+        width = max(len(part.name) for part in self.parts)
         lines = [f"fastccsa {__version__}"]
-        for c in self.checks:
-            lines.append(f"  {'ok' if c.usable else '--'}  {c.name:<{width}}  {c.state}")
-            if c.advice:
-                lines.append(f"      {'':<{width}}  -> {c.advice}")
+        for part in self.parts:
+            lines.append(f"  {'ok' if part.usable else '--'}  {part.name:<{width}}  {part.state}")
+            if part.advice:
+                lines.append(f"      {'':<{width}}  -> {part.advice}")
         return "\n".join(lines)
 
 
-def _torch() -> Check:
+def _torch() -> Part:
     import torch
 
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
     old = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10)
-    return Check("PyTorch", not old, f"{torch.__version__}, {cuda}", "upgrade to torch 2.10 or later" if old else "")
+    return Part("PyTorch", not old, f"{torch.__version__}, {cuda}", "upgrade to torch 2.10 or later" if old else "")
 
 
-def _ops() -> Check:
+def _ops() -> Part:
     try:
         import torch
 
         from fastccsa import _build_info
         from fastccsa.ops import library
     except ImportError as error:
-        return Check("ops", False, str(error), "`pip install .`, and start Python outside the checkout")
+        return Part("ops", False, str(error), "`pip install .`, and start Python outside the checkout")
     isa = torch.ops.fastccsa.instruction_set()
     built = f"built with {_build_info.COMPILER} against torch {_build_info.TORCH_VERSION}"
-    return Check("ops", library.library_path().exists(), f"{built}; CPU kernels: {isa}")
+    return Part("ops", library.library_path().exists(), f"{built}; CPU kernels: {isa}")
 
 
 def _architecture_names(architectures: tuple[str, ...]) -> str:
@@ -84,7 +100,7 @@ def _architecture_names(architectures: tuple[str, ...]) -> str:
 
 
 def _runs_on(capability: tuple[int, int], architectures: tuple[str, ...]) -> bool:
-    """Machine code runs on later GPUs of the same generation; PTX on every later one; 'a' on its own GPU alone."""
+    """Machine code runs on later GPUs of the same generation, PTX on every later GPU, 'a' only on its own GPU."""
     for entry in architectures:
         number, kind = entry.split("-")
         digits = number.rstrip("af")
@@ -100,44 +116,53 @@ def _runs_on(capability: tuple[int, int], architectures: tuple[str, ...]) -> boo
     return False
 
 
-def _cuda_code() -> Check:
+def _cuda_code() -> Part:
     try:
         from fastccsa import _build_info
     except ImportError:
-        return Check("CUDA code", False, "unknown: nothing was built")
+        return Part("CUDA code", False, "unknown: nothing was built")
     if not _build_info.CUDA_VERSION:
-        return Check("CUDA code", False, "not built", GET_NVCC)
+        return Part("CUDA code", False, "not built", GET_NVCC)
     names = _architecture_names(_build_info.CUDA_ARCHITECTURES)
-    return Check("CUDA code", True, f"built with nvcc {_build_info.CUDA_VERSION} for {names}")
+    return Part("CUDA code", True, f"built with nvcc {_build_info.CUDA_VERSION} for {names}")
 
 
-def _gpus() -> list[Check]:
+def _gpus() -> list[Part]:
     import torch
 
     if torch.version.cuda is None:
-        return [Check("GPU", False, "this PyTorch has no CUDA support", "install a CUDA build of torch to use a GPU")]
+        return [Part("GPU", False, "this PyTorch has no CUDA support", "install a CUDA build of torch to use a GPU")]
     if not torch.cuda.is_available():
-        return [Check("GPU", False, "none is visible to PyTorch", "the CPU is used; see `nvidia-smi` if there is one")]
+        return [Part("GPU", False, "none is visible to PyTorch", "the CPU is used; see `nvidia-smi` if there is one")]
     try:
         from fastccsa._build_info import CUDA_ARCHITECTURES
     except ImportError:
         CUDA_ARCHITECTURES = ()
-    checks = []
+    gpus = []
     for index in range(torch.cuda.device_count()):
         capability = torch.cuda.get_device_capability(index)
         name = f"{torch.cuda.get_device_name(index)}, compute capability {capability[0]}.{capability[1]}"
         fits = _runs_on(capability, CUDA_ARCHITECTURES)
         advice = f"reinstall with TORCH_CUDA_ARCH_LIST={capability[0]}.{capability[1]}+PTX"
-        checks.append(Check(f"GPU {index}", fits, name, "" if fits else advice))
-    return checks
+        gpus.append(Part(f"GPU {index}", fits, name, "" if fits else advice))
+    return gpus
 
 
-def _dali() -> Check:
+def _dali() -> Part:
     advice = "`pip install nvidia-dali-cuda130` (CUDA 12: nvidia-dali-cuda120), or use backend='torchvision'"
     if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
-        return Check("DALI", False, "not installed", advice)
+        return Part("DALI", False, "not installed", advice)
     wheels = [name for name in ("nvidia-dali-cuda130", "nvidia-dali-cuda120") if _version(name)]
-    return Check("DALI", True, ", ".join(f"{name} {_version(name)}" for name in wheels) or "installed")
+    return Part("DALI", True, ", ".join(f"{name} {_version(name)}" for name in wheels) or "installed")
+
+
+def _extra(name: str) -> Part:
+    missing = not_installed(name)
+    if not missing:
+        return Part(f"extra {name}", True, f"{PURPOSES[name]}; installed")
+    return Part(
+        f"extra {name}", False, f"{PURPOSES[name]}; not installed: {', '.join(missing)}", f"`{pip_command(name)}`"
+    )
 
 
 def _version(package: str) -> str | None:
@@ -148,14 +173,14 @@ def _version(package: str) -> str | None:
 
 
 def check() -> Report:
-    """Report what was built, for which GPU architectures, what is usable here, and what to do about what is not.
+    """Report what was built, for which GPU architectures, what is usable here, and which extras are installed.
 
     Returns:
-        A :class:`Report`: printing it gives one line a part, and advice where something is missing.
+        A :class:`Report`: it prints as one line per part, with advice where something is missing.
 
     Example:
         >>> import fastccsa
         >>> fastccsa.check().usable
         True
     """
-    return Report([_torch(), _ops(), _cuda_code(), *_gpus(), _dali()])
+    return Report([_torch(), _ops(), _cuda_code(), *_gpus(), _dali(), *map(_extra, EXTRAS)])

@@ -1,20 +1,80 @@
-"""Packages that only some commands need."""
+"""The optional extras of the installation: what each of them installs, and the error where a package is missing."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastccsa.system.errors import InputError
 
+# The modules that each extra of pyproject.toml installs. DALI is not among them: images are decoded without it too, and
+# `fastccsa.images.dali` names its package for each version of CUDA.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "train": (
+        "torchvision", "pandas", "sklearn", "matplotlib", "jinja2", "tqdm", "rich", "tensorboard", "PIL", "openpyxl",
+        "safetensors", "nvtx",
+    ),
+    "prune": ("torch_pruning",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "bench": ("pytest_benchmark", "pytorch_metric_learning", "pykeops", "kornia"),
+}  # fmt: skip
 
-def require(extra: str, *modules: str) -> None:
-    """Make sure that the ``modules`` of an optional extra can be imported.
+
+class MissingPackageError(InputError, ModuleNotFoundError):
+    """A package of an optional extra is missing; the message has the pip command that installs it."""
+
+
+@contextmanager
+def install_advice() -> Iterator[None]:
+    """Within the block, make the error about a missing package of an extra name the pip command.
 
     Raises:
-        InputError: one cannot; the message has the pip command.
+        MissingPackageError: in place of the `ModuleNotFoundError` for one of the modules in `EXTRAS`.
+    """
+    try:
+        yield
+    except MissingPackageError:
+        raise
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if _extra_of(module) is None:
+            raise
+        raise _missing(module, "is not installed") from error
+
+
+def require(*modules: str) -> None:
+    """Import ``modules``, which must be in `EXTRAS`: what cannot be imported is then reported before any work is done.
+
+    Raises:
+        MissingPackageError: one of them is not installed, or its installation is broken.
     """
     for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise InputError(f"{module} is not usable ({error}): pip install 'fastccsa[{extra}]'") from error
+            absent = isinstance(error, ModuleNotFoundError) and error.name == module
+            raise _missing(module, "is not installed" if absent else f"is not usable ({error})") from error
+
+
+def not_installed(extra: str) -> list[str]:
+    """Return the modules of ``extra`` that are not installed."""
+    return [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
+
+
+def pip_command(extra: str) -> str:
+    """Return the command that installs ``extra``."""
+    return f"pip install 'fastccsa[{extra}]'"
+
+
+def _extra_of(module: str) -> str | None:
+    return next((extra for extra, modules in EXTRAS.items() if module in modules), None)
+
+
+def _missing(module: str, state: str) -> MissingPackageError:
+    extra = _extra_of(module)
+    assert extra is not None, module
+    error = MissingPackageError(f"{module} {state}: {pip_command(extra)}")
+    error.name = module
+    return error

@@ -15,7 +15,7 @@ from fastccsa._version import __version__
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["available_bytes", "commit", "describe", "now", "usable_cpus", "versions"]
+__all__ = ["available_bytes", "commit", "describe", "memory_bytes", "now", "usable_cpus", "versions"]
 
 # Variables that change how fast torch or fastccsa is.
 ENVIRONMENT = (
@@ -43,6 +43,11 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_bytes() -> int:
+    """Return the size of the machine's main memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def available_bytes(device: torch.device) -> int:
     """Memory that can still be allocated on `device`."""
     if device.type == "cuda":
@@ -68,7 +73,7 @@ def describe(device: torch.device, name: str | None = None) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _first_of("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "memory_bytes": memory_bytes(),
         "load_before": round(os.getloadavg()[0], 2),
         "gpu": None,
         "environment": {key: os.environ[key] for key in ENVIRONMENT if key in os.environ},

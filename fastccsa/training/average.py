@@ -7,18 +7,18 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 
 
 class WeightAverage(nn.Module):
-    """A copy of a model that follows it: after each step, ``average += (1 - decay) (model - average)``.
+    """The moving average of a model: after each step, ``average += (1 - decay) (model - average)``.
 
-    BatchNorm's statistics are averaged as the weights are; integer buffers are copied. The host waits for nothing.
-    The state dict is that of the model.
+    BatchNorm's statistics are averaged like the weights; integer buffers are copied. Updates need no host sync. The
+    state dict is that of the model.
 
     Args:
-        model: what to follow; its weights now are the average's first.
-        decay: share of the average that stays, from 0 to below 1.
+        model: the model to average; its current weights are the initial average.
+        decay: share of the average that an update keeps, in [0, 1).
     """
 
     def __init__(self, model: Classifier, decay: float) -> None:
@@ -28,7 +28,7 @@ class WeightAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, model: Classifier) -> None:
-        """Take a step towards ``model``."""
+        """Move the average towards ``model``."""
         mine = [*self.model.parameters(), *self.model.buffers()]
         theirs = [*model.parameters(), *model.buffers()]
         real = [(a, b.detach()) for a, b in zip(mine, theirs, strict=True) if a.is_floating_point()]

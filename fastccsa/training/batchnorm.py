@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics are those of all ranks' batches, also on CPUs, where torch's own does not run."""
+"""BatchNorm over the batches of all ranks, also on CPUs, which torch's SyncBatchNorm does not support."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         own_spread = (x - own_mean[:, None, None]).square().sum((0, 2, 3))
         own_count = x.new_tensor([x.numel() // x.shape[1]])
         own = torch.cat([own_mean, own_spread, own_count])[None]
-        # One exchange a layer, and nothing that cancels, as the mean of squares less the square of the mean would.
+        # One exchange per layer, and no cancellation, unlike the mean of squares minus the square of the mean.
         ranks = rows_of_all_ranks(own, dist.get_rank(), dist.get_world_size() - dist.get_rank() - 1)
         means, spreads, counts = ranks.split([x.shape[1], x.shape[1], 1], dim=1)
         count = counts.sum().detach()
@@ -44,7 +44,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batchnorm(model: nn.Module, device: torch.device) -> None:
-    """Make every BatchNorm of ``model`` take its statistics from all ranks, in place; weights and names stay."""
+    """Make every BatchNorm of ``model`` use the statistics of all ranks, in place; weights and names do not change."""
     for name, child in model.named_children():
         if device.type == "cuda" and isinstance(child, nn.modules.batchnorm._BatchNorm):
             setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))

@@ -1,4 +1,4 @@
-"""What is said, and kept, of a batch whose loss was not finite."""
+"""Reporting and saving a batch whose loss was not finite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIVERGED_FILE, BATCH_FILE = "diverged.csv", "diverged.safetensors"
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image of the batch: where it is, what it shows, and whether its pixels and outputs are finite."""
+    """An image of the batch: its file, class and domain, and whether its pixels and outputs are finite."""
 
     stream: int
     image: str
@@ -36,26 +36,37 @@ class Suspect:
 
 
 def divergence(
-    objective: Objective, forward: Forward, training: Manifest, epoch: int, summary: Summary, folder: Path, ranks: Ranks
+    objective: Objective,
+    forward: Forward,
+    training: Manifest,
+    epoch: int,
+    summary: Summary,
+    *,
+    folder: Path,
+    ranks: Ranks,
 ) -> InputError:
-    """Look at the batch of ``summary.bad_step`` again, save it with a list of its images, and make what to raise.
+    """Load the batch of ``summary.bad_step`` again, save it with a list of its images, and return the error to raise.
 
-    The weights are those the batch met: the steps since have left them as they were. Every rank must call it.
+    The weights are still those that the batch was computed with, because the steps since have not changed them. Every
+    rank must call this.
 
     Args:
-        objective: whose loader makes the batch again.
+        objective: its loader makes the batch again.
         forward: maps images to (logits, features).
-        training: the images the loader numbers.
+        training: the images whose rows the loader's indices are.
         epoch: the epoch, from 0.
-        summary: what the meter says; on some ranks there may be no bad step.
+        summary: this rank's summary; some ranks may have no bad step.
         folder: the run folder.
-        ranks: who trains together.
+        ranks: the processes that train together.
+
+    Returns:
+        An error that names the step, the terms that are not finite, and the classes and domains of suspicious images.
     """
     steps = [step for step in ranks.gather(summary.bad_step) if step >= 0]
     step = min(steps)
     batch = next(iter(objective.loader.epoch(epoch, step)))
-    looked_at = _look_at(batch, forward, training, objective.joint_forward)
-    suspects = [suspect for part in ranks.gather(looked_at) for suspect in part]
+    own = find_suspects(batch, forward, training, objective.joint_forward)
+    suspects = [suspect for part in ranks.gather(own) for suspect in part]
     terms = next(found for found in ranks.gather(_bad_terms(summary, step)) if found)
     parts = ranks.gather({name: tensor.cpu() for name, tensor in batch.items()})
     saved = _save(folder, suspects, parts) if ranks.is_first else "the first process saves it"
@@ -73,11 +84,11 @@ def _bad_terms(summary: Summary, step: int) -> str:
 
 
 @torch.no_grad()
-def _look_at(batch: dict[str, Tensor], forward: Forward, training: Manifest, joint_forward: bool) -> list[Suspect]:
-    """Every image of the batch, from a pass through the network as the step makes it."""
+def find_suspects(batch: dict[str, Tensor], forward: Forward, training: Manifest, joint_forward: bool) -> list[Suspect]:
+    """Describe every image of the batch, after a pass through the network like that of the step."""
     suffixes = ("1", "2") if "images1" in batch else ("",)
     streams = [batch[f"images{suffix}"] for suffix in suffixes]
-    passes = [torch.cat(streams)] if joint_forward else streams  # a single pair is a batch of two
+    passes = [torch.cat(streams)] if joint_forward else streams  # as in the step: a single pair is a batch of two
     outputs = [[output.float() for output in forward(images)] for images in passes]
     images, index = torch.cat(streams), torch.cat([batch[f"index{suffix}"] for suffix in suffixes])
     features = torch.cat([features for _, features in outputs])
@@ -100,7 +111,7 @@ def _look_at(batch: dict[str, Tensor], forward: Forward, training: Manifest, joi
 
 
 def _blame(suspects: list[Suspect]) -> str:
-    """Name domain and class of the images that are to blame, as far as their pixels and outputs tell."""
+    """Name domain and class of the images whose pixels or outputs are not finite."""
     for what, found in (
         ("has pixels that are not finite", [s for s in suspects if not s.finite_pixels]),
         ("gets outputs that are not finite", [s for s in suspects if not s.finite_outputs]),
@@ -115,13 +126,13 @@ def _blame(suspects: list[Suspect]) -> str:
 
 
 def _save(folder: Path, suspects: list[Suspect], parts: list[dict[str, Tensor]]) -> str:
-    """Write the list of images, and the tensors of all ranks' rows; what was done, in words."""
+    """Write the list of images, and the tensors of all ranks' rows; return what was done, in words."""
     whole = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
     try:
         _write_list(folder / DIVERGED_FILE, suspects)
         with write_atomically(folder / BATCH_FILE) as file:
             save_file(whole, file)
-    except (OSError, SafetensorError, InputError) as error:  # which must not hide what it is about
+    except (OSError, SafetensorError, InputError) as error:  # must not hide the divergence itself
         return f"the batch cannot be saved ({error})"
     return f"its images are listed in {folder / DIVERGED_FILE}, the batch is in {BATCH_FILE} beside it"
 

@@ -1,7 +1,7 @@
-"""Steps whose batch always lies in the same memory, and a CUDA graph of one that serves for all.
+"""Steps whose batch always uses the same memory, so that one step can be captured as a CUDA graph and replayed.
 
-A captured step is made of kernels alone: images from the GPU's store, network, loss, backward, clipping, update, moving
-average, and the meter's sums. The host copies the next batch's plan into place and says go.
+A captured step consists only of kernels: images from the GPU's store, network, loss, backward, clipping, update, moving
+average, and the meter's sums. For each step the host only copies the plan of the next batch and launches the graph.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ WARM_UP = 3  # steps before the capture, as torch's notes on CUDA graphs recomme
 
 
 def check_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | None, ranks: Ranks) -> None:
-    """Make sure that this run's steps can be captured, where the configuration asks for it.
+    """Check that this run's steps can be captured, if the configuration asks for it.
 
     Raises:
-        InputError: they cannot, and why.
+        InputError: they cannot; the message says why.
     """
     if not config.cuda_graph:
         return
@@ -36,31 +36,32 @@ def check_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | 
     obstacles = {
         f"device is {device}: it needs a CUDA GPU": device.type != "cuda",
         f"cache is {config.cache}: it needs the images in the GPU's memory, cache gpu": config.cache != "gpu",
-        "pairs is all, with a memory: it grows from step to step": bool(config.memory),
-        f"pairs is all, and more than {limit} a batch: their tiles depend on their labels": many_pairs,
+        "pairs is all, with a memory, which grows from step to step": bool(config.memory),
+        f"pairs is all, with more than {limit} pairs per batch, whose tiles depend on their labels": many_pairs,
         f"accumulate is {config.accumulate}: it captures steps of one batch": config.accumulate > 1,
-        "amp is float16: its loss scaling is the host's affair; use bfloat16 or none": dtype == torch.float16,
-        f"{ranks.world} processes train together: it is for one": not ranks.is_alone,
+        "amp is float16: its loss scaling runs on the host; use bfloat16 or none": dtype == torch.float16,
+        f"{ranks.world} processes train together: it supports only one": not ranks.is_alone,
     }
     for reason, applies in obstacles.items():
         if applies:
-            raise InputError(f"cuda_graph cannot be had here ({reason}): leave it away, or change that")
+            raise InputError(f"cuda_graph is not available here ({reason}): omit it, or change that")
 
 
 class StaticStep(Step):
-    """A `Step` that makes its batch itself, of a plan that it copies into the same memory each time.
+    """A `Step` that makes its batch itself, from a plan that it always copies into the same memory.
 
-    The batches it walks are `PairLoader.plans`. One of another size, as the last of an epoch, is an ordinary step.
+    Its batches are those of `PairLoader.plans`. A batch of another size, such as the last one of an epoch, is an
+    ordinary step.
     """
 
     _plan: Tensor | None = None
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """Walk the plans of an epoch's batches from number ``start`` on."""
+        """Yield the plans of an epoch's batches from number ``start`` on."""
         return self._objective.loader.plans(epoch, start)
 
     def __call__(self, batch: Any, step: int) -> bool:
-        """Take batch number ``step`` of an epoch, given its plan; whether the weights were updated after it."""
+        """Process batch number ``step`` of an epoch, given its plan; the weights are always updated."""
         loader = self._objective.loader
         if self._plan is None:
             rows = self._objective.images_per_sample * loader.sampler.batch_size
@@ -72,40 +73,40 @@ class StaticStep(Step):
         return True
 
     def take(self) -> None:
-        """Take the step of the plan that is in place."""
+        """Take the step of the copied plan."""
         self._state.optimizer.zero_grad(set_to_none=True)
         self.work()
 
     def work(self) -> None:
-        """What there is to do on the device, gradients being None."""
+        """Do the device's part of a step; gradients are None when it starts."""
         assert self._plan is not None
         self.learn(self._objective.loader.make(self._plan), 1.0)
         self.update()
 
 
 class GraphedStep(StaticStep):
-    """A `StaticStep` that is captured as a CUDA graph after a few steps, and replayed from then on."""
+    """A `StaticStep` that is captured as a CUDA graph after a few steps and then replayed."""
 
     _replay: Replay | None = None
 
     def take(self) -> None:
-        """Take the step of the plan that is in place."""
+        """Take the step of the copied plan."""
         if self._replay is None:
             self._replay = Replay(self.work, self._state.optimizer)
         self._replay()
 
 
 class Replay:
-    """Work that ends with an optimiser's step: done as it is a few times, then captured, and replayed from then on.
+    """Work that ends with an optimiser's step; it runs normally a few times, is then captured, and then replayed.
 
-    The first calls warm up libraries, allocator and optimiser, and count like all others, so nothing has to be put back
-    before the capture, which itself computes nothing. Random numbers go on as they would without a graph: torch
-    registers the GPU's default generator.
+    The first calls warm up the libraries, the allocator and the optimiser. They are ordinary steps, and the capture
+    itself computes nothing, so no state has to be restored. Random numbers continue as they would without a graph,
+    because torch registers the GPU's default generator.
 
     Args:
-        work: launches kernels on the current stream, always over the same memory, and never waits for them. Gradients
-            are None when it begins.
-        optimizer: a fused one on a CUDA device. Its learning rates may change from call to call.
+        work: launches kernels on the current stream, always on the same memory, without a host sync. Gradients are None
+            when it starts.
+        optimizer: a fused optimiser on a CUDA device. Its learning rates may change from call to call.
     """
 
     def __init__(self, work: Callable[[], None], optimizer: Optimizer) -> None:
@@ -130,9 +131,10 @@ class Replay:
 
     @contextmanager
     def _rates_on_device(self, capturable: bool) -> Iterator[None]:
-        """Let the optimiser read its rates from the device's memory, where they may change after the capture.
+        """Make the optimiser read its learning rates from device memory, where they may change after the capture.
 
-        They are numbers to everyone else: the schedule, and checkpoints, which go on with a graph or without.
+        Outside the block they are numbers, for the schedule and for checkpoints, which can be resumed with or without a
+        graph.
         """
         self._fill_rates()
         groups = self._optimizer.param_groups
@@ -146,8 +148,8 @@ class Replay:
                 group.update(values)
 
     def _warm_up(self) -> None:
-        # On a stream of its own, as the capture will be: what autograd and libraries keep for a stream must not be the
-        # default one's.
+        # On its own stream, like the capture: what autograd and libraries keep per stream must not be that of the
+        # default stream.
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side), self._rates_on_device(capturable=False):
             self._optimizer.zero_grad(set_to_none=True)
@@ -156,8 +158,8 @@ class Replay:
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        self._optimizer.zero_grad(set_to_none=True)  # so that gradients lie in the graph's own memory
-        # Only this thread must keep to what a capture allows: the loader's threads pin memory meanwhile.
+        self._optimizer.zero_grad(set_to_none=True)  # so that gradients are allocated in the graph's own memory
+        # The restrictions of a capture apply only to this thread: the loader's threads pin memory meanwhile.
         capture = torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local")
         with self._rates_on_device(capturable=True), capture:
             self._work()

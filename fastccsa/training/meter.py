@@ -1,4 +1,4 @@
-"""Running means of the loss terms, kept on the device so that a step never waits for the host."""
+"""Running means of the loss terms, kept on the device so that a step needs no host sync."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastccsa.training.ranks import ALONE, Ranks
 
 @dataclass(frozen=True)
 class Summary:
-    """What a meter says.
+    """The content of a meter.
 
     Attributes:
         means: mean of each term over the samples, by name.
-        bad_step: the first step whose loss was NaN or infinite, counted from 0; -1 where there is none.
+        bad_step: the first step whose loss was NaN or infinite, counted from 0; -1 if there is none.
         bad_terms: the terms of that step, by name.
     """
 
@@ -30,8 +30,8 @@ class Meter:
     """Means of loss terms over the samples of an epoch, and the first step whose loss was not finite.
 
     Args:
-        terms: their names; the first is the loss.
-        device: where they are summed, in float64.
+        terms: names of the terms; the first is the loss.
+        device: where the terms are summed, in float64.
     """
 
     def __init__(self, terms: Sequence[str], device: torch.device) -> None:
@@ -41,19 +41,19 @@ class Meter:
         self.step = torch.zeros_like(self.samples)
         self.bad_step = torch.full_like(self.samples, -1)
         self.bad_terms = torch.zeros_like(self.sums)
-        self._underway: tuple[Tensor, torch.cuda.Event] | None = None
+        self._pending: tuple[Tensor, torch.cuda.Event] | None = None
 
     def restart(self, step: int = 0) -> None:
-        """Forget everything; ``step`` is the number of the step that comes next."""
-        # In place, here as elsewhere: a CUDA graph replays these very tensors.
+        """Reset the meter; ``step`` is the number of the next step."""
+        # All updates are in place, because a CUDA graph uses the same tensors in every replay.
         for tensor in (self.sums, self.samples, self.bad_terms):
             tensor.zero_()
         self.step.fill_(step)
         self.bad_step.fill_(-1)
-        self._underway = None
+        self._pending = None
 
     def update(self, values: Tensor, samples: int) -> None:
-        """Count the terms ``values`` [len(terms)] of the next step, means over ``samples`` rows."""
+        """Add the terms of the next step: ``values`` [len(terms)], each a mean over ``samples`` rows."""
         values = values.detach().double()
         self.sums += values * samples
         self.samples += samples
@@ -68,34 +68,34 @@ class Meter:
         return (self.bad_step >= 0).float()
 
     def summary(self, ranks: Ranks = ALONE) -> Summary:
-        """Sum up all steps so far, of all ranks; waits for the device. Every rank must call it."""
+        """Summarise all steps so far over all ranks; syncs with the device. Every rank must call it."""
         packed = self._packed()
         sums = ranks.sum(packed[: len(self.terms) + 1].clone())
         return self._unpack(torch.cat([sums, packed[len(sums) :]]).cpu())
 
     def look(self) -> Summary | None:
-        """Sum up this rank's steps without waiting for the device.
+        """Summarise this rank's steps without a host sync.
 
-        On CUDA that is what there was to see at the last look, and None where it has not arrived yet.
+        On CUDA it returns the summary as of the previous call, or None if the copy has not arrived yet.
         """
         packed = self._packed()
         if packed.device.type == "cpu":
             return self._unpack(packed)
-        before = self._underway
+        before = self._pending
         host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
         host.copy_(packed, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
-        self._underway = host, event
+        self._pending = host, event
         return self._unpack(before[0]) if before is not None and before[1].query() else None
 
     def state_dict(self, ranks: Ranks = ALONE) -> dict[str, Tensor | int]:
-        """Return what `load_state_dict` needs to go on counting, of all ranks. Every rank must call it."""
+        """Return the sums over all ranks, for `load_state_dict`. Every rank must call it."""
         packed = ranks.sum(self._packed()[: len(self.terms) + 1].clone()).cpu()
         return {"sums": packed[:-1].clone(), "samples": int(packed[-1])}
 
     def load_state_dict(self, state: dict[str, Tensor | int], ranks: Ranks = ALONE) -> None:
-        """Go on from a `state_dict` of the same terms; one rank carries what all had counted."""
+        """Continue from a `state_dict` of the same terms; the first rank holds the sums of all."""
         if ranks.is_first:
             self.sums.copy_(torch.as_tensor(state["sums"]))
             self.samples.fill_(int(state["samples"]))

@@ -1,7 +1,7 @@
 """What a step minimises: cross-entropy on single images, or CCSA on pairs of them.
 
-Each objective has its sampler, its loader of batches, and the terms of its loss for a batch; the loop does
-not know which one it trains.
+An objective has a sampler, a loader of batches, and the terms of its loss for a batch. The loop does not know which
+objective it trains.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastccsa.images import ImageLoader, PairLoader, Transforms
-from fastccsa.losses import CCSATerms, WeightedCCSALoss, distributed
+from fastccsa.losses import CCSATerms, PairMemory, WeightedCCSALoss, distributed
 from fastccsa.losses.functional import weighted_cross_entropy
-from fastccsa.losses.memory import PairMemory
+from fastccsa.losses.terms import total_loss
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.images import RunImages
 from fastccsa.runs.sampling_record import SamplingRecord
 from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
-from fastccsa.training.images import RunImages
 from fastccsa.training.ranks import ALONE, Ranks, sum_over_ranks
 
 Two = tuple[Tensor, Tensor]  # one of each stream
@@ -33,11 +33,11 @@ class Objective(Protocol):
     """One way to train.
 
     Attributes:
-        terms: names of what ``__call__`` returns; the first is the loss, the others what it is made of.
-        images_per_sample: images behind one row of a batch, 1 or 2.
-        memory: what it remembers from step to step; a module without any state where that is nothing.
-        joint_forward: whether both images of a row go through the network together.
-        sees_all_ranks: whether the terms are those of all ranks' rows, on every rank, or of its own.
+        terms: names of what ``__call__`` returns; the first is the loss, the others are its terms.
+        images_per_sample: images per row of a batch, 1 or 2.
+        memory: the state that it keeps from step to step; a module without state if there is none.
+        joint_forward: whether both images of a row pass through the network in one batch.
+        sees_all_ranks: whether the terms, on every rank, are those of all ranks' rows; otherwise of the rank's own.
         record: what is sampled, and how it is weighted.
     """
 
@@ -50,7 +50,7 @@ class Objective(Protocol):
 
     @property
     def loader(self) -> ImageLoader | PairLoader:
-        """Batches of the training images."""
+        """The loader of the training batches."""
 
     def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
         """Compute the terms [len(terms)], float32; ``forward`` maps images to (logits, features)."""
@@ -102,7 +102,7 @@ class Baseline:
 class CCSA:
     """Cross-entropy on both images of a pair and contrastive alignment between them (equations 1 to 8)."""
 
-    terms: tuple[str, ...] = ("loss", "classification1", "classification2", "alignment", "separation")
+    terms: tuple[str, ...] = CCSATerms._fields
     images_per_sample = 2
 
     def __init__(
@@ -124,7 +124,7 @@ class CCSA:
             seed=config.seed,
             rank=ranks.rank,
             world_size=ranks.world,
-            # Two images of a single pair are a batch of two when they go through the network together.
+            # With a joint forward pass, a single pair is a batch of two images.
             drop_last=_leaves_too_few(
                 len(images.training), config, ranks, images_per_row=2 if config.joint_forward else 1
             ),
@@ -174,40 +174,47 @@ class CCSA:
                 terms = self._of_all_ranks(logits, features, targets)
             else:
                 terms = self.loss.terms(*logits, *features, *targets)
-            return torch.stack([getattr(terms, name).float() for name in self.terms])
+            return torch.stack([term.float() for term in terms])
 
     def _of_all_ranks(self, logits: Two, features: Two, targets: Two) -> CCSATerms:
-        """The terms over the rows of all ranks, on every rank; features go around in a ring."""
+        """Compute the terms over the rows of all ranks, on every rank; features travel around the ranks in a ring."""
         one, two = self._classification(logits, targets)
         rows = torch.full_like(one, len(targets[0]))
         classification1, classification2, count = sum_over_ranks(torch.stack([rows * one, rows * two, rows]))
         classification = (classification1 / count, classification2 / count)
-        pairs = distributed.contrastive_alignment_terms(*features, *targets, self.loss.pair_weight, self.loss.margin)
-        return self._whole(classification, pairs.loss, pairs.alignment, pairs.separation)
+        pairs = distributed.contrastive_alignment_terms(
+            *features, *targets, pair_weight=self.loss.pair_weight, margin=self.loss.margin
+        )
+        loss = total_loss(*classification, pairs.loss, self.loss.alpha)
+        return CCSATerms(loss, *classification, pairs.alignment, pairs.separation)
 
     def _with_memory(self, memory: PairMemory, logits: Two, features: Two, targets: Two, domains: Two) -> CCSATerms:
-        """The terms of this rank's rows, which meet the memories of all ranks' rows."""
-        group = None if self.ranks.is_alone else dist.group.WORLD
-        pairs = memory.terms(features, targets, domains, self.loss.pair_weight, self.loss.margin, group=group)
-        return self._whole(self._classification(logits, targets), pairs[0] + pairs[1], *pairs)
+        """Compute the terms of this rank's rows, whose pairs are with the memories of all ranks' rows."""
+        alignment, separation = memory.terms(
+            features,
+            targets,
+            domains,
+            pair_weight=self.loss.pair_weight,
+            margin=self.loss.margin,
+            group=None if self.ranks.is_alone else dist.group.WORLD,
+        )
+        classification = self._classification(logits, targets)
+        loss = total_loss(*classification, alignment + separation, self.loss.alpha)
+        return CCSATerms(loss, *classification, alignment, separation)
 
     def _classification(self, logits: Two, targets: Two) -> Two:
         weights = self.loss.class_weight1, self.loss.class_weight2
         one, two = map(weighted_cross_entropy, logits, targets, weights)
         return one, two
 
-    def _whole(self, classification: Two, pairs: Tensor, alignment: Tensor, separation: Tensor) -> CCSATerms:
-        loss = (1 - self.loss.alpha) * (classification[0] + classification[1]) + self.loss.alpha * pairs
-        return CCSATerms(loss, *classification, alignment, separation)
-
 
 def build_objective(
     config: TrainConfig, images: RunImages, device: torch.device, width: int, ranks: Ranks = ALONE
 ) -> Objective:
-    """Build the objective ``config`` asks for; ``width`` is that of the features, D.
+    """Build the objective of ``config``; ``width`` is the width of the features, D.
 
     Raises:
-        InputError: its images cannot be loaded, or the ranks cannot share its batches.
+        InputError: its images cannot be loaded, or the ranks cannot share its batches evenly.
     """
     return (Baseline if config.is_baseline else CCSA)(config, images, device, width, ranks)
 
@@ -230,13 +237,13 @@ def _record(images: RunImages, **tables: np.ndarray | Tensor | None) -> Sampling
 
 
 def _rows(table: Any) -> Any:
-    """A vector or matrix of any kind as nested tuples."""
+    """Return a vector or matrix as nested tuples."""
     values = table.tolist()
     return tuple(tuple(value) if isinstance(value, list) else value for value in values)
 
 
 def _leaves_too_few(rows: int, config: TrainConfig, ranks: Ranks, images_per_row: int) -> bool:
-    """Whether an epoch's last step would leave a rank without a row, or BatchNorm with statistics of one image."""
+    """Whether the last step of an epoch would leave a rank without rows, or compute BatchNorm over a single image."""
     left = rows % config.batch_size
     least = left // ranks.world
     if left == 0:

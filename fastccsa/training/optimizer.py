@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate."""
+"""The optimiser and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastccsa.runs.config import TrainConfig
 
 
 def build_optimizer(config: TrainConfig, model: nn.Module) -> tuple[AdamW, StepLR]:
-    """AdamW, and the schedule that multiplies its rate by lr_gamma after every lr_step epochs."""
+    """Make AdamW, and the schedule that multiplies its learning rate by lr_gamma every lr_step epochs."""
     optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return optimizer, StepLR(optimizer, step_size=config.lr_step, gamma=config.lr_gamma)
 
 
 def end_epoch(scheduler: LRScheduler) -> None:
-    """Go on to the next epoch's learning rate."""
+    """Set the next epoch's learning rate."""
     with warnings.catch_warnings():
-        # Torch misses the optimiser's steps where they were an earlier process's, or a graph's.
+        # Torch does not see the optimiser's steps that an earlier process or a CUDA graph took, and warns.
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         scheduler.step()

@@ -1,4 +1,4 @@
-"""The processes that train one model together: torch.distributed's, as torchrun starts them, or this one alone."""
+"""The processes that train one model together: those that torchrun started, or only this one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The place of a process among those that train together.
+    """The number of a process among those that train together.
 
-    All methods but the properties are collective: every rank calls them, in the same order.
+    All methods except `share` and the properties are collective: every rank must call them, in the same order.
 
     Attributes:
         rank: 0 to ``world - 1``.
         world: number of processes.
-        local_rank: place among those of this machine, which is also the number of its GPU.
+        local_rank: number among the processes of this machine, and of the GPU that it uses.
     """
 
     rank: int = 0
@@ -37,19 +37,19 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and prints for all."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is one process only."""
+        """Whether there is only one process."""
         return self.world == 1
 
     def share(self, batch_size: int) -> int:
-        """Rows of a batch for each rank.
+        """Return the number of rows of a batch that each rank takes.
 
         Raises:
-            InputError: they cannot be dealt out evenly.
+            InputError: ``batch_size`` is not a multiple of the number of processes.
         """
         if batch_size % self.world:
             raise InputError(
@@ -59,29 +59,29 @@ class Ranks:
         return batch_size // self.world
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum up ``tensor`` over the ranks, in place."""
+        """Sum ``tensor`` over the ranks, in place."""
         if not self.is_alone:
             dist.all_reduce(tensor)
         return tensor
 
     def maximum(self, tensor: Tensor) -> Tensor:
-        """Take the highest of the ranks' values, element by element, in place."""
+        """Take the maximum over the ranks, element by element, in place."""
         if not self.is_alone:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
 
     def highest(self, number: int) -> int:
-        """Find the highest of the ranks' numbers, without waiting for a GPU."""
+        """Return the maximum of the ranks' numbers, without syncing with a GPU."""
         return int(self.maximum(torch.tensor(number)))
 
     def take_firsts(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite ``tensors`` by those of the first rank."""
+        """Overwrite ``tensors`` with those of the first rank."""
         if not self.is_alone:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def gather(self, value: Value) -> list[Value]:
-        """Collect every rank's ``value`` (anything picklable), in the order of the ranks."""
+        """Collect the ``value`` of every rank (anything picklable), in the order of the ranks."""
         if self.is_alone:
             return [value]
         values: list[Any] = [None] * self.world
@@ -90,7 +90,7 @@ class Ranks:
 
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
-        """Let the first rank of each machine through the block before the others, which find its work done."""
+        """Let the first rank of each machine run the block before the others, which find its work done."""
         if self.local_rank > 0:
             self.highest(0)  # a barrier
         yield
@@ -103,15 +103,15 @@ ALONE = Ranks()
 
 @contextmanager
 def open_ranks(device: str) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, or whose group the caller made; else be alone.
+    """Join the processes that torchrun started, or the process group that the caller made; otherwise train alone.
 
-    NCCL connects GPUs and gloo CPUs, and what the hosts have to tell each other.
+    NCCL connects GPUs; gloo connects CPUs, and carries what the hosts exchange.
 
     Args:
-        device: the one asked for, as `pick_device` takes it.
+        device: the configured device, as for `pick_device`.
 
     Raises:
-        InputError: one device was named for several processes; within the block, another process is gone.
+        InputError: one device was named for several processes; or, within the block, another process has ended.
     """
     ours = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not ours and not dist.is_initialized():
@@ -127,7 +127,7 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         if on_gpu:
             torch.cuda.set_device(local_rank % torch.cuda.device_count())
         ranks = Ranks(dist.get_rank(), dist.get_world_size(), local_rank)
-        with _losing_contact_is_told(ranks), _leaving_together(ranks):
+        with _report_lost_contact(ranks), _leave_together(ranks):
             yield ranks
     finally:
         if ours:
@@ -140,18 +140,18 @@ def _join(backend: str) -> None:
     if not on_one_machine or "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         dist.init_process_group(backend)
         return
-    # Since torch 2.4 torchrun keeps one store through all restarts, where addresses of the dead would be found. Its
-    # count of restarts keeps them apart, but differs from machine to machine; for several, see docs/training.md.
+    # Since torch 2.4 torchrun keeps one store through all restarts, which still has the addresses of ended processes.
+    # The restart count separates them, but differs from machine to machine; for several machines see docs/training.md.
     store, rank, world = next(iter(rendezvous("env://")))
-    lives = PrefixStore(f"fastccsa/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
-    dist.init_process_group(backend, store=lives, rank=rank, world_size=world)
+    restart = PrefixStore(f"fastccsa/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=restart, rank=rank, world_size=world)
 
 
 @contextmanager
-def _leaving_together(ranks: Ranks) -> Iterator[None]:
-    """End the block when all ranks are at its end: the threads of one that still listens may abort it otherwise.
+def _leave_together(ranks: Ranks) -> Iterator[None]:
+    """Leave the block when all ranks are at its end; otherwise the threads of a rank that still listens may abort.
 
-    A stop that was asked for ends all of them at the same step; an error may be that of one rank alone.
+    A requested stop ends all ranks at the same step, so they wait for each other; an error may occur on one rank only.
     """
     try:
         yield
@@ -162,11 +162,11 @@ def _leaving_together(ranks: Ranks) -> Iterator[None]:
 
 
 @contextmanager
-def _losing_contact_is_told(ranks: Ranks) -> Iterator[None]:
-    """Turn the error of a rank whose partner is gone into one line.
+def _report_lost_contact(ranks: Ranks) -> Iterator[None]:
+    """Turn the error of a rank that lost another one into one line.
 
     Raises:
-        InputError: another rank is gone.
+        InputError: another rank has ended.
     """
     try:
         yield
@@ -175,13 +175,13 @@ def _losing_contact_is_told(ranks: Ranks) -> Iterator[None]:
         if ranks.is_alone or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         raise InputError(
-            f"process {ranks.rank} of {ranks.world} lost contact with another one, which says itself why it ended: "
-            f"the same command goes on from the last checkpoint ({reason})"
+            f"process {ranks.rank} of {ranks.world} lost contact with another one, which has said why it ended: "
+            f"the same command resumes from the last checkpoint ({reason})"
         ) from error
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Sum over the ranks; each rank's gradient is the sum of all ranks' gradients of the sum."""
+    """Sum over the ranks; the gradient on each rank is the sum of the gradients that all ranks have for the sum."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -197,18 +197,18 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """Sum up ``x`` over the ranks of the default group; can be differentiated."""
+    """Sum ``x`` over the ranks of the default group; differentiable."""
     result: Tensor = _SumOverRanks.apply(x)
     return result
 
 
 def rows_of_all_ranks(x: Tensor, before: int, after: int) -> Tensor:
-    """Join the rows of all ranks in their order; can be differentiated.
+    """Concatenate the rows of all ranks in order; differentiable.
 
     Args:
         x: this rank's rows.
         before, after: number of rows on the ranks before and after it.
     """
-    # A sum of rows that are zero elsewhere: it takes ranks with fewer rows than others, as an all-gather would not.
+    # A sum of zero-padded rows, because an all-gather needs the same number of rows on every rank.
     padding = [0, 0] * (x.dim() - 1) + [before, after]
     return sum_over_ranks(torch.nn.functional.pad(x, padding))

@@ -1,8 +1,7 @@
-"""How a run starts: its model's first weights, what trains it, and what is said before the first step."""
+"""How a run starts: its model, the initial training state, and the description that is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,26 +9,24 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from fastccsa.images import Transforms
-from fastccsa.models.backbone import CARD_FILE, Classifier, ModelCard, build_model, load_weights
-from fastccsa.models.narrow import Layers
+from fastccsa.models import CARD_FILE, Classifier, Layers, ModelCard, build_model, load_weights
 from fastccsa.runs.checkpoint import TrainState
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import finished_scores
+from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
+from fastccsa.system.progress import Say
 from fastccsa.training.average import WeightAverage
 from fastccsa.training.batchnorm import share_batchnorm
-from fastccsa.training.images import RunImages
 from fastccsa.training.optimizer import build_optimizer
 from fastccsa.training.ranks import Ranks
 
-Say = Callable[[str], None]
-
 
 def start_model(config: TrainConfig, classes: tuple[str, ...], resuming: bool, say: Say) -> Classifier:
-    """Build the model as it is before the first step; a resumed one needs no weights to start from.
+    """Build the model as it is before the first step; when ``resuming``, without loading initial weights.
 
     Raises:
-        InputError: the weights cannot be had, or the network does not take images of this size.
+        InputError: the weights are not available, or the network does not accept images of this size.
     """
     weights = "none" if resuming or config.init else config.weights
     model = build_model(config.backbone, len(classes), weights, config.size)
@@ -41,7 +38,7 @@ def start_model(config: TrainConfig, classes: tuple[str, ...], resuming: bool, s
 
 
 def _narrow_layers(config: TrainConfig) -> Layers:
-    """Look up the layers of a pruned network, in the run's own model or in the one it starts from."""
+    """Return the narrower layers of a pruned network, from the run's own model or from the one it starts from."""
     for folder in (Path(config.out), Path(config.init or config.out)):
         if (folder / CARD_FILE).is_file():
             return ModelCard.read(folder).layers
@@ -49,7 +46,7 @@ def _narrow_layers(config: TrainConfig) -> Layers:
 
 
 def warm_start(model: Classifier, init: Path, backbone: str, classes: tuple[str, ...], say: Say) -> None:
-    """Load the weights of another run; its head too when both tell the same classes apart.
+    """Load the weights of another run, including its head if both have the same classes.
 
     Raises:
         InputError: the other run is unfinished, has another backbone, or cannot be read.
@@ -63,14 +60,14 @@ def warm_start(model: Classifier, init: Path, backbone: str, classes: tuple[str,
             raise InputError(f"the run in {init} is a {card.backbone}, not a {backbone}: use one backbone")
         same_classes = card.classes == classes
     if not load_weights(model, init, head=same_classes):
-        say(f"{init} tells other classes apart: its backbone is loaded, the head starts afresh")
+        say(f"{init} has other classes: its backbone is loaded, and the head starts from random weights")
 
 
 def check_size(model: Classifier, config: TrainConfig) -> None:
-    """Try the model on one image of the run's size.
+    """Check that the model accepts images of the run's size, by running one.
 
     Raises:
-        InputError: the network does not take it.
+        InputError: it does not.
     """
     try:
         with torch.inference_mode():
@@ -83,7 +80,7 @@ def check_size(model: Classifier, config: TrainConfig) -> None:
 def start_state(
     config: TrainConfig, model: Classifier, device: torch.device, dtype: torch.dtype | None, ranks: Ranks
 ) -> TrainState:
-    """Put the model on its device, and beside it what trains it, all as it is before the first step."""
+    """Move the model to its device, and make the optimiser and everything else of the state before the first step."""
     if config.sync_batchnorm and not ranks.is_alone:
         share_batchnorm(model, device)
     model.to(device).to(memory_format=torch.channels_last)
@@ -94,7 +91,7 @@ def start_state(
 
 
 def model_card(config: TrainConfig, images: RunImages) -> ModelCard:
-    """Write down what one must know to use this run's model."""
+    """Make the card of this run's model."""
     transforms = Transforms(size=config.size)
     return ModelCard(
         backbone=config.backbone,
@@ -107,7 +104,7 @@ def model_card(config: TrainConfig, images: RunImages) -> ModelCard:
 
 
 def describe(config: TrainConfig, images: RunImages, model: Classifier, device: torch.device) -> str:
-    """Tell of a run in a few lines."""
+    """Describe a run in a few lines."""
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     what = "baseline" if config.is_baseline else "CCSA"
     start = f"the weights of {config.init}" if config.init else f"weights {config.weights}"

@@ -1,4 +1,4 @@
-"""A few steps of a run in a profiler's trace, for chrome://tracing or ui.perfetto.dev."""
+"""A profiler trace of a few steps of a run, for chrome://tracing or ui.perfetto.dev."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
-from fastccsa.training.start import Say
+from fastccsa.system.progress import Say
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 TRACE_FILE = "trace.json"
-# Steps left alone, since the first ones differ from the rest; steps in which the profiler itself warms up; steps kept.
+# Steps that are skipped (the first ones differ from the rest), that warm up the profiler, and that are recorded.
 WAIT, WARM_UP, KEPT = 4, 2, 4
 
 logger = logging.getLogger("fastccsa.training")
@@ -29,7 +29,7 @@ class StepTrace:
 
     Args:
         folder: the run folder; None profiles nothing.
-        say: told where the trace is.
+        say: prints where the trace is.
     """
 
     def __init__(self, folder: Path | None, say: Say) -> None:
@@ -47,7 +47,7 @@ class StepTrace:
         return self
 
     def step(self) -> None:
-        """A step has been taken."""
+        """Tell the profiler that a step has ended."""
         if self._profiler is not None:
             self._profiler.step()
             if self._profiler.step_num == WAIT + WARM_UP + KEPT:
@@ -57,7 +57,7 @@ class StepTrace:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._profiler is not None:
-            logger.warning("%d steps are too few for a whole trace", self._profiler.step_num)
+            logger.warning("%d steps are too few for a complete trace", self._profiler.step_num)
             self._end()
 
     def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""How the command line begins and ends: what it loads, what it says on bad input, and its exit status."""
+"""The command line: what it loads, what it prints on bad input, and its exit status."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def assert_one_line_error(result: Result, *parts: str) -> None:
 
 @pytest.fixture
 def failing_report(monkeypatch: pytest.MonkeyPatch):
-    """Make ``fastccsa report`` end in the exception given."""
+    """Make ``fastccsa report`` raise a given exception."""
 
     def fail_with(error: BaseException) -> None:
         def report(*arguments: object) -> None:
@@ -76,17 +76,18 @@ def test_each_command_has_help(command: str) -> None:
     assert result.stdout.startswith("Usage:")
 
 
-def test_help_loads_no_heavy_package() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["prune", "--help"], ["report", "--help"]])
+def test_help_loads_no_heavy_package(arguments: Sequence[str]) -> None:
     result = python(
         "import sys\n"
         "from fastccsa.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert end.code == 0\n"
         f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
     )
     assert result.stdout.splitlines()[-1] == "LOADED []", result.stderr
 
 
-def test_it_runs_as_a_module_and_tells_its_version() -> None:
+def test_it_runs_as_a_module_and_prints_its_version() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "fastccsa", "--version"], capture_output=True, text=True, timeout=300, check=True
     )
@@ -129,7 +130,7 @@ def test_a_file_that_cannot_be_opened_is_named(failing_report, error: type[OSErr
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError("no name"), OSError(28, "disk full", "f")])
-def test_what_nobody_foresaw_keeps_its_traceback(failing_report, error: Exception) -> None:
+def test_an_unforeseen_error_keeps_its_traceback(failing_report, error: Exception) -> None:
     failing_report(error)
     result = run("report", "runs")
     assert result.exception is error
@@ -143,15 +144,15 @@ def test_a_truncated_file_is_not_taken_for_an_interruption(failing_report) -> No
 
 def test_ctrl_c_is_one_line_and_status_130(tmp_path: Path) -> None:
     result = python(
-        "import os, signal, sys, time, types\n"
-        # A shell's background jobs, and so their children, are born with SIGINT ignored.
+        "import os, signal, time\n"
+        # Background jobs of a shell, and their children, start with SIGINT ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from fastccsa.cli import main\n"
         "def report(*arguments):\n"
         f"    os.kill(os.getpid(), {signal.SIGINT:d})\n"
         "    time.sleep(60)\n"
-        # In the place of the module, which takes seconds to load.
-        "sys.modules['fastccsa.reporting'] = types.SimpleNamespace(report=report)\n"
+        "import fastccsa.reporting\n"
+        "fastccsa.reporting.report = report\n"
         f"main(['report', {str(tmp_path)!r}])"
     )
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "fastccsa: interrupted\n")

@@ -1,4 +1,4 @@
-"""The demo, whole, at the smallest scale: it takes seconds, and its scores mean nothing."""
+"""The whole demo at the smallest scale: it takes seconds, and its scores are meaningless."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from fastccsa.cli import main
 from fastccsa.cli.demo import experiments
-from fastccsa.collections.taxonomy import DOMAINS
+from fastccsa.collections.taxonomy import TABLE1
 from fastccsa.reporting import read_runs, score_table, to_text
 
 
@@ -22,7 +22,7 @@ def run_demo(out: Path, *more: str) -> str:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The demo's folder, and what it printed."""
+    """The folder of the demo, and its output."""
     out = tmp_path_factory.mktemp("demo") / "out"
     return out, run_demo(out)
 
@@ -41,11 +41,11 @@ def test_it_prints_the_table_of_both_models_on_all_seven_domains(demo: tuple[Pat
     out, printed = demo
     table = score_table(read_runs(out / "runs"))
     assert [name for name, _, _ in table.rows] == ["A", "K"]
-    assert table.domains == tuple(DOMAINS)
+    assert table.domains == tuple(TABLE1)
     assert to_text(table) in printed
 
 
-def test_it_says_openly_that_the_images_are_synthetic(demo: tuple[Path, str]) -> None:
+def test_it_says_that_the_images_are_synthetic(demo: tuple[Path, str]) -> None:
     out, printed = demo
     page = (out / "report.html").read_text()
     assert printed.startswith("The images are synthetic")
@@ -53,7 +53,7 @@ def test_it_says_openly_that_the_images_are_synthetic(demo: tuple[Path, str]) ->
     assert str(out / "report.html") in printed.splitlines()[-1]
 
 
-def test_again_it_uses_what_is_there(demo: tuple[Path, str]) -> None:
+def test_repeating_it_reuses_the_results(demo: tuple[Path, str]) -> None:
     out, _ = demo
     kept = [out / "runs" / run / "model.safetensors" for run in "AK"]
     before = [file.stat().st_mtime_ns for file in kept]
@@ -62,7 +62,7 @@ def test_again_it_uses_what_is_there(demo: tuple[Path, str]) -> None:
     assert to_text(score_table(read_runs(out / "runs"))) in again
 
 
-def test_other_settings_in_the_same_folder_are_refused_in_one_line(demo: tuple[Path, str]) -> None:
+def test_other_settings_in_the_same_folder_are_an_error_of_one_line(demo: tuple[Path, str]) -> None:
     out, _ = demo
     arguments = ["demo", "--out", str(out), "--images", "1", "--epochs", "2", "--size", "32", "--device", "cpu"]
     result = CliRunner().invoke(main, arguments)

@@ -1,4 +1,4 @@
-"""Small collections on disk, in the layouts the real ones are published in."""
+"""Small collections on disk, in the layouts of the published ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WriteImage = Callable[..., Path]
 
 @pytest.fixture
 def write_image() -> WriteImage:
-    """Write an image in the format its ending asks for; another name, or ``look``, gives another picture."""
+    """Write an image in the format of its extension; the picture depends on the name, or on ``look`` if given."""
 
     def write(path: Path, look: str | None = None, **options: object) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def write_image() -> WriteImage:
 
 @pytest.fixture
 def ham10000(write_image: WriteImage) -> Callable[..., Path]:
-    """Build HAM10000 from (lesion_id, image_id, dx) as Harvard Dataverse publishes it."""
+    """Build HAM10000 from rows (lesion_id, image_id, dx), as published by Harvard Dataverse."""
 
     def build(folder: Path, rows: Iterable[tuple[str, str, str]]) -> Path:
         lines = ["lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"]
@@ -46,7 +46,7 @@ def ham10000(write_image: WriteImage) -> Callable[..., Path]:
 
 @pytest.fixture
 def isic_cli(write_image: WriteImage) -> Callable[..., Path]:
-    """Build a collection from (isic_id, diagnosis) as isic-cli downloads it."""
+    """Build a collection from rows (isic_id, diagnosis), as downloaded by isic-cli."""
 
     def build(folder: Path, rows: Iterable[tuple[str, str]]) -> Path:
         lines = ["isic_id,attribution,copyright_license,diagnosis,image_type"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fastccsa.collections import archives
 from fastccsa.collections.archives import Limits, is_archive, unpack
-from fastccsa.data import archives
 from fastccsa.system.errors import InputError
 
 
@@ -26,7 +26,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 FILES = {"PH2Dataset/PH2_dataset.txt": b"|| Name ||", "PH2Dataset/images/IMD003.bmp": b"BM" * 999, "empty.txt": b""}
 
 
-def test_files_come_out_as_they_went_in(tmp_path: Path) -> None:
+def test_unpacked_files_equal_the_packed_ones(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "PH2.ZIP", FILES)
     assert is_archive(archive)
     assert not is_archive(tmp_path)
@@ -46,89 +46,89 @@ def test_entries_with_backslashes_and_dots_stay_inside(tmp_path: Path) -> None:
     ["../evil.png", "a/../../evil.png", "a\\..\\..\\evil.png", "/evil.png", "\\evil.png", "C:\\evil.png", "c:evil.png",
      "//host/share/evil.png", "a/.."],
 )  # fmt: skip
-def test_entries_that_would_escape_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+def test_entries_outside_the_folder_are_rejected_before_anything_is_written(tmp_path: Path, name: str) -> None:
     archive = zip_of(tmp_path / "a.zip", {"good.png": b"1", name: b"2"})
     before = set(tmp_path.parent.rglob("*"))
-    with pytest.raises(InputError, match=r"holds the entry .* that would land outside its folder"):
+    with pytest.raises(InputError, match=r"has the entry .* that would land outside its folder"):
         unpack(archive, tmp_path / "to" / "here")
     assert set(tmp_path.parent.rglob("*")) == before
 
 
-def test_an_entry_with_a_nul_is_refused(tmp_path: Path) -> None:
+def test_an_entry_with_a_nul_character_is_rejected(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "a.zip", {"aXb.png": b"1"})
     archive.write_bytes(archive.read_bytes().replace(b"aXb.png", b"a\0b.png"))
     with pytest.raises(InputError, match="would land outside"):
         unpack(archive, tmp_path)
 
 
-def test_links_and_passwords_are_refused(tmp_path: Path) -> None:
+def test_links_and_encrypted_entries_are_rejected(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link.png")
     link.create_system = 3
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(InputError, match=r"holds the entry 'link.png' that is a link"):
+    with pytest.raises(InputError, match=r"has the entry 'link.png' that is a link"):
         unpack(tmp_path / "link.zip", tmp_path)
     locked = zip_of(tmp_path / "locked.zip", {"a.png": b"1"})
     content = bytearray(locked.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(signature) + offset] |= 1
     locked.write_bytes(content)
-    with pytest.raises(InputError, match=r"holds the entry 'a.png' that needs a password"):
+    with pytest.raises(InputError, match=r"has the entry 'a.png' that needs a password"):
         unpack(locked, tmp_path)
 
 
-def test_bombs_are_refused(tmp_path: Path) -> None:
+def test_zip_bombs_are_rejected(tmp_path: Path) -> None:
     bomb = zip_of(tmp_path / "bomb.zip", {"zeros.png": bytes(2_000_000)})
     with pytest.raises(InputError, match=r"bomb.zip would grow \d+ times when unpacked"):
         unpack(bomb, tmp_path / "to", limits=Limits(free_bytes=1_000_000))
-    with pytest.raises(InputError, match=r"holds 1 files, more than 0"):
+    with pytest.raises(InputError, match=r"has 1 files, more than 0"):
         unpack(bomb, tmp_path / "to", limits=Limits(entries=0))
     assert not (tmp_path / "to").exists()
     assert len(files_below(unpack(bomb, tmp_path / "to"))["zeros.png"]) == 2_000_000
 
 
-def test_entries_that_share_their_packed_bytes_are_a_bomb(tmp_path: Path) -> None:
+def test_entries_with_overlapping_bytes_count_as_a_zip_bomb(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.png", bytes(range(256)) * 400)
-        whole = archive.infolist()[0]
-        archive.filelist = [whole] * 100
+        entry = archive.infolist()[0]
+        archive.filelist = [entry] * 100
     with pytest.raises(InputError, match=r"would grow 9. times"):
         unpack(tmp_path / "a.zip", tmp_path / "to", limits=Limits(free_bytes=1_000_000))
 
 
-def test_a_full_disk_is_told_before_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = zip_of(tmp_path / "a.zip", FILES)
     usage = archives.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: usage._replace(free=10))
-    with pytest.raises(InputError, match=r"needs 0.0 GB when unpacked, .* choose another place with --unpack DIR"):
+    with pytest.raises(InputError, match=r"needs 0.0 GB when unpacked, .* choose another folder with --unpack DIR"):
         unpack(archive, tmp_path / "to")
 
 
-def test_damaged_archives(tmp_path: Path) -> None:
+def test_damaged_archives_are_reported(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "a.zip", {"a.png": bytes(range(256)) * 9})
     content = bytearray(archive.read_bytes())
     content[60] ^= 255
     archive.write_bytes(content)
-    with pytest.raises(InputError, match=r"a.zip is not a sound .zip .*; download it again"):
+    with pytest.raises(InputError, match=r"a.zip is not a valid .zip .*; download it again"):
         unpack(archive, tmp_path / "to")
     assert not any(path.is_file() for path in (tmp_path / "to").rglob("*"))
     archive.write_bytes(b"<html>404</html>")
-    with pytest.raises(InputError, match=r"a.zip is not a sound .zip"):
+    with pytest.raises(InputError, match=r"a.zip is not a valid .zip"):
         unpack(archive, tmp_path / "to")
 
 
-def test_a_compression_that_python_lacks_is_told(tmp_path: Path) -> None:
+def test_an_unsupported_compression_method_is_reported(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "a.zip", {"a.png": bytes(999)})
     content = bytearray(archive.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
         content[content.index(signature) + offset] = 9  # Deflate64
     archive.write_bytes(content)
-    with pytest.raises(InputError, match=r"a.zip: .*compression.*; unpack it yourself and give the folder"):
+    with pytest.raises(InputError, match=r"a.zip: .*compression.*; unpack it yourself and pass the folder"):
         unpack(archive, tmp_path / "to")
 
 
-def test_unpacking_again_writes_only_what_is_missing(tmp_path: Path) -> None:
+def test_unpacking_again_writes_only_missing_files(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "PH2.zip", FILES)
     folder = unpack(archive, tmp_path / "to")
     (folder / "PH2Dataset" / "images" / "IMD003.bmp").write_bytes(b"half")
@@ -138,16 +138,16 @@ def test_unpacking_again_writes_only_what_is_missing(tmp_path: Path) -> None:
     assert files_below(folder) == FILES | {"PH2Dataset/PH2_dataset.txt": b"|| name ||"}
 
 
-def test_archives_of_one_name_do_not_meet(tmp_path: Path) -> None:
+def test_archives_of_the_same_name_do_not_collide(tmp_path: Path) -> None:
     folders = []
-    for home in ("MSK", "UDA"):
-        (tmp_path / home).mkdir()
-        archive = zip_of(tmp_path / home / "images.zip", {"metadata.csv": home.encode()})
+    for domain in ("MSK", "UDA"):
+        (tmp_path / domain).mkdir()
+        archive = zip_of(tmp_path / domain / "images.zip", {"metadata.csv": domain.encode()})
         folders.append(unpack(archive, tmp_path / "to"))
     assert [files_below(folder) for folder in folders] == [{"metadata.csv": b"MSK"}, {"metadata.csv": b"UDA"}]
 
 
-def test_archives_in_archives(tmp_path: Path) -> None:
+def test_nested_archives_are_unpacked_once(tmp_path: Path) -> None:
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as opened:
         opened.writestr("ISIC_0024306.jpg", b"1")
@@ -162,7 +162,7 @@ def test_archives_in_archives(tmp_path: Path) -> None:
     assert (folder / "sub" / "images_part_1" / "ISIC_0024306.jpg").stat().st_mtime_ns == stamp
 
 
-def test_what_lies_in_an_inner_archive_is_checked_too(tmp_path: Path) -> None:
+def test_entries_of_nested_archives_are_checked_too(tmp_path: Path) -> None:
     inner = zip_of(tmp_path / "inner.zip", {"../../../evil.png": b"1"})
     archive = zip_of(tmp_path / "a.zip", {"deep/inner.zip": inner.read_bytes()})
     with pytest.raises(InputError, match="would land outside its folder"):

@@ -19,7 +19,7 @@ HEADER = (
     "management,clinic,derm,case_id,notes"
 )
 
-# Cases of each diagnosis in the published table: 1011.
+# Number of cases of each diagnosis in the published table, 1011 in total.
 SIZES = {
     "basal cell carcinoma": 42,
     "blue nevus": 28,
@@ -57,7 +57,7 @@ def write_table(folder: Path, lines: list[str], end: str = "\n") -> Path:
     return folder / "release_v0" / "images"
 
 
-def test_both_images_of_a_case_are_one_group(tmp_path: Path, write_image: WriteImage) -> None:
+def test_both_images_of_a_case_are_in_one_group(tmp_path: Path, write_image: WriteImage) -> None:
     images = write_table(
         tmp_path,
         [
@@ -66,7 +66,7 @@ def test_both_images_of_a_case_are_one_group(tmp_path: Path, write_image: WriteI
         ],
         end="\r\n",
     )
-    # The endings and the case of the files are not those of the table.
+    # The files differ from the table in extension and case.
     for name in ("NEL/NEL025.jpg", "NEL/Nel026.JPG", "FCL/fcl068.jpg", "FCL/Fcl069.png"):
         write_image(images / name)
     collection = read_derm7pt(tmp_path)
@@ -92,7 +92,7 @@ def test_the_label_map_gives_the_counts_of_table_1(tmp_path: Path) -> None:
     write_table(tmp_path, lines)
     collection = read_derm7pt(tmp_path)
     assert len(lines) == 1011
-    # Twice 42 bcc: the paper prints 82, but its total is that of 84.
+    # Twice 42 bcc: the paper prints 82, but its total requires 84.
     expected = {label: count for label, count in TABLE1["D7P"].items() if count} | {"bcc": 84}
     assert Counter(row.label for row in collection.rows) == expected
     assert len(collection.rows) == 1926
@@ -103,7 +103,7 @@ def test_the_label_map_gives_the_counts_of_table_1(tmp_path: Path) -> None:
     }
 
 
-def test_what_cannot_be_placed_is_named(tmp_path: Path, write_image: WriteImage) -> None:
+def test_images_that_cannot_be_labelled_are_named(tmp_path: Path, write_image: WriteImage) -> None:
     images = write_table(
         tmp_path,
         [
@@ -118,8 +118,8 @@ def test_what_cannot_be_placed_is_named(tmp_path: Path, write_image: WriteImage)
     collection = read_derm7pt(tmp_path)
     assert [row.image.name for row in collection.rows] == ["d1.jpg", "d3.jpg"]
     assert sorted(collection.left_out) == [
-        ("diagnosis 'naevus' is none of the classes", "a/c2"),
-        ("diagnosis 'naevus' is none of the classes", "a/d2"),
+        ("diagnosis 'naevus' matches no class", "a/c2"),
+        ("diagnosis 'naevus' matches no class", "a/d2"),
         ("image file missing", "D7P_1 clinic"),
         ("image file missing", "a/c3"),
         ("image file not in the metadata", "a/c9"),
@@ -140,6 +140,6 @@ def test_columns_are_found_by_name(tmp_path: Path, write_image: WriteImage) -> N
     ]
 
 
-def test_folders_without_the_table(tmp_path: Path) -> None:
+def test_a_folder_without_the_table_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no table of cases \(meta.csv, with the columns diagnosis, clinic, derm\)"):
         read_derm7pt(tmp_path)

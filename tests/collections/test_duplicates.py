@@ -12,24 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
+from fastccsa.collections import fingerprints
 from fastccsa.collections.duplicates import NEAR, Duplicates, find_duplicates, unite_groups
 from fastccsa.collections.fingerprints import (
     FLAT,
-    NOT_LOOKED_AT,
+    NOT_COMPUTED,
     UNREADABLE,
     Fingerprint,
     fingerprint,
     look_bits,
     perceptual_hash,
 )
-from fastccsa.data import fingerprints, split
+from fastccsa.collections.splits import split
 from fastccsa.system.errors import InputError
 
 WriteImage = Callable[..., Path]
 
 
 def picture(seed: int, size: tuple[int, int] = (300, 200)) -> Image.Image:
-    """Return a picture with detail at many scales, as photographs have."""
+    """Return a picture with detail at many scales, like a photograph."""
     rng = np.random.default_rng(seed)
     total = np.zeros((size[1], size[0], 3))
     for cells in (3, 6, 12, 24):
@@ -38,22 +39,21 @@ def picture(seed: int, size: tuple[int, int] = (300, 200)) -> Image.Image:
     return Image.fromarray((255 * (total - total.min()) / np.ptp(total)).astype(np.uint8))
 
 
-def bits_apart(first: Image.Image, second: Image.Image) -> int:
+def distance(first: Image.Image, second: Image.Image) -> int:
     bits = look_bits([perceptual_hash(first), perceptual_hash(second)])
     return int((bits[0] != bits[1]).sum())
 
 
-def test_the_hash_is_the_median_of_scipys_cosine_transform() -> None:
+def test_the_hash_compares_scipys_cosine_transform_with_its_median() -> None:
     fft = pytest.importorskip("scipy.fft")
     image = picture(0)
     grey = np.asarray(image.convert("L").resize((64, 64), Image.Resampling.LANCZOS), dtype=float)
     low = fft.dctn(grey, type=2)[:16, :16]
-    # The scale of the rows and columns does not change a sign, but it does the median: undo scipy's, which is 2 x 2.
-    expected = (low / 4 > np.median(low / 4)).ravel()
+    expected = (low > np.median(low)).ravel()  # SciPy's factor of 2 per axis cancels
     assert look_bits([perceptual_hash(image)])[0].tolist() == expected.astype(int).tolist()
 
 
-def test_a_picture_at_another_size_quality_and_brightness_is_near(tmp_path: Path) -> None:
+def test_changes_of_size_quality_and_colour_keep_the_hash_close(tmp_path: Path) -> None:
     image = picture(1)
     image.save(tmp_path / "low.jpg", quality=40)
     for changed in (
@@ -64,14 +64,14 @@ def test_a_picture_at_another_size_quality_and_brightness_is_near(tmp_path: Path
         image.convert("L"),
         image.convert("P"),
     ):
-        assert bits_apart(image, changed) <= NEAR
+        assert distance(image, changed) <= NEAR
 
 
-def test_other_pictures_are_far() -> None:
-    assert min(bits_apart(picture(i), picture(j)) for i, j in combinations(range(12), 2)) > 3 * NEAR
+def test_different_pictures_have_distant_hashes() -> None:
+    assert min(distance(picture(i), picture(j)) for i, j in combinations(range(12), 2)) > 3 * NEAR
 
 
-def test_flat_and_broken_files(tmp_path: Path) -> None:
+def test_flat_and_broken_files_have_no_hash(tmp_path: Path) -> None:
     Image.new("RGB", (300, 200), (90, 80, 70)).save(tmp_path / "flat.jpg")
     picture(0).save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:2000])
@@ -95,7 +95,7 @@ def test_only_changed_files_are_read_again(
     original = fingerprints._fingerprint
     monkeypatch.setattr(fingerprints, "_fingerprint", lambda path, look: read.append(path) or original(path, look))
     quick = fingerprint(paths, cache, look=False)
-    assert [one.look for one in quick] == [NOT_LOOKED_AT] * 3
+    assert [one.look for one in quick] == [NOT_COMPUTED] * 3
     whole = fingerprint(paths, cache)
     assert [one.content for one in whole] == [one.content for one in quick]
     assert sorted(read) == sorted(paths * 2)
@@ -113,7 +113,7 @@ def test_only_changed_files_are_read_again(
         assert fingerprint(paths, cache) == changed
 
 
-def test_an_interrupted_run_keeps_what_it_did(
+def test_an_interrupted_run_keeps_its_fingerprints(
     tmp_path: Path, write_image: WriteImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [str(write_image(tmp_path / f"{name}.jpg")) for name in "abcdef"]
@@ -132,7 +132,7 @@ def test_an_interrupted_run_keeps_what_it_did(
     assert [line.split(",")[0] for line in lines] == paths[:3]
 
 
-def test_pairs_are_those_of_a_plain_search() -> None:
+def test_exact_and_near_pairs_are_found_up_to_the_limit() -> None:
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2, (60, 256), dtype=np.uint8)
     for copy, flips in ((50, 0), (51, 1), (52, NEAR), (53, NEAR + 1), (54, 60)):
@@ -145,7 +145,7 @@ def test_pairs_are_those_of_a_plain_search() -> None:
     assert found.near == [(0, 50), (1, 51), (2, 52)]
 
 
-def test_pairs_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_across_blocks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     looks = [rng.bytes(32).hex() for _ in range(40)]
     looks += looks[:5]
@@ -155,29 +155,29 @@ def test_pairs_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_duplicates(prints).near == whole == [(number, 40 + number) for number in range(5)]
 
 
-def test_groups_of_duplicates_are_united_along_chains() -> None:
+def test_groups_are_merged_along_chains_of_duplicates() -> None:
     table = pd.DataFrame({"group": ["d", "c", "b", "a", "x", "d"], "split": [""] * 6})
     united, duplicates = unite_groups(table, Duplicates(exact=[(0, 1)], near=[(1, 2), (2, 3)]))
     assert united["group"].tolist() == ["a", "a", "a", "a", "x", "a"]
-    assert duplicates.torn == []
+    assert duplicates.separated == []
     assert table["group"].iloc[0] == "d"
 
 
-def test_given_splits_stay_and_torn_pairs_are_told() -> None:
+def test_given_splits_are_kept_and_separated_pairs_are_listed() -> None:
     table = pd.DataFrame({"group": list("abcd"), "split": ["train", "", "test", "test"]})
     united, duplicates = unite_groups(table, Duplicates(exact=[(0, 1), (1, 2), (2, 3)]))
     assert united["group"].tolist() == ["a", "a", "c", "c"]
-    assert duplicates.torn == [(1, 2)]
+    assert duplicates.separated == [(1, 2)]
 
 
-def test_given_splits_hold_for_their_groups() -> None:
+def test_given_splits_apply_to_the_whole_group() -> None:
     rows = [("a", "x", "test"), ("b", "x", ""), ("c", "y", "")] + [(f"i{n}", f"g{n}", "") for n in range(20)]
     table = pd.DataFrame(rows, columns=["image", "group", "split"]).assign(label="nv", domain="A")
     done = split(table)
     assert done["split"].tolist()[:2] == ["test", "test"]
     assert set(done["split"]) == {"train", "validation", "test"}
     table.loc[1, "split"] = "train"
-    with pytest.raises(InputError, match="group 'x' is given both to test and to train; choose one"):
+    with pytest.raises(InputError, match="group 'x' is assigned to both test and train; choose one"):
         split(table)
 
 
@@ -199,8 +199,10 @@ Images = list[tuple[str, str, int, str]]
     st.lists(st.tuples(st.integers(0, 39), st.integers(0, 39)), max_size=15),
     st.randoms(use_true_random=False),
 )
-def test_no_split_parts_duplicates_or_groups(images: Images, pairs: list[tuple[int, int]], random: object) -> None:
-    """Whatever the groups, the duplicates and the given splits: what belongs together is, and order is nothing."""
+def test_splits_never_separate_duplicates_or_groups(
+    images: Images, pairs: list[tuple[int, int]], random: object
+) -> None:
+    """For any groups, duplicates and given splits, what belongs together stays together, in any order of the rows."""
     rows = [
         (f"{number:03}.png", label, domain, f"{group}{given}", given)
         for number, (domain, label, group, given) in enumerate(images)
@@ -209,16 +211,16 @@ def test_no_split_parts_duplicates_or_groups(images: Images, pairs: list[tuple[i
     near = sorted({(min(i, j), max(i, j)) for i, j in pairs if i != j and max(i, j) < len(rows)})
     united, duplicates = unite_groups(table, Duplicates(near=near))
     done = split(united, seed=1)
-    home = done["split"].tolist()
+    splits = done["split"].tolist()
     assert (done.groupby("group")["split"].nunique() == 1).all()
-    assert all(home[i] == home[j] for i, j in set(near) - set(duplicates.torn))
+    assert all(splits[i] == splits[j] for i, j in set(near) - set(duplicates.separated))
     given = table["split"] != ""
     assert (done["split"][given] == table["split"][given]).all()
-    assert set(home) <= {"train", "validation", "test"}
-    if not duplicates.torn:
+    assert set(splits) <= {"train", "validation", "test"}
+    if not duplicates.separated:
         order = list(range(len(rows)))
         random.shuffle(order)
-        where = {old: new for new, old in enumerate(order)}
-        moved = [tuple(sorted((where[i], where[j]))) for i, j in near]
+        position = {old: new for new, old in enumerate(order)}
+        moved = [tuple(sorted((position[i], position[j]))) for i, j in near]
         again, _ = unite_groups(table.iloc[order].reset_index(drop=True), Duplicates(near=moved))
-        assert split(again, seed=1).sort_values("image")["split"].tolist() == home
+        assert split(again, seed=1).sort_values("image")["split"].tolist() == splits

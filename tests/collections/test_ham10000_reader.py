@@ -11,7 +11,7 @@ from fastccsa.system.errors import InputError
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
 
 
-def test_two_parts_and_metadata_without_an_ending(tmp_path: Path, ham10000: Callable[..., Path]) -> None:
+def test_two_parts_and_metadata_without_an_extension(tmp_path: Path, ham10000: Callable[..., Path]) -> None:
     rows = [
         ("HAM_0000118", "ISIC_0027419", "bkl"),
         ("HAM_0000118", "ISIC_0025030", "bkl"),
@@ -38,7 +38,7 @@ def test_two_parts_and_metadata_without_an_ending(tmp_path: Path, ham10000: Call
     ],
 )
 @pytest.mark.parametrize("image", ["HAM10000_images/ISIC_0000001.JPG", "ISIC_0000001.jpeg"])
-def test_names_and_endings_vary(
+def test_published_names_and_extensions_are_accepted(
     tmp_path: Path, write_image: Callable[[Path], Path], name: str, content: str, image: str
 ) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
@@ -46,14 +46,14 @@ def test_names_and_endings_vary(
     assert read_ham10000(tmp_path).rows == [Row(tmp_path / image, "nv", "HAM_1")]
 
 
-def test_what_cannot_be_used_is_counted_by_reason(tmp_path: Path, write_image: Callable[[Path], Path]) -> None:
+def test_images_that_cannot_be_used_are_counted_by_reason(tmp_path: Path, write_image: Callable[[Path], Path]) -> None:
     rows = [
         "HAM_1,ISIC_0000001,nv",
         "HAM_1,ISIC_0000001,nv",
         "HAM_2,ISIC_0000002,scc",
         "HAM_3,ISIC_0000003,",
         "HAM_4,ISIC_0000004,mel",
-        "HAM_5,ISIC_0000005",  # cut short
+        "HAM_5,ISIC_0000005",  # truncated
         ",ISIC_0000006,df",
     ]
     (tmp_path / "HAM10000_metadata.csv").write_text("\n".join(["lesion_id,image_id,dx", *rows]))
@@ -63,29 +63,29 @@ def test_what_cannot_be_used_is_counted_by_reason(tmp_path: Path, write_image: C
     collection = read_ham10000(tmp_path)
     assert [(row.image.stem, row.label, row.group) for row in collection.rows] == [
         ("ISIC_0000001", "nv", "HAM_1"),
-        ("ISIC_0000006", "df", "ISIC_0000006"),  # no lesion: a group of its own
+        ("ISIC_0000006", "df", "ISIC_0000006"),  # no lesion, so a group of its own
     ]
     assert collection.dropped == {
         "listed a second time": 1,
-        "diagnosis 'scc' is none of the classes": 1,
+        "diagnosis 'scc' matches no class": 1,
         "no diagnosis": 2,
         "image file missing": 1,
         "image file not in the metadata": 1,
     }
 
 
-def test_parts_on_another_disk_behind_links(tmp_path: Path, ham10000: Callable[..., Path]) -> None:
+def test_links_to_another_disk_are_followed(tmp_path: Path, ham10000: Callable[..., Path]) -> None:
     folder = ham10000(tmp_path / "here", [("HAM_1", "ISIC_0000001", "nv")])
     disk = tmp_path / "disk" / "part"
     disk.parent.mkdir()
     (folder / "HAM10000_images_part_1").rename(disk)
     (folder / "HAM10000_images_part_1").symlink_to(disk)
-    (disk / "circle").symlink_to(folder)
+    (disk / "cycle").symlink_to(folder)
     assert [row.label for row in read_ham10000(folder).rows] == ["nv"]
 
 
-def test_folders_that_are_not_ham10000(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no folder .*nowhere; give the one"):
+def test_folders_that_are_not_ham10000_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere; pass the one"):
         read_ham10000(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"no HAM10000_metadata.csv \(or HAM10000_metadata\) below"):
         read_ham10000(tmp_path)

@@ -13,7 +13,7 @@ WriteImage = Callable[[Path], Path]
 
 
 def description(name: str, diagnosis: str | None, dataset: str | None = None) -> str:
-    """Return what the old API tells of an image."""
+    """Return the description of an image from the old API."""
     fields = {
         "_id": "5436e3abbae478396759f0cf",
         "_modelType": "image",
@@ -21,7 +21,7 @@ def description(name: str, diagnosis: str | None, dataset: str | None = None) ->
         "meta": {
             "acquisition": {"image_type": "dermoscopic", "pixelsX": 1022, "pixelsY": 767},
             "clinical": {"age_approx": 55, "benign_malignant": "benign", "diagnosis": diagnosis},
-            "unstructured": {"diagnosis": "not to be read"},
+            "unstructured": {"diagnosis": "must not be read"},
         },
         "name": name,
         "notes": {"tags": ["Challenge 2018: Task 1-2: Training"]},
@@ -35,7 +35,7 @@ def labels(folder: Path, domain: str) -> dict[str, str]:
     return {row.image.name: row.label for row in read_isic(folder, domain).rows}
 
 
-def test_isic_cli(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
+def test_a_download_by_isic_cli_is_read(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
     rows = [("ISIC_0000000", "nevus"), ("ISIC_0000004", "melanoma"), ("ISIC_0000005", "")]
     collection = read_isic(isic_cli(tmp_path, rows), "UDA")
     assert collection.rows == [
@@ -45,7 +45,7 @@ def test_isic_cli(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
     assert collection.dropped == {"no diagnosis": 1}
 
 
-def test_isic_cli_with_one_folder_per_collection(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
+def test_downloads_by_isic_cli_in_several_folders_are_merged(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
     isic_cli(tmp_path / "MSK-1", [("ISIC_0000011", "nevus")])
     isic_cli(tmp_path / "MSK-2", [("ISIC_0000012", "melanoma"), ("ISIC_0000011", "nevus")])
     collection = read_isic(tmp_path, "MSK")
@@ -74,7 +74,9 @@ def test_isic_cli_with_one_folder_per_collection(tmp_path: Path, isic_cli: Calla
         ("  Actinic  Keratosis ", "akiec"),
     ],
 )
-def test_diagnoses_until_2025(tmp_path: Path, isic_cli: Callable[..., Path], diagnosis: str, label: str) -> None:
+def test_diagnoses_before_2025_map_to_classes(
+    tmp_path: Path, isic_cli: Callable[..., Path], diagnosis: str, label: str
+) -> None:
     isic_cli(tmp_path, [("ISIC_0000001", diagnosis)])
     assert labels(tmp_path, "MSK") == {"ISIC_0000001.jpg": label}
 
@@ -91,13 +93,13 @@ def test_diagnoses_until_2025(tmp_path: Path, isic_cli: Callable[..., Path], dia
         "melanoma?",
     ],
 )
-def test_other_diagnoses_are_listed_and_never_guessed(
+def test_unknown_diagnoses_are_listed_and_never_guessed(
     tmp_path: Path, isic_cli: Callable[..., Path], diagnosis: str
 ) -> None:
     isic_cli(tmp_path, [("ISIC_0000001", diagnosis)])
     collection = read_isic(tmp_path, "MSK")
     assert collection.rows == []
-    assert collection.dropped == {f"diagnosis {diagnosis!r} is none of the classes": 1}
+    assert collection.dropped == {f"diagnosis {diagnosis!r} matches no class": 1}
 
 
 MELANOMA = "Malignant,Malignant melanocytic proliferations (Melanoma)"
@@ -122,7 +124,9 @@ MELANOMA = "Malignant,Malignant melanocytic proliferations (Melanoma)"
         ("Indeterminate,Indeterminate epidermal proliferations,Solar or actinic keratosis,,", "akiec"),
     ],
 )
-def test_levels_of_diagnosis_since_2025(tmp_path: Path, write_image: WriteImage, levels: str, label: str) -> None:
+def test_levels_of_diagnosis_since_2025_map_to_classes(
+    tmp_path: Path, write_image: WriteImage, levels: str, label: str
+) -> None:
     names = [f"diagnosis_{level}" for level in range(1, 6)]
     header = f"isic_id,attribution,copyright_license,{','.join(names)},sex"
     line = f"ISIC_0000001,Anonymous,CC-0,{levels},male"
@@ -131,7 +135,7 @@ def test_levels_of_diagnosis_since_2025(tmp_path: Path, write_image: WriteImage,
     assert labels(tmp_path, "MSK") == {"ISIC_0000001.jpg": label}
 
 
-def test_levels_that_name_no_class_or_two(tmp_path: Path, write_image: WriteImage) -> None:
+def test_levels_with_no_class_or_two_classes_are_left_out(tmp_path: Path, write_image: WriteImage) -> None:
     lines = [
         "isic_id,diagnosis,diagnosis_1,diagnosis_2,diagnosis_3",
         "ISIC_1,,Benign,,",
@@ -145,14 +149,14 @@ def test_levels_that_name_no_class_or_two(tmp_path: Path, write_image: WriteImag
     collection = read_isic(tmp_path, "UDA")
     assert collection.rows == []
     assert collection.dropped == {
-        "diagnosis 'Benign' is none of the classes": 1,
-        "diagnosis 'Squamous cell carcinoma, NOS' is none of the classes": 1,
+        "diagnosis 'Benign' matches no class": 1,
+        "diagnosis 'Squamous cell carcinoma, NOS' matches no class": 1,
         "diagnoses disagree (nevus, Melanoma in situ, Malignant)": 1,
         "no diagnosis": 1,
     }
 
 
-def test_archive_of_the_site(tmp_path: Path, write_image: WriteImage) -> None:
+def test_an_archive_from_the_site_is_read(tmp_path: Path, write_image: WriteImage) -> None:
     folder = tmp_path / "ISIC-images"
     lines = [
         "_id,name,dataset.name,meta.acquisition.image_type,meta.clinical.diagnosis,meta.unstructured.diagnosis",
@@ -181,7 +185,7 @@ def test_archive_of_the_site(tmp_path: Path, write_image: WriteImage) -> None:
     assert labels(folder, "MSK") == {"ISIC_0009881.jpg": "bkl", "ISIC_0010000_downsampled.jpg": "nv"}
 
 
-def test_old_api_json_beside_each_image(tmp_path: Path, write_image: WriteImage) -> None:
+def test_json_files_from_the_old_api_are_read(tmp_path: Path, write_image: WriteImage) -> None:
     for name, diagnosis, dataset in [
         ("ISIC_0000882", "nevus", "SONIC"),
         ("ISIC_0000900", "nevus", None),
@@ -198,7 +202,7 @@ def test_old_api_json_beside_each_image(tmp_path: Path, write_image: WriteImage)
     assert collection.dropped == {"no diagnosis": 1, "belongs to MSK-1, not to SON": 1}
 
 
-def test_downloader_script(tmp_path: Path, write_image: WriteImage) -> None:
+def test_a_download_by_the_downloader_script_is_read(tmp_path: Path, write_image: WriteImage) -> None:
     images, descriptions = tmp_path / "Data" / "Images", tmp_path / "Data" / "Descriptions"
     descriptions.mkdir(parents=True)
     for name, dataset in [("ISIC_0000000", "UDA-1"), ("ISIC_0000001_downsampled", "ISIC_UDA-2_1")]:
@@ -216,7 +220,7 @@ def test_downloader_script(tmp_path: Path, write_image: WriteImage) -> None:
     assert collection.dropped == {"description is not valid JSON": 1, "image file not in the metadata": 1}
 
 
-def test_full_size_is_preferred_and_names_match_without_the_suffix(tmp_path: Path, write_image: WriteImage) -> None:
+def test_full_size_files_are_preferred_and_the_suffix_is_ignored(tmp_path: Path, write_image: WriteImage) -> None:
     (tmp_path / "metadata.csv").write_text("isic_id,diagnosis\nISIC_0000001_downsampled,nevus\nISIC_0000002,nevus\n")
     write_image(tmp_path / "ISIC_0000001_downsampled.jpg")
     write_image(tmp_path / "full" / "ISIC_0000001.jpg")
@@ -238,7 +242,7 @@ def test_groups_are_lesions_then_patients_then_images(tmp_path: Path, write_imag
     assert [row.group for row in read_isic(tmp_path, "MSK").rows] == ["IL_1", "IL_1", "IP_8", "ISIC_4"]
 
 
-def test_an_image_with_two_diagnoses_is_left_out(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
+def test_an_image_with_contradicting_diagnoses_is_left_out(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
     isic_cli(tmp_path / "MSK-1", [("ISIC_0000001", "nevus"), ("ISIC_0000002", "nevus")])
     isic_cli(tmp_path / "MSK-2", [("ISIC_0000001", "melanoma")])
     collection = read_isic(tmp_path, "MSK")
@@ -246,7 +250,7 @@ def test_an_image_with_two_diagnoses_is_left_out(tmp_path: Path, isic_cli: Calla
     assert collection.dropped == {"listed as different classes": 1, "listed a second time": 1}
 
 
-def test_other_files_lying_there_are_passed_over(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
+def test_other_files_in_the_folder_are_ignored(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
     isic_cli(tmp_path, [("ISIC_0000001", "nevus")])
     (tmp_path / "licenses.csv").write_text("name,license\nCC-0,public domain\n")
     (tmp_path / "package.json").write_text('{"name": "viewer", "version": "1"}')
@@ -260,9 +264,9 @@ def test_other_files_lying_there_are_passed_over(tmp_path: Path, isic_cli: Calla
     assert not collection.dropped
 
 
-def test_folders_that_hold_no_isic_metadata(tmp_path: Path, write_image: WriteImage) -> None:
+def test_folders_without_isic_metadata_are_reported(tmp_path: Path, write_image: WriteImage) -> None:
     write_image(tmp_path / "ISIC_0000001.jpg")
     with pytest.raises(InputError, match=r"no ISIC metadata below .*; looked for a CSV file with the column isic_id"):
         read_isic(tmp_path, "UDA")
-    with pytest.raises(InputError, match="HAM is not made of ISIC collections; those that are: MSK, SON, UDA"):
+    with pytest.raises(InputError, match="HAM is not an ISIC domain; choose one of MSK, SON, UDA"):
         read_isic(tmp_path, "HAM")

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from fastccsa.cli import main
 from fastccsa.collections.labels import LEFT_OUT, LabelMap, LabelMaps
-from fastccsa.data import CLASSES
+from fastccsa.collections.taxonomy import CLASSES
 from fastccsa.system.errors import InputError
 
 
@@ -16,7 +16,7 @@ def overridden(tmp_path: Path, text: str) -> LabelMaps:
     return LabelMaps.read(tmp_path / "labels.csv")
 
 
-def test_every_map_leads_to_the_seven_classes() -> None:
+def test_every_map_reaches_the_classes_of_its_collection() -> None:
     maps = LabelMaps.read()
     assert tuple(maps.labels) == ("ham10000", "dermofit", "derm7pt", "ph2", "isic", "own")
     reached = {collection: set(entries.values()) - {LEFT_OUT} for collection, entries in maps.labels.items()}
@@ -39,11 +39,11 @@ def test_every_map_leads_to_the_seven_classes() -> None:
         ("", None),
     ],
 )
-def test_derm7pt(diagnosis: str, label: str | None) -> None:
+def test_derm7pts_map_finds_diagnoses(diagnosis: str, label: str | None) -> None:
     assert LabelMaps.read().of("derm7pt").find(diagnosis) == label
 
 
-def test_the_closest_entry_decides() -> None:
+def test_the_most_specific_entry_decides() -> None:
     labels = LabelMap({"mel*": "mel", "melanos*": LEFT_OUT, "melanosis x": "bkl"})
     assert [labels.find(name) for name in ("melanoma", "melanosis", "melanosis X", "me")] == [
         "mel",
@@ -53,12 +53,12 @@ def test_the_closest_entry_decides() -> None:
     ]
 
 
-def test_any_label() -> None:
+def test_with_any_label_unknown_diagnoses_are_classes() -> None:
     labels = LabelMap({"nv": "nv", "junk": LEFT_OUT}, any_label=True)
     assert [labels.find(name) for name in ("NV", "Junk", "Cat  B")] == ["nv", LEFT_OUT, "Cat B"]
 
 
-def test_overrides_replace_and_add(tmp_path: Path) -> None:
+def test_overrides_replace_and_add_rows(tmp_path: Path) -> None:
     text = "\ufeffCollection;Diagnosis;Label\r\ndermofit;scc;akiec\r\nisic; Scar ;-\r\n\r\nown;cat;felis\r\n"
     maps = overridden(tmp_path, text)
     assert maps.of("dermofit").find("SCC") == "akiec"
@@ -73,7 +73,7 @@ def test_overrides_replace_and_add(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("collection,diagnosis\nisic,scar\n", r"labels.csv: line 1 lacks label; a table of labels has the columns"),
+        ("collection,diagnosis\nisic,scar\n", r"labels.csv: line 1 lacks label; a label map needs the columns"),
         ("", r"line 1 lacks collection, diagnosis, label; .* \(fastccsa prepare --show-labels prints one\)"),
         ("collection,diagnosis,label\nisik,scar,nv\n", r"line 2: collection 'isik' is not one of ham10000, dermofit"),
         ("collection,diagnosis,label\nisic,nevus,nv\nisic,scar,naevus\n", r"line 3: label 'naevus' is not one of nv"),
@@ -81,18 +81,18 @@ def test_overrides_replace_and_add(tmp_path: Path) -> None:
         ("collection,diagnosis,label\nisic,,nv\n", r"line 2: no diagnosis; name the one that the label is for"),
         (
             "collection,diagnosis,label\nisic,scar,nv\nisic,Scar,mel\n",
-            r"line 3: 'Scar' stands in line 2 already; keep one of the two",
+            r"line 3: 'Scar' is already in line 2; keep one of the two",
         ),
     ],
 )
-def test_wrong_overrides_are_named_by_line(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_overrides_are_reported_by_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         overridden(tmp_path, text)
     with pytest.raises(InputError, match=r"cannot read .*none\.csv: No such file or directory"):
         LabelMaps.read(tmp_path / "none.csv")
 
 
-def test_show_labels_prints_what_labels_reads(tmp_path: Path) -> None:
+def test_show_labels_prints_a_table_that_labels_can_read(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, ["prepare", "--show-labels"])
     assert shown.exit_code == 0
     assert "dermofit,PYO,vasc\n" in shown.stdout

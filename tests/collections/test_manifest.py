@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 
 import fastccsa.data
-from fastccsa.data import CLASSES, Manifest
+from fastccsa.collections import CLASSES, Manifest
 from fastccsa.system.errors import InputError
 
 HEADER = "image,label,domain,group,split"
 
 
 def write_csv(folder: Path, *lines: str, header: str = HEADER, images: bool = True) -> Path:
-    """Write a manifest by hand, with an empty file for each image it lists."""
+    """Write a manifest by hand, with an empty file for each listed image."""
     path = folder / "manifest.csv"
     path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     for line in lines:
@@ -49,18 +49,18 @@ def test_arrays_follow_the_table(small: Manifest, tmp_path: Path) -> None:
     assert len(small) == 5
 
 
-def test_parts_keep_classes_and_domains_of_the_whole(small: Manifest) -> None:
+def test_subsets_keep_the_classes_and_domains_of_the_manifest(small: Manifest) -> None:
     part = small.select(split="train", domains="HAM")
     assert [Path(path).name for path in part.paths] == ["c.jpg", "e.jpg"]
     assert (part.classes, part.domains) == (small.classes, small.domains)
     assert part.domain_indices.tolist() == [1, 1]
     assert part.labels.tolist() == [0, 0]
-    nothing = small.select(split="validation", domains=["UDA"])
-    assert len(nothing) == 0
-    assert nothing.labels.tolist() == nothing.domain_indices.tolist() == nothing.paths == []
+    empty = small.select(split="validation", domains=["UDA"])
+    assert len(empty) == 0
+    assert empty.labels.tolist() == empty.domain_indices.tolist() == empty.paths == []
 
 
-def test_take_positions_in_their_order_or_a_mask(small: Manifest) -> None:
+def test_take_accepts_positions_in_any_order_and_masks(small: Manifest) -> None:
     assert small.take([3, 0]).labels.tolist() == [6, 1]
     assert small.take(np.array([False, True, False, False, True])).table["image"].tolist() == [
         "b.jpg",
@@ -77,45 +77,45 @@ def test_summary_counts_every_domain_and_class(small: Manifest) -> None:
     assert list(summary.columns) == list(CLASSES)
     for domain in summary.index:
         for label in summary.columns:
-            known = label in expected.columns
-            assert summary.loc[domain, label] == (expected.loc[domain, label] if known else 0)
+            present = label in expected.columns
+            assert summary.loc[domain, label] == (expected.loc[domain, label] if present else 0)
     assert small.summary("train").to_numpy().tolist() == [[0, 1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0]]
 
 
-def test_unknown_split_or_domain_is_refused(small: Manifest) -> None:
+def test_selecting_an_unknown_split_or_domain_is_an_error(small: Manifest) -> None:
     with pytest.raises(InputError, match=r"split 'val' is not one of train, validation, test"):
         small.select(split="val")
     with pytest.raises(InputError, match=r"domain 'PH2' is not in .*manifest\.csv, which has UDA, HAM"):
         small.select(domains=["HAM", "PH2"])
 
 
-def test_other_labels_are_classes_of_their_own_sorted(tmp_path: Path) -> None:
+def test_labels_beyond_the_papers_become_sorted_classes(tmp_path: Path) -> None:
     path = write_csv(tmp_path, "a.png,wart,X,1,train", "b.png,nv,X,2,train")
     assert Manifest.read(path).classes == ("nv", "wart")
     assert Manifest.read(path, classes=["wart", "nv"]).labels.tolist() == [0, 1]
 
 
-STRANGE = ["007", "1e5", "1.0", "nan", "NA", "None", "true", "ein Muttermal", "黒子", 'a "b", c', " x"]
+UNUSUAL = ["007", "1e5", "1.0", "nan", "NA", "None", "true", "ein Muttermal", "黒子", 'a "b", c', " x"]
 
 
-def test_every_value_comes_back_as_the_string_it_was(tmp_path: Path) -> None:
-    images = [tmp_path / f"{number} ä,'{number}\".jpg" for number in range(len(STRANGE))]
+def test_every_value_survives_writing_and_reading_as_a_string(tmp_path: Path) -> None:
+    images = [tmp_path / f"{number} ä,'{number}\".jpg" for number in range(len(UNUSUAL))]
     for image in images:
         image.touch()
     table = pd.DataFrame(
         {
             "image": [str(image) for image in images],
-            "label": STRANGE,
-            "domain": ["1"] * len(STRANGE),
-            "group": STRANGE,
-            "split": ["train"] * len(STRANGE),
+            "label": UNUSUAL,
+            "domain": ["1"] * len(UNUSUAL),
+            "group": UNUSUAL,
+            "split": ["train"] * len(UNUSUAL),
         }
     )
     path = tmp_path / "manifest.csv"
     Manifest(table).write(path)
     back = Manifest.read(path)
-    assert back.table["label"].tolist() == back.table["group"].tolist() == STRANGE
-    assert back.table["domain"].tolist() == ["1"] * len(STRANGE)
+    assert back.table["label"].tolist() == back.table["group"].tolist() == UNUSUAL
+    assert back.table["domain"].tolist() == ["1"] * len(UNUSUAL)
     assert back.paths == [str(image) for image in images]
     written = path.read_bytes()
     back.write(path)
@@ -127,10 +127,10 @@ def test_numbers_in_a_table_become_strings() -> None:
     manifest = Manifest(table)
     assert manifest.classes == ("3",)
     assert manifest.table.loc[0, ["label", "domain", "group"]].tolist() == ["3", "1", "7"]
-    assert table["label"].tolist() == [3]  # the caller's own table is left alone
+    assert table["label"].tolist() == [3]  # the caller's table is unchanged
 
 
-def test_images_below_the_manifest_are_relative_so_the_folder_can_move(tmp_path: Path) -> None:
+def test_images_below_the_manifest_move_with_its_folder(tmp_path: Path) -> None:
     inside, outside = tmp_path / "data" / "ham" / "in.jpg", tmp_path / "data2" / "out.jpg"
     for image in (inside, outside):
         image.parent.mkdir(parents=True)
@@ -149,13 +149,13 @@ def test_images_below_the_manifest_are_relative_so_the_folder_can_move(tmp_path:
     assert moved.paths == [str(tmp_path / "moved" / "ham" / "in.jpg"), str(outside)]
 
 
-def test_relative_paths_survive_being_written_elsewhere(small: Manifest, tmp_path: Path) -> None:
+def test_relative_paths_stay_valid_when_written_elsewhere(small: Manifest, tmp_path: Path) -> None:
     elsewhere = tmp_path / "sub" / "part.csv"
     small.take([1]).write(elsewhere)
     assert Manifest.read(elsewhere).paths == [str(tmp_path / "b.jpg")]
 
 
-def test_spreadsheet_mark_blank_lines_and_further_columns(tmp_path: Path) -> None:
+def test_byte_order_mark_blank_lines_and_extra_columns_are_read(tmp_path: Path) -> None:
     path = write_csv(tmp_path, "a.jpg,nv,HAM,1,train,8 %", "", header=f"{HEADER}, note")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     manifest = Manifest.read(path)
@@ -178,19 +178,19 @@ def test_spreadsheet_mark_blank_lines_and_further_columns(tmp_path: Path) -> Non
             ["a.jpg,nv,HAM,L1,train", "b.jpg,nv,HAM,L1,test"],
             "line 3: group 'L1' is in test here and in train above",
         ),
-        (  # the same lesion seen by two hospitals
+        (  # the same lesion in two domains
             ["a.jpg,nv,HAM,L1,train", "b.jpg,nv,UDA,L1,validation"],
             "line 3: group 'L1' is in validation here and in train above",
         ),
     ],
 )
-def test_problems_are_told_by_line(tmp_path: Path, lines: list[str], message: str) -> None:
+def test_problems_are_reported_by_line(tmp_path: Path, lines: list[str], message: str) -> None:
     path = write_csv(tmp_path, *lines)
     with pytest.raises(InputError, match=rf"manifest\.csv: {message}$"):
         Manifest.read(path)
 
 
-def test_missing_image_files_are_told_unless_not_asked_for(tmp_path: Path) -> None:
+def test_missing_image_files_are_reported_only_if_checked(tmp_path: Path) -> None:
     path = write_csv(tmp_path, "a.jpg,nv,HAM,1,train", images=False)
     with pytest.raises(InputError, match=r"line 2: no image file /.*/a\.jpg$"):
         Manifest.read(path)
@@ -199,7 +199,7 @@ def test_missing_image_files_are_told_unless_not_asked_for(tmp_path: Path) -> No
         manifest.validate()
 
 
-def test_label_outside_the_given_classes(tmp_path: Path) -> None:
+def test_a_label_outside_the_given_classes_is_an_error(tmp_path: Path) -> None:
     path = write_csv(tmp_path, "a.jpg,nv,HAM,1,train", "b.jpg,scar,HAM,2,train")
     with pytest.raises(InputError, match=r"line 3: label 'scar' is not one of nv, mel"):
         Manifest.read(path, classes=CLASSES)
@@ -208,13 +208,13 @@ def test_label_outside_the_given_classes(tmp_path: Path) -> None:
         _ = Manifest(table, classes=CLASSES).labels
 
 
-def test_a_part_tells_the_lines_of_the_file_it_came_from(small: Manifest) -> None:
+def test_a_subset_reports_the_lines_of_its_file(small: Manifest) -> None:
     Path(small.paths[3]).unlink()
     with pytest.raises(InputError, match=r"manifest\.csv: line 5: no image file"):
         small.select(split="validation").validate()
 
 
-def test_ten_problems_are_shown_and_all_are_counted(tmp_path: Path) -> None:
+def test_ten_problems_are_listed_and_all_are_counted(tmp_path: Path) -> None:
     path = write_csv(tmp_path, *(f"{number}.jpg,nv,HAM,{number},never" for number in range(25)))
     with pytest.raises(InputError) as caught:
         Manifest.read(path)
@@ -241,14 +241,14 @@ def test_ten_problems_are_shown_and_all_are_counted(tmp_path: Path) -> None:
         (b"image,label,domain,group,split\n\xff.jpg,nv,HAM,1,train\n", "is not UTF-8"),
     ],
 )
-def test_files_that_are_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_manifests_are_reported(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "manifest.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"manifest\.csv.* {message}"):
         Manifest.read(path)
 
 
-def test_no_file_or_a_folder(tmp_path: Path, small: Manifest) -> None:
+def test_a_missing_file_and_a_folder_are_reported(tmp_path: Path, small: Manifest) -> None:
     with pytest.raises(InputError, match=r"cannot read the manifest .*none\.csv: No such file.*fastccsa prepare"):
         Manifest.read(tmp_path / "none.csv")
     with pytest.raises(InputError, match=r"cannot read the manifest .*: Is a directory"):
@@ -259,14 +259,15 @@ def test_no_file_or_a_folder(tmp_path: Path, small: Manifest) -> None:
         Manifest(small.table.drop(columns=["label", "split"]))
 
 
-def test_importing_the_package_loads_no_heavy_library() -> None:
+@pytest.mark.parametrize("package", ["fastccsa.collections", "fastccsa.data"])
+def test_importing_the_package_loads_no_heavy_library(package: str) -> None:
     heavy = "{'torch', 'nvidia.dali', 'sklearn', 'matplotlib'}"
-    code = f"import sys, fastccsa.data; print({heavy} & sys.modules.keys())"
+    code = f"import sys, {package}; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_every_exported_name_can_be_reached() -> None:
+def test_every_exported_name_of_the_facade_exists() -> None:
     assert set(fastccsa.data.__all__) <= set(dir(fastccsa.data))
     for name in fastccsa.data.__all__:
         assert name == "CLASSES" or getattr(fastccsa.data, name).__name__ == name

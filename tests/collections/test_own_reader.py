@@ -17,7 +17,7 @@ def table(folder: Path, text: str) -> Path:
     return path
 
 
-def test_image_and_label_suffice(tmp_path: Path, write_image: WriteImage) -> None:
+def test_the_columns_image_and_label_suffice(tmp_path: Path, write_image: WriteImage) -> None:
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "sub" / "b.JPG")
     path = table(tmp_path, f"label,image\nnv,a.png\n MEL ,sub\\b.JPG\nbcc,{tmp_path}/c.png\n")
@@ -29,7 +29,7 @@ def test_image_and_label_suffice(tmp_path: Path, write_image: WriteImage) -> Non
     ]
 
 
-def test_all_columns_semicolons_and_a_byte_order_mark(tmp_path: Path, write_image: WriteImage) -> None:
+def test_all_columns_semicolons_and_a_byte_order_mark_are_read(tmp_path: Path, write_image: WriteImage) -> None:
     for name in "abc":
         write_image(tmp_path / f"{name}.png")
     text = (
@@ -43,12 +43,12 @@ def test_all_columns_semicolons_and_a_byte_order_mark(tmp_path: Path, write_imag
     ]
 
 
-def test_what_cannot_be_placed_is_named(tmp_path: Path, write_image: WriteImage) -> None:
+def test_images_that_cannot_be_labelled_are_named(tmp_path: Path, write_image: WriteImage) -> None:
     for name in "abc":
         write_image(tmp_path / f"{name}.png")
     path = table(tmp_path, "image,label\na.png,naevus\nb.png,\nd.png,nv\nc.png,nv\n./c.png,mel\n")
     assert read_own_csv(path, "mine").left_out == [
-        ("diagnosis 'naevus' is none of the classes", "a.png"),
+        ("diagnosis 'naevus' matches no class", "a.png"),
         ("no diagnosis", "b.png"),
         ("image file missing", "d.png"),
         ("listed as different classes", "c.png"),
@@ -59,24 +59,27 @@ def test_what_cannot_be_placed_is_named(tmp_path: Path, write_image: WriteImage)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\n", r"line 1 lacks image; the columns are image, label and, where wanted, domain, group, split"),
+        ("file,label\n", r"line 1 lacks image; the columns are image, label and, optionally, domain, group, split"),
         ("image,label,label\n", r"line 1 names label twice"),
         ("image,label\na.png,nv\n,mel\n", r"line 3 names no image; fill the column image"),
         ("image,label,split\na.png,nv,val\n", r"line 2: split 'val' is not one of train, validation, test"),
-        ("image,label,split\na.png,nv,\nb.png,nv,train\n", r"line 3: fill the column split for every image, or none"),
+        (
+            "image,label,split\na.png,nv,\nb.png,nv,train\n",
+            r"line 3: fill the column split for every image",
+        ),
         (
             "image,label,group,split\na.png,nv,1,test\nb.png,nv,1,train\n",
             r"line 3: group '1' is in train here and in test above",
         ),
     ],
 )
-def test_wrong_tables_are_told_by_line(tmp_path: Path, write_image: WriteImage, text: str, message: str) -> None:
+def test_invalid_tables_are_reported_by_line(tmp_path: Path, write_image: WriteImage, text: str, message: str) -> None:
     write_image(tmp_path / "a.png")
-    with pytest.raises(InputError, match=message.replace("or none", "or for none")):
+    with pytest.raises(InputError, match=message):
         read_own_csv(table(tmp_path, text), "mine")
 
 
-def test_folders(tmp_path: Path, write_image: WriteImage) -> None:
+def test_folders_name_domain_and_class(tmp_path: Path, write_image: WriteImage) -> None:
     for name in ("A/nv/1.png", "A/MEL/deep/2.jpeg", "B/nv/1.png", "B/scar/3.png", "B/4.png", "5.png"):
         write_image(tmp_path / name)
     (tmp_path / "A" / "nv" / "notes.txt").write_text("not an image")
@@ -87,7 +90,7 @@ def test_folders(tmp_path: Path, write_image: WriteImage) -> None:
         Row(tmp_path / "B" / "nv" / "1.png", "nv", "mine/B/nv/1.png", "B"),
     ]
     assert sorted(collection.left_out) == [
-        ("diagnosis 'scar' is none of the classes", "B/scar/3.png"),
+        ("diagnosis 'scar' matches no class", "B/scar/3.png"),
         ("image outside domain/class folders", "5.png"),
         ("image outside domain/class folders", "B/4.png"),
     ]

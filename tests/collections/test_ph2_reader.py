@@ -43,7 +43,7 @@ def write_text(folder: Path, rows: list[tuple[str, object]], end: str = "\n", ma
 
 
 def write_spreadsheet(path: Path, rows: list[tuple[str, str, str, str]]) -> None:
-    """Write the header in row 13 below the legends, line breaks in its cells, as the published file has them."""
+    """Write the table as published: the header in row 13 below the legends, with line breaks in its cells."""
     book = Workbook()
     sheet = book.active
     sheet["A1"] = "PH² Database"
@@ -73,16 +73,16 @@ def write_spreadsheet(path: Path, rows: list[tuple[str, str, str, str]]) -> None
 def ph2_images(write_image: WriteImage) -> Callable[..., None]:
     def build(folder: Path, *names: str) -> None:
         for name in names:
-            home = folder / "PH2 Dataset images" / name
-            write_image(home / f"{name}_Dermoscopic_Image" / f"{name}.bmp")
-            write_image(home / f"{name}_lesion" / f"{name}_lesion.bmp")
-            write_image(home / f"{name}_roi" / f"{name}_R1_Label3.bmp")
+            image_folder = folder / "PH2 Dataset images" / name
+            write_image(image_folder / f"{name}_Dermoscopic_Image" / f"{name}.bmp")
+            write_image(image_folder / f"{name}_lesion" / f"{name}_lesion.bmp")
+            write_image(image_folder / f"{name}_roi" / f"{name}_R1_Label3.bmp")
 
     return build
 
 
 @pytest.mark.parametrize(("end", "mark"), [("\n", b""), ("\r\n", b"\xef\xbb\xbf")])
-def test_text(tmp_path: Path, ph2_images: Callable[..., None], end: str, mark: bytes) -> None:
+def test_the_text_table_is_read(tmp_path: Path, ph2_images: Callable[..., None], end: str, mark: bytes) -> None:
     write_text(tmp_path, [("IMD003", 0), ("IMD009", 1), ("IMD058", 2)], end, mark)
     ph2_images(tmp_path, "IMD003", "IMD009", "IMD058")
     collection = read_ph2(tmp_path)
@@ -96,7 +96,7 @@ def test_text(tmp_path: Path, ph2_images: Callable[..., None], end: str, mark: b
 
 
 @pytest.mark.parametrize("name", ["PH2_dataset.xlsx", "ph2_Dataset.XLSX"])
-def test_spreadsheet(tmp_path: Path, ph2_images: Callable[..., None], name: str) -> None:
+def test_the_spreadsheet_is_read(tmp_path: Path, ph2_images: Callable[..., None], name: str) -> None:
     rows = [("IMD003", "X", "", ""), ("IMD009", "", "x ", ""), ("IMD058", "", "", "X")]
     write_spreadsheet(tmp_path / name, rows)
     ph2_images(tmp_path, "IMD003", "IMD009", "IMD058")
@@ -119,14 +119,14 @@ def test_the_label_map_gives_the_counts_of_table_1(tmp_path: Path) -> None:
     assert counts == {label: count for label, count in TABLE1["PH2"].items() if count}
 
 
-def test_what_cannot_be_placed_is_named(tmp_path: Path, ph2_images: Callable[..., None]) -> None:
+def test_images_that_cannot_be_labelled_are_named(tmp_path: Path, ph2_images: Callable[..., None]) -> None:
     text, sheet = tmp_path / "text", tmp_path / "sheet"
     write_text(text, [("IMD003", 0), ("IMD009", 3), ("IMD058", ""), ("IMD060", 2)])
     ph2_images(text, "IMD003", "IMD009", "IMD058", "IMD099")
     collection = read_ph2(text)
     assert [row.group for row in collection.rows] == ["IMD003"]
     assert sorted(collection.left_out) == [
-        ("diagnosis '3' is none of the classes", "IMD009"),
+        ("diagnosis '3' matches no class", "IMD009"),
         ("image file missing", "IMD060"),
         ("image file not in the metadata", "IMD099"),
         ("no diagnosis", "IMD058"),
@@ -140,19 +140,19 @@ def test_what_cannot_be_placed_is_named(tmp_path: Path, ph2_images: Callable[...
     assert not collection.rows
     assert sorted(collection.left_out) == [
         ("diagnoses disagree (common nevus, melanoma)", "IMD003"),
-        ("diagnosis 'melanoma marked ?' is none of the classes", "IMD009"),
+        ("diagnosis 'melanoma marked ?' matches no class", "IMD009"),
         ("no diagnosis", "IMD058"),
     ]
 
 
-def test_tables_that_are_not_ph2s(tmp_path: Path) -> None:
+def test_tables_that_are_not_ph2s_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no PH2_dataset.txt or PH2_dataset.xlsx below"):
         read_ph2(tmp_path)
     (tmp_path / "PH2_dataset.xlsx").write_bytes(b"<html>404</html>")
     with pytest.raises(InputError, match=r"PH2_dataset.xlsx is not a spreadsheet"):
         read_ph2(tmp_path)
     (tmp_path / "PH2_dataset.txt").write_text("<html>404</html>")
-    with pytest.raises(InputError, match=r"has no row of headers with name, clinical diagnosis"):
+    with pytest.raises(InputError, match=r"has no header row with name, clinical diagnosis"):
         read_ph2(tmp_path)
     (tmp_path / "PH2_dataset.txt").write_text(TEXT_HEADER)
     with pytest.raises(InputError, match=r"lists no image such as IMD003"):

@@ -1,4 +1,4 @@
-"""``prepare`` with every kind of source, with duplicates, and with the account of what it did."""
+"""``prepare`` with every kind of source, with duplicates, and the provenance file it writes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastccsa.cli import main
-from fastccsa.collections.labels import LabelMaps
-from fastccsa.data import Manifest, prepare
+from fastccsa.collections import LabelMaps, Manifest, prepare
 from fastccsa.system.errors import InputError
 
 Build = Callable[..., Path]
@@ -24,7 +23,7 @@ WriteImage = Callable[..., Path]
 
 @pytest.fixture
 def collections(tmp_path: Path, ham10000: Build, isic_cli: Build, write_image: WriteImage) -> Path:
-    """Each of the seven collections, with a few images, and a user's own."""
+    """A few images of each of the seven collections, and a user's own data."""
     root = tmp_path / "collections"
     ham10000(root / "HAM", [(f"HAM_{n // 2}", f"ISIC_00243{n:02}", ("nv", "mel")[n // 10]) for n in range(20)])
     for number, domain in enumerate(("MSK", "SON", "UDA")):
@@ -50,15 +49,15 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["prepare", *map(str, arguments)])
 
 
-def options(root: Path, ending: str = "") -> list[str]:
-    chosen = ["--folders", f"{root}/own{ending}", "--csv", f"table={root}/table/t.csv"]
-    chosen += [part for domain in ("UDA", "SON", "MSK") for part in ("--isic", f"{domain}={root}/{domain}{ending}")]
+def options(root: Path, extension: str = "") -> list[str]:
+    chosen = ["--folders", f"{root}/own{extension}", "--csv", f"table={root}/table/t.csv"]
+    chosen += [part for domain in ("UDA", "SON", "MSK") for part in ("--isic", f"{domain}={root}/{domain}{extension}")]
     for option, name in (("ph2", "PH2"), ("derm7pt", "D7P"), ("dermofit", "DMF"), ("ham10000", "HAM")):
-        chosen += [f"--{option}", f"{root}/{name}{ending}"]
+        chosen += [f"--{option}", f"{root}/{name}{extension}"]
     return chosen
 
 
-def test_all_sources_at_once(tmp_path: Path, collections: Path) -> None:
+def test_all_kinds_of_sources_are_combined(tmp_path: Path, collections: Path) -> None:
     out = tmp_path / "manifest.csv"
     done = run(*options(collections), "--out", out)
     assert done.exit_code == 0, done.output
@@ -74,7 +73,7 @@ def test_all_sources_at_once(tmp_path: Path, collections: Path) -> None:
     assert done.stdout.endswith(f"Wrote 102 images to {out}\n")
 
 
-def test_archives_give_what_folders_give(tmp_path: Path, collections: Path) -> None:
+def test_archives_and_folders_give_the_same_manifest(tmp_path: Path, collections: Path) -> None:
     run(*options(collections), "--out", tmp_path / "a" / "manifest.csv")
     for folder in [path for path in collections.iterdir() if path.name != "table"]:
         with zipfile.ZipFile(f"{folder}.zip", "w") as archive:
@@ -95,7 +94,7 @@ def test_the_order_of_the_file_system_does_not_matter(
 ) -> None:
     walk = os.walk
 
-    def backwards(folder: Path, **options: bool):
+    def reversed_walk(folder: Path, **options: bool):
         for parent, subfolders, names in walk(folder, **options):
             subfolders.sort(reverse=True)
             yield parent, subfolders, sorted(names, reverse=True)
@@ -103,23 +102,25 @@ def test_the_order_of_the_file_system_does_not_matter(
     written = []
     for reverse in (False, True):
         if reverse:
-            monkeypatch.setattr(os, "walk", backwards)
+            monkeypatch.setattr(os, "walk", reversed_walk)
         run(*options(collections), "--out", tmp_path / "manifest.csv")
         written.append([(tmp_path / name).read_bytes() for name in ("manifest.csv", "manifest.prepare.json")])
     assert written[0] == written[1]
 
 
-def test_labels_of_the_users(tmp_path: Path, collections: Path) -> None:
+def test_a_users_labels_are_applied_and_recorded(tmp_path: Path, collections: Path) -> None:
     (tmp_path / "labels.csv").write_text("collection,diagnosis,label\ndermofit,ML,df\nown,mel,-\n")
     done = run(*options(collections), "--out", tmp_path / "m.csv", "--labels", tmp_path / "labels.csv")
     assert done.exit_code == 0, done.output
     assert Manifest.read(tmp_path / "m.csv").summary().loc["DMF", "df"] == 10
     assert "  own: diagnosis 'mel' is left out by the label map (5)" in done.stdout.splitlines()
-    account = json.loads((tmp_path / "m.prepare.json").read_text())
-    assert account["labels"]["dermofit"]["ML"] == "df"
+    provenance = json.loads((tmp_path / "m.prepare.json").read_text())
+    assert provenance["labels"]["dermofit"]["ML"] == "df"
 
 
-def test_own_data_alone_has_its_own_classes(tmp_path: Path, collections: Path, write_image: WriteImage) -> None:
+def test_only_own_data_without_a_collection_may_define_classes(
+    tmp_path: Path, collections: Path, write_image: WriteImage
+) -> None:
     for name in ("zoo/cat/1.png", "zoo/cat/2.png", "wild/dog/3.png"):
         write_image(tmp_path / "animals" / name)
     manifest, report = prepare([("animals", "folders", tmp_path / "animals")], tmp_path / "m.csv")
@@ -127,7 +128,7 @@ def test_own_data_alone_has_its_own_classes(tmp_path: Path, collections: Path, w
     assert manifest.domains == ("wild", "zoo")
     assert "paper" not in str(report)
     both = [("HAM", "ham10000", collections / "HAM"), ("animals", "folders", tmp_path / "animals")]
-    with pytest.raises(InputError, match=r"no image that can be used for animals \(diagnosis 'cat' is none of the"):
+    with pytest.raises(InputError, match=r"no usable image for animals \(diagnosis 'cat' matches no class"):
         prepare(both, tmp_path / "m.csv")
     labels = LabelMaps({**LabelMaps.read().labels, "own": {"cat": "felis"}})
     with pytest.raises(InputError, match=r"the label 'felis' for your own data is not one of nv"):
@@ -136,7 +137,7 @@ def test_own_data_alone_has_its_own_classes(tmp_path: Path, collections: Path, w
 
 @pytest.fixture
 def twins(tmp_path: Path, ham10000: Build, isic_cli: Build, write_image: WriteImage) -> list[tuple[str, str, Path]]:
-    """HAM10000 and UDA with copies within and across them, a smaller copy, and one that cannot be decoded."""
+    """HAM10000 and UDA with copies within and across them, recompressed copies, and an undecodable image."""
     ham = ham10000(tmp_path / "HAM", [(f"HAM_{n}", f"ISIC_00243{n:02}", "nv") for n in range(40)])
     uda = isic_cli(
         tmp_path / "UDA", [(f"ISIC_00000{n:02}", "nevus") for n in range(12)] + [("ISIC_0000099", "melanoma")]
@@ -151,35 +152,37 @@ def twins(tmp_path: Path, ham10000: Build, isic_cli: Build, write_image: WriteIm
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_duplicates_are_told_and_kept_in_one_split(
+def test_duplicates_are_listed_and_kept_in_one_split(
     tmp_path: Path, twins: list[tuple[str, str, Path]], seed: int
 ) -> None:
     out = tmp_path / "manifest.csv"
     manifest, report = prepare(twins, out, seed=seed)
-    split = {Path(image).stem: where for image, where in zip(manifest.paths, manifest.table["split"], strict=True)}
+    splits = dict(zip((Path(path).stem for path in manifest.paths), manifest.table["split"], strict=True))
     for first, second in (
         ("0024300", "0024301"),
         ("0024302", "0000099"),
         ("0024304", "0000001"),
         ("0000002", "0000003"),
     ):
-        assert split[f"ISIC_{first}"] == split[f"ISIC_{second}"]
+        assert splits[f"ISIC_{first}"] == splits[f"ISIC_{second}"]
     text = str(report)
     rows = [line.split() for line in text.splitlines()]
     assert ["within", "HAM", "1", "0", "0"] in rows
     assert ["HAM", "and", "UDA", "1", "1", "0"] in rows
     assert ["within", "UDA", "0", "1", "0"] in rows
-    assert "  same bytes, another label (1): ISIC_0024302.jpg (HAM nv) = ISIC_0000099.jpg (UDA mel)" in text
+    assert "  same bytes, different label (1): ISIC_0024302.jpg (HAM nv) = ISIC_0000099.jpg (UDA mel)" in text
     assert "UDA: image file cannot be decoded (1: ISIC_0000011.jpg)" in text
     assert report.dropped["UDA"] == {"image file cannot be decoded": 1}
-    account = json.loads((tmp_path / "manifest.prepare.json").read_text())
-    assert account["duplicates"]["same_bytes_another_label"] == [
+    provenance = json.loads((tmp_path / "manifest.prepare.json").read_text())
+    assert provenance["duplicates"]["same_bytes_another_label"] == [
         ["HAM/HAM10000_images_part_1/ISIC_0024302.jpg", "UDA/ISIC_0000099.jpg"]
     ]
-    assert len(account["duplicates"]["same_look"]) == 2
+    assert len(provenance["duplicates"]["same_look"]) == 2
 
 
-def test_how_far_to_look_for_duplicates(tmp_path: Path, twins: list[tuple[str, str, Path]]) -> None:
+def test_the_search_for_duplicates_can_be_limited_or_disabled(
+    tmp_path: Path, twins: list[tuple[str, str, Path]]
+) -> None:
     _, exact = prepare(twins, tmp_path / "exact" / "m.csv", duplicates="exact")
     assert exact.duplicates is not None
     assert (len(exact.duplicates.exact), exact.duplicates.near) == (2, [])
@@ -193,16 +196,16 @@ def test_how_far_to_look_for_duplicates(tmp_path: Path, twins: list[tuple[str, s
         prepare(twins, tmp_path / "m.csv", duplicates="all")
 
 
-def test_given_splits_that_part_duplicates(tmp_path: Path, write_image: WriteImage) -> None:
+def test_given_splits_that_separate_duplicates_are_kept(tmp_path: Path, write_image: WriteImage) -> None:
     for name in ("a.png", "b.png"):
         write_image(tmp_path / name, look="one")
     (tmp_path / "t.csv").write_text("image,label,split\na.png,nv,train\nb.png,nv,test\n")
     manifest, report = prepare([("mine", "csv", tmp_path / "t.csv")], tmp_path / "m.csv")
     assert manifest.table["split"].tolist() == ["train", "test"]
-    assert "cannot be kept in one split, as the splits given part them (1): a.png (mine nv) = b.png" in str(report)
+    assert "not in one split, because the given splits separate them (1): a.png (mine nv) = b.png" in str(report)
 
 
-def test_archives_left_in_a_folder_are_named_where_images_are_missing(tmp_path: Path, ham10000: Build) -> None:
+def test_archives_that_are_not_unpacked_are_named_if_images_are_missing(tmp_path: Path, ham10000: Build) -> None:
     ham = ham10000(tmp_path / "HAM", [(f"HAM_{n}", f"ISIC_00243{n:02}", "nv") for n in range(12)])
     (ham / "HAM10000_images_part_2.zip").write_bytes(b"PK")
     assert "not unpacked" not in run("--ham10000", ham, "--out", tmp_path / "m.csv").stdout
@@ -212,24 +215,24 @@ def test_archives_left_in_a_folder_are_named_where_images_are_missing(tmp_path: 
     assert "; archive in the folder is not unpacked (1: HAM10000_images_part_2.zip)" in done.stdout
 
 
-def test_many_images_of_one_look_are_warned_of(tmp_path: Path, write_image: WriteImage) -> None:
+def test_a_large_group_of_images_with_the_same_look_is_reported(tmp_path: Path, write_image: WriteImage) -> None:
     for n in range(40):
         write_image(tmp_path / "own" / "A" / "nv" / f"{n}.jpg", look="one" if n < 12 else None, quality=60 + n)
     sources = [("own", "folders", tmp_path / "own")]
     _, report = prepare(sources, tmp_path / "m.csv")
-    assert "  12 of the 40 images of A are one group by their look; if they are not copies, use" in str(report)
+    assert "  12 of the 40 images of A are in one group because of the same look; if they are not copies" in str(report)
     _, report = prepare(sources, tmp_path / "m.csv", duplicates="exact")
     assert "one group" not in str(report)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
-def test_a_folder_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write anywhere")
+def test_an_unwritable_folder_is_reported_first(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(InputError, match=r"cannot write .*; choose a folder you can write to"):
         prepare([("HAM", "ham10000", "nowhere")], tmp_path / "locked" / "m.csv")
 
 
-def test_an_output_that_is_a_folder_or_below_a_file_is_told_first(tmp_path: Path) -> None:
+def test_an_impossible_output_path_is_reported_first(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"it is a folder; name a file in it"):
         prepare([("HAM", "ham10000", "nowhere")], tmp_path)
@@ -237,26 +240,26 @@ def test_an_output_that_is_a_folder_or_below_a_file_is_told_first(tmp_path: Path
         prepare([("HAM", "ham10000", "nowhere")], tmp_path / "file" / "m.csv")
 
 
-def test_the_account_says_how_the_manifest_was_made(tmp_path: Path, collections: Path) -> None:
+def test_the_provenance_file_records_how_the_manifest_was_made(tmp_path: Path, collections: Path) -> None:
     (collections / "DMF" / "ml" / "A3" / "A3.png").unlink()
     out = tmp_path / "manifest.csv"
     done = run("--dermofit", collections / "DMF", "--out", out, "--seed", "5")
     assert "DMF: image file missing (1: A3)" in done.stdout
-    assert f"Wrote how it was made to {tmp_path / 'manifest.prepare.json'}" in done.stdout
-    account = json.loads((tmp_path / "manifest.prepare.json").read_text())
-    assert account["manifest"] == {
+    assert f"Wrote the provenance to {tmp_path / 'manifest.prepare.json'}" in done.stdout
+    provenance = json.loads((tmp_path / "manifest.prepare.json").read_text())
+    assert provenance["manifest"] == {
         "file": "manifest.csv",
         "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
         "images": 9,
     }
-    assert account["seed"] == 5
-    assert account["sources"] == [{"domain": "DMF", "kind": "dermofit", "path": str(collections / "DMF")}]
-    assert account["left_out"] == {"DMF": {"image file missing": ["A3"]}}
-    assert account["counts"]["DMF"]["nv"] == sum(account["splits"]["DMF"].values()) == 9
-    assert account["duplicates"]["looked_for"] == "near"
+    assert provenance["seed"] == 5
+    assert provenance["sources"] == [{"domain": "DMF", "kind": "dermofit", "path": str(collections / "DMF")}]
+    assert provenance["left_out"] == {"DMF": {"image file missing": ["A3"]}}
+    assert provenance["counts"]["DMF"]["nv"] == sum(provenance["splits"]["DMF"].values()) == 9
+    assert provenance["duplicates"]["looked_for"] == "near"
 
 
-def test_the_output_is_asked_for() -> None:
+def test_an_output_path_is_required() -> None:
     done = run("--ham10000", "somewhere")
     assert done.exit_code == 2
     assert "no manifest to write: give --out FILE" in done.output

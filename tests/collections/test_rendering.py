@@ -1,4 +1,4 @@
-"""The synthetic collections: what is written, that it is always the same, and that it is worth learning from."""
+"""The synthetic collections: what is written, reproducibility, and whether a classifier can learn from them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scipy import stats
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import recall_score
 
+from fastccsa.collections import CLASSES, Manifest, render_collections
 from fastccsa.collections.rendering.scene import Picture, render
-from fastccsa.data import CLASSES, Manifest, render_collections
 from fastccsa.system.errors import InputError
 
-# The paper's Table 1 in its order of classes, with the two slips set right: Derm7pt's 84 bcc, MSK's 452 bkl.
+# The paper's Table 1 in its order of classes, with two errors corrected: Derm7pt's 84 bcc, MSK's 452 bkl.
 TABLE1 = {
     "HAM": (6705, 1113, 514, 115, 1099, 142, 327),
     "DMF": (331, 76, 239, 65, 257, 121, 123),
@@ -58,14 +58,14 @@ def test_class_proportions_are_those_of_table_1(collections):
         assert counts.loc[domain].tolist() == expected, domain
 
 
-def test_manifest_on_disk_is_valid_and_the_one_returned(collections):
+def test_the_returned_manifest_is_the_one_on_disk(collections):
     read = Manifest.read(collections.folder / "manifest.csv")
     assert read.table.equals(collections.table)
     assert read.paths == collections.paths
     assert len(images(collections.folder)) == len(collections)
 
 
-def test_every_split_of_a_domain_has_each_of_its_classes(tmp_path):
+def test_every_split_of_a_domain_has_all_its_classes(tmp_path):
     manifest = draw(tmp_path, **TINY)
     for split in ("train", "validation", "test"):
         counts = manifest.summary(split)
@@ -73,7 +73,7 @@ def test_every_split_of_a_domain_has_each_of_its_classes(tmp_path):
             assert [count > 0 for count in counts.loc[domain]] == [count > 0 for count in row], (domain, split)
 
 
-def test_lesions_have_the_views_of_the_originals(collections):
+def test_lesions_have_as_many_views_as_in_the_originals(collections):
     for domain, groups in collections.table.groupby("domain")["group"]:
         sizes = groups.value_counts()
         if domain == "D7P":
@@ -85,7 +85,7 @@ def test_lesions_have_the_views_of_the_originals(collections):
             assert (sizes == 1).all()
 
 
-def test_files_are_synthetic_jpegs_of_the_camera_s_size(collections):
+def test_files_are_marked_jpegs_of_the_right_size(collections):
     for path, domain in zip(collections.paths, collections.table["domain"], strict=True):
         with Image.open(path) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", SIZES[domain])
@@ -102,25 +102,25 @@ def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
     assert (one / "manifest.csv").read_bytes() == (many / "manifest.csv").read_bytes()
 
 
-def test_seed_changes_every_picture(collections, tmp_path):
+def test_another_seed_changes_every_picture(collections, tmp_path):
     draw(tmp_path, seed=1, **TINY)
     ours = images(collections.folder)
     assert not any(ours[name] == content for name, content in images(tmp_path).items())
 
 
-def test_larger_scale_adds_to_the_pictures_of_a_smaller_one(collections, tmp_path):
+def test_a_larger_scale_adds_to_the_pictures_of_a_smaller_one(collections, tmp_path):
     draw(tmp_path, **TINY)
     small, large = images(tmp_path), images(collections.folder)
     assert len(small) < len(large)
     assert all(large[name] == content for name, content in small.items())
 
 
-def test_stopped_run_resumes_with_the_same_bytes(tmp_path):
+def test_an_interrupted_run_resumes_with_the_same_bytes(tmp_path):
     manifest = draw(tmp_path, **TINY)
     before = images(tmp_path)
-    lost, torn, emptied = (Path(path) for path in manifest.paths[:3])
+    lost, truncated, emptied = (Path(path) for path in manifest.paths[:3])
     lost.unlink()
-    torn.write_bytes(torn.read_bytes()[:500])
+    truncated.write_bytes(truncated.read_bytes()[:500])
     emptied.write_bytes(b"")
     leftover = lost.with_name(f".{lost.name}.a1b2c3")
     leftover.write_bytes(b"\xff\xd8 half a picture")
@@ -136,7 +136,7 @@ def test_stopped_run_resumes_with_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "name"),
     [
         ({"scale": 0}, "scale"),
         ({"scale": -1}, "scale"),
@@ -149,13 +149,13 @@ def test_stopped_run_resumes_with_the_same_bytes(tmp_path):
         ({"workers": 0}, "workers"),
     ],
 )
-def test_bad_arguments_are_named_before_anything_is_written(tmp_path, changes, named):
-    with pytest.raises(InputError, match=named):
+def test_invalid_arguments_are_reported_before_anything_is_written(tmp_path, changes, name):
+    with pytest.raises(InputError, match=name):
         draw(tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_of_other_settings_are_not_mixed(tmp_path):
+def test_pictures_with_different_settings_are_not_mixed(tmp_path):
     draw(tmp_path, **TINY)
     before = images(tmp_path)
     for changes in ({"seed": 1}, {"width": 65}):
@@ -164,7 +164,7 @@ def test_pictures_of_other_settings_are_not_mixed(tmp_path):
     assert images(tmp_path) == before
 
 
-def test_folder_of_something_else_is_left_alone(tmp_path):
+def test_folder_with_other_files_is_left_unchanged(tmp_path):
     mine = tmp_path / "manifest.csv"
     mine.write_text("my own")
     with pytest.raises(InputError, match="other files"):
@@ -176,7 +176,7 @@ def test_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_domains_differ_in_mean_colour():
-    """The nevi of any two domains differ in the mean of red, green or blue: Welch's t-test."""
+    """The nevi of any two domains differ in the mean of red, green or blue (Welch's t-test)."""
     colours = {
         domain: [np.mean(render(Picture(domain, "nv", lesion, 0), 0, WIDTH)[0], axis=(0, 1)) for lesion in range(40)]
         for domain in TABLE1
@@ -186,7 +186,7 @@ def test_domains_differ_in_mean_colour():
         assert p.min() < 0.001 / 21, (one, other, p)
 
 
-def test_width_changes_how_fine_a_picture_is_not_what_it_shows():
+def test_width_changes_the_resolution_but_not_the_content():
     for label in CLASSES:
         small, _ = render(Picture("HAM", label, 3, 0), seed=0, width=120)
         large, _ = render(Picture("HAM", label, 3, 0), seed=0, width=240)
@@ -195,7 +195,7 @@ def test_width_changes_how_fine_a_picture_is_not_what_it_shows():
 
 
 def test_views_of_a_lesion_share_its_colours():
-    """Two views are two photographs, yet nearer each other than pictures of two lesions, on average."""
+    """Two views are different photographs, but on average closer than pictures of different lesions."""
 
     def colour(lesion: int, view: int) -> np.ndarray:
         image, _ = render(Picture("HAM", "nv", lesion, view), seed=0, width=64)
@@ -209,8 +209,8 @@ def test_views_of_a_lesion_share_its_colours():
     assert same.mean() < 0.8 * different.mean()
 
 
-def test_classes_can_be_learnt_and_less_well_elsewhere():
-    """A forest on simple features knows HAM's classes well above chance (1/7), the other domains' less so."""
+def test_classes_can_be_learnt_and_generalise_worse_to_other_domains():
+    """A forest on simple features classifies HAM well above chance (1/7), and the other domains less well."""
     forest = RandomForestClassifier(300, random_state=0)
     forest.fit(*features_and_labels("HAM", range(50)))
 
@@ -218,10 +218,10 @@ def test_classes_can_be_learnt_and_less_well_elsewhere():
         features, labels = features_and_labels(domain, range(50, 65))
         return recall_score(labels, forest.predict(features), average="macro")
 
-    at_home = recall("HAM")
-    abroad = [recall(domain) for domain in ("DMF", "D7P", "MSK", "PH2")]
-    assert 0.45 < at_home < 0.95
-    assert np.mean(abroad) < at_home - 0.1
+    own_domain = recall("HAM")
+    other_domains = [recall(domain) for domain in ("DMF", "D7P", "MSK", "PH2")]
+    assert 0.45 < own_domain < 0.95
+    assert np.mean(other_domains) < own_domain - 0.1
 
 
 def features_and_labels(domain: str, lesions: range) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +231,7 @@ def features_and_labels(domain: str, lesions: range) -> tuple[np.ndarray, np.nda
 
 
 def describe(image: np.ndarray) -> np.ndarray:
-    """Return moments and quantiles of the colours of the picture's middle and of what surrounds it."""
+    """Return moments and quantiles of the colours in the middle, relative to the mean of the picture."""
     height, width = image.shape[:2]
     middle = image[height // 3 : -height // 3, width // 3 : -width // 3].reshape(-1, 3).astype(float)
     around = image.reshape(-1, 3).mean(axis=0)

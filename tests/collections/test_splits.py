@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastccsa.data import CLASSES, Manifest, nested_subset, split
+from fastccsa.collections import CLASSES, Manifest, nested_subset, split
 from fastccsa.system.errors import InputError
 
 SHARE = {"train": 0.5, "validation": 0.2, "test": 0.3}
 
 
 def table_of(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
-    """Return a table without splits from (label, domain, group)."""
+    """Return a table without splits from rows (label, domain, group)."""
     table = pd.DataFrame(rows, columns=["label", "domain", "group"])
     return table.assign(image=[f"{number:05}.jpg" for number in range(len(rows))])
 
 
 def lesions(domain: str, counts: dict[str, int], sizes: list[int], seed: int = 0) -> list[tuple[str, str, str]]:
-    """Return images of lesions with as many images as ``sizes`` says, some of each class."""
+    """Return rows (label, domain, group) with the given counts, in lesions of random ``sizes``."""
     rng = np.random.default_rng(seed)
     rows: list[tuple[str, str, str]] = []
     for label, count in counts.items():
@@ -37,7 +37,7 @@ def splits_of_groups(table: pd.DataFrame) -> pd.Series:
     return table.groupby("group")["split"].nunique()
 
 
-# HAM10000's own counts, and about its share of lesions with several images.
+# The class counts of HAM10000; the sizes below give about its share of lesions with several images.
 HAM = {"nv": 6705, "mel": 1113, "bcc": 514, "df": 115, "bkl": 1099, "vasc": 142, "akiec": 327}
 
 
@@ -54,7 +54,7 @@ def test_shares_by_class_are_50_20_30(ham: pd.DataFrame) -> None:
             assert abs(shares.loc[label, name] - share) < tolerance, (label, name)
 
 
-def test_lesions_stay_whole(ham: pd.DataFrame) -> None:
+def test_lesions_are_not_split(ham: pd.DataFrame) -> None:
     assert (splits_of_groups(ham) == 1).all()
     assert ham["group"].nunique() < len(ham)
 
@@ -68,7 +68,7 @@ def test_twenty_single_images_split_exactly() -> None:
     ("size", "train", "validation", "test"),
     [(1, 1, 0, 0), (2, 1, 0, 1), (3, 1, 1, 1), (4, 2, 1, 1), (5, 2, 1, 2), (6, 3, 1, 2), (9, 4, 2, 3)],
 )
-def test_few_groups_reach_training_then_test_then_validation(size: int, train: int, validation: int, test: int) -> None:
+def test_few_groups_go_to_training_then_test_then_validation(size: int, train: int, validation: int, test: int) -> None:
     common = [("nv", "X", f"nv{number}") for number in range(40)]
     rare = [("df", "X", f"df{number}") for number in range(size)]
     for rows in (rare, common + rare):
@@ -77,15 +77,15 @@ def test_few_groups_reach_training_then_test_then_validation(size: int, train: i
         assert (counts["train"], counts["validation"], counts["test"]) == (train, validation, test)
 
 
-def test_the_seed_alone_decides() -> None:
+def test_the_result_depends_only_on_the_images_and_the_seed() -> None:
     rows = lesions("MSK", {"nv": 90, "mel": 40, "bcc": 4}, sizes=[1, 2]) + lesions("UDA", {"nv": 30}, sizes=[1])
     table = table_of(rows)
     done = split(table, seed=3)
     pd.testing.assert_frame_equal(done, split(table, seed=3))
     shuffled = table.sample(frac=1, random_state=1)
     pd.testing.assert_frame_equal(split(shuffled, seed=3).sort_index(), done)
-    alone = table[table["domain"] == "UDA"]
-    pd.testing.assert_frame_equal(split(alone, seed=3), done.loc[alone.index])
+    uda = table[table["domain"] == "UDA"]
+    pd.testing.assert_frame_equal(split(uda, seed=3), done.loc[uda.index])
     assert (split(table, seed=4)["split"] != done["split"]).any()
     assert "split" not in table.columns
 
@@ -106,7 +106,7 @@ def test_a_group_in_two_domains_is_in_one_split() -> None:
     ),
     st.integers(0, 5),
 )
-def test_any_small_table(lesion_list: list[tuple[str, str, int, int]], seed: int) -> None:
+def test_splits_of_any_small_table_are_valid(lesion_list: list[tuple[str, str, int, int]], seed: int) -> None:
     rows = [
         (label, domain, f"{domain}{label}{number}") for domain, label, number, size in lesion_list for _ in range(size)
     ]
@@ -120,14 +120,14 @@ def test_any_small_table(lesion_list: list[tuple[str, str, int, int]], seed: int
         assert "validation" in found or cell["group"].nunique() < 3
 
 
-def test_a_lesion_with_two_diagnoses_stays_whole() -> None:
+def test_a_lesion_with_two_diagnoses_is_not_split() -> None:
     rows = [("nv", "X", str(number)) for number in range(30)] + [("mel", "X", str(number)) for number in range(12)]
     done = split(table_of(rows))
     assert (splits_of_groups(done) == 1).all()
     assert len(done) == 42
 
 
-def test_bad_arguments_of_split() -> None:
+def test_split_rejects_invalid_arguments() -> None:
     table = table_of([("nv", "X", "1")])
     with pytest.raises(InputError, match="the seed is -1; give 0 or more"):
         split(table, seed=-1)
@@ -148,7 +148,7 @@ def images(manifest: Manifest) -> list[str]:
     return manifest.table["image"].tolist()
 
 
-def test_subset_takes_at_most_n_of_each_secondary_class(manifest: Manifest) -> None:
+def test_a_subset_has_at_most_n_images_of_each_secondary_class(manifest: Manifest) -> None:
     whole = manifest.summary("train")
     for n in (0, 1, 3, 10):
         subset = nested_subset(manifest, n, primary="HAM").summary("train")
@@ -168,21 +168,21 @@ def test_subsets_are_nested_and_keep_the_order(manifest: Manifest) -> None:
     assert images(nested_subset(manifest, None, primary="HAM")) == images(manifest)
 
 
-def test_subset_leaves_validation_and_test_whole(manifest: Manifest) -> None:
+def test_a_subset_keeps_all_validation_and_test_images(manifest: Manifest) -> None:
     subset = nested_subset(manifest, 1, primary="HAM")
     for name in ("validation", "test"):
         assert images(subset.select(name)) == images(manifest.select(name))
     assert (subset.classes, subset.domains) == (manifest.classes, manifest.domains)
 
 
-def test_the_seed_chooses_the_subset_whatever_the_order_of_rows(manifest: Manifest) -> None:
+def test_the_seed_determines_the_subset_in_any_order_of_rows(manifest: Manifest) -> None:
     subset = set(images(nested_subset(manifest, 3, primary="HAM", seed=1)))
     reversed_rows = manifest.take(np.arange(len(manifest))[::-1])
     assert set(images(nested_subset(reversed_rows, 3, primary="HAM", seed=1))) == subset
     assert set(images(nested_subset(manifest, 3, primary="HAM", seed=2))) != subset
 
 
-def test_bad_arguments_of_nested_subset(manifest: Manifest) -> None:
+def test_nested_subset_rejects_invalid_arguments(manifest: Manifest) -> None:
     with pytest.raises(InputError, match="n_sec is -1; give 0 or more"):
         nested_subset(manifest, -1, primary="HAM")
     with pytest.raises(InputError, match="primary domain 'PH2' is not in the manifest, which has"):

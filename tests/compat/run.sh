@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The tests of the losses, the memory and the sampler under another release of torch, and if you like of Python:
-# `tests/compat/run.sh TORCH [PYTHON]`, called by `make compat`, whose TORCH is 2.10.0, the oldest, unless told.
+# Runs the tests of the losses and the samplers with another release of torch, and optionally of Python:
+# `tests/compat/run.sh TORCH [PYTHON]`, called by `make compat`. Its TORCH is 2.10.0, the oldest, by default.
 #
-# Without PYTHON the very files of .venv's installation are tested, built against .venv's torch. The modules of the
-# sampler and of the JPEG decoder fit one Python alone, so another one gets a build of its own, without CUDA.
+# Without PYTHON the files installed in .venv are tested, which were built against the torch in .venv. The modules of the
+# sampler and of the JPEG decoder work with only one version of Python, so another PYTHON gets its own build, without CUDA.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -39,7 +39,9 @@ import platform
 import torch
 
 import fastccsa
-from fastccsa import _build_info, _jpeg, _sampler
+from fastccsa import _build_info
+from fastccsa.images import _jpeg
+from fastccsa.sampling import _sampler
 
 print(f"Python {platform.python_version()}; built against torch {_build_info.TORCH_VERSION}, running under {torch.__version__}")
 END

@@ -1,7 +1,7 @@
 """Python blocks of the README and of docs/ run, page by page, in one namespace; command lines name real options.
 
-A block that cannot run says why in the line before it, invisible to readers of the page: ``<!-- needs: MODULE -->``
-skips it where the module is not installed, ``<!-- not run: REASON -->`` everywhere.
+A block that cannot run says why on the line before it, invisible to readers of the page: ``<!-- needs: MODULE -->``
+skips it if the module is not installed, ``<!-- not run: REASON -->`` always.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    """In a process of their own: they may change torch's state, and must not rely on this test's imports."""
+    """In a separate process: they may change torch's state, and must not rely on the imports of this test."""
     lines, left_out = "", []
     for block in blocks(page):
         missing = block.condition == "needs" and importlib.util.find_spec(block.value) is None
         if missing or block.condition == "not run":
             left_out.append(f"line {block.line}: {block.condition} {block.value}")
             continue
-        # Empty lines before the code, so that a traceback tells the line of the page.
+        # Empty lines before the code, so that a traceback shows the line of the page.
         lines += "\n" * (block.line - lines.count("\n")) + block.code
     script = tmp_path / f"{page.stem}.py"
     script.write_text(lines, encoding="utf-8")
@@ -63,11 +63,11 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, f"{page}\n{ended.stderr}"
     if left_out:
-        pytest.skip(f"ran but for {'; '.join(left_out)}")
+        pytest.skip(f"ran except {'; '.join(left_out)}")
 
 
 def command_lines(start: str) -> list[tuple[str, str]]:
-    """What follows `start` in the pages' shell lines and in the code within their sentences; with the page's name."""
+    """Page name and command for each shell line, and each code span in a sentence, that begins with `start`."""
     found = []
     for page in PAGES:
         text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def command_lines(start: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "line"), command_lines("(?:-m )?fastccsa "), ids=lambda x: x[:60])
 def test_command_lines_are_understood(page: str, line: str) -> None:
-    """The command exists, and so does each option; what they would do is other tests' matter."""
+    """The command and each option exist; what they do is tested elsewhere."""
     words = [word for word in shlex.split(line) if word != "..."]
     group: click.Command = main
     context = click.Context(main, info_name="fastccsa")
@@ -92,11 +92,17 @@ def test_command_lines_are_understood(page: str, line: str) -> None:
     assert used <= {*options, "--help"}, f"{page}: {line}"
 
 
+@pytest.mark.skipif(not (ROOT / "benchmarks" / "__main__.py").exists(), reason="benchmarks/ is not a package here")
+@pytest.mark.parametrize(("page", "line"), command_lines("python -m benchmarks "), ids=lambda x: x[:60])
+def test_benchmarks_are_understood(page: str, line: str) -> None:
+    test_command_lines_are_understood(page, f"bench {line}")
+
+
 @pytest.mark.parametrize(
     ("page", "line"), command_lines(r"(?:python|--nproc-per-node \d) (?=[a-z]+/)"), ids=lambda x: x[:60]
 )
 def test_scripts_are_there(page: str, line: str) -> None:
-    """And know the options they are called with."""
+    """And accept the options they are called with."""
     script, *words = shlex.split(line)
     source = (ROOT / script).read_text(encoding="utf-8")
     unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in source]
@@ -104,7 +110,7 @@ def test_scripts_are_there(page: str, line: str) -> None:
 
 
 def test_examples_of_docstrings() -> None:
-    """Every ``>>>`` of the package."""
+    """Every ``>>>`` in the package."""
     import doctest
     import importlib
 

@@ -1,4 +1,4 @@
-"""Every test that docs/results/training.md names for a fault is there."""
+"""Every test that docs/results/training.md names for a fault exists."""
 
 from __future__ import annotations
 

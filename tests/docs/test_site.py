@@ -1,4 +1,4 @@
-"""What the site is made of, without building it: the tables of results."""
+"""The tables of results on the site, without building it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_results_of_examples_make_a_table(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the example of the file's name, and a page shows it."""
+    """The example of the same name makes it, and a page shows it."""
     monkeypatch.syspath_prepend(ROOT / "examples")
     results = json.loads(path.read_text(encoding="utf-8"))
     shown = importlib.import_module(path.stem.partition("-")[0]).table(results["runs"])
@@ -26,9 +26,20 @@ def test_results_of_examples_make_a_table(path: Path, monkeypatch: pytest.Monkey
     assert f"<!-- results: {path.stem} -->" in (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", [*RESULTS, *(ROOT / "docs" / "results").glob("*.json")], ids=lambda path: path.stem)
+def test_results_have_a_line_for_each_run(path: Path) -> None:
+    """However many numbers a run has, so that the files stay short and their differences can be read."""
+    text = path.read_text(encoding="utf-8")
+    fields = json.loads(text)
+    runs = fields["runs"] if "runs" in fields else fields["rows"]
+    lines = [line.rstrip(",") for line in text.splitlines()]
+    assert len(lines) == 2 + len(fields) + 1 + len(runs)  # the braces, a line per field, the closing bracket
+    assert [json.loads(line) for line in lines if line.startswith("{") and len(line) > 1] == runs
+
+
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_results_of_benchmarks_make_a_table(path: Path) -> None:
-    """With what they were measured on below it."""
+    """With the command and the commit below it."""
     content = json.loads(path.read_text(encoding="utf-8"))
     shown = show(path)
     assert content["command"] in shown
@@ -36,7 +47,7 @@ def test_results_of_benchmarks_make_a_table(path: Path) -> None:
 
 
 def test_pages_have_the_tables_of_their_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README and the examples' page, which are read as they stand where nothing is built."""
+    """The README and the examples' page, which are also read unbuilt."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "site")
     tables = importlib.import_module("result_tables")
     shown = {name: text for page in tables.PAGES for name, text in tables.BLOCK.findall(page.read_text("utf-8"))}
@@ -50,4 +61,14 @@ def test_pages_have_the_tables_of_their_results(monkeypatch: pytest.MonkeyPatch)
         else:
             behind.append(name)
     if behind:
-        pytest.skip(f"there are newer results than a page's: python docs/site/result_tables.py ({', '.join(behind)})")
+        pytest.skip(f"results are newer than a page: run python docs/site/result_tables.py ({', '.join(behind)})")
+
+
+def test_the_picture_of_the_architecture_has_a_card_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "site")
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = importlib.import_module("architecture").draw(page)
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `fastccsa.")]
+    titles = re.findall(r"<li><b>(.*?)(?: <code>.*?)?</b>", drawn)
+    assert len(rows) > 10
+    assert titles == [re.sub(r"`(?:fastccsa\.)?|`", "", row).strip() for row in rows]

@@ -1,13 +1,13 @@
-// The words of CUDA C++ that kernels are written with, for a C++ compiler. Include it before the kernels.
+// The keywords and functions of CUDA C++ that kernels use, for a C++ compiler. Include it before the kernels.
 #pragma once
 
 #if defined(__CUDACC__)
-#error "nvcc knows these words already"
+#error "nvcc defines these itself"
 #endif
 
 #include "emulator/multiprocessor.h"
 
-#include <math.h>  // exp and log of a float are floats, as in CUDA
+#include <math.h>  // exp and log of a float return a float, as in CUDA
 
 #include <cstdint>
 #include <cstring>
@@ -17,7 +17,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-// Within a function this is a static variable, one for each multiprocessor.
+// In a function this is a static variable, one per multiprocessor.
 #define __shared__ thread_local
 
 #define threadIdx (::emulator::coordinates().thread)

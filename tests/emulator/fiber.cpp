@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <new>
 
-// Neither sanitizer may look at a function while the stack under it changes.
+// No sanitizer may instrument a function while its stack changes.
 #define EMULATOR_SWITCHES_STACKS __attribute__((noinline, no_sanitize("address", "thread", "undefined")))
 
 namespace emulator {
@@ -18,7 +18,7 @@ constexpr size_t kStackBytes = size_t(128) << 10;
 
 size_t page_bytes() { return size_t(sysconf(_SC_PAGESIZE)); }
 
-// A page that cannot be touched lies below each stack: an overflow ends the program rather than another fiber's data.
+// Below each stack is an inaccessible page: an overflow ends the program instead of overwriting another fiber's data.
 Stack new_stack() {
   const size_t guard = page_bytes();
   void* memory = mmap(nullptr, guard + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -76,7 +76,7 @@ EMULATOR_SWITCHES_STACKS void Fiber::begin() {
   getcontext(&context);
   context.uc_stack.ss_sp = const_cast<void*>(stack_.bottom);
   context.uc_stack.ss_size = stack_.size;
-  // makecontext() passes on integers alone.
+  // makecontext() passes only integers.
   const uint64_t self = reinterpret_cast<uintptr_t>(this);
   makecontext(&context, reinterpret_cast<void (*)()>(&trampoline), 2, unsigned(self >> 32), unsigned(self));
   if (__builtin_setjmp(outer_place_) == 0) setcontext(&context);

@@ -1,4 +1,4 @@
-// A function on a stack of its own: it runs until it pauses, and goes on where it paused.
+// A function with its own stack: it runs until it pauses, and continues from there.
 #pragma once
 
 #include "emulator/sanitizers.h"
@@ -13,12 +13,12 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  void resume();  // called outside: returns when the fiber pauses
-  void pause();   // called inside: returns when the fiber is resumed
+  void resume();  // called from outside: returns when the fiber pauses
+  void pause();   // called from inside: returns when the fiber is resumed
 
  private:
-  // Where a flow of control stands, as GCC's __builtin_setjmp keeps it. Unlike swapcontext() it makes no system call,
-  // which would take thirty times as long, and unlike setjmp() no sanitizer takes it for the unwinding of a stack.
+  // A point of execution, as saved by GCC's __builtin_setjmp. Unlike swapcontext() it makes no system call, which would
+  // take thirty times as long, and unlike with setjmp() no sanitizer mistakes it for the unwinding of a stack.
   using Place = void* [5];
 
   static void trampoline(unsigned high, unsigned low);

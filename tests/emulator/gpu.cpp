@@ -15,7 +15,7 @@ void Gpu::run(const Launch& launch) {
   const std::vector<unsigned>& blocks = block_order_.next(launch.grid_size.count());
   const size_t count = multiprocessors_.size();
   std::vector<std::exception_ptr> errors(count);
-  // Blocks are dealt out, not taken: which multiprocessor runs which block does not depend on their speed.
+  // Blocks are assigned in advance, so which multiprocessor runs which block does not depend on their speed.
   const auto run_share = [&](size_t m) {
     try {
       for (size_t b = m; b < blocks.size(); b += count) multiprocessors_[m]->run(launch, blocks[b]);

@@ -1,5 +1,5 @@
-// A GPU for kernels compiled by a C++ compiler: `gpu.launch(grid, block, kernel, arguments...)` runs the launch to its
-// end. Blocks are shared out among multiprocessors, each a thread of the operating system.
+// A GPU for kernels compiled by a C++ compiler: `gpu.launch(grid, block, kernel, arguments...)` runs the launch to
+// completion. Blocks are distributed over multiprocessors, each of which is an operating system thread.
 #pragma once
 
 #include "emulator/multiprocessor.h"
@@ -13,7 +13,7 @@ class Gpu {
  public:
   explicit Gpu(const Schedule& schedule);
 
-  // Throws KernelError where the threads of a block wait for each other in vain; then the GPU is of no further use.
+  // Throws KernelError if the threads of a block wait for each other forever; the GPU cannot be used after that.
   template <typename... Parameters, typename... Arguments>
   void launch(dim3 grid, dim3 block, void (*kernel)(Parameters...), const Arguments&... arguments) {
     run({grid, block, [&] { kernel(arguments...); }});

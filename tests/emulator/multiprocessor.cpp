@@ -19,9 +19,9 @@ struct Thread {
 
   static void run_kernels(void* thread);
 
-  // Returns when the multiprocessor has made the thread ready again.
-  void wait(State what_for, Site where, MeetingPoint* points, unsigned& passed) {
-    MeetingPoint& point = points[passed++ % 2];
+  // Returns once the multiprocessor has made the thread ready again.
+  void wait(State what_for, Site where, SyncPoint* points, unsigned& passed) {
+    SyncPoint& point = points[passed++ % 2];
     point.leave();
     state = what_for;
     site = where;
@@ -34,15 +34,15 @@ struct Thread {
   Site site{};
   Coordinates coordinates;
   const Launch* launch = nullptr;
-  MeetingPoint *block_before = nullptr, *block_after = nullptr;
+  SyncPoint *block_before = nullptr, *block_after = nullptr;
   Fences* fences = nullptr;
 
-  MeetingPoint* barrier = nullptr;  // the block's two
+  SyncPoint* barrier = nullptr;  // the block's two
   unsigned barriers = 0;            // passed so far
 
   unsigned lane = 0;
-  Thread* warp = nullptr;  // its first thread, which keeps what the warp shares
-  MeetingPoint exchange_of_warp[2];
+  Thread* warp = nullptr;  // the first thread of the warp, which holds what the warp shares
+  SyncPoint exchange_of_warp[2];
   unsigned exchanges = 0;
   uint32_t mask = 0;
   unsigned from = 0;
@@ -51,11 +51,11 @@ struct Thread {
 
 namespace {
 
-// The CUDA thread that this thread of the operating system runs.
+// The CUDA thread that this operating system thread is running.
 thread_local Thread* running = nullptr;
 
-// Shared memory is the thread_local memory of this program: each multiprocessor has its own. It starts each block as
-// NaN (all bits set), so that a value read before it was written shows.
+// Shared memory is the thread_local memory of this program, so each multiprocessor has its own. At the start of each
+// block it is NaN (all bits set), which exposes values that are read before they are written.
 int poison_if_ours(dl_phdr_info* module, size_t, void*) {
   const volatile char* const ours = reinterpret_cast<char*>(&running);
   for (const ElfW(Phdr)* segment = module->dlpi_phdr; segment < module->dlpi_phdr + module->dlpi_phnum; ++segment) {
@@ -98,8 +98,8 @@ Multiprocessor::~Multiprocessor() = default;
 
 void Multiprocessor::run(const Launch& launch, unsigned block) {
   dl_iterate_phdr(&poison_if_ours, nullptr);
-  MeetingPoint& before = residence_[blocks_ % 2];
-  MeetingPoint& after = residence_[++blocks_ % 2];
+  SyncPoint& before = residence_[blocks_ % 2];
+  SyncPoint& after = residence_[++blocks_ % 2];
   before.leave();
   fences_ = std::make_unique<Fences>(courier_);
   count_ = launch.block_size.count();
@@ -124,10 +124,10 @@ void Multiprocessor::run(const Launch& launch, unsigned block) {
 }
 
 void Multiprocessor::finish() {
-  for (MeetingPoint& point : residence_) point.enter();
+  for (SyncPoint& point : residence_) point.enter();
 }
 
-// Runs the lanes until none of them can go on without other warps.
+// Runs the lanes until none of them can continue without other warps.
 void Multiprocessor::run_warp(unsigned warp) {
   const unsigned first = warp * kWarpSize, lanes = std::min(count_ - first, kWarpSize);
   do {
@@ -140,7 +140,7 @@ void Multiprocessor::run_warp(unsigned warp) {
   } while (release_exchanges(first, lanes));
 }
 
-// Lets the lanes go on whose partners have come too; false where no lane waits for another.
+// Releases the lanes whose partners have arrived; returns false if no lane waits for another.
 bool Multiprocessor::release_exchanges(unsigned first, unsigned lanes) {
   bool waiting = false, released = false;
   for (unsigned lane = 0; lane < lanes; ++lane) {
@@ -168,7 +168,7 @@ bool Multiprocessor::release_exchanges(unsigned first, unsigned lanes) {
   return released;
 }
 
-// Lets the block go on when all of its threads have come; false when all have returned.
+// Releases the block once all of its threads have arrived; returns false once all have returned.
 bool Multiprocessor::release_barrier() {
   const Thread& one = *threads_[0];
   for (unsigned t = 0; t < count_; ++t) {
@@ -181,7 +181,7 @@ bool Multiprocessor::release_barrier() {
   return true;
 }
 
-// Says where each thread is.
+// Reports where each thread is.
 void Multiprocessor::fail(const char* what) const {
   const dim3 block = threads_[0]->coordinates.block;
   std::ostringstream text;
@@ -221,7 +221,7 @@ void Fences::fence() {
 }
 
 unsigned Fences::add(unsigned* address, unsigned value) {
-  static MeetingPoint atomics;
+  static SyncPoint atomics;
   courier_.carry(fenced_, atomics);
   const unsigned before = __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
   courier_.carry(atomics, observed_);

@@ -1,7 +1,7 @@
 // Runs one block at a time: its threads as fibers, with CUDA's barriers and exchanges between them.
 //
-// A warp runs until each of its threads waits for other warps or has returned. So warps drift as far apart as the
-// barriers let them, and a missing barrier shows. Threads that can never go on are an error.
+// A warp runs until each of its threads waits for other warps or has returned. Warps therefore drift as far apart as
+// the barriers allow, which exposes missing barriers. Threads that can never continue are an error.
 #pragma once
 
 #include "emulator/sanitizers.h"
@@ -17,7 +17,7 @@ namespace emulator {
 
 constexpr unsigned kWarpSize = 32;
 
-// As CUDA's type of that name: what is not given is 1.
+// Like CUDA's type of that name: omitted dimensions are 1.
 struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
   unsigned x, y, z;
@@ -28,16 +28,17 @@ struct dim3 {
 
 struct Launch {
   dim3 grid_size, block_size;
-  std::function<void()> kernel;  // each thread calls it
+  std::function<void()> kernel;  // called by each thread
 };
 
-// A kernel did what CUDA leaves undefined.
+// A kernel did something that CUDA leaves undefined.
 struct KernelError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A block's fences and atomic operations, which order it and other blocks: what was done before a fence goes along with
-// the atomic operations of the block that follow, and is seen after a fence that follows a later one of another block.
+// The fences and atomic operations of a block, which order it and other blocks. What was done before a fence is
+// published by the following atomic operations of the block, and is visible after a fence that follows a later atomic
+// operation of another block.
 class Fences {
  public:
   explicit Fences(Courier& courier) : courier_(courier) {}
@@ -47,7 +48,7 @@ class Fences {
 
  private:
   Courier& courier_;
-  MeetingPoint fenced_, observed_;
+  SyncPoint fenced_, observed_;
 };
 
 struct Thread;
@@ -59,7 +60,7 @@ class Multiprocessor {
 
   // Runs block number `block`.
   void run(const Launch& launch, unsigned block);
-  // The caller sees what the blocks have done.
+  // Makes the results of the blocks visible to the caller.
   void finish();
 
  private:
@@ -69,26 +70,26 @@ class Multiprocessor {
   [[noreturn]] void fail(const char* what) const;
 
   Sequence warp_order_, lane_order_;
-  std::vector<std::unique_ptr<Thread>> threads_;  // as many as the largest block so far had
-  unsigned count_ = 0;                            // those of this block
-  unsigned blocks_ = 0;                           // run so far
-  // Where a block makes room for the next, and the barrier; two each, which take turns: or else a thread that has
-  // reached the next one would seem ordered before those that still leave this one.
-  MeetingPoint residence_[2], barrier_[2];
+  std::vector<std::unique_ptr<Thread>> threads_;  // as many as in the largest block so far
+  unsigned count_ = 0;                            // threads in this block
+  unsigned blocks_ = 0;                           // blocks run so far
+  // The points where one block makes room for the next, and the barrier. There are two of each, used in turn: with one,
+  // a thread that reached the next barrier would seem ordered before those still leaving this one.
+  SyncPoint residence_[2], barrier_[2];
   Courier courier_;
   std::unique_ptr<Fences> fences_;  // of this block
 };
 
 // ---- what kernels call, through device.h ----
 
-// Where the calling thread is.
+// The position of the calling thread.
 struct Coordinates {
   dim3 thread, block, block_size, grid_size;
 };
 const Coordinates& coordinates();
 unsigned lane();
 
-// A call that waits for other threads, for error messages.
+// The place of a call that waits for other threads, for error messages.
 struct Site {
   const char* call;
   const char* file;
@@ -98,7 +99,7 @@ struct Site {
 // Waits for all threads of the block.
 void synchronise(Site site);
 
-// Waits for the lanes in `mask`; each offers 64 bits and gets what lane `from` offers.
+// Waits for the lanes in `mask`; each offers 64 bits and receives those that lane `from` offers.
 uint64_t exchange(uint32_t mask, uint64_t offered, unsigned from, Site site);
 
 Fences& fences();

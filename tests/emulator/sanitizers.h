@@ -1,4 +1,4 @@
-// What the emulator tells the sanitizers: that the stack changes, and what is ordered after what.
+// What the emulator tells the sanitizers: when the stack changes, and what is ordered before what.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace emulator {
 
-// AddressSanitizer is told before and after every change of stack.
+// AddressSanitizer must be told before and after every change of stack.
 struct Stack {
   const void* bottom = nullptr;
   size_t size = 0;
@@ -31,14 +31,14 @@ inline void after_switch(void*, Stack*) {}
 inline void before_release(Stack) {}
 #endif
 
-// The race detector is ThreadSanitizer. It takes each fiber for a thread, and two accesses for a race unless a
-// MeetingPoint orders them: what came before any leave() is before what follows a later enter().
+// The race detector is ThreadSanitizer. It treats each fiber as a thread, and two accesses as a race unless a SyncPoint
+// orders them: everything before a leave() is ordered before everything after a later enter().
 #if defined(EMULATOR_RACE_DETECTOR)
 inline void* new_racer() { return __tsan_create_fiber(0); }
 inline void delete_racer(void* racer) { __tsan_destroy_fiber(racer); }
 inline void* current_racer() { return __tsan_get_current_fiber(); }
 inline void become_racer(void* racer) { __tsan_switch_to_fiber(racer, __tsan_switch_to_fiber_no_sync); }
-class MeetingPoint {
+class SyncPoint {
  public:
   void leave() { __tsan_release(this); }
   void enter() { __tsan_acquire(this); }
@@ -51,14 +51,14 @@ inline void* new_racer() { return nullptr; }
 inline void delete_racer(void*) {}
 inline void* current_racer() { return nullptr; }
 inline void become_racer(void*) {}
-class MeetingPoint {
+class SyncPoint {
  public:
   void leave() {}
   void enter() {}
 };
 #endif
 
-// Brings what was left at one meeting point to another, as a thread of its own would.
+// Carries what was left at one sync point to another, as a separate thread would.
 class Courier {
  public:
   Courier() : racer_(new_racer()) {}
@@ -66,7 +66,7 @@ class Courier {
   Courier(const Courier&) = delete;
   Courier& operator=(const Courier&) = delete;
 
-  void carry(MeetingPoint& from, MeetingPoint& to) {
+  void carry(SyncPoint& from, SyncPoint& to) {
     void* const self = current_racer();
     become_racer(racer_);
     from.enter();

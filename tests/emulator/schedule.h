@@ -1,4 +1,4 @@
-// The order in which the emulator takes what a GPU runs in no particular order: blocks, the warps of a block and the
+// The order in which the emulator runs what a GPU runs in no particular order: blocks, the warps of a block and the
 // threads of a warp.
 #pragma once
 
@@ -15,11 +15,11 @@ enum class Order { kForward, kReverse, kRandom };
 
 struct Schedule {
   Order order = Order::kForward;
-  uint32_t seed = 0;           // of kRandom
-  unsigned multiprocessors = 1;  // blocks that run at the same time, each in a thread of the operating system
+  uint32_t seed = 0;             // of kRandom
+  unsigned multiprocessors = 1;  // blocks that run at the same time, each in an operating system thread
 };
 
-// The numbers [0, count) in the order that was asked for.
+// The numbers [0, count) in the requested order.
 class Sequence {
  public:
   Sequence(Order order, uint32_t seed) : order_(order), random_(seed) {}

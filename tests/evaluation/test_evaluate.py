@@ -14,7 +14,7 @@ from fastccsa.cli.evaluate import evaluate_command
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs, Scores, evaluate
 from fastccsa.evaluation.evaluate import run_split
-from fastccsa.models.backbone import Classifier, ModelCard, build_model, save_model
+from fastccsa.models import Classifier, ModelCard, build_model, save_model
 from fastccsa.system.errors import InputError
 
 COLOURS = {"nv": (220, 40, 40), "mel": (40, 220, 40), "bcc": (40, 40, 220)}
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(manifest_csv, oracle) -> None:
     manifest = Manifest.read(manifest_csv)
     with pytest.raises(InputError, match="no image to evaluate on"):
         evaluate(oracle, manifest, "cpu", split="validation")
-    with pytest.raises(InputError, match="tells 7 classes apart and the manifest has 3"):
+    with pytest.raises(InputError, match="the model has 7 classes and the manifest has 3"):
         evaluate(oracle, Manifest.read(manifest_csv, classes=tuple(COLOURS)), "cpu")
     with pytest.raises(InputError, match="unknown device"):
         evaluate(oracle, manifest, "quantum")
@@ -114,4 +114,4 @@ def test_command_prints_a_table_and_writes_json(manifest_csv, tmp_path) -> None:
     assert scores.domains["SON"].count == 9
     result = CliRunner().invoke(evaluate_command, arguments[:2])
     assert isinstance(result.exception, InputError)
-    assert "is no run folder" in str(result.exception)
+    assert "is not a run folder" in str(result.exception)

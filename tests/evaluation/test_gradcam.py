@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastccsa.evaluation.gradcam import grad_cam
-from fastccsa.models.backbone import Classifier, build_model
+from fastccsa.models import Classifier, build_model
 from fastccsa.system.errors import InputError
 
 
@@ -53,5 +53,5 @@ def test_real_networks_have_maps_and_are_left_as_they_were(backbone: str) -> Non
 
 def test_images_too_small_for_maps_are_refused() -> None:
     model = Classifier(nn.Sequential(nn.Conv2d(3, 2, 4), nn.Flatten(), nn.Linear(2, 2)), 2)
-    with pytest.raises(InputError, match="more than one place"):
+    with pytest.raises(InputError, match="more than one position"):
         grad_cam(model, torch.rand(1, 3, 4, 4), torch.tensor([0]))

@@ -14,7 +14,7 @@ from torch import nn
 
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs, evaluate, run_split, score_outputs
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.system.errors import InputError
 
 
@@ -64,7 +64,7 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     outputs = random_outputs()
     outputs.targets[3] = 3  # there is no fourth class
     outputs.write(path)
-    with pytest.raises(InputError, match="do not fit together"):
+    with pytest.raises(InputError, match="do not match each other"):
         Outputs.read(path)
 
 

@@ -79,7 +79,7 @@ def test_nothing_to_score_is_refused() -> None:
 def test_bad_files_are_named(text, tmp_path) -> None:
     path = tmp_path / "scores.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"scores\.json: these are no scores"):
+    with pytest.raises(InputError, match=r"scores\.json: not valid scores"):
         Scores.read(path)
     with pytest.raises(InputError, match="no scores at"):
         Scores.read(tmp_path / "absent.json")

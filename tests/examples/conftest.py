@@ -1,4 +1,4 @@
-"""The scripts in examples/, imported as a user runs them: with their own folder on the path."""
+"""The scripts in examples/, imported as when they are run: with their own folder on the path."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def row_data(tmp_path: Path) -> Path:
-    """Arrays named and shaped as the published ones, smaller: bright squares at a place a class, noisier in USPS.
+    """Arrays named like the published ones, but fewer: each class is a bright square at its own place, noisier in USPS.
 
-    Two of the test images are training images too.
+    Two of the test images are also training images.
     """
     folder = tmp_path / "row_data"
     folder.mkdir()

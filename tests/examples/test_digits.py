@@ -1,4 +1,4 @@
-"""The original CCSA experiment: its protocol to the letter, its table, and that it resumes."""
+"""The original CCSA experiment: its exact protocol, its table, and that it resumes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_published_pairs(example: Example, digits, monkeypatch: pytest.MonkeyPat
         assert torch.equal(straight[1], swapped[0])
 
 
-def test_images_shown_often_give_what_they_would_alone(example: Example) -> None:
+def test_repeated_images_give_what_single_ones_do(example: Example) -> None:
     network = example("digits").Network().eval()
     images = torch.rand(5, 1, 16, 16)
     index = torch.tensor([3, 0, 3, 3, 4])
@@ -57,7 +57,7 @@ def test_images_shown_often_give_what_they_would_alone(example: Example) -> None
 
 
 def test_loss_is_the_published_one(example: Example, digits) -> None:
-    """(1 - 0.25) cross-entropy of the first stream, and 0.25 times the squared distance or what is left to margin 1."""
+    """(1 - 0.25) cross-entropy of the first stream, plus 0.25 times the squared distance or the hinge at margin 1."""
     module = example("digits")
     loss_fn = fastccsa.WeightedCCSALoss(class_weight2=torch.zeros(10), margin=module.MARGIN, alpha=module.ALPHA)
     logits, features = torch.randn(2, 8, 10), torch.rand(2, 8, 84) * 0.1
@@ -95,7 +95,7 @@ def test_table_and_resuming(
     ("change", "message"),
     [(["--n", "3"], "does not exist"), (["--row-data", "nowhere"], "give the folder row_data")],
 )
-def test_missing_files_show_before_any_work(
+def test_missing_files_are_reported_before_any_work(
     example: Example, row_data: Path, tmp_path: Path, capsys, change: list[str], message: str
 ) -> None:
     command = ["--row-data", str(row_data), "--repetitions", "0", "--n", "1", "--out", str(tmp_path / "digits.json")]

@@ -1,4 +1,4 @@
-"""What weights and sampler add: the long tail, the uniform pairs' probabilities, and the table."""
+"""What weights and sampler contribute: the long tail, the probabilities of uniform pairs, and the table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def problem(example: Example):
     return example("imbalance").bundled(seed=3)
 
 
-def test_second_domain_alone_is_long_tailed(problem) -> None:
+def test_only_the_second_domain_is_long_tailed(problem) -> None:
     counts = torch.stack([problem.labels[problem.domains == d].bincount(minlength=10) for d in (0, 1)])
     assert int(counts[0].min()) > 40
     assert int(counts[1].max()) == 60
@@ -37,7 +37,7 @@ def test_probabilities_are_those_of_the_batches(example: Example, problem, pairs
     batch, (first, second, joint) = getattr(example("imbalance"), pairs)(problem, 0)
     drawn = [torch.cat(index) for index in zip(*(batch(step) for step in range(300)), strict=True)]
     y1, y2 = (problem.labels[index] for index in drawn)
-    assert bool((problem.domains[drawn[1]] == 1).float().mean() > 0.98)  # where it lacks a class, the first's
+    assert bool((problem.domains[drawn[1]] == 1).float().mean() > 0.98)  # the first domain's, if it lacks a class
     for expected, seen in ((first, y1), (second, y2)):
         frequency = seen.bincount(minlength=10) / len(seen)
         torch.testing.assert_close(frequency, torch.as_tensor(expected).float(), atol=0.015, rtol=0)
@@ -71,7 +71,7 @@ def test_table_and_resuming(example: Example, tmp_path: Path, capsys: pytest.Cap
     assert f"| {(macro[0][0] + macro[1][0]) / 2:.1f} ± " in lines[5]
 
 
-def test_missing_arrays_are_told(example: Example, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_arrays_are_reported(example: Example, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         example("imbalance").main(["--row-data", "nowhere"])
     assert "does not exist" in capsys.readouterr().err

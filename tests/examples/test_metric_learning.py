@@ -1,4 +1,4 @@
-"""The embedding example: the same steps alone and on two ranks, compiled."""
+"""The embedding example, compiled: one process and two ranks take the same steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMAND = [str(EXAMPLES / "metric_learning.py"), "--steps", "6", "--backend", "a
 
 
 def last_loss(*launcher: str) -> float:
-    """What the example prints as its last loss."""
+    """Run the example and return the last loss that it prints."""
     command = [sys.executable, *launcher, *COMMAND]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -33,7 +33,7 @@ def test_two_ranks_take_the_steps_of_one() -> None:
     assert abs(alone - together) < 1e-4 * alone
 
 
-def test_pairs_of_one_class_and_of_two_have_the_same_say(example: Example) -> None:
+def test_pairs_of_one_class_and_of_two_count_equally(example: Example) -> None:
     probability = torch.tensor([0.5, 0.3, 0.2])
     joint = torch.outer(probability, probability)
     said = example("metric_learning").balance(probability) * joint

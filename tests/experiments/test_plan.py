@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fastccsa.data import Manifest
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.runs.locks import try_lock
 from fastccsa.system.errors import InputError
-from fastccsa.training.images import open_manifest, select_images
 
 
 def letters(plan) -> str:
@@ -176,7 +176,7 @@ def test_pruning_without_its_package(plan_of, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     plan = plan_of("UK")
     assert letters(plan) == "AK"
-    assert problem_of(plan).startswith("U: torch_pruning is not usable")
+    assert problem_of(plan).startswith("U: torch_pruning is not installed")
     assert "pip install" in plan.problems[0]
 
 

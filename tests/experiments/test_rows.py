@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fastccsa.collections.taxonomy import DOMAINS
 from fastccsa.experiments import EXPERIMENTS
+
+DOMAINS = ("HAM", "DMF", "D7P", "MSK", "PH2", "SON", "UDA")
 
 
 def test_there_are_22_rows_named_by_letter() -> None:

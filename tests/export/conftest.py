@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fastccsa.images import Transforms
-from fastccsa.models.backbone import ModelCard, build_model, save_model
+from fastccsa.models import ModelCard, build_model, save_model
 from fastccsa.training import TrainConfig
 
 CLASSES = ("bcc", "mel", "nv")

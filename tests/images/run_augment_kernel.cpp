@@ -1,4 +1,4 @@
-// The CUDA kernel of augmentation in the emulator, as a library: test_augment_cuda_kernel.py calls it.
+// The CUDA augmentation kernel in the emulator, as a library for test_augment_cuda_kernel.py.
 #include "emulator/device.h"
 #include "emulator/gpu.h"
 
@@ -46,7 +46,7 @@ Batch<T> batch_of(const uint8_t* store, const int64_t* packed, const int64_t* nu
 
 }  // namespace
 
-// numbers: crops, side, count, size, the four strides of images, order of the schedule, multiprocessors.
+// numbers: crops, side, count, size, the four strides of the images, order of the schedule, number of multiprocessors.
 extern "C" int run_augment(void* images, int bfloat16, const uint8_t* store, const int64_t* packed,
                            const int64_t* numbers, const float* colours) {
   const emulator::Schedule schedule{emulator::Order(numbers[8]), 1, unsigned(numbers[9])};

@@ -1,4 +1,4 @@
-"""The augmentation op against torchvision's literal composition on the same crops, given the same parameters."""
+"""The augmentation op compared with a literal composition of torchvision's transforms on the same crops and views."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pipeline_images import grey_levels, texture
+from sample_images import grey_levels, texture
 from torchvision.transforms.v2 import functional as F
 
 from fastccsa.images import Transforms, Views
@@ -28,7 +28,7 @@ def make_store(transforms: Transforms, count: int = 5) -> torch.Tensor:
 
 
 def literal(store: torch.Tensor, rows: np.ndarray, views: Views, transforms: Transforms) -> torch.Tensor:
-    """The paper's steps after the centre crop, as torchvision does them; normalised."""
+    """Apply the paper's steps after the centre crop with torchvision, including normalisation."""
     images = []
     for number, row in enumerate(rows):
         top, left, height, width = views.window[number].tolist()
@@ -54,16 +54,16 @@ def case(request: pytest.FixtureRequest) -> tuple[Transforms, torch.Tensor, np.n
 
 
 @pytest.mark.parametrize(("dtype", "channels_last"), LAYOUTS)
-def test_it_is_the_literal_composition(
+def test_the_op_equals_the_literal_composition(
     case: tuple[Transforms, torch.Tensor, np.ndarray, Views, torch.Tensor],
     dtype: torch.dtype,
     channels_last: bool,
     device: str,
 ) -> None:
-    """Pillow rounds to bytes after each of its two passes: half a grey level twice, 1/3 in the mean of both.
+    """Pillow rounds to bytes after each of its two passes: half a grey level each, 1/3 on average for both.
 
-    bfloat16 has 8 bits, so normalised values from 2 on (white is 2.6) come in steps of 2^-6: half of one is
-    255 * 0.229 / 128 = 0.46 levels.
+    bfloat16 has 8 significant bits, so normalised values above 2 (white is 2.6) come in steps of 2^-6, and half a step
+    is 255 * 0.229 / 128 = 0.46 grey levels.
     """
     transforms, store, rows, views, expected = case
     images = augment(store.to(device), pack_views(rows, views).to(device), transforms, dtype, channels_last).cpu()
@@ -75,7 +75,7 @@ def test_it_is_the_literal_composition(
     assert difference.max() < (1.01 if dtype == torch.float32 else 1.47)
 
 
-def test_layouts_hold_the_same_numbers(
+def test_all_layouts_have_the_same_values(
     case: tuple[Transforms, torch.Tensor, np.ndarray, Views, torch.Tensor], device: str
 ) -> None:
     transforms, store, rows, views, _ = case
@@ -83,7 +83,7 @@ def test_layouts_hold_the_same_numbers(
     images = augment(store, packed, transforms)
     assert torch.equal(images, augment(store, packed, transforms, channels_last=True))
     assert torch.equal(images.bfloat16(), augment(store, packed, transforms, torch.bfloat16))
-    # Any strides: every second image and row of a larger tensor, columns first.
+    # Arbitrary strides: every second image and column of a larger tensor, transposed.
     large = torch.full((2 * COUNT, 3, transforms.size, 2 * transforms.size), 7.0, device=device)
     out = large[::2, :, :, ::2].transpose(2, 3)
     assert augment(store, packed, transforms, out=out).data_ptr() == large.data_ptr()
@@ -92,8 +92,8 @@ def test_layouts_hold_the_same_numbers(
     assert (large[..., 1::2] == 7).all()
 
 
-def test_evaluation_takes_the_centre_as_it_is(device: str) -> None:
-    """Bytes come out as they lie in the store, at offset 38."""
+def test_evaluation_copies_the_centre_unchanged(device: str) -> None:
+    """The bytes are those in the store at offset 38."""
     transforms = Transforms()
     store = make_store(transforms)
     images = augment(store.to(device), pack_views(np.arange(5), transforms.evaluation(5)).to(device), transforms)
@@ -103,7 +103,7 @@ def test_evaluation_takes_the_centre_as_it_is(device: str) -> None:
     torch.testing.assert_close(images.cpu(), (centre / 255 - mean) / std, rtol=1e-5, atol=1e-6)
 
 
-def test_every_symmetry(device: str) -> None:
+def test_every_symmetry_is_applied(device: str) -> None:
     transforms = Transforms(32)
     store = make_store(transforms, 1).to(device)
     one = transforms.evaluation(1)
@@ -117,8 +117,8 @@ def test_every_symmetry(device: str) -> None:
 
 
 @pytest.mark.parametrize(("side", "size"), [(5, 300), (1, 8), (40, 5), (400, 50), (699, 700)])
-def test_any_sizes(side: int, size: int, device: str) -> None:
-    """Far beyond the paper's: enlarging a pixel, shrinking eightfold, tiles that do not divide the image."""
+def test_extreme_sizes_equal_the_literal_composition(side: int, size: int, device: str) -> None:
+    """Sizes far from the paper's: enlarging a pixel, shrinking 8 times, tiles that do not divide the image."""
     transforms = Transforms(max(size, 8))
     object.__setattr__(transforms, "size", size)
     rng = np.random.default_rng(0)
@@ -134,7 +134,9 @@ def test_any_sizes(side: int, size: int, device: str) -> None:
     assert (grey_levels(images, transforms) - expected).abs().max() < 1.01  # Pillow's two roundings
 
 
-def test_threads_change_nothing(case: tuple[Transforms, torch.Tensor, np.ndarray, Views, torch.Tensor]) -> None:
+def test_the_number_of_threads_does_not_change_the_result(
+    case: tuple[Transforms, torch.Tensor, np.ndarray, Views, torch.Tensor],
+) -> None:
     transforms, store, rows, views, _ = case
     threads = torch.get_num_threads()
     results = []
@@ -146,8 +148,8 @@ def test_threads_change_nothing(case: tuple[Transforms, torch.Tensor, np.ndarray
 
 
 @pytest.mark.parametrize("isa", ["portable", "avx2"])
-def test_every_instruction_set_makes_the_same_images(isa: str) -> None:
-    """Within the rounding of a float: a hundredth of a grey level."""
+def test_all_instruction_sets_make_the_same_images(isa: str) -> None:
+    """Within float rounding, a hundredth of a grey level."""
     program = """
 import numpy as np, sys, torch
 from fastccsa.images import Transforms
@@ -165,7 +167,7 @@ np.save(sys.stdout.buffer, augment(store, pack_views(np.arange(20) % 4, t.draw(0
     assert np.abs(run() - run(FASTCCSA_ISA=isa)).max() < 1e-4
 
 
-def test_nothing_is_read_out_of_bounds(device: str) -> None:
+def test_views_out_of_bounds_are_errors_on_cpu_and_nan_on_cuda(device: str) -> None:
     transforms = Transforms(16)
     store = make_store(transforms, 3).to(device)
     good = pack_views(np.arange(3), transforms.draw(0, 0, np.arange(3), 1))
@@ -184,7 +186,7 @@ def test_nothing_is_read_out_of_bounds(device: str) -> None:
             assert torch.equal(images[[0, 2]], expected[[0, 2]])
 
 
-def test_wrong_tensors_are_named() -> None:
+def test_invalid_tensors_are_reported() -> None:
     transforms = Transforms(16)
     store, packed = make_store(transforms, 2), pack_views(np.arange(2), transforms.evaluation(2))
     with pytest.raises(RuntimeError, match="float32 or bfloat16"):
@@ -204,7 +206,7 @@ def test_wrong_tensors_are_named() -> None:
     assert augment(store, packed[:0], transforms).shape == (0, 3, 16, 16)
 
 
-def test_opcheck(device: str) -> None:
+def test_the_op_passes_opcheck(device: str) -> None:
     transforms = Transforms(16)
     store = make_store(transforms, 2).to(device)
     packed = pack_views(np.arange(2), transforms.draw(0, 0, np.arange(2), 1)).to(device)
@@ -216,7 +218,7 @@ def test_opcheck(device: str) -> None:
 
 
 @pytest.mark.cuda
-def test_it_can_be_captured_in_a_graph() -> None:
+def test_the_op_can_be_captured_in_a_cuda_graph() -> None:
     transforms = Transforms(64)
     store = make_store(transforms).cuda()
     packed = [pack_views(np.arange(5), transforms.draw(0, epoch, np.arange(5), 1)).cuda() for epoch in range(3)]

@@ -1,4 +1,4 @@
-"""The CUDA kernel of augmentation on the CPU: the same source, in the emulator, against the CPU kernel."""
+"""The CUDA augmentation kernel, run in the emulator on the CPU and compared with the CPU kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline_images import texture
+from sample_images import texture
 
 from fastccsa.images import Transforms
 from fastccsa.images.augment import augment, pack_views
@@ -25,10 +25,10 @@ Run = Callable[..., None]
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Like `augment`, with ``out``."""
+    """Return a function like `augment` with ``out`` that runs the CUDA kernel in the emulator."""
     compiler = shutil.which("g++")
     if compiler is None or not EMULATOR.exists():
-        pytest.skip("no g++ or no emulator here")
+        pytest.skip("g++ or the emulator is missing")
     library = tmp_path_factory.mktemp("kernel") / "augment.so"
     sources = [*sorted(EMULATOR.glob("*.cpp")), HERE / "run_augment_kernel.cpp"]
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared", "-pthread"]
@@ -72,7 +72,7 @@ def make_store(transforms: Transforms, count: int = 3) -> torch.Tensor:
 
 
 def every_symmetry(transforms: Transforms) -> torch.Tensor:
-    """16 random views with all 8 symmetries among them."""
+    """Return 16 random views that include all 8 symmetries."""
     packed = pack_views(np.arange(16) % 3, transforms.draw(6, 0, np.arange(16), 1))
     packed[:, 9] = torch.arange(16) % 8
     return packed
@@ -81,18 +81,18 @@ def every_symmetry(transforms: Transforms) -> torch.Tensor:
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [64, 45, 8])
-def test_it_makes_what_the_cpu_makes(run: Run, size: int, dtype: torch.dtype, channels_last: bool) -> None:
-    """Aligned runs (64) and others; the last rows of an image that no tile divides."""
+def test_the_cuda_kernel_equals_the_cpu_kernel(run: Run, size: int, dtype: torch.dtype, channels_last: bool) -> None:
+    """Sizes with and without aligned rows, and images that tiles do not divide."""
     transforms = Transforms(size)
     store, packed = make_store(transforms), every_symmetry(transforms)
     expected = augment(store, packed, transforms, dtype, channels_last)
     images = torch.full_like(expected, float("nan"))
     run(store, packed, transforms, images)
-    tolerance = 2**-6 if dtype == torch.bfloat16 else 1e-4  # the same but for rounding
+    tolerance = 2**-6 if dtype == torch.bfloat16 else 1e-4  # rounding
     torch.testing.assert_close(images, expected, rtol=0, atol=tolerance)
 
 
-def test_the_papers_size(run: Run) -> None:
+def test_the_papers_size_equals_the_cpu_kernel(run: Run) -> None:
     transforms = Transforms()
     store, packed = make_store(transforms), every_symmetry(transforms)[4:6]
     images = torch.empty(2, 3, 224, 224)
@@ -101,7 +101,7 @@ def test_the_papers_size(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("side", "size"), [(3, 330), (330, 45), (350, 340)])
-def test_tiles_that_do_not_span_an_image(run: Run, side: int, size: int) -> None:
+def test_images_larger_than_a_tile_equal_the_cpu_kernel(run: Run, side: int, size: int) -> None:
     transforms = Transforms(size)
     store = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, side, side, 3)).astype(np.uint8))
     packed = torch.tensor([[0, 0, 0, side, side, 1, 2, size - 3, 4, 5], [0, 1, 0, side - 1, side - 2, 0, 0, 0, 0, 2]])
@@ -110,7 +110,7 @@ def test_tiles_that_do_not_span_an_image(run: Run, side: int, size: int) -> None
     torch.testing.assert_close(images, augment(store, packed, transforms), rtol=0, atol=2e-4)
 
 
-def test_any_strides(run: Run) -> None:
+def test_any_strides_are_written_correctly(run: Run) -> None:
     transforms = Transforms(16)
     store, packed = make_store(transforms), every_symmetry(transforms)
     large = torch.full((32, 3, 16, 32), 7.0)
@@ -121,7 +121,7 @@ def test_any_strides(run: Run) -> None:
     assert (large[..., 1::2] == 7).all()
 
 
-def test_a_view_out_of_bounds_gives_nan_and_reads_nothing(run: Run) -> None:
+def test_a_view_out_of_bounds_gives_nan(run: Run) -> None:
     transforms = Transforms(16)
     store, good = make_store(transforms), every_symmetry(transforms)[:3]
     expected = augment(store, good, transforms)
@@ -136,8 +136,8 @@ def test_a_view_out_of_bounds_gives_nan_and_reads_nothing(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("order", "processors"), [(1, 1), (2, 1), (2, 2)])
-def test_the_order_of_threads_and_blocks_changes_nothing(run: Run, order: int, processors: int) -> None:
-    """A barrier that is missing would show."""
+def test_the_order_of_threads_and_blocks_does_not_change_the_result(run: Run, order: int, processors: int) -> None:
+    """This fails if a barrier is missing."""
     transforms = Transforms(40)
     store, packed = make_store(transforms), every_symmetry(transforms)
     forward, other = torch.empty(2, 16, 3, 40, 40)

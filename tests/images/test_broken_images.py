@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pipeline_images import assert_same, texture
+from sample_images import assert_same, texture
 
 from fastccsa.collections.manifest import Manifest
-from fastccsa.images import ImageLoader, Transforms, images, source
+from fastccsa.images import ImageLoader, Transforms, decode
+from fastccsa.images.source import ImageSource
 from fastccsa.images.transforms import Views
 from fastccsa.sampling import ImageSampler
 from fastccsa.system.errors import InputError
@@ -31,7 +32,7 @@ def truncate(path: str) -> None:
 
 
 def damage_png(path: str) -> None:
-    """Write a PNG, whole from its first to its last chunk, whose pixels do not inflate."""
+    """Write a PNG with intact chunks but corrupt pixel data."""
     texture(60, 90, seed=0).save(path, format="PNG")
     content = bytearray(Path(path).read_bytes())
     start = content.index(b"IDAT") + 4
@@ -51,11 +52,11 @@ BREAKAGES = {
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("breakage", BREAKAGES)
 @pytest.mark.parametrize("when", ["before", "between epochs"])
-def test_a_broken_image_is_replaced_and_nothing_else_is_lost(
+def test_a_broken_image_is_replaced_and_the_others_are_unchanged(
     own_manifest: Manifest, backend: str, breakage: str, when: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with image_loader(own_manifest, backend=backend) as loader:
-        whole = list(loader.epoch(0))
+        intact = list(loader.epoch(0))
         path = own_manifest.paths[5]
         if when == "between epochs":
             BREAKAGES[breakage](path)
@@ -66,11 +67,11 @@ def test_a_broken_image_is_replaced_and_nothing_else_is_lost(
         batches = list(loader.epoch(0))
         loader.close()
 
-    # 5, 11 and 17 are of one class and domain: the next of the group stands in, and its number says so.
+    # 5, 11 and 17 have the same class and domain: 11 replaces 5, and its index is reported.
     shown = torch.cat([batch["index"] for batch in batches]).tolist()
     assert shown == [*range(5), 11, *range(6, 22)]
     assert torch.cat([batch["target"] for batch in batches]).tolist() == own_manifest.labels.tolist()
-    made, expected = (torch.cat([batch["images"] for batch in run]) for run in (batches, whole))
+    made, expected = (torch.cat([batch["images"] for batch in run]) for run in (batches, intact))
     others = [row for row in range(22) if row != 5]
     assert torch.equal(made[others], expected[others])
     assert list(loader.broken) == [path]
@@ -80,20 +81,20 @@ def test_a_broken_image_is_replaced_and_nothing_else_is_lost(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("breakage", ["truncated", "damaged"])
-def test_raise_stops_and_names_the_file(own_manifest: Manifest, backend: str, breakage: str) -> None:
+def test_on_error_raise_stops_and_names_the_file(own_manifest: Manifest, backend: str, breakage: str) -> None:
     with image_loader(own_manifest, backend=backend, on_error="raise") as loader:
         path = own_manifest.paths[5]
-        whole = list(loader.epoch(0))
+        intact = list(loader.epoch(0))
         BREAKAGES[breakage](path)
-        walk = loader.epoch(0)
+        batches = loader.epoch(0)
         with pytest.raises(InputError, match=r"image05.jpg: .*on_error='replace'"):
-            list(walk)
-        assert_same(loader.epoch(0, start_step=2), whole[2:])  # the loader is still good
+            list(batches)
+        assert_same(loader.epoch(0, start_step=2), intact[2:])  # the loader still works
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_many_broken_images(own_manifest: Manifest, backend: str) -> None:
-    """Several in a batch, whole batches, and a replacement that is broken too."""
+def test_many_broken_images_are_replaced(own_manifest: Manifest, backend: str) -> None:
+    """Several broken images in a batch, entire batches, and broken replacements."""
     broken = [0, 1, 2, 3, 5, 11, 17, 20, 21]
     for number in broken:
         damage_png(own_manifest.paths[number])
@@ -103,45 +104,45 @@ def test_many_broken_images(own_manifest: Manifest, backend: str) -> None:
     assert set(loader.broken) == {own_manifest.paths[number] for number in broken}
     shown = torch.cat([batch["index"] for batch in first]).tolist()
     assert not set(shown) & set(broken)
-    # Groups of class c: 2, 8, 14, 20 and 5, 11, 17; the last has no whole image left, so its class stands in.
+    # Class c has the groups 2, 8, 14, 20 and 5, 11, 17. The latter has no valid image left, so the class replaces it.
     assert shown[2] == 8
     assert shown[20] == 8
     assert [shown[5], shown[11], shown[17]] == [8, 14, 8]
 
 
-def test_the_order_in_which_they_are_found_does_not_matter(own_manifest: Manifest) -> None:
-    for number in (5, 11, 17, 20):  # each stands in for another
+def test_replacements_do_not_depend_on_the_order_of_discovery(own_manifest: Manifest) -> None:
+    for number in (5, 11, 17, 20):  # each is the replacement of another
         damage_png(own_manifest.paths[number])
-    nowhere = Views(np.zeros((1, 4), int), np.zeros((1, 2), bool), np.zeros(1, int), np.zeros((1, 4), int))
+    dummy = Views(np.zeros((1, 4), int), np.zeros((1, 2), bool), np.zeros(1, int), np.zeros((1, 4), int))
     for order in itertools.permutations([5, 11, 17, 20]):
-        reader = source.ImageSource(own_manifest.paths, own_manifest.labels, own_manifest.domain_indices)
+        source = ImageSource(own_manifest.paths, own_manifest.labels, own_manifest.domain_indices)
         shown = {}
         for number in order:
-            batch = reader.read(np.array([number]), nowhere)
-            while reader.repair(batch) and not batch.uncompressed:
+            batch = source.read(np.array([number]), dummy)
+            while source.repair(batch) and not batch.uncompressed:
                 pass
             shown[number] = int(batch.indices[0])
         assert shown == {5: 8, 11: 14, 17: 2, 20: 2}
 
 
-def test_replacement_prefers_class_to_domain(own_manifest: Manifest) -> None:
-    for number in (5, 11, 17, 2, 8, 14, 20):  # the whole class
+def test_replacements_match_the_class_before_the_domain(own_manifest: Manifest) -> None:
+    for number in (5, 11, 17, 2, 8, 14, 20):  # all images of the class
         truncate(own_manifest.paths[number])
     with image_loader(own_manifest) as loader:
         shown = torch.cat([batch["index"] for batch in loader.epoch(0)]).tolist()
-    assert [shown[5], shown[17]] == [9, 21]  # of the same domain, the next in order
+    assert [shown[5], shown[17]] == [9, 21]  # the next of the same domain
     assert shown[2] == 6
 
 
 @pytest.mark.parametrize("breakage", ["vanished", "truncated"])
-def test_no_image_left_is_an_error(own_manifest: Manifest, breakage: str) -> None:
+def test_no_valid_image_is_an_error(own_manifest: Manifest, breakage: str) -> None:
     for path in own_manifest.paths:
         BREAKAGES[breakage](path)
     with pytest.raises(InputError, match=r"none of the"), image_loader(own_manifest) as loader:
         list(loader.epoch(0))
 
 
-def test_missing_files_are_found_before_any_work(own_manifest: Manifest, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_files_are_found_before_loading(own_manifest: Manifest, caplog: pytest.LogCaptureFixture) -> None:
     for path in own_manifest.paths[:15]:
         Path(path).unlink()
     with image_loader(own_manifest) as loader:
@@ -154,17 +155,17 @@ def test_missing_files_are_found_before_any_work(own_manifest: Manifest, caplog:
 
 def test_a_manifest_without_images_is_an_error() -> None:
     with pytest.raises(InputError, match="no images to load"):
-        source.ImageSource([], [], [])
+        ImageSource([], [], [])
 
 
-def test_what_dali_cannot_decode_and_pillow_can_is_shown(
+def test_images_that_only_pillow_can_decode_are_shown(
     own_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     picture = Image.open(own_manifest.paths[5]).convert("RGB")
     picture.save(own_manifest.paths[5], format="GIF")
     with image_loader(own_manifest) as loader:
         expected = list(loader.epoch(0))
-    monkeypatch.setattr(images, "_NATIVE_FORMATS", images._NATIVE_FORMATS | {"GIF"})  # sends it to DALI as it is
+    monkeypatch.setattr(decode, "_DALI_FORMATS", decode._DALI_FORMATS | {"GIF"})  # passes it to DALI unconverted
     with image_loader(own_manifest) as loader:
         assert_same(loader.epoch(0), expected)
         assert_same(loader.epoch(0), expected)

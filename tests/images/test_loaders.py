@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from pipeline_images import assert_same, grey_levels
+from sample_images import assert_same, grey_levels
 
 from fastccsa.collections.manifest import Manifest
 from fastccsa.images import ImageLoader, PairLoader, Transforms
@@ -38,12 +38,12 @@ def image_loader(manifest: Manifest, augment: bool = False, shuffle: bool = Fals
 
 
 def threads() -> int:
-    """Count this process's threads, native ones included."""
+    """Count the threads of this process, including native ones."""
     return len(list(Path("/proc/self/task").iterdir()))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_pairs_are_the_samplers(manifest: Manifest, backend: str) -> None:
+def test_batches_are_the_samplers_pairs(manifest: Manifest, backend: str) -> None:
     sampler = pair_sampler(manifest)
     with pair_loader(manifest, sampler, backend=backend) as loader:
         batches = list(loader.epoch(2))
@@ -64,7 +64,7 @@ def test_pairs_are_the_samplers(manifest: Manifest, backend: str) -> None:
 @pytest.mark.parametrize(
     ("backend", "mode"), [(backend, "fused") for backend in BACKENDS] + [(backend, "exact") for backend in BACKENDS[1:]]
 )
-def test_an_epoch_starts_anywhere(manifest: Manifest, backend: str, mode: str) -> None:
+def test_an_epoch_can_start_at_any_step(manifest: Manifest, backend: str, mode: str) -> None:
     with pair_loader(manifest, backend=backend, mode=mode) as loader:
         whole = list(loader.epoch(1))
         for start in (0, 1, 4, 5):
@@ -73,7 +73,7 @@ def test_an_epoch_starts_anywhere(manifest: Manifest, backend: str, mode: str) -
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_epoch_can_be_left_half_way(manifest: Manifest, backend: str) -> None:
+def test_an_epoch_can_be_abandoned(manifest: Manifest, backend: str) -> None:
     with pair_loader(manifest, backend=backend) as loader:
         first, second = list(loader.epoch(0)), list(loader.epoch(1))
         abandoned = loader.epoch(0)
@@ -86,7 +86,7 @@ def test_an_epoch_can_be_left_half_way(manifest: Manifest, backend: str) -> None
         assert_same(loader.epoch(1, start_step=2), second[2:])
 
 
-def test_iteration_walks_the_samplers_epoch(manifest: Manifest) -> None:
+def test_iteration_follows_the_samplers_epoch(manifest: Manifest) -> None:
     sampler = pair_sampler(manifest)
     with pair_loader(manifest, sampler) as loader:
         expected = list(loader.epoch(7))
@@ -96,7 +96,7 @@ def test_iteration_walks_the_samplers_epoch(manifest: Manifest) -> None:
         assert not torch.equal(next(iter(loader))["images1"], expected[0]["images1"])
 
 
-def test_batches_kept_are_not_overwritten(manifest: Manifest) -> None:
+def test_earlier_batches_are_not_overwritten(manifest: Manifest) -> None:
     with pair_loader(manifest) as loader:
         kept = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
         copies = [{key: value.clone() for key, value in batch.items()} for batch in kept]
@@ -105,7 +105,7 @@ def test_batches_kept_are_not_overwritten(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_threads_and_prefetch_change_nothing(manifest: Manifest, backend: str) -> None:
+def test_threads_and_prefetch_do_not_change_the_batches(manifest: Manifest, backend: str) -> None:
     with pair_loader(manifest, backend=backend) as loader:
         expected = list(loader.epoch(0))
     for options in ({"num_threads": 1, "prefetch": 1}, {"num_threads": 3, "prefetch": 5}):
@@ -122,19 +122,19 @@ def test_all_backends_make_the_same_images(manifest: Manifest, mode: str) -> Non
             made[backend] = next(loader.epoch(0))
     for side in "12":
         *others, torchvision = (grey_levels(made[backend][f"images{side}"], SMALL) for backend in backends)
-        # How exact each is, test_pipeline_parity.py tells. Here: the same images, seen alike, in the same order.
+        # test_parity.py tests the accuracy. This tests that images, views and order are the same.
         neighbours = (torchvision.roll(1, 0) - torchvision).abs().mean()
         for images in others:
             assert (images - torchvision).abs().mean() < neighbours / 20
 
 
-def test_auto_is_native_where_it_can_be(manifest: Manifest) -> None:
+def test_auto_is_native_for_fused_on_the_cpu_and_dali_otherwise(manifest: Manifest) -> None:
     for mode, chosen in (("fused", "native"), ("exact", "dali")):
         with pair_loader(manifest, mode=mode) as auto, pair_loader(manifest, mode=mode, backend=chosen) as named:
             assert_same(auto.epoch(0), list(named.epoch(0)))
 
 
-def test_modes_differ(manifest: Manifest) -> None:
+def test_modes_show_the_same_images_with_different_pixels(manifest: Manifest) -> None:
     with pair_loader(manifest, mode="fused") as fused, pair_loader(manifest, mode="exact") as exact:
         one, two = next(fused.epoch(0)), next(exact.epoch(0))
     assert not torch.equal(one["images1"], two["images1"])
@@ -142,8 +142,8 @@ def test_modes_differ(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_share_the_same_epoch(manifest: Manifest, world_size: int) -> None:
-    """The images at a position of the epoch are the same bits, whichever rank makes them."""
+def test_ranks_together_show_the_epoch_of_a_single_process(manifest: Manifest, world_size: int) -> None:
+    """The images at a position of the epoch are bit for bit the same on any rank."""
     single = pair_sampler(manifest, batch_size=4 * world_size)
     with pair_loader(manifest, single) as loader:
         expected = list(loader.epoch(0))
@@ -158,10 +158,10 @@ def test_ranks_share_the_same_epoch(manifest: Manifest, world_size: int) -> None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_rank_may_be_left_without_images(manifest: Manifest, backend: str) -> None:
-    part = manifest.take(range(9))
-    sampler = pair_sampler(part, batch_size=4, rank=0, world_size=2)
-    with pair_loader(part, sampler, backend=backend) as loader:
+def test_a_rank_may_get_no_images(manifest: Manifest, backend: str) -> None:
+    subset = manifest.take(range(9))
+    sampler = pair_sampler(subset, batch_size=4, rank=0, world_size=2)
+    with pair_loader(subset, sampler, backend=backend) as loader:
         *_, last = loader.epoch(0)
         assert last["images1"].shape == last["images2"].shape == (0, 3, 32, 32)
         assert last["target1"].shape == (0,)
@@ -169,7 +169,7 @@ def test_a_rank_may_be_left_without_images(manifest: Manifest, backend: str) -> 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_evaluation_walks_every_image_once_and_unchanged(manifest: Manifest, backend: str) -> None:
+def test_evaluation_shows_every_image_once_without_augmentation(manifest: Manifest, backend: str) -> None:
     with image_loader(manifest, backend=backend) as loader:
         first, second = list(loader.epoch(0)), list(loader.epoch(1))
     assert torch.cat([batch["index"] for batch in first]).tolist() == list(range(22))
@@ -179,15 +179,15 @@ def test_evaluation_walks_every_image_once_and_unchanged(manifest: Manifest, bac
     assert_same(first, second)
 
 
-def test_single_images_are_augmented_by_their_position(manifest: Manifest) -> None:
+def test_single_images_are_augmented_by_epoch_and_position(manifest: Manifest) -> None:
     with image_loader(manifest, augment=True, shuffle=True) as loader:
         first, second = list(loader.epoch(0)), list(loader.epoch(1))
         assert_same(loader.epoch(0, start_step=3), first[3:])
     assert not torch.equal(first[0]["images"], second[0]["images"])
 
 
-def test_first_and_second_images_are_drawn_apart(manifest: Manifest) -> None:
-    """The same image on both sides of a pair is seen in two ways."""
+def test_first_and_second_images_get_different_views(manifest: Manifest) -> None:
+    """The same image on both sides of a pair has two different views."""
     transforms = SMALL
     sampler = pair_sampler(manifest)
     positions = sampler.positions(0, 0)
@@ -196,32 +196,32 @@ def test_first_and_second_images_are_drawn_apart(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_close_ends_every_thread(manifest: Manifest, backend: str) -> None:
-    with pair_loader(manifest, backend=backend) as loader:  # starts what lives as long as the process
+def test_close_stops_all_threads(manifest: Manifest, backend: str) -> None:
+    with pair_loader(manifest, backend=backend) as loader:  # starts the threads that live as long as the process
         list(loader.epoch(0))
     before = threads()
     for _ in range(3):
         with pair_loader(manifest, backend=backend) as loader:
             next(loader.epoch(0))
-        loader.close()  # twice does no harm
-    patience = time.monotonic() + 30  # the system counts a thread a little longer than its end
-    while threads() > before and time.monotonic() < patience:
+        loader.close()  # closing twice is harmless
+    deadline = time.monotonic() + 30  # the system counts a thread for a short time after its end
+    while threads() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threads() <= before
 
 
-def test_a_closed_loader_says_so(manifest: Manifest) -> None:
+def test_a_closed_loader_raises(manifest: Manifest) -> None:
     loader = pair_loader(manifest)
-    walk = loader.epoch(0)
-    next(walk)
+    batches = loader.epoch(0)
+    next(batches)
     loader.close()
-    assert next(walk, None) is None
+    assert next(batches, None) is None
     with pytest.raises(InputError, match="closed"):
         loader.epoch(0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_program_that_forgets_to_close_ends(manifest: Manifest, backend: str) -> None:
+def test_a_program_exits_without_closing_its_loader(manifest: Manifest, backend: str) -> None:
     program = f"""
         from fastccsa.collections.manifest import Manifest
         from fastccsa.images import ImageLoader, Transforms
@@ -244,7 +244,7 @@ def test_a_program_that_forgets_to_close_ends(manifest: Manifest, backend: str) 
     ("options", "message"),
     [
         ({"backend": "kornia"}, "backend is 'kornia'; give one of auto, native, dali, torchvision"),
-        ({"backend": "native", "mode": "exact"}, "backend 'native' resamples once; with mode='exact' give 'dali'"),
+        ({"backend": "native", "mode": "exact"}, "backend 'native' resamples once; with mode='exact' use 'dali'"),
         ({"mode": "fast"}, "mode is 'fast'; give one of fused, exact"),
         ({"on_error": "ignore"}, "on_error is 'ignore'; give one of replace, raise"),
         ({"prefetch": 0}, "prefetch is 0"),
@@ -253,13 +253,13 @@ def test_a_program_that_forgets_to_close_ends(manifest: Manifest, backend: str) 
         ({"device": "meta"}, "device is meta"),
     ],
 )
-def test_wrong_arguments_are_named(manifest: Manifest, options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_named(manifest: Manifest, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         pair_loader(manifest, **options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_cuda_device_that_is_not_there_is_named(manifest: Manifest) -> None:
+def test_a_missing_cuda_device_is_reported(manifest: Manifest) -> None:
     with pytest.raises(InputError, match="torch sees no CUDA device"):
         pair_loader(manifest, device="cuda")
 
@@ -270,7 +270,7 @@ def test_sampler_and_manifest_must_match(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("start", [-1, 7])
-def test_a_step_beyond_the_epoch_is_named(manifest: Manifest, start: int) -> None:
+def test_a_step_outside_the_epoch_is_reported(manifest: Manifest, start: int) -> None:
     with pair_loader(manifest) as loader, pytest.raises(InputError, match=f"start_step is {start}"):
         loader.epoch(0, start_step=start)
 
@@ -286,17 +286,24 @@ def test_without_dali_the_error_names_the_wheels(manifest: Manifest, monkeypatch
             assert len(next(loader.epoch(0))["images1"]) == 4
 
 
+def test_importing_the_loaders_loads_no_heavy_library() -> None:
+    heavy = "{'nvidia.dali', 'torchvision', 'matplotlib', 'sklearn', 'pandas'}"
+    code = f"import sys; from fastccsa.images import PairLoader; print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_batches_on_a_gpu(manifest: Manifest, backend: str) -> None:
+def test_batches_on_a_gpu_are_close_to_those_on_the_cpu(manifest: Manifest, backend: str) -> None:
     with pair_loader(manifest, backend=backend) as loader:
         expected = list(loader.epoch(0))
     with pair_loader(manifest, backend=backend, device="cuda") as loader:
         whole = list(loader.epoch(0))
         assert_same(loader.epoch(0, start_step=2), whole[2:])
-    for there, here in zip(whole, expected, strict=True):
-        assert {value.device for value in there.values()} == {torch.device("cuda", 0)}
-        assert torch.equal(there["target2"].cpu(), here["target2"])
+    for on_gpu, on_cpu in zip(whole, expected, strict=True):
+        assert {value.device for value in on_gpu.values()} == {torch.device("cuda", 0)}
+        assert torch.equal(on_gpu["target2"].cpu(), on_cpu["target2"])
         for side in "12":
-            gpu, cpu = (grey_levels(batch[f"images{side}"].cpu(), SMALL) for batch in (there, here))
+            gpu, cpu = (grey_levels(batch[f"images{side}"].cpu(), SMALL) for batch in (on_gpu, on_cpu))
             assert (gpu - cpu).abs().mean() < 1.5

@@ -43,7 +43,7 @@ def test_the_picture_shows_the_loaders_pairs(
         assert image.width > 32 * min(pairs, 8)
 
 
-def test_command(manifest: Manifest, tmp_path: Path) -> None:
+def test_the_command_writes_a_picture_and_reports_unknown_domains(manifest: Manifest, tmp_path: Path) -> None:
     manifest.write(tmp_path / "manifest.csv")
     arguments = ["preview", "--manifest", str(tmp_path / "manifest.csv"), "--out", str(tmp_path / "a/pairs.png")]
     result = CliRunner().invoke(main, [*arguments, "--pairs", "2", "--size", "16"])
@@ -54,6 +54,6 @@ def test_command(manifest: Manifest, tmp_path: Path) -> None:
     assert "primary domain 'X' is not in the manifest, which has P, Q" in result.output
 
 
-def test_no_pairs_is_an_error(manifest: Manifest, tmp_path: Path) -> None:
+def test_zero_pairs_are_an_error(manifest: Manifest, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pairs is 0"):
         preview.draw_pairs(manifest, tmp_path / "pairs.png", 0)

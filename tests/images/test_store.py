@@ -1,4 +1,4 @@
-"""The store of crops: what is in it, and what happens when files change, runs are killed or disks fill up."""
+"""The store of crops: its contents, and its behaviour when files change, runs are killed or the disk is full."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline_images import texture
+from sample_images import texture
 
 from fastccsa.collections.manifest import Manifest
 from fastccsa.images import Transforms, store_index
@@ -39,8 +39,8 @@ def make(manifest: Manifest, folder: Path, transforms: Transforms = SMALL, **opt
     return open_store(source_of(manifest), transforms, folder, **{"backend": "dali", **options})
 
 
-def the_folder(folder: Path) -> Path:
-    """The one store in it."""
+def only_store(folder: Path) -> Path:
+    """Return the folder of the only store in ``folder``."""
     (one,) = folder.iterdir()
     return one
 
@@ -50,7 +50,7 @@ def crops(store: Store) -> np.ndarray:
 
 
 def count_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The images whose crops are made from now on."""
+    """Return a list that grows with each crop made from now on."""
     made: list[str] = []
     original = store_module._Builder._keep
 
@@ -64,8 +64,8 @@ def count_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("backend", ["dali", "torchvision"])
 @pytest.mark.parametrize("size", [32, 57])
-def test_crops_are_the_literal_ones(manifest: Manifest, tmp_path: Path, backend: str, size: int) -> None:
-    """torchvision's to the bit; DALI's within a grey level, for one resampling rounds once."""
+def test_crops_equal_the_literal_ones(manifest: Manifest, tmp_path: Path, backend: str, size: int) -> None:
+    """torchvision's bit for bit; DALI's within a grey level, the rounding of one resampling."""
     transforms = Transforms(size)
     stored = crops(make(manifest, tmp_path, transforms, backend=backend))
     for path, crop in zip(manifest.paths, stored, strict=True):
@@ -73,38 +73,36 @@ def test_crops_are_the_literal_ones(manifest: Manifest, tmp_path: Path, backend:
         assert np.abs(literal - crop).max() <= (0 if backend == "torchvision" else 1)
 
 
-def test_nothing_is_made_twice(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_crop_is_made_twice(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = count_made(monkeypatch)
     first = crops(make(manifest, tmp_path))
     assert len(made) == len(manifest)
     again = make(manifest, tmp_path)
     assert len(made) == len(manifest)
     assert np.array_equal(first, crops(again))
-    # Another part of the manifest, in another order, takes its images from the same store.
-    part = make(manifest.take([5, 2, 17]), tmp_path)
+    # A subset of the manifest in another order uses the same store.
+    subset = make(manifest.take([5, 2, 17]), tmp_path)
     assert len(made) == len(manifest)
-    assert np.array_equal(crops(part), first[[5, 2, 17]])
+    assert np.array_equal(crops(subset), first[[5, 2, 17]])
 
 
-def test_a_store_grows_with_the_images_asked_for(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_grows_with_new_images(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = count_made(monkeypatch)
-    part = make(manifest.take(range(9)), tmp_path)
-    before = crops(part)
+    subset = make(manifest.take(range(9)), tmp_path)
+    before = crops(subset)
     whole = crops(make(manifest, tmp_path))
     assert len(made) == len(manifest)
     assert np.array_equal(whole[:9], before)
-    assert np.array_equal(crops(part), before)  # a run that uses the store is not disturbed
+    assert np.array_equal(crops(subset), before)  # other users of the store are not affected
 
 
-def test_size_on_the_disk(manifest: Manifest, tmp_path: Path) -> None:
+def test_the_array_has_one_row_per_image_on_the_disk(manifest: Manifest, tmp_path: Path) -> None:
     make(manifest, tmp_path)
-    assert (the_folder(tmp_path) / "crops.bin").stat().st_size == len(manifest) * ROW
+    assert (only_store(tmp_path) / "crops.bin").stat().st_size == len(manifest) * ROW
 
 
 @pytest.mark.parametrize("same_size", [False, True])
-def test_a_changed_file_is_made_anew_and_it_alone(
+def test_only_the_crop_of_a_changed_file_is_made_again(
     own_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_size: bool
 ) -> None:
     folder = tmp_path / "cache"
@@ -114,7 +112,7 @@ def test_a_changed_file_is_made_anew_and_it_alone(
     path = Path(own_manifest.paths[3])
     before = path.read_bytes()
     texture(243, 321, seed=99).save(path, quality=90)
-    if same_size:  # bytes after the end of a JPEG do not count
+    if same_size:  # bytes after the end of a JPEG are ignored
         changed = path.read_bytes()
         size = max(len(before), len(changed))
         path.write_bytes(before.ljust(size, b"\0"))
@@ -126,10 +124,10 @@ def test_a_changed_file_is_made_anew_and_it_alone(
     assert np.array_equal(np.flatnonzero((old != new).any(axis=(1, 2, 3))), [3])
     literal = np.asarray(centre_crop(decode(np.fromfile(path, np.uint8)), SMALL)).astype(int)
     assert np.abs(new[3] - literal).max() <= 1
-    assert np.array_equal(crops(old_store), old)  # whoever still uses the old row is not disturbed
+    assert np.array_equal(crops(old_store), old)  # users of the old row are not affected
 
 
-def test_a_touched_file_is_not_made_anew(
+def test_the_crop_of_a_touched_file_is_not_made_again(
     own_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(own_manifest, tmp_path / "cache")
@@ -137,24 +135,24 @@ def test_a_touched_file_is_not_made_anew(
     os.utime(own_manifest.paths[3], (1, 1))
     make(own_manifest, tmp_path / "cache")
     assert made == []
-    monkeypatch.setattr(store_index, "checksum", lambda path: pytest.fail("its checksum was taken twice"))
+    monkeypatch.setattr(store_index, "checksum", lambda path: pytest.fail("the checksum was computed twice"))
     make(own_manifest, tmp_path / "cache")
 
 
-def test_other_settings_have_a_store_of_their_own(manifest: Manifest, tmp_path: Path) -> None:
+def test_each_combination_of_settings_has_its_own_store(manifest: Manifest, tmp_path: Path) -> None:
     small = crops(make(manifest, tmp_path))
     large = crops(make(manifest, tmp_path, Transforms(48)))
     torchvision = crops(make(manifest, tmp_path, backend="torchvision"))
     assert len(list(tmp_path.iterdir())) == 3
     assert large.shape[1] == Transforms(48).crop
     assert small.shape == torchvision.shape
-    # What does not touch the crops shares them.
+    # Settings that do not affect the crops share a store.
     make(manifest, tmp_path, Transforms(32, scale=(0.5, 1.0), mean=(0, 0, 0)))
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "gone"])
-def test_damaged_crops_are_made_anew(
+@pytest.mark.parametrize("damage", ["a flipped bit", "truncated", "deleted"])
+def test_damaged_crops_are_made_again(
     manifest: Manifest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -162,23 +160,23 @@ def test_damaged_crops_are_made_anew(
     damage: str,
 ) -> None:
     whole = crops(make(manifest, tmp_path))
-    array = the_folder(tmp_path) / "crops.bin"
-    if damage == "gone":
+    array = only_store(tmp_path) / "crops.bin"
+    if damage == "deleted":
         array.unlink()
     else:
         content = bytearray(array.read_bytes())
         content[4 * ROW + 5] ^= 1
-        array.write_bytes(content[: 20 * ROW + 7] if damage == "cut short" else content)
+        array.write_bytes(content[: 20 * ROW + 7] if damage == "truncated" else content)
     made = count_made(monkeypatch)
     with caplog.at_level(logging.WARNING):
         assert np.array_equal(crops(make(manifest, tmp_path)), whole)
-    assert len(made) == {"a flipped bit": 1, "cut short": 3, "gone": len(manifest)}[damage]
+    assert len(made) == {"a flipped bit": 1, "truncated": 3, "deleted": len(manifest)}[damage]
     assert f"{len(made)} of {len(manifest)} crops are damaged" in caplog.text
 
 
-def test_damage_that_leaves_the_time_alone_is_found_on_request(manifest: Manifest, tmp_path: Path) -> None:
+def test_damage_without_a_new_modification_time_is_found_with_verify(manifest: Manifest, tmp_path: Path) -> None:
     whole = crops(make(manifest, tmp_path))
-    array = the_folder(tmp_path) / "crops.bin"
+    array = only_store(tmp_path) / "crops.bin"
     stat = array.stat()
     with open(array, "r+b") as file:
         file.write(b"\xff\x00\xff\x00")
@@ -188,13 +186,13 @@ def test_damage_that_leaves_the_time_alone_is_found_on_request(manifest: Manifes
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"settings": {}}', b"\xff\xfe"])
-def test_an_unreadable_index_starts_anew(manifest: Manifest, tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_index_is_rebuilt(manifest: Manifest, tmp_path: Path, content: bytes) -> None:
     whole = crops(make(manifest, tmp_path))
-    (the_folder(tmp_path) / "index.json").write_bytes(content)
+    (only_store(tmp_path) / "index.json").write_bytes(content)
     assert np.array_equal(crops(make(manifest, tmp_path)), whole)
 
 
-def test_broken_images_are_named_and_come_in_when_mended(
+def test_broken_images_are_named_and_added_once_repaired(
     own_manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = Path(own_manifest.paths[7])
@@ -209,7 +207,7 @@ def test_broken_images_are_named_and_come_in_when_mended(
         assert str(path) in caplog.text
         assert stored.rows[7] == -1
         assert source.shown()[7] == 13  # the next of its class and domain
-    index = json.loads((the_folder(folder) / "index.json").read_text())
+    index = json.loads((only_store(folder) / "index.json").read_text())
     assert index["entries"][str(path)]["broken"] == source.broken[str(path)]
     with pytest.raises(InputError, match="image07"):
         open_store(source_of(own_manifest, "raise"), SMALL, folder, "dali")
@@ -219,7 +217,7 @@ def test_broken_images_are_named_and_come_in_when_mended(
     assert source.broken == {}
 
 
-def test_a_full_disk_is_told_before_any_work(
+def test_a_full_disk_is_reported_before_crops_are_made(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -231,20 +229,20 @@ def test_a_full_disk_is_told_before_any_work(
         with pytest.raises(InputError, match=r"crops of 22 images need .* GB are free; .*cache_dir"):
             make(manifest, tmp_path)
     assert made == []
-    with monkeypatch.context() as patch:  # others fill it meanwhile
+    with monkeypatch.context() as patch:  # the disk fills up while crops are made
         patch.setattr(os, "pwrite", full)
         with pytest.raises(InputError, match="No space left on device"):
             make(manifest, tmp_path)
     make(manifest, tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_named(manifest: Manifest, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="store of crops cannot be written"):
         make(manifest, tmp_path / "file")
 
 
-def test_where_stores_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_of_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_folder(tmp_path) == tmp_path / FOLDER
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert default_folder(tmp_path / "missing") == Path("/somewhere/fastccsa")
@@ -252,15 +250,15 @@ def test_where_stores_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert default_folder(tmp_path / "missing") == Path.home() / ".cache/fastccsa"
 
 
-# Opens a store slowly enough to be killed in the middle, with an index written after every image.
+# Builds a store slowly enough to be killed halfway, and writes the index after every image.
 PROGRAM = """
     import sys, time
     import pandas as pd
     from fastccsa.collections.manifest import Manifest
-    from fastccsa.images import Transforms, crops, store
+    from fastccsa.images import Transforms, store, store_crops
     from fastccsa.images.source import ImageSource
 
-    store._CHECKPOINT_SECONDS, store._CHECKPOINT_SHARE, crops._BATCH = 0.0, 1e9, 2
+    store._CHECKPOINT_SECONDS, store._CHECKPOINT_SHARE, store_crops._BATCH = 0.0, 1e9, 2
     keep = store._Builder._keep
     def slowly(self, *arguments):
         keep(self, *arguments)
@@ -275,15 +273,15 @@ PROGRAM = """
 
 
 def start(manifest: Manifest, folder: Path, delay: float = 0.004) -> subprocess.Popen[str]:
-    """Build in a process of its own."""
+    """Build a store in another process."""
     text = textwrap.dedent(PROGRAM).format(paths=manifest.paths, count=len(manifest), folder=str(folder), delay=delay)
     text = text.replace(repr(str(folder)), f"__import__('pathlib').Path({str(folder)!r})")
     return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_build_killed_at_random_moments_resumes_to_the_same_bytes(manifest: Manifest, tmp_path: Path) -> None:
     make(manifest, tmp_path / "whole", backend="torchvision")
-    expected = (the_folder(tmp_path / "whole") / "crops.bin").read_bytes()
+    expected = (only_store(tmp_path / "whole") / "crops.bin").read_bytes()
     rng = random.Random(5)
     killed = 0
     for _ in range(3):
@@ -298,7 +296,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(manifest: Manifes
         assert "Traceback" not in errors
         killed += "done" not in output
     assert killed == 3
-    folder = the_folder(tmp_path / "killed")
+    folder = only_store(tmp_path / "killed")
     index = json.loads((folder / "index.json").read_text())
     assert 0 < sum(entry["pixels"] is not None for entry in index["entries"].values()) < len(manifest)
     make(manifest, tmp_path / "killed", backend="torchvision")
@@ -306,12 +304,12 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(manifest: Manifes
     assert sorted(path.name for path in folder.iterdir()) == ["crops.bin", "index.json", "lock"]
 
 
-def test_two_at_once_share_the_work(manifest: Manifest, tmp_path: Path) -> None:
+def test_of_two_concurrent_builds_one_makes_the_crops(manifest: Manifest, tmp_path: Path) -> None:
     make(manifest, tmp_path / "whole", backend="torchvision")
-    expected = (the_folder(tmp_path / "whole") / "crops.bin").read_bytes()
+    expected = (only_store(tmp_path / "whole") / "crops.bin").read_bytes()
     both = [start(manifest, tmp_path / "shared", delay=0.02) for _ in range(2)]
     outputs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert sorted(output.count("made") for output, _ in outputs) == [0, len(manifest)]
     assert all(output.endswith("done\n") for output, _ in outputs)
-    assert (the_folder(tmp_path / "shared") / "crops.bin").read_bytes() == expected
+    assert (only_store(tmp_path / "shared") / "crops.bin").read_bytes() == expected

@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from fastccsa.ops import all_pairs as _all_pairs
+from fastccsa.ops.choices import Precision
 
 from .cases import DTYPES, FAULTS, ORDERS, SANITIZER_OPTIONS, Schedule, accumulator, encode_view
 
-PRECISIONS = ("ieee", "tf32x3", "tf32")  # in the order of the C++ enum
+PRECISIONS = get_args(Precision)  # in the order of the C++ enum
 NO_FAULT = (None, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Inputs for the loss, and the bound its errors must keep."""
+"""Inputs for the loss, and the bound on its errors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def make_case() -> Callable[..., Case]:
 
 
 def values_and_gradients(case: Case, function: Callable[..., object], reduction: str) -> list[Tensor]:
-    """Loss, terms and the gradients of all inputs under a fixed, non-uniform upstream gradient of every output."""
+    """Compute loss, terms and gradients of all inputs, for a fixed, non-uniform upstream gradient of each output."""
     outputs = case.call(function, reduction)
     upstream = [
         torch.linspace(0.5 + k, 1.5 + k, max(o.numel(), 1), dtype=torch.float64).to(o) for k, o in enumerate(outputs)
@@ -87,8 +87,8 @@ def root_mean_square(values: list[Tensor]) -> float:
 def assert_as_good_as_torch(make_case: Callable[..., Case]) -> Callable[..., None]:
     """The error against float64 is at most twice plain PyTorch's in the same dtype, or the rounding of the result.
 
-    Errors are root mean squares over several draws: a single scalar can be right by luck. Where float64 itself is
-    tested, the reference has rounding errors too, and a sum of n terms is allowed n times the unit.
+    Errors are root mean squares over several draws, since a single scalar can be right by luck. In tests of float64
+    itself the reference has rounding errors too, and a sum of n terms is allowed n units.
     """
 
     def check(function: Callable[..., object], reduction: str = "mean", draws: int = 12, **sizes: object) -> None:

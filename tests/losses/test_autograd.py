@@ -1,4 +1,4 @@
-"""How the fused loss behaves as part of a user's graph: gradients, compilation, autocast, copies."""
+"""The fused loss as part of a user's graph: gradients, compilation, autocast, copies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_opcheck(make_case, device, dtype, code):
     torch.library.opcheck(torch.ops.fastccsa.zipped_ccsa.default, op_arguments(case, code))
 
 
-@pytest.mark.parametrize("absent", [(0, 1), (2, 3), (1, 2, 3)], ids=["features alone", "logits alone", "one stream"])
+@pytest.mark.parametrize("absent", [(0, 1), (2, 3), (1, 2, 3)], ids=["features only", "logits only", "one stream"])
 def test_opcheck_with_absent_parts(make_case, device, absent):
     case = make_case(6, 5, 8, device=device)
     arguments = [None if k in absent else x for k, x in enumerate(op_arguments(case))]
@@ -109,7 +109,7 @@ def test_in_place_change_between_forward_and_backward_is_caught(make_case, devic
         loss.backward()
 
 
-def test_second_derivative_says_where_to_go(make_case, device):
+def test_second_derivative_names_the_reference(make_case, device):
     case = make_case(device=device)
     with pytest.raises(RuntimeError, match=r"fastccsa\.reference"):
         torch.autograd.grad(case.call(functional.weighted_ccsa_loss), case.inputs, create_graph=True)
@@ -125,7 +125,7 @@ def test_reference_has_second_derivatives(make_case):
 
 
 def test_compiles_whole_and_once_for_all_batch_sizes(make_case, device):
-    """No graph break, and no recompilation over ten batch sizes with dynamic shapes."""
+    """There is no graph break, and no recompilation over ten batch sizes with dynamic shapes."""
     torch._dynamo.reset()
     loss_fn = fastccsa.WeightedCCSALoss(*make_case().weights, margin=12.0).to(device)
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
@@ -160,7 +160,7 @@ def test_compiles_with_inductor_among_other_operations(make_case, device):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_autocast_with_mixed_streams(make_case, device, dtype):
-    """Under autocast a stream may come in half precision and the other in single."""
+    """Under autocast one stream may be in half precision and the other in single."""
     case = make_case(device=device)
     l1, l2, z1, z2 = case.inputs
     with torch.autocast(device, dtype=dtype):

@@ -1,4 +1,4 @@
-"""Bad input to the loss: the error names the argument, what was expected and what came."""
+"""Bad input to the loss: the error names the argument, what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def call_with(case, name, change):
 
 
 WRONG = [
-    ("logits2", lambda x: x[:-1], r"logits2 has shape \[36, 7\], but dimension 0 must be 37 \(a row a pair\)"),
+    ("logits2", lambda x: x[:-1], r"logits2 has shape \[36, 7\], but dimension 0 must be 37 \(one row per pair\)"),
     ("logits2", lambda x: x[:, :5], r"logits2 has shape \[37, 5\], but dimension 1 must be 7"),
     ("logits1", lambda x: x[0], r"logits1 must have 2 dimensions, but its shape is \[7\]"),
     ("logits1", lambda x: x.sum(), r"logits1 must have 2 dimensions, but its shape is \[\]"),
@@ -67,7 +67,7 @@ def test_values(make_case, name, change, message):
         call_with(make_case(), name, change)
 
 
-def test_the_first_bad_label_is_named_whatever_the_threads(make_case):
+def test_the_first_bad_label_is_named_for_any_number_of_threads(make_case):
     case = make_case(50_000, 3, 2)
     case.targets[0][[123, 456, 40_000]] = 3
     for _ in range(5):
@@ -96,6 +96,14 @@ def test_alignment_labels_beyond_the_pair_weights():
     z, y = torch.zeros(2, 3), torch.tensor([0, 2])
     with pytest.raises(RuntimeError, match=r"target1\[1\] is 2, but labels must be in \[0, 2\)"):
         functional.contrastive_alignment(z, z, y, y, torch.ones(2, 2))
+
+
+def test_logits_and_features_of_different_lengths_over_all_pairs(make_case):
+    case = make_case()
+    logits1, logits2, *features = case.inputs
+    message = r"logits2 has shape \[36, 7\], but dimension 0 must be 37 \(one row of logits per row of features2\)"
+    with pytest.raises(RuntimeError, match=message):
+        functional.weighted_ccsa_loss(logits1, logits2[1:], *features, *case.targets, pairs="all")
 
 
 @pytest.mark.parametrize(

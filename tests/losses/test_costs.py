@@ -1,4 +1,4 @@
-"""What one forward and backward of the fused loss allocates and launches: its results, and one buffer between."""
+"""What a forward and backward pass of the fused loss allocates and launches: results, and one buffer between."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAIRS, CLASSES, WIDTH = 300, 7, 64
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
 def step(request: pytest.FixtureRequest, device: str, make_case) -> Callable[[], object]:
-    """Forward and backward; the gradient that comes from above is there already."""
+    """A forward and a backward pass; the upstream gradient already exists."""
     case = make_case(PAIRS, CLASSES, WIDTH, request.param, device)
     weights = tuple(w if w is None else w.float() for w in case.weights)
     upstream = torch.ones((), device=device)
@@ -24,20 +24,20 @@ def step(request: pytest.FixtureRequest, device: str, make_case) -> Callable[[],
         loss = functional.weighted_ccsa_loss(*case.inputs, *case.targets, *weights)
         return torch.autograd.grad(loss, case.inputs, upstream)
 
-    step()  # what is made once, on the first call, does not count
+    step()  # what only the first call allocates does not count
     return step
 
 
 @pytest.fixture
 def outputs(step, request: pytest.FixtureRequest) -> list[int]:
-    """Bytes of the loss, its four terms, and the gradients."""
+    """Bytes of the loss, of its four terms, and of the gradients."""
     size = torch.empty((), dtype=request.node.callspec.params["step"]).element_size()
     gradients = [PAIRS * columns * size for columns in (CLASSES, CLASSES, WIDTH, WIDTH)]
     return [4, 4 * 4, *gradients]
 
 
 def most_saved(pairs: int) -> int:
-    """Bytes a pair and a call between forward and backward: some numbers in float32, no copy of any input."""
+    """Bytes that may be saved between forward and backward: a few float32 values per pair, no copy of any input."""
     return 4 * (5 * pairs + 2 + 6 * min(pairs, 1024))
 
 

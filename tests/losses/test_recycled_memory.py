@@ -1,9 +1,12 @@
-"""Large gradients on the CPU take memory that earlier ones gave back, and nobody can tell but by the clock."""
+"""Large gradients on the CPU take memory that earlier ones gave back, once a limit is set, and hold the same values."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,21 +14,21 @@ from torch import Tensor
 
 import fastccsa
 from fastccsa import functional, reference
+from fastccsa.ops.allocator import cpu_cache
 
-PAIRS, WIDTH = 4096, 640  # 10 MiB a gradient in float32: large enough to be recycled
+PAIRS, WIDTH = 4096, 640  # 10 MiB per gradient in float32: large enough to be recycled
 recycles = pytest.mark.skipif(
-    torch.__version__ < (2, 11), reason="torch 2.10 takes no tensor in memory of ours: nothing is recycled"
+    torch.__version__ < (2, 11), reason="torch 2.10 cannot use memory of another library: nothing is recycled"
 )
 
 
 @pytest.fixture(autouse=True)
-def empty_cache() -> Iterator[None]:
-    """Nothing is kept from one test to the next."""
-    before = fastccsa.set_cpu_cache_limit(0)
-    fastccsa.set_cpu_cache_limit(1 << 30)
+def cache() -> Iterator[None]:
+    """Keep up to 1 GiB, and nothing from one test to the next."""
+    previous = fastccsa.set_cpu_cache_limit(1 << 30)
     yield
     fastccsa.set_cpu_cache_limit(0)
-    fastccsa.set_cpu_cache_limit(before)
+    fastccsa.set_cpu_cache_limit(previous)
 
 
 def problem(seed: int, dtype: torch.dtype = torch.float32, width: int = WIDTH) -> tuple[list[Tensor], list[Tensor]]:
@@ -44,12 +47,12 @@ def expected(features: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, ...]
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("ragged", [0, 3])  # rows of whole vectors, and others
-def test_right_whoever_had_the_memory_before(dtype: torch.dtype, ragged: int) -> None:
+def test_gradients_are_right_in_recycled_memory(dtype: torch.dtype, ragged: int) -> None:
     for seed in range(2):
         features, labels = problem(seed, dtype, WIDTH * 4 // dtype.itemsize + ragged)
         found = gradients(features, labels)
         for value, want in zip(found, expected(features, labels), strict=True):
-            # Exact values elsewhere; here, that each is this problem's own.
+            # Exact values are tested elsewhere; here, that the values are those of this problem, not of the last one.
             torch.testing.assert_close(value.double(), want, rtol=8 * torch.finfo(dtype).eps, atol=1e-6)
         del found, value
 
@@ -61,8 +64,8 @@ def test_memory_is_used_again() -> None:
     assert addresses[0] == addresses[1] == addresses[2]
 
 
-def test_right_over_all_pairs_too() -> None:
-    """Centred rows and gradients are taken and given back within one call, and from one problem to the next."""
+def test_gradients_over_all_pairs_are_right_in_recycled_memory() -> None:
+    """Centred rows and gradients are recycled within one call, and from one problem to the next."""
     for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
         features = [torch.randn(300, 7200, generator=generator).requires_grad_() for _ in range(2)]
@@ -77,7 +80,7 @@ def test_right_over_all_pairs_too() -> None:
 
 
 @recycles
-def test_what_is_still_held_is_left_alone() -> None:
+def test_memory_that_a_view_still_uses_is_not_recycled() -> None:
     features, labels = problem(0)
     first = gradients(features, labels)
     copies = [gradient.clone() for gradient in first]
@@ -85,9 +88,38 @@ def test_what_is_still_held_is_left_alone() -> None:
     addresses = {gradient.data_ptr() for gradient in first}
     del first
     second = gradients(*problem(1))
-    # The view keeps its memory; the other gradient's is free.
+    # The view keeps its memory; that of the other gradient is free.
     assert len(addresses & {gradient.data_ptr() for gradient in second}) == 1
     assert torch.equal(view, copies[0][7:])
+
+
+def torch_allocations(call: Callable[[], object]) -> list[int]:
+    """Sizes of the large blocks that a call takes from torch's allocator, and as negative numbers those it frees."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        call()
+    sizes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return [size for size in sizes if abs(size) >= 8 << 20]
+
+
+@recycles
+def test_recycled_memory_does_not_come_from_torch() -> None:
+    """So that the next test can tell: with a limit, the gradients are not among torch's allocations."""
+    features, labels = problem(0)
+    assert torch_allocations(lambda: gradients(features, labels)) == []
+
+
+def test_by_default_nothing_is_kept() -> None:
+    """In a process of its own: the gradients are torch's own memory, and all of it is freed."""
+    code = (
+        "import test_recycled_memory as this, fastccsa\n"
+        "features, labels = this.problem(0)\n"
+        "print(sorted(this.torch_allocations(lambda: this.gradients(features, labels))))\n"
+        "print(fastccsa.set_cpu_cache_limit(0))"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300, check=True)
+    size = PAIRS * WIDTH * 4
+    assert ended.stdout.splitlines() == [str([-size, -size, size, size]), "0"]
 
 
 def test_without_a_limit_nothing_is_kept() -> None:
@@ -99,7 +131,7 @@ def test_without_a_limit_nothing_is_kept() -> None:
 
 
 @recycles
-def test_the_oldest_go_first() -> None:
+def test_the_oldest_are_freed_first() -> None:
     fastccsa.set_cpu_cache_limit(25 << 20)  # two gradients of 10 MiB, not three
     features, labels = problem(0)
     held = [gradients(features, labels) for _ in range(2)]
@@ -132,6 +164,25 @@ def test_freed_by_other_threads() -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def limit() -> int:
+    """The limit; reading it frees what is kept."""
+    found = fastccsa.set_cpu_cache_limit(0)
+    fastccsa.set_cpu_cache_limit(found)
+    return found
+
+
+@pytest.mark.parametrize(("before", "within"), [(0, 7 << 20), (5 << 20, 5 << 20)])
+def test_for_the_time_of_a_block(before: int, within: int) -> None:
+    """As in a training run; a limit that is set already stays."""
+    fastccsa.set_cpu_cache_limit(before)
+    with cpu_cache(7 << 20):
+        assert limit() == within
+    assert limit() == before
+    with pytest.raises(ZeroDivisionError), cpu_cache(7 << 20):
+        raise ZeroDivisionError
+    assert limit() == before
 
 
 def test_negative_limit() -> None:

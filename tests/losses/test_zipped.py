@@ -1,4 +1,4 @@
-"""The fused zipped loss against the definition in float64."""
+"""The fused loss of zipped pairs against the reference in float64."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_ragged_sizes(assert_as_good_as_torch, pairs, classes, width, device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_many_pairs_on_several_threads(assert_as_good_as_torch, dtype, device):
-    """More pairs than chunks on the CPU and than groups in a CUDA grid."""
+    """More pairs than there are chunks on the CPU and groups in a CUDA grid."""
     sizes = {"pairs": 40_000, "classes": 3, "width": 9}
     assert_as_good_as_torch(functional.weighted_ccsa_loss_terms, draws=4, **sizes, dtype=dtype, device=device)
 
@@ -45,7 +45,7 @@ def test_many_pairs_on_several_threads(assert_as_good_as_torch, dtype, device):
     ids=["transposed", "columns of a wider one", "every second column", "every second row", "misaligned"],
 )
 def test_views(make_case, dtype, view, device):
-    """Strides change nothing: not a bit of the result where the order of the sums is the same."""
+    """Strides do not change the result."""
     case = make_case(19, 7, 65, dtype=dtype, device=device)
     plain = functional.weighted_ccsa_loss_terms(*case.inputs, *case.targets, *case.weights, margin=12.0)
     gradients = torch.autograd.grad(plain.loss, case.inputs)
@@ -99,7 +99,7 @@ def test_weighted_mean_is_torchs_cross_entropy(make_case, reduction, device):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_contrastive_alignment_alone(make_case, reduction, device):
+def test_contrastive_alignment_without_classification(make_case, reduction, device):
     case = make_case(dtype=torch.float64, device=device)
     z1, z2 = case.inputs[2:]
     arguments = (z1, z2, *case.targets, case.weights[2], 12.0, "zipped", reduction)
@@ -122,7 +122,7 @@ def test_alignment_labels_need_no_bound_without_weights():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_distance_exactly_zero_and_exactly_the_margin(dtype, device):
-    """At distance 0 the push has no direction and its gradient is 0; at the margin there is nothing left to push."""
+    """At distance 0 the push has no direction and its gradient is 0; at the margin the push is over."""
     z1 = torch.zeros(3, 4, dtype=dtype, device=device)
     z2 = torch.zeros(3, 4, dtype=dtype, device=device)
     z2[1, 0] = 3.0
@@ -137,7 +137,7 @@ def test_distance_exactly_zero_and_exactly_the_margin(dtype, device):
 
 
 def test_the_authors_formula(make_case):
-    """Weights 1/p over their maximum, cross-entropies averaged by weight: the formula of the authors' code."""
+    """Weights 1/p divided by their maximum, cross-entropies averaged by weight: the formula of the authors' code."""
     case = make_case(dtype=torch.float64)
     counts1, counts2, joint = (torch.rand(shape, dtype=torch.float64) + 0.1 for shape in ((7,), (7,), (7, 7)))
     w1, w2, pair_weight = ((1 / p) / (1 / p).max() for p in (counts1, counts2, joint))
@@ -154,7 +154,7 @@ def test_the_authors_formula(make_case):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_no_pairs(make_case, reduction, device):
-    """The sum of nothing is 0 and its mean NaN, as torch's own losses have it."""
+    """The sum over no pairs is 0 and the mean NaN, as in torch's own losses."""
     case = make_case(0, device=device)
     loss = case.call(functional.weighted_ccsa_loss, reduction)
     expected = torch.nn.functional.cross_entropy(
@@ -166,7 +166,7 @@ def test_no_pairs(make_case, reduction, device):
 
 
 def test_extreme_logits_and_features(device):
-    """Half precision that would overflow when squared, and logits whose exponentials would."""
+    """Half-precision features whose squares would overflow, and logits whose exponentials would."""
     for dtype in DTYPES:
         largest = torch.finfo(dtype).max if dtype == torch.float16 else 6e4
         z1 = torch.full((2, 8), largest / 2, dtype=dtype, device=device)
@@ -199,7 +199,7 @@ def test_same_bits_every_time(make_case, device):
 
 
 def test_linear_in_pairs(make_case):
-    """Shards' losses average to the whole batch's: what makes data parallelism exact."""
+    """Shards' losses average to the whole batch's, which makes data parallelism exact."""
     case = make_case(64, dtype=torch.float64)
     whole = case.call(functional.weighted_ccsa_loss)
     halves = [

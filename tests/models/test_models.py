@@ -11,7 +11,7 @@ import torch
 import torchvision.models
 from torch import nn
 
-from fastccsa.models.backbone import Classifier, ModelCard, build_model, load_model, load_weights, save_model
+from fastccsa.models import Classifier, ModelCard, build_model, load_model, load_weights, save_model
 from fastccsa.system.errors import InputError
 
 # One of each family, the smallest, with the width of what enters its last linear layer.
@@ -224,5 +224,5 @@ def test_a_folder_without_model_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match=r"model\.json is missing"):
         load_model(tmp_path)
     (tmp_path / "model.json").write_text('{"backbone": "resnet18"}')
-    with pytest.raises(InputError, match="no model card"):
+    with pytest.raises(InputError, match="not a model card"):
         load_model(tmp_path)

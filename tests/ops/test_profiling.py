@@ -1,7 +1,9 @@
-"""Ranges are marked when they are asked for."""
+"""NVTX ranges are marked while they are switched on."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import nvtx
@@ -12,7 +14,7 @@ import fastccsa
 
 
 class Recorder:
-    """Stands in for nvtx.annotate; what it saw is in ``seen``."""
+    """Stands in for nvtx.annotate; ``seen`` lists the calls."""
 
     seen: list[str]
 
@@ -60,3 +62,26 @@ def test_with_the_real_nvtx() -> None:
         step()
     finally:
         fastccsa.nvtx_ranges(False)
+
+
+def test_without_nvtx_they_stay_off_and_the_error_has_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvtx", None)
+    with pytest.raises(fastccsa.InputError, match=r"^nvtx is not installed: pip install 'fastccsa\[train\]'$"):
+        fastccsa.nvtx_ranges()
+    assert fastccsa.nvtx_ranges(False) is False
+    step()
+
+
+def test_torch_profiler_shows_the_ranges_without_nvtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvtx", None)
+    with torch.profiler.profile() as profile:
+        step()
+    assert {"zipped_ccsa forward", "zipped_ccsa backward"} <= {event.key for event in profile.key_averages()}
+
+
+@pytest.mark.parametrize(("value", "on"), [("1", True), ("0", False), ("", False)])
+def test_the_environment_switches_them_on_from_the_start(monkeypatch: pytest.MonkeyPatch, value: str, on: bool) -> None:
+    monkeypatch.setenv("FASTCCSA_NVTX", value)
+    code = "import fastccsa; print(fastccsa.nvtx_ranges(False))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert ended.stdout == f"{on}\n"

@@ -11,10 +11,9 @@ import torchvision.models._api
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from fastccsa.models.backbone import Classifier, build_model
+from fastccsa.models import Classifier, build_model
 from fastccsa.training import TrainConfig, train
 
-CLASSES = ("nv", "mel", "bcc")
 BLOCKS = {"resnet_basic": BasicBlock, "resnet_bottleneck": Bottleneck}
 
 
@@ -67,11 +66,6 @@ def make_model(name: str) -> Classifier:
 def _one_thread(one_thread) -> Iterator[None]:
     with torch.random.fork_rng():  # other tests draw from the generator that training seeds
         yield
-
-
-@pytest.fixture(scope="session")
-def manifest_csv(draw_collections) -> Path:
-    return draw_collections(dict.fromkeys(("DMF", "HAM", "SON"), CLASSES), 5)
 
 
 @pytest.fixture(scope="session")

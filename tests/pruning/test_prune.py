@@ -193,7 +193,7 @@ def test_too_few_images_for_the_discrimination_loss_are_refused(make_run, tmp_pa
         ({"threshold": float("nan")}, "threshold is nan"),
         ({"rate": 1.0}, "rate is 1.0"),
         ({"rate": -0.1}, "rate is -0.1"),
-        ({"rate": 0.95}, "takes all 4 input channels of layer1.0.conv2"),
+        ({"rate": 0.95}, "removes all 4 input channels of layer1.0.conv2"),
         ({"rate": 0.5, "auxiliary": 4}, "give 3 at most"),
         ({"rate": 0.5, "round_to": 0}, "round_to"),
         ({"rate": 0.5, "fraction": 0.0}, "fraction is 0.0"),

@@ -47,4 +47,4 @@ def test_it_measures_both_networks_and_counts_parameters_at_other_thresholds(mak
 def test_a_run_that_was_not_pruned_is_refused(make_run) -> None:
     result = CliRunner().invoke(main, ["bench", "prune", "--run", str(make_run("resnet_basic"))])
     assert result.exit_code == 2
-    assert "no pruned run" in result.output
+    assert "not a pruned run" in result.output

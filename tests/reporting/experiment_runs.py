@@ -13,10 +13,10 @@ from PIL import Image
 
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Selection, run_split, score_outputs
-from fastccsa.models.backbone import ModelCard, build_model, save_model
+from fastccsa.models import ModelCard, build_model, save_model
 from fastccsa.runs.folder import OUTPUTS_FILE
+from fastccsa.runs.images import select_images
 from fastccsa.training import TrainConfig
-from fastccsa.training.images import select_images
 from fastccsa.training.objectives import build_objective
 
 BACKBONE = "shufflenet_v2_x0_5"

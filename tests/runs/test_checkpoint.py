@@ -11,7 +11,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 
 from fastccsa.losses.memory import FeatureMemory
-from fastccsa.models.backbone import build_model
+from fastccsa.models import build_model
 from fastccsa.runs.checkpoint import TrainState, has_checkpoint, load_checkpoint, save_checkpoint
 from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig

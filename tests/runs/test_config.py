@@ -98,7 +98,7 @@ def test_bad_files_are_named(text, tmp_path) -> None:
 
 
 def test_missing_file_is_named(tmp_path) -> None:
-    with pytest.raises(InputError, match=r"is no run folder: config\.json is missing"):
+    with pytest.raises(InputError, match=r"is not a run folder: config\.json is missing"):
         TrainConfig.read(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The sampler of single images; what it shares with pairs is tested in test_sampler_schedule."""
+"""The sampler of single images; what it shares with the sampler of pairs is tested in test_sharding."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_one_image_and_one_domain_suffice():
     assert [list(batch) for batch in ImageSampler([5])] == [[0]]
 
 
-def test_first_images_of_pairs_walk_the_same_permutation():
+def test_first_images_of_pairs_follow_the_same_permutation():
     labels, domains = np.arange(90) % 7, np.arange(90) % 3
     images = ImageSampler(labels, seed=4)
     pairs = PairSampler(labels, domains, seed=4)

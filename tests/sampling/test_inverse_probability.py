@@ -1,4 +1,4 @@
-"""Weights 1/p: their scale, what becomes of cells that are never sampled, and kinds of input."""
+"""Weights 1/p: their scale, the weight of cells that are never sampled, and kinds of input."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_mean_weights_have_expectation_one_and_undo_the_probabilities(counts, ze
 
 
 def test_a_sampler_gives_weights_of_mean_one():
-    """What 'balanced equally' rests on: the weights keep the scale of every term of the loss."""
+    """The paper's 'balanced equally' needs this: the weights keep the scale of every term of the loss."""
     labels = np.repeat(np.arange(4), [80, 10, 5, 5])
     sampler = PairSampler(labels, np.arange(100) % 3, num_classes=7, batch_size=100)
     tables = sampler.probabilities()
@@ -68,13 +68,13 @@ def test_tensors_give_tensors_of_their_dtype(dtype):
     assert inverse_probability(torch.tensor([0, 1])).dtype == torch.float32
 
 
-def test_the_input_is_left_alone():
+def test_the_input_is_not_modified():
     for p in (P.copy(), torch.tensor(P)):
         inverse_probability(p, zero="max")
         np.testing.assert_array_equal(np.asarray(p), P)
 
 
-def test_lists_are_welcome():
+def test_lists_are_accepted():
     np.testing.assert_array_equal(inverse_probability([0.5, 0.5], None), [2, 2])
 
 

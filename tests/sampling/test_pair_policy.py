@@ -1,4 +1,4 @@
-"""Which pairs are drawn, and how often: against exact enumeration of the policy."""
+"""Which pairs are drawn, and how often, against exact enumeration of the policy."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def enumerate_pairs(
     match_probability: Fraction = Fraction(1, 4),
     negatives: str = "different",
 ) -> dict[tuple[int, int], Fraction]:
-    """P(x1, x2) of every pair of images that can occur, by brute force over lists of images.
+    """Compute P(x1, x2) of every pair of images that can occur, by brute force over lists of images.
 
-    Written from the description of the policy alone; it shares no code with the package.
+    It is written from the description of the policy and shares no code with the package.
     """
     images = range(len(labels))
     secondary = [image for image in images if domains[image] != primary]
     outcomes: dict[tuple[int, int], Fraction] = defaultdict(Fraction)
 
-    def others(x1: int, wanted: Callable[[int], bool]) -> list[int]:
-        return [x2 for x2 in images if x2 != x1 and wanted(x2)]
+    def others(x1: int, qualifies: Callable[[int], bool]) -> list[int]:
+        return [x2 for x2 in images if x2 != x1 and qualifies(x2)]
 
     def first_nonempty(*sets: list[int]) -> list[int]:
         return next(candidates for candidates in sets if candidates)
 
     for x1 in images:
-        for witness in secondary:  # drawing a secondary image draws its domain in proportion to size
+        for witness in secondary:  # drawing a secondary image draws its domain in proportion to its size
             s = domains[witness]
             weight = Fraction(1, len(labels) * len(secondary))
 
@@ -76,7 +76,7 @@ def enumerate_pairs(
     return dict(outcomes)
 
 
-# (labels, domains, primary) with every fall-back of the policy among them; three classes.
+# (labels, domains, primary), three classes; every fall-back of the policy occurs in one of them.
 SMALL_CASES = {
     "all classes in all domains": ([0, 1, 2, 0, 1, 2, 0, 0, 1, 2], [0, 0, 0, 1, 1, 1, 2, 2, 2, 2], 0),
     "a secondary domain of one class": ([0, 0, 1, 2, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1], 0),
@@ -112,7 +112,7 @@ def realistic_data() -> tuple[np.ndarray, np.ndarray]:
 
 
 def epoch_pairs(sampler: PairSampler, epochs: int) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of the first epochs, [epochs * n] each."""
+    """Draw all pairs of the first epochs, [epochs * n] each."""
     batches = [sampler.batch(epoch, step) for epoch in range(epochs) for step in range(len(sampler))]
     first, second = zip(*batches, strict=True)
     return np.concatenate(first), np.concatenate(second)
@@ -218,7 +218,7 @@ def test_share_of_matches_is_the_match_probability(match_probability):
 
 
 def test_secondary_domains_are_drawn_in_proportion_to_size():
-    """Every class in every domain, so that no fall-back moves x2 to another domain."""
+    """Every class is in every domain, so that no fall-back moves x2 to another domain."""
     sizes = [400, 30, 70, 300]
     domains = np.repeat(np.arange(4), sizes)
     labels = np.arange(800) % 2
@@ -229,7 +229,7 @@ def test_secondary_domains_are_drawn_in_proportion_to_size():
     assert stats.chisquare(counts[1:], np.array(sizes[1:]) / 400 * len(second)).pvalue > SIGNIFICANCE
 
 
-def test_a_pair_never_holds_one_image_twice_where_another_would_do():
+def test_a_pair_never_holds_an_image_twice_if_another_qualifies():
     labels, domains = realistic_data()
     for negatives in ("different", "any"):
         sampler = PairSampler(labels, domains, negatives=negatives, batch_size=512)
@@ -246,7 +246,7 @@ def test_a_lone_image_of_its_class_matches_itself():
 
 
 def test_many_classes_and_images_draw_by_the_policy():
-    """Sizes that need wider integers inside: more than 256 groups and more than 65536 images."""
+    """Sizes that need wider integers internally: more than 256 groups and more than 65536 images."""
     rng = np.random.default_rng(0)
     size, num_classes = 70_000, 40_000
     labels, domains = rng.integers(0, num_classes, size), rng.integers(0, 3, size)
@@ -259,16 +259,16 @@ def test_many_classes_and_images_draw_by_the_policy():
     assert (domains[second[different]] != 0).all()
 
 
-def test_joint_probability_of_all_pairs_is_that_of_draws_apart():
+def test_joint_probability_of_all_pairs_is_that_of_independent_draws():
     labels, domains = realistic_data()
     sampler = PairSampler(labels, domains, batch_size=512)
-    drawn, apart = sampler.probabilities(), sampler.probabilities(pairs="all")
+    drawn, independent = sampler.probabilities(), sampler.probabilities(pairs="all")
     first, second = epoch_pairs(sampler, 60)
-    table = np.zeros_like(apart.joint)
+    table = np.zeros_like(independent.joint)
     np.add.at(table, (labels[first], labels[np.roll(second, 1)]), 1)
-    np.testing.assert_allclose(apart.joint, table / table.sum(), atol=0.005)
-    np.testing.assert_allclose(apart.joint.sum(1), drawn.first)
-    np.testing.assert_allclose(apart.joint.sum(0), drawn.second)
-    assert np.abs(apart.joint - drawn.joint).max() > 0.02
+    np.testing.assert_allclose(independent.joint, table / table.sum(), atol=0.005)
+    np.testing.assert_allclose(independent.joint.sum(1), drawn.first)
+    np.testing.assert_allclose(independent.joint.sum(0), drawn.second)
+    assert np.abs(independent.joint - drawn.joint).max() > 0.02
     with pytest.raises(InputError, match="pairs is 'some'"):
         sampler.probabilities(pairs="some")

@@ -1,4 +1,4 @@
-"""The pair sampler's arguments: what it accepts, what it refuses and what it says."""
+"""The pair sampler's arguments: what it accepts, what it rejects, and the messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_labels_come_as_lists_arrays_or_tensors(convert):
     np.testing.assert_array_equal(PairSampler(convert(LABELS), convert(DOMAINS)).batch(0, 0), expected)
 
 
-def test_later_changes_of_the_labels_do_not_reach_the_sampler():
+def test_later_changes_to_the_labels_do_not_affect_the_sampler():
     labels, domains = np.array(LABELS), np.array(DOMAINS)
     sampler = PairSampler(labels, domains)
     before = sampler.batch(0, 0)
@@ -33,14 +33,14 @@ def test_later_changes_of_the_labels_do_not_reach_the_sampler():
     np.testing.assert_array_equal(sampler.batch(0, 0), before)
 
 
-def test_attributes_tell_what_was_asked():
+def test_attributes_hold_the_arguments():
     sampler = PairSampler(LABELS, DOMAINS, primary=1, num_classes=4, batch_size=2, seed=9, rank=1, world_size=2)
     assert (sampler.size, sampler.batch_size, sampler.seed) == (6, 2, 9)
     assert (sampler.rank, sampler.world_size, sampler.primary) == (1, 2, 1)
     np.testing.assert_array_equal(sampler.counts, [[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0]])
 
 
-def test_five_bytes_an_image_are_kept():
+def test_five_bytes_per_image_are_kept():
     size = 70_000
     sampler = PairSampler(np.arange(size) % 7, np.arange(size) % 5)
     assert 5 * size <= sampler.nbytes < 5 * size + 1000
@@ -76,7 +76,7 @@ def test_bad_input_is_named(labels, domains, options, message):
 
 
 @pytest.mark.parametrize("options", [{"match_probability": 1.0}, {"negatives": "any"}])
-def test_one_class_will_do_where_no_other_is_drawn(options):
+def test_one_class_suffices_if_no_other_is_drawn(options):
     sampler = PairSampler([3, 3, 3], [0, 1, 1], **options)
     first, second = sampler.batch(0, 0)
     assert (first != second).all()

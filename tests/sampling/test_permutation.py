@@ -14,20 +14,20 @@ from scipy import stats
 
 from fastccsa.sampling._sampler import MAX_SIZE, permute
 
-SIGNIFICANCE = 1e-5  # of each of a hundred tests or so, all with fixed seeds
+SIGNIFICANCE = 1e-5  # of each of about a hundred tests, all with fixed seeds
 EPOCHS = 40_000
-# 64 is the last size shuffled into a table, 65 the first computed by the network; 72 = 8 x 9 has no walk.
+# 64 is the last size shuffled into a table, 65 the first that the network computes; 72 = 8 x 9 fills its grid.
 SIZES = [20, 64, 65, 72, 101]
 
 
 @lru_cache
 def epochs(size: int, number: int) -> np.ndarray:
-    """[number, size]: the permutations of the first epochs."""
+    """The permutations of the first epochs, [number, size]."""
     return np.stack([permute(size, 11, epoch, 0, size) for epoch in range(number)])
 
 
 def pattern(rows: np.ndarray) -> np.ndarray:
-    """Which of the k! orders the k values of each row are in."""
+    """Number the order that the k values of each row are in, of k! possible ones."""
     width = rows.shape[1]
     ranks = rows.argsort(axis=1).argsort(axis=1)
     numbers = ranks @ width ** np.arange(width)
@@ -57,7 +57,7 @@ def test_huge_sizes_stay_in_range_without_repeats(size):
 
 @given(st.integers(1, 500), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.data())
 @settings(deadline=None)
-def test_any_part_can_be_computed_alone(size, seed, epoch, data):
+def test_any_part_can_be_computed_on_its_own(size, seed, epoch, data):
     begin = data.draw(st.integers(0, size))
     end = data.draw(st.integers(begin, size))
     whole = permute(size, seed, epoch, 0, size)
@@ -97,7 +97,7 @@ def test_four_positions_come_in_every_order(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_fixed_points_are_as_many_as_in_a_shuffle(size):
+def test_there_are_as_many_fixed_points_as_in_a_shuffle(size):
     fixed = (epochs(size, EPOCHS) == np.arange(size)).sum(axis=1)
     expected = stats.poisson.pmf(np.arange(5), 1)
     expected = np.append(expected, 1 - expected.sum())
@@ -126,6 +126,6 @@ def test_consecutive_epochs_and_seeds_are_unrelated():
 
 
 @pytest.mark.parametrize(("size", "begin", "end"), [(10, 0, 11), (10, 6, 5), (MAX_SIZE + 1, 0, 1)])
-def test_spans_outside_the_epoch_are_refused(size, begin, end):
+def test_spans_outside_the_epoch_are_rejected(size, begin, end):
     with pytest.raises(ValueError, match="must"):
         permute(size, 0, 0, begin, end)

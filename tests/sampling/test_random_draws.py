@@ -1,4 +1,4 @@
-"""The counter-based generator against its authors' known answers, and the uniform numbers made of it."""
+"""The counter-based generator against its authors' known answers, and the uniform numbers made from it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_uniforms_are_leading_bits_of_philox():
     np.testing.assert_array_equal(drawn[0, 2:], expected)
 
 
-def test_uniforms_depend_on_their_own_position_alone():
+def test_uniforms_depend_only_on_their_own_position():
     positions = np.array([0, 1, 7, 2**40])
     drawn = _sampler.uniforms(3, 1, 4, positions, 5)
     assert drawn.shape == (4, 5)
@@ -71,6 +71,6 @@ def test_uniforms_are_uniform_and_uncorrelated(axis):
 
 
 @pytest.mark.parametrize(("stream", "positions", "count"), [(65535, [0], 1), (0, [[0]], 1), (0, [0], 2**17 + 1)])
-def test_uniforms_refuse_what_they_cannot_count(stream, positions, count):
+def test_uniforms_reject_what_they_cannot_count(stream, positions, count):
     with pytest.raises(ValueError, match="must be"):
         _sampler.uniforms(0, stream, 0, positions, count)

@@ -1,16 +1,16 @@
-"""Interrupt test: a training is killed again and again, and must end with the bits of one that never was.
+"""Interrupt test: a training is killed and resumed many times, and must end with the bits of an uninterrupted one.
 
     python tests/soak/interrupts.py --kills 100
 
 A process that has imported everything forks a child for each attempt, so that an attempt costs tens of milliseconds
-and not seconds of imports. A child is killed
+instead of seconds of imports. A child is killed
 
 * by SIGKILL, SIGTERM or SIGINT, after a random number of steps and a random delay, or
-* by SIGKILL at a random point of writing files: with half of a checkpoint's bytes written, before or after any sync
-  or rename of any file of the run.
+* by SIGKILL at a random point while files are written: with half of the bytes of a checkpoint written, before or after
+  any sync or rename of any file of the run.
 
-Attempts follow each other until the training is finished; its weights, optimiser, moving average and random state are
-compared with the uninterrupted run's bit for bit. Then the next training begins, until there were enough kills.
+Attempts are repeated until the training is finished. Its weights, optimiser, moving average and random state are then
+compared bit for bit with those of the uninterrupted run, and the next training begins, until there were enough kills.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def die() -> None:
 
 
 def die_while_writing(point: int) -> None:
-    """Arrange for this process to die at the ``point``-th of its syncs, renames and half-written checkpoints."""
+    """Make this process die at the ``point``-th of its syncs, renames and half-written checkpoints."""
     left = [point]
 
     def counted(function: Callable, before: Callable | None = None) -> Callable:
@@ -77,7 +77,7 @@ def die_while_writing(point: int) -> None:
 
 
 def attempt(config: TrainConfig, kind: str, chance: random.Random) -> bool:
-    """Train in a child that is to be killed; whether it was, or finished before."""
+    """Train in a child and kill it; return True if it was killed, False if it finished first."""
     steps, delay, point = chance.randrange(1, 9), chance.uniform(0, 0.08), chance.randrange(1, 25)
     reader, writer = os.pipe()
     child = os.fork()
@@ -119,7 +119,7 @@ def tell_each_step(pipe: int) -> None:
 
 
 def read_exactly(file: object, count: int) -> bytes:
-    """Read ``count`` bytes, or as many as come before the writer is gone."""
+    """Read ``count`` bytes, or fewer if the writer ends first."""
     found = b""
     while len(found) < count and (more := file.read(count - len(found))):
         found += more
@@ -129,10 +129,10 @@ def read_exactly(file: object, count: int) -> bytes:
 def main() -> None:
     """Run the test and print its table; the exit status says whether all trainings agree."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100, help="how many in all (default 100)")
-    parser.add_argument("--epochs", type=int, default=4, help="of a training (default 4)")
-    parser.add_argument("--seed", type=int, default=0, help="of the kills")
-    parser.add_argument("--folder", type=Path, help="where to work; default a temporary folder")
+    parser.add_argument("--kills", type=int, default=100, help="total number of kills (default 100)")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of a training (default 4)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the kills")
+    parser.add_argument("--folder", type=Path, help="folder to work in (default: a temporary one)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     chance, started = random.Random(options.seed), time.monotonic()
@@ -158,14 +158,14 @@ def main() -> None:
                     break
                 kills[kind] += 1
             else:
-                raise SystemExit("a training does not come to its end")
+                raise SystemExit("a training does not finish")
             bad += differences(Path(reference.out), Path(config.out))
         report(kills, trainings, bad, time.monotonic() - started)
     raise SystemExit(1 if bad else 0)
 
 
 def attempt_undisturbed(config: TrainConfig) -> int:
-    """Train in a child; its exit status."""
+    """Train in a child; return its exit status."""
     child = os.fork()
     if child == 0:
         status = 99

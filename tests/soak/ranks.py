@@ -1,14 +1,14 @@
-"""torchrun test: the same training by 1, 2 and 4 gloo processes, with a rank that is killed, and by fewer after that.
+"""torchrun test: the same training with 1, 2 and 4 gloo processes, with a killed rank, and resumed with fewer.
 
     python tests/soak/ranks.py --processes 2 4
 
-Each training notes every batch, its images and its loss, and each update's gradient. Printed are, for each, the
-relative difference from one process in the first step's loss, in its gradient's norm, and the largest in any step's
-loss; and how many images an epoch saw twice or not at all.
+Each training records every batch with its images and its loss, and the gradient of each update. The table shows, for
+each training, the relative difference from one process in the loss of the first step, in the norm of its gradient, and
+the largest in the loss of any step; and how many images an epoch showed twice or not at all.
 
-The network computes in float64, so that rounding cannot hide a mistake: AdamW divides by the size of gradients, and
-makes of float32's rounding a hundredth of the loss within an epoch. What stays float32 bounds the differences, see
-`ROUNDING`.
+The network computes in float64, so that rounding cannot hide a mistake: AdamW divides by the size of the gradients, and
+amplifies float32's rounding to a hundredth of the loss within an epoch. What remains in float32 bounds the differences;
+see `ROUNDING`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from runs import render, small_run
 
 from fastccsa.training import TrainConfig
 
-BATCH_SIZE = 12  # of 57 images: the last step of 9 leaves four processes two rows each
-# The terms of the loss are handed over in float32, and a process's share of the rows is multiplied onto them there: by
-# 2^-24 each is rounded at most. A figure differs by one such rounding in either training. Every step adds one.
+BATCH_SIZE = 12  # of 57 images: the last step has 9, which gives each of four processes two rows
+# The terms of the loss are float32, and are multiplied in float32 by the process's share of the rows. This rounds each
+# by at most 2^-24, in either training, and every step adds one such rounding.
 ROUNDING = 2.0**-23
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a training's processes noted: by epoch and step, loss and first images of all ranks; the first gradient."""
+    """The record of a training: loss and first images of all ranks by epoch and step; norm of the first gradient."""
 
     losses: dict[tuple[int, int], float]
     images: dict[tuple[int, int], list[int]]
@@ -48,7 +48,7 @@ class Seen:
 
 
 def worker(config: TrainConfig, journal: Path, die_at: int) -> None:
-    """Train as one of torchrun's processes; the last one dies at batch ``die_at`` of its first life."""
+    """Train as one of torchrun's processes; before its first restart, the last one dies at batch ``die_at``."""
     import torch
 
     from fastccsa.training import loop
@@ -79,7 +79,7 @@ def worker(config: TrainConfig, journal: Path, die_at: int) -> None:
             "world": world,
             "images": images,
         }
-        with open(journal, "a") as file:  # whole lines of a file opened for appending do not mix
+        with open(journal, "a") as file:  # appending whole lines is atomic
             file.write(json.dumps(line) + "\n")
         update(self, values, samples)
 
@@ -100,7 +100,7 @@ def worker(config: TrainConfig, journal: Path, die_at: int) -> None:
 
 
 def launch(config: TrainConfig, journal: Path, processes: int, die_at: int = 0, restarts: int = 0) -> int:
-    """Train with so many processes under torchrun, or with one without it; its exit status."""
+    """Train with several processes under torchrun, or with one process without it; return the exit status."""
     command = [__file__, "--worker", config.to_json(), "--journal", str(journal), "--die-at", str(die_at)]
     if processes > 1:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -109,7 +109,7 @@ def launch(config: TrainConfig, journal: Path, processes: int, die_at: int = 0, 
 
 
 def read(journal: Path) -> Seen:
-    """Read what was noted; of steps done twice, because their process died before it was saved, the later."""
+    """Read the record; a step that was repeated, because a process died before saving it, counts the second time."""
     parts: dict[tuple[int, int], dict[int, dict]] = defaultdict(dict)
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     norm = next(line["norm"] for line in lines if "norm" in line)
@@ -118,7 +118,7 @@ def read(journal: Path) -> Seen:
             continue
         step = parts[line["epoch"], line["step"]]
         if any(part["world"] != line["world"] for part in step.values()):
-            step.clear()  # what more or fewer processes had begun
+            step.clear()  # left over from a different number of processes
         step[line["rank"]] = line
     losses, images = {}, {}
     for where, ranks in parts.items():
@@ -129,7 +129,7 @@ def read(journal: Path) -> Seen:
 
 
 def compare(name: str, seen: Seen, alone: Seen) -> bool:
-    """Print how a training differs from that of one process; whether it is the same within rounding."""
+    """Print how a training differs from that of one process; return whether they agree within rounding."""
     missed = twice = 0
     everything = len({image for images in alone.images.values() for image in images})
     for epoch in {epoch for epoch, _ in alone.losses}:
@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def compare_all(folder: Path, processes: list[int], quick: bool) -> bool:
-    """Train in every way; whether all is well."""
+    """Train in every way; return whether all agree."""
     manifest = render(folder / "images")
 
     def trained(name: str, *lives: tuple[int, int, int], ends: tuple[int, ...] = (0,)) -> Seen:

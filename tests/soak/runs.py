@@ -1,4 +1,4 @@
-"""What the scripts here share: a small training on rendered images, and comparing what trainings left behind."""
+"""Shared by the scripts here: a small training on rendered images, and the comparison of two finished runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fastccsa.training import TrainConfig
 
 
 def render(folder: Path) -> Path:
-    """Render the seven collections as small as they can be; their manifest."""
+    """Render the seven collections as small as possible; return their manifest."""
     render_collections(folder, scale=0.001, width=64, minimum=10, progress=False)
     return folder / "manifest.csv"
 
 
 def small_run(manifest: Path, out: Path, epochs: int, **changes: object) -> TrainConfig:
-    """CCSA on about 90 of them at 32 px, about 12 steps an epoch, a checkpoint after every other one."""
+    """Configure CCSA on about 90 of them at 32 px: about 12 steps per epoch, a checkpoint after every other step."""
     settings = {
         "n_sec": 1, "fraction": 0.001, "backbone": "shufflenet_v2_x0_5", "weights": "none", "size": 32, "batch_size": 8,
         "lr": 1e-3, "epochs": epochs, "lr_step": 1, "cache": "disk", "checkpoint_every": 2, "device": "cpu",

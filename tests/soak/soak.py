@@ -1,14 +1,14 @@
-"""Soak: thousands of steps under faults at random; nothing may be lost, changed, or left behind.
+"""Soak test: thousands of steps under random faults; nothing may be lost, changed, or left behind.
 
     python tests/soak/soak.py --steps 3000
 
 A training reads its images from files in every epoch. A process trains until a fault stops it, and then calls `train`
-again, in the same process, unless the fault was SIGKILL: then a new process goes on. The faults: see `FAULTS`; a full
-disk is a real limit on the size of files (RLIMIT_FSIZE), set at one step and lifted some steps later.
+again in the same process; after SIGKILL a new process continues. The faults are listed in `FAULTS`. A full disk is a
+real limit on the size of files (RLIMIT_FSIZE), set at one step and lifted some steps later.
 
-Checked: each fault ends as it should; the last weights, optimiser, average and random state are those of an
-uninterrupted run, bit for bit; every epoch showed each image once; no process piles up memory, open files, threads or
-processes.
+Checked: each fault ends as it should; the final weights, optimiser, average and random state are those of an
+uninterrupted run, bit for bit; every epoch showed each image once; no process leaks memory, open files, threads or
+child processes.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ import torch
 from runs import differences, render, small_run
 
 from fastccsa.images.loaders import PairLoader
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.errors import InputError, Interrupted
 from fastccsa.training import TrainConfig
-from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.loop import train
 from fastccsa.training.step import Step
 
-# What a fault may end in. Where "goes on" is one, the run may get over it; all others stop it.
+# How each fault may end. "goes on" means that the run may survive it; any other fault stops it.
 FAULTS = {
     "SIGTERM": {"Interrupted"},
     "SIGINT": {"Interrupted"},
@@ -53,18 +53,18 @@ FAULTS = {
     "reader dies": {"RuntimeError"},
     "loss NaN": {"InputError"},
 }
-SMALL_FILES = 64 << 10  # bytes of the largest file on a "full disk": a checkpoint has 4 MB
-# Bytes of memory that a step may add: a batch of 16 images at 32 px has 196608, a checkpoint 4 million. What does not
-# leak at all still moves by a few MB, which over a thousand steps is some thousand bytes a step.
+SMALL_FILES = 64 << 10  # largest file on a "full disk", in bytes; a checkpoint has 4 MB
+# Bytes of memory that a step may add. A batch of 16 images at 32 px has 196608, a checkpoint 4 million. Even without a
+# leak the memory varies by a few MB, which over a thousand steps is a few thousand bytes per step.
 LEAK = 16384
-STEADY_STEPS = 500  # of one process; with fewer the allocator's own moves outweigh a leak
-SOON = 20  # steps after which a fault must have been noticed: two epochs
-WARM_CALLS = 3  # calls of `train` in a process before its memory counts
+STEADY_STEPS = 500  # of one process; with fewer, variations of the allocator outweigh a leak
+SOON = 20  # steps within which a fault must be noticed: two epochs
+WARM_CALLS = 3  # calls of `train` in a process before its memory is measured
 
 
 @dataclass
 class Life:
-    """What one process said of itself at the start of each call of `train`."""
+    """What one process reported at the start of each call of `train`."""
 
     steps: list[int] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
@@ -73,19 +73,19 @@ class Life:
     children: list[int] = field(default_factory=list)
 
     def leaks(self) -> list[str]:
-        """Name what piled up."""
+        """Name what leaked."""
         found = []
         for name in ("files", "threads", "children"):
-            counts = getattr(self, name)[1:]  # the first call opens what stays open
+            counts = getattr(self, name)[1:]  # the first call opens things that stay open
             if counts and max(counts) > counts[0]:
                 found.append(f"{name}: {counts}")
         slope = self.bytes_a_step()
         if slope is not None and slope > LEAK:
-            found.append(f"memory: {slope:.0f} bytes a step")
+            found.append(f"memory: {slope:.0f} bytes per step")
         return found
 
     def bytes_a_step(self) -> float | None:
-        """Slope of the resident memory; None where the process did too little to tell."""
+        """Slope of the resident memory; None if the process took too few steps."""
         steps, memory = self.steps[WARM_CALLS:], self.memory[WARM_CALLS:]
         if len(steps) < 3 or steps[-1] - steps[0] < STEADY_STEPS:
             return None
@@ -94,7 +94,7 @@ class Life:
 
 @dataclass
 class Fault:
-    """A fault that is to come, ``after`` so many steps; ``lasts`` so many."""
+    """A fault that strikes after ``after`` steps and lasts ``lasts`` steps."""
 
     kind: str
     after: int
@@ -105,7 +105,7 @@ class Fault:
     poison: bool = False
 
     def step(self) -> None:
-        """Do to this process what there is to do at its next step."""
+        """Count a step of this process; start or end the fault when it is due."""
         self.steps += 1
         if self.steps == self.after:
             self.strike()
@@ -113,7 +113,7 @@ class Fault:
             limit_files(resource.RLIM_INFINITY)
 
     def strike(self) -> None:
-        """Let it happen."""
+        """Start the fault."""
         if self.kind.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, self.kind))
         elif self.kind == "full disk":
@@ -129,18 +129,18 @@ class Fault:
 
     @property
     def got_over(self) -> bool:
-        """Whether it came and went, and the run with it."""
+        """Whether the fault is over and the run survived it."""
         return self.kind == "full disk" and self.steps > self.after + self.lasts
 
     def mend(self) -> None:
-        """Make the world whole again."""
+        """Undo the fault."""
         limit_files(resource.RLIM_INFINITY)
         self.poison = False
         if self.kept:
             self.image.write_bytes(self.kept)
 
     def spoil(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Hand on a batch of training images, once as the fault has it."""
+        """Return a batch of training images, spoilt once if the fault demands it."""
         if self.poison:
             self.poison = False
             if self.kind == "reader dies":
@@ -150,12 +150,12 @@ class Fault:
 
 
 def limit_files(size: int) -> None:
-    """Let no file of this process grow beyond ``size`` bytes; more is refused with EFBIG."""
+    """Limit the files of this process to ``size`` bytes; longer writes fail with EFBIG."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def live(config: TrainConfig, images: list[Path], plan: list[tuple[str, int, int, int]], pipe: int) -> None:
-    """Train in this process under one fault after the other, telling everything to ``pipe``; never returns."""
+    """Train in this process under one fault after the other, reporting to ``pipe``; never returns."""
 
     def tell(**facts: object) -> None:
         os.write(pipe, (json.dumps(facts) + "\n").encode())
@@ -212,7 +212,7 @@ def about_process() -> dict[str, int]:
 
 @dataclass
 class Soak:
-    """What was seen in all lives."""
+    """What was observed in all processes."""
 
     lives: list[Life] = field(default_factory=list)
     shown: dict[int, dict[int, list[int]]] = field(default_factory=lambda: defaultdict(dict))
@@ -221,12 +221,12 @@ class Soak:
     wrong: list[str] = field(default_factory=list)
 
     def hear(self, lines: list[dict]) -> bool:
-        """Take in what a process told before it ended; whether its training is finished."""
+        """Process the reports of a process that has ended; return whether the training is finished."""
         life, kind, finished = Life(), "none", False
         self.lives.append(life)
         for line in lines:
             if "images" in line:
-                self.shown[line["epoch"]][line["step"]] = line["images"]  # a step that was lost is taken again
+                self.shown[line["epoch"]][line["step"]] = line["images"]  # a lost step is repeated
                 self.steps += 1
             elif "memory" in line:
                 for name, value in line.items():
@@ -245,7 +245,7 @@ class Soak:
         return finished
 
     def count(self, kind: str, ended: str, struck: bool, why: str = "") -> None:
-        """Count a fault's end, which must be one of those it may have."""
+        """Count how a fault ended; it must be one of the ways in `FAULTS`."""
         if kind == "none" and ended == "goes on":
             return
         if kind == "none" or (struck and ended not in FAULTS[kind]) or (not struck and ended != "goes on"):
@@ -253,7 +253,7 @@ class Soak:
         self.faults[kind, ended] += 1
 
     def check_images(self, epochs: int) -> None:
-        """See whether every epoch showed each of its images once."""
+        """Check that every epoch showed each image once."""
         everything = sorted(image for images in self.shown[0].values() for image in images)
         for epoch in range(epochs):
             shown = sorted(image for images in self.shown[epoch].values() for image in images)
@@ -262,7 +262,7 @@ class Soak:
 
 
 def in_child(work: object, *arguments: object) -> list[dict]:
-    """Run ``work(*arguments, pipe)`` in a fork of this process, and collect what it tells."""
+    """Run ``work(*arguments, pipe)`` in a fork of this process, and collect its reports."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -282,11 +282,11 @@ def in_child(work: object, *arguments: object) -> list[dict]:
 
 
 def main() -> None:
-    """Soak, and print what was found; the exit status says whether all is well."""
+    """Run the test and print its tables; the exit status says whether anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3000, help="of the uninterrupted training, about (default 3000)")
-    parser.add_argument("--every", type=int, default=30, help="steps from fault to fault, on average (default 30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    parser.add_argument("--steps", type=int, default=3000, help="approximate number of steps (default 3000)")
+    parser.add_argument("--every", type=int, default=30, help="average steps between faults (default 30)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the faults")
     options = parser.parse_args()
     torch.set_num_threads(1)
     chance, started = random.Random(options.seed), time.monotonic()
@@ -303,11 +303,11 @@ def main() -> None:
         soak, kinds = Soak(), []
         images = training_images(config)
         while True:
-            # A process has its faults told before it begins: up to and with the one that kills it.
+            # A process gets its faults before it starts, up to and including the one that kills it.
             plan = []
             while not plan or (plan[-1][0] != "SIGKILL" and len(plan) < 200):
-                kinds = kinds or chance.sample([*FAULTS], len(FAULTS))  # all kinds in turn, in any order
-                # SIGKILL in every other turn alone, so that there are long lives to find leaks in
+                kinds = kinds or chance.sample([*FAULTS], len(FAULTS))  # all kinds in turn, in random order
+                # SIGKILL only in every other turn, so that some processes live long enough to show leaks
                 kind = kinds.pop()
                 if kind == "SIGKILL" and chance.random() < 0.5:
                     continue
@@ -323,7 +323,7 @@ def main() -> None:
 
 
 def training_images(config: TrainConfig) -> list[Path]:
-    """The files of the primary domain that the run trains on, all of which every epoch shows."""
+    """The training files of the primary domain, all of which every epoch shows."""
     images = select_images(*open_manifest(config))
     return [Path(path) for path in images.training.select(domains=[images.primary]).paths]
 
@@ -337,7 +337,7 @@ def report(soak: Soak, epochs: int, seconds: float) -> None:
     print(f"{'epochs':<32}{epochs:>6}")
     print(f"{'steps taken':<32}{soak.steps:>6}")
     print(f"{'processes':<32}{len(soak.lives):>6}")
-    print(f"{'memory, bytes a step':<32}{f'{max(slopes):.0f}' if slopes else 'not measured':>6}")
+    print(f"{'memory, bytes per step':<32}{f'{max(slopes):.0f}' if slopes else 'not measured':>6}")
     print(f"{'wrong':<32}{len(soak.wrong):>6}  {'; '.join(soak.wrong[:5])}")
     print(f"{'seconds':<32}{seconds:>6.0f}")
 

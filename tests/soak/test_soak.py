@@ -1,4 +1,4 @@
-"""The interrupt test and the soak, at the size of a unit test; the scripts themselves say how to run the whole."""
+"""The interrupt, torchrun and soak tests at the size of a unit test; the scripts say how to run them in full."""
 
 from __future__ import annotations
 

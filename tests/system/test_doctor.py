@@ -1,4 +1,4 @@
-"""fastccsa.check: what it says of a build and of a machine."""
+"""fastccsa.check: what it says about a build, a machine and the installed extras."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def test_every_part_is_named_and_usable_parts_say_so():
     assert report["ops"].state.endswith(("avx512", "avx2", "portable"))
     text = str(report)
     assert fastccsa.__version__ in text
-    for part in ("PyTorch", "ops", "CUDA code", "GPU", "DALI"):
+    for part in ("PyTorch", "ops", "CUDA code", "GPU", "DALI", "extra train"):
         assert part in text
 
 
 def test_what_is_missing_comes_with_advice():
-    for part in fastccsa.check().checks:
+    for part in fastccsa.check().parts:
         assert part.usable or part.advice or part.name == "CUDA code"
 
 
@@ -39,6 +39,29 @@ def test_missing_dali_names_the_wheel(monkeypatch):
     part = doctor._dali()
     assert not part.usable
     assert "nvidia-dali-cuda130" in part.advice
+
+
+def test_each_extra_is_listed(monkeypatch):
+    """With the missing packages and the command that installs them."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("pandas", "onnx") else name)
+    report = fastccsa.check()
+    train, export = report["extra train"], report["extra export"]
+    assert train.state.endswith("not installed: pandas")
+    assert train.advice == "`pip install 'fastccsa[train]'`"
+    assert export.state.endswith("not installed: onnx")
+    assert export.advice == "`pip install 'fastccsa[export]'`"
+    assert not train.usable
+    assert not export.usable
+    for name in ("prune", "bench"):
+        part = report[f"extra {name}"]
+        assert part.usable
+        assert part.state.endswith("; installed")
+        assert part.advice == ""
+
+
+def test_a_missing_extra_leaves_the_loss_usable(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert fastccsa.check().usable
 
 
 def test_missing_ops_are_reported_not_raised(monkeypatch):

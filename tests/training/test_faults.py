@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import resource
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,13 @@ import torch
 from safetensors.torch import load_file
 
 from fastccsa.data import Manifest
-from fastccsa.images import loader as pipeline_loader
+from fastccsa.images import loaders
 from fastccsa.images.base_loader import Loader
-from fastccsa.models.backbone import load_model
+from fastccsa.models import load_model
+from fastccsa.runs import checkpoint as checkpoint_module
 from fastccsa.system.errors import InputError, Interrupted
-from fastccsa.training import checkpoint as checkpoint_module
-from fastccsa.training import divergence, train
+from fastccsa.training import divergence, scalars, train
 from fastccsa.training import loop as loop_module
-from fastccsa.training import run as run_module
 from fastccsa.training.step import Step
 from fastccsa.training.stopping import StopRequests
 
@@ -71,9 +71,9 @@ def test_a_signal_finishes_the_step_saves_and_resumes_to_the_same(make_config, m
 def test_a_signal_while_validating_keeps_the_epoch(make_config, monkeypatch) -> None:
     config = make_config(alignment="-", epochs=1)
     with monkeypatch.context() as patch:
-        batches = loop_module.watched
+        batches = loop_module.stoppable
         patch.setattr(
-            loop_module, "watched", lambda *args: (os.kill(os.getpid(), signal.SIGTERM), batches(*args))[1]
+            loop_module, "stoppable", lambda *args: (os.kill(os.getpid(), signal.SIGTERM), batches(*args))[1]
         )  # fmt: skip
         with pytest.raises(Interrupted, match="batch 11"):
             train(config, progress=False)
@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config, monkeypat
     assert same_model(whole.out, broken.out)
     assert not any(file.exists() for file in leftovers)
     if damage != "gone":
-        assert "takes its place: epoch 0, step 3" in caplog.text
+        assert "is used instead: epoch 0, step 3" in caplog.text
 
 
 def refuse(error: Exception):
@@ -214,14 +214,14 @@ def test_a_disk_without_room_for_the_configuration_is_told(make_config, monkeypa
 
 def test_too_small_a_disk_is_told_before_the_first_step(make_config, monkeypatch) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     at_batch(monkeypatch, 1, lambda: pytest.fail("training began"))
     with pytest.raises(InputError, match=r"needs 0\.0\d GB for checkpoints, and its disk has 0\.00 GB free"):
         train(make_config(), progress=False)
 
 
 def test_tensorboard_is_no_reason_to_stop(make_config, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(run_module.SummaryWriter, "add_scalar", refuse(FULL))
+    monkeypatch.setattr(scalars.SummaryWriter, "add_scalar", refuse(FULL))
     train(make_config(alignment="-", epochs=1), progress=False)
     assert "TensorBoard's log cannot be written" in caplog.text
 
@@ -276,7 +276,7 @@ def test_a_reader_that_dies_costs_nothing(make_config, monkeypatch, caplog) -> N
         patch.setattr(Loader, "_steps", dying)
         with pytest.raises(RuntimeError, match="the decoder's thread is gone"):
             train(broken, progress=False)
-    assert "no images after up to epoch 1, batch 6" in caplog.text
+    assert "the loader failed; the run is saved up to epoch 1, batch 6" in caplog.text
     assert position(broken.out) == (0, 6)
     assert train(broken, progress=False) == expected
     assert same_model(whole.out, broken.out)
@@ -286,14 +286,14 @@ def test_a_loss_that_is_not_finite_names_domain_and_class_and_lists_the_batch(ma
     config = make_config(checkpoint_every=2)
     images = Manifest.read(config.manifest).select("train")
     bad = next(row for row, path in enumerate(images.paths) if path.endswith("SON_mel_2.png"))
-    assemble = pipeline_loader.PairLoader._assemble
+    assemble = loaders.PairLoader._assemble
 
     def poisoned(self, indices, pixels):
         batch = assemble(self, indices, pixels)
         batch["images1"][batch["index1"] == bad] = float("nan")
         return batch
 
-    monkeypatch.setattr(pipeline_loader.PairLoader, "_assemble", poisoned)
+    monkeypatch.setattr(loaders.PairLoader, "_assemble", poisoned)
     with pytest.raises(InputError, match="of its 8 images 1 of SON/mel has pixels that are not finite") as error:
         train(config, progress=False)
     with open(Path(config.out) / "diverged.csv") as file:
@@ -315,7 +315,7 @@ def test_a_batch_of_one_pair_is_looked_at_as_the_step_saw_it(make_config) -> Non
     images = torch.rand(2, 3, 4, 4)
     images[1, 0, 0, 0] = float("nan")
     batch = {"images1": images[:1], "images2": images[1:], "index1": torch.tensor([3]), "index2": torch.tensor([1])}
-    suspects = divergence._look_at(batch, lambda images: (network(images),) * 2, training, joint_forward=True)
+    suspects = divergence.find_suspects(batch, lambda images: (network(images),) * 2, training, joint_forward=True)
     assert [(one.stream, one.image, one.finite_pixels) for one in suspects] == [
         (1, training.paths[3], True), (2, training.paths[1], False)
     ]  # fmt: skip
@@ -336,7 +336,7 @@ def test_weights_behind_a_bad_loss_stay_as_they_were(make_config, monkeypatch) -
         seen.append({key: value.clone() for key, value in self._state.model.named_parameters()})
 
     monkeypatch.setattr(Step, "update", watched)
-    assemble, batches = pipeline_loader.ImageLoader._assemble, []
+    assemble, batches = loaders.ImageLoader._assemble, []
 
     def poisoned(self, indices, pixels):
         batch = assemble(self, indices, pixels)
@@ -346,7 +346,7 @@ def test_weights_behind_a_bad_loss_stay_as_they_were(make_config, monkeypatch) -
                 batch["images"].fill_(float("inf"))
         return batch
 
-    monkeypatch.setattr(pipeline_loader.ImageLoader, "_assemble", poisoned)
+    monkeypatch.setattr(loaders.ImageLoader, "_assemble", poisoned)
     with pytest.raises(InputError, match="not finite at epoch 1, step 5"):
         train(make_config(alignment="-"), progress=False)
     assert all(torch.equal(seen[3][key], seen[-1][key]) for key in seen[3])

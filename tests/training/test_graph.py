@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastccsa.models.backbone import load_model
+from fastccsa.models import load_model
 from fastccsa.system.errors import InputError
 from fastccsa.training import loop as loop_module
 from fastccsa.training import train
@@ -60,7 +60,7 @@ def test_a_step_in_fixed_memory_is_the_ordinary_one(make_config, monkeypatch, se
         ({}, CPU, None, ALONE, r"device is cpu: it needs a CUDA GPU"),
         ({"cache": "ram"}, GPU, None, ALONE, "cache is ram: it needs the images in the GPU's memory"),
         ({"pairs": "all", "memory": 64}, GPU, None, ALONE, "pairs is all, with a memory"),
-        ({"pairs": "all", "batch_size": 2049}, GPU, None, ALONE, "pairs is all, and more than 4194304 a batch"),
+        ({"pairs": "all", "batch_size": 2049}, GPU, None, ALONE, "more than 4194304 pairs per batch"),
         ({"accumulate": 2}, GPU, None, ALONE, "accumulate is 2"),
         ({}, GPU, torch.float16, ALONE, "use bfloat16 or none"),
         ({}, GPU, None, Ranks(0, 2), "2 processes train together"),
@@ -75,7 +75,7 @@ def test_where_a_graph_cannot_be_had_it_says_why(make_config, changes, device, d
 
 def test_it_is_told_before_anything_is_written(make_config) -> None:
     config = make_config(cuda_graph=True)
-    with pytest.raises(InputError, match="cuda_graph cannot be had here"):
+    with pytest.raises(InputError, match="cuda_graph is not available here"):
         train(config, progress=False)
     assert not Path(config.out).exists()
 

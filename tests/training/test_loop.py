@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs, Scores, evaluate, score_outputs
 from fastccsa.images import source as source_module
-from fastccsa.models.backbone import Classifier, ModelCard, load_model
+from fastccsa.models import Classifier, ModelCard, load_model
 from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig, train
 from fastccsa.training import loop as loop_module

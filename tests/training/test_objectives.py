@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from fastccsa import reference
-from fastccsa.models.backbone import build_model
+from fastccsa.models import build_model
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.runs.sampling_record import SamplingRecord
 from fastccsa.system.errors import InputError
-from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.objectives import build_objective
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fastccsa.models.backbone import build_model, load_model
+from fastccsa.models import build_model, load_model
 from fastccsa.sampling import ImageSampler
 from fastccsa.system.devices import deterministic
 from fastccsa.system.errors import InputError
@@ -164,7 +164,7 @@ def test_deterministic_is_torchs_mode_while_a_run_lasts(make_config, monkeypatch
 
 
 def test_what_cannot_be_deterministic_is_told_in_one_line() -> None:
-    with pytest.raises(InputError, match=r"deterministic cannot be had \(put_ .*\): leave it away"), deterministic():
+    with pytest.raises(InputError, match=r"deterministic is not possible here \(put_ .*\): omit it"), deterministic():
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
     with pytest.raises(RuntimeError, match="something else"), deterministic():
         raise RuntimeError("something else")
@@ -224,7 +224,7 @@ def test_too_short_a_run_says_so_and_a_trace_that_cannot_be_written_is_no_reason
     make_config, monkeypatch, caplog
 ) -> None:
     train(make_config(alignment="-", n_sec=0, epochs=1, profile=True), progress=False)  # 4 steps
-    assert "4 steps are too few for a whole trace" in caplog.text
+    assert "4 steps are too few for a complete trace" in caplog.text
     caplog.clear()
 
     def refuse(self, path):

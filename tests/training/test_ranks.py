@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.errors import Interrupted
 from fastccsa.training import TrainConfig, train
-from fastccsa.training.images import open_manifest, select_images
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import build_objective
 from fastccsa.training.optimizer import build_optimizer

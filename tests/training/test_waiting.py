@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastccsa.evaluation.evaluate import predict
-from fastccsa.models.backbone import build_model
+from fastccsa.models import build_model
 from fastccsa.training import train
 from fastccsa.training.step import Step
 

@@ -104,9 +104,8 @@ template <typename T>
 __device__ FromRows<acc_t<T>> from_rows(const Tile<T>& p, int64_t i, int64_t j, int lane) {
   using Acc = acc_t<T>;
   const Side<T>&one = p.side[0], &other = p.side[1];
-  const Acc d2 = squared_distance<kWarp, false>(
-      row_of(one, p.begin[0] + i), one.features.column_stride, row_of(other, p.begin[1] + j),
-      other.features.column_stride, p.width, lane);
+  const Acc d2 = squared_distance<kWarp, false>(one.features.strided_row(one.order[p.begin[0] + i]),
+                                                other.features.strided_row(other.order[p.begin[1] + j]), p.width, lane);
   const Acc weight = pair_weight(p.weight, p.classes, one.label[p.begin[0] + i], other.label[p.begin[1] + j]);
   return {pair_term(d2, false, weight, p.margin), d2};
 }

@@ -17,6 +17,7 @@ from fastccsa.benchmarking.all_pairs.cells import Cell
 from fastccsa.benchmarking.all_pairs.problem import MARGIN, Problem, dense_sum
 from fastccsa.benchmarking.contestants import CannotExpress, LossFunction, Rival
 from fastccsa.benchmarking.metric_learning import squared_contrastive_loss
+from fastccsa.ops.choices import Precision
 
 __all__ = ["OURS", "RIVALS", "floors"]
 
@@ -34,7 +35,7 @@ def _pairs_of(distance: Tensor, y1: Tensor, y2: Tensor) -> Tensor:
 # ---- fastccsa ----
 
 
-def _fastccsa(precision: str) -> Callable[[Problem, Cell], LossFunction]:
+def _fastccsa(precision: Precision) -> Callable[[Problem, Cell], LossFunction]:
     def build(problem: Problem, cell: Cell) -> LossFunction:
         if precision != "ieee" and not problem.inputs[0].is_cuda:
             raise CannotExpress("on a CPU every precision is ieee")

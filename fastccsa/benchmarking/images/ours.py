@@ -14,7 +14,8 @@ from PIL import Image
 from fastccsa._build_info import CUDA_VERSION
 from fastccsa.benchmarking.images.files import Files
 from fastccsa.benchmarking.images.rivals import CannotRun, Stream, T
-from fastccsa.images import ImageLoader, _jpeg
+from fastccsa.images import ImageLoader
+from fastccsa.images.jpeg import read_codes
 from fastccsa.images.transforms import find_regions, find_scales
 from fastccsa.sampling import ImageSampler
 
@@ -61,8 +62,8 @@ def codes(files: Files, batch: int, threads: int, device: torch.device) -> Strea
     shapes = np.array([Image.open(path).size[::-1] for path in files.paths], np.int64)
 
     def one(arguments: tuple[int, list[int], int]) -> None:
-        number, (top, left, height, width), scale = arguments
-        if not _jpeg.pass_over(contents[number], top, left, height, width, scale):
+        number, region, scale = arguments
+        if not read_codes(contents[number], region, scale):
             raise CannotRun(f"{files.paths[number]} is not a JPEG of the kind that fastccsa decodes itself")
 
     counted = torch.empty(batch)

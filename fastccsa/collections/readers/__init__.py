@@ -1,6 +1,6 @@
-"""Readers of the collections in the layouts they are published in: folder in, labelled images out.
+"""Readers for the collections in their published layouts: a folder in, labelled images out.
 
-A reader gives a :class:`Collection`. What it cannot place it leaves out, by reason and name; it never guesses.
+A reader returns a :class:`Collection`. It never guesses: images it cannot label are left out, with reason and name.
 """
 
 from __future__ import annotations

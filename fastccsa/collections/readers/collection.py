@@ -1,4 +1,4 @@
-"""From metadata records and image files to the labelled images of a collection."""
+"""Joining metadata records and image files into the labelled images of a collection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fastccsa.collections.labels import LEFT_OUT, LabelMap
 
-# Reasons for leaving an image out, beside those that name a diagnosis.
+# Reasons for leaving an image out, in addition to those that name a diagnosis.
 NO_DIAGNOSIS = "no diagnosis"
 NO_FILE = "image file missing"
 NO_METADATA = "image file not in the metadata"
@@ -20,20 +20,20 @@ AMBIGUOUS = "listed as different classes"
 UNREADABLE_IMAGE = "image file cannot be decoded"
 PACKED = "archive in the folder is not unpacked"
 
-# How metadata files write that there is no value.
+# How metadata files write a missing value.
 _BLANK = {"", "na", "n/a", "nan", "none", "null"}
 
-# An image of the ISIC archive, as against the masks and heat maps that may lie beside it.
+# The id of an image in the ISIC archive, as opposed to masks and heat maps in the same folder.
 ISIC_IMAGE = re.compile(r"ISIC_\d+")
 
 
 class Record(NamedTuple):
-    """What metadata say of one image.
+    """The metadata of one image.
 
     Attributes:
-        image: the image's id, as :func:`fastccsa.collections.readers.files.image_id` writes it.
-        diagnoses: the diagnosis fields as they stand, the most telling first.
-        group: what must stay in one split with the image, such as its lesion.
+        image: the image's id in the form of :func:`fastccsa.collections.readers.files.image_id`.
+        diagnoses: the diagnosis fields as they stand, the most specific first.
+        group: name of the group of images that stay in one split, such as a lesion.
     """
 
     image: str
@@ -45,11 +45,11 @@ class Row(NamedTuple):
     """One labelled image.
 
     Attributes:
-        image: its file.
-        label: its class.
-        group: what must stay in one split with it.
-        domain: its domain; "" is the collection's own.
-        split: the split it was given already; "" leaves that to be drawn.
+        image: path of the file.
+        label: class.
+        group: name of the group of images that stay in one split.
+        domain: domain; "" for the domain of the collection.
+        split: the given split; "" if it is still to be drawn.
     """
 
     image: Path
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """An image, or a piece of metadata, that was left out: why, and its name."""
+    """An image or a piece of metadata that was left out: the reason and its name."""
 
     reason: str
     name: str
@@ -68,32 +68,31 @@ class LeftOut(NamedTuple):
 
 @dataclass
 class Collection:
-    """The labelled images of one source, and what was left out of it."""
+    """The labelled images of one source, and what was left out."""
 
     rows: list[Row] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
     def leave_out(self, reason: str, name: str) -> None:
-        """Note that something is left out."""
+        """Record that something is left out."""
         self.left_out.append(LeftOut(reason, name))
 
     @property
     def dropped(self) -> Counter[str]:
-        """How many were left out for which reason."""
+        """How many items were left out, by reason."""
         return Counter(reason for reason, _ in self.left_out)
 
 
 def collect(
     records: Iterable[Record], images: Mapping[str, Path], labels: LabelMap, expected: re.Pattern[str]
 ) -> Collection:
-    """Join metadata and image files; what cannot be placed is counted and named, never guessed.
+    """Join metadata and image files. Nothing is guessed: images without a clear label are left out and named.
 
     Args:
         records: the metadata.
         images: the file of each image id.
         labels: the collection's label map.
-        expected: matches the ids that metadata should list; images with other ids, such as masks, may lie
-            there unlisted.
+        expected: pattern of the ids that the metadata should list; other files, such as masks, may be unlisted.
     """
     collection = Collection()
     classified = [(record, *classify(record.diagnoses, labels)) for record in records]
@@ -118,7 +117,7 @@ def collect(
 
 
 def classify(diagnoses: Iterable[str], labels: LabelMap) -> tuple[str | None, str]:
-    """Return the class that the diagnoses agree on; or None and the reason."""
+    """Return the class that the diagnoses agree on and "", or None and the reason why there is none."""
     filled = [" ".join(diagnosis.split()) for diagnosis in diagnoses if first_filled(diagnosis)]
     if not filled:
         return None, NO_DIAGNOSIS
@@ -131,14 +130,15 @@ def classify(diagnoses: Iterable[str], labels: LabelMap) -> tuple[str | None, st
         return found.pop(), ""
     if found:
         return None, f"diagnoses disagree ({', '.join(filled)})"
-    return None, f"diagnosis {filled[0]!r} is none of the classes"
+    return None, f"diagnosis {filled[0]!r} matches no class"
 
 
 def listed_differently(classified: Iterable[tuple[Hashable, str | None, str]]) -> set[Hashable]:
-    """Return the images whose listings, those with a diagnosis, do not mean the same: none can be taken for right.
+    """Return the images that are listed with contradicting diagnoses, so that no listing can be trusted.
 
     Args:
-        classified: image, and its class or the reason why it has none, as :func:`classify` returns them.
+        classified: image, class and reason of each listing, the latter two as returned by :func:`classify`. Listings
+            without a diagnosis do not contradict others.
     """
     first: dict[Hashable, str] = {}
     meanings = ((image, label or reason) for image, label, reason in classified if reason != NO_DIAGNOSIS)
@@ -146,5 +146,5 @@ def listed_differently(classified: Iterable[tuple[Hashable, str | None, str]]) -
 
 
 def first_filled(*values: str) -> str:
-    """Return the first value that is one: not empty, "NaN", "null" or the like; "" where there is none."""
+    """Return the first value that is not blank ("", "NaN", "null" and the like), stripped; "" if all are."""
     return next((value.strip() for value in values if value.strip().lower() not in _BLANK), "")

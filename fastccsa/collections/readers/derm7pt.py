@@ -1,4 +1,4 @@
-"""Derm7pt: one table of cases, each with a clinical and a dermoscopic image."""
+"""Derm7pt: a table of cases, each with a clinical and a dermoscopic image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from fastccsa.collections.labels import LabelMap, LabelMaps
 from fastccsa.collections.readers.collection import NO_FILE, Collection, LeftOut, Record, collect, first_filled
-from fastccsa.collections.readers.files import IMAGE_ENDINGS, list_files
+from fastccsa.collections.readers.files import IMAGE_EXTENSIONS, list_files
 from fastccsa.collections.tables import Table, read_table
 from fastccsa.system.errors import InputError
 
@@ -18,17 +18,17 @@ _ANY = re.compile(r".+", re.DOTALL)
 
 
 def read_derm7pt(folder: Path, labels: LabelMap | None = None) -> Collection:
-    """Read Derm7pt as Simon Fraser University ships it.
+    """Read Derm7pt as distributed by Simon Fraser University.
 
     Args:
-        folder: holds ``meta/meta.csv`` and ``images/``, at any depth.
-        labels: the label map; None is the package's own.
+        folder: contains ``meta/meta.csv`` and ``images/``, at any depth.
+        labels: the label map; None for the package's own.
 
     Returns:
-        Two images a case, grouped by case. They are found by folder and name, whatever their ending and case.
+        Two images per case, grouped by case. Files are matched by folder and name, regardless of extension and case.
 
     Raises:
-        InputError: there is no table of cases.
+        InputError: there is no such folder, or no table of cases in it.
     """
     files = list_files(folder)
     table = _find_table(folder, files)
@@ -54,12 +54,12 @@ def _find_table(folder: Path, files: Iterable[Path]) -> Table:
                 return table
     raise InputError(
         f"no table of cases (meta.csv, with the columns {', '.join(_COLUMNS)}) below {folder}; "
-        "give Derm7pt's folder release_v0"
+        "pass Derm7pt's folder release_v0"
     )
 
 
 def _key(image: str) -> str:
-    """Return an image's folder and name, lower case, without its ending: ``nel/nel026``."""
+    """Return an image's folder and name in lower case without the extension: ``nel/nel026``."""
     path = PurePosixPath(image.strip().replace("\\", "/").lower())
     return "/".join(path.with_suffix("").parts[-2:])
 
@@ -67,6 +67,6 @@ def _key(image: str) -> str:
 def _index(files: Iterable[Path]) -> dict[str, Path]:
     index: dict[str, Path] = {}
     for path in files:
-        if path.suffix.lower() in IMAGE_ENDINGS:
+        if path.suffix.lower() in IMAGE_EXTENSIONS:
             index.setdefault(_key(path.as_posix()), path)
     return index

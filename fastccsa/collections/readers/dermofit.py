@@ -1,4 +1,4 @@
-"""Dermofit: one list of lesions, and an image with its mask in a folder per lesion."""
+"""Dermofit: a list of lesions, and a folder per lesion with an image and its mask."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ UNREADABLE = "line of lesionlist.txt is not NUMBER ID CLASS"
 DISAGREE = "lesionlist.txt and the folder name different classes"
 
 _LIST = "lesionlist.txt"
-_IMAGE = re.compile(r"(?!.*MASK$).+")  # beside every <id>.png lies its <id>mask.png
+_IMAGE = re.compile(r"(?!.*MASK$).+")  # every <id>.png has its <id>mask.png next to it
 
 
 def read_dermofit(folder: Path, labels: LabelMap | None = None) -> Collection:
-    """Read Dermofit as the University of Edinburgh ships it.
+    """Read Dermofit as distributed by the University of Edinburgh.
 
     Args:
-        folder: holds ``lesionlist.txt`` (``number id CLASS`` a line, no header) and the images
+        folder: contains ``lesionlist.txt`` (``number id CLASS`` per line, no header) and the images
             ``<class>/<id>/<id>.png``, at any depth.
-        labels: the label map; None is the package's own.
+        labels: the label map; None for the package's own.
 
     Returns:
-        Images, each a group by itself.
+        Images, each in a group of its own.
 
     Raises:
-        InputError: there is no list of lesions, or none is in it.
+        InputError: there is no such folder, no list of lesions in it, or no lesion in the list.
     """
     labels = labels or LabelMaps.read().of("dermofit")
     files = list_files(folder)
@@ -51,11 +51,11 @@ def _find_list(folder: Path, files: list[Path]) -> Path:
     for path in files:
         if path.name.lower() == _LIST:
             return path
-    raise InputError(f"no {_LIST} below {folder}; give the folder that holds Dermofit's {_LIST} and its class folders")
+    raise InputError(f"no {_LIST} below {folder}; pass the folder that contains Dermofit's {_LIST} and class folders")
 
 
 def _read_list(path: Path) -> tuple[list[tuple[str, str]], list[LeftOut]]:
-    """Return id and class of each lesion, and the lines that do not tell them."""
+    """Return the id and class of each lesion, and the lines that cannot be parsed."""
     lesions: list[tuple[str, str]] = []
     left_out: list[LeftOut] = []
     text = path.read_text(encoding="utf-8-sig", errors="replace")
@@ -66,11 +66,11 @@ def _read_list(path: Path) -> tuple[list[tuple[str, str]], list[LeftOut]]:
         elif any(fields):
             left_out.append(LeftOut(UNREADABLE, f"line {number}"))
     if not lesions:
-        raise InputError(f"{path} lists no lesion; its lines should read NUMBER ID CLASS, such as: 1 A1 ML")
+        raise InputError(f"{path} lists no lesion; its lines should be NUMBER ID CLASS, for example: 1 A1 ML")
     return lesions, left_out
 
 
 def _contradicts(image: Path, diagnosis: str, labels: LabelMap) -> bool:
-    """Tell whether the image lies in the folder of another class."""
+    """Return whether the image is in the folder of another class."""
     folders = [parent.name for parent in image.parents[:2]]
     return any(labels.find(name) and name.upper() != diagnosis.upper() for name in folders)

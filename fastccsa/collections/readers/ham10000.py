@@ -1,4 +1,4 @@
-"""HAM10000: one table of metadata, and 10015 images in one or two folders."""
+"""HAM10000: a table of metadata, and 10015 images in one or two folders."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from fastccsa.collections.tables import read_table
 from fastccsa.system.errors import InputError
 
 _METADATA = "ham10000_metadata"
-_ENDINGS = {"", ".csv", ".tab"}  # Harvard Dataverse offers the table without an ending, and as .tab
+_EXTENSIONS = {"", ".csv", ".tab"}  # Harvard Dataverse offers the table without an extension and as .tab
 _COLUMNS = ("lesion_id", "image_id", "dx")
 
 
 def read_ham10000(folder: Path, labels: LabelMap | None = None) -> Collection:
-    """Read HAM10000 as Harvard Dataverse and its mirrors publish it.
+    """Read HAM10000 as published by Harvard Dataverse and its mirrors.
 
     Args:
-        folder: holds ``HAM10000_metadata.csv`` (or ``HAM10000_metadata``) and the images ``ISIC_*.jpg``,
-            at any depth.
-        labels: the label map; None is the package's own.
+        folder: contains ``HAM10000_metadata.csv`` (or ``HAM10000_metadata``) and the images ``ISIC_*.jpg``, at any
+            depth.
+        labels: the label map; None for the package's own.
 
     Returns:
-        Images grouped by ``lesion_id``; the label is ``dx``.
+        Images grouped by ``lesion_id``, labelled by ``dx``.
 
     Raises:
-        InputError: there is no metadata table, or not HAM10000's.
+        InputError: there is no such folder, no metadata table in it, or the table is not HAM10000's.
     """
     files = list_files(folder)
     metadata = _find_metadata(folder, files)
@@ -44,9 +44,9 @@ def read_ham10000(folder: Path, labels: LabelMap | None = None) -> Collection:
 
 def _find_metadata(folder: Path, files: list[Path]) -> Path:
     for path in files:
-        if path.stem.lower() == _METADATA and path.suffix.lower() in _ENDINGS:
+        if path.stem.lower() == _METADATA and path.suffix.lower() in _EXTENSIONS:
             return path
     raise InputError(
         f"no HAM10000_metadata.csv (or HAM10000_metadata) below {folder}; "
-        "give the folder that holds HAM10000's metadata and images"
+        "pass the folder that contains HAM10000's metadata and images"
     )

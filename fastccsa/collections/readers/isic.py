@@ -1,4 +1,4 @@
-"""The ISIC archive's collections MSK, UDA and SONIC, in the layouts of four download tools."""
+"""The collections MSK, UDA and SONIC of the ISIC archive, in the layouts of four download tools."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from fastccsa.system.errors import InputError
 
 BROKEN = "description is not valid JSON"
 
-# The downloader script's descriptions have no ending; their names alone tell what they are.
+# Descriptions from the downloader script have no extension; they are recognised by name.
 _DESCRIPTION = re.compile(r"ISIC_\d+(_downsampled)?", re.IGNORECASE)
 _CLINICAL = "meta.clinical."
-# The most telling first: of the levels that replaced `diagnosis` in 2025, 5 is the finest.
+# The most specific first: of the levels that replaced `diagnosis` in 2025, 5 is the finest.
 _DIAGNOSES = ("diagnosis", "diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2", "diagnosis_1")
 
-Fields = dict[str, str]  # what the archive says of one image, by name: "name", "dataset.name", "diagnosis"...
+Fields = dict[str, str]  # the metadata of one image by field: "name", "dataset.name", "diagnosis", ...
 
 
 def read_isic(folder: Path, domain: str, labels: LabelMap | None = None) -> Collection:
     """Read one domain's images from a download of the ISIC archive.
 
-    The layouts, also several of them below one folder:
+    Supported layouts, which may be mixed in one folder:
 
-    - isic-cli: ``metadata.csv`` beside the images, with ``diagnosis`` or, since 2025, ``diagnosis_1`` to
-      ``diagnosis_5``; it does not name the collection.
-    - the site's archive: ``ISIC-images/metadata.csv`` with ``name``, ``dataset.name`` and
-      ``meta.clinical.diagnosis``, images in a folder per collection.
+    - isic-cli: ``metadata.csv`` next to the images, with ``diagnosis`` or, since 2025, ``diagnosis_1`` to
+      ``diagnosis_5``. It does not name the collection.
+    - the archive from the site: ``ISIC-images/metadata.csv`` with ``name``, ``dataset.name`` and
+      ``meta.clinical.diagnosis``, and the images in a folder per collection.
     - the old API: a file ``<name>.json`` per image.
     - the downloader script: ``Data/Images/<name>.jpg`` and ``Data/Descriptions/<name>``.
 
     Args:
-        folder: holds metadata and images, at any depth.
-        domain: "MSK", "SON" or "UDA". Images that the metadata ascribe to another collection are left out.
-        labels: the label map; None is the package's own.
+        folder: contains metadata and images, at any depth.
+        domain: "MSK", "SON" or "UDA". Images of another collection, according to the metadata, are left out.
+        labels: the label map; None for the package's own.
 
     Returns:
-        Images grouped by lesion where the metadata tell it, else by patient, else each by itself.
+        Images grouped by lesion or, if the metadata has none, by patient; otherwise each in a group of its own.
 
     Raises:
-        InputError: the domain is another, or there is no ISIC metadata below the folder.
+        InputError: ``domain`` is something else, or there is no ISIC metadata below the folder.
     """
     if domain not in ISIC_COLLECTIONS:
-        raise InputError(f"{domain} is not made of ISIC collections; those that are: {', '.join(ISIC_COLLECTIONS)}")
+        raise InputError(f"{domain} is not an ISIC domain; choose one of {', '.join(ISIC_COLLECTIONS)}")
     files = list_files(folder)
     images = index_images(files)
     left_out: list[LeftOut] = []
@@ -74,7 +74,7 @@ def read_isic(folder: Path, domain: str, labels: LabelMap | None = None) -> Coll
 
 
 def _metadata(files: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Fields]:
-    """Yield the fields of every image that a table or description among ``files`` is about."""
+    """Yield the fields of every image in the tables and descriptions among ``files``."""
     for path in files:
         if path.suffix.lower() == ".csv":
             candidates = read_table(path).rows
@@ -90,7 +90,7 @@ def _metadata(files: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Fields
 
 
 def _is_about_image(fields: Fields) -> bool:
-    """Tell ISIC metadata from other tables and JSON files that may lie there."""
+    """Return whether the fields are ISIC metadata; other tables and JSON files may be in the same folder."""
     from_api = "name" in fields and any(name.startswith(("meta.", "dataset.")) for name in fields)
     return "isic_id" in fields or from_api
 
@@ -103,13 +103,13 @@ def _record(fields: Fields) -> Record:
 
 
 def _belongs(dataset: str, domain: str) -> bool:
-    """Tell whether a collection, such as ``MSK-1`` or (before 2018) ``ISIC_MSK-1_1``, is of the domain."""
+    """Return whether a collection, such as ``MSK-1`` or (before 2018) ``ISIC_MSK-1_1``, belongs to the domain."""
     name = dataset.strip().upper().removeprefix("ISIC_")
     return not name or re.fullmatch(rf"{ISIC_COLLECTIONS[domain]}(-\d+)?(_\d+)?", name) is not None
 
 
 def _flatten(value: Any, name: str = "") -> Fields:
-    """Return nested JSON as one level: ``{"meta": {"sex": "male"}}`` as ``{"meta.sex": "male"}``."""
+    """Flatten nested JSON: ``{"meta": {"sex": "male"}}`` becomes ``{"meta.sex": "male"}``."""
     if not isinstance(value, Mapping):
         return {name: "" if value is None else str(value)}
     flat: Fields = {}

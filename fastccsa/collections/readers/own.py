@@ -15,31 +15,32 @@ from fastccsa.collections.readers.collection import (
     first_filled,
     listed_differently,
 )
-from fastccsa.collections.readers.files import IMAGE_ENDINGS, list_files
+from fastccsa.collections.readers.files import IMAGE_EXTENSIONS, list_files
 from fastccsa.collections.tables import Table, read_table
 from fastccsa.collections.validate import SPLITS
 from fastccsa.system.errors import InputError
 
 OUTSIDE = "image outside domain/class folders"
 
-_NEEDED = ("image", "label")
+_REQUIRED = ("image", "label")
 _OPTIONAL = ("domain", "group", "split")
 
 
 def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Collection:
-    """Read a table with the columns ``image, label`` and, where wanted, ``domain, group, split``.
+    """Read a table with the columns ``image, label`` and optionally ``domain, group, split``.
 
     Args:
-        path: the table, with commas, semicolons or tabs; image paths are absolute or relative to its folder.
-        domain: the domain of the rows that name none.
-        labels: the label map; None is the package's own.
+        path: the table, separated by commas, semicolons or tabs; image paths are absolute or relative to its folder.
+        domain: the domain of rows that name none.
+        labels: the label map; None for the package's own.
 
     Returns:
-        Images in the table's order. Groups are the table's own: the same name in another table is another group.
+        Images in the order of the table. Groups are local to the table: the same name in another table is another
+        group.
 
     Raises:
-        InputError: a column is missing or there twice, a row names no image, a split is none, some rows have a
-            split and others do not, or a group is in two splits; by line.
+        InputError: a column is missing or repeated, a row names no image, a split is invalid, only some rows have a
+            split, or a group is in two splits; the message names the line.
     """
     labels = labels or LabelMaps.read().of(OWN)
     table = read_table(path)
@@ -65,15 +66,15 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
 
 
 def read_own_folders(folder: Path, name: str, labels: LabelMap | None = None) -> Collection:
-    """Read images in folders ``<domain>/<class>/``, also in folders below these.
+    """Read images in folders ``<domain>/<class>/``, at any depth below.
 
     Args:
-        folder: holds a folder per domain.
-        name: of these data; their groups start with it.
-        labels: the label map; None is the package's own.
+        folder: contains a folder per domain.
+        name: name of this data, a prefix of its groups.
+        labels: the label map; None for the package's own.
 
     Returns:
-        Images, each a group by itself.
+        Images, each in a group of its own.
 
     Raises:
         InputError: there is no such folder.
@@ -81,7 +82,7 @@ def read_own_folders(folder: Path, name: str, labels: LabelMap | None = None) ->
     labels = labels or LabelMaps.read().of(OWN)
     collection = Collection()
     for path in list_files(folder):
-        if path.suffix.lower() not in IMAGE_ENDINGS:
+        if path.suffix.lower() not in IMAGE_EXTENSIONS:
             continue
         image = path.relative_to(folder)
         if len(image.parts) < 3:
@@ -99,32 +100,32 @@ def _image(line: int, row: dict[str, str], path: Path) -> Path:
     """Return the absolute path of a row's image."""
     name = row["image"].strip()
     if not name:
-        raise InputError(f"{path}: line {line} names no image; fill the column image or take the line away")
+        raise InputError(f"{path}: line {line} names no image; fill the column image or delete the line")
     return Path(os.path.abspath(path.parent / name.replace("\\", "/")))
 
 
 def _check_columns(table: Table, path: Path) -> None:
-    missing = [column for column in _NEEDED if column not in table.columns]
+    missing = [column for column in _REQUIRED if column not in table.columns]
     if missing:
         raise InputError(
-            f"{path}: line 1 lacks {', '.join(missing)}; the columns are {', '.join(_NEEDED)} and, where wanted, "
+            f"{path}: line 1 lacks {', '.join(missing)}; the columns are {', '.join(_REQUIRED)} and, optionally, "
             f"{', '.join(_OPTIONAL)}"
         )
-    for column in (*_NEEDED, *_OPTIONAL):
+    for column in (*_REQUIRED, *_OPTIONAL):
         if table.columns.count(column) > 1:
             raise InputError(f"{path}: line 1 names {column} twice; keep one of the two")
 
 
 def _check_splits(table: Table, path: Path) -> None:
-    """Check that every row has a split or none has, and that no group is torn."""
+    """Check that either all rows have a split or none has, and that no group is in two splits."""
     if "split" not in table.columns:
         return
-    home: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for line, row in zip(table.lines, table.rows, strict=True):
         split, group = row["split"].strip(), first_filled(row.get("group", ""))
         if split not in (*SPLITS, ""):
             raise InputError(f"{path}: line {line}: split {split!r} is not one of {', '.join(SPLITS)}")
         if bool(split) != bool(table.rows[0]["split"].strip()):
-            raise InputError(f"{path}: line {line}: fill the column split for every image, or for none")
-        if group and home.setdefault(group, split) != split:
-            raise InputError(f"{path}: line {line}: group {group!r} is in {split} here and in {home[group]} above")
+            raise InputError(f"{path}: line {line}: fill the column split for every image or for none")
+        if group and split_of.setdefault(group, split) != split:
+            raise InputError(f"{path}: line {line}: group {group!r} is in {split} here and in {split_of[group]} above")

@@ -1,4 +1,4 @@
-"""PH2: 200 images in a folder each, labelled in a spreadsheet or in a text table."""
+"""PH2: 200 images, each in a folder of its own, labelled in a spreadsheet or a text table."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from fastccsa.collections.readers.files import image_id, index_images, list_file
 from fastccsa.system.errors import InputError
 
 _NAME = re.compile(r"IMD\d+")
-_DIAGNOSES = ("common nevus", "atypical nevus", "melanoma")  # columns of the spreadsheet, codes 0, 1, 2 of the text
+_DIAGNOSES = ("common nevus", "atypical nevus", "melanoma")  # spreadsheet columns; codes 0, 1, 2 in the text table
 
 Grid = Iterable[Sequence[str]]
 
 
 def read_ph2(folder: Path, labels: LabelMap | None = None) -> Collection:
-    """Read PH2 as the ADDI project ships it.
+    """Read PH2 as distributed by the ADDI project.
 
     Args:
-        folder: holds ``PH2_dataset.txt`` or ``PH2_dataset.xlsx`` (the text is read where both are there) and
-            the images ``IMD003.bmp``, at any depth.
-        labels: the label map; None is the package's own.
+        folder: contains ``PH2_dataset.txt`` or ``PH2_dataset.xlsx`` (the text table takes precedence) and the images
+            ``IMD003.bmp``, at any depth.
+        labels: the label map; None for the package's own.
 
     Returns:
-        Images, each a group by itself; the label is the clinical diagnosis.
+        Images, each in a group of its own, labelled by the clinical diagnosis.
 
     Raises:
-        InputError: neither table is there, or it is not PH2's.
+        InputError: there is no such folder, neither table is in it, or the table is not PH2's.
     """
     files = list_files(folder)
     path = _find_table(folder, files)
@@ -41,12 +41,12 @@ def read_ph2(folder: Path, labels: LabelMap | None = None) -> Collection:
 
 
 def _find_table(folder: Path, files: Sequence[Path]) -> Path:
-    for ending in (".txt", ".xlsx"):
+    for extension in (".txt", ".xlsx"):
         for path in files:
-            if path.stem.lower() == "ph2_dataset" and path.suffix.lower() == ending:
+            if path.stem.lower() == "ph2_dataset" and path.suffix.lower() == extension:
                 return path
     raise InputError(
-        f"no PH2_dataset.txt or PH2_dataset.xlsx below {folder}; give the folder that holds PH2's table and images"
+        f"no PH2_dataset.txt or PH2_dataset.xlsx below {folder}; pass the folder that contains PH2's table and images"
     )
 
 
@@ -71,19 +71,19 @@ def _from_spreadsheet(path: Path) -> list[Record]:
 
 
 def _marked(marks: Sequence[str]) -> tuple[str, ...]:
-    """Return the diagnoses marked X; or, where another mark stands, that one alone, which no label map knows."""
+    """Return the diagnoses marked X; if there are other marks, return only those, as text that no label map has."""
     marked = [(diagnosis, mark) for diagnosis, mark in zip(_DIAGNOSES, marks, strict=True) if mark]
-    strange = tuple(f"{diagnosis} marked {mark}" for diagnosis, mark in marked if mark.upper() != "X")
-    return strange or tuple(diagnosis for diagnosis, _ in marked)
+    unknown = tuple(f"{diagnosis} marked {mark}" for diagnosis, mark in marked if mark.upper() != "X")
+    return unknown or tuple(diagnosis for diagnosis, _ in marked)
 
 
 def _spreadsheet(path: Path) -> Iterator[Sequence[str]]:
-    # Imported here because it takes a while, and only this format needs it.
+    # Imported here because it is slow, and only this format needs it.
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
 
     try:
-        # Not read_only: that trusts the sheet's own word on its size, which some programs write wrong.
+        # Not read_only, which trusts the size stored in the sheet; some programs write it wrong.
         book = load_workbook(path, data_only=True)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, InvalidFileException) as error:
         raise InputError(f"{path} is not a spreadsheet ({error}); download it again") from error
@@ -93,21 +93,21 @@ def _spreadsheet(path: Path) -> Iterator[Sequence[str]]:
 
 
 def _cells(values: Iterable[str]) -> list[str]:
-    """Return the values with line breaks and runs of spaces made single spaces."""
+    """Replace line breaks and runs of spaces in the values by single spaces."""
     return [" ".join(value.split()) for value in values]
 
 
 def _find_header(path: Path, grid: Iterator[Sequence[str]], names: Sequence[str]) -> dict[str, int]:
-    """Return the positions of the columns, leaving ``grid`` at the row below them."""
+    """Return the positions of the columns and leave ``grid`` at the row below the header."""
     for row in grid:
         lower = [value.lower() for value in row]
         if set(names) <= set(lower):
             return {name: lower.index(name) for name in names}
-    raise InputError(f"{path} has no row of headers with {', '.join(names)}, so it is not PH2's; download it again")
+    raise InputError(f"{path} has no header row with {', '.join(names)}, so it is not PH2's; download it again")
 
 
 def _rows(grid: Grid, name: int, columns: Sequence[int]) -> Iterator[tuple[str, list[str]]]:
-    """Yield name and the values of some columns of the rows that are about an image; legends are not."""
+    """Yield the name and the values of ``columns`` for each row about an image; legends are skipped."""
     for row in grid:
         if len(row) > name and _NAME.fullmatch(image_id(row[name])):
             yield image_id(row[name]), [row[column] if column < len(row) else "" for column in columns]

@@ -1,4 +1,4 @@
-"""Seven synthetic skin-lesion collections, drawn by the package: for demonstrations and tests, not medicine.
+"""Seven synthetic skin-lesion collections for demonstrations and tests, not for medical use.
 
 They have the paper's class proportions and visible domain shifts. No pixel comes from a person.
 """

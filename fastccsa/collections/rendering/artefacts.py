@@ -1,4 +1,4 @@
-"""What lies in the frame besides skin: hair, gel bubbles, pen marks, stickers, a ruler, a round mask."""
+"""Artefacts in the frame: hair, gel bubbles, pen marks, stickers, a ruler, a round mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastccsa.collections.rendering.styles import Style
 
 _HAIR_COLOURS = ((0.10, 0.06, 0.04), (0.25, 0.14, 0.07), (0.50, 0.36, 0.20), (0.80, 0.78, 0.74))
 _INK = (0.36, 0.16, 0.52)
-# Rings of SONIC's stickers, from outside in.
+# Rings of SONIC's stickers, from the outside in.
 _STICKERS = (
     ((0.05, 0.48, 0.75),),
     ((0.35, 0.78, 0.76), (0.62, 0.86, 0.84)),
@@ -21,7 +21,7 @@ _STICKERS = (
 
 
 def add_artefacts(colours: Field, style: Style, rng: np.random.Generator) -> Field:
-    """Return the scene [3, height, width] with the artefacts that ``style`` gives it drawn in."""
+    """Return the scene, float32 [3, height, width], with random artefacts according to ``style``."""
     if style.hair and rng.random() < 0.5:
         colours = _hair(colours, rng, rng.poisson(2 * style.hair))
     if rng.random() < style.bubbles:
@@ -38,7 +38,7 @@ def add_artefacts(colours: Field, style: Style, rng: np.random.Generator) -> Fie
 
 
 class _Layer:
-    """A mask to draw on at twice the scene's size: halving it smooths the edges."""
+    """A mask to draw on at twice the size of the scene; halving it smooths the edges."""
 
     def __init__(self, colours: Field) -> None:
         self.colours = colours
@@ -47,19 +47,19 @@ class _Layer:
         self.draw = ImageDraw.Draw(self.mask)
 
     def paint(self, colour: ArrayLike, opacity: float = 1.0, blur: float = 0.0) -> Field:
-        """Return the scene with ``colour`` where the mask was drawn."""
+        """Return the scene with ``colour`` where the mask is drawn."""
         small = self.mask.reduce(2)
         alpha = np.float32(opacity) * soften(small, blur)
         return self.colours + alpha * (planes(colour) - self.colours)
 
     def disc(self, x: float, y: float, radius: float, fill: int = 255, rim: int | None = None) -> None:
-        """Draw a disc, or one with a bright rim, in the scene's pixels."""
+        """Draw a disc, optionally with a bright rim; coordinates are pixels of the scene."""
         box = [2 * (x - radius), 2 * (y - radius), 2 * (x + radius), 2 * (y + radius)]
         self.draw.ellipse(box, fill=fill, outline=rim, width=max(1, round(0.3 * radius)))
 
 
 def _hair(colours: Field, rng: np.random.Generator, count: int) -> Field:
-    """Draw hairs: gentle arcs in one colour, roughly one direction."""
+    """Draw hairs: gentle arcs of one colour in roughly one direction."""
     layer = _Layer(colours)
     t = np.linspace(-1, 1, 12)
     combed = rng.uniform(0, np.pi)
@@ -76,7 +76,7 @@ def _hair(colours: Field, rng: np.random.Generator, count: int) -> Field:
 
 
 def _bubbles(colours: Field, rng: np.random.Generator) -> Field:
-    """Draw bubbles of gel: bright rims around a slightly lighter inside."""
+    """Draw gel bubbles: bright rims around a slightly lighter interior."""
     layer = _Layer(colours)
     for _ in range(rng.integers(2, 9)):
         x, y = rng.uniform(0, layer.width), rng.uniform(0, layer.height)
@@ -86,7 +86,7 @@ def _bubbles(colours: Field, rng: np.random.Generator) -> Field:
 
 
 def _ink(colours: Field, rng: np.random.Generator) -> Field:
-    """Draw one or two strokes of a surgeon's purple pen around the middle."""
+    """Draw one or two strokes of a purple surgical pen around the middle."""
     layer = _Layer(colours)
     for _ in range(rng.integers(1, 3)):
         radius, start = rng.uniform(0.6, 0.85) * layer.height, rng.uniform(0, 360)
@@ -96,7 +96,7 @@ def _ink(colours: Field, rng: np.random.Generator) -> Field:
 
 
 def _sticker(colours: Field, rng: np.random.Generator) -> Field:
-    """Draw a coloured round sticker that reaches into the frame from a side."""
+    """Draw a round coloured sticker that reaches into the frame from one side."""
     rings = _STICKERS[rng.integers(len(_STICKERS))]
     height, width = colours.shape[1:]
     radius = rng.uniform(0.2, 0.32) * height
@@ -110,7 +110,7 @@ def _sticker(colours: Field, rng: np.random.Generator) -> Field:
 
 
 def _ruler(colours: Field, rng: np.random.Generator) -> Field:
-    """Draw a ruler's ticks along one edge, every tenth one longer."""
+    """Draw the ticks of a ruler along one edge, with longer ones at every fifth and tenth."""
     layer = _Layer(colours)
     edge = rng.uniform(0.82, 0.97) * layer.height
     up = -1 if rng.random() < 0.5 else 1
@@ -127,7 +127,7 @@ def _ruler(colours: Field, rng: np.random.Generator) -> Field:
 
 
 def _aperture(colours: Field, rng: np.random.Generator) -> Field:
-    """Black out what lies beyond the dermatoscope's round field of view."""
+    """Black out everything outside the dermatoscope's round field of view."""
     layer = _Layer(colours)
     layer.mask.paste(255, (0, 0, *layer.mask.size))
     x, y = layer.width / 2, layer.height / 2

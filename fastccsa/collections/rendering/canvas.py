@@ -1,4 +1,4 @@
-"""The square a lesion is painted on: smooth random fields, soft shapes and layers of pigment."""
+"""The canvas that a lesion is painted on: smooth random fields, soft shapes and layers of pigment."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from PIL import Image, ImageDraw, ImageFilter
 Field = NDArray[np.float32]
 Point = tuple[float, float]
 
-#: The square spans -EXTENT..EXTENT in both axes; a lesion's mean radius is 1.
+#: The canvas spans -EXTENT..EXTENT along both axes; the mean radius of a lesion is 1.
 EXTENT = 1.6
 
 
 def smoothstep(low: float, high: float, values: Field) -> Field:
-    """Return the cubic ramp from 0 at ``low`` to 1 at ``high`` of every value (float32)."""
+    """Map every value through the cubic ramp from 0 at ``low`` to 1 at ``high`` (float32)."""
     t = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def smooth_noise(rng: np.random.Generator, cells: int, height: int, width: int) -> Field:
-    """Return a smooth field [height, width] of about unit variance, with ``cells`` bumps along the width.
+    """Return a smooth field, float32 [height, width], of about unit variance with ``cells`` bumps along the width.
 
     The random numbers drawn depend on ``cells`` and the aspect ratio, not on the size in pixels: the same
-    generator state gives the same field, finer or coarser.
+    generator state gives the same field at any resolution.
     """
     rows = max(2, round(cells * height / width))
     grid = rng.standard_normal((rows, cells), dtype=np.float32)
@@ -34,7 +34,7 @@ def smooth_noise(rng: np.random.Generator, cells: int, height: int, width: int) 
 
 
 def planes(colour: ArrayLike) -> Field:
-    """Return one value a channel as float32 [3, 1, 1], to go with pictures [3, height, width]."""
+    """Return one value per channel as float32 [3, 1, 1], to broadcast with pictures [3, height, width]."""
     return np.asarray(colour, np.float32).reshape(3, 1, 1)
 
 
@@ -45,17 +45,17 @@ def soften(mask: Image.Image, radius: float) -> Field:
 
 
 class Canvas:
-    """What a lesion is painted on.
+    """The square canvas that a lesion is painted on.
 
     Args:
-        rng: The source of every random choice; painters share it.
+        rng: Source of every random choice, shared by the painters.
         side: Width and height in pixels.
 
     Attributes:
         x, y, radius, angle: float32 [side, side], lesion coordinates of the pixels.
         melanin, blood: float32 [side, side], optical densities that darken the skin below.
-        cover_colour, cover: float32 [3, side, side] and [side, side], an opaque layer over the skin
-            (scale, scar, veil): its colour times its opacity, and its opacity.
+        cover_colour, cover: float32 [3, side, side] and [side, side], an opaque layer over the skin (scale, scar,
+            veil): its colour times its opacity, and its opacity.
     """
 
     def __init__(self, rng: np.random.Generator, side: int) -> None:
@@ -78,8 +78,8 @@ class Canvas:
         """Return how far inside the lesion's outline each pixel lies (negative outside), in radii.
 
         Args:
-            irregularity: Relative amplitude of the outline's lobes; the finer ones are smaller.
-            elongation: Long axis over short axis.
+            irregularity: Relative amplitude of the outline's lobes; finer lobes are smaller.
+            elongation: Ratio of the long axis to the short axis.
             jag: Amplitude of small notches.
         """
         stretch = np.float32(np.sqrt(elongation))
@@ -91,7 +91,7 @@ class Canvas:
         return depth + np.float32(jag) * self.noise(14)
 
     def lattice(self, spacing: float, warp: float) -> Field:
-        """Return a warped honeycomb in [0, 1]: 1 on its lines, 0 in its holes, ``spacing`` radii apart."""
+        """Return a warped honeycomb in [0, 1]: 1 on the lines, 0 in the holes, which are ``spacing`` radii apart."""
         u, v = self.x + np.float32(warp) * self.noise(9), self.y + np.float32(warp) * self.noise(9)
         frequency = np.float32(4 * np.pi / (np.sqrt(3) * spacing))
         half, tall = np.float32(0.5), np.float32(np.sqrt(3) / 2)
@@ -107,7 +107,7 @@ class Canvas:
         return [(float(r * np.cos(a)), float(r * np.sin(a))) for r, a in zip(radius, angle, strict=True)]
 
     def discs(self, centres: Sequence[Point], low: float, high: float, blur: float = 0.02) -> Field:
-        """Return a mask of round spots whose radii are uniform in [low, high] (``blur`` in radii too)."""
+        """Return a mask of round spots with radii uniform in [low, high]; ``blur`` is in lesion radii too."""
         mask = Image.new("L", (self.side, self.side))
         draw = ImageDraw.Draw(mask)
         for x, y in centres:
@@ -117,12 +117,12 @@ class Canvas:
         return soften(mask, blur * self._scale)
 
     def lumps(self, centres: Sequence[Point], low: float, high: float) -> Field:
-        """Return a mask of rounded, uneven lumps: discs that melt into their neighbours."""
+        """Return a mask of rounded, uneven lumps: discs that merge with their neighbours."""
         mask = self.discs(centres, low, high, blur=0.35 * (low + high) / 2)
         return smoothstep(0.3, 0.6, mask + np.float32(0.08) * self.noise(14))
 
     def strokes(self, lines: Sequence[Sequence[Point]], width: float, blur: float = 0.012) -> Field:
-        """Return a mask of polylines ``width`` radii thick."""
+        """Return a mask of polylines that are ``width`` lesion radii thick."""
         mask = Image.new("L", (self.side, self.side))
         draw = ImageDraw.Draw(mask)
         for line in lines:
@@ -131,7 +131,7 @@ class Canvas:
         return soften(mask, blur * self._scale)
 
     def lay(self, colour: ArrayLike, opacity: Field) -> None:
-        """Lay an opaque colour (RGB in [0, 1]) over what the covering layer holds already."""
+        """Lay a colour (RGB in [0, 1]) with the given opacity over the existing cover layer."""
         keep = 1 - opacity
         self.cover_colour *= keep
         self.cover_colour += planes(colour) * opacity
@@ -139,7 +139,7 @@ class Canvas:
         self.cover += opacity
 
     def fade(self) -> None:
-        """Let all layers fade out towards the square's edges, where a large lesion would be cut off."""
+        """Fade all layers out towards the edges of the canvas, where a large lesion would be cut off."""
         keep = 1 - smoothstep(0.85 * EXTENT, 0.98 * EXTENT, np.maximum(np.abs(self.x), np.abs(self.y)))
         for layer in (self.melanin, self.blood, self.cover_colour, self.cover):
             layer *= keep

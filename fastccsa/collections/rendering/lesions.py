@@ -1,8 +1,8 @@
 """Seven kinds of synthetic lesion, each painted with the signs a dermatologist looks for.
 
-Every painter draws how conspicuous its signs are, so that a class has plain and subtle members, and the
-classes overlap where the real ones do: nevus with melanoma, melanoma with benign keratosis, actinic
-keratosis with basal cell carcinoma.
+Every painter draws at random how conspicuous its signs are. So a class has obvious and subtle members, and classes
+overlap where the real ones do: nevus with melanoma, melanoma with benign keratosis, actinic keratosis with basal cell
+carcinoma.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CRIMSON = (0.62, 0.07, 0.13)
 
 
 def _nevus(canvas: Canvas) -> None:
-    """Nevus (nv): regular and round, one brown, a smooth border, an even network."""
+    """Nevus (nv): regular and round, a single shade of brown, a smooth border, an even network."""
     rng = canvas.rng
     depth = canvas.depth(rng.uniform(0.01, 0.07), rng.uniform(1, 1.4), jag=rng.uniform(0, 0.05))
     inside = smoothstep(-0.12, rng.uniform(0.1, 0.4), depth)
@@ -84,7 +84,7 @@ def _basal_cell_carcinoma(canvas: Canvas) -> None:
 
 
 def _dermatofibroma(canvas: Canvas) -> None:
-    """Dermatofibroma (df): a white scar in the middle of a pale brown ring that fades away."""
+    """Dermatofibroma (df): a white scar in the middle of a pale brown ring that fades out."""
     rng = canvas.rng
     depth = canvas.depth(rng.uniform(0.02, 0.05), rng.uniform(1, 1.3))
     inside = smoothstep(-0.35, 0.45, depth)
@@ -96,7 +96,7 @@ def _dermatofibroma(canvas: Canvas) -> None:
 
 
 def _benign_keratosis(canvas: Canvas) -> None:
-    """Benign keratosis (bkl): cut off sharply, waxy, with milia-like cysts, dark plugs and fissures."""
+    """Benign keratosis (bkl): a sharp border, a waxy surface, milia-like cysts, dark plugs and fissures."""
     rng = canvas.rng
     sign = rng.uniform(0.2, 1)
     depth = canvas.depth(rng.uniform(0.03, 0.1), rng.uniform(1, 1.6), jag=rng.uniform(0.01, 0.06))
@@ -114,7 +114,7 @@ def _benign_keratosis(canvas: Canvas) -> None:
 
 
 def _vascular(canvas: Canvas) -> None:
-    """Vascular lesion (vasc): red, purple or black lacunae parted by paler septa."""
+    """Vascular lesion (vasc): red, purple or black lacunae separated by paler septa."""
     rng = canvas.rng
     sign = rng.uniform(0.2, 1)
     depth = canvas.depth(rng.uniform(0.02, 0.07), rng.uniform(1, 1.4))
@@ -141,7 +141,7 @@ def _actinic_keratosis(canvas: Canvas) -> None:
 
 
 def _veil(canvas: Canvas, inside: Field, sign: float) -> None:
-    """Lay melanoma's blue-white veil, off centre, and sometimes a black blotch."""
+    """Lay the blue-white veil of a melanoma off centre, and sometimes a black blotch."""
     rng = canvas.rng
     veil = _patch(canvas, 0.6, rng.uniform(0.25, 0.5))
     canvas.lay(BLUE_GREY, rng.uniform(0.3, 0.85) * sign * inside * veil)
@@ -150,7 +150,7 @@ def _veil(canvas: Canvas, inside: Field, sign: float) -> None:
 
 
 def _patch(canvas: Canvas, reach: float, size: float) -> Field:
-    """Return one ragged spot of radius ``size``, somewhere within ``reach`` of the centre."""
+    """Return the mask of a ragged spot of radius ``size``, somewhere within ``reach`` of the centre."""
     ((x, y),) = canvas.scatter(1, reach)
     distance = np.hypot(canvas.x - np.float32(x), canvas.y - np.float32(y))
     return 1 - smoothstep(0.7 * size, 1.3 * size, distance + np.float32(0.3 * size) * canvas.noise(10))
@@ -187,7 +187,7 @@ _PAINTERS: dict[str, Callable[[Canvas], None]] = {
 
 
 def paint_lesion(label: str, rng: np.random.Generator, side: int) -> Canvas:
-    """Return a canvas of ``side`` pixels with one lesion of class ``label``: a pure function of ``rng``."""
+    """Paint one lesion of class ``label`` on a canvas of ``side`` pixels; a pure function of the state of ``rng``."""
     canvas = Canvas(rng, side)
     _PAINTERS[label](canvas)
     canvas.fade()

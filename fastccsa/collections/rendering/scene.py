@@ -1,4 +1,4 @@
-"""One synthetic picture: skin, a lesion in it, what lies on top, and the camera."""
+"""One synthetic picture: skin with a lesion, artefacts on top, and the camera."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from fastccsa.collections.rendering.canvas import EXTENT, Canvas, Field, planes,
 from fastccsa.collections.rendering.lesions import paint_lesion
 from fastccsa.collections.rendering.styles import STYLES, Style
 
-# Light that one unit of optical density takes from red, green and blue (natural logarithm), roughly as
-# melanin and haemoglobin do; and skin without either.
+# Absorption of red, green and blue light per unit of optical density (natural logarithm), roughly as for melanin and
+# haemoglobin; and the colour of skin without either.
 _MELANIN = planes((0.55, 1.00, 1.35))
 _BLOOD = planes((0.12, 0.95, 0.75))
 _BARE_SKIN = planes((0.97, 0.87, 0.82))
 
-# Pixels along the lesion's canvas per pixel of the width asked for: about as fine as the picture itself.
+# Pixels along a side of the lesion's canvas per pixel of the requested width: about as fine as the picture itself.
 _CANVAS_SHARE = 0.7
-# The grey that contrast leaves as it is.
+# The grey level that a change of contrast keeps.
 _PIVOT = 0.55
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Which picture: with the seed and the width, all that its pixels depend on.
+    """Identifies a picture. Together with the seed and the width, it determines every pixel.
 
     Attributes:
         domain: Key of the collection.
         label: Class of the lesion.
         lesion: Number of the lesion within its domain and class.
-        view: 0 for the lesion's first picture, 1 for its second.
+        view: 0 for the first picture of the lesion, 1 for the second.
     """
 
     domain: str
@@ -44,15 +44,15 @@ class Picture:
 
 
 def render(picture: Picture, seed: int, width: int) -> tuple[Image.Image, int]:
-    """Return the picture as an RGB image and the JPEG quality its camera saves it at.
+    """Render the picture as an RGB image, and return it with the JPEG quality that its camera uses.
 
-    Views of one lesion share lesion and skin; place, light, artefacts and camera settings are the view's own.
+    Views of one lesion share the lesion and the skin; position, light, artefacts and camera settings differ.
     """
     kind = zlib.crc32(f"{picture.domain}/{picture.label}".encode())
     patient = np.random.default_rng([seed, kind, picture.lesion])
     photo = np.random.default_rng([seed, kind, picture.lesion, 1 + picture.view])
-    looks = STYLES[picture.domain]
-    style = looks[picture.view % len(looks)]
+    styles = STYLES[picture.domain]
+    style = styles[picture.view % len(styles)]
     tone = patient.standard_normal(2)
     canvas = paint_lesion(picture.label, patient, round(_CANVAS_SHARE * width))
     size = round(style.frame[0] * width), round(style.frame[1] * width)
@@ -64,25 +64,25 @@ def render(picture: Picture, seed: int, width: int) -> tuple[Image.Image, int]:
 def _skin_with_lesion(
     canvas: Canvas, tone: NDArray[np.float64], style: Style, rng: np.random.Generator, size: tuple[int, int]
 ) -> Field:
-    """Return the colours [3, height, width] of skin with the lesion near the middle."""
+    """Return the colours, float32 [3, height, width], of skin with the lesion near the middle."""
     width, height = size
     tan = np.float32(max(0.0, style.melanin[0] + style.melanin[1] * tone[0]))
     redness = np.float32(max(0.0, style.blood[0] + style.blood[1] * tone[1]))
     pores = np.float32(0.025) * smooth_noise(rng, 60, height, width)
     melanin = tan * (1 + np.float32(0.12) * smooth_noise(rng, 7, height, width)) + pores
     blood = redness * (1 + np.float32(0.2) * smooth_noise(rng, 9, height, width)) + pores
-    place = _placement(canvas, style, rng, size)
-    melanin += _warp(canvas.melanin, size, place)
-    blood += _warp(canvas.blood, size, place)
+    placement = _placement(canvas, style, rng, size)
+    melanin += _warp(canvas.melanin, size, placement)
+    blood += _warp(canvas.blood, size, placement)
     colours = _BARE_SKIN * np.exp(-(_MELANIN * melanin + _BLOOD * blood))
-    colours *= 1 - _warp(canvas.cover, size, place)
+    colours *= 1 - _warp(canvas.cover, size, placement)
     for plane, cover in zip(colours, canvas.cover_colour, strict=True):
-        plane += _warp(cover, size, place)
+        plane += _warp(cover, size, placement)
     return colours
 
 
 def _placement(canvas: Canvas, style: Style, rng: np.random.Generator, size: tuple[int, int]) -> tuple[float, ...]:
-    """Return the affine map from the picture's pixels to the canvas's: a turn, a zoom and a small shift."""
+    """Return the affine map from pixels of the picture to pixels of the canvas: rotation, zoom and a small shift."""
     width, height = size
     radius = rng.uniform(*style.lesion) * height
     zoom = (canvas.side - 1) / (2 * EXTENT * radius)
@@ -93,23 +93,23 @@ def _placement(canvas: Canvas, style: Style, rng: np.random.Generator, size: tup
     return cos, -sin, middle - cos * x + sin * y, sin, cos, middle - sin * x - cos * y
 
 
-def _warp(layer: Field, size: tuple[int, int], place: tuple[float, ...]) -> Field:
-    """Return a layer of the canvas as the picture sees it; 0 beyond the canvas."""
-    warped = Image.fromarray(layer).transform(size, Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+def _warp(layer: Field, size: tuple[int, int], placement: tuple[float, ...]) -> Field:
+    """Return a layer of the canvas in the coordinates of the picture; 0 outside the canvas."""
+    warped = Image.fromarray(layer).transform(size, Image.Transform.AFFINE, placement, Image.Resampling.BILINEAR)
     return np.asarray(warped, dtype=np.float32)
 
 
 def _photograph(scene: Field, style: Style, rng: np.random.Generator) -> Image.Image:
-    """Return what the camera makes of the scene: light, colour, blur and noise."""
+    """Return the scene as the camera records it: light, colour, blur and noise."""
     _, height, width = scene.shape
     lit = scene * _light(style, rng, height, width)
     if style.glare:
         shine = smooth_noise(rng, 5, height, width) + smooth_noise(rng, 40, height, width) / 2
         lit += np.float32(style.glare) * np.clip(shine - np.float32(1.5), 0, 1)
     matrix, offset = _colour_response(style, rng)
-    # Not a BLAS product: those may round differently with the number of threads, and then so do the bytes.
+    # Not a BLAS product, whose rounding may depend on the number of threads; the bytes must not.
     colours = np.einsum("ij,jhw->ihw", matrix, lit) + offset
-    # The lens blurs what the sensor then adds its noise to.
+    # The lens blurs first, then the sensor adds noise.
     sharp = Image.fromarray(_to_bytes(colours))
     blurred = sharp.filter(ImageFilter.GaussianBlur(rng.uniform(*style.blur) * width / 1000))
     grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(style.noise)
@@ -117,7 +117,7 @@ def _photograph(scene: Field, style: Style, rng: np.random.Generator) -> Image.I
 
 
 def _light(style: Style, rng: np.random.Generator, height: int, width: int) -> Field:
-    """Return how brightly each pixel [height, width] is lit: exposure, a tilted lamp, darker corners."""
+    """Return the illumination, float32 [height, width]: exposure, a tilted lamp, darker corners."""
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)
     tilt_x, tilt_y, loss, exposure = np.array(
@@ -127,7 +127,7 @@ def _light(style: Style, rng: np.random.Generator, height: int, width: int) -> F
 
 
 def _colour_response(style: Style, rng: np.random.Generator) -> tuple[Field, Field]:
-    """Return white balance, saturation and contrast as one matrix [3, 3] and offset [3, 1, 1]."""
+    """Return white balance, saturation and contrast as a matrix [3, 3] and an offset [3, 1, 1]."""
     gain = np.array(style.gain) * np.exp(rng.normal(0, style.gain_spread, 3))
     saturation, contrast = rng.uniform(*style.saturation), rng.uniform(*style.contrast)
     mix = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
@@ -135,6 +135,6 @@ def _colour_response(style: Style, rng: np.random.Generator) -> tuple[Field, Fie
 
 
 def _to_bytes(colours: Field) -> NDArray[np.uint8]:
-    """Return colours [3, height, width] in [0, 1] as bytes [height, width, 3]."""
+    """Convert colours [3, height, width] in [0, 1] to uint8 [height, width, 3]."""
     quantised = (np.clip(colours, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     return np.ascontiguousarray(quantised.transpose(1, 2, 0))

@@ -1,8 +1,8 @@
-"""How each collection's pictures look: its skin, camera, light and what lies in the frame.
+"""The visual style of each collection: skin, camera, light and artefacts.
 
-The seven differ as the real ones do at a glance (colour cast, skin tone, size of the lesion in the frame,
-vignette, hair, ruler, stickers, gel, sharpness), so that a classifier trained on HAM alone does worse on the
-others; the lesions themselves come from the same painters.
+The seven styles differ as the real collections do at a glance (colour cast, skin tone, size of the lesion in the
+frame, vignette, hair, ruler, stickers, gel, sharpness), so a classifier trained only on HAM does worse on the others.
+The lesions themselves come from the same painters.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Style:
-    """One look. Ranges are uniform; ``mean, spread`` pairs are normal; probabilities are per image.
+    """One visual style. Ranges are uniform, pairs of mean and spread are normal, probabilities are per image.
 
     Attributes:
-        frame: Width and height relative to the ``width`` asked of the renderer.
-        lesion: Range of the lesion's mean radius, as a share of the frame's height.
+        frame: Width and height relative to the ``width`` passed to the renderer.
+        lesion: Range of the lesion's mean radius, as a fraction of the frame's height.
         melanin, blood: Mean and spread of the skin's optical densities (tan, redness).
-        gain: White balance, a factor for red, green and blue; ``gain_spread`` is its log's spread.
+        gain: White balance, a factor each for red, green and blue.
+        gain_spread: Spread of the logarithm of the white balance.
         exposure, contrast, saturation: Ranges of factors; 1 changes nothing.
-        vignette: Range of the light lost in the corners.
-        glare: Strength of the skin's shine: high for clinical photographs, 0 under a dermatoscope.
-        blur: Range of the lens blur's radius in thousandths of the frame's width.
-        noise: Spread of the sensor's noise.
+        vignette: Range of the fraction of light lost in the corners.
+        glare: Strength of reflections on the skin: high for clinical photographs, 0 under a dermatoscope.
+        blur: Range of the radius of the lens blur in thousandths of the frame's width.
+        noise: Spread of the sensor noise.
         quality: Range of the JPEG quality.
         hair: Mean number of hairs; half of the images have none.
-        aperture, ruler, bubbles, stickers, ink: Probabilities of a round black mask, a ruler along an edge,
-            bubbles in the gel, coloured stickers and a surgeon's pen.
+        aperture, ruler, bubbles, stickers, ink: Probabilities of a round black mask, a ruler along an edge, bubbles
+            in the gel, coloured stickers and marks of a surgical pen.
     """
 
     frame: Range
@@ -55,7 +56,7 @@ class Style:
 
 
 # fmt: off
-#: The looks of a domain's lesions, by view: Derm7pt's cases have a clinical and a dermoscopic image.
+#: The styles of each domain by view: Derm7pt's cases have a clinical and a dermoscopic image.
 STYLES: dict[str, tuple[Style, ...]] = {
     "HAM": (
         Style(

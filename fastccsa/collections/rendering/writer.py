@@ -1,4 +1,4 @@
-"""The synthetic collections as files: which pictures there are, what is missing, and writing it."""
+"""Writing the synthetic collections: which pictures there are, which are missing, and drawing those."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tqdm import tqdm
 from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.rendering.scene import Picture, render
 from fastccsa.collections.splits import split
-from fastccsa.collections.taxonomy import DOMAINS, TABLE1
+from fastccsa.collections.taxonomy import TABLE1
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 from fastccsa.system.machine import usable_cpus
 
 _SETTINGS_NAME = "rendering.json"
-_VERSION = 1  # of the renderer's drawing: raise it when the same settings give other pictures
+_VERSION = 1  # version of the renderer; increment it when the same settings give different pictures
 _MAX_SEED = 2**32 - 1
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_NOTICE = "Synthetic, drawn by fastccsa: shows nobody's skin and is of no use for diagnosis."
+_NOTICE = "Synthetic, drawn by fastccsa: shows nobody's skin and is of no use for diagnosis."  # part of the JPEG files
 
-# A domain has at least this many times the minimum of a class, so that PH2 and UDA keep their proportions of
-# nevi and melanomas, and their scores rest on more than a dozen images.
-_CLASSES_WORTH = 5
+# The minimum size of a domain, in multiples of the minimum size of a class. It keeps the proportions of nevi and
+# melanomas in PH2 and UDA, and bases their scores on more than a dozen images.
+_DOMAIN_MINIMUM = 5
 
-# Which lesion each picture of a cycle shows: HAM10000 has 4 pictures of 3 lesions (10015 of 7470), Derm7pt a
-# clinical and a dermoscopic picture of each, the others one picture of each.
+# The lesion that each picture of a cycle shows: HAM10000 has 4 pictures per 3 lesions (10015 of 7470), Derm7pt a
+# clinical and a dermoscopic picture per lesion, the others one picture per lesion.
 _LESIONS = {"HAM": (0, 0, 1, 2), "D7P": (0, 0)}
 _ONE_EACH = (0,)
 
@@ -58,31 +58,31 @@ def render_collections(
 ) -> Manifest:
     """Draw seven synthetic lesion collections as JPEG files, with a manifest.
 
-    The collections bear the keys of the paper's seven datasets and have its class proportions (Table 1, with
-    MSK's 452 df read as bkl) and visible domain shifts; the images are synthetic. A picture is a pure
-    function of the seed, the width, its domain, class and number: a larger ``scale`` adds pictures to those
-    of a smaller one. A call that was stopped resumes: complete files are kept.
+    The collections have the keys and class proportions of the paper's seven datasets (Table 1, with MSK's 452 df
+    read as bkl) and visible domain shifts; the images are synthetic. A picture is a pure function of the seed, the
+    width, and its domain, class and number, so a larger ``scale`` adds pictures to those of a smaller one. An
+    interrupted call can be repeated; complete files are kept.
 
     Args:
-        out: Folder for ``manifest.csv``, ``README.txt`` and one folder of images a domain; made if absent.
-        scale: Images per image of Table 1; 1 gives about 26,800, the default 1,705.
-        seed: Of the pictures and of the split, 0 to 2**32 - 1.
-        width: Width of HAM's images in pixels, at least 64; the other cameras' are 0.9 to 1.25 times that.
-        minimum: Least number of images of a class that a domain has, at least 10: each split then has one. A
-            domain has at least five times as many in all, in its proportions of Table 1.
-        workers: Threads; as many as this process has processors by default. Changes no byte.
-        progress: Show a progress bar where standard error is a terminal.
+        out: Folder for ``manifest.csv``, ``README.txt`` and one folder of images per domain; created if missing.
+        scale: Images drawn per image in Table 1. A scale of 1 gives about 26,800 images, the default 1,705.
+        seed: Seed of the pictures and of the split, 0 to 2**32 - 1.
+        width: Width of HAM's images in pixels, at least 64; those of other domains are 0.9 to 1.25 times as wide.
+        minimum: Minimum number of images of each class in a domain, at least 10, so that every split has one. A
+            domain has at least five times as many images in total, in its proportions of Table 1.
+        workers: Number of threads; None for one per usable processor. It does not affect the output.
+        progress: Show a progress bar if standard error is a terminal.
 
     Returns:
-        The manifest, as ``manifest.csv`` in ``out`` has it.
+        The manifest that was written to ``manifest.csv`` in ``out``.
 
     Raises:
-        InputError: an argument is out of range, ``out`` cannot be written, or it holds pictures of another
-            seed or width.
+        InputError: an argument is out of range, ``out`` cannot be written, or it contains other files or pictures
+            drawn with another seed or width.
     """
     workers = _check_arguments(scale, seed, width, minimum, workers)
     out = Path(out)
-    _claim(out, seed, width)
+    _claim_folder(out, seed, width)
     entries = list(_plan(scale, minimum))
     missing = [entry for entry in entries if not _is_complete(out / entry.image)]
     bar = tqdm(
@@ -92,7 +92,7 @@ def render_collections(
         unit="image",
         disable=None if progress else True,
     )
-    # Threads suffice: drawing and encoding happen in NumPy and Pillow, which let others run meanwhile.
+    # Threads are enough: drawing and encoding happen in NumPy and Pillow, which release the GIL.
     with bar, ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(lambda entry: _write_image(out / entry.image, entry.picture, seed, width), missing):
             bar.update()
@@ -102,48 +102,48 @@ def render_collections(
 
 
 def _check_arguments(scale: float, seed: int, width: int, minimum: int, workers: int | None) -> int:
-    """Check the arguments and return the number of threads."""
+    """Validate the arguments and return the number of threads."""
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"scale is {scale}; give a number above 0, such as 0.05 (1 is the paper's size)")
     if not 0 <= seed <= _MAX_SEED:
         raise InputError(f"the seed is {seed}; give a whole number from 0 to {_MAX_SEED}")
     if width < 64:
-        raise InputError(f"width is {width} pixels; give at least 64, or nothing of a lesion can be seen")
+        raise InputError(f"width is {width} pixels; give at least 64, since lesions are unrecognisable below that")
     if minimum < 10:
-        raise InputError(f"minimum is {minimum}; give at least 10, so that each split has each class")
+        raise InputError(f"minimum is {minimum}; give at least 10, so that every split has every class")
     if workers is None:
         return usable_cpus()
     if workers < 1:
-        raise InputError(f"workers is {workers}; give at least 1, or None for one a processor")
+        raise InputError(f"workers is {workers}; give at least 1, or None for one per processor")
     return workers
 
 
-def _claim(out: Path, seed: int, width: int) -> None:
-    """Note the settings in ``out``, so that no later call mixes its pictures with others."""
+def _claim_folder(out: Path, seed: int, width: int) -> None:
+    """Record the settings in ``out``, so that pictures of different settings are never mixed."""
     settings = json.dumps({"version": _VERSION, "seed": seed, "width": width})
     path = out / _SETTINGS_NAME
     if path.is_file():
         found = path.read_text(encoding="utf-8", errors="replace").strip()
         if found != settings:
             raise InputError(
-                f"{out} holds synthetic images of other settings, {found} instead of {settings}; "
+                f"{out} contains synthetic images with other settings, {found} instead of {settings}; "
                 "choose another folder or the same settings"
             )
     elif out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder for the synthetic images")
+        raise InputError(f"{out} is a file; choose a folder for the synthetic images")
     elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise InputError(f"{out} holds other files; name a new or an empty folder for the synthetic images")
+        raise InputError(f"{out} contains other files; choose a new or empty folder for the synthetic images")
     for name, text in ((_SETTINGS_NAME, settings), ("README.txt", _NOTICE)):
         with write_atomically(out / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _plan(scale: float, minimum: int) -> Iterator[_Entry]:
-    """Yield every picture of the collections, domain by domain and class by class."""
-    for domain in DOMAINS:
+    """Yield every picture of the collections by domain and class."""
+    for domain in TABLE1:
         cycle = _LESIONS.get(domain, _ONE_EACH)
         counts = _counts(domain)
-        domain_scale = max(scale, _CLASSES_WORTH * minimum / sum(counts.values()))
+        domain_scale = max(scale, _DOMAIN_MINIMUM * minimum / sum(counts.values()))
         for label, count in counts.items():
             for number in range(max(minimum, round(domain_scale * count)) if count else 0):
                 turn, position = divmod(number, len(cycle))
@@ -158,7 +158,7 @@ def _plan(scale: float, minimum: int) -> Iterator[_Entry]:
 
 
 def _counts(domain: str) -> dict[str, int]:
-    """Return the domain's row of Table 1 by class, its slips set right (``taxonomy.TABLE1_NOTES``)."""
+    """Return the domain's row of Table 1 by class, with its errors corrected (``taxonomy.TABLE1_NOTES``)."""
     counts = dict(TABLE1[domain])
     if domain == "MSK":
         counts["df"], counts["bkl"] = counts["bkl"], counts["df"]
@@ -168,7 +168,7 @@ def _counts(domain: str) -> dict[str, int]:
 
 
 def _is_complete(path: Path) -> bool:
-    """Tell whether the file is there and a whole JPEG: one cut short lacks the end mark."""
+    """Return whether the file exists and is a complete JPEG; a truncated one lacks the end marker."""
     try:
         with open(path, "rb") as file:
             start = file.read(2)
@@ -184,7 +184,7 @@ def _write_image(path: Path, picture: Picture, seed: int, width: int) -> None:
         with write_atomically(path) as temporary:
             image.save(temporary, format="JPEG", quality=quality, comment=_NOTICE)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error}; run again when mended, images are kept") from error
+        raise InputError(f"cannot write {path}: {error}; fix this and run again, existing images are kept") from error
 
 
 def _table(entries: list[_Entry]) -> pd.DataFrame:

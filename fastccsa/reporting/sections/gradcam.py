@@ -21,7 +21,7 @@ from fastccsa.evaluation.gradcam import WITHOUT_MAPS, grad_cam
 from fastccsa.images import Transforms
 from fastccsa.images.decode import BrokenImageError, decode, read_image
 from fastccsa.images.torchvision_backend import exact, normalise
-from fastccsa.models.backbone import MODEL_FILE, load_model
+from fastccsa.models import MODEL_FILE, load_model
 from fastccsa.reporting.groups import RunGroup, read_outputs
 from fastccsa.runs.records import Run
 from fastccsa.system.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastccsa.collections.taxonomy import DOMAINS
+from fastccsa.collections.taxonomy import TABLE1
 from fastccsa.experiments.rows import AVERAGE, EXPERIMENTS
 from fastccsa.reporting.groups import Estimate, RunGroup, estimate
 from fastccsa.runs.records import RunFolder
@@ -88,7 +88,7 @@ def _paper(group: RunGroup, name: str) -> float | None:
     if not group.is_experiment:
         return None
     paper, here = EXPERIMENTS[group.name].paper, group.runs[0].scores.domains
-    if name != AVERAGE or set(here) == set(DOMAINS):
+    if name != AVERAGE or set(here) == set(TABLE1):
         return paper.get(name)
     return sum(paper[domain] for domain in here) / len(here) if here.keys() <= paper.keys() else None
 

@@ -1,4 +1,4 @@
-// In place of CUDA's header of this name: the conversions between float and bfloat16.
+// Replaces CUDA's header of this name: the conversions between float and bfloat16.
 #pragma once
 
 #include "core/half.h"

@@ -1,4 +1,4 @@
-// In place of CUDA's header of this name: the conversions between float and half.
+// Replaces CUDA's header of this name: the conversions between float and half.
 #pragma once
 
 #include "core/half.h"

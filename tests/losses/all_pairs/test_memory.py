@@ -123,7 +123,7 @@ def test_all_ranks_remember_the_same(tmp_path: Path):
     ("change", "message"),
     [
         ({"features": torch.zeros(3, 5)}, r"features must be floating \[B, 2\], but they are torch.float32 \[3, 5\]"),
-        ({"labels": torch.zeros(4).long()}, r"labels must be int64 \[3\], a value a row of features"),
+        ({"labels": torch.zeros(4).long()}, r"labels must be int64 \[3\], one value per row of features"),
         ({"domains": torch.zeros(3)}, r"domains must be int64 \[3\]"),
     ],
 )

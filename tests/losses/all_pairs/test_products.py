@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 import fastccsa
 from fastccsa import functional
-from fastccsa.ops.all_pairs import PRECISIONS
+from fastccsa.ops.choices import Precision
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", get_args(Precision))
 def test_a_processor_gives_exact_products_whatever_is_asked_for(make_sets, precision: str) -> None:
     sets = make_sets(200, 300)
     arguments = (*sets.leaves, sets.y1, sets.y2, sets.weight, 12.0, "all", "mean")

@@ -1,4 +1,4 @@
-"""How an epoch is shared: disjoint and complete over ranks, the same for any world size, pure."""
+"""How ranks share an epoch: disjoint and complete, the same for any world size, and without state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def image_sampler(size: int, **options) -> ImageSampler:
 
 
 def by_position(make, size: int, epoch: int, world_size: int, **options) -> dict[int, tuple[int, ...]]:
-    """What every rank draws at every position of an epoch; fails if two ranks share one."""
+    """Collect what all ranks draw, by position in the epoch; fail if two ranks share a position."""
     drawn: dict[int, tuple[int, ...]] = {}
     lengths = set()
     for rank in range(world_size):
@@ -62,7 +62,7 @@ def test_ranks_cover_the_same_epoch_for_any_world_size(make, size, batch_size, w
 
 @given(size=st.integers(3, 120), batch_size=st.integers(1, 9), world_size=st.integers(1, 9))
 @settings(deadline=None)
-def test_batches_are_full_but_for_the_last_step(size, batch_size, world_size):
+def test_all_batches_but_the_last_are_full(size, batch_size, world_size):
     samplers = [pair_sampler(size, batch_size=batch_size, rank=r, world_size=world_size) for r in range(world_size)]
     sizes = np.array([[len(s.positions(0, step)) for s in samplers] for step in range(len(samplers[0]))])
     assert (sizes[:-1] == batch_size).all()
@@ -92,7 +92,7 @@ def test_steps_are_ordered_windows_and_ranks_chunks_of_them():
 
 
 @pytest.mark.parametrize("make", [pair_sampler, image_sampler])
-def test_a_batch_depends_on_its_arguments_alone(make):
+def test_a_batch_depends_only_on_its_arguments(make):
     sampler = make(50, batch_size=8, seed=3)
     forward = [sampler.batch(2, step) for step in range(len(sampler))]
     again = make(50, batch_size=8, seed=3)
@@ -115,7 +115,7 @@ def test_seeds_and_epochs_differ(make):
 
 
 @pytest.mark.parametrize("make", [pair_sampler, image_sampler])
-def test_iteration_walks_the_current_epoch(make):
+def test_iteration_yields_the_current_epoch(make):
     sampler = make(50, batch_size=8)
     for epoch in (0, 4):
         sampler.set_epoch(epoch)
@@ -153,7 +153,7 @@ def test_the_last_seed_epoch_and_step_are_reached():
         (0, "1", "step"),
     ],
 )
-def test_epochs_and_steps_out_of_range_are_refused(make, epoch, step, message):
+def test_epochs_and_steps_out_of_range_are_rejected(make, epoch, step, message):
     sampler = make(50, batch_size=8)
     with pytest.raises(InputError, match=message):
         sampler.batch(epoch, step)
@@ -177,13 +177,13 @@ def test_epochs_and_steps_out_of_range_are_refused(make, epoch, step, message):
         ({"num_classes": 0}, "num_classes"),
     ],
 )
-def test_arguments_out_of_range_are_refused(make, options, message):
+def test_arguments_out_of_range_are_rejected(make, options, message):
     with pytest.raises(InputError, match=message):
         make(50, **options)
 
 
 def test_positions_address_the_same_random_numbers_for_any_world_size():
-    """What the image path relies on: augmentation drawn by position ignores how ranks share the step."""
+    """The image pipeline relies on this: augmentation drawn by position ignores how ranks share the step."""
     alone = pair_sampler(24, batch_size=24)
     whole = _sampler.uniforms(0, 1, 3, alone.positions(3, 0), 4)
     shares = [pair_sampler(24, batch_size=4, rank=rank, world_size=3) for rank in range(3)]

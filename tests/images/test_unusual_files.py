@@ -1,4 +1,4 @@
-"""Odd and broken files on every way from files to batches: what is whole is shown as it is, what is not is replaced."""
+"""Unusual and broken files with every backend and cache: valid files are shown, and broken ones are replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from pipeline_images import grey_levels, texture
+from sample_images import grey_levels, texture
 
 from fastccsa.collections.manifest import Manifest
 from fastccsa.images import ImageLoader, Transforms
@@ -21,7 +21,7 @@ from fastccsa.sampling import ImageSampler
 from fastccsa.system.errors import InputError
 
 SMALL = Transforms(32)
-WAYS: dict[str, dict[str, Any]] = {
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "native": {"backend": "native"},
     "DALI": {"backend": "dali"},
     "DALI, exact": {"backend": "dali", "mode": "exact"},
@@ -30,7 +30,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "ram": {"cache": "ram"},
     "disk, torchvision": {"cache": "disk", "backend": "torchvision"},
 }
-BOMB_PIXELS = 1_000_000
+MAX_PIXELS = 1_000_000  # fewer than the decompression bomb below has
 
 Write = Callable[[Path], object]
 
@@ -50,7 +50,7 @@ def sixteen_bits(path: Path) -> None:
     Image.fromarray(grey).save(path, "PNG")
 
 
-ODD: dict[str, Write] = {
+UNUSUAL: dict[str, Write] = {
     "PNG named .jpg": lambda path: picture().save(path, "PNG"),
     "16 bits": sixteen_bits,
     "grey JPEG": lambda path: picture().convert("L").save(path, "JPEG", quality=95),
@@ -83,46 +83,48 @@ def manifest_of(files: dict[str, Write], folder: Path) -> Manifest:
     return Manifest(table, folder)
 
 
-def load(manifest: Manifest, way: str, folder: Path, **options: Any) -> ImageLoader:
+def load(manifest: Manifest, configuration: str, folder: Path, **options: Any) -> ImageLoader:
     sampler = ImageSampler(manifest.labels, num_classes=1, batch_size=3, shuffle=False)
-    options = {"transforms": SMALL, "num_threads": 2, "cache_dir": folder, **WAYS[way], **options}
+    options = {"transforms": SMALL, "num_threads": 2, "cache_dir": folder, **CONFIGURATIONS[configuration], **options}
     return ImageLoader(manifest, sampler, options.pop("augment", False), **options)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_odd_files_are_shown_as_they_are(way: str, tmp_path: Path) -> None:
-    manifest = manifest_of(ODD, tmp_path)
-    with load(manifest, way, tmp_path / "cache") as loader:
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_unusual_files_are_shown_correctly(configuration: str, tmp_path: Path) -> None:
+    manifest = manifest_of(UNUSUAL, tmp_path)
+    with load(manifest, configuration, tmp_path / "cache") as loader:
         images = torch.cat([batch["images"] for batch in loader.epoch(0)])
         assert loader.broken == {}
-    views = SMALL.evaluation(len(ODD))
-    for row, (name, path) in enumerate(zip(ODD, manifest.paths, strict=True)):
+    views = SMALL.evaluation(len(UNUSUAL))
+    for row, (name, path) in enumerate(zip(UNUSUAL, manifest.paths, strict=True)):
         expected = normalise(exact(decode(np.fromfile(path, np.uint8)), SMALL, views, row), SMALL)
         difference = (grey_levels(images[row], SMALL) - grey_levels(expected, SMALL)).abs()
         assert difference.max() < 1.01, name
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_broken_files_are_named_and_replaced(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", BOMB_PIXELS)
-    manifest = manifest_of(BROKEN | {"whole": ODD["grey JPEG"]}, tmp_path)
-    with load(manifest, way, tmp_path / "cache", augment=True) as loader:
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_broken_files_are_named_and_replaced(
+    configuration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS)
+    manifest = manifest_of(BROKEN | {"valid": UNUSUAL["grey JPEG"]}, tmp_path)
+    with load(manifest, configuration, tmp_path / "cache", augment=True) as loader:
         shown = torch.cat([batch["index"] for batch in loader.epoch(0)])
         assert set(loader.broken) == set(manifest.paths[: len(BROKEN)])
     assert (shown == len(BROKEN)).all()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
 @pytest.mark.parametrize("broken", BROKEN)
 def test_on_error_raise_stops_and_names_the_file(
-    way: str, broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configuration: str, broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", BOMB_PIXELS)
-    manifest = manifest_of({broken: BROKEN[broken], "whole": ODD["grey JPEG"]}, tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS)
+    manifest = manifest_of({broken: BROKEN[broken], "valid": UNUSUAL["grey JPEG"]}, tmp_path)
 
-    def walk() -> None:
-        with load(manifest, way, tmp_path / "cache", on_error="raise") as loader:
+    def load_epoch() -> None:
+        with load(manifest, configuration, tmp_path / "cache", on_error="raise") as loader:
             list(loader.epoch(0))
 
     with pytest.raises(InputError, match=r"0\.jpg"):
-        walk()
+        load_epoch()

@@ -1,4 +1,4 @@
-"""From the collections to one manifest, and the account of how that went."""
+"""``prepare``: read collections and write one manifest, with a report and a provenance file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 from tqdm import tqdm
 
-from fastccsa.collections.account import write_account
 from fastccsa.collections.archives import is_archive, unpack
+from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.duplicates import find_duplicates, unite_groups
 from fastccsa.collections.fingerprints import UNREADABLE, Fingerprint, fingerprint
 from fastccsa.collections.labels import LEFT_OUT, OWN, LabelMap, LabelMaps
 from fastccsa.collections.manifest import Manifest
-from fastccsa.collections.prepare_report import PrepareReport, tell
+from fastccsa.collections.prepare_report import PrepareReport, describe_left_out
+from fastccsa.collections.provenance import write_provenance
 from fastccsa.collections.readers import (
     Collection,
     LeftOut,
@@ -36,9 +38,9 @@ from fastccsa.collections.taxonomy import CLASSES, DOMAINS
 from fastccsa.collections.validate import COLUMNS
 from fastccsa.system.errors import InputError
 
-Source = tuple[str, str, "str | os.PathLike[str]"]  # domain key, kind, folder, .zip or table
+Source = tuple[str, str, "str | os.PathLike[str]"]  # domain key; kind; folder, .zip or table
 
-# Kind of collection -> its reader, called with the path, the domain key and the label map.
+# Kind of source -> its reader, called with the path, the domain key and the label map.
 READERS: dict[str, Callable[[Path, str, LabelMap], Collection]] = {
     "ham10000": lambda folder, domain, labels: read_ham10000(folder, labels),
     "dermofit": lambda folder, domain, labels: read_dermofit(folder, labels),
@@ -49,9 +51,6 @@ READERS: dict[str, Callable[[Path, str, LabelMap], Collection]] = {
     "folders": read_own_folders,
 }
 _OWN_KINDS = ("csv", "folders")
-
-# How far to look for duplicates: not at all, at the bytes of the files, or also at what they show.
-DUPLICATES = ("off", "exact", "near")
 
 # Beside the manifest, hidden, so that no reader takes it for a collection's table.
 _CACHE = ".fastccsa-fingerprints.csv"
@@ -67,35 +66,35 @@ def prepare(
     duplicates: str = "near",
     unpack_to: str | os.PathLike[str] | None = None,
 ) -> tuple[Manifest, PrepareReport]:
-    """Read collections, find their duplicates, split each 50/20/30, and write the manifest.
+    """Read collections, find duplicates, split each domain 50/20/30 and write the manifest.
 
-    Beside the manifest ``NAME.csv`` it writes ``NAME.prepare.json``, which says how the manifest was made.
+    Also writes ``NAME.prepare.json`` next to the manifest ``NAME.csv``; it records how the manifest was made.
 
     Args:
-        sources: ``(domain key, kind, path)`` each: a key of ``DOMAINS`` and "ham10000", "dermofit", "derm7pt",
-            "ph2" or "isic" with a folder or .zip; or any name and "csv" with a table, or "folders" with a folder or
-            .zip of folders domain/class. A domain may be given several times; the manifest keeps the order of
-            the domains.
+        sources: tuples ``(domain key, kind, path)``. For the kinds "ham10000", "dermofit", "derm7pt", "ph2" and
+            "isic", the key is one of ``DOMAINS`` and the path a folder or .zip. For a user's own data, the key is
+            any name, and the path is a table for the kind "csv", or a folder or .zip of folders domain/class for
+            "folders". A domain may appear several times; the manifest keeps the order of the domains.
         out: the CSV file to write.
-        seed: of the splits.
+        seed: seed of the splits, 0 or more.
         progress: show progress bars on stderr.
-        labels: the label maps; None is the package's own. Data of a user's own must have the paper's seven
-            classes when it comes with a collection, and has what classes it names when alone.
-        duplicates: "near" keeps images with the same bytes or the same look in one split, "exact" those with
-            the same bytes, and "off" looks at neither.
-        unpack_to: folder to unpack .zip files to; None is ``unpacked`` beside the manifest.
+        labels: the label maps; None for the package's own. A user's own data must use the paper's seven classes
+            when combined with a collection, and may use any classes otherwise.
+        duplicates: "near" keeps images with the same bytes or the same look in one split, "exact" those with the
+            same bytes, "off" does not look for duplicates.
+        unpack_to: folder to unpack .zip files to; None for ``unpacked`` next to the manifest.
 
     Returns:
-        The manifest, as written, and the report.
+        The manifest as written, and the report.
 
     Raises:
-        InputError: a source is not what it is said to be or holds no usable image, an image belongs to two
-            domains, or ``out`` cannot be written.
+        InputError: an argument is invalid, a source does not have the expected layout or has no usable image, an
+            image belongs to two domains, or ``out`` cannot be written.
     """
     out = Path(out)
-    _check(sources, duplicates)
+    _check_arguments(sources, duplicates)
     check_seed(seed)
-    _check_out(out)
+    _check_writable(out)
     maps = _label_maps(sources, labels or LabelMaps.read())
     rows, left_out = _read(sources, maps, out.parent / "unpacked" if unpack_to is None else Path(unpack_to), progress)
     images = _table(rows, left_out)
@@ -106,27 +105,29 @@ def prepare(
         table, found = unite_groups(images, find_duplicates(prints))
     Manifest(split(table, seed)).write(out)
     manifest = Manifest.read(out)
-    report = PrepareReport.of(manifest, left_out, found, images["group"].tolist(), duplicates)
-    write_account(out, report, sources, seed, {kind: used.labels for kind, used in maps.items()})
+    report = PrepareReport.of(
+        manifest, left_out, duplicates=found, lesions=images["group"].tolist(), duplicates_mode=duplicates
+    )
+    write_provenance(out, report, sources, seed=seed, labels={kind: used.labels for kind, used in maps.items()})
     return manifest, report
 
 
-def _check(sources: Sequence[Source], duplicates: str) -> None:
+def _check_arguments(sources: Sequence[Source], duplicates: str) -> None:
     if not sources:
-        raise InputError("no collection to prepare; give at least one folder")
+        raise InputError("no collection to prepare; pass at least one folder")
     for domain, kind, _ in sources:
         if kind not in READERS:
             raise InputError(f"there is no reader of {kind!r}; choose one of {', '.join(READERS)}")
         if kind not in _OWN_KINDS and domain not in DOMAINS:
             raise InputError(f"there is no domain {domain!r}; choose one of {', '.join(DOMAINS)}")
         if not domain.strip():
-            raise InputError("a domain's name is empty; name it")
-    if duplicates not in DUPLICATES:
-        raise InputError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
+            raise InputError("the name of a domain is empty; name it")
+    if duplicates not in get_args(DuplicateSearch):
+        raise InputError(f"duplicates is {duplicates!r}; choose one of {', '.join(get_args(DuplicateSearch))}")
 
 
-def _check_out(out: Path) -> None:
-    """Find out that the manifest cannot be written before the images are read."""
+def _check_writable(out: Path) -> None:
+    """Fail before reading any images if the manifest cannot be written."""
     if out.is_dir():
         raise InputError(f"cannot write {out}: it is a folder; name a file in it, such as manifest.csv")
     try:
@@ -137,17 +138,17 @@ def _check_out(out: Path) -> None:
 
 
 def _label_maps(sources: Sequence[Source], labels: LabelMaps) -> dict[str, LabelMap]:
-    """Return the label map of each kind of source. Own data alone may have classes of its own."""
+    """Return the label map of each kind of source. Only own data without a collection may define new classes."""
     kinds = {kind for _, kind, _ in sources}
-    alone = kinds <= set(_OWN_KINDS)
+    own_only = kinds <= set(_OWN_KINDS)
     foreign = [label for label in labels.labels[OWN].values() if label not in (*CLASSES, LEFT_OUT)]
-    if foreign and not alone and kinds & set(_OWN_KINDS):
+    if foreign and not own_only and kinds & set(_OWN_KINDS):
         raise InputError(
             f"the label {foreign[0]!r} for your own data is not one of {', '.join(CLASSES)}; "
-            "only data without a collection beside it may have classes of its own"
+            "data may only have classes of its own if no collection is prepared with it"
         )
     return {
-        kind: labels.of(OWN, any_label=alone) if kind in _OWN_KINDS else labels.of(kind)
+        kind: labels.of(OWN, any_label=own_only) if kind in _OWN_KINDS else labels.of(kind)
         for kind in READERS
         if kind in kinds
     }
@@ -156,7 +157,7 @@ def _label_maps(sources: Sequence[Source], labels: LabelMaps) -> dict[str, Label
 def _read(
     sources: Sequence[Source], maps: dict[str, LabelMap], unpack_to: Path, progress: bool
 ) -> tuple[dict[str, list[Row]], dict[str, list[LeftOut]]]:
-    """Return the rows by domain, and what was left out by source's domain."""
+    """Return the rows by domain, and what was left out by the domain of the source."""
     rows: dict[str, list[Row]] = {}
     left_out: dict[str, list[LeftOut]] = {}
     for domain, kind, given in tqdm(sources, disable=not progress, leave=False, unit="collection", desc="reading"):
@@ -165,7 +166,7 @@ def _read(
             path = unpack(path, unpack_to, progress)
         collection = READERS[kind](path, domain, maps[kind])
         if any(reason == NO_FILE for reason, _ in collection.left_out):
-            collection.left_out += [LeftOut(PACKED, packed.name) for packed in _archives_in(path)]
+            collection.left_out += [LeftOut(PACKED, archive.name) for archive in _archives_in(path)]
         _require_rows(collection, domain, given)
         for row in collection.rows:
             rows.setdefault(row.domain or domain, []).append(row)
@@ -174,20 +175,21 @@ def _read(
 
 
 def _archives_in(path: Path) -> list[Path]:
-    """Return the archives in a folder, in which the images that are missing may be."""
+    """Return the archives in a folder; they may contain the missing images."""
     return [file for file in list_files(path) if is_archive(file)] if path.is_dir() else []
 
 
 def _require_rows(collection: Collection, domain: str, given: str | os.PathLike[str]) -> None:
     if not collection.rows:
+        reasons = describe_left_out(collection.left_out) or "no image at all"
         raise InputError(
-            f"{given} holds no image that can be used for {domain} ({tell(collection.left_out) or 'no image at all'}); "
-            "give the folder of this collection, with its metadata and images"
+            f"{given} has no usable image for {domain} ({reasons}); "
+            "pass the folder of this collection, with its metadata and images"
         )
 
 
 def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd.DataFrame:
-    """Return the manifest's table with the splits that were given; a file read twice for one domain is in it once."""
+    """Return the manifest's table with any given splits; a file read twice for one domain is listed once."""
     domain_of: dict[str, str] = {}
     table: list[tuple[str, ...]] = []
     for domain, members in rows.items():
@@ -200,8 +202,8 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
                 left_out.setdefault(domain, []).append(LeftOut(TWICE, row.image.name))
             else:
                 raise InputError(
-                    f"{image} is taken for both {domain_of[image]} and {domain}, and no metadata tell which "
-                    "it is; give each collection a folder of its own"
+                    f"{image} is in both {domain_of[image]} and {domain}, and no metadata says which it belongs to; "
+                    "put each collection into a folder of its own"
                 )
     return pd.DataFrame(table, columns=list(COLUMNS))
 
@@ -209,11 +211,11 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
 def _leave_out_unreadable(
     images: pd.DataFrame, prints: Sequence[Fingerprint], left_out: dict[str, list[LeftOut]]
 ) -> tuple[pd.DataFrame, list[Fingerprint]]:
-    """Take away the images that cannot be decoded: training would stop at them."""
+    """Drop the images that cannot be decoded, because training would fail on them."""
     readable = [number for number, (_, look) in enumerate(prints) if look != UNREADABLE]
     for number in set(range(len(prints))) - set(readable):
         image, domain = images["image"].iloc[number], images["domain"].iloc[number]
         left_out.setdefault(domain, []).append(LeftOut(UNREADABLE_IMAGE, Path(image).name))
     if not readable:
-        raise InputError(f"none of the {len(prints)} images can be decoded, such as {images['image'].iloc[0]}")
+        raise InputError(f"none of the {len(prints)} images can be decoded, for example {images['image'].iloc[0]}")
     return images.iloc[readable].reset_index(drop=True), [prints[number] for number in readable]

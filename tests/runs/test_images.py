@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from fastccsa.data import Manifest
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.errors import InputError
-from fastccsa.training.images import open_manifest, select_images
 
 
 def selected(config):

@@ -1,4 +1,4 @@
-"""Images, manifests and comparisons shared by the pipeline's tests."""
+"""Images, manifests and comparisons shared by these tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPES = [(150, 200), (243, 321), (60, 90), (400, 300)]
 
 
 def texture(height: int, width: int, seed: int, noise: float = 10.0) -> Image.Image:
-    """Smooth colours, sharp edges and noise: what resampling and decoding can get wrong."""
+    """Return an image with smooth colours, sharp edges and noise, which are hard to resample and decode."""
     rng = np.random.default_rng(seed)
     smooth = Image.fromarray(rng.integers(0, 256, (5, 7, 3)).astype(np.uint8))
     pixels = np.asarray(smooth.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
@@ -28,7 +28,7 @@ def texture(height: int, width: int, seed: int, noise: float = 10.0) -> Image.Im
 
 
 def make_manifest(folder: Path, count: int = 22) -> Manifest:
-    """Write ``count`` JPEGs, in turn of 3 classes in 2 domains: 6 groups of 3 or 4 images."""
+    """Write ``count`` JPEGs that cycle through 3 classes in 2 domains: 6 groups of 3 or 4 images."""
     rows = []
     for number in range(count):
         path = folder / f"image{number:02d}.jpg"
@@ -39,7 +39,7 @@ def make_manifest(folder: Path, count: int = 22) -> Manifest:
 
 
 def grey_levels(images: torch.Tensor, transforms: Transforms) -> torch.Tensor:
-    """Undo the normalisation: 0 to 255."""
+    """Undo the normalisation, to values from 0 to 255."""
     mean = torch.tensor(transforms.mean, device=images.device).view(3, 1, 1)
     std = torch.tensor(transforms.std, device=images.device).view(3, 1, 1)
     return 255 * (images * std + mean)
@@ -49,7 +49,7 @@ def assert_same(
     first: Iterator[dict[str, torch.Tensor]] | list[dict[str, torch.Tensor]],
     second: Iterator[dict[str, torch.Tensor]] | list[dict[str, torch.Tensor]],
 ) -> None:
-    """Bit for bit the same batches, and at least one."""
+    """Assert that the batches are bit for bit the same, and that there is at least one."""
     first, second = list(first), list(second)
     assert len(first) == len(second) > 0
     for left, right in zip(first, second, strict=True):

@@ -11,7 +11,7 @@ import pytest
 from nvidia.dali import fn, pipeline_def
 from nvidia.dali.types import DALIDataType, DALIImageType
 from PIL import Image, ImageOps
-from pipeline_images import texture
+from sample_images import texture
 
 from fastccsa.images.decode import BrokenImageError, decode, read_image
 
@@ -31,7 +31,7 @@ def oriented(orientation: int) -> Image.Exif:
 
 
 def exif_after_pixels() -> bytes:
-    """Build a PNG whose EXIF chunk stands behind its pixels, which the format allows."""
+    """Build a PNG with its EXIF chunk after the pixels, which the format allows."""
     content = encode(PICTURE, "PNG", exif=oriented(6))
     start = content.index(b"eXIf") - 4
     length = int.from_bytes(content[start : start + 4], "big") + 12
@@ -54,7 +54,7 @@ FILES = {
     "PNG with grey and alpha": encode(PICTURE.convert("LA"), "PNG"),
     "PNG with palette": encode(PICTURE.convert("P"), "PNG"),
     "one-bit PNG": encode(PICTURE.convert("1"), "PNG"),
-    "PNG with EXIF behind": exif_after_pixels(),
+    "PNG with EXIF after the pixels": exif_after_pixels(),
     "BMP": encode(PICTURE, "BMP"),
     "PPM": encode(PICTURE, "PPM"),
     "WebP": encode(PICTURE, "WEBP", quality=80),
@@ -85,8 +85,8 @@ def decode_with_dali() -> Any:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_both_decoders_see_the_same_upright_pixels(name: str, tmp_path: Path, decode_with_dali: Any) -> None:
-    path = tmp_path / "image.jpg"  # the name says nothing about the content
+def test_pillow_and_dali_decode_the_same_upright_pixels(name: str, tmp_path: Path, decode_with_dali: Any) -> None:
+    path = tmp_path / "image.jpg"  # the name does not matter
     path.write_bytes(FILES[name])
     image = read_image(path)
     pixels = np.asarray(decode(image.data))
@@ -96,7 +96,7 @@ def test_both_decoders_see_the_same_upright_pixels(name: str, tmp_path: Path, de
     np.testing.assert_array_equal(decode_with_dali(image.data), pixels)
 
 
-def test_sixteen_bit_grey_is_scaled(tmp_path: Path, decode_with_dali: Any) -> None:
+def test_16_bit_grey_is_scaled_to_8_bits(tmp_path: Path, decode_with_dali: Any) -> None:
     grey = np.linspace(0, 65535, 61 * 84).reshape(61, 84).astype(np.uint16)
     path = tmp_path / "deep.png"
     Image.fromarray(grey).save(path)
@@ -107,7 +107,7 @@ def test_sixteen_bit_grey_is_scaled(tmp_path: Path, decode_with_dali: Any) -> No
     np.testing.assert_array_equal(decode_with_dali(image.data), pixels)
 
 
-def test_sixteen_bit_colour_is_the_same_for_both(tmp_path: Path, decode_with_dali: Any) -> None:
+def test_pillow_and_dali_decode_16_bit_colour_the_same(tmp_path: Path, decode_with_dali: Any) -> None:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -138,7 +138,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_content_is_told(name: str, tmp_path: Path) -> None:
+def test_broken_content_is_reported(name: str, tmp_path: Path) -> None:
     content, reason = BROKEN[name]
     path = tmp_path / "image.jpg"
     path.write_bytes(content)
@@ -146,14 +146,14 @@ def test_broken_content_is_told(name: str, tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_missing_file_and_folder_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(BrokenImageError, match="No such file"):
         read_image(tmp_path / "absent.jpg")
     with pytest.raises(BrokenImageError, match="directory"):
         read_image(tmp_path)
 
 
-def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bomb.png"
     Image.new("1", (4000, 4000)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)

@@ -1,9 +1,9 @@
-"""Every way of making an image against the literal composition of torchvision's transforms.
+"""Every backend compared with the literal composition of torchvision's transforms.
 
-Decoders agree to the byte. Each resampling may round a grey level differently (fixed-point weights in
-Pillow, floating point in DALI): 1 level for one resampling, 2 for two; and at the border of the random crop,
-where the second resampling reaches over the edge, Pillow renormalises its weights and DALI repeats the edge
-pixel, which on strong texture makes a few levels in the outermost pixels.
+Decoders agree exactly. Each resampling may round differently by a grey level (Pillow has fixed-point weights, DALI
+floating point): 1 level for one resampling, 2 for two. At the border of the random crop, where the filter of the second
+resampling reaches across the edge, Pillow renormalises its weights and DALI repeats the edge pixel. On strong texture,
+this makes a difference of a few levels in the outermost pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pipeline_images import grey_levels, texture
+from sample_images import grey_levels, texture
 
 from fastccsa.images import Transforms, Views
 from fastccsa.images.dali import DaliBackend
@@ -39,30 +39,30 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def make(
     source: ImageSource, transforms: Transforms, views: Views, mode: str, device: torch.device = CPU
 ) -> torch.Tensor:
-    """Make the images with DALI: grey levels, [B, 3, size, size]."""
-    backend = DaliBackend(source, transforms, device, mode, len(views), num_threads=2, prefetch=1)
+    """Make the images with DALI; returns grey levels, [B, 3, size, size]."""
+    backend = DaliBackend(source, transforms, device, mode, batch_size=len(views), num_threads=2, prefetch=1)
     batch = source.read(np.zeros(len(views), np.int64), views)
     ((_, images),) = backend.run(iter([batch]))
     return grey_levels(images, transforms).cpu()
 
 
 def literal(source: ImageSource, transforms: Transforms, views: Views, compose: object = exact) -> torch.Tensor:
-    """Make the same with torchvision."""
+    """Make the same images with torchvision."""
     image = decode(source.read(np.zeros(1, np.int64), views).images[0].data)
     images = [normalise(compose(image, transforms, views, row), transforms) for row in range(len(views))]
     return grey_levels(torch.stack(images), transforms)
 
 
-def test_exact_is_the_literal_composition(case: tuple[Transforms, ImageSource]) -> None:
+def test_dali_exact_equals_the_literal_composition(case: tuple[Transforms, ImageSource]) -> None:
     transforms, source = case
     views = transforms.draw(1, 0, np.arange(COUNT), stream=1)
     difference = (make(source, transforms, views, "exact") - literal(source, transforms, views)).abs()
     assert difference.mean() < 0.4
-    assert difference[..., 2:-2, 2:-2].max() < 3.01  # 2 of rounding; cutout's mask does not move
+    assert difference[..., 2:-2, 2:-2].max() < 3.01  # 2 for rounding; the cutout does not move
     assert difference.max() < 8
 
 
-def test_fused_is_pillows_resampling_of_the_region(case: tuple[Transforms, ImageSource]) -> None:
+def test_dali_fused_equals_pillows_resampling_of_the_region(case: tuple[Transforms, ImageSource]) -> None:
     transforms, source = case
     views = transforms.draw(1, 0, np.arange(COUNT), stream=1)
     difference = (make(source, transforms, views, "fused") - literal(source, transforms, views, fused)).abs()
@@ -71,19 +71,19 @@ def test_fused_is_pillows_resampling_of_the_region(case: tuple[Transforms, Image
 
 
 def test_fused_is_close_to_the_literal_composition(case: tuple[Transforms, ImageSource]) -> None:
-    """One resampling blurs less than two, so edges and noise differ; the picture does not move or shift."""
+    """One resampling blurs less than two, so edges and noise differ, but the picture must not shift."""
     transforms, source = case
     views = transforms.draw(1, 0, np.arange(COUNT), stream=1)
     one, two = literal(source, transforms, views, fused), literal(source, transforms, views)
     assert (one - two).abs().mean() < 4
     assert (one - two).mean().abs() < 0.2
-    # Blurred alike, the two agree: what differs is detail at the scale of a pixel.
+    # The difference is only in details at the scale of a pixel: blurred, the two agree.
     blurred = torch.nn.functional.avg_pool2d(one - two, 4)
     assert blurred.abs().mean() < 1
 
 
 @pytest.mark.parametrize("mode", ["exact", "fused"])
-def test_evaluation_is_the_literal_composition(case: tuple[Transforms, ImageSource], mode: str) -> None:
+def test_evaluation_equals_the_literal_composition(case: tuple[Transforms, ImageSource], mode: str) -> None:
     transforms, source = case
     views = transforms.evaluation(2)
     images = make(source, transforms, views, mode)
@@ -97,7 +97,7 @@ def test_evaluation_is_the_literal_composition(case: tuple[Transforms, ImageSour
         assert (made - expected).abs().max() < 1.01
 
 
-def test_cutout_is_blank_where_the_views_say(case: tuple[Transforms, ImageSource]) -> None:
+def test_the_cutout_of_the_views_is_blank(case: tuple[Transforms, ImageSource]) -> None:
     transforms, source = case
     views = transforms.draw(1, 0, np.arange(COUNT), stream=1)
     images = make(source, transforms, views, "fused")
@@ -106,7 +106,7 @@ def test_cutout_is_blank_where_the_views_say(case: tuple[Transforms, ImageSource
         assert (image[:, top : top + height, left : left + width] - blank).abs().max() < 0.01
 
 
-def test_every_symmetry(case: tuple[Transforms, ImageSource]) -> None:
+def test_every_symmetry_is_applied(case: tuple[Transforms, ImageSource]) -> None:
     transforms, source = case
     one = transforms.evaluation(1)
     upright = make(source, transforms, one, "fused")[0]
@@ -131,7 +131,7 @@ def test_exif_orientation_is_applied_before_the_crop(orientation: int, tmp_path:
         assert (made - expected).abs().max() < 1.01
 
 
-def test_torchvision_backend_makes_the_literal_images(case: tuple[Transforms, ImageSource]) -> None:
+def test_torchvision_backend_equals_the_literal_composition(case: tuple[Transforms, ImageSource]) -> None:
     transforms, source = case
     views = transforms.draw(1, 0, np.arange(4), stream=1)
     for mode, compose in (("exact", exact), ("fused", fused)):
@@ -142,17 +142,17 @@ def test_torchvision_backend_makes_the_literal_images(case: tuple[Transforms, Im
 
 
 def native(source: ImageSource, transforms: Transforms, views: Views, reduce: bool) -> torch.Tensor:
-    """Make the same with fastccsa's own decoder and kernel."""
+    """Make the same images with fastccsa's own decoder and kernel."""
     backend = NativeBackend(source, transforms, CPU, num_threads=2, prefetch=1, reduce=reduce)
     ((_, images),) = backend.run(iter([source.read(np.zeros(len(views), np.int64), views)]))
     backend.close()
     return grey_levels(images, transforms)
 
 
-def test_native_is_pillows_resampling_of_the_region(case: tuple[Transforms, ImageSource]) -> None:
-    """To the rounding of Pillow's two passes, where no pixels are averaged in decoding.
+def test_native_equals_pillows_resampling_of_the_region(case: tuple[Transforms, ImageSource]) -> None:
+    """Within the rounding of Pillow's two passes, if no pixels are averaged while decoding.
 
-    Half a level each: 1 at most, and 1/3 in the mean, where nothing is blended and both count in full.
+    Each pass rounds by up to half a level: 1 at most for both, and at most 1/3 on average.
     """
     transforms, source = case
     for views in (transforms.draw(1, 0, np.arange(COUNT), stream=1), transforms.evaluation(2)):
@@ -162,14 +162,14 @@ def test_native_is_pillows_resampling_of_the_region(case: tuple[Transforms, Imag
 
 
 @pytest.mark.parametrize(("size", "shape"), [(64, (450, 600)), (40, (900, 700))])
-def test_native_stays_close_where_pixels_are_averaged_in_decoding(
+def test_native_stays_close_if_pixels_are_averaged_while_decoding(
     size: int, shape: tuple[int, int], tmp_path: Path
 ) -> None:
-    """The filter then has steps of a few pixels. That changes less than resampling once instead of twice does.
+    """The difference is smaller than that between resampling once and resampling twice.
 
-    Colours are halved, so that none is beyond the bytes: a pixel is clipped, the mean of pixels need not be. What then
-    remains of a shift is rounding. Means of 8x8 pixels come in eighths of a level, ties are rounded up: 1/16 of a level
-    in brightness and in both colour differences, (1 + 0.229 + 0.476) / 16 = 0.107 in the mean of red, green and blue.
+    Colours are halved to avoid clipping, which affects pixels but not means of pixels. A remaining shift in brightness
+    comes from rounding: means of 8x8 pixels are in eighths of a level, and ties are rounded up. That is 1/16 of a level
+    in brightness and in both chroma components, (1 + 0.229 + 0.476) / 16 = 0.107 in the mean of red, green and blue.
     """
     path = tmp_path / "image.jpg"
     texture(*shape, seed=size).point([64 + value // 2 for value in range(256)] * 3).save(path, quality=92)
@@ -178,7 +178,7 @@ def test_native_stays_close_where_pixels_are_averaged_in_decoding(
     once = literal(source, transforms, views, fused)
     averaging = native(source, transforms, views, True) - once
     twice = literal(source, transforms, views) - once
-    assert averaging.abs().max() > 1.01  # it did average: see the test before
+    assert averaging.abs().max() > 1.01  # pixels were averaged, unlike in the previous test
     assert averaging.mean().abs() < 0.107
     for detail in (1, 4):
         changed, accepted = (torch.nn.functional.avg_pool2d(x, detail).abs().mean() for x in (averaging, twice))
@@ -188,7 +188,7 @@ def test_native_stays_close_where_pixels_are_averaged_in_decoding(
 @pytest.mark.cuda
 @pytest.mark.parametrize("mode", ["exact", "fused"])
 def test_gpu_is_close_to_the_literal_composition(case: tuple[Transforms, ImageSource], mode: str) -> None:
-    """The GPU's JPEG decoder has its own inverse transform and rounding: a few levels a pixel."""
+    """The GPU's JPEG decoder has its own inverse transform and rounding, with differences of a few levels per pixel."""
     transforms, source = case
     views = transforms.draw(1, 0, np.arange(COUNT), stream=1)
     compose = exact if mode == "exact" else fused

@@ -1,4 +1,4 @@
-"""The decoder of JPEG regions against Pillow, which is to say libjpeg-turbo; and against whatever is no such file."""
+"""The decoder of JPEG regions compared with Pillow (libjpeg-turbo), and on unsupported and damaged files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pipeline_images import texture
+from sample_images import texture
 
-from fastccsa.images import _jpeg
+from fastccsa.images.jpeg import decode_region, read_codes
 
 
 def encode(image: Image.Image, **options: Any) -> np.ndarray:
@@ -23,15 +23,15 @@ def pillow(data: np.ndarray) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data.tobytes())).convert("RGB"))
 
 
-def whole(data: np.ndarray, scale: int = 1) -> np.ndarray | None:
+def decode_all(data: np.ndarray, scale: int = 1) -> np.ndarray | None:
     width, height = Image.open(io.BytesIO(data.tobytes())).size
-    return _jpeg.decode_region(data, 0, 0, -(-height // scale), -(-width // scale), scale)
+    return decode_region(data, (0, 0, -(-height // scale), -(-width // scale)), scale)
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "grey"])
 @pytest.mark.parametrize("restarts", [0, 1, 5])
-def test_regions_are_libjpegs_to_the_bit(subsampling: str, restarts: int) -> None:
-    """Of all sizes from one pixel on, which meets every border; smooth and noisy; any quality and any tables."""
+def test_regions_equal_libjpegs_bit_for_bit(subsampling: str, restarts: int) -> None:
+    """Random sizes from one pixel up, which cover every border; smooth and noisy images; any quality."""
     rng = np.random.default_rng(restarts)
     for number in range(40):
         height, width = (int(value) for value in rng.integers(1, 70, 2))
@@ -47,41 +47,43 @@ def test_regions_are_libjpegs_to_the_bit(subsampling: str, restarts: int) -> Non
         top, left = int(rng.integers(0, height)), int(rng.integers(0, width))
         down, across = int(rng.integers(1, height - top + 1)), int(rng.integers(1, width - left + 1))
         expected = pillow(data)
-        assert np.array_equal(whole(data), expected)
-        region = _jpeg.decode_region(data, top, left, down, across, 1)
+        assert np.array_equal(decode_all(data), expected)
+        region = decode_region(data, (top, left, down, across))
         assert np.array_equal(region, expected[top : top + down, left : left + across])
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "grey"])
-def test_a_reduced_image_is_made_of_the_means_of_its_squares(scale: int, subsampling: str) -> None:
-    """Within the rounding of each of three colours; where two of them
-    have half the resolution, libjpeg blurs them before they are averaged here."""
-    image = texture(128, 160, seed=1).point([64 + value // 2 for value in range(256)] * 3)  # nothing to clip
+def test_a_reduced_image_has_the_means_of_squares(scale: int, subsampling: str) -> None:
+    """Within the rounding of three colours.
+
+    With chroma subsampling, libjpeg blurs the chroma before this test averages it.
+    """
+    image = texture(128, 160, seed=1).point([64 + value // 2 for value in range(256)] * 3)  # so that nothing is clipped
     data = (
         encode(image.convert("L"), quality=90)
         if subsampling == "grey"
         else encode(image, quality=90, subsampling=subsampling)
     )
     expected = pillow(data).reshape(128 // scale, scale, 160 // scale, scale, 3).mean(axis=(1, 3))
-    reduced = whole(data, scale)
+    reduced = decode_all(data, scale)
     assert reduced is not None
     difference = np.abs(reduced - expected)
     assert difference.max() < {"grey": 1.1, "4:4:4": 2.3}.get(subsampling, 12)
     assert difference.mean() < 0.6
-    assert np.array_equal(_jpeg.decode_region(data, 3, 5, 7, 9, scale), reduced[3:10, 5:14])
+    assert np.array_equal(decode_region(data, (3, 5, 7, 9), scale), reduced[3:10, 5:14])
 
 
 def test_reduced_sizes_are_rounded_up() -> None:
     data = encode(texture(61, 83, seed=2))
     for scale in (1, 2, 4, 8):
         size = (-(-61 // scale), -(-83 // scale), 3)
-        reduced = whole(data, scale)
+        reduced = decode_all(data, scale)
         assert reduced is not None
         assert reduced.shape == size
 
 
-def test_what_it_does_not_read_is_left_to_others() -> None:
+def test_unsupported_files_are_declined() -> None:
     image = texture(40, 50, seed=0)
     others = {
         "progressive": encode(image, progressive=True),
@@ -90,49 +92,50 @@ def test_what_it_does_not_read_is_left_to_others() -> None:
         "PNG": np.frombuffer(b"\x89PNG\r\n\x1a\n" + bytes(100), np.uint8),
         "empty": np.empty(0, np.uint8),
         "one byte": np.array([0xFF], np.uint8),
-        "start alone": np.array([0xFF, 0xD8], np.uint8),
+        "start marker only": np.array([0xFF, 0xD8], np.uint8),
     }
     for name, data in others.items():
-        assert _jpeg.decode_region(data, 0, 0, 40, 50, 1) is None, name
-        assert not _jpeg.pass_over(data, 0, 0, 40, 50, 1), name
+        assert decode_region(data, (0, 0, 40, 50)) is None, name
+        assert not read_codes(data, (0, 0, 40, 50)), name
 
 
 def test_nothing_is_read_below_the_region() -> None:
     data = encode(texture(200, 200, seed=0))
     expected = pillow(data)
     cut = data[: len(data) // 2]
-    assert np.array_equal(_jpeg.decode_region(cut, 20, 30, 40, 50, 1), expected[20:60, 30:80])
-    assert _jpeg.decode_region(cut, 20, 30, 180, 50, 1) is None
-    assert _jpeg.pass_over(cut, 20, 30, 40, 50, 1)
-    assert not _jpeg.pass_over(cut, 20, 30, 180, 50, 1)
+    assert np.array_equal(decode_region(cut, (20, 30, 40, 50)), expected[20:60, 30:80])
+    assert decode_region(cut, (20, 30, 180, 50)) is None
+    assert read_codes(cut, (20, 30, 40, 50))
+    assert not read_codes(cut, (20, 30, 180, 50))
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
-def test_damaged_files_do_no_harm(subsampling: str) -> None:
-    """Bytes at random, in the header and in the scan: pixels or None, never a crash."""
+def test_damaged_files_never_crash_the_decoder(subsampling: str) -> None:
+    """Random bytes in the header and in the scan give pixels, None or a ValueError."""
     rng = np.random.default_rng(0)
-    sound = encode(texture(48, 64, seed=0), subsampling=subsampling, restart_marker_blocks=3)
-    refused = 0
+    intact = encode(texture(48, 64, seed=0), subsampling=subsampling, restart_marker_blocks=3)
+    rejected = 0
     for number in range(1500):
-        data = sound.copy()
-        places = rng.integers(2, 700 if number % 2 else len(data), rng.integers(1, 6))
-        data[places] = rng.integers(0, 256, len(places))
+        data = intact.copy()
+        positions = rng.integers(2, 700 if number % 2 else len(data), rng.integers(1, 6))
+        data[positions] = rng.integers(0, 256, len(positions))
         if number % 5 == 0:
             data = data[: rng.integers(0, len(data))]
         try:
-            made = _jpeg.decode_region(data, 8, 8, 40, 48, int(rng.choice([1, 2, 4, 8])) if number % 3 == 0 else 1)
-        except ValueError:  # the damaged header says that the image is smaller
-            refused += 1
+            scale = int(rng.choice([1, 2, 4, 8])) if number % 3 == 0 else 1
+            made = decode_region(data, (8, 8, 40, 48), scale)
+        except ValueError:  # according to the damaged header, the image is smaller
+            rejected += 1
         else:
-            refused += made is None
-    assert 0 < refused < 1500
+            rejected += made is None
+    assert 0 < rejected < 1500
 
 
 @pytest.mark.parametrize("region", [(-1, 0, 5, 5), (0, 0, 41, 5), (0, 46, 5, 5), (0, 0, 0, 5), (2**31 - 1, 0, 5, 5)])
-def test_a_region_outside_the_image_is_refused(region: tuple[int, int, int, int]) -> None:
+def test_a_region_outside_the_image_is_rejected(region: tuple[int, int, int, int]) -> None:
     data = encode(texture(40, 50, seed=0))
-    for call in (_jpeg.decode_region, _jpeg.pass_over):
+    for call in (decode_region, read_codes):
         with pytest.raises(ValueError, match="within the image"):
-            call(data, *region, 1)
+            call(data, region)
         with pytest.raises(ValueError, match="1, 2, 4 or 8"):
-            call(data, 0, 0, 5, 5, 3)
+            call(data, (0, 0, 5, 5), 3)

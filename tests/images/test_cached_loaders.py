@@ -1,4 +1,4 @@
-"""Loaders with a cache: the streaming path's views of the same images, without decoding."""
+"""Loaders with a cache show the same views of the same images as without, but decode nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipeline_images import assert_same, grey_levels
+from sample_images import assert_same, grey_levels
 
 from fastccsa.collections.manifest import Manifest
 from fastccsa.images import ImageLoader, PairLoader, Transforms
@@ -48,10 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("size", [32, 224])
-def test_images_are_the_literal_composition_of_the_streams_parameters(
-    manifest: Manifest, folder: Path, cache: str, size: int
-) -> None:
-    """The parity table: through the store, against decoding and torchvision's steps, in grey levels."""
+def test_cached_images_equal_the_literal_composition(manifest: Manifest, folder: Path, cache: str, size: int) -> None:
+    """In grey levels, compared with decoding and torchvision's transforms for the same views."""
     transforms = Transforms(size)
     with pair_loader(manifest, cache, folder, transforms=transforms) as loader:
         batch = next(loader.epoch(2))
@@ -66,57 +64,62 @@ def test_images_are_the_literal_composition_of_the_streams_parameters(
         made, expected = (grey_levels(tensor.cpu(), transforms) for tensor in (batch[f"images{stream}"], expected))
         difference = (made - expected).abs()
         assert difference.mean() < 0.5
-        assert difference.max() < 2.01  # 1 of the crop's rounding (DALI), 1 of Pillow's two passes
+        assert difference.max() < 2.01  # 1 for the rounding of the crop (DALI), 1 for Pillow's two passes
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_batches_are_the_streaming_loaders(manifest: Manifest, folder: Path, cache: str) -> None:
+def test_batches_equal_those_without_a_cache(manifest: Manifest, folder: Path, cache: str) -> None:
     with pair_loader(manifest, None, None, mode="exact") as loader:
         streamed = list(loader.epoch(1))
     with pair_loader(manifest, cache, folder) as loader:
         whole = list(loader.epoch(1))
         assert_same(loader.epoch(1, start_step=4), whole[4:])
         assert not torch.equal(next(loader.epoch(0))["images1"], whole[0]["images1"])
-    for here, there in zip(whole, streamed, strict=True):
-        assert here.keys() == there.keys()
-        for key in here:
-            assert (here[key].dtype, here[key].shape) == (there[key].dtype, there[key].shape)
+    for cached, decoded in zip(whole, streamed, strict=True):
+        assert cached.keys() == decoded.keys()
+        for key in cached:
+            assert (cached[key].dtype, cached[key].shape) == (decoded[key].dtype, decoded[key].shape)
             if key.startswith("images"):
-                difference = (grey_levels(here[key].cpu(), SMALL) - grey_levels(there[key], SMALL)).abs()
+                difference = (grey_levels(cached[key].cpu(), SMALL) - grey_levels(decoded[key], SMALL)).abs()
                 assert difference.mean() < 0.5
-                assert difference[..., 2:-2, 2:-2].max() < 3.01  # see test_pipeline_parity.py for the border
+                assert difference[..., 2:-2, 2:-2].max() < 3.01  # see test_parity.py for the border
             else:
-                assert torch.equal(here[key].cpu(), there[key])
+                assert torch.equal(cached[key].cpu(), decoded[key])
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_evaluation_images_are_the_streams_within_a_grey_level(manifest: Manifest, folder: Path, cache: str) -> None:
+def test_evaluation_images_equal_those_without_a_cache_within_a_grey_level(
+    manifest: Manifest, folder: Path, cache: str
+) -> None:
     with image_loader(manifest, None, None, mode="exact") as loader:
         streamed = list(loader.epoch(0))
     with image_loader(manifest, cache, folder) as loader:
         evaluated = list(loader.epoch(0))
         assert_same(loader.epoch(1), evaluated)
     assert [len(batch["images"]) for batch in evaluated] == [4, 4, 4, 4, 4, 2]
-    for here, there in zip(evaluated, streamed, strict=True):
-        assert torch.equal(here["index"].cpu(), there["index"])
-        assert torch.equal(here["target"].cpu(), there["target"])
-        difference = grey_levels(here["images"].cpu(), SMALL) - grey_levels(there["images"], SMALL)
+    for cached, decoded in zip(evaluated, streamed, strict=True):
+        assert torch.equal(cached["index"].cpu(), decoded["index"])
+        assert torch.equal(cached["target"].cpu(), decoded["target"])
+        difference = grey_levels(cached["images"].cpu(), SMALL) - grey_levels(decoded["images"], SMALL)
         assert difference.abs().max() < 1.01
 
 
-def test_all_caches_make_the_same_images(manifest: Manifest, folder: Path) -> None:
+def test_all_caches_make_the_same_images(manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pair_loader(manifest, "disk", folder) as disk, pair_loader(manifest, "ram", folder) as ram:
         assert_same(disk.epoch(0), ram.epoch(0))
-    part = manifest.take([20, 3, 8, 11, 2, 5])
+    subset = manifest.take([20, 3, 8, 11, 2, 5])
+    # Memory for the crops of the subset only.
+    monkeypatch.setattr(machine, "available_bytes", lambda device: 6 * SMALL.crop**2 * 3)
     with (
-        image_loader(part, "disk", folder, augment=True) as disk,
-        image_loader(part, "ram", folder, augment=True) as ram,
+        image_loader(subset, "disk", folder, augment=True) as disk,
+        image_loader(subset, "ram", folder, augment=True) as ram,
     ):
-        assert ram._backend._crops.shape[0] == 6  # its own images alone
         assert_same(disk.epoch(0), ram.epoch(0))
 
 
-def test_the_loop_needs_no_dali(manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_store_needs_neither_dali_nor_the_images(
+    manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pair_loader(manifest, "disk", folder) as loader:
         expected = list(loader.epoch(0))
     monkeypatch.setitem(sys.modules, "fastccsa.images.dali", None)
@@ -125,35 +128,35 @@ def test_the_loop_needs_no_dali(manifest: Manifest, folder: Path, monkeypatch: p
         assert_same(loader.epoch(0), expected)
 
 
-def test_the_store_lies_beside_the_manifest(own_manifest: Manifest) -> None:
+def test_the_store_is_next_to_the_manifest_by_default(own_manifest: Manifest) -> None:
     with pair_loader(own_manifest, "disk", None):
         assert len(list((own_manifest.folder / ".fastccsa-cache").glob("*/crops.bin"))) == 1
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_broken_images_are_replaced_as_in_streaming(
+def test_broken_images_are_replaced_as_without_a_cache(
     own_manifest: Manifest, tmp_path: Path, cache: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cut, empty, gone = (Path(own_manifest.paths[index]) for index in (0, 7, 13))
-    cut.write_bytes(cut.read_bytes()[:-800])
+    truncated, empty, deleted = (Path(own_manifest.paths[index]) for index in (0, 7, 13))
+    truncated.write_bytes(truncated.read_bytes()[:-800])
     empty.write_bytes(b"")
-    gone.unlink()
+    deleted.unlink()
     with pair_loader(own_manifest, None, None) as loader:
         list(loader.epoch(0))  # finds them all
         streamed, broken = list(loader.epoch(0)), loader.broken
     caplog.clear()
     with caplog.at_level(logging.WARNING), pair_loader(own_manifest, cache, tmp_path / "cache") as loader:
         assert loader.broken == broken
-        assert set(broken) == {str(cut), str(empty), str(gone)}
+        assert set(broken) == {str(truncated), str(empty), str(deleted)}
         assert all(path in caplog.text for path in broken)
-        for here, there in zip(loader.epoch(0), streamed, strict=True):
+        for cached, decoded in zip(loader.epoch(0), streamed, strict=True):
             for key in ("index1", "index2", "target1", "target2", "domain1", "domain2"):
-                assert torch.equal(here[key].cpu(), there[key])
+                assert torch.equal(cached[key].cpu(), decoded[key])
     with pytest.raises(InputError, match="image"):
         pair_loader(own_manifest, cache, tmp_path / "cache", on_error="raise")
 
 
-def test_a_file_that_vanishes_while_training_does_no_harm(own_manifest: Manifest, tmp_path: Path) -> None:
+def test_files_that_vanish_while_training_are_still_shown(own_manifest: Manifest, tmp_path: Path) -> None:
     with pair_loader(own_manifest, "disk", tmp_path / "cache") as loader:
         first = list(loader.epoch(0))
         for path in own_manifest.paths:
@@ -162,7 +165,7 @@ def test_a_file_that_vanishes_while_training_does_no_harm(own_manifest: Manifest
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_close_ends_every_thread(manifest: Manifest, folder: Path, cache: str) -> None:
+def test_close_stops_all_threads(manifest: Manifest, folder: Path, cache: str) -> None:
     def threads() -> int:
         return len(list(Path("/proc/self/task").iterdir()))
 
@@ -172,14 +175,14 @@ def test_close_ends_every_thread(manifest: Manifest, folder: Path, cache: str) -
     for _ in range(3):
         with pair_loader(manifest, cache, folder) as loader:
             next(loader.epoch(0))
-    for _ in range(100):  # torch's threads end on their own, soon after the one they worked for
+    for _ in range(100):  # torch's worker threads end shortly after the thread that started them
         if threads() <= before:
             break
         time.sleep(0.05)
     assert threads() <= before
 
 
-def test_a_program_that_forgets_to_close_ends(manifest: Manifest, folder: Path) -> None:
+def test_a_program_exits_without_closing_its_loader(manifest: Manifest, folder: Path) -> None:
     program = f"""
         from fastccsa.collections.manifest import Manifest
         from fastccsa.images import ImageLoader, Transforms
@@ -196,10 +199,10 @@ def test_a_program_that_forgets_to_close_ends(manifest: Manifest, folder: Path) 
     assert "Traceback" not in done.stderr
 
 
-def test_wrong_arguments_are_named(manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_arguments_are_reported(manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="cache is 'tape'; give None or one of disk, ram, gpu"):
         pair_loader(manifest, "tape", folder)
-    with pytest.raises(InputError, match="cache is 'gpu' and device is cpu; give device='cuda'"):
+    with pytest.raises(InputError, match="cache is 'gpu' and device is cpu; use device='cuda'"):
         pair_loader(manifest, "gpu", folder, device="cpu")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="torch sees no CUDA device"):

@@ -1,4 +1,4 @@
-"""What a model says of the test images, as a run folder keeps it."""
+"""The result of a run: its model's outputs on the test images, and their scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Outputs, Scores, run_split
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import OUTPUTS_FILE, write_scores
 
@@ -21,7 +21,7 @@ def run_test(
     rank: int = 0,
     world_size: int = 1,
 ) -> Outputs:
-    """Run ``model`` over this rank's share of the test images of every domain, seen as ``config`` has them seen."""
+    """Run ``model`` on this rank's share of the test images of every domain, loaded as ``config`` says."""
     return run_split(
         model,
         manifest,
@@ -36,6 +36,6 @@ def run_test(
 
 
 def write_results(folder: Path, outputs: Outputs, scores: Scores) -> None:
-    """Write outputs and scores into a run folder; the scores last, since they say that the run is finished."""
+    """Write outputs and scores into a run folder; the scores come last, since they mark the run as finished."""
     outputs.write(folder / OUTPUTS_FILE)
     write_scores(folder, scores)

@@ -19,11 +19,12 @@ DEFAULT_PRIMARY = "HAM"
 
 @dataclass(frozen=True)
 class RunImages:
-    """What a run sees of a manifest while it trains.
+    """The images of a manifest that a run uses while it trains.
 
     Attributes:
-        training: training images of ``domains``, thinned out to the fraction, the secondary ones to n_sec.
-        validation: validation images of ``domains``: those that select the model.
+        training: training images of ``domains``, reduced to the configured fraction, and to n_sec images per class in
+            the secondary domains.
+        validation: validation images of ``domains``, which select the model.
         primary: key of the primary domain.
         domains: keys of the training domains, the primary first.
     """
@@ -35,16 +36,19 @@ class RunImages:
 
     @property
     def selection_rule(self) -> str:
-        """Model selection in words; a left-out domain has no part in it."""
+        """How the model is selected, in words; an excluded domain takes no part in it."""
         over = f" over {', '.join(self.domains)}" if len(self.domains) > 1 else f" of {self.primary}"
         return f"highest mean validation macro-average recall{over}"
 
 
 def open_manifest(config: TrainConfig) -> tuple[TrainConfig, Manifest]:
-    """Read the manifest of ``config``; the returned configuration has its absolute path and checksum.
+    """Read the manifest of ``config``.
+
+    Returns:
+        The configuration with the manifest's absolute path and checksum, and the manifest.
 
     Raises:
-        InputError: the manifest cannot be read or is not sound.
+        InputError: the manifest cannot be read or is invalid.
     """
     manifest = Manifest.read(config.manifest)
     checksum = hashlib.sha256(Path(config.manifest).read_bytes()).hexdigest()
@@ -56,8 +60,8 @@ def select_images(config: TrainConfig, manifest: Manifest) -> RunImages:
     """Choose the images of a run.
 
     Raises:
-        InputError: an unknown domain, one to train on that has no image to train on or to select by, no
-            image to test on, or a class to select by that is missing from training.
+        InputError: an unknown domain, a training domain without training or validation images, no test image, or a
+            class that occurs in validation but not in training.
     """
     primary = config.primary or (DEFAULT_PRIMARY if DEFAULT_PRIMARY in manifest.domains else manifest.domains[0])
     for option, names in (("primary", (primary,)), ("exclude", config.exclude)):
@@ -73,24 +77,24 @@ def select_images(config: TrainConfig, manifest: Manifest) -> RunImages:
     if not config.is_baseline and len(domains) == 1:
         raise InputError(f"there is no secondary domain to align {primary} with: use alignment - for a baseline")
     n_sec = None if config.n_sec == "all" else config.n_sec
-    thinned = nested_subset(training_fraction(manifest, config.fraction, config.seed), n_sec, primary, config.seed)
+    reduced = nested_subset(training_fraction(manifest, config.fraction, config.seed), n_sec, primary, config.seed)
     images = RunImages(
-        training=thinned.select("train", domains),
+        training=reduced.select("train", domains),
         validation=manifest.select("validation", domains),
         primary=primary,
         domains=domains,
     )
     _check(images, config)
     if len(manifest.select("test")) == 0:
-        raise InputError(f"{config.manifest} has no test image: split it anew")
+        raise InputError(f"{config.manifest} has no test image: split it again")
     return images
 
 
 def training_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
-    """Keep a share of the training images of each domain and class, drawn at random; the rest stays whole.
+    """Keep a random share of the training images of each domain and class; other splits are unchanged.
 
-    A larger fraction with the same seed holds every image of a smaller one. A class keeps at least
-    `FRACTION_KEEPS` images of a domain, or all it has.
+    With the same seed, a larger fraction contains every image of a smaller one. Each class keeps at least
+    `FRACTION_KEEPS` images per domain, or all of them where there are fewer.
     """
     if fraction == 1:
         return manifest
@@ -110,14 +114,14 @@ def _check(images: RunImages, config: TrainConfig) -> None:
         for name in images.domains:
             if name not in present:
                 raise InputError(
-                    f"domain {name} has no {split} image in {config.manifest}: exclude it or split it anew"
+                    f"domain {name} has no {split} image in {config.manifest}: exclude it, or split the manifest again"
                 )
     counts = {split: part.summary().sum() for split, part in parts.items()}
     untrained = [name for name in images.training.classes if counts["validation"][name] and not counts["train"][name]]
     if untrained:
         raise InputError(
             f"no training image in {', '.join(images.domains)} shows {', '.join(untrained)}, "
-            f"which the validation images do: split {config.manifest} anew"
+            f"which the validation images do: split {config.manifest} again"
         )
     if len(images.training) < 2:
         raise InputError("there is only one training image: a batch needs two")

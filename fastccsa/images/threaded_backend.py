@@ -1,4 +1,4 @@
-"""Batches made in worker threads, one image at a time, by code that releases the interpreter lock."""
+"""The base class of backends that make batches in worker threads, one image at a time."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from fastccsa.images.transforms import Transforms
 
 
 class ThreadedBackend(ABC):
-    """Makes batches on the CPU; what an image is made of, `_make` says.
+    """Makes batches on the CPU. Subclasses implement `_make` for one image; it should release the GIL.
 
     Args:
-        source: where a broken image's replacement comes from.
+        source: provides the replacements of broken images.
         transforms: the transforms.
         device: where the finished batches go.
-        num_threads: worker threads.
-        prefetch: batches worked on ahead of the one asked for.
+        num_threads: number of worker threads.
+        prefetch: number of batches prepared ahead.
     """
 
     def __init__(
-        self, source: ImageSource, transforms: Transforms, device: torch.device, num_threads: int, prefetch: int
+        self, source: ImageSource, transforms: Transforms, device: torch.device, *, num_threads: int, prefetch: int
     ) -> None:
         self._source = source
         self._transforms = transforms
@@ -38,7 +38,7 @@ class ThreadedBackend(ABC):
         self._workers = ThreadPoolExecutor(num_threads, thread_name_prefix="fastccsa-images")
 
     def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, Tensor], None, None]:
-        """Finish batches in their order: each with its images, float32 [B, 3, size, size]."""
+        """Yield each batch in order with its finished images, float32 [B, 3, size, size]."""
         pending: deque[tuple[EncodedBatch, Tensor, list[Future[None]]]] = deque()
         try:
             for batch in batches:
@@ -53,16 +53,16 @@ class ThreadedBackend(ABC):
                     future.cancel()
 
     def close(self) -> None:
-        """End the worker threads."""
+        """Stop the worker threads."""
         self._workers.shutdown(cancel_futures=True)
 
     def _plan(self, batch: EncodedBatch) -> Any:
-        """Work out for a whole batch what `_make` is given for each of its images; nothing, unless overridden."""
+        """Compute for a whole batch what `_make` needs for each image; None unless overridden."""
         return None
 
     @abstractmethod
     def _make(self, batch: EncodedBatch, row: int, plan: Any, out: Tensor) -> None:
-        """Make one image; called in the worker threads."""
+        """Write the finished image in ``row`` of the batch to ``out``; called in the worker threads."""
 
     def _allocate(self, count: int) -> Tensor:
         size = self._transforms.size
@@ -70,7 +70,7 @@ class ThreadedBackend(ABC):
 
     def _submit(self, batch: EncodedBatch) -> tuple[EncodedBatch, Tensor, list[Future[None]]]:
         plan = self._plan(batch)
-        with torch.inference_mode(False):  # of this thread; the workers write to it outside of any
+        with torch.inference_mode(False):  # the workers, which are not in inference mode, write to this tensor
             images = self._allocate(len(batch))
             work = [self._workers.submit(self._make, batch, row, plan, images[row]) for row in range(len(batch))]
         return batch, images, work
@@ -81,7 +81,7 @@ class ThreadedBackend(ABC):
         return batch, images.to(self._device, non_blocking=True)
 
     def _decode(self, batch: EncodedBatch, row: int) -> Image.Image:
-        """Decode an image with Pillow; a broken one is replaced, in the batch too, until one decodes."""
+        """Decode an image with Pillow; replace it in the batch until one decodes."""
         while True:
             image: EncodedImage = batch.images[row]
             try:

@@ -1,4 +1,4 @@
-"""Makes the crops of a store: what of an image never changes from epoch to epoch."""
+"""Making the crops of a store: the part of the transforms that is the same in every epoch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _PREFETCH = 2
 
 @dataclass(frozen=True)
 class Crop:
-    """What became of one image.
+    """The crop of one image.
 
     Attributes:
-        path: its file.
-        content: CRC-32 of the file, taken before it was decoded: a file that changed in between is noticed.
-        pixels: uint8 [crop, crop, 3]; None where the image is broken.
-        broken: why it is.
+        path: the image file.
+        content: CRC-32 of the file before it was decoded, so that a change in between is detected.
+        pixels: uint8 [crop, crop, 3]; None if the image is broken.
+        broken: why the image is broken; None if it is not.
     """
 
     path: str
@@ -37,13 +37,13 @@ class Crop:
 
 
 class CropMaker:
-    """Decodes, resizes and centre crops images, many at a time.
+    """Decodes, resizes and centre-crops images in batches.
 
     Args:
         source: the images; broken ones are recorded there.
-        transforms: the sizes.
+        transforms: provides the sizes.
         backend: "dali" or "torchvision".
-        num_threads: threads at work; None for all usable CPUs.
+        num_threads: number of threads; None for one per usable CPU.
     """
 
     def __init__(self, source: ImageSource, transforms: Transforms, backend: str, num_threads: int | None) -> None:
@@ -53,10 +53,10 @@ class CropMaker:
         self._backend = backend
 
     def make(self, indices: list[int]) -> Generator[Crop, None, None]:
-        """Make the crops of some images of the source, in their order.
+        """Make the crops of some images of the source, in order.
 
         Raises:
-            InputError: an image is broken and the source's ``on_error`` is "raise", or none is whole.
+            InputError: an image is broken and the source's ``on_error`` is "raise", or no image is valid.
         """
         batches = [indices[start : start + _BATCH] for start in range(0, len(indices), _BATCH)]
         contents: dict[int, int | None] = {}
@@ -64,27 +64,27 @@ class CropMaker:
         def read(batch: list[int]) -> EncodedBatch:
             for index in batch:
                 contents[index] = _checksum(self._source.paths[index])
-            return self._source.read(np.array(batch, np.int64), self._whole(len(batch)))
+            return self._source.read(np.array(batch, np.int64), self._full_views(len(batch)))
 
-        maker = self._make_backend()
+        backend = self._make_backend()
         with ThreadPoolExecutor(_PREFETCH + 1, thread_name_prefix="fastccsa-reader") as readers:
             encoded = read_ahead(read, batches, readers, _PREFETCH)
-            finished = maker.run(encoded)
+            finished = backend.run(encoded)
             try:
                 for batch, (shown, pixels) in zip(batches, finished, strict=True):
                     for row, index in enumerate(batch):
                         path, content = self._source.paths[index], contents.pop(index)
                         if shown.indices[row] == index:
                             yield Crop(path, content, pixels[row].numpy())
-                        else:  # another was read in its place
+                        else:  # the image was replaced
                             yield Crop(path, content, None, self._source.broken.get(path))
             finally:
                 finished.close()
                 encoded.close()
-                maker.close()
+                backend.close()
 
-    def _whole(self, count: int) -> Views:
-        """The whole centre crop, upright."""
+    def _full_views(self, count: int) -> Views:
+        """Return the views that show the full centre crop upright."""
         crop = self._transforms.crop
         return Views(
             window=np.tile(np.array([0, 0, crop, crop], np.int64), (count, 1)),
@@ -97,14 +97,16 @@ class CropMaker:
         if self._backend == "torchvision":
             from fastccsa.images.torchvision_backend import TorchvisionCrops
 
-            return TorchvisionCrops(self._source, self._transforms, self._threads, _PREFETCH)
-        from fastccsa.images.dali import DaliCrops  # loads DALI, which takes a while
+            return TorchvisionCrops(self._source, self._transforms, num_threads=self._threads, prefetch=_PREFETCH)
+        from fastccsa.images.dali import DaliCrops  # slow to import
 
-        return DaliCrops(self._source, self._transforms, _BATCH, self._threads, _PREFETCH)
+        return DaliCrops(
+            self._source, self._transforms, batch_size=_BATCH, num_threads=self._threads, prefetch=_PREFETCH
+        )
 
 
 def _checksum(path: str) -> int | None:
     try:
         return checksum(path)
     except OSError:
-        return None  # reading the image finds the same, and tells
+        return None  # reading the image will report the error

@@ -1,0 +1,43 @@
+"""Decoding of JPEG regions by fastccsa's own decoder; ``csrc/jpeg`` has the implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastccsa.images import _jpeg
+
+__all__ = ["decode_region", "read_codes"]
+
+
+def decode_region(data: NDArray[np.uint8], region: Sequence[int], scale: int = 1) -> NDArray[np.uint8] | None:
+    """Decode a region of a baseline JPEG, at full size or reduced. EXIF orientation is ignored.
+
+    Args:
+        data: content of the file, uint8 [n].
+        region: top, left, height, width, in pixels of the reduced image.
+        scale: 1, 2, 4 or 8: squares of ``scale`` x ``scale`` pixels are averaged. The reduced image has the size of
+            the original divided by ``scale``, rounded up.
+
+    Returns:
+        The pixels, uint8 [height, width, 3], or None if this decoder cannot read the file.
+
+    Raises:
+        ValueError: ``scale`` is invalid, or the region is not within the image.
+    """
+    top, left, height, width = region
+    return _jpeg.decode_region(data, top=top, left=left, height=height, width=width, scale=scale)
+
+
+def read_codes(data: NDArray[np.uint8], region: Sequence[int], scale: int = 1) -> bool:
+    """Read the codes that `decode_region` must read, and discard them. This measures a lower bound of its cost.
+
+    The arguments and errors are those of `decode_region`.
+
+    Returns:
+        Whether this decoder can read the file.
+    """
+    top, left, height, width = region
+    return _jpeg.read_codes(data, top=top, left=left, height=height, width=width, scale=scale)

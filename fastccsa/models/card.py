@@ -1,0 +1,90 @@
+"""Saving and loading a model with its card, which says what its inputs and logits are."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from fastccsa.models.backbone import Classifier, build_model
+from fastccsa.models.narrow import Layers
+from fastccsa.models.weights import MODEL_FILE, load_weights
+from fastccsa.system.errors import InputError
+from fastccsa.system.files import write_atomically
+
+CARD_FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What one must know to use a model's weights; ``model.json`` in a run folder.
+
+    Attributes:
+        backbone: name of the torchvision network.
+        classes: names of the classes, in the order of the logits.
+        domains: keys of the domains that it was trained on.
+        size: side length of its images in pixels.
+        mean, std: normalisation of its images by channel, for values in [0, 1].
+        layers: layers of a pruned backbone that are narrower than torchvision's, by name; see `fastccsa.models.narrow`.
+    """
+
+    backbone: str
+    classes: tuple[str, ...]
+    domains: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layers: Layers = field(default_factory=dict)
+
+    @staticmethod
+    def read(path: str | os.PathLike[str]) -> ModelCard:
+        """Read the card in a run folder, or the one beside a weights file.
+
+        Raises:
+            InputError: the card is missing or incomplete.
+        """
+        path = Path(path)
+        file = (path if path.is_dir() else path.parent) / CARD_FILE
+        try:
+            values: dict[str, Any] = json.loads(file.read_text())
+            values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            return ModelCard(**values)
+        except OSError as error:
+            raise InputError(f"no trained model in {path}: {CARD_FILE} is missing; train it first") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{file} is not a model card: {error}") from error
+
+
+def save_model(folder: str | os.PathLike[str], model: Classifier, card: ModelCard) -> None:
+    """Write ``model.safetensors`` and ``model.json`` into ``folder``, each completely or not at all.
+
+    The card's ``layers`` are taken from the model.
+    """
+    folder = Path(folder)
+    # safetensors stores tensors row by row: channels-last weights are copied into that order.
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    values = asdict(replace(card, layers=model.layers))
+    if not model.layers:
+        del values["layers"]
+    with write_atomically(folder / CARD_FILE) as file:
+        file.write_text(json.dumps(values, indent=2) + "\n")
+    with write_atomically(folder / MODEL_FILE) as file:
+        safetensors.torch.save_file(state, file)
+
+
+def load_model(path: str | os.PathLike[str]) -> Classifier:
+    """Load the best model of a run folder (or a ``model.safetensors``) on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: there is no model, or its weights do not match its card.
+    """
+    card = ModelCard.read(path)
+    model = build_model(card.backbone, len(card.classes), weights="none", size=card.size)
+    model.narrow(card.layers)
+    if not load_weights(model, path):
+        raise InputError(f"{path} has another number of classes than its {CARD_FILE} says")
+    return model.eval()

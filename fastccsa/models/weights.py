@@ -1,0 +1,110 @@
+"""Weights for a model: torchvision's ImageNet weights, and weights from files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+import torchvision.models
+from safetensors import SafetensorError
+from torch import Tensor
+
+from fastccsa.system.errors import InputError
+
+if TYPE_CHECKING:
+    from fastccsa.models.backbone import Classifier
+
+MODEL_FILE = "model.safetensors"
+DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer after which a download has failed
+
+# Auxiliary classifiers of some networks. Weight files have them; a `Classifier` does not.
+AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+
+
+def imagenet_weights(name: str) -> Any:
+    """Return torchvision's ImageNet weights of a network: IMAGENET1K_V1 if there are such, else the default ones."""
+    weights = torchvision.models.get_model_weights(name)
+    return getattr(weights, "IMAGENET1K_V1", weights.DEFAULT)
+
+
+def download(weights: Any) -> None:
+    """Download `imagenet_weights` into torch's cache, unless they are there already.
+
+    Raises:
+        OSError, RuntimeError: the download failed, or the file is not the published one.
+    """
+    with _download_timeout():
+        weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
+
+
+@contextmanager
+def _download_timeout() -> Iterator[None]:
+    """Give up when a firewall drops packets; torch.hub itself would wait forever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def load_weights(model: Classifier, path: str | os.PathLike[str], head: bool = True) -> bool:
+    """Load weights into ``model``; the file must have every weight of its backbone.
+
+    Args:
+        model: the model, changed in place.
+        path: a run folder, a ``.safetensors`` file, a checkpoint of a run, or a state dict saved by ``torch.save``,
+            with the names of a `Classifier` or of the torchvision network itself.
+        head: also load the head, if the file has one of the same shape.
+
+    Returns:
+        Whether the head was loaded.
+
+    Raises:
+        InputError: the file is missing, unreadable, would run code when unpickled, or belongs to another network.
+    """
+    path = Path(path)
+    file = path / MODEL_FILE if path.is_dir() else path
+    state = _read_state(file)
+    if not any(key.startswith("backbone.") for key in state):
+        dropped = (model.replaced, *(name for names in AUXILIARY.values() for name in names))
+        prefixes = tuple(f"{name}." for name in dropped)
+        state = {f"backbone.{key}": value for key, value in state.items() if not key.startswith(prefixes)}
+    own = model.state_dict()
+    head_keys = ("head.weight", "head.bias")
+    with_head = head and all(key in state and state[key].shape == own[key].shape for key in head_keys)
+    backbone = {key: value for key, value in state.items() if key not in head_keys}
+    for key in sorted((own.keys() - set(head_keys)) | backbone.keys()):
+        if key not in own or key not in backbone or own[key].shape != backbone[key].shape:
+            raise InputError(f"{file} holds weights of another network: they differ at {key}")
+    # The model's own state dict also has the format versions that some networks need.
+    own.update(backbone)
+    if with_head:
+        own.update({key: state[key] for key in head_keys})
+    model.load_state_dict(own)
+    return with_head
+
+
+def _read_state(file: Path) -> Mapping[str, Tensor]:
+    if not file.is_file():
+        raise InputError(f"no weights at {file}: give a run folder with {MODEL_FILE}, or a weights file")
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file} is not a readable weights file: {reason}") from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{file} holds no state dict: save one with torch.save(model.state_dict(), path)")
+    return state
