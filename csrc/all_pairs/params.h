@@ -1,7 +1,7 @@
-// What the binding hands to the kernels of the loss over all pairs. No torch here.
+// What the binding hands to the kernels of the loss over all pairs, without torch's types.
 //
-// Both sides are sorted by class: sorted row k of a side is row order[k] of its features. Products of sorted, centred
-// rows come from the machine's matrix product, a tile of rows x columns at a time; what happens to a tile stands here.
+// Both sides are sorted by class: sorted row k of a side is row order[k] of its features. A matrix product computes the
+// dot products of sorted, centred rows, one tile of rows x columns at a time; this file describes the rest.
 #pragma once
 
 #include "core/fault.h"
@@ -11,17 +11,17 @@
 
 namespace fastccsa::all_pairs {
 
-// Products give d^2 = |a|^2 + |b|^2 - 2ab with the rounding of its three parts, each up to |a|^2 + |b|^2 =: n. So its
-// relative error is some c u / share, where share = d^2 / n, u is the unit roundoff of the sums, and c, about 1 to 7 for
-// widths up to 2048, is that of sums of products. Differences of rows have an error of about u, whatever the share: how
-// much worse products are depends on the share alone, and not on u.
+// Products give d^2 = |a|^2 + |b|^2 - 2ab with the rounding errors of its three parts, each of which is up to
+// n = |a|^2 + |b|^2. Its relative error is c u / share, where share = d^2 / n, u is the unit roundoff of the sums, and
+// c is about 1 to 7 for widths up to 2048. Differences of rows have a relative error of about u for any share, so that
+// the share decides how much worse products are.
 //
-// - kNear: below this share the distance is computed again from the rows. The promise is an error of the loss and of
-//   the gradients of at most twice that by differences, in float32. What goes into them is (margin - d) / d, added up
-//   over pairs and rounded a few times on the way; at a share of 1/2 the distance's error no longer counts beside that.
-//   16-bit features get gradients of 16 bits, with roundings of 2^-9 or 2^-12 beside which c u / kClose does not count.
-// - kClose: below this share the pair's part of the gradient comes from the rows too. The product of a coefficient K
-//   with a - b, computed as K a - K b, has a relative error of u / sqrt(share).
+// - kNear: below this share the distance is computed again from the rows. The promise is, in float32, an error of the
+//   loss and of the gradients of at most twice that of differences. They are sums of terms in (margin - d) / d, rounded
+//   a few times themselves; from a share of 1/2 on, the error of d is small beside these roundings. 16-bit features get
+//   gradients of 16 bits, with roundings of 2^-9 or 2^-12, beside which c u / kClose is small.
+// - kClose: below this share the pair's part of the gradient is computed from the rows too. The product of a
+//   coefficient K with a - b, computed as K a - K b, has a relative error of u / sqrt(share).
 constexpr double kClose = 1.0 / 16;
 template <typename T>
 constexpr double kNear = sizeof(T) < 4 ? kClose : 0.5;
@@ -33,10 +33,10 @@ struct Side {
   const int64_t* label = nullptr;  // [N], the classes of the sorted rows, counted from 0
 };
 
-// Columns that are summed together, and rows on the CPU: chunks depend on sizes alone, so the sums do too.
+// Columns that are summed together, and rows on the CPU. Chunks depend only on sizes, so that the sums do too.
 constexpr int64_t kChunkColumns = 64, kChunkRows = 32;
 
-// The mean of each class, and how its rows lie around it.
+// The mean of each class, and the spread of its rows.
 template <typename T>
 struct Classes {
   Side<T> side;
@@ -47,9 +47,9 @@ struct Classes {
   double* spread;  // [classes, chunks of columns], which add up to the sum of |z - mean|^2
 };
 
-// Alignment needs no pairs. For one class the sum over i, j of |a_i - b_j|^2 is n_b sum |a_i - A|^2 +
-// n_a sum |b_j - B|^2 + n_a n_b |A - B|^2, A and B the means: three terms that are never negative, so nothing cancels.
-// Beside it, the common centre of all rows.
+// Alignment needs no pairs. For one class with the means A and B, the sum over i, j of |a_i - b_j|^2 is
+// n_b sum |a_i - A|^2 + n_a sum |b_j - B|^2 + n_a n_b |A - B|^2: three terms that are never negative, so that nothing
+// cancels. The common centre of all rows is computed along with it.
 template <typename Acc>
 struct Align {
   const double* mean[2];     // [classes, width]
@@ -97,7 +97,7 @@ struct Align {
     alignment[c] = own_weight == 0 ? 0.0 : term.value;
   }
 
-  // From the sum of all rows. Where features are no numbers, 0 leaves the other columns what they are.
+  // `total` is the sum of all rows. A column that is not finite gets the centre 0, and stays what it is.
   FASTCCSA_HOST_DEVICE void set_centre(int64_t d, double total) const {
     const double value = total / double(offset[0][classes] + offset[1][classes]);
     centre[d] = value - value == 0 ? Acc(value) : Acc(0);
@@ -116,7 +116,7 @@ struct Centre {
   Acc* norm;          // [N]
 };
 
-// On CUDA a warp takes so many columns of a row of a tile: few rows alone would not keep a GPU busy.
+// On CUDA a warp takes this many columns of a row of a tile: with whole rows, few rows would not keep a GPU busy.
 constexpr int64_t kTileColumns = 256;
 
 FASTCCSA_HOST_DEVICE int64_t tile_chunks(int64_t columns) { return (columns + kTileColumns - 1) / kTileColumns; }
@@ -130,23 +130,23 @@ template <typename T>
 struct Tile {
   using Acc = acc_t<T>;
   Side<T> side[2];
-  int64_t begin[2];     // the sorted row that the tile's first row, and first column, stands for
+  int64_t begin[2];     // the sorted rows of the tile's first row and first column
   int64_t rows, columns;
   int64_t width;
   Acc* values;          // [rows, columns]
-  int64_t stride;       // from row to row of these
+  int64_t stride;       // from row to row of `values`
   const Acc* norm[2];   // [N], squared norms of the centred sorted rows
   const Acc* weight;    // [classes, classes], or nullptr for weight 1
   int64_t classes;
   Acc margin;
   double* sums[2];      // [N]: the sums of K over a sorted row, added to
-  Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not wanted
+  Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not needed
   double* loss;         // [N]: the sum of W (margin - d)^2 over a sorted row of side 0, added to
   int32_t* close;       // [rows, close_words(columns)], on CUDA: a bit for each pair whose gradient came from its rows
   double* partial;      // [2, tile_chunks(columns), rows], scratch on CUDA: of the coefficients, and of the loss
 };
 
-// The end: gradients of sorted rows go to the caller's order.
+// The end: writes the gradients of sorted rows in the caller's order.
 template <typename T>
 struct Finish {
   using Acc = acc_t<T>;
@@ -164,7 +164,7 @@ struct Finish {
   bool apart;
 };
 
-// The terms from the sums that the kernels before left by class, and by row of side 0.
+// Adds up the terms: alignment by class, and separation by row of side 0.
 template <typename Acc>
 struct Terms {
   const double* alignment;   // [classes]
@@ -184,7 +184,7 @@ struct Terms {
   }
 };
 
-// The whole of it: in come rows, out go the loss and the gradients of everything.
+// The whole problem: the rows of both sides, and where their loss and gradients go.
 template <typename T>
 struct Problem {
   using Acc = acc_t<T>;
@@ -199,7 +199,7 @@ struct Problem {
   bool apart;
   Acc* loss;                   // []
   Acc* terms;                  // [2]: alignment and separation
-  Acc* gradient[2];            // [1 or 2, N, width]: both terms together, or apart; nullptr: not wanted
+  Acc* gradient[2];            // [1 or 2, N, width]: both terms together, or one after the other; nullptr: not needed
 
   FASTCCSA_HOST_DEVICE bool one_class(int64_t i, int64_t j) const { return label[0][i] == label[1][j]; }
   FASTCCSA_HOST_DEVICE PairTerm<Acc> pair(Acc squared_distance, int64_t i, int64_t j) const {
@@ -208,7 +208,7 @@ struct Problem {
     return pair_term(squared_distance, l1 == l2, w, margin);
   }
 
-  // What is wrong with a pair's labels or its weight. Nothing is read out of bounds.
+  // What is wrong with a pair's labels or its weight. Reads nothing out of bounds.
   FASTCCSA_HOST_DEVICE FaultReport fault(int64_t i, int64_t j) const {
     if (weight.data == nullptr) return {};
     const int64_t l1 = label[0][i], l2 = label[1][j];
@@ -226,32 +226,32 @@ struct Problem {
   }
 };
 
-// Few pairs: each from the differences of its rows, and nothing sorted. On the CPU features are contiguous, and of the
-// type of sums.
+// Few pairs: each is computed from the differences of its rows, without sorting. On the CPU features are contiguous,
+// and have the type of sums.
 template <typename T>
 struct Direct : Problem<T> {
-  acc_t<T>* coefficient;  // [N1, N2], scratch: K_ij as in a tile, of pairs of one class too
-  double* sums;           // [2, rows of side 0; blocks on CUDA], scratch: of alignment, and of separation
+  acc_t<T>* coefficient;  // [N1, N2], scratch: K_ij as in a tile, but of pairs of one class too
+  double* sums;           // [2, rows of side 0; on CUDA, blocks], scratch: of alignment, and of separation
 };
 
-// By products on the CPU, a panel of the matrix of pairs at a time: the scratch of it.
+// Scratch for the products on the CPU, which take one panel of the matrix of pairs at a time.
 template <typename Acc>
 struct PanelScratch {
   Acc* packed[2];   // centred rows, as right factors
   Acc* transposed;  // those of side 1, as columns of a right factor
   Acc* values;      // a panel
-  Acc* product[2];  // [N, width]; nullptr: this gradient is not wanted
+  Acc* product[2];  // [N, width]; nullptr: this gradient is not needed
 };
 
-// On CUDA a block of warps takes so many rows of side 0 and of side 1, and leaves one sum a term.
+// On CUDA a block of warps takes this many rows of side 0 and of side 1, and stores one sum per term.
 constexpr int64_t kDirectRows = 4, kDirectColumns = 32;
 
 FASTCCSA_HOST_DEVICE int64_t direct_blocks(int64_t rows1, int64_t rows2) {
   return ((rows1 + kDirectRows - 1) / kDirectRows) * ((rows2 + kDirectColumns - 1) / kDirectColumns);
 }
 
-// Whether the distance of a pair of different classes has to be computed from its rows; so has one whose square is no
-// number. Beyond the margin by more than any rounding, the pair has no part in the sums anyway.
+// Whether the distance of a pair of different classes has to be computed from its rows, as it has where its square is
+// NaN. A pair that is beyond the margin by more than any rounding error adds nothing either way.
 template <typename T, typename Value>
 FASTCCSA_HOST_DEVICE auto is_near(Value squared_distance, Value norms, acc_t<T> margin) {
   using Acc = acc_t<T>;
@@ -260,7 +260,7 @@ FASTCCSA_HOST_DEVICE auto is_near(Value squared_distance, Value norms, acc_t<T> 
   return !(exact | beyond);
 }
 
-// Whether the gradient of a near pair has to be computed from its rows too. Here the distance is that of the rows.
+// Whether the gradient of a near pair has to be computed from its rows too. The distance is the one from the rows.
 template <typename Acc>
 FASTCCSA_HOST_DEVICE bool is_close(Acc squared_distance, Acc norms) {
   return !(squared_distance > Acc(kClose) * norms);

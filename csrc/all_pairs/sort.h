@@ -1,4 +1,4 @@
-// The labels of two sides, sorted.
+// Sorts the rows of both sides by their labels.
 #pragma once
 
 #include "core/strided.h"
@@ -10,15 +10,15 @@
 
 namespace fastccsa::all_pairs {
 
-// Both sides in the order of their classes, which are counted from 0 over both sides.
+// Both sides in the order of their classes. The classes that occur on either side are counted from 0.
 struct Sorted {
-  std::vector<int64_t> classes;    // the label of each
+  std::vector<int64_t> classes;    // the label of each class
   std::vector<int64_t> order[2];   // [N]: sorted row k is row order[k]
   std::vector<int64_t> label[2];   // [N], the classes of the sorted rows
   std::vector<int64_t> offset[2];  // [classes + 1]: where each class begins among the sorted rows
 };
 
-// What class a label is.
+// Maps labels to classes.
 class ClassNumbers {
  public:
   ClassNumbers(const Vector<const int64_t> (&label)[2], const int64_t (&rows)[2]) {
@@ -34,7 +34,7 @@ class ClassNumbers {
     });
     least_ = least;
     const uint64_t range = uint64_t(most) - uint64_t(least);
-    if (range < uint64_t(4 * (rows[0] + rows[1]) + 1024)) {  // as good as always: a table of all labels there may be
+    if (range < uint64_t(4 * (rows[0] + rows[1]) + 1024)) {  // almost always: a table of all labels in the range
       number_.assign(range + 1, -1);
       for_each_label([&](int64_t value) { number_[value - least] = 0; });
       for (uint64_t k = 0; k <= range; ++k) {
@@ -61,7 +61,7 @@ class ClassNumbers {
   int64_t least_;
 };
 
-// Rows of one class keep their order. Labels may be any numbers; there is at least one.
+// Rows of one class keep their order. Labels may be any numbers; there must be at least one.
 inline Sorted sort_by_class(const Vector<const int64_t> (&label)[2], const int64_t (&rows)[2]) {
   const ClassNumbers number(label, rows);
   Sorted sorted;

@@ -1,8 +1,7 @@
-// Augmentation on the CPU, one image at a time and a few of its rows at once, all in the first-level cache: the rows
-// that make one row of the image are blended, the blended row is resampled, and the result is normalised on its way
-// out. Compiled once for each instruction set, as zipped/cpu_kernel.cpp.
+// Augmentation on the CPU, one image at a time and a few of its rows at once, all in the first-level cache: the rows of
+// the window under one row of the image are blended, the blended row is resampled, and the result is normalised as it
+// is written. Compiled once for each instruction set: FASTCCSA_ISA names it.
 #include "augment/cpu.h"
-
 #include "core/simd.h"
 
 #include <algorithm>
@@ -13,17 +12,17 @@ namespace {
 
 using namespace fastccsa::FASTCCSA_ISA;
 
-constexpr int kRows = 16;  // made before they are written: a transposed image gets whole cache lines
+constexpr int kRows = 16;  // made before they are written, so that a transposed image is written in whole cache lines
 
-// What one thread works with; `size` and `side` are those of all its images.
+// The buffers of one thread, for images of one size.
 struct Scratch {
-  std::vector<float> blended;    // a row of the window, its channels interleaved, and room for taps beyond its end
+  std::vector<float> blended;    // a row of the window with interleaved channels, and room for taps beyond its end
   std::vector<float> strip;      // [3, kRows, size]: resampled rows
-  std::vector<int32_t> first;    // [size]: where in `blended` a pixel's taps begin
+  std::vector<int32_t> first;    // [size]: where each pixel's taps begin in `blended`
   std::vector<float> weights;    // [taps, size]
   int taps = 0;
 
-  // For up to `length` samples a row, and `most` that make one.
+  // For up to `length` samples per row, and `most` taps per pixel.
   Scratch(int length, int size, int most)
       : blended(kChannels * (length + most)), strip(kChannels * kRows * size), first(size), weights(most * size) {}
 
@@ -38,12 +37,12 @@ struct Scratch {
         weights[k * filter.size + x] = k < here.count ? filter.weight(here, k) * normaliser : 0.0f;
       }
     }
-    // Taps of weight 0 may lie beyond the window: what they read must be a number.
+    // Taps of weight 0 may lie beyond the window, and must not read NaN.
     std::fill_n(blended.begin() + kChannels * filter.length, kChannels * taps, 0.0f);
   }
 };
 
-// One row of the window, of `width` bytes, as the weighted mean of those a row of the image is made of.
+// The weighted mean of the window's rows under one row of the image; rows have `width` bytes.
 void blend(const Filter& filter, int position, const uint8_t* window, int64_t stride, int width, float* blended) {
   const Taps taps = filter.at(position);
   const float normaliser = filter.normaliser(taps);
@@ -79,7 +78,7 @@ void write_line(const float* __restrict from, int count, float scale, float shif
   for (; x < count; ++x) store(to[x], from[x] * scale + shift);
 }
 
-// The strip's `rows` rows from row `y` on. Before a transposition they are columns of the image.
+// Writes the strip to rows [y, y + rows) of the image, or to columns if the image is transposed.
 template <typename T>
 void write(const Batch<T>& p, const float* strip, int y, int rows, bool transposed, T* image) {
   const int64_t down = transposed ? p.column_stride : p.row_stride;
@@ -112,7 +111,7 @@ void blank(const Batch<T>& p, const Rectangle& cutout, T* image) {
   }
 }
 
-// One image, of rows of pixels `stride` bytes apart.
+// Makes one image from rows of pixels that are `stride` bytes apart.
 template <typename T>
 void make(const Batch<T>& p, const View& view, const Filter& vertical, const Filter& horizontal, const uint8_t* pixels,
           int64_t stride, Scratch& scratch, T* image) {

@@ -1,4 +1,4 @@
-// Augmentation of stored crops on CUDA: one launch, no synchronisation, no allocation; it can be captured in a graph.
+// Augmentation of stored crops on CUDA: one launch, no host sync, no allocation. It can be captured in a graph.
 #pragma once
 
 #include "augment/params.h"
@@ -6,8 +6,8 @@
 
 namespace fastccsa::augment::cuda {
 
-// `stream` is a cudaStream_t of the current device. An image whose view is not within bounds is all NaN, since checking
-// views would stop the stream. Throws std::runtime_error when the launch fails.
+// `stream` is a cudaStream_t of the current device. An image whose view is out of bounds is all NaN, since an error
+// would need a host sync. Throws std::runtime_error when the launch fails.
 template <typename T>
 void augment(const Batch<T>& p, void* stream);
 

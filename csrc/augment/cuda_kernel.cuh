@@ -1,7 +1,7 @@
-// Augmentation on CUDA. A block makes a tile of one image: a few of its rows, over as many columns as its memory has
-// room for (all of them, at the paper's sizes). First it blends the rows of the crop that make each row of the tile,
-// from bytes to floats in shared memory; then each thread resamples one column of it, so that a column's weights are
-// computed once, and writes it out normalised.
+// Augmentation on CUDA. A block makes a tile of one image: a few of its rows, and as many columns as fit into shared
+// memory (all of them, at the paper's sizes). First it blends the rows of the crop under each row of the tile into
+// floats in shared memory. Then each thread resamples one column, so that a column's weights are computed once, and
+// writes it normalised.
 #pragma once
 
 #include "augment/params.h"
@@ -15,22 +15,23 @@ using fastccsa::cuda::store;
 
 constexpr int kThreads = 256;
 constexpr int kRows = 8;    // of a tile
-constexpr int kSpan = 320;  // the most columns of a window that a tile is made of
-// From one channel to the next: writing a window's row, the 32 threads of a warp then meet 32 different banks.
+constexpr int kSpan = 320;  // the most columns of a window under one tile
+// From one channel to the next. The 32 threads of a warp that write a window's row then use 32 different banks.
 constexpr int kPlane = kSpan + 11;
 
-// Columns of the window that the tile's columns [begin, end) are made of.
+// Columns [first, last) of the window.
 struct Span {
   int first, last;
 };
 
+// Those under the tile's columns [begin, end).
 __device__ inline Span span_of(const Filter& filter, int begin, int end) {
   const Taps a = filter.at(begin), b = filter.at(end - 1);
   const int a_last = a.first + a.count, b_last = b.first + b.count;
   return {a.first < b.first ? a.first : b.first, a_last > b_last ? a_last : b_last};
 }
 
-// The tile's rows of the window, blended: `blended` is [kRows, 3, kPlane].
+// Blends the window's rows under each row of the tile: `blended` is [kRows, 3, kPlane].
 __device__ inline void blend(const Filter& filter, int y, int rows, const uint8_t* window, int64_t stride, Span span,
                              float* blended) {
   const int width = kChannels * (span.last - span.first);
@@ -47,7 +48,7 @@ __device__ inline void blend(const Filter& filter, int y, int rows, const uint8_
   }
 }
 
-// One column of the tile, its channels one after the other: `sums` is [3, kRows].
+// Resamples one column of the tile: `sums` is [3, kRows].
 __device__ inline void resample(const Filter& filter, int x, Span span, const float* blended, float* sums) {
   const Taps taps = filter.at(x);
   const float normaliser = filter.normaliser(taps);
@@ -66,7 +67,7 @@ __device__ inline void resample(const Filter& filter, int x, Span span, const fl
   }
 }
 
-// Where kRows values lie side by side in memory they go out 16 bytes at a time.
+// Writes kRows values that are neighbours in memory, 16 bytes at a time.
 template <typename T>
 __device__ inline void write_run(const T* values, T* to) {
   struct alignas(16) Pack {
@@ -82,7 +83,7 @@ __device__ inline void write_run(const T* values, T* to) {
   }
 }
 
-// The pixels (y .. y + rows, x) before the transposition. `aligned`: the images' memory allows write_run.
+// Writes the pixels (y .. y + rows, x), counted before the transposition. `aligned` allows write_run.
 template <typename T>
 __device__ inline void write(const Batch<T>& p, const View& view, T* image, int y, int rows, int x, const float* sums,
                              bool aligned) {
@@ -109,7 +110,7 @@ __device__ inline void write(const Batch<T>& p, const View& view, T* image, int 
   }
 }
 
-// grid: tiles of `columns` columns and kRows rows, columns first; and images.
+// The grid: tiles of `columns` columns and kRows rows, columns first, by images.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) augment_kernel(Batch<T> p, int columns, bool aligned) {
   __shared__ float blended[kRows * kChannels * kPlane];

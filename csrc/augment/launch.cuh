@@ -1,5 +1,5 @@
-// In what blocks a batch is made. `launch(kernel, blocks_across, blocks_down, arguments...)` starts it, with kThreads
-// threads a block: on a GPU in cuda.cu, on a CPU in the tests.
+// Divides a batch into blocks. `launch(kernel, blocks_across, blocks_down, arguments...)` starts the kernel, with
+// kThreads threads per block: on a GPU in cuda.cu, on a CPU in the tests.
 #pragma once
 
 #include "augment/cuda_kernel.cuh"
@@ -8,16 +8,16 @@
 
 namespace fastccsa::augment::cuda {
 
-constexpr int64_t kMaxImages = 65535;  // of one launch: a grid's height
+constexpr int64_t kMaxImages = 65535;  // of one launch: CUDA's limit for the height of a grid
 
-// As many columns as are surely made of no more than kSpan columns of a window.
+// The most columns of a tile that never need more than kSpan columns of a window.
 inline int tile_columns(int side, int size) {
   const float step = side > size ? float(side) / float(size) : 1.0f;
   const int columns = int((float(kSpan) - 2 * step - 2) / step);
   return columns < size ? columns : size;
 }
 
-// The runs of kRows pixels that a transposed image is written in begin at multiples of 16 bytes.
+// Whether the runs of kRows pixels of a transposed image begin at multiples of 16 bytes.
 template <typename T>
 bool aligned(const Batch<T>& p) {
   const auto fits = [](int64_t stride) { return stride * int64_t(sizeof(T)) % 16 == 0; };

@@ -1,8 +1,8 @@
-// The mathematics of an augmented image: which pixels of a stored crop one of its pixels is made of, with what weights,
-// and where the symmetry puts it. The CPU and the CUDA kernel share it.
+// The mathematics of an augmented image: which samples of a stored crop contribute to a pixel, with what weights, and
+// where the symmetry puts it. The CPU and the CUDA kernel share it.
 //
-// Resampling is Pillow's, DALI's and torchvision's antialiased bilinear filter: a triangle that reaches one sample to
-// either side, or when shrinking one output pixel, cut off at the window's border and normalised to a sum of 1.
+// Resampling uses the antialiased bilinear filter of Pillow, DALI and torchvision: a triangle that reaches one sample
+// to either side, or one output pixel when shrinking, cut off at the window's border and normalised to a sum of 1.
 #pragma once
 
 #include "core/macros.h"
@@ -12,18 +12,19 @@
 namespace fastccsa::augment {
 
 constexpr int kChannels = 3;
-constexpr int kMaxShrink = 8;                // a window's side over the image's
-constexpr int kMaxTaps = 2 * kMaxShrink + 1;  // that a pixel is made of, along one axis
+constexpr int kMaxShrink = 8;                 // the side of a window over the image's
+constexpr int kMaxTaps = 2 * kMaxShrink + 1;  // of a pixel, along one axis
 
-// The samples [first, first + count) of a window.
+// The samples of a window that contribute to a pixel: [first, first + count).
 struct Taps {
   int first;
   int count;
-  float centre;  // in samples; that of sample k is k + 0.5
+  float centre;  // of the pixel; that of sample k is k + 0.5
 };
 
-// Resampling to `size`, along one axis, perhaps backwards: of all of `length` samples, or of `extent` of them from
-// `start` on, both of which may be fractions; then it reaches over the ends of the extent, but not of the samples.
+// Resampling along one axis to `size` pixels, backwards if mirrored: of all `length` samples, or of `extent` of them
+// from `start` on. Both may be fractions; the filter then reads samples beyond the ends of the extent, but none beyond
+// 0 and `length`.
 struct Filter {
   int length;
   int size;
@@ -32,7 +33,8 @@ struct Filter {
   float step;
   float reach;
 
-  FASTCCSA_HOST_DEVICE Filter(int length, int size, bool backwards) : Filter(length, 0, float(length), size, backwards) {}
+  FASTCCSA_HOST_DEVICE Filter(int length, int size, bool backwards)
+      : Filter(length, 0, float(length), size, backwards) {}
   FASTCCSA_HOST_DEVICE Filter(int length, float start, float extent, int size, bool backwards)
       : length(length), size(size), backwards(backwards), start(start), step(extent / float(size)),
         reach(step > 1 ? step : 1) {}
@@ -40,7 +42,7 @@ struct Filter {
   FASTCCSA_HOST_DEVICE Taps at(int position) const {
     const int place = backwards ? size - 1 - position : position;
     const float centre = start + (float(place) + 0.5f) * step;
-    // Conversion rounds towards 0, which for the negative first sample is where it is cut off.
+    // Conversion to int rounds towards 0, which is right for a negative `first` too: it is cut off at 0.
     const int first = int(centre - reach + 0.5f), last = int(centre + reach + 0.5f);
     const int start = first < 0 ? 0 : first;
     return {start, (last < length ? last : length) - start, centre};
@@ -69,17 +71,18 @@ struct Rectangle {
   }
 };
 
-// Bits of a symmetry of the square: the flips come first.
+// The bits of a symmetry of the square. Flips are applied before the transposition.
 constexpr int64_t kUpsideDown = 1, kMirrored = 2, kTransposed = 4, kSymmetries = 8;
 
-// A picture, and the part of it that becomes an image, in its pixels: 0 <= top < bottom <= height, likewise across.
+// A picture, and the region of it that becomes an image, in pixels: 0 <= top < bottom <= height, 0 <= left < right <=
+// width.
 struct Picture {
   const uint8_t* pixels;  // [height, width, 3]
   int height, width;
   float top, left, bottom, right;
 };
 
-// How one image is seen.
+// How one image is made from a crop.
 struct View {
   int64_t row;       // of the store
   Rectangle window;  // of the crop

@@ -29,7 +29,7 @@ void check_device(const char* name, const Tensor& tensor, const Tensor& images) 
   if (!on_one_device(tensor, images)) fail(name, " and images are on different devices; move them to one");
 }
 
-// `columns` numbers for each image, or one where it is 0.
+// `columns` numbers per image, or one if `columns` is 0.
 Numbers numbers_of(const char* name, const Tensor& tensor, const Tensor& images, int64_t columns) {
   const int64_t dim = columns == 0 ? 1 : 2;
   if (tensor.scalar_type() != ScalarType::Long || tensor.dim() != dim || tensor.size(0) != images.size(0) ||
@@ -37,7 +37,7 @@ Numbers numbers_of(const char* name, const Tensor& tensor, const Tensor& images,
     fail(name, " must be int64 with a row for each of the ", images.size(0), " images",
          columns > 0 ? " and 4 columns: top, left, height, width" : " and no columns");
   }
-  if (columns > 0 && tensor.stride(1) != 1) fail(name, " must have its 4 columns side by side in memory");
+  if (columns > 0 && tensor.stride(1) != 1) fail(name, " must have 4 columns that are contiguous in memory");
   check_device(name, tensor, images);
   return {static_cast<const int64_t*>(tensor.data_ptr()), tensor.stride(0)};
 }
@@ -46,7 +46,7 @@ Numbers numbers_of(const char* name, const Tensor& tensor, const Tensor& images,
 template <typename T>
 void set_output(Batch<T>& p, const Tensor& images, const std::vector<double>& mean, const std::vector<double>& std,
                 const std::vector<double>& fill) {
-  const int64_t channel = images.dim() - 3;  // its dimension
+  const int64_t channel = images.dim() - 3;  // the dimension of the channels
   p.count = channel == 0 ? 1 : images.size(0);
   p.images = static_cast<T*>(images.data_ptr());
   p.size = int(images.size(channel + 1));
@@ -77,7 +77,9 @@ Batch<T> batch_of(const Arguments& a) {
   }
   check_device("store", store, images);
   const int64_t side = store.size(1), size = images.size(2), largest = std::numeric_limits<int32_t>::max() / 64;
-  if (side == 0 || side > largest || size > largest) fail("store has crops of ", side, " pixels, images have ", size);
+  if (side == 0 || side > largest || size > largest) {
+    fail("store has crops of ", side, " pixels a side, and images have ", size, "; both must be in [1, ", largest, "]");
+  }
   if (side > kMaxShrink * size) {
     fail("store has crops of ", side, " pixels a side, more than ", kMaxShrink, " times the images' ", size);
   }
@@ -106,7 +108,8 @@ void check_views(const Batch<T>& p) {
       case Fault::kNone: break;
       case Fault::kRow: fail("rows[", i, "] is ", *p.rows[i], ", but the store has ", p.crops, " crops");
       case Fault::kWindow: fail("windows[", i, "] is ", text(window), ", not within a crop of ", p.side, " pixels");
-      case Fault::kSymmetry: fail("symmetries[", i, "] is ", *p.symmetries[i], ", but must be in [0, ", kSymmetries, ")");
+      case Fault::kSymmetry:
+        fail("symmetries[", i, "] is ", *p.symmetries[i], ", but must be in [0, ", kSymmetries, ")");
       case Fault::kCutout: fail("cutouts[", i, "] is ", text(cutout), ", not within an image of ", p.size, " pixels");
     }
   }
@@ -140,7 +143,7 @@ void augment_out(Tensor images, Tensor store, Tensor rows, Tensor windows, Tenso
 template <typename T>
 void run_picture(const Tensor& image, const Picture& picture, int64_t symmetry, const std::vector<int64_t>& cutout,
                  const std::vector<double>& mean, const std::vector<double>& std, const std::vector<double>& fill) {
-  // One view of a store of one pixel, for what both have in common.
+  // A view of a store of one pixel stands in for what a picture does not have.
   const int64_t row = 0, window[] = {0, 0, 1, 1};
   Batch<T> p;
   p.crops = p.side = 1;
@@ -166,7 +169,9 @@ void augment_picture_out(Tensor image, Tensor picture, std::vector<double> regio
     fail("picture must be contiguous uint8 of shape [height, width, 3]");
   }
   if (cutout.size() != 4 || region.size() != 4) fail("region and cutout must have 4 numbers each");
-  const auto inside = [](double from, double to, int64_t length) { return 0 <= from && from < to && to <= double(length); };
+  const auto inside = [](double from, double to, int64_t length) {
+    return 0 <= from && from < to && to <= double(length);
+  };
   if (!inside(region[0], region[2], picture.size(0)) || !inside(region[1], region[3], picture.size(1))) {
     fail("region must be top, left, bottom, right within the picture");
   }

@@ -1,4 +1,4 @@
-// What the binding hands to a kernel: pointers, strides (in elements) and sizes. No torch here.
+// What the binding hands to a kernel: pointers, strides (in elements) and sizes, without torch's types.
 #pragma once
 
 #include "augment/math.h"
@@ -7,10 +7,10 @@
 
 namespace fastccsa::augment {
 
-// What is wrong with a view; nothing is read out of bounds, whatever the tensors hold.
+// What is wrong with a view.
 enum class Fault : int32_t { kNone = 0, kRow, kWindow, kSymmetry, kCutout };
 
-// Rows of int64 numbers, `stride` apart.
+// Rows of int64 numbers, `stride` elements apart.
 struct Numbers {
   const int64_t* data = nullptr;
   int64_t stride = 0;
@@ -27,7 +27,7 @@ struct Batch {
   int64_t count = 0;   // images
   Numbers rows;        // of the store
   Numbers windows;     // top, left, height, width
-  Numbers symmetries;  // bits, see math.h
+  Numbers symmetries;  // bits: see math.h
   Numbers cutouts;     // top, left, height, width
 
   T* images = nullptr;
@@ -36,7 +36,7 @@ struct Batch {
 
   float scale[kChannels] = {};  // a byte b becomes b * scale + shift
   float shift[kChannels] = {};
-  float fill[kChannels] = {};  // of the cutout, finished
+  float fill[kChannels] = {};   // of the cutout, normalised
 
   FASTCCSA_HOST_DEVICE T* image(int64_t i) const { return images + i * image_stride; }
 };
@@ -48,6 +48,7 @@ FASTCCSA_HOST_DEVICE bool inside(const int64_t* r, int64_t side) {
 
 FASTCCSA_HOST_DEVICE Rectangle rectangle(const int64_t* r) { return {int(r[0]), int(r[1]), int(r[2]), int(r[3])}; }
 
+// Reads nothing out of bounds, whatever the numbers are.
 template <typename T>
 FASTCCSA_HOST_DEVICE Fault check_view(const Batch<T>& p, int64_t i) {
   const int64_t *window = p.windows[i], row = *p.rows[i], symmetry = *p.symmetries[i];
@@ -57,7 +58,7 @@ FASTCCSA_HOST_DEVICE Fault check_view(const Batch<T>& p, int64_t i) {
   return inside(p.cutouts[i], p.size) ? Fault::kNone : Fault::kCutout;
 }
 
-// A checked view's.
+// The view must have been checked.
 template <typename T>
 FASTCCSA_HOST_DEVICE View view_of(const Batch<T>& p, int64_t i) {
   const int64_t symmetry = *p.symmetries[i];
@@ -69,7 +70,7 @@ FASTCCSA_HOST_DEVICE View view_of(const Batch<T>& p, int64_t i) {
           rectangle(p.cutouts[i])};
 }
 
-// The first byte of a view's window; its rows are 3 * side bytes apart.
+// The first byte of a view's window, whose rows are 3 * side bytes apart.
 template <typename T>
 FASTCCSA_HOST_DEVICE const uint8_t* window_of(const Batch<T>& p, const View& view) {
   return p.store + ((view.row * p.side + view.window.top) * p.side + view.window.left) * kChannels;

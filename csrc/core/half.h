@@ -33,7 +33,7 @@ struct half {
 
 inline float to_float(bfloat16 value) { return float_of_bits(uint32_t(value.bits) << 16); }
 
-// Round to nearest, ties to even; a NaN stays one.
+// Rounds to nearest, ties to even. NaN stays NaN.
 inline bfloat16 to_bfloat16(float value) {
   const uint32_t bits = bits_of_float(value);
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -47,7 +47,7 @@ inline half to_half(float value) { return {uint16_t(_cvtss_sh(value, _MM_FROUND_
 
 #else
 
-// The exponent moves by 112 = 127 - 15. Subnormal halves are small integers times 2^-24.
+// The exponent is shifted by 112 = 127 - 15. Subnormal halves are small integers times 2^-24.
 inline float to_float(half value) {
   const uint32_t sign = uint32_t(value.bits & 0x8000u) << 16;
   const uint32_t magnitude = value.bits & 0x7fffu;
@@ -58,7 +58,7 @@ inline float to_float(half value) {
   return float_of_bits(sign | bits);
 }
 
-// Round to nearest, ties to even, subnormals included; beyond the largest half, infinity; a NaN stays one.
+// Rounds to nearest, ties to even, subnormals included. Beyond the largest half comes infinity; NaN stays NaN.
 inline half to_half(float value) {
   const uint32_t sign = (bits_of_float(value) >> 16) & 0x8000u;
   const uint32_t magnitude = bits_of_float(value) & 0x7fffffffu;

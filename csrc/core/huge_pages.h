@@ -1,4 +1,4 @@
-// What the system is told about the pages of large buffers. Only hints: where it knows no such thing, nothing happens.
+// Hints to the system about the pages of large buffers. They have no effect where it does not know them.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@
 
 namespace fastccsa {
 
-// Asks for 2 MiB pages within [data, data + bytes), which nobody has written yet: mapped by 4 KiB as they are first
-// written, they take several times as long as the writing itself.
+// Asks for pages of 2 MiB within [data, data + bytes), before the first write: mapping pages of 4 KiB one by one,
+// as they are first written, takes several times as long as the writing itself.
 inline void prefer_huge_pages(void* data, std::size_t bytes) {
 #if defined(MADV_HUGEPAGE)
   constexpr std::uintptr_t kPage = std::uintptr_t(2) << 20;
@@ -23,8 +23,8 @@ inline void prefer_huge_pages(void* data, std::size_t bytes) {
 #endif
 }
 
-// Lets the system take the pages of [data, data + bytes) away when memory runs short, contents and all; until then
-// they stay mapped. `data` is the start of a page.
+// Lets the system reclaim the pages of [data, data + bytes), and lose their contents, when memory runs short.
+// Until then they stay mapped. `data` must be the start of a page.
 inline void mark_worthless(void* data, std::size_t bytes) {
 #if defined(MADV_FREE)
   madvise(data, bytes, MADV_FREE);

@@ -9,13 +9,13 @@ namespace {
 Isa detect() {
 #if defined(FASTCCSA_X86)
   const char* variable = std::getenv("FASTCCSA_ISA");
-  const std::string_view wanted = variable != nullptr ? variable : "";
+  const std::string_view requested = variable != nullptr ? variable : "";
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (wanted == "portable" || !avx2) return Isa::portable;
-  return avx512 && wanted != "avx2" ? Isa::avx512 : Isa::avx2;
+  if (requested == "portable" || !avx2) return Isa::portable;
+  return avx512 && requested != "avx2" ? Isa::avx512 : Isa::avx2;
 #else
   return Isa::portable;
 #endif

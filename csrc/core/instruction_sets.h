@@ -8,13 +8,13 @@ namespace fastccsa {
 // FASTCCSA_ISA, when a kernel is compiled, is one of these names.
 enum class Isa { portable, avx2, avx512 };
 
-// The best one that the processor has; the environment variable FASTCCSA_ISA asks for a lesser one.
+// The best one that the processor supports, or a lesser one that the environment variable FASTCCSA_ISA names.
 Isa isa();
 
 // "portable", "avx2" or "avx512".
 const char* name_of(Isa isa);
 
-// What `choose` returns for a std::integral_constant of isa().
+// Calls `choose` with isa() as a std::integral_constant, and returns its result.
 template <typename Choose>
 auto for_this_processor(Choose choose) {
 #if defined(FASTCCSA_X86)

@@ -1,7 +1,7 @@
-// What mathematics that is written once needs to know about its values: numbers, or vectors with one number per lane.
+// The operations of mathematics that is written once, for numbers and for vectors with one number per lane.
 //
-// Arithmetic and comparisons are the compiler's own for both. A comparison gives a mask: a bool, or a vector of integers.
-// Masks combine by & and |, and `mask ? a : b` selects.
+// Arithmetic and comparisons are the compiler's own. A comparison gives a mask: a bool, or a vector of integers. The
+// operators !, & and | combine masks, and `mask ? a : b` selects.
 #pragma once
 
 #include "core/macros.h"
@@ -10,15 +10,15 @@
 
 namespace fastccsa {
 
-// A number: a vector of one lane. core/simd.h has the vectors.
+// For a number, which is a vector of one lane; core/simd.h specialises it for vectors.
 template <typename Value>
 struct Lanes {
   using Scalar = Value;
 
   static FASTCCSA_HOST_DEVICE Value square_root(Value x) { return std::sqrt(x); }
 
-  // Whether to skip what only the lanes outside `mask` need. Numbers skip it; the lanes of a vector rarely agree, so
-  // that vectors compute it without looking at the mask.
+  // Whether to skip a computation whose result counts only where `mask` is false. Never for vectors: their lanes rarely
+  // agree.
   static FASTCCSA_HOST_DEVICE bool may_skip(bool mask) { return mask; }
 };
 

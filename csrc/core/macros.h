@@ -1,4 +1,4 @@
-// Marks for functions that the host and the device share.
+// Specifiers of functions that run on the host and on the device.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,11 +1,11 @@
-// The mathematics of one pair, once for all kernels.
+// The mathematics of one pair, which all kernels share.
 //
 // A pair has features z1, z2 in R^D, labels y1, y2 and the weight W = W[y1,y2]. With d = |z1 - z2| and the margin m,
 //
 //   alignment     W * d^2                where y1 == y2    paper, equations (5) and (8)
 //   separation    W * max(0, m - d)^2    where y1 != y2    equations (6) and (8)
 //
-// A `Value` is a number, or a vector of numbers with one pair per lane (see core/lanes.h).
+// A `Value` is a number, or a vector with one pair per lane: see core/lanes.h.
 #pragma once
 
 #include "core/lanes.h"
@@ -37,12 +37,12 @@ FASTCCSA_HOST_DEVICE Term<Value> separation_term(Value squared_distance, Value w
   return {pull * gap, within & (distance != zero) ? Scalar(-2) * pull / distance : zero};
 }
 
-// The terms of a pair, one of which is 0.
+// Both terms of a pair, one of which is 0, and the coefficient of the other.
 template <typename Value>
 struct PairTerm {
   Value alignment;
   Value separation;
-  Value coefficient;  // of the other one
+  Value coefficient;
 };
 
 template <typename Value, typename Mask>

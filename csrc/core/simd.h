@@ -1,9 +1,10 @@
-// Vectors of the instruction set that a file is compiled for, by the compilers' own vector types: arithmetic,
-// comparison and ?: work on them as on numbers. A vector of float stands for bfloat16 and half too.
+// Vectors of the instruction set that a file is compiled for. They are the compiler's own vector types: arithmetic,
+// comparison and ?: work on them as on numbers. bfloat16 and half are loaded into vectors of float.
 //
-// The maskz forms of intrinsics are the plain ones to the processor, and spare g++ 12 a false warning.
+// The maskz forms of intrinsics with a full mask compile to the plain instructions, without a false warning of g++ 12.
 //
-// Included by files that are compiled once for each instruction set; FASTCCSA_ISA, the namespace, keeps them apart.
+// Files that include this one are compiled once for each instruction set, with its name in FASTCCSA_ISA. A namespace of
+// that name holds what differs between them.
 #pragma once
 
 #include "core/half.h"
@@ -81,13 +82,13 @@ inline FloatVector load_vector(const half* from) {
 #endif
 }
 
-// As many values as two vectors hold, in an order that the type alone decides: for sums, which ask for no other.
+// The values of two vectors, in an order that depends only on the type: for sums, where any fixed order will do.
 template <typename T, typename Vector>
 inline void load_two(const T* from, Vector& first, Vector& second) {
   first = load_vector(from);
   second = load_vector(from + sizeof(Vector) / sizeof(first[0]));
 }
-// Neighbours lie in one lane's upper and lower half: nothing has to cross lanes.
+// Neighbouring values are the halves of one lane, so that none has to move to another lane.
 inline void load_two(const bfloat16* from, FloatVector& first, FloatVector& second) {
   BitsVector bits;
   std::memcpy(&bits, from, sizeof bits);
@@ -115,7 +116,8 @@ inline void store_vector(bfloat16* to, FloatVector v) {
 }
 inline void store_vector(half* to, FloatVector v) {
 #if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_cvtps_ph(0xffff, __m512(v), _MM_FROUND_TO_NEAREST_INT));
+  const __m256i bits = _mm512_maskz_cvtps_ph(0xffff, __m512(v), _MM_FROUND_TO_NEAREST_INT);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bits);
 #elif defined(__F16C__)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT));
 #else
@@ -123,8 +125,8 @@ inline void store_vector(half* to, FloatVector v) {
 #endif
 }
 
-// Past the caches, which what is written need not pass through when it is larger than they are: half the traffic, since
-// its old contents are not read. To addresses that kStreamBytes divides; `end_of_streams` orders it before what follows.
+// Stores that bypass the caches, for results that do not fit into them: half the traffic, because the old contents are
+// not read first. Addresses must be multiples of kStreamBytes. `end_of_streams` orders these stores before later ones.
 constexpr int kStreamBytes = kVectorBytes;
 #if defined(__AVX512F__)
 inline void stream_vector(float* to, FloatVector v) { _mm512_stream_ps(to, __m512(v)); }
@@ -199,7 +201,7 @@ template <>
 inline void store_first<float, float>(float* to, FloatVector v, int64_t count) {
   _mm512_mask_storeu_ps(to, first_lanes(count), __m512(v));
 }
-// bfloat16 and half: as a whole vector first, then what of it is wanted.
+// For bfloat16 and half: converts the whole vector, and stores a part of it.
 template <typename T>
 inline void store_first_shorts(T* to, FloatVector v, int64_t count) {
   __m256i bits;
@@ -223,7 +225,7 @@ inline vector_t<Acc> larger(vector_t<Acc> a, vector_t<Acc> b) {
   return a > b ? a : b;
 }
 
-// Lanes are combined by halves: the error of a sum grows with the logarithm of their number.
+// Combines lanes by halves, so that the error of a sum grows with the logarithm of their number.
 template <typename Acc, int kBytes, typename Combine>
 inline Acc across(const Acc* lanes, Combine combine) {
   if constexpr (kBytes == int(sizeof(Acc))) {
@@ -252,8 +254,8 @@ inline Acc largest_of(vector_t<Acc> v) {
   return across<Acc, kVectorBytes>(lanes, [](auto a, auto b) { return a > b ? a : b; });
 }
 
-// exp(x) for x <= 0 or NaN, within 2 units in the last place: x = n ln 2 + r, exp(x) = 2^n exp(r), the latter by the
-// polynomial of least greatest error. Results below the smallest normal number may be 0.
+// exp(x) for x <= 0 or NaN, within 2 units in the last place: x = n ln 2 + r and exp(x) = 2^n exp(r), with a minimax
+// polynomial for exp(r). Results below the smallest normal number may be 0.
 inline FloatVector exp_nonpositive(FloatVector x) {
   constexpr float kLog2e = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
@@ -305,13 +307,13 @@ inline DoubleVector log_positive(DoubleVector x) {
   return x;
 }
 
-// ---- what mathematics of core/lanes.h needs ----
+// ---- vectors as values of mathematics that is written once ----
 
 template <typename Acc>
 struct VectorLanes {
   using Scalar = Acc;
 
-  // The compiler makes one instruction of it.
+  // The compiler turns the loop into one instruction.
   static vector_t<Acc> square_root(vector_t<Acc> v) {
     Acc lanes[Simd<Acc>::kLanes];
     std::memcpy(lanes, &v, sizeof v);

@@ -1,4 +1,4 @@
-// The check of a call of torch's stable ABI. Torch's headers before 2.13 have it by another name.
+// The macro that checks a call of torch's stable ABI. Torch's headers before 2.13 have it under another name.
 #pragma once
 
 #include <torch/csrc/stable/library.h>

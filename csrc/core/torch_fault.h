@@ -1,4 +1,4 @@
-// The errors that users see for a bad label or weight that a kernel found.
+// The errors that users get for a bad label or weight that a kernel found.
 #pragma once
 
 #include "core/fault.h"
@@ -12,18 +12,20 @@ namespace fastccsa {
 constexpr const char* kTarget[] = {"target1", "target2"};
 constexpr const char* kClassWeight[] = {"class_weight1", "class_weight2"};
 
-// `labels` bounds the labels, or is 0 where nothing does. `when` says in which call, where it is not this one.
+// Labels are in [0, labels), or not bounded if `labels` is 0. `when` names the call if it is an earlier one.
 [[noreturn]] inline void fail_on(const FaultReport& report, int64_t labels, const char* when) {
   const bool second = report.fault == Fault::kTarget2 || report.fault == Fault::kClassWeight2;
   if (report.fault == Fault::kTarget1 || report.fault == Fault::kTarget2) {
-    if (labels > 0) fail(kTarget[second], "[", report.row, "] is ", report.value, when, ", but labels must be in [0, ", labels, ")");
-    fail(kTarget[second], "[", report.row, "] is ", report.value, when, ", which is not a class");
+    const char* target = kTarget[second];
+    if (labels == 0) fail(target, "[", report.row, "] is ", report.value, when, ", which is not a class");
+    fail(target, "[", report.row, "] is ", report.value, when, ", but labels must be in [0, ", labels, ")");
   }
+  const std::string rest = std::string(when) + "; weights must be 0 or more";
   if (report.fault == Fault::kPairWeight) {
-    if (labels > 0) fail("pair_weight[", report.value / labels, ", ", report.value % labels, "] is negative or NaN", when, "; weights must be 0 or more");
-    fail("pair_weight holds a negative or NaN value", when, "; weights must be 0 or more");
+    if (labels == 0) fail("pair_weight holds a negative or NaN value", rest);
+    fail("pair_weight[", report.value / labels, ", ", report.value % labels, "] is negative or NaN", rest);
   }
-  fail(kClassWeight[second], "[", report.value, "] is negative or NaN", when, "; weights must be 0 or more");
+  fail(kClassWeight[second], "[", report.value, "] is negative or NaN", rest);
 }
 
 #if defined(FASTCCSA_CUDA)

@@ -1,4 +1,4 @@
-// PyTorch's thread pool, in the form that the CPU kernels take it.
+// PyTorch's thread pool as a ParallelFor, which the CPU kernels take.
 #pragma once
 
 #include "core/torch_errors.h"

@@ -1,4 +1,4 @@
-// PyTorch's current CUDA stream, reached without linking to its CUDA library.
+// PyTorch's current CUDA stream, without linking to its CUDA library.
 #pragma once
 
 #include "core/torch_errors.h"

@@ -273,7 +273,8 @@ template <typename T>
 void backward(const Backward<T>& p, int64_t begin, int64_t end) {
   using Acc = acc_t<T>;
   const Inputs<T>& in = p.in;
-  const bool stream = streams(p.grad_features[0], in.pairs, in.width) && streams(p.grad_features[1], in.pairs, in.width);
+  const auto streamed = [&](const T* gradient) { return streams(gradient, in.pairs, in.width); };
+  const bool stream = streamed(p.grad_features[0]) && streamed(p.grad_features[1]);
   const auto gradient_of_features = stream ? &features_gradient<T, true> : &features_gradient<T, false>;
   for (int64_t i = begin; i < end; ++i) {
     const PairLabels<Acc> pair = read_labels(in, i);

@@ -1,8 +1,8 @@
 // The zipped loss on CUDA.
 //
-// A group of threads, a warp or a whole block, takes one pair at a time: its lanes stride over classes and features, and
-// load 16 bytes at once where rows are aligned. Each block stores its partial sums; the block that finishes last adds
-// them in the order of the blocks, so that the result does not depend on which block that is.
+// A group of threads, a warp or a block, takes one pair at a time. Its lanes stride over classes and features, and load
+// 16 bytes at once where rows are aligned. Each block stores its partial sums; the block that finishes last adds them
+// in the order of the blocks, so that the result does not depend on which block that is.
 #pragma once
 
 #include "core/cuda_distance.cuh"

@@ -1,5 +1,5 @@
-// Chooses the kernel for a call and its number of blocks. `launch(kernel, blocks, arguments...)` starts it with kThreads
-// threads per block: on a GPU in cuda.cu, on a CPU in the tests.
+// Chooses the kernel for a call and its number of blocks. `launch(kernel, blocks, arguments...)` starts it, with
+// kThreads threads per block: on a GPU in cuda.cu, on a CPU in the tests.
 #pragma once
 
 #include "zipped/cuda_kernel.cuh"

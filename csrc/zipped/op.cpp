@@ -176,8 +176,14 @@ auto with_leading(const Arguments& arguments, Function function) {
 ForwardResult zipped_ccsa(MaybeTensor logits1, MaybeTensor logits2, MaybeTensor features1, MaybeTensor features2,
                           Tensor target1, MaybeTensor target2, MaybeTensor class_weight1, MaybeTensor class_weight2,
                           MaybeTensor pair_weight, double margin, double alpha, int64_t reduction) {
-  const Arguments arguments{{logits1, logits2}, {features1, features2}, {target1, target2}, {class_weight1, class_weight2},
-                            pair_weight, margin, alpha, reduction};
+  const Arguments arguments{{logits1, logits2},
+                            {features1, features2},
+                            {target1, target2},
+                            {class_weight1, class_weight2},
+                            pair_weight,
+                            margin,
+                            alpha,
+                            reduction};
   return with_leading(arguments, [&](const Tensor& first, auto t) { return forward<decltype(t)>(arguments, first); });
 }
 
@@ -186,8 +192,14 @@ BackwardResult zipped_ccsa_backward(MaybeTensor grad_loss, MaybeTensor grad_term
                                     MaybeTensor target2, MaybeTensor class_weight1, MaybeTensor class_weight2,
                                     MaybeTensor pair_weight, double margin, double alpha, int64_t reduction,
                                     int64_t output_mask) {
-  const Arguments arguments{{logits1, logits2}, {features1, features2}, {target1, target2}, {class_weight1, class_weight2},
-                            pair_weight, margin, alpha, reduction};
+  const Arguments arguments{{logits1, logits2},
+                            {features1, features2},
+                            {target1, target2},
+                            {class_weight1, class_weight2},
+                            pair_weight,
+                            margin,
+                            alpha,
+                            reduction};
   const Upstream upstream{grad_loss, grad_terms, saved, output_mask};
   return with_leading(arguments,
                       [&](const Tensor& first, auto t) { return backward<decltype(t)>(arguments, first, upstream); });

@@ -1,4 +1,4 @@
-"""The command line. One file a command; the work itself is done by the packages above this one."""
+"""The command line: one file per command; the work is done by the packages above this one."""
 
 from __future__ import annotations
 

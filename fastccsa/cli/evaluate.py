@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from fastccsa.cli.options import amp_option, device_option, image_backend_option, workers_option
-from fastccsa.collections.validate import SPLITS
+from fastccsa.cli.options import amp_option, choice, device_option, image_backend_option, workers_option
+from fastccsa.collections.choices import Split
 
 
 @click.command("evaluate")
@@ -15,7 +15,7 @@ from fastccsa.collections.validate import SPLITS
 @click.option("--manifest", help="CSV of other images to score on.  [default: the images of the run]")
 @click.option(
     "--split",
-    type=click.Choice(SPLITS),
+    type=choice(Split),
     default="test",
     show_default=True,
     help="Which images to score.",

@@ -1,4 +1,4 @@
-"""``fastccsa experiment``: rows of the paper's table, by their letters."""
+"""``fastccsa experiment``: run rows of the paper's table, by their letters."""
 
 from __future__ import annotations
 
@@ -18,25 +18,31 @@ class Letters(click.ParamType):
     name = "A..V"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the letters of ``value``, one after another."""
+        """Return the letters that ``value`` stands for."""
         text = str(value).upper()
         first, dash, last = text.partition("-")
         if dash and first in EXPERIMENTS and last in EXPERIMENTS and first <= last:
             return "".join(letter for letter in EXPERIMENTS if first <= letter <= last)
         for letter in text:
             if letter not in EXPERIMENTS:
-                self.fail(f"{value!r} is no experiment: give letters from A to V, such as K, A-E or ADK", param, ctx)
+                self.fail(f"{value!r} is not an experiment: give letters A to V, such as K, A-E or ADK", param, ctx)
         return text
 
 
 @click.command("experiment")
 @click.argument("letters", type=Letters(), nargs=-1)
-@click.option("--all", "all_rows", is_flag=True, help="All 22, but those that need a collection that is not there.")
+@click.option("--all", "all_rows", is_flag=True, help="All 22, except those that need a collection that is missing.")
 @click.option("--manifest", required=True, help="CSV of the images, as `fastccsa prepare` writes it.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each: seeds 0, 1, ...")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Runs per experiment: seeds 0, 1, ...",
+)
 @click.option(
     "--scale",
     default="paper",
@@ -45,9 +51,9 @@ class Letters(click.ParamType):
     "baseline_lr, weights, cache, prune_images; or both, as in small,size=48.",
 )
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any setting of a run; repeatable.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto (all GPUs in turn), cpu, cuda or cuda:N.")
-@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, and stop.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, and exit.")
 def experiment_command(
     letters: tuple[str, ...],
     all_rows: bool,
@@ -60,17 +66,17 @@ def experiment_command(
     device: str,
     dry_run: bool,
 ) -> None:
-    """Run experiments of the paper's Table 2 by their letters, with those that they start from.
+    """Run experiments of the paper's Table 2 by their letters, and those that they start from.
 
-    Each run is kept in OUT/<letter>/seed<k>: finished ones are not done again, interrupted ones go on. Several
-    of these commands may share OUT. `fastccsa report OUT` prints the table beside the paper's.
+    Each run has the folder OUT/<letter>/seed<k>. Finished runs are not repeated, and interrupted ones are resumed.
+    Several of these commands may share OUT. `fastccsa report OUT` prints the table with the paper's numbers.
 
     \b
       fastccsa experiment K --manifest manifest.csv --out runs --seeds 5
       fastccsa experiment --all --manifest manifest.csv --out runs --scale small --jobs 2
-    """  # noqa: D301  (click's mark for lines to keep)
-    asked = "".join(letters)
-    if bool(asked) == all_rows:
+    """  # noqa: D301  (\b tells click to keep the lines)
+    selected = "".join(letters)
+    if bool(selected) == all_rows:
         raise click.UsageError("name experiments by their letters, or all of them with --all")
     from fastccsa.experiments.describe import describe_plan
     from fastccsa.experiments.plan import make_plan
@@ -78,7 +84,15 @@ def experiment_command(
 
     changes = parse_settings(settings)
     slots = make_slots(jobs, device)
-    plan = make_plan(asked or EXPERIMENTS, range(seeds), manifest, out, parse_scale(scale), changes, skip=all_rows)
+    plan = make_plan(
+        selected or EXPERIMENTS,
+        range(seeds),
+        manifest,
+        out,
+        scale=parse_scale(scale),
+        settings=changes,
+        skip=all_rows,
+    )
     click.echo(describe_plan(plan))
     if plan.problems:
         for problem in plan.problems:

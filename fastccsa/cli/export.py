@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from fastccsa.cli.options import workers_option
-from fastccsa.collections.validate import SPLITS
+from fastccsa.collections.choices import Split
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -30,7 +31,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--manifest", type=FILE, help="CSV of the images for --quantize.  [default: the run's]")
 @click.option(
     "--split",
-    type=click.Choice([split for split in SPLITS if split != "train"]),
+    type=click.Choice([split for split in get_args(Split) if split != "train"]),
     default="test",
     show_default=True,
     help="Images on which the 8-bit model is scored.",

@@ -1,6 +1,6 @@
 """The frame of the command line: which commands there are, and how each of them ends.
 
-A command's module is imported when the command is called, so ``fastccsa --help`` answers at once.
+The module of a command is imported when the command is called, so that ``fastccsa --help`` is fast.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ SUMMARIES = {
     "train": "Train a baseline or a CCSA model; the same command again resumes.",
     "evaluate": "Score a trained run on every domain.",
     "experiment": "Run rows of the paper's table of experiments, A to V.",
-    "prune": "Make a smaller network of a trained run, by channels.",
+    "prune": "Prune channels of a trained run and fine-tune the rest.",
     "export": "Write a run's model as ONNX or torch.export.",
-    "report": "Table and HTML page of the runs in a folder.",
+    "report": "Print a table of the runs in a folder, and write an HTML page.",
     "bench": "Measure losses, images, steps and pruned models beside rivals.",
     "check": "Show what was built, what is usable here, and what is missing.",
     "demo": "Train, score and report on images the package renders itself.",
@@ -35,7 +35,7 @@ INTERRUPTED = 130  # 128 + SIGINT, the status a shell expects after Ctrl-C
 
 
 class CommandGroup(click.Group):
-    """A group whose commands live in ``fastccsa.cli.<name>`` as ``<name>_command``.
+    """A group whose commands are ``fastccsa.cli.<name>.<name>_command``.
 
     Exit statuses: 0, done; 2, bad input or a missing extra; 130, interrupted; 143, terminated. All but 0 come with one
     line on stderr. Any other error keeps its traceback, because it is a bug.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 import pandas as pd
 
+from fastccsa.collections.choices import Split
+
 COLUMNS: tuple[str, ...] = ("image", "label", "domain", "group", "split")
-SPLITS: tuple[str, ...] = ("train", "validation", "test")
+SPLITS: tuple[str, ...] = get_args(Split)
 
 Problem = tuple[int, str]  # row or line, and what is wrong with it
 

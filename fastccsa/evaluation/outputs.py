@@ -68,8 +68,8 @@ class Outputs:
         """Join the outputs of the parts of a split, in the order of their rows."""
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
         first = parts[0]
-        whole = Outputs(**arrays, classes=first.classes, domain_names=first.domain_names, split=first.split)
-        return whole.take(np.argsort(arrays["rows"], kind="stable"))
+        joined = Outputs(**arrays, classes=first.classes, domain_names=first.domain_names, split=first.split)
+        return joined.take(np.argsort(arrays["rows"], kind="stable"))
 
     def write(self, path: Path) -> None:
         """Write one safetensors file of about 2 D + 4 C bytes per image.

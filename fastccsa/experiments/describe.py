@@ -1,4 +1,4 @@
-"""A plan in words."""
+"""Describing a plan in words."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from fastccsa.experiments.rows import Experiment
 
 
 def describe_plan(plan: Plan) -> str:
-    """Tell what a plan will do: a line a run, and what it comes to."""
+    """Describe what a plan will do: one line per run, and the total."""
     return "\n".join([*_runs(plan), *_notes(plan), _sum(plan)])
 
 
 def describe_row(row: Experiment) -> str:
-    """Tell what an experiment is in a few words."""
+    """Describe an experiment in a few words."""
     if row.threshold is not None:
         return f"{row.starts_from} pruned at {row.threshold:g}"
-    n_sec = {0: "primary domain alone", "all": "all images"}.get(row.n_sec, f"n_sec {row.n_sec}")
+    n_sec = {0: "primary domain only", "all": "all images"}.get(row.n_sec, f"n_sec {row.n_sec}")
     parts = [row.backbone, n_sec, f"weighting {row.classification} {row.alignment}"]
     if row.without:
         parts.append(f"without {row.without}")
@@ -48,5 +48,5 @@ def _sum(plan: Plan) -> str:
     pruned = ", without the pruning" if any(run.row.threshold is not None for run in left) else ""
     return (
         f"{len(left)} of {len(plan.runs)} runs to do: {to_train:,} images forward and backward, "
-        f"{to_score:,} forward alone{pruned}"
+        f"{to_score:,} forward only{pruned}"
     )

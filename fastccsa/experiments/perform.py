@@ -1,4 +1,4 @@
-"""Doing one planned run, here or in a process of its own."""
+"""Carrying out one planned run, in this process or in its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHILD_NAME = "fastccsa experiment"
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one run at a time: a device, and the threads that decode images there (0: as many as suit)."""
+    """A place for one run at a time: a device, and the number of threads that decode images (0 for the default)."""
 
     device: str
     threads: int = 0
@@ -28,25 +28,25 @@ class Slot:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; busy means that another process has it. ``message`` tells why it failed."""
+    """How a run ended; busy means that another process works on it. ``message`` says why it failed."""
 
     status: Literal["finished", "failed", "busy"]
     message: str = ""
 
 
 def log_file(run: PlannedRun) -> Path:
-    """Where a run in a process of its own writes what it has to say."""
+    """Return the log file of a run that has its own process."""
     return run.folder.with_name(f"{run.folder.name}.log")
 
 
 def perform(run: PlannedRun, slot: Slot) -> Outcome:
-    """Train, resume or prune a run, unless it is done or another process is at it.
+    """Train, resume or prune a run, unless it is finished or another process works on it.
 
-    Whatever goes wrong with it is its outcome, so that other runs can go on.
+    An error becomes the outcome of the run, so that other runs can continue.
     """
     try:
-        with try_lock(run.folder) as mine:
-            if not mine:
+        with try_lock(run.folder) as acquired:
+            if not acquired:
                 return Outcome("busy")
             if not run.is_finished:
                 _train(run, slot) if run.row.threshold is None else _prune(run, slot)
@@ -59,8 +59,8 @@ def perform(run: PlannedRun, slot: Slot) -> Outcome:
 
 
 def perform_in_child(run: PlannedRun, slot: Slot) -> Outcome:
-    """Do the same in a process of its own, whose output goes to `log_file`; waits for it."""
-    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads and CUDA, broken
+    """Do the same in a new process, whose output goes to `log_file`, and wait for it."""
+    context = multiprocessing.get_context("spawn")  # after a fork, torch's threads and CUDA would not work
     receiver, sender = context.Pipe(duplex=False)
     log = log_file(run)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def perform_in_child(run: PlannedRun, slot: Slot) -> Outcome:
         outcome: Outcome = receiver.recv()
     except EOFError:
         process.join()
-        return Outcome("failed", f"its process ended with status {process.exitcode} and said no more; see {log}")
+        return Outcome("failed", f"its process ended with status {process.exitcode} without a message; see {log}")
     process.join()
     return outcome
 
@@ -98,7 +98,7 @@ def _child(run: PlannedRun, slot: Slot, sender: Connection, log: Path) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this process when the one that planned its run ends; an orphan would hold the run's lock."""
+    """End this process when its parent ends; an orphan would hold the run's lock."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

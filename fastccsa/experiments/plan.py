@@ -1,4 +1,4 @@
-"""What is to be done for some rows of the table, found out and checked before anything starts."""
+"""Planning the runs for some rows of the table, and checking them before anything starts."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class PlannedRun:
 
     Attributes:
         row: the experiment.
-        seed: of everything in the run.
-        config: of the training; for a pruned row, that of the run it is pruned from.
-        folder: where the run is or will be.
+        seed: seed of everything in the run.
+        config: configuration of the training; for a pruned row, that of the run it is pruned from.
+        folder: the run folder, which may not exist yet.
         init: folder of the run whose model this one starts from.
-        training, validation, test: number of images that the run trains on, selects by and is tested on.
-        pruning: of a pruned row alone.
+        training, validation, test: number of images for training, model selection and testing.
+        pruning: configuration of the pruning, only for a pruned row.
     """
 
     row: Experiment
@@ -60,12 +60,12 @@ class PlannedRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run's test scores are there."""
+        """Whether the run has test scores."""
         return (self.folder / SCORES_FILE).exists()
 
     @property
     def state(self) -> Literal["finished", "running", "started", "new"]:
-        """How far the run is; running means in another process."""
+        """The state of the run; running means in another process."""
         if self.is_finished:
             return "finished"
         if is_locked(self.folder):
@@ -74,31 +74,31 @@ class PlannedRun:
 
     @property
     def epochs_to_go(self) -> int:
-        """Epochs of training that no process has finished yet; none are planned for a pruned row."""
+        """Number of epochs still to train; 0 for a pruned row."""
         if self.is_finished or self.row.threshold is not None:
             return 0
         return max(0, self.config.epochs - epochs_done(self.folder))
 
     @property
     def images_to_train(self) -> int:
-        """Images still to go forward and backward through the network; a pair counts two."""
+        """Number of images still to pass forward and backward through the network; a pair counts as two."""
         return self.epochs_to_go * self.training * (1 if self.config.is_baseline else 2)
 
     @property
     def images_to_score(self) -> int:
-        """Images still to go forward alone: validation after each epoch, and the test."""
+        """Number of images still to pass only forward: for validation after each epoch, and for the test."""
         return self.epochs_to_go * self.validation + (0 if self.is_finished else self.test)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs in an order in which each comes after the one it starts from, seed by seed.
+    """The runs of some experiments.
 
     Attributes:
-        runs: all of them, finished ones too.
-        added: letters that nobody asked for but others start from.
-        skipped: letters that make no sense with this manifest, and why.
-        problems: what keeps the plan from being carried out, a line each.
+        runs: all runs, including finished ones, seed by seed, each after the run it starts from.
+        added: letters that were not requested, but that others start from.
+        skipped: letters that are impossible with this manifest, and why.
+        problems: what prevents the plan from being carried out, one line each.
     """
 
     runs: tuple[PlannedRun, ...]
@@ -116,26 +116,26 @@ def make_plan(
     settings: Mapping[str, Any] | None = None,
     skip: bool = False,
 ) -> Plan:
-    """Plan experiments, and try whatever can be tried without training.
+    """Plan experiments, and check everything that can be checked without training.
 
     Args:
-        letters: of `EXPERIMENTS`; what they start from is added.
-        seeds: each experiment is run with each.
-        manifest: CSV of the images.
-        runs: folder of all runs; each has the folder ``<letter>/seed<k>`` in it.
+        letters: letters of `EXPERIMENTS`; the experiments that these start from are added.
+        seeds: seeds to run each experiment with.
+        manifest: CSV file of the images.
+        runs: folder of all runs; each run has the folder ``<letter>/seed<k>`` in it.
         scale: size, epochs and so on; the paper's by default.
         settings: values of `TrainConfig` fields for all runs.
-        skip: leave out experiments that need what is not there; else that is a problem.
+        skip: omit experiments that need something that is missing; otherwise that is a problem.
 
     Raises:
-        InputError: the manifest or the folder is of no use, or a setting is out of range.
+        InputError: the manifest or the folder is unusable, or a setting is out of range.
     """
-    asked, scale = set(letters), scale or Scale()
-    wanted = _with_starts(asked)
+    requested, scale = set(letters), scale or Scale()
+    planned_letters = _with_starts(requested)
     base, images = open_manifest(TrainConfig(manifest=manifest))
     check_writable(Path(runs))
     impossible: dict[str, str] = {}
-    for letter in wanted:
+    for letter in planned_letters:
         start = EXPERIMENTS[letter].starts_from
         if why := why_impossible(EXPERIMENTS[letter], images):
             impossible[letter] = why
@@ -145,7 +145,7 @@ def make_plan(
     select = _selector(images)
     planned: list[PlannedRun] = []
     for seed in seeds:
-        for letter in wanted:
+        for letter in planned_letters:
             if letter in impossible:
                 continue
             row = EXPERIMENTS[letter]
@@ -157,18 +157,18 @@ def make_plan(
     problems += _untrainable(planned, images.classes)
     return Plan(
         runs=tuple(planned),
-        added=tuple(letter for letter in wanted if letter not in asked and letter not in impossible),
+        added=tuple(letter for letter in planned_letters if letter not in requested and letter not in impossible),
         skipped=impossible if skip else {},
         problems=tuple(dict.fromkeys(problems)),
     )
 
 
 def _with_starts(letters: set[str]) -> list[str]:
-    """The letters and those of the experiments they start from, in an order in which they can be run."""
-    wanted = set(letters)
-    while missing := {start for letter in wanted if (start := EXPERIMENTS[letter].starts_from)} - wanted:
-        wanted |= missing
-    return [letter for letter in EXPERIMENTS if letter in wanted]
+    """Return the letters and those of the experiments they start from, in an order in which they can be run."""
+    found = set(letters)
+    while missing := {start for letter in found if (start := EXPERIMENTS[letter].starts_from)} - found:
+        found |= missing
+    return [letter for letter in EXPERIMENTS if letter in found]
 
 
 def _config(
@@ -192,7 +192,7 @@ Select = Callable[[TrainConfig], RunImages]
 
 
 def _selector(manifest: Manifest) -> Select:
-    """Make `select_images` for this manifest, done once for runs that see the same images."""
+    """Return `select_images` for this manifest, cached for runs that use the same images."""
 
     @cache
     def select_once(config: TrainConfig) -> RunImages:
@@ -250,7 +250,7 @@ def _plan_run(
 
 
 def _untrainable(runs: Sequence[PlannedRun], classes: tuple[str, ...]) -> list[str]:
-    """Build each network that the runs need, once; what went wrong."""
+    """Build each network that the runs need, once, and return the problems."""
     tried: set[tuple[str, str, int, bool]] = set()
     problems = []
     for run in runs:

@@ -1,6 +1,6 @@
-"""The paper's Table 2, declared: what each of its 22 experiments is, and what the paper measured.
+"""The paper's Table 2: the definition of each of its 22 experiments, and the paper's results.
 
-Where the paper's two weighting columns are swapped in rows A to E, its text is followed: these have no alignment.
+In rows A to E the paper's two weighting columns are swapped; the definitions follow its text: no alignment there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ AVERAGE = "avg"
 
 
 def _recalls(*percent: float) -> dict[str, float]:
-    """Recalls of the seven domains in the paper's order, and their mean as it is printed."""
+    """Return the recalls of the seven domains in the paper's order, and their mean as printed."""
     return dict(zip((*TABLE1, AVERAGE), percent, strict=True))
 
 
@@ -25,13 +25,13 @@ class Experiment:
 
     Attributes:
         letter: its name, A to V.
-        paper: macro-average recall in %, by domain key and ``"avg"``.
+        paper: the paper's macro-average recall in %, by domain key and ``"avg"``.
         n_sec: training images per class and secondary domain.
         backbone: a torchvision network.
         classification: ``"w"`` weights the cross-entropy by 1/P(class), ``"u"`` does not.
-        alignment: the same of the alignment; ``"-"`` has none: a baseline.
-        without: the domain left out of training and selection (* in the table), if any.
-        threshold: of the pruning, if any.
+        alignment: the same for the alignment; ``"-"`` has no alignment: a baseline.
+        without: the domain that is excluded from training and selection (* in the table), if any.
+        threshold: threshold of the pruning, if any.
     """
 
     letter: str

@@ -1,4 +1,4 @@
-"""How much smaller than the paper's an experiment is, and what it means for a run's configuration."""
+"""The scale of experiments relative to the paper's, and the run configuration that follows from it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from fastccsa.images.choices import Cache
 from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 from fastccsa.system.errors import InputError
 
-# What the command itself decides of a run, or what tells its rows apart from each other's folders.
+# Fields that the command sets itself, and `device`, which --jobs assigns.
 _NOT_TO_SET = ("manifest", "out", "init", "seed", "device", "manifest_sha256")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What all experiments share that depends on the machine; the defaults are the paper's.
+    """The settings that all experiments share and that depend on the machine; the defaults are the paper's.
 
     Attributes:
-        size: side of the images in pixels.
-        epochs, baseline_epochs: of CCSA and of the baselines: a whole number, or below 1 a share of the paper's.
+        size: side length of the images in pixels.
+        epochs, baseline_epochs: epochs of CCSA and of the baselines: a whole number, or a share of the paper's below 1.
         fraction: share of the training images.
-        batch_size: images or pairs a step.
+        batch_size: images or pairs per step.
         lr, baseline_lr: learning rates of CCSA and of the baselines.
-        weights: where the baselines' networks start.
-        cache: what is decoded once and kept.
-        prune_images: training images that pruning chooses channels by.
+        weights: initial weights of the baselines.
+        cache: where decoded images are cached.
+        prune_images: number of training images on which pruning chooses channels.
     """
 
     size: int = 224
@@ -49,7 +49,7 @@ class Scale:
                 raise InputError(f"scale: {name} is {value:g}: give a whole number, or a share of the paper's below 1")
 
 
-# Without ImageNet's weights networks need the larger learning rates to get anywhere in so few epochs.
+# Without ImageNet weights, networks need larger learning rates to learn anything in this few epochs.
 _FROM_RANDOM_WEIGHTS = Scale(weights="none", cache="disk", lr=3e-4, baseline_lr=1e-3)
 PRESETS: dict[str, Scale] = {
     "paper": Scale(),
@@ -59,12 +59,12 @@ PRESETS: dict[str, Scale] = {
 
 
 def parse_scale(text: str) -> Scale:
-    """Read ``preset``, ``key=value,...`` or ``preset,key=value,...``; without a preset the paper's is changed.
+    """Parse ``preset``, ``key=value,...`` or ``preset,key=value,...``; the default preset is the paper's.
 
-    ``epochs`` and ``lr`` count for the baselines too, unless ``baseline_epochs`` and ``baseline_lr`` are given.
+    ``epochs`` and ``lr`` also apply to the baselines, unless ``baseline_epochs`` and ``baseline_lr`` are given.
 
     Raises:
-        InputError: an unknown preset or key, or a bad value.
+        InputError: an unknown preset or key, or an invalid value.
     """
     first, *rest = text.split(",")
     if "=" in first:
@@ -79,29 +79,29 @@ def parse_scale(text: str) -> Scale:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Read ``field=value`` texts into values of `TrainConfig`'s fields.
+    """Parse ``field=value`` texts into values of `TrainConfig`'s fields.
 
     Raises:
-        InputError: an unknown field, one that the experiments themselves set, or a value of another type.
+        InputError: an unknown field, a field that the experiments set themselves, or a value of another type.
     """
     types = {name: kind for name, kind in get_type_hints(TrainConfig).items() if name not in _NOT_TO_SET}
     return _parse_all(settings, types, "set")
 
 
 def train_config(row: Experiment, scale: Scale, settings: Mapping[str, Any], **where: Any) -> TrainConfig:
-    """The configuration of an experiment at a scale; ``settings`` have the last word.
+    """Return the configuration of an experiment at a scale; ``settings`` take precedence.
 
-    The learning rate falls at the paper's share of the epochs, unless ``settings`` say otherwise. What an experiment
-    leaves out stays left out, whatever else ``settings`` exclude.
+    The learning rate is reduced after the same share of the epochs as in the paper, unless ``settings`` say otherwise.
+    The domain that an experiment excludes stays excluded, in addition to those that ``settings`` exclude.
 
     Args:
         row: the experiment.
         scale: size, epochs and so on.
         settings: values of `TrainConfig` fields.
-        where: manifest, out, init, seed and the other fields that are not the experiment's.
+        where: manifest, out, init, seed and other fields that do not belong to the experiment.
 
     Raises:
-        InputError: a value outside its range.
+        InputError: a value is out of range.
     """
     is_baseline = row.alignment == "-"
     values: dict[str, Any] = {
@@ -127,8 +127,8 @@ def train_config(row: Experiment, scale: Scale, settings: Mapping[str, Any], **w
 
 
 def _epochs(scale: Scale, is_baseline: bool) -> int:
-    asked, paper = (scale.baseline_epochs, BASELINE_EPOCHS) if is_baseline else (scale.epochs, CCSA_EPOCHS)
-    return math.ceil(asked * paper) if asked < 1 else int(asked)
+    given, paper = (scale.baseline_epochs, BASELINE_EPOCHS) if is_baseline else (scale.epochs, CCSA_EPOCHS)
+    return math.ceil(given * paper) if given < 1 else int(given)
 
 
 def _parse_all(texts: Sequence[str], types: Mapping[str, Any], option: str) -> dict[str, Any]:
@@ -145,14 +145,14 @@ def _parse_all(texts: Sequence[str], types: Mapping[str, Any], option: str) -> d
 
 
 def _parse(text: str, kind: Any) -> Any:
-    """Read ``text`` as a value of the annotation ``kind``; what is not one is a ValueError."""
+    """Parse ``text`` as a value of the annotation ``kind``, or raise ValueError."""
     if get_origin(kind) is tuple:
         return tuple(filter(None, text.split(",")))
     if get_origin(kind) is Literal:
-        return text  # TrainConfig knows its choices and names them
+        return text  # TrainConfig checks the choices
     if kind is bool:
         return bool(("false", "true").index(text.lower()))
-    if get_args(kind):  # a union: none, a word, or a value of its first alternative
+    if get_args(kind):  # a union: none, all, or a value of its first alternative
         if text in ("none", "all"):
             return None if text == "none" else text
         return _parse(text, get_args(kind)[0])

@@ -1,4 +1,4 @@
-"""Carrying out a plan: one run after another, or several side by side."""
+"""Carrying out a plan: one run after another, or several at a time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fastccsa.system.devices import pick_device
 from fastccsa.system.machine import usable_cpus
 from fastccsa.system.progress import Say
 
-POLL_SECONDS = 1.0  # between looks at what other processes do
+POLL_SECONDS = 1.0  # between checks of what other processes have done
 
 
 def make_slots(jobs: int, device: str = "auto") -> list[Slot]:
-    """Make places for ``jobs`` runs side by side: the GPUs in turn, and shares of the processors.
+    """Make slots for ``jobs`` runs at a time, with the GPUs in turn and equal shares of the processors.
 
     Raises:
         InputError: there is no such device.
@@ -37,15 +37,15 @@ def make_slots(jobs: int, device: str = "auto") -> list[Slot]:
 
 
 def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.write) -> dict[PlannedRun, Outcome]:
-    """Do the runs that are not done, and tell how each of these ended.
+    """Carry out the unfinished runs, and return how each of them ended.
 
-    A run waits for the one it starts from, and for another process that is at it already. A single slot is this
-    process itself; with more, each run has a process of its own.
+    A run waits for the one it starts from, and for another process that already works on it. With a single slot, the
+    runs are carried out in this process; with more, each run has its own process.
 
     Args:
-        runs: of a plan, with all that they start from.
-        slots: from `make_slots`.
-        say: told in one line what begins and ends.
+        runs: the runs of a plan, including all that they start from.
+        slots: slots from `make_slots`.
+        say: called with one line for each run that starts or ends.
     """
     waiting = [run for run in runs if not run.is_finished]
     total, free = len(waiting), list(slots)
@@ -64,13 +64,13 @@ def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.w
                 if run.is_finished:
                     settle(run, Outcome("finished"), "finished by another process")
                 elif run.init in failed:
-                    reason = f"not run, because {run.row.starts_from} failed, which it starts from"
+                    reason = f"not run, because {run.row.starts_from}, which it starts from, failed"
                     settle(run, Outcome("failed", reason), reason)
                 elif free and _is_ready(run):
                     slot = free.pop(0)
-                    say(f"{run.name}: {'resumed' if run.state == 'started' else 'begun'} on {slot.device}")
-                    begun = time.monotonic()
-                    running[start(run, slot)] = run, slot, begun
+                    say(f"{run.name}: {'resumed' if run.state == 'started' else 'started'} on {slot.device}")
+                    started = time.monotonic()
+                    running[start(run, slot)] = run, slot, started
                 else:
                     continue
                 waiting.remove(run)
@@ -78,18 +78,18 @@ def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.w
                 time.sleep(POLL_SECONDS if waiting else 0)
                 continue
             for future in wait(running, POLL_SECONDS if waiting else None, FIRST_COMPLETED).done:
-                run, slot, begun = running.pop(future)
+                run, slot, started = running.pop(future)
                 free.append(slot)
                 outcome = future.result()
                 if outcome.status == "busy":
                     waiting.insert(0, run)
                 else:
-                    settle(run, outcome, _describe(run, outcome, time.monotonic() - begun))
+                    settle(run, outcome, _describe(run, outcome, time.monotonic() - started))
     return outcomes
 
 
 def _is_ready(run: PlannedRun) -> bool:
-    """Whether the run could begin now."""
+    """Whether the run can start now."""
     return (run.init is None or finished_scores(run.init) is not None) and not is_locked(run.folder)
 
 
@@ -105,7 +105,7 @@ Start = Callable[[PlannedRun, Slot], "Future[Outcome]"]
 
 @contextmanager
 def _workers(slots: Sequence[Slot]) -> Iterator[Start]:
-    """Yield what starts a run in a slot; leaving early ends the processes that were started."""
+    """Yield a function that starts a run in a slot; an exception in the block ends the started processes."""
     if len(slots) == 1:
         yield _here
         return
@@ -127,9 +127,9 @@ def _here(run: PlannedRun, slot: Slot) -> Future[Outcome]:
 
 @contextmanager
 def _threads_of_children(threads: int) -> Iterator[None]:
-    """Let processes started within the block use ``threads`` processors each, and none while they wait.
+    """Let processes that are started within the block use ``threads`` processors each, and none while they wait.
 
-    What the environment says already has precedence.
+    Variables that are already set in the environment take precedence.
     """
     ours = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     ours = {name: value for name, value in ours.items() if name not in os.environ}

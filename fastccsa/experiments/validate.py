@@ -1,4 +1,4 @@
-"""What can be wrong with an experiment, looked for before hours are spent on it."""
+"""Checks of an experiment, before hours are spent on it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fastccsa.training import start_model
 
 
 def why_impossible(row: Experiment, manifest: Manifest) -> str | None:
-    """Say what an experiment needs that is not there, whatever its settings."""
+    """Return what an experiment needs that is missing, whatever its settings; None if nothing is."""
     if row.without is not None and row.without not in manifest.domains:
-        return f"it leaves out {row.without}, which the manifest does not have ({', '.join(manifest.domains)})"
+        return f"it excludes {row.without}, which the manifest does not have ({', '.join(manifest.domains)})"
     if row.n_sec != 0 and len(manifest.domains) - (row.without is not None) < 2:
         return f"it needs a secondary domain to train on, and the manifest has only {', '.join(manifest.domains)}"
     if row.threshold is not None:
@@ -34,7 +34,7 @@ def why_impossible(row: Experiment, manifest: Manifest) -> str | None:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that ``folder`` is there or can be made, and can be written.
+    """Check that ``folder`` can be created if necessary, and written to.
 
     Raises:
         InputError: it cannot.
@@ -45,14 +45,14 @@ def check_writable(folder: Path) -> None:
     if not place.is_dir():
         raise InputError(f"cannot write {folder}: {place} is a file; choose another folder")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {folder}: {place} is not yours to write to; choose another folder")
+        raise InputError(f"cannot write {folder}: you may not write to {place}; choose another folder")
 
 
 def check_classes(images: RunImages, manifest: Manifest) -> None:
-    """Check that every class of the manifest is among the training images.
+    """Check that every class of the manifest occurs among the training images.
 
     Raises:
-        InputError: one is not.
+        InputError: a class does not.
     """
     trained = set(images.training.table["label"])
     labels = set(manifest.table["label"])
@@ -60,15 +60,15 @@ def check_classes(images: RunImages, manifest: Manifest) -> None:
     if untrained:
         raise InputError(
             f"no training image of {', '.join(images.domains)} shows {', '.join(untrained)}, which other images of "
-            "the manifest do: split it anew, or choose a primary domain that holds every class"
+            "the manifest do: split it again, or choose a primary domain that contains every class"
         )
 
 
 def check_folder(folder: Path, config: TrainConfig) -> None:
-    """Check that ``folder`` is empty, or holds this very run.
+    """Check that ``folder`` is empty or holds the run of ``config``.
 
     Raises:
-        InputError: it holds another.
+        InputError: it holds another run.
     """
     if not (folder / CONFIG_FILE).exists():
         return
@@ -83,10 +83,10 @@ def check_folder(folder: Path, config: TrainConfig) -> None:
 
 
 def check_pruned_folder(folder: Path, config: PruneConfig) -> None:
-    """Check that ``folder`` is empty, or holds this very pruning, done or begun.
+    """Check that ``folder`` is empty or holds the pruning of ``config``, finished or not.
 
     Raises:
-        InputError: it holds another.
+        InputError: it holds another pruning.
     """
     if (folder / PRUNE_FILE).exists():
         check_same(config, PruneRecord.read(folder).config, folder)
@@ -95,15 +95,15 @@ def check_pruned_folder(folder: Path, config: PruneConfig) -> None:
 
 
 def check_model(config: TrainConfig, classes: tuple[str, ...], is_pruned: bool = False) -> None:
-    """Check that the network can be built, its first weights be had, and an image go through it.
+    """Check that the network can be built, that its initial weights are available, and that it accepts an image.
 
     Args:
-        config: of the run.
-        classes: that it tells apart.
-        is_pruned: whether it is also to be pruned, which not every network can.
+        config: configuration of the run.
+        classes: names of the classes.
+        is_pruned: whether the network must also support pruning.
 
     Raises:
-        InputError: something of this is not so.
+        InputError: one of these checks failed.
     """
     weights = "none" if config.init else config.weights
     model = start_model(replace(config, init=None, weights=weights), classes, False, print)

@@ -1,4 +1,4 @@
-"""8-bit weights and activations by ONNX Runtime, and what they cost in recall."""
+"""8-bit weights and activations for ONNX Runtime, and the recall that they cost."""
 
 from __future__ import annotations
 
@@ -34,23 +34,24 @@ def quantize(
     workers: int = 0,
     image_backend: str = "auto",
 ) -> tuple[Scores, Scores]:
-    """Write a run's model as ONNX with 8-bit weights (by channel) and activations, and score it beside float32.
+    """Write a run's model as ONNX with 8-bit weights (per channel) and activations, and compare it with float32.
 
-    The ranges of the activations come from 128 training images, as evenly as can be of every class and domain.
+    The ranges of the activations come from 128 training images, spread as evenly as possible over classes and domains.
 
     Args:
         run: run folder.
-        path: file to write, ending in .onnx.
-        manifest: its training images calibrate, and one of its splits scores.
-        split: which.
-        workers: threads that decode images; 0 leaves the number to the image pipeline.
-        image_backend: what decodes them, as in training.
+        path: file to write; its name must end in .onnx.
+        manifest: its training images are used for calibration, and one of its splits for the comparison.
+        split: name of that split.
+        workers: number of threads that decode images; 0 lets the image pipeline choose.
+        image_backend: what decodes the images, as in training.
 
     Returns:
         The scores of ONNX Runtime in float32 and in 8 bits.
 
     Raises:
-        InputError: no trained model, another ending, a missing package, or no images to calibrate with or to score.
+        InputError: there is no trained model, the file name is wrong, a package is missing, or there are no images to
+            calibrate with or to score.
     """
     check_ending(path, ONNX_ENDING)
     require_onnx()

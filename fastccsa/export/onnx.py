@@ -1,4 +1,4 @@
-"""ONNX: a run's model for ONNX Runtime, with what must be done to an image before it written inside."""
+"""ONNX: a run's model for ONNX Runtime, with a description of the preprocessing in the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPSET = 18
 
 
 def require_onnx() -> None:
-    """Make sure that ONNX files can be written and run.
+    """Check that the packages that write and run ONNX files are installed.
 
     Raises:
         InputError: a package is missing; the message has the pip command.
@@ -33,20 +33,20 @@ def require_onnx() -> None:
 
 
 def export_onnx(run: str | os.PathLike[str], path: str | os.PathLike[str], pixels: bool = False) -> float:
-    """Write a run's model as ONNX: ``images`` to ``logits``, any number of images at once.
+    """Write a run's model as ONNX: ``images`` to ``logits``, for any number of images at once.
 
     The file's ``metadata_props`` have ``classes``, ``domains`` and ``preprocessing``, each as JSON.
 
     Args:
         run: run folder.
-        path: file to write, ending in .onnx.
+        path: file to write; its name must end in .onnx.
         pixels: take uint8 pixels instead of normalised images (see `Exported`).
 
     Returns:
         The largest difference between ONNX Runtime's logits and PyTorch's, relative to the largest logit.
 
     Raises:
-        InputError: no trained model, another ending, or a missing package.
+        InputError: there is no trained model, the file name is wrong, or a package is missing.
     """
     check_ending(path, ONNX_ENDING)
     require_onnx()
@@ -58,7 +58,7 @@ def export_onnx(run: str | os.PathLike[str], path: str | os.PathLike[str], pixel
 
 
 def to_onnx(program: torch.export.ExportedProgram) -> Any:
-    """Translate a traced model; what the translator has to say is kept from the terminal."""
+    """Convert a traced model, without the converter's output on the terminal."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -77,7 +77,7 @@ def to_onnx(program: torch.export.ExportedProgram) -> Any:
 
 
 def describe(card: ModelCard, pixels: bool) -> dict[str, Any]:
-    """Say what the logits are of, and what must be done to an image before: the steps of evaluation."""
+    """Describe the classes of the logits and the preprocessing of an image, which is that of evaluation."""
     transforms = Transforms(size=card.size)
     resize = transforms.resize
     offset = transforms.crop_offset + transforms.evaluation_offset
@@ -100,7 +100,7 @@ def open_session(path: str | os.PathLike[str], threads: int = 0) -> Callable[[Te
 
     Args:
         path: the file.
-        threads: of one call; 0 leaves it to ONNX Runtime.
+        threads: number of threads of a call; 0 lets ONNX Runtime choose.
     """
     import onnxruntime
 

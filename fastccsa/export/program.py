@@ -19,12 +19,12 @@ PROGRAM_ENDING = ".pt2"
 
 
 class Exported(nn.Module):
-    """A classifier's logits, and nothing else; perhaps with the normalisation of its images in front.
+    """A classifier that returns only its logits, optionally with the normalisation of its images in front.
 
     Args:
         model: the classifier.
-        card: what it was trained with.
-        pixels: take pixels as decoders give them, uint8 [n, S, S, 3] in RGB; else normalised float32 [n, 3, S, S].
+        card: its card.
+        pixels: take pixels as decoders return them, uint8 [n, S, S, 3] in RGB; else normalised float32 [n, 3, S, S].
     """
 
     mean: Tensor
@@ -46,7 +46,7 @@ class Exported(nn.Module):
         return logits
 
     def example(self, count: int, seed: int = 0) -> Tensor:
-        """Draw ``count`` images of noise, as the model takes them."""
+        """Draw ``count`` images of noise in the model's input format."""
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.randint(0, 256, (count, self.size, self.size, 3), generator=generator, dtype=torch.uint8)
         if self.pixels:
@@ -65,8 +65,8 @@ def read_run(run: str | os.PathLike[str], pixels: bool = False) -> tuple[Exporte
 
 
 def trace(module: Exported) -> torch.export.ExportedProgram:
-    """Trace ``module`` with a number of images that is left open."""
-    # Two images: of a single one the tracer would think that there is never another.
+    """Trace ``module`` with a variable number of images."""
+    # Two images, because the tracer treats a dimension of size 1 as fixed.
     count = torch.export.Dim("batch", min=1, max=4096)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -78,20 +78,20 @@ def export_program(run: str | os.PathLike[str], path: str | os.PathLike[str], pi
 
     Args:
         run: run folder.
-        path: file to write, ending in .pt2.
+        path: file to write; its name must end in .pt2.
         pixels: take uint8 pixels instead of normalised images (see `Exported`).
 
     Returns:
         The largest difference between the file's logits and the model's, relative to the largest logit.
 
     Raises:
-        InputError: no trained model, or another ending.
+        InputError: there is no trained model, or the file name is wrong.
     """
     check_ending(path, PROGRAM_ENDING)
     module, _ = read_run(run, pixels)
     program = trace(module)
 
-    # Streams, not paths: torch wants the ending, which the file written aside does not have.
+    # Streams, not paths: torch requires the ending, which the temporary file does not have.
     def save(file: Path) -> None:
         with open(file, "wb") as stream:
             torch.export.save(program, stream)
@@ -109,13 +109,13 @@ def write_checked(
     save: Callable[[Path], object],
     load: Callable[[Path], Callable[[Tensor], Tensor]],
 ) -> float:
-    """Write a file by ``save``; it is put in place once what ``load`` makes of it computes the logits of ``module``.
+    """Write a file with ``save``, but only keep it if the function that ``load`` reads from it matches ``module``.
 
     Returns:
         The largest difference between their logits, relative to the largest logit.
 
     Raises:
-        RuntimeError: it is more than rounding explains; nothing is written.
+        RuntimeError: the difference exceeds rounding errors; nothing is written.
     """
     with write_atomically(path) as file:
         save(file)
@@ -123,13 +123,13 @@ def write_checked(
 
 
 def worst_difference(module: Exported, other: Callable[[Tensor], Tensor]) -> float:
-    """Compare the logits of two functions of images, at 1, 2 and 5 images of noise.
+    """Compare the logits of two functions of images, on 1, 2 and 5 images of noise.
 
     Returns:
         The largest difference, relative to the largest logit.
 
     Raises:
-        RuntimeError: it is more than rounding explains.
+        RuntimeError: the difference exceeds rounding errors.
     """
     worst = 0.0
     with torch.no_grad():
@@ -146,10 +146,10 @@ def worst_difference(module: Exported, other: Callable[[Tensor], Tensor]) -> flo
 
 
 def check_ending(path: str | os.PathLike[str], ending: str) -> None:
-    """Make sure that a file is called as what it will be.
+    """Check that the name of a file has the ending of its format.
 
     Raises:
-        InputError: it is not.
+        InputError: it does not.
     """
     if Path(path).suffix != ending:
         raise InputError(f"{path} must end in {ending}")

@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
 from fastccsa.images.augment import PACKED_COLUMNS
 from fastccsa.images.backend import Backend
+from fastccsa.images.choices import ImageBackend, Mode
 from fastccsa.images.readahead import read_ahead
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import default_folder, open_store
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from fastccsa.collections.manifest import Manifest
     from fastccsa.sampling import ImageSampler, PairSampler
 
-BACKENDS = ("auto", "native", "dali", "torchvision")
-MODES = ("fused", "exact")
+BACKENDS = get_args(ImageBackend)
+MODES = get_args(Mode)
 
 BatchLabels = tuple[Tensor, Tensor, Tensor]  # class, domain and index of the images of a batch, int64 [B] each
 

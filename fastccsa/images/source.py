@@ -7,17 +7,19 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from fastccsa.images.choices import OnError
 from fastccsa.images.decode import BrokenImageError, EncodedImage, decode, read_image, uncompressed
 from fastccsa.images.transforms import IntArray, Views
 from fastccsa.system.errors import InputError
 
 logger = logging.getLogger("fastccsa.images")
 
-ON_ERROR = ("replace", "raise")
+ON_ERROR = get_args(OnError)
 _NAMED_AT_START = 10  # missing files named in the log at the start; further ones are only counted
 
 

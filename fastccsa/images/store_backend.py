@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from fastccsa._build_info import CUDA_VERSION
 from fastccsa.images.augment import augment, pack_views
+from fastccsa.images.choices import CropCache
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import Store
 from fastccsa.images.transforms import IntArray, Transforms, Views
 from fastccsa.system import machine
 from fastccsa.system.errors import InputError
 
-CACHES = ("disk", "ram", "gpu")
+CACHES = get_args(CropCache)
 
 _CHUNK = 256  # crops copied at a time
 

@@ -202,10 +202,10 @@ def joint_losses(known: dict[int, float], falls: Sequence[float]) -> tuple[float
     """
     losses = [known[0]]
     for begin, end in pairwise(sorted(known)):
-        whole = math.fsum(falls[begin:end])
+        total = math.fsum(falls[begin:end])
         passed = 0.0
         for number in range(begin, end):
-            passed += falls[number] / whole if whole > 0 else 1 / (end - begin)
+            passed += falls[number] / total if total > 0 else 1 / (end - begin)
             losses.append(known[begin] + passed * (known[end] - known[begin]))
     return tuple(losses)
 

@@ -1,4 +1,4 @@
-"""The table for other programs: LaTeX and CSV."""
+"""The table in formats for other programs: LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIGNS = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", 
 
 
 def to_latex(table: ScoreTable) -> str:
-    """The table as a LaTeX ``table`` that needs no package, the best of each column in bold."""
+    """Return the table as a LaTeX ``table`` that needs no packages, with the best value of each column in bold."""
     left = 1 + len(table.settings)
     lines = []
     for name, settings, cells in table.rows:
@@ -38,10 +38,10 @@ def to_latex(table: ScoreTable) -> str:
 
 
 def to_csv(table: ScoreTable) -> str:
-    """The numbers behind the table as CSV, in %: a row for each experiment or other run.
+    """Return the numbers of the table as CSV, in %, with one row per experiment or other run.
 
     For each domain and ``avg`` there are the mean over seeds, its standard error (``_se``), the paper's number
-    (``_paper``) and the difference (``_difference``); what there is none of is empty.
+    (``_paper``) and the difference (``_difference``); missing values are empty.
     """
     names = table.header[1 + len(table.settings) :]
     kinds = ("", "_se", "_paper", "_difference")

@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone, as one; and numbers over seeds."""
+"""Groups of runs that differ only in their seed, and estimates over seeds."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from fastccsa.system.errors import InputError
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, its standard error (None from one seed), and their number."""
+    """A mean over seeds, its standard error (None for a single seed), and the number of seeds."""
 
     mean: float
     error: float | None
     count: int
 
     def text(self, scale: float = 100, digits: int = 1) -> str:
-        """The mean and, from two seeds on, ± its standard error, both times ``scale``."""
+        """Return the mean and, for at least two seeds, ± its standard error, both times ``scale``."""
         mean = f"{scale * self.mean:.{digits}f}"
         return mean if self.error is None else f"{mean} ±{scale * self.error:.{digits}f}"
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:
-    """Mean and standard error (the sample's standard deviation / sqrt(n)) of what there is; None of nothing."""
+    """Return the mean and standard error (sample standard deviation / sqrt(n)) of the known values; None if none is."""
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -41,9 +41,11 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """The finished runs of one experiment, by seed; a run that is none is a group of its own.
+    """The finished runs of one experiment, by seed; a run outside experiments is a group of its own.
 
-    ``name`` is the experiment's letter, or the run's name.
+    Attributes:
+        name: the experiment's letter, or the run's name.
+        runs: the runs.
     """
 
     name: str
@@ -51,7 +53,7 @@ class RunGroup:
 
     @property
     def shown(self) -> Run:
-        """The run whose single images and features are shown: the first that has kept its outputs."""
+        """The run whose images and features are shown: the first one that has outputs."""
         return next((run for run in self.runs if (run.folder / OUTPUTS_FILE).exists()), self.runs[0])
 
     @property
@@ -61,23 +63,23 @@ class RunGroup:
 
     @property
     def is_experiment(self) -> bool:
-        """Whether `fastccsa experiment` made the runs, so that the paper has numbers to compare with."""
+        """Whether the runs are those of an experiment of the paper, so that they can be compared with its numbers."""
         return all(run.letter in EXPERIMENTS for run in self.runs)
 
     @property
     def anchor(self) -> str:
-        """Its name as an id in the page."""
+        """The name as an id on the page."""
         return "run-" + "".join(sign if sign.isascii() and sign.isalnum() else f"_{ord(sign):x}_" for sign in self.name)
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[RunGroup, ...]:
-    """Gather runs by what stands before the slash of names such as ``K/seed0``, in their order."""
+    """Group runs by the part of their name before the slash, as in ``K/seed0``, keeping their order."""
     names = dict.fromkeys(run.name.partition("/")[0] for run in runs)
     return tuple(RunGroup(name, tuple(run for run in runs if run.name.partition("/")[0] == name)) for name in names)
 
 
 def read_outputs(run: Run) -> Outputs | None:
-    """The run's test outputs; None where it kept none, as runs of older versions.
+    """Read the run's test outputs; None if it has none, like runs of older versions.
 
     Raises:
         InputError: the file is broken, or has other classes than the run's scores.
@@ -87,23 +89,23 @@ def read_outputs(run: Run) -> Outputs | None:
         return None
     outputs = Outputs.read(path)
     if outputs.classes != run.scores.classes:
-        raise InputError(f"{path}: other classes than in the run's scores; remove it to report without it")
+        raise InputError(f"{path} has other classes than the run's scores; remove it to report without it")
     return outputs
 
 
 def start_of(run: Run, runs_folder: Path) -> tuple[Outputs | None, str]:
-    """Outputs on the same images of the run that this one started from; or None, and why in words.
+    """Read the outputs, on the same images, of the run that this one started from; or None, and why.
 
-    The folder is looked for where the configuration has it, and in ``runs_folder`` by its last names, for
-    folders of runs are moved between machines.
+    The folder is looked up at the configured path, and by its last names in ``runs_folder``, because folders of runs
+    are moved between machines.
     """
     if run.config.init is None:
-        return None, "It started from no other run."
+        return None, "It did not start from another run."
     init = Path(run.config.init)
     places = (init, runs_folder / init.parent.name / init.name, runs_folder / init.name)
     found = next((place for place in places if (place / OUTPUTS_FILE).is_file()), None)
     if found is None:
-        return None, f"The run it started from, {init}, is not here or kept no outputs."
+        return None, f"The run it started from, {init}, is not here or has no outputs."
     start, own = Outputs.read(found / OUTPUTS_FILE), Outputs.read(run.folder / OUTPUTS_FILE)
     if not np.array_equal(start.rows, own.rows) or not np.array_equal(start.targets, own.targets):
         return None, f"The run it started from, {init}, was tested on other images."

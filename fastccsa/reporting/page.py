@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing beside it."""
+"""The report as a single, self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from fastccsa.reporting.sections.training import Training, training_of
 from fastccsa.reporting.table import SETTINGS, SETTINGS_KEY, ScoreTable, domain_order, to_markdown
 from fastccsa.runs.records import RunFolder
 
-OPEN_AT_ONCE = 2  # experiments that a page shows unfolded; with more of them, each unfolds when asked for
+OPEN_AT_ONCE = 2  # up to this many experiments are shown open; with more, all are collapsed
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the page shows of a group of runs; ``settings`` are names and values, by run."""
+    """What the page shows for a group of runs; ``settings`` are names and values, by run."""
 
     group: RunGroup
     average: Estimate
@@ -46,13 +46,13 @@ class Experiment:
 
 
 def render_page(folder: RunFolder, table: ScoreTable, *, images: bool = True, progress: bool = False) -> str:
-    """The page of ``folder`` as HTML text.
+    """Render the page of ``folder`` as HTML text.
 
     Args:
         folder: the runs.
         table: their scores.
-        images: put some of the data set's images into the page, for Grad-CAM.
-        progress: show a progress bar on stderr, where that is a terminal.
+        images: show some images of the data set on the page, for Grad-CAM.
+        progress: show a progress bar on stderr, if it is a terminal.
 
     Raises:
         InputError: a file in a run folder is broken.
@@ -119,12 +119,12 @@ def _experiment(
 
 
 def _shown_classes(experiment: Experiment) -> set[str]:
-    """Classes with test images."""
+    """Return the classes with test images."""
     return {name for matrix in experiment.matrices for name, *_ in matrix.rows}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and values of a nested mapping, as ``outer.inner``."""
+    """Yield names and values of a nested mapping, with names like ``outer.inner``."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{name}.")

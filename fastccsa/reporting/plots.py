@@ -1,4 +1,4 @@
-"""Charts as inline SVG that takes its colours from the page's style sheet, so that it follows dark mode."""
+"""Charts as inline SVG with colours from the page's style sheet, so that they follow dark mode."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-SERIES_COLOURS = 8  # --series-0 to --series-7 of the page's style sheet; more series go on with dashed lines
+SERIES_COLOURS = 8  # --series-0 to --series-7 of the page's style sheet; further series have dashed lines
 
-# Stand-ins for CSS variables while matplotlib draws: it knows colours, not variables.
+# Placeholders for CSS variables, because matplotlib only knows colours.
 _INK, _MUTED, _GRID = "#f0f001", "#f0f002", "#f0f003"
 _SERIES = [f"#f0f01{number}" for number in range(SERIES_COLOURS)]
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid"} | {
@@ -28,8 +28,8 @@ _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid"} | {
 _DASHES = (0, (3, 2))
 
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text, in the page's font
-    "svg.hashsalt": "fastccsa",  # the same curves give the same bytes
+    "svg.fonttype": "none",  # keep text as text, in the page's font
+    "svg.hashsalt": "fastccsa",  # equal curves give equal bytes
     "font.size": 8,
     "axes.edgecolor": _GRID,
     "axes.labelcolor": _MUTED,
@@ -50,9 +50,13 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its values by epoch, and the number of its colour (None is the text's colour).
+    """A line over epochs.
 
-    ``low`` and ``high``, where given, bound a band around it.
+    Attributes:
+        name: its name.
+        epochs, values: its points.
+        colour: number of its colour; None is the colour of text.
+        low, high: bounds of a band around the line, if any.
     """
 
     name: str
@@ -64,18 +68,18 @@ class Series:
 
     @property
     def is_dashed(self) -> bool:
-        """Whether its colour is used a second time."""
+        """Whether the line is dashed because its colour is already used."""
         return self.colour is not None and self.colour >= SERIES_COLOURS
 
 
 def curves(title: str, series: Sequence[Series], *, marks: Sequence[int] = (), percent: bool = False) -> str:
-    """One small chart of lines over epochs as an ``<svg>`` element.
+    """Draw a small chart of lines over epochs as an ``<svg>`` element.
 
     Args:
-        title: what it shows, for those who hear the page instead of seeing it.
+        title: description of the chart, for screen readers.
         series: the lines.
         marks: epochs at which to draw a vertical line.
-        percent: values are shares; the axis shows percent, from 0.
+        percent: the values are shares; the axis shows percent, starting at 0.
     """
     scale = 100 if percent else 1
     with _chart(title) as (axes, svg):
@@ -85,10 +89,10 @@ def curves(title: str, series: Sequence[Series], *, marks: Sequence[int] = (), p
             colour = _INK if line.colour is None else _SERIES[line.colour % SERIES_COLOURS]
             if line.low is not None and line.high is not None:
                 outline = [scale * value for value in (*line.low, *reversed(line.high))]
-                # One polygon: fill_between would write a reference instead of a path.
+                # A polygon, because fill_between would write a reference instead of a path.
                 axes.fill([*line.epochs, *reversed(line.epochs)], outline, color=colour, alpha=0.18, linewidth=0)
             values = [scale * value for value in line.values]
-            # A single epoch has no line to draw: a dot shows it.
+            # A single epoch has no line, so it is drawn as a dot.
             marker = "o" if len(values) == 1 else ""
             style = "--" if line.is_dashed else "-"
             axes.plot(line.epochs, values, color=colour, linestyle=style, marker=marker, markersize=4)
@@ -102,11 +106,11 @@ def curves(title: str, series: Sequence[Series], *, marks: Sequence[int] = (), p
 def histograms(
     title: str, edges: npt.NDArray[np.float64], shares: Mapping[str, npt.NDArray[np.float64]], mark: float
 ) -> str:
-    """Outlined histograms over the same bins as an ``<svg>`` element, in the colours of series 0, 1, ...
+    """Draw outlined histograms over the same bins as an ``<svg>`` element, in the colours of series 0, 1, ...
 
     Args:
-        title: what it shows, for those who hear the page.
-        edges: borders of the bins, [bins + 1].
+        title: description of the chart, for screen readers.
+        edges: edges of the bins, [bins + 1].
         shares: share of each histogram's values by bin, [bins], by its name.
         mark: value at which to draw a vertical line.
     """
@@ -126,12 +130,12 @@ def histograms(
 def reliability(
     title: str, confidence: npt.NDArray[np.float64], accuracy: npt.NDArray[np.float64], shares: npt.NDArray[np.float64]
 ) -> str:
-    """A reliability diagram as an ``<svg>`` element: accuracy over confidence, and the share of images in each bin.
+    """Draw a reliability diagram as an ``<svg>`` element: accuracy over confidence, and the share of images per bin.
 
     Args:
-        title: what it shows, for those who hear the page.
-        confidence: mean confidence of each bin, [bins]; NaN in an empty one.
-        accuracy: share of right answers of each bin, [bins]; NaN in an empty one.
+        title: description of the chart, for screen readers.
+        confidence: mean confidence of each bin, [bins]; NaN in an empty bin.
+        accuracy: share of correct answers of each bin, [bins]; NaN in an empty bin.
         shares: share of the images in each bin, [bins].
     """
     bins = len(shares)
@@ -144,13 +148,13 @@ def reliability(
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 102)
         axes.set_xlabel("confidence, %")
-        axes.set_ylabel("right, %")
+        axes.set_ylabel("correct, %")
     return svg[0]
 
 
 @contextmanager
 def _chart(title: str) -> Iterator[tuple[Axes, list[str]]]:
-    """Axes to draw on; when the block ends, the list holds the chart."""
+    """Yield axes to draw on, and a list that contains the chart when the block ends."""
     svg: list[str] = []
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.5, 2.1), layout="constrained")
@@ -165,13 +169,13 @@ def _chart(title: str) -> Iterator[tuple[Axes, list[str]]]:
 
 
 def _for_page(svg: str, title: str) -> str:
-    """The ``<svg>`` element alone, with nothing in it that reaches out of it or depends on fonts here."""
+    """Return only the ``<svg>`` element, without external references or local fonts."""
     view_box = re.search(r'viewBox="[^"]*"', svg)
     body = re.search(r"<svg[^>]*>(.*)</svg>", svg, flags=re.DOTALL)
     if view_box is None or body is None:
         raise RuntimeError("matplotlib wrote no <svg viewBox=...> element")
     content = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body[1], flags=re.DOTALL)
-    # Ids of groups are the same in every chart, and nothing refers to them.
+    # The ids of groups are the same in every chart, and unused.
     content = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", content)
     content = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", content)
     content = re.sub(r"font-family: [^;\"]*;?", "", content)

@@ -1,4 +1,4 @@
-"""Features in two dimensions, computed once."""
+"""Projection of features to two dimensions, with a cache."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
 CACHE_FOLDER = ".report-cache"  # in the folder of the runs
-FEWEST = 5  # images that make a picture
-_COMPONENTS = 50  # principal components that t-SNE starts from, as its authors advise
+FEWEST = 5  # fewest images that are projected
+_COMPONENTS = 50  # principal components as t-SNE's input, as its authors recommend
 _PERPLEXITY = 30
-_METHOD = "tsne-1"  # part of the cache's key: to be changed with what is computed
+_METHOD = "tsne-1"  # part of the cache key; must change with the method
 
 Points = npt.NDArray[np.float64]
 
 
 def project(features: npt.NDArray[np.float16], cache: Path | None = None) -> Points:
-    """t-SNE of features [n, D], n at least `FEWEST`, to [n, 2]; the same features give the same points.
+    """Project features [n, D], n at least `FEWEST`, to [n, 2] by t-SNE; equal features give equal points.
 
     Args:
         features: the features.
-        cache: folder in which the points are kept, and looked for first. One that cannot be written is not used.
+        cache: folder in which the points are cached; not used if it cannot be written.
     """
     key = hashlib.sha256(f"{_METHOD} {features.shape}".encode() + features.tobytes()).hexdigest()
     file = cache / f"{key}.npy" if cache else None
@@ -60,4 +60,4 @@ def _save(file: Path, points: Points) -> None:
         with write_atomically(file) as temporary, open(temporary, "wb") as stream:
             np.save(stream, points)
     except InputError:
-        return  # a folder of runs that is only to be read: the report is none the worse
+        return  # the folder of runs is read-only: the report works without the cache

@@ -1,4 +1,4 @@
-"""How the runs of a table differ from the paper's, in a line."""
+"""Differences between the runs of a table and the paper's, in one line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastccsa.experiments.scale import Scale, train_config
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.records import Run
 
-# Not of the method: what tells runs of one row apart, or changes how images are read and not what they show.
+# Fields that are not part of the method: they distinguish runs of one row, or only change how images are read.
 _IGNORED = ("seed", "init", "manifest_sha256", "primary", "cache", "image_backend", "weights", "lr_step")
 
 
 def scale_lines(runs: Sequence[Run]) -> list[str]:
-    """Say in what the experiments among ``runs`` are not the paper's, the baselines apart from the others."""
+    """Describe how the experiments among ``runs`` differ from the paper's, separately for baselines and CCSA."""
     rows = [(run, run.letter) for run in runs if run.letter in EXPERIMENTS]
     kinds = {
         "baselines": [row for row in rows if row[0].config.is_baseline],

@@ -1,4 +1,4 @@
-"""Points in two dimensions as inline SVG, small enough for thousands of them."""
+"""Scatter plots as inline SVG, compact enough for thousands of points."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy.typing as npt
 
 from fastccsa.reporting.plots import SERIES_COLOURS
 
-_SIDE = 400  # of the drawing; whole numbers in it are fine enough
+_SIDE = 400  # side length of the drawing; whole numbers are precise enough
 _BORDER = 10
 
 
 def scatter(title: str, points: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> str:
     """Draw points in the colours of their groups as an ``<svg>`` element.
 
-    One path a group, a dot being a line of no length with round ends: about 9 bytes a point.
+    Each group is one path, and each dot a line of length 0 with round ends: about 9 bytes per point.
 
     Args:
-        title: what it shows, for those who hear the page instead of seeing it.
+        title: description of the plot, for screen readers.
         points: [n, 2].
         groups: number of each point's colour, int64 [n].
     """
@@ -37,7 +37,7 @@ def scatter(title: str, points: npt.NDArray[np.float64], groups: npt.NDArray[np.
 
 
 def _common_first(groups: npt.NDArray[np.int64]) -> Sequence[int]:
-    """Groups by size, the largest first, so that rare points lie on top."""
+    """Return the groups by size, largest first, so that rare points are on top."""
     found, counts = np.unique(groups, return_counts=True)
     order = np.lexsort((found, -counts))
     return [int(group) for group in found[order]]

@@ -1,4 +1,4 @@
-"""The table of the paper: a row for each experiment or run, a column for each domain, macro-average recall in %."""
+"""The table of the paper: one row per experiment or run, one column per domain, macro-average recall in %."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fastccsa.system.errors import InputError
 
 SETTINGS = ("n_sec", "backbone", "cls", "align")
 SETTINGS_KEY = "n_sec: images per class and secondary domain, a = all; cls, align: w weighted, u unweighted, - none."
-NO_SCORE = "-"  # the run's test images have none of this domain
+NO_SCORE = "-"  # the run has no test images of this domain
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A recall as it is printed, and whether it is the best of its column."""
+    """A printed recall, and whether it is the best of its column."""
 
     text: str
     best: bool = False
@@ -32,17 +32,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Runs by domains; experiments over their seeds, with the paper's numbers and the difference below them.
+    """Runs by domains; experiments as means over their seeds, with the paper's numbers and the differences below.
 
     Attributes:
-        settings: heads of the columns that say how a run was made, after the run's name.
-        domains: keys of the domains, in the paper's order; then comes ``avg``.
+        settings: heads of the columns that describe a run, after its name.
+        domains: keys of the domains, in the paper's order; ``avg`` comes after them.
         rows: name, settings, and one cell for each domain and ``avg``.
-        split: which images were scored.
-        remarks: what the reader must know to compare the rows.
-        scale: in what the experiments are not the paper's.
-        missing: what a whole table would have and this one has not.
-        scores: the same as numbers, a row for each experiment or other run.
+        split: name of the split that was scored.
+        remarks: what readers must know to compare the rows.
+        scale: how the experiments differ from the paper's.
+        missing: what the table lacks.
+        scores: the scores as numbers, one row per experiment or other run.
     """
 
     settings: tuple[str, ...]
@@ -61,17 +61,17 @@ class ScoreTable:
 
     @property
     def caption(self) -> str:
-        """What the numbers are."""
+        """What the numbers mean."""
         return f"Macro-average recall in %, {self.split} images"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """All that stands below the table, a line each."""
+        """All lines below the table."""
         return (SETTINGS_KEY, *self.remarks, *self.scale, *self.missing)
 
 
 def score_table(folder: RunFolder) -> ScoreTable:
-    """The table of ``folder``'s runs; each ``avg`` is the mean over the domains that its run was scored on.
+    """Make the table of ``folder``'s runs; each ``avg`` is the mean over the domains on which its run was scored.
 
     Raises:
         InputError: the runs were scored on different splits.
@@ -100,14 +100,14 @@ def score_table(folder: RunFolder) -> ScoreTable:
 
 
 def domain_order(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Every domain that a run was scored on: the paper's in its order, then others as they come."""
+    """Return every domain on which a run was scored: the paper's in its order, then others as they occur."""
     found = list(dict.fromkeys(domain for run in runs for domain in run.scores.domains))
     known = [domain for domain in DOMAINS if domain in found]
     return (*known, *(domain for domain in found if domain not in DOMAINS))
 
 
 def to_text(table: ScoreTable) -> str:
-    """The table as plain lines of text."""
+    """Return the table as plain text."""
     console = _console()
     with console.capture() as capture:
         _print(table, console)
@@ -115,12 +115,12 @@ def to_text(table: ScoreTable) -> str:
 
 
 def print_text(table: ScoreTable) -> None:
-    """Print the table on stdout, the best of each column in bold where stdout is a terminal."""
+    """Print the table on stdout, with the best value of each column in bold if stdout is a terminal."""
     _print(table, _console())
 
 
 def to_markdown(table: ScoreTable) -> str:
-    """The table as GitHub's Markdown, the best of each column in bold."""
+    """Return the table as GitHub Markdown, with the best value of each column in bold."""
     left = 1 + len(table.settings)
     lines = [
         _markdown_row(table.header),
@@ -133,7 +133,7 @@ def to_markdown(table: ScoreTable) -> str:
 
 
 def _lines(row: ScoreRow, with_seeds: bool) -> Iterator[tuple[str, tuple[str, ...], tuple[Cell, ...]]]:
-    """A row as it is printed; below it, where the paper has one like it, the paper's and the difference."""
+    """Yield the printed row and, if the paper has numbers for it, the paper's row and the difference."""
     seeds = (str(len(row.group.runs)),) if with_seeds else ()
     yield row.group.name, (*row.settings, *seeds), tuple(map(_cell, row.cells))
     if any(cell.paper is not None for cell in row.cells):
@@ -162,24 +162,24 @@ def _remarks(folder: RunFolder, domains: tuple[str, ...], scores: Sequence[Score
     if any(len(row.group.runs) > 1 for row in scores):
         remarks.append("±: standard error of the mean over seeds.")
     if any(run.config.exclude for run in runs):
-        remarks.append("*: the domain was left out of training and of model selection.")
+        remarks.append("*: the domain was excluded from training and model selection.")
     pruned = {row.group.name: EXPERIMENTS[row.group.name] for row in scores if row.group.is_experiment}
     pruned = {name: row for name, row in pruned.items() if row.threshold is not None}
     if pruned:
         remarks.append(f"Pruned: {', '.join(f'{name} is K at {row.threshold:g}' for name, row in pruned.items())}.")
     partial = [run.name for run in runs if len(run.scores.domains) < len(domains)]
     if partial:
-        remarks.append(f"avg is over fewer domains in {', '.join(partial)}: do not compare it with the others'.")
+        remarks.append(f"avg is over fewer domains in {', '.join(partial)}: it is not comparable with the others.")
     absent = [domain for domain in TABLE1 if domain not in domains]
     if absent and any(row.group.is_experiment for row in scores):
-        remarks.append(f"avg is over the domains of this table, in the paper's rows too: without {', '.join(absent)}.")
+        remarks.append(f"avg is over the domains of this table, also in the paper's rows: without {', '.join(absent)}.")
     if len({run.config.manifest_sha256 for run in runs}) > 1:
         remarks.append("The runs were made from different manifests: their test images may differ.")
     return remarks
 
 
 def _console() -> Console:
-    # Wide, because numbers must not be cut short: a narrow terminal or a pipe gets whole lines all the same.
+    # Wide, so that numbers are not truncated on a narrow terminal or in a pipe.
     return Console(width=1000, highlight=False, soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
-"""The run folder as a contract: what a run was told, what it writes, and how others read it.
+"""The run folder as a contract: the configuration of a run, the files it writes, and how other packages read them.
 
-`config` is what a run is told, `images` the images it sees, `folder` the files in its folder, `checkpoint` the state it
-resumes from, `results` its test scores. `records` and `sampling_record` are for those who read finished runs, `locks`
-keeps two processes from working on one run.
+`config` is a run's configuration, `images` selects its images, `folder` opens and writes its folder, `checkpoint` saves
+and loads the state that it resumes from, and `results` runs its model on the test images. `records` and
+`sampling_record` read finished runs, and `locks` lets only one process at a time work on a run.
 """

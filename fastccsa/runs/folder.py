@@ -1,6 +1,6 @@
 """The files in a run folder: opening it, writing to it, and marking it as finished.
 
-config.json         what the run was told, with the manifest's checksum
+config.json         the configuration, with the manifest's checksum
 environment.json    versions, hardware, first weights, time
 sampling.json       class counts, and the probabilities and weights of classes and pairs
 metrics.jsonl       one line per epoch

@@ -1,22 +1,22 @@
-"""The exceptions that tell a user something: what you gave us is wrong, or the work was stopped."""
+"""The exceptions that are addressed to users: invalid input, and interrupted work."""
 
 
 class InputError(ValueError):
-    """Bad input: the message names what is wrong, where, and the fix, in one line.
+    """Invalid input: the message says in one line what is wrong, where, and how to fix it.
 
     The command line prints the message and exits with status 2; in Python it is a ``ValueError``.
     """
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was stopped by a signal or by a time limit, after everything was saved.
+    """The work was stopped by a signal or a time limit, and everything is saved.
 
-    As for Ctrl-C, ``except Exception`` does not catch it. The command line prints the message, and exits with
+    Like Ctrl-C, it is not caught by ``except Exception``. The command line prints the message and exits with
     ``status``.
 
     Args:
-        message: what stopped it, what was kept, and how to go on, in one line.
-        status: the exit status that goes with it: 128 and the number of the signal, or 0.
+        message: what stopped the work, what was saved, and how to resume, in one line.
+        status: the exit status: 128 plus the number of the signal, or 0.
     """
 
     def __init__(self, message: str, status: int) -> None:

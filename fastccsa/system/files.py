@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never half of it."""
+"""Writing files atomically: a reader sees the old content or the new content, never a part of it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 from fastccsa.system.errors import InputError
 
-UNFINISHED = ".part"  # what temporary files end in
+UNFINISHED = ".part"  # ending of temporary files
 
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str], keep: str | os.PathLike[str] | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed over ``path``.
+    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
 
-    When the block raises, ``path`` is left as it was and the temporary file is removed.
+    If the block raises, ``path`` is left unchanged and the temporary file is removed.
 
     Args:
         path: the file to write.
-        keep: what the file that stood there before is renamed to, in the same folder; None lets it go. Between the
-            two renames there is the kept one alone.
+        keep: new name of the previous file, in the same folder; None discards it. Between the two renames only the
+            kept file exists.
 
     Raises:
         InputError: the folder of ``path`` cannot be written.
@@ -39,7 +39,7 @@ def write_atomically(path: str | os.PathLike[str], keep: str | os.PathLike[str] 
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes the file private; give it the permissions an ordinary new file would have.
+        # mkstemp makes the file private; give it the permissions of an ordinary new file.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -52,13 +52,13 @@ def write_atomically(path: str | os.PathLike[str], keep: str | os.PathLike[str] 
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Remove what killed calls of `write_atomically` left in ``folder``; no other process may be writing there."""
+    """Remove the temporary files of killed `write_atomically` calls in ``folder``; no other process may write there."""
     for leftover in Path(folder).glob(f".*{UNFINISHED}"):
         leftover.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder last; some file systems offer no such thing, and need none."""
+    """Make renames in a folder durable; some file systems do not support this, and do not need it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""What this machine is and has to spare, and which commit runs on it."""
+"""Facts about this machine, its available memory and processors, and the commit that is running."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["available_bytes", "commit", "describe", "memory_bytes", "now", "usable_cpus", "versions"]
 
-# Variables that change how fast torch or fastccsa is.
+# Environment variables that affect the speed of torch or fastccsa.
 ENVIRONMENT = (
     "FASTCCSA_ISA", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "LD_PRELOAD", "MALLOC_CONF", "MALLOC_MMAP_THRESHOLD_",
     "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "OMP_PROC_BIND", "PYTORCH_ALLOC_CONF",
@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 def _first_of(path: str, key: str) -> str | None:
-    """The value of the first line ``key: value`` of one of Linux's tables."""
+    """Return the value of the first line ``key: value`` of a file in /proc."""
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -39,7 +39,7 @@ def _first_of(path: str, key: str) -> str | None:
 
 
 def usable_cpus() -> int:
-    """Processors that this process may use, which a scheduler or a container may have made fewer than there are."""
+    """Return the number of processors that this process may use; a scheduler or a container may limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -49,12 +49,13 @@ def memory_bytes() -> int:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that can still be allocated on `device`."""
+    """Return the number of bytes that can still be allocated on ``device``."""
     if device.type == "cuda":
         import torch
 
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes
-        return torch.cuda.mem_get_info(device)[0] + kept
+        # Memory that torch has reserved but not allocated is available too.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     available = _first_of("/proc/meminfo", "MemAvailable")
     if available is not None:
         return int(available.split()[0]) * 1024
@@ -62,11 +63,11 @@ def available_bytes(device: torch.device) -> int:
 
 
 def describe(device: torch.device, name: str | None = None) -> dict[str, Any]:
-    """The machine: processor, cores, memory, load, and the GPU if `device` is one.
+    """Describe the machine: processor, cores, memory, load, and the GPU if ``device`` is one.
 
     Args:
-        device: what is measured.
-        name: what to call the machine; None is the name it has in its network.
+        device: the device that is used.
+        name: name of the machine; None uses its host name.
     """
     machine: dict[str, Any] = {
         "name": name or platform.node(),
@@ -92,7 +93,7 @@ def describe(device: torch.device, name: str | None = None) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of what takes part; None is not installed."""
+    """Return the versions of Python and of the packages that matter; None if a package is not installed."""
     import torch
 
     found: dict[str, str | None] = {"python": platform.python_version()}
@@ -108,9 +109,9 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> str | None:
-    """The commit that runs: from FASTCCSA_COMMIT, or from the checkout this file is in; None where neither is known.
+    """Return the running commit: from FASTCCSA_COMMIT, or from the checkout of this file; None if neither is known.
 
-    ``+changes`` follows where the checkout's sources differ from that commit.
+    ``+changes`` is appended if the checkout's sources differ from that commit.
     """
     stated = os.environ.get("FASTCCSA_COMMIT")
     if stated:
@@ -130,5 +131,5 @@ def commit() -> str | None:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the current time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

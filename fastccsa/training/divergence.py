@@ -72,7 +72,7 @@ def divergence(
     saved = _save(folder, suspects, parts) if ranks.is_first else "the first process saves it"
     return InputError(
         f"the loss is not finite at epoch {epoch + 1}, step {step + 1} ({terms}): {_blame(suspects)}; {saved}, and the "
-        "last checkpoint is kept: look at those images, or start again in another folder with a lower lr or with clip"
+        "last checkpoint is kept: check those images, or start again in another folder with a lower lr or with clip"
     )
 
 
@@ -127,11 +127,11 @@ def _blame(suspects: list[Suspect]) -> str:
 
 def _save(folder: Path, suspects: list[Suspect], parts: list[dict[str, Tensor]]) -> str:
     """Write the list of images, and the tensors of all ranks' rows; return what was done, in words."""
-    whole = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
+    rows = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
     try:
         _write_list(folder / DIVERGED_FILE, suspects)
         with write_atomically(folder / BATCH_FILE) as file:
-            save_file(whole, file)
+            save_file(rows, file)
     except (OSError, SafetensorError, InputError) as error:  # must not hide the divergence itself
         return f"the batch cannot be saved ({error})"
     return f"its images are listed in {folder / DIVERGED_FILE}, the batch is in {BATCH_FILE} beside it"

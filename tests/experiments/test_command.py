@@ -47,6 +47,7 @@ def test_a_left_out_domain_is_trained_and_selected_without_and_the_table_tells(s
     assert scores.selection is not None
     assert scores.selection.rule == "highest mean validation macro-average recall over HAM, UDA, SON"
     assert "added, because others start from it: A" in result.output
+    assert "O seed 0: started on cpu" in result.output
     assert f"*{100 * scores.domains['DMF'].macro_recall:.1f}" in result.output
 
     environment = json.loads((out / "O" / "seed0" / "environment.json").read_text())
@@ -59,7 +60,7 @@ def test_a_left_out_domain_is_trained_and_selected_without_and_the_table_tells(s
     again = run(spoiled, out, "O")
     assert again.exit_code == 0
     assert "0 of 2 runs to do" in again.output
-    assert "begun" not in again.output
+    assert "started on" not in again.output
 
     # Nobody has looked at DMF's training and validation images: who does is warned of them, as J is.
     assert "not an image" not in caplog.text
@@ -95,7 +96,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(manifest_csv, tmp_path) ->
 def test_all_names_what_it_skips(manifest_csv, tmp_path) -> None:
     result = run(manifest_csv, tmp_path / "runs", "--all", "--dry-run", "--set", "backbone=resnet18")
     assert result.exit_code == 0, result.output
-    assert "R is skipped: it leaves out PH2" in result.output
+    assert "R is skipped: it excludes PH2" in result.output
 
 
 def test_problems_are_one_line_each_and_nothing_is_begun(manifest_csv, tmp_path) -> None:
@@ -111,8 +112,8 @@ def test_problems_are_one_line_each_and_nothing_is_begun(manifest_csv, tmp_path)
     [
         ((), "name experiments by their letters"),
         (("K", "--all"), "name experiments by their letters"),
-        (("X",), "'X' is no experiment"),
-        (("K-A",), "'K-A' is no experiment"),
+        (("X",), "'X' is not an experiment"),
+        (("K-A",), "'K-A' is not an experiment"),
         (("K", "--seeds", "0"), "--seeds"),
         (("K", "--set", "lr=fast"), "lr cannot be 'fast'"),
         (("K", "--device", "tpu"), "tpu"),

@@ -93,10 +93,10 @@ def test_a_row_whose_collection_is_absent_is_skipped_with_all_and_refused_by_let
     everything = plan_of("ABCDEFGHIJKLMNOPQRST", skip=True, settings=["backbone=shufflenet_v2_x0_5"])
     assert letters(everything) == "ABCDEFGHIJKLMNOST"
     assert set(everything.skipped) == {"P", "Q", "R"}
-    assert "leaves out PH2, which the manifest does not have (HAM, DMF, UDA, SON)" in everything.skipped["R"]
+    assert "excludes PH2, which the manifest does not have (HAM, DMF, UDA, SON)" in everything.skipped["R"]
     assert everything.problems == ()
     (problem,) = plan_of("KR").problems
-    assert problem.startswith("R: it leaves out PH2")
+    assert problem.startswith("R: it excludes PH2")
 
 
 def test_rows_with_secondary_domains_need_one(plan_of, manifest_csv, tmp_path) -> None:
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_written(plan_of, tmp_path) -> None:
         plan_of("A", runs=tmp_path / "file" / "runs")
     if os.geteuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
-        with pytest.raises(InputError, match="not yours to write to"):
+        with pytest.raises(InputError, match="you may not write to"):
             plan_of("A", runs=tmp_path / "locked" / "runs")
 
 

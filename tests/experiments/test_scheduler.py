@@ -68,8 +68,8 @@ def test_a_failed_start_stops_what_starts_from_it_and_nothing_else(plan_of, trai
     outcomes = {run.name: outcome for run, outcome in execute(plan_of("KD", seeds=2).runs, CPU).items()}
     assert names(trained) == ["D/seed0", "A/seed1", "D/seed1", "K/seed1"]
     assert outcomes["A seed 0"].message == "the loss is not finite"
-    assert outcomes["K seed 0"].message == "not run, because A failed, which it starts from"
-    assert "K seed 0: not run, because A failed, which it starts from\n" in capsys.readouterr().out
+    assert outcomes["K seed 0"].message == "not run, because A, which it starts from, failed"
+    assert "K seed 0: not run, because A, which it starts from, failed\n" in capsys.readouterr().out
 
 
 def test_an_error_nobody_foresaw_fails_its_run_alone(plan_of, trained, monkeypatch, capsys) -> None:

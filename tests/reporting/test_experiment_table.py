@@ -114,7 +114,7 @@ def test_avg_is_compared_over_the_same_domains(write_experiment, tmp_path) -> No
     table = table_of(tmp_path)
     assert texts(table)["K"] == ["50.0", "70.0", "60.0"]
     assert texts(table)["K paper"] == ["72.3", "66.7", f"{(72.3 + 66.7) / 2:.1f}"]
-    assert any("in the paper's rows too: without DMF, D7P, MSK, PH2, SON" in note for note in table.notes)
+    assert any("also in the paper's rows: without DMF, D7P, MSK, PH2, SON" in note for note in table.notes)
 
 
 def test_avg_over_a_domain_that_the_paper_has_not_is_not_compared(write_experiment, tmp_path) -> None:

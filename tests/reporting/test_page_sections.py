@@ -260,7 +260,7 @@ def test_runs_without_outputs_are_reported_all_the_same(own: Path) -> None:
     for name in ("test_outputs.safetensors", "sampling.json"):
         (own / "K" / "seed0" / name).unlink()
     page = Page(page_of(own))
-    assert page.text.count("kept no test outputs") == 4
+    assert page.text.count("has no test outputs") == 4
     assert "has no sampling.json" in page.text
     assert "img" not in page.tags
 

@@ -40,7 +40,7 @@ def test_domains_stand_in_the_papers_order_and_strangers_after_them(write_run) -
 def test_a_left_out_domain_has_an_asterisk_and_the_reader_is_told(write_run) -> None:
     table = table_of(write_run("t", exclude=("UDA",)))
     assert texts(table) == [f"{HAM:.1f}", f"*{UDA:.1f}", f"{AVG:.1f}"]
-    assert any("left out" in remark for remark in table.remarks)
+    assert any("excluded" in remark for remark in table.remarks)
 
 
 def test_no_asterisk_is_explained_where_there_is_none(write_run) -> None:

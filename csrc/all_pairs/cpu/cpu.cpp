@@ -1,4 +1,4 @@
-// The loss over all pairs on the CPU: chunks over threads, and the sums of their sums in a fixed order.
+// The loss over all pairs on the CPU: threads take chunks, whose partial sums are added in a fixed order.
 #include "all_pairs/cpu/cpu.h"
 
 #include <algorithm>
@@ -12,7 +12,7 @@ Kernels<T> kernels() {
   return for_this_processor([](auto isa) { return cpu::kernels<isa, T>(); });
 }
 
-// Calls work(begin, end) for chunks of [0, count). `bytes` is what one chunk touches: small work stays on one thread.
+// Calls work(begin, end) for chunks of [0, count), on one thread if they are small: one chunk touches `bytes`.
 template <typename Work>
 void over_chunks(int64_t count, int64_t chunk, int64_t bytes, ParallelFor parallel_for, Work work) {
   struct Call {
@@ -109,7 +109,8 @@ template void align_classes(const Align<double>&);
 template <typename Acc>
 void direct(const Direct<Acc>& p, ParallelFor parallel_for) {
   const DirectKernels<Acc> kernels = for_this_processor([](auto isa) { return direct_kernels<isa, Acc>(); });
-  // By time, eight rows of one side meet the other side as fast as some 1/16 of its bytes are read from memory.
+  // Computing the pairs of eight rows with the other side takes as long as reading about 1/16 of these bytes from
+  // memory.
   constexpr int64_t kRows = 8;
   const auto over_rows = [&](int side, auto work) {
     over_chunks(p.rows[side], kRows, kRows * p.rows[1 - side] * p.width * int64_t(sizeof(Acc)) / 16, parallel_for, work);

@@ -18,10 +18,10 @@ struct ClosePair {
   Acc coefficient;
 };
 
-// What a chunk of a tile's rows leaves behind.
+// The results of a chunk of a tile's rows.
 template <typename Acc>
 struct ChunkSums {
-  Acc* column_sums;  // [columns], zeros at first
+  Acc* column_sums;  // [columns], initially 0
   std::vector<ClosePair<Acc>> close;
 };
 
@@ -30,7 +30,7 @@ template <typename T>
 struct Kernels {
   void (*copy_rows)(const Matrix<const T>& features, int64_t width, Range rows, acc_t<T>* to);  // see copy_features
   void (*add_rows)(const Side<T>& side, int64_t width, Range rows, double* sum);  // of columns
-  // |z - the mean of its class|^2 of each of the rows.
+  // The squared distance of each of the rows from the mean of its class.
   void (*deviations)(const Side<T>& side, int64_t width, Range rows, const double* mean, double* of_row);
   void (*centre_rows)(const Centre<T>& p, int64_t begin, int64_t end);
   void (*tile_rows)(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>& sums);
@@ -51,9 +51,9 @@ struct DirectKernels {
 template <Isa isa, typename Acc>
 DirectKernels<Acc> direct_kernels();
 
-// C [rows, columns] = alpha A B, or that more if `add`. Row i of A begins row_stride * i behind `a`: `run`
-// values `step` apart, then, `jump` further on, the next ones. B is packed: `depth` rows of the kernels' width, one after
-// the other; the next so many columns begin panel_stride further on.
+// C [rows, columns] = alpha A B, or C += alpha A B if `add`. Row i of A begins at a + row_stride * i: `run` values that
+// are `step` apart, then, after a further `jump`, the next ones. B is packed in panels of the kernels' width, which are
+// panel_stride apart: a panel has `depth` contiguous rows.
 template <typename Acc>
 struct Product {
   int64_t rows, columns, depth;
@@ -71,7 +71,7 @@ template <typename Acc>
 struct ProductKernels {
   int64_t width;  // of packed rows
   void (*product)(const Product<Acc>& p);
-  // Packs `count` rows: as rows of the right factor, into panels; or, from a multiple of `width` on, as its columns.
+  // Packs `count` rows as rows of the right factor, or as its columns, which begin at a multiple of `width`.
   void (*pack)(const Acc* rows, int64_t count, int64_t columns, Acc* packed, int64_t panel_stride);
   void (*pack_transposed)(const Acc* rows, int64_t count, int64_t columns, Acc* packed);
   Acc (*squared_distance)(const Acc* a, const Acc* b, int64_t columns);
@@ -95,11 +95,11 @@ void align_classes(const Align<Acc>& p);
 template <typename Acc>
 void direct(const Direct<Acc>& p, ParallelFor parallel_for);
 
-// The same problem as `panels` takes it: columns of the matrix of pairs are packed twice, and rows once.
+// The same problem with its sides in the order that `panels` prefers: it packs rows of side 0 once and side 1 twice.
 template <typename T>
 Problem<T> larger_side_first(const Problem<T>& p);
 
-// Numbers of type acc_t<T> that `panels` needs as scratch.
+// The sizes of the scratch of `panels`, in values of type acc_t<T>.
 struct PanelSizes {
   int64_t packed[2], transposed, values;
 };

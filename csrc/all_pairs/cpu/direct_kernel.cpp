@@ -1,7 +1,6 @@
 // The loss over few pairs on the CPU, from the differences of their rows. Compiled once for each instruction set:
-// FASTCCSA_ISA names it, and common/simd.h has its vectors.
+// FASTCCSA_ISA names it, and core/simd.h has its vectors.
 #include "all_pairs/cpu/cpu.h"
-
 #include "core/simd.h"
 
 #include <algorithm>
@@ -13,7 +12,7 @@ namespace {
 
 using namespace fastccsa::FASTCCSA_ISA;
 
-// So many rows of one side meet so many of the other at a time: what is read of memory serves several pairs.
+// The rows of each side whose pairs are computed together, so that each load serves several pairs.
 #if defined(__AVX512F__)
 constexpr int kOwn = 4, kOthers = 4;
 #else
@@ -41,7 +40,7 @@ void squared_distances(const Acc* const* a, const Acc* const* b, int64_t width, 
   }
 }
 
-// The rows from `first` on; beyond the end, the last one again.
+// The rows from `first` on. Beyond the end, the last one is repeated.
 template <int kCount, typename Acc>
 void rows_from(const Acc* features, int64_t rows, int64_t width, int64_t first, const Acc** row) {
   for (int k = 0; k < kCount; ++k) row[k] = features + std::min(first + k, rows - 1) * width;
@@ -75,7 +74,7 @@ void pairs(const Direct<Acc>& p, int64_t begin, int64_t end) {
 }
 
 // scale * sum_j k_ij (own_i - other_j) of kOwn rows, for one or two vectors of columns, which `load_at` reads and
-// `store_at` writes. Sums of kPart rows come first, for their error.
+// `store_at` writes. Sums of kPart rows are added up, which keeps the rounding error small.
 template <int kVectors, typename Acc, typename Load, typename Store>
 void weighted_differences(const Acc* const* own, const Acc* others, int64_t count, int64_t width, const Acc* k,
                           Acc scale, Acc* const* gradient, Load load_at, Store store_at) {
@@ -139,7 +138,7 @@ void gradient(const Direct<Acc>& p, int side, int64_t begin, int64_t end) {
     for (int64_t plane = 0; plane < planes; ++plane) {
       Acc* to[kOwn];
       for (int r = 0; r < kOwn; ++r) {
-        const int64_t row = std::min(first + r, end - 1);  // the last one again beyond the end, with the same result
+        const int64_t row = std::min(first + r, end - 1);  // beyond the end, the last row and its result are repeated
         to[r] = p.gradient[side] + (plane * p.rows[side] + row) * p.width;
         rows[r] = p.features[side].data + row * p.width;
         for (int64_t other = 0; other < count; ++other) {

@@ -1,10 +1,10 @@
 // The loss over all pairs on the CPU, except few.
 //
 // Both sides are sorted by class, centred and packed for products, side 0 panel by panel. In each panel of the matrix
-// of pairs threads take pieces: a product on one thread, and the piece becomes coefficients while it is in that
-// thread's cache; then strips of both gradients, a product each. All are cut along the classes, so that few pairs of
-// one class are multiplied. Pieces depend on sizes and labels alone, and so do all sums: any number of threads gives
-// the same bits.
+// of pairs, threads first take pieces: each computes a product and turns it into coefficients while it is in its cache.
+// Then they take strips of both gradients, with one product each. Pieces and strips are cut along the classes, so that
+// few pairs of one class are multiplied. They depend only on sizes and labels, and so do all sums: any number of
+// threads gives the same bits.
 #include "all_pairs/cpu/sides.h"
 
 #include <algorithm>
@@ -13,21 +13,21 @@
 namespace fastccsa::all_pairs::cpu {
 namespace {
 
-constexpr int64_t kPanelRows = 1024, kPanelBytes = 8192;  // of a row of a panel
-// Panels may have more rows, where these and their packed features are short: each costs some meetings of threads.
+constexpr int64_t kPanelRows = 1024, kPanelBytes = 8192;  // the bytes of a row
+// Panels of short rows with short packed features may have more rows: threads wait for each other after each panel.
 constexpr int64_t kMostPanelBytes = int64_t(1) << 20, kMostPackedBytes = int64_t(3) << 20;
 constexpr int64_t kPieceColumns = 512;
-constexpr int64_t kLeastWidth = 32;  // a strip of a gradient is not cut into narrower ones
-constexpr int64_t kTasks = 16;        // nor is it cut where there are so many
-constexpr int64_t kNearStride = 128;  // from a row of values to the next, whose columns are as good as together
+constexpr int64_t kLeastWidth = 32;   // strips of gradients are not cut into narrower ones,
+constexpr int64_t kTasks = 16;        // nor cut at all if there are this many
+constexpr int64_t kNearStride = 128;  // up to this stride, a column of values is read where it is
 
-// A part of the matrix of pairs that is held at one time.
+// The part of the matrix of pairs that is held in memory at one time.
 struct Panel {
   Range side[2];  // rows and columns
   std::vector<Strip> strips[2];
 };
 
-// A part of a panel that one thread computes, and what it leaves behind.
+// A part of a panel that one thread computes, and its results.
 template <typename Acc>
 struct Piece {
   Range rows, columns;
@@ -41,7 +41,7 @@ struct Layout {
   explicit Layout(const int64_t (&rows)[2], int64_t width, int64_t packed_width)
       : panels((width + packed_width - 1) / packed_width),
         panel_columns(std::min(rows[1], kPanelBytes / int64_t(sizeof(Acc)))),
-        // No power of two, whose rows would share the sets of a cache.
+        // Not a power of two, for which all rows would use the same sets of a cache.
         stride((panel_columns + packed_width - 1) / packed_width * packed_width + 16),
         panel_rows(std::min(rows[0], std::max(kPanelRows, most_rows(width)))),
         sizes{{panels * panel_rows * packed_width, panels * rows[1] * packed_width},
@@ -74,7 +74,7 @@ class Sweep {
     for (const Range& rows : even_parts({0, p_.rows[0]}, layout_.panel_rows)) {
       sides_.pack_panel(rows);
       const std::vector<Strip> strips = strips_of(rows, sides_.offset(0));
-      // Columns are packed so many together from the first one on: panels begin there.
+      // Panels begin where groups of packed columns do.
       for (int64_t begin = 0; begin < p_.rows[1]; begin += layout_.panel_columns) {
         const Range columns{begin, std::min(p_.rows[1], begin + layout_.panel_columns)};
         const Panel panel{{rows, columns}, {strips, strips_of(columns, sides_.offset(1))}};
@@ -91,8 +91,8 @@ class Sweep {
     return scratch_.values + (i - panel.side[0].begin) * layout_.stride + (j - panel.side[1].begin);
   }
 
-  // What of the panel's other side a strip has to meet. Ranges begin and end at multiples of `grain` from the panel's
-  // begin, so they may take more.
+  // The rows of the panel's other side that a strip forms pairs with. Ranges begin and end at multiples of `grain` from
+  // the panel's begin, and may therefore hold more rows.
   std::vector<Range> others_of(const Panel& panel, int side, const Strip& strip, int64_t grain) const {
     const Range& all = panel.side[1 - side];
     std::vector<Range> ranges;
@@ -109,7 +109,7 @@ class Sweep {
     return ranges;
   }
 
-  // The panel's coefficients, where they matter.
+  // The panel's coefficients, without those that are surely 0.
   std::vector<Piece<Acc>> coefficients(const Panel& panel) {
     std::vector<Piece<Acc>> pieces;
     for (const Strip& strip : panel.strips[0]) {
@@ -125,7 +125,7 @@ class Sweep {
     return pieces;
   }
 
-  // The piece as a tile of sides that begin with it.
+  // The piece as a tile of sides that begin at its first row and column.
   Tile<T> tile_of(const Panel& panel, Piece<Acc>& piece) const {
     const int64_t i = piece.rows.begin, j = piece.columns.begin;
     const auto product = [&](int side, int64_t first) {
@@ -155,7 +155,7 @@ class Sweep {
     piece.sums[1].assign(columns, 0.0);
     piece.loss.assign(rows, 0.0);
     const Tile<T> tile = tile_of(panel, piece);
-    // The columns of a packed row are neighbours; the next ones are a panel further.
+    // The columns of a packed row are contiguous within a panel of packed columns.
     products_.product({rows, columns, p_.width,                                                   //
                        scratch_.packed[0] + sides_.from_panel(piece.rows.begin) * packed, packed, 1, packed,  //
                        sides_.packed_stride(0) - packed,                                                 //
@@ -181,7 +181,7 @@ class Sweep {
     }
   }
 
-  // The panel's part of both gradients, a strip of one of them a task.
+  // The panel's part of both gradients. Each task is a strip of one of them.
   void add_products(const Panel& panel, std::vector<Piece<Acc>>& pieces) {
     struct Task {
       int side;
@@ -228,7 +228,7 @@ class Sweep {
         of_range.a = value(panel, range.begin, strip.begin);
         of_range.row_stride = 1;
         of_range.step = layout_.stride;
-      } else {  // a column's values, each in a page of its own, come together
+      } else {  // gather the values of a column, which are each in another page
         own_values.resize(size(range) * rows);
         for (int64_t k = 0; k < size(range); ++k) {
           std::copy_n(value(panel, range.begin + k, strip.begin), rows, own_values.data() + k * rows);

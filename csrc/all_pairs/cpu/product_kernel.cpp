@@ -1,10 +1,9 @@
 // Matrix products for the loss over all pairs on the CPU, on one thread. Compiled once for each instruction set:
-// FASTCCSA_ISA names it, and common/simd.h has its vectors.
+// FASTCCSA_ISA names it, and core/simd.h has its vectors.
 //
-// Why not the BLAS that torch brings: its products of float32 use half of an AVX-512 processor that is not the maker's
-// own, and it would pack both factors anew for each of the small products here. These stay packed.
+// Torch's BLAS is slower here: for float32 MKL uses AVX-512 only on Intel's processors, and it would pack both factors
+// again for each of these small products. Here they stay packed.
 #include "all_pairs/cpu/cpu.h"
-
 #include "core/simd.h"
 
 #include <algorithm>
@@ -15,7 +14,7 @@ namespace {
 
 using namespace fastccsa::FASTCCSA_ISA;
 
-// A block of so many rows, and of two vectors of columns, stays in registers.
+// A block of this many rows and two vectors of columns stays in registers.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kBlockRows = 12;  // 24 of 32 registers
 #else
@@ -23,18 +22,19 @@ constexpr int kBlockRows = 6;  // 12 of 16
 #endif
 template <typename Acc>
 constexpr int kWidth = 2 * Simd<Acc>::kLanes;
-// So much of the depth at a time: the rows of a block stay in the first cache, the columns in the second.
+// The part of the depth that is taken at a time: a block's rows stay in the first-level cache, its columns in the
+// second.
 template <typename Acc>
 constexpr int64_t kDepth = 2048 / int64_t(sizeof(Acc));
 
-// c [kRows, kWidth] = alpha a b, or that more. `b` has its rows of kWidth one after the other.
+// c [kRows, kWidth] = alpha a b, or c += alpha a b if `add`. `b` has contiguous rows of kWidth.
 template <int kRows, typename Acc>
 void block(const Product<Acc>& p, int64_t depth, const Acc* a, const Acc* b, bool add, Acc* c, int64_t stride) {
   constexpr int kLanes = Simd<Acc>::kLanes, kBases = (kRows + 3) / 4;
   vector_t<Acc> sum[kRows][2];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = vector_t<Acc>{};
-  // Four rows from each base: more bases would not fit the general registers.
+  // Each base address serves four rows: more of them would not fit into the general registers.
   const Acc* base[kBases];
 #pragma GCC unroll 4
   for (int q = 0; q < kBases; ++q) base[q] = a + 4 * q * p.row_stride;
@@ -82,7 +82,7 @@ void product(const Product<Acc>& p) {
   constexpr int64_t kColumns = kWidth<Acc>;
   const int64_t blocks = (p.rows + kBlockRows - 1) / kBlockRows;
   int64_t begin = 0;
-  do {  // once where there is no depth: the product is 0 then
+  do {  // once even if the depth is 0, where the product is 0
     const int64_t depth = std::min(kDepth<Acc>, p.depth - begin);
     const Acc* a = p.a + begin * p.step + begin / p.run * p.jump;
     const bool add = p.add || begin > 0;

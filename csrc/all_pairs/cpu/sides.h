@@ -1,4 +1,4 @@
-// Both sides of a loss on the CPU: sorted by class, with their means, centred, and packed for products.
+// Both sides of a loss on the CPU: sorted by class, centred, and packed for products, with the means of their classes.
 #pragma once
 
 #include "all_pairs/cpu/cpu.h"
@@ -23,7 +23,7 @@ class Sides {
  public:
   using Acc = acc_t<T>;
 
-  // `scratch` is written: its packed rows, all of side 1, and of side 0 at most `panel_rows` at a time.
+  // Writes the packed rows of `scratch`: all of side 1, and at most `panel_rows` of side 0 at a time.
   Sides(const Problem<T>& problem, const PanelScratch<Acc>& scratch, int64_t panel_rows, ParallelFor parallel_for)
       : p_(problem), scratch_(scratch), parallel_for_(parallel_for), products_(products<Acc>()),
         kernel_(for_this_processor([](auto isa) { return kernels<isa, T>(); })),
@@ -44,7 +44,7 @@ class Sides {
     for (size_t k = 0; k < own_[1].size(); ++k) reach_.push_back(reach(1, own_[1][k], rows_of(1, own_[1][k].c)));
   }
 
-  // Packs the rows of side 0 that the next panels are made of.
+  // Packs the rows of side 0 that the next panels need.
   void pack_panel(const Range& rows) {
     panel_ = rows;
     pack_rows(0, rows);
@@ -57,10 +57,10 @@ class Sides {
   int64_t classes() const { return classes_; }
   const Acc* weight() const { return weight_.empty() ? nullptr : weight_.data(); }
   const Acc* norm(int side) const { return norm_[side].data(); }
-  // A row of side 0 is among the packed ones so far from the first.
+  // The position of a row of side 0 among the packed ones.
   int64_t from_panel(int64_t row) const { return row - panel_.begin; }
 
-  // The sorted rows from one on.
+  // The side without its first `row` sorted rows.
   Side<T> side_from(int side, int64_t row) const {
     return {sides_[side].features, sides_[side].order + row, sides_[side].label + row};
   }
@@ -68,7 +68,7 @@ class Sides {
   // From panel to panel of packed columns.
   int64_t packed_stride(int side) const { return packed_rows_[side] * products_.width; }
 
-  // Whether pairs of two strips can have a part in the separation term.
+  // Whether pairs of two strips can contribute to the separation term.
   bool matter(const Strip& row, const Strip& column) const {
     if (!one_class(row) || !one_class(column)) return true;
     if (row.first == column.first) return false;
@@ -76,7 +76,7 @@ class Sides {
     return own1 < 0 || own2 < 0 || !beyond_[own1 * int64_t(own_[1].size()) + own2];
   }
 
-  // The end, by the sums of coefficients by row, those of the loss, and the products in the scratch.
+  // Computes the results from the sums of coefficients by row, those of the loss, and the products in the scratch.
   void finish(const std::vector<double> (&sums)[2], const std::vector<double>& loss) {
     for (int side = 0; side < 2; ++side) {
       const auto of_row = deviation_[side].begin();
@@ -169,8 +169,8 @@ class Sides {
     return std::sqrt(double(products_.squared_distance(a.data(), b.data(), p_.width)));
   }
 
-  // No row of the range lies farther from the mean of its class, and it is more than that by more than any rounding.
-  // What is no number lies anywhere.
+  // A bound, safe against rounding, on the distance of the range's rows from the mean of their class. NaN counts as
+  // infinitely far.
   double reach(int side, const OwnClass& own, const Range& rows) const {
     double farthest = 0;
     for (int64_t k = rows.begin; k < rows.end; ++k) {
@@ -181,7 +181,7 @@ class Sides {
     return radius + 1e-5 * (own.norm + radius);
   }
 
-  // Which classes lie beyond the margin of each other, as far as they are in the panel, by the triangle inequality.
+  // Finds the classes whose rows in the panel are all beyond the margin of each other, by the triangle inequality.
   void find_distant() {
     for (size_t i = 0; i < own_[0].size(); ++i) {
       const OwnClass& own = own_[0][i];
@@ -195,7 +195,7 @@ class Sides {
     }
   }
 
-  // Calls work(rows) for chunks of them.
+  // Calls work(rows) for chunks of `all`.
   template <typename Work>
   void over_rows(const Range& all, Work work) {
     for_each_task((size(all) + kChunkRows - 1) / kChunkRows, parallel_for_, [&](int64_t task) {
@@ -216,9 +216,9 @@ class Sides {
   std::vector<double> deviation_[2];  // [N] of the sorted rows, squared, from the means of their classes
   std::vector<Acc> centre_, norm_[2], weight_;
   std::vector<OwnClass> own_[2];
-  std::vector<int64_t> own_number_[2];  // [classes]: among those with strips of their own, or -1
-  std::vector<double> reach_;           // [those of side 1]
-  std::vector<char> beyond_;            // [those of side 0, those of side 1]
+  std::vector<int64_t> own_number_[2];  // [classes]: the position in own_, or -1
+  std::vector<double> reach_;           // [size of own_[1]]
+  std::vector<char> beyond_;            // [size of own_[0], size of own_[1]]
   const int64_t packed_rows_[2];
   Range panel_{0, 0};
 };

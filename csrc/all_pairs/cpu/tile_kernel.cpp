@@ -1,7 +1,6 @@
 // The loss over all pairs on the CPU, one chunk at a time. Compiled once for each instruction set: FASTCCSA_ISA names
-// it, and common/simd.h has its vectors.
+// it, and core/simd.h has its vectors.
 #include "all_pairs/cpu/cpu.h"
-
 #include "core/simd.h"
 
 #include <algorithm>
@@ -21,7 +20,7 @@ const T* row_of(const Side<T>& side, int64_t sorted_row) {
   return side.features.row(side.order[sorted_row]);
 }
 
-// Calls work(stride), where the compiler knows the stride that is as good as always: it makes vectors then.
+// Calls work(stride). The usual stride, 1, is a constant, with which the compiler can vectorise the loops.
 template <typename Work>
 void with_stride(int64_t stride, Work work) {
   if (stride == 1) {
@@ -49,7 +48,7 @@ template <typename T>
 void add_rows(const Side<T>& side, int64_t width, Range rows, double* sum) {
   with_stride(side.features.column_stride, [&](auto stride) {
     int64_t k = rows.begin;
-    for (; k + 4 <= rows.end; k += 4) {  // the sums go back and forth once for four rows
+    for (; k + 4 <= rows.end; k += 4) {  // loads and stores the sums once for four rows
       const T *a = row_of(side, k), *b = row_of(side, k + 1), *c = row_of(side, k + 2), *e = row_of(side, k + 3);
       for (int64_t d = 0; d < width; ++d) {
         const int64_t at = d * stride;
@@ -63,7 +62,7 @@ void add_rows(const Side<T>& side, int64_t width, Range rows, double* sum) {
   });
 }
 
-constexpr int64_t kSums = 16;  // side by side, so that the compiler makes vectors of them
+constexpr int64_t kSums = 16;  // independent sums, which the compiler vectorises
 
 template <typename T>
 void deviations(const Side<T>& side, int64_t width, Range rows, const double* mean, double* of_row) {
@@ -88,7 +87,7 @@ void deviations(const Side<T>& side, int64_t width, Range rows, const double* me
   });
 }
 
-// Norms are summed in float64: all pairs of a row share its norm, and so its error, which no sum averages out.
+// Norms are summed in float64, because all pairs of a row share the error of its norm: it does not average out.
 template <typename T, typename Stride>
 void centre_rows_of(const Centre<T>& p, int64_t begin, int64_t end, Stride stride) {
   using Acc = acc_t<T>;
@@ -138,7 +137,7 @@ acc_t<T> squared_distance(const Tile<T>& p, const T* a, const T* b) {
   return sum_of<Acc>(sum);
 }
 
-// Pairs that the vectors left to be computed from their rows stand as +infinity in the row, which no coefficient is.
+// Computes those pairs of a row from their rows that the vectors marked by +infinity, which is never a coefficient.
 template <typename T>
 void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<acc_t<T>>& sums) {
   using Acc = acc_t<T>;
@@ -169,14 +168,14 @@ struct RowSums {
   mask_t<Acc> near{};
 };
 
-// One vector of a row: dot products become coefficients.
+// Turns one vector of dot products into coefficients.
 template <typename T, typename Acc = acc_t<T>>
 vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc> weight, Acc margin, RowSums<Acc>& row) {
   using Vector = vector_t<Acc>;
   const Vector infinity = filled(std::numeric_limits<Acc>::infinity()), d2 = norms - Acc(2) * dot;
   const auto weighted = weight > Vector{};
   const auto near = weighted & is_near<T>(d2, norms, margin);
-  // Pairs that are left to their rows, or have no weight, are infinitely far apart here: both terms are 0.
+  // Pairs that are computed from their rows, or have no weight, count as infinitely far: their term is 0.
   const Term<Vector> term = separation_term(weighted & !near ? d2 : infinity, weight, margin);
   row.coefficient += term.coefficient;
   row.loss += term.value;
@@ -220,7 +219,7 @@ void tile_rows(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>
     bool any_near = false;
     for (int lane = 0; lane < kLanes; ++lane) any_near |= row.near[lane] != 0;
     if (any_near) near_pairs(p, i, weight.data(), sums);
-    for (int64_t k = 0; k < p.columns; ++k) sums.column_sums[k] += values[k];  // the row is in the first cache
+    for (int64_t k = 0; k < p.columns; ++k) sums.column_sums[k] += values[k];  // the row is in the first-level cache
   }
 }
 

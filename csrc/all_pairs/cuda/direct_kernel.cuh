@@ -1,5 +1,5 @@
 // The loss over few pairs on CUDA, from the differences of their rows, in two launches: the pairs, then the gradients
-// and the sum of the terms. Every sum is added up by one group of threads in an order that depends on sizes alone.
+// and the sums of the terms. Each sum is computed by one group of threads, in an order that depends only on sizes.
 #pragma once
 
 #include "all_pairs/params.h"
@@ -12,18 +12,18 @@ namespace fastccsa::all_pairs::cuda {
 
 using namespace fastccsa::cuda;
 
-// A warp takes so many rows of one side and of the other: each value that it reads serves four pairs.
+// The rows of each side whose pairs a warp computes, so that each load serves four pairs.
 constexpr int kOwn = kDirectRows, kOthers = kDirectColumns / kWarps;
 static_assert(kOwn * kOthers <= kWarp, "each pair of a warp has a lane of its own");
 
-// The row, or the last one where there is none.
+// The row; beyond the end, the last one.
 template <typename T>
 __device__ const T* row_or_last(const Direct<T>& p, int side, int64_t row) {
   const int64_t last = p.rows[side] - 1;
   return p.features[side].row(row < last ? row : last);
 }
 
-// |a_i - b_j|^2 of the warp's pairs: lane kOthers * i + j gets that of its own.
+// |a_i - b_j|^2 of the warp's pairs. Lane kOthers * i + j gets that of pair (i, j).
 template <bool kPacked, typename T>
 __device__ acc_t<T> squared_distance_of_lane(const Direct<T>& p, int64_t first1, int64_t first2, int lane) {
   using Acc = acc_t<T>;
@@ -71,8 +71,8 @@ __device__ acc_t<T> squared_distance_of_lane(const Direct<T>& p, int64_t first1,
   return mine;
 }
 
-// A pair with a bad label makes the loss and the gradients of its rows NaN, so that no step is taken on them, and the
-// host hears of it at its next call.
+// A pair with a bad label makes the loss and the gradients of its rows NaN, so that no optimizer step uses them, and
+// the host raises an error at its next call.
 template <typename T>
 __device__ PairTerm<acc_t<T>> checked_pair(const Direct<T>& p, acc_t<T> squared_distance, int64_t i, int64_t j,
                                                    FaultWord* fault) {
@@ -83,7 +83,7 @@ __device__ PairTerm<acc_t<T>> checked_pair(const Direct<T>& p, acc_t<T> squared_
   return {Acc(CUDART_NAN), Acc(CUDART_NAN), Acc(CUDART_NAN)};
 }
 
-// Coefficients, and each block's sums.
+// Computes coefficients, and each block's sums of the terms.
 template <typename T, bool kPacked>
 __global__ void __launch_bounds__(kThreads) direct_pairs_kernel(const Direct<T> p, FaultWord* fault) {
   using Acc = acc_t<T>;
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kThreads) direct_pairs_kernel(const Direct<T> 
 
 // ---- the second launch ----
 
-// The sum of what the blocks of the first launch left.
+// Adds up the sums of the first launch's blocks.
 template <typename T>
 __device__ void finish_terms(const Direct<T>& p) {
   const int64_t blocks = direct_blocks(p.rows[0], p.rows[1]);
@@ -125,7 +125,8 @@ __device__ void finish_terms(const Direct<T>& p) {
   if (threadIdx.x == 0) p.finish(sum[0], sum[1]);
 }
 
-// K of a row of `side` with another of the other side; with planes apart, 0 where the pair belongs to the other plane.
+// K of a row of `side` and one of the other side. If each term has a plane of its own, it is 0 in the other term's
+// plane.
 template <typename T>
 __device__ acc_t<T> coefficient(const Direct<T>& p, int side, int plane, int64_t row, int64_t other) {
   const int64_t i = side == 0 ? row : other, j = side == 0 ? other : row;
@@ -133,8 +134,8 @@ __device__ acc_t<T> coefficient(const Direct<T>& p, int side, int plane, int64_t
   return counts ? p.coefficient[i * p.rows[1] + j] : acc_t<T>(0);
 }
 
-// scale * sum_j k_ij (own_i - other_j) of the rows from `first` on, a thread a column. Coefficients come to shared memory
-// a few at a time, and sums of kPart rows come first, for their error.
+// scale * sum_j k_ij (own_i - other_j) of the rows from `first` on, with one thread per column. Coefficients are staged
+// in shared memory. Sums of kPart rows are added up, which keeps the rounding error small.
 template <typename T>
 __device__ void gradients_of_rows(const Direct<T>& p, int side, int plane, int64_t first) {
   using Acc = acc_t<T>;
@@ -172,13 +173,13 @@ __device__ void gradients_of_rows(const Direct<T>& p, int side, int plane, int64
   }
 }
 
-// Groups of kOwn rows of a side whose gradient is wanted.
+// The number of groups of kOwn rows whose gradients are computed.
 template <typename T>
 FASTCCSA_HOST_DEVICE int64_t groups_of(const Direct<T>& p, int side) {
   return p.gradient[side] == nullptr ? 0 : (p.rows[side] + kOwn - 1) / kOwn;
 }
 
-// Block (0, 0) adds up the terms; block (1 + g, y) computes group g's gradients, chunk y of columns.
+// Block (0, 0) adds up the terms. Block (1 + g, y) computes the gradients of group g in chunk y of the columns.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) direct_gradients_kernel(const Direct<T> p) {
   if (blockIdx.x == 0) {

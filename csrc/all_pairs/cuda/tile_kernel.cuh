@@ -1,5 +1,5 @@
-// The loss over all pairs on CUDA, around the matrix products of tiles.
-// Every sum is added up by one group of threads in an order that depends on sizes alone.
+// The loss over all pairs on CUDA, before and after the matrix products of tiles. Each sum is computed by one group of
+// threads, in an order that depends only on sizes.
 #pragma once
 
 #include "all_pairs/params.h"
@@ -16,10 +16,10 @@ __device__ const T* row_of(const Side<T>& side, int64_t sorted_row) {
   return side.features.row(side.order[sorted_row]);
 }
 
-// The sum over the groups of a block of what each holds for one column, in the order of the groups.
+// The sum of one column's values over the groups of a block, in the order of the groups.
 __device__ inline double over_row_groups(double value, int group, int column) {
   __shared__ double of_group[kRowGroups][kChunkColumns];
-  __syncthreads();  // the values of the sum before have been read
+  __syncthreads();  // the values of the previous sum have been read
   of_group[group][column] = value;
   __syncthreads();
   double sum = 0;
@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p) {
   p.set_centre(d, total);
 }
 
-// A warp a row. Norms are summed in float64: all pairs of a row share its norm, and so its error, which no sum averages
-// out.
+// One warp per row. Norms are summed in float64, because all pairs of a row share the error of its norm: it does not
+// average out.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) centre_kernel(const Centre<T> p) {
   using Acc = acc_t<T>;
@@ -99,7 +99,7 @@ struct FromRows {
   Acc squared_distance;
 };
 
-// A pair computed from its rows by one warp; every lane gets it.
+// Computes a pair from its rows, by one warp; every lane gets the result.
 template <typename T>
 __device__ FromRows<acc_t<T>> from_rows(const Tile<T>& p, int64_t i, int64_t j, int lane) {
   using Acc = acc_t<T>;
@@ -126,8 +126,8 @@ __device__ void add_close_pair(const Tile<T>& p, int side, int64_t i, int64_t j,
   }
 }
 
-// A warp for some columns of a row: dot products become coefficients, and a bit of `close` says whose gradients are to
-// come from their rows.
+// One warp for some columns of a row: turns dot products into coefficients, and sets the bits of `close` for the pairs
+// whose gradients will be computed from their rows.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
   using Acc = acc_t<T>;
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(kThreads) tile_rows_kernel(const Tile<T> p) {
   }
 }
 
-// A warp a row: its sums, and its gradients that come from rows.
+// One warp per row: its sums, and its part of the gradients of close pairs.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) tile_sums_kernel(const Tile<T> p) {
   const int lane = threadIdx.x % kWarp;
@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(kThreads) tile_sums_kernel(const Tile<T> p) {
   }
 }
 
-// A block for 32 columns: the sums of their coefficients, and the gradients that come from rows.
+// One block for 32 columns: the sums of their coefficients, and their part of the gradients of close pairs.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p)
   }
 }
 
-// A warp a row.
+// One warp per row.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) finish_kernel(const Finish<T> p) {
   const int lane = threadIdx.x % kWarp;

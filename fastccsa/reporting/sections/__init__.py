@@ -1,1 +1,1 @@
-"""The sections of the page: each turns runs into what its template shows."""
+"""The sections of the page: each turns runs into the data that its template shows."""

@@ -1,4 +1,4 @@
-"""Whether an experiment's models are right as often as they say."""
+"""Whether the confidence of an experiment's models matches their accuracy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CalibrationView:
     """An experiment's calibration.
 
     Attributes:
-        seed: of the run whose diagram is shown.
+        seed: seed of the run whose diagram is shown.
         svg: the reliability diagram over all its test images.
         errors: expected calibration error by domain and over all images, over the seeds.
     """
@@ -31,7 +31,7 @@ class CalibrationView:
 
 
 def calibration_of(group: RunGroup, domains: Sequence[str]) -> CalibrationView | None:
-    """What the page shows of ``group``'s calibration; None where its runs kept no outputs.
+    """Return the calibration of ``group`` for the page; None if its runs have no outputs.
 
     Raises:
         InputError: a file of outputs is broken.
@@ -54,7 +54,7 @@ def calibration_of(group: RunGroup, domains: Sequence[str]) -> CalibrationView |
 
 def _diagram(name: str, outputs: Outputs) -> Markup:
     found = calibrate(outputs)
-    title = f"Reliability of {name}: share of right answers over confidence"
+    title = f"Reliability of {name}: share of correct answers over confidence"
     return Markup(reliability(title, found.confidence, found.accuracy, found.counts / len(outputs)))
 
 

@@ -16,11 +16,11 @@ class Matrix:
     """An experiment's confusion matrix on one domain.
 
     Attributes:
-        domain: its key.
-        is_left_out: whether it was left out of training.
+        domain: key of the domain.
+        is_left_out: whether the domain was excluded from training.
         images: number of test images.
         recall: macro-average recall.
-        rows: class, counts by predicted class (summed over seeds), their sum, recall; for classes with images.
+        rows: class, counts by predicted class (summed over seeds), their sum, and recall, for classes with images.
     """
 
     domain: str
@@ -31,7 +31,7 @@ class Matrix:
 
 
 def confusion_matrices(group: RunGroup, domains: Sequence[str]) -> Iterator[Matrix]:
-    """The matrices of the domains that ``group`` was scored on."""
+    """Yield the matrices of the domains on which ``group`` was scored."""
     for domain in domains:
         scores = [run.scores.domains[domain] for run in group.runs if domain in run.scores.domains]
         recall = estimate(score.macro_recall for score in scores)
@@ -49,7 +49,7 @@ def confusion_matrices(group: RunGroup, domains: Sequence[str]) -> Iterator[Matr
 
 
 def class_recalls(group: RunGroup, classes: Sequence[str]) -> list[Estimate | None]:
-    """Recall of each class over the seeds, each seed's being the mean over the domains that show the class."""
+    """Return the recall of each class over the seeds; that of a seed is the mean over the domains with the class."""
     return [estimate(_recall(run.scores, name) for run in group.runs) for name in classes]
 
 

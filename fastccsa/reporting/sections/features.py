@@ -1,4 +1,4 @@
-"""Where the features lie, and how far apart those of two domains are, before and after a run."""
+"""The features, and the distances between those of different domains, before and after a run."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from fastccsa.reporting.plots import histograms
 from fastccsa.reporting.projection import FEWEST, project
 from fastccsa.reporting.scatter import scatter
 
-PER_GROUP = 30  # images of each domain and class that are looked at
+PER_GROUP = 30  # images used per domain and class
 BINS = 48
 
 
 @dataclass(frozen=True)
 class DistanceChart:
-    """Distances across domains: their histograms, and in numbers.
+    """Distances across domains, as histograms and as numbers.
 
     Attributes:
         title: before or after.
         svg: the chart.
-        same, different: median distance of the pairs of one class and of two; None without such pairs.
-        within: share of the pairs of two classes that are closer than the margin; None without such pairs.
-        pairs: number of pairs of one class and of two.
+        same, different: median distance of the pairs of the same class and of different classes; None without such
+            pairs.
+        within: share of the pairs of different classes that are closer than the margin; None without such pairs.
+        pairs: number of pairs of the same class and of different classes.
     """
 
     title: str
@@ -46,11 +47,11 @@ class Features:
     """An experiment's features.
 
     Attributes:
-        seed: of the run that is shown.
-        images: number of images that are looked at.
+        seed: seed of the run that is shown.
+        images: number of images used.
         scatters: title, drawing, and its groups with the numbers of their colours.
-        distances: before (where it can be known) and after.
-        note: what is missing, if anything is.
+        distances: before (if known) and after.
+        note: what is missing, if anything.
     """
 
     seed: int
@@ -61,13 +62,13 @@ class Features:
 
 
 def features_of(group: RunGroup, runs_folder: Path, colours: Mapping[str, int], cache: Path | None) -> Features | None:
-    """What the page shows of ``group``'s features; None where its runs kept none.
+    """Return the features of ``group`` for the page; None if its runs have none.
 
     Args:
         group: the runs.
-        runs_folder: where the run that it started from may be too.
+        runs_folder: where to look for the run that it started from.
         colours: numbers of the domains' colours.
-        cache: folder for what takes long, or None.
+        cache: folder that caches the projections, or None.
 
     Raises:
         InputError: a file of outputs is broken.
@@ -93,7 +94,7 @@ def features_of(group: RunGroup, runs_folder: Path, colours: Mapping[str, int], 
 def _scatters(
     name: str, moments: Mapping[str, Outputs], colours: Mapping[str, int], cache: Path | None
 ) -> Iterator[tuple[str, Markup, Mapping[str, int]]]:
-    """Each moment's features twice, coloured by class and by domain; nothing where there are too few images."""
+    """Yield the features of each moment twice, coloured by class and by domain; none if there are too few images."""
     for moment, outputs in moments.items():
         if len(outputs) < FEWEST:
             return
@@ -112,7 +113,7 @@ def _distance_charts(name: str, moments: Mapping[str, Outputs], margin: float) -
     every = np.concatenate([values for pairs in found.values() for values in (pairs.same, pairs.different)])
     if not len(every):
         return  # a single domain
-    # One axis for both moments, with the margin in sight; the few longest distances may lie beyond it.
+    # One axis for both moments that includes the margin; the few largest distances may be outside.
     edges = np.linspace(0, max(1.1 * margin, float(np.quantile(every, 0.995))), BINS + 1)
     for moment, pairs in found.items():
         yield _distance_chart(name, moment, pairs, edges, margin)
@@ -121,7 +122,7 @@ def _distance_charts(name: str, moments: Mapping[str, Outputs], margin: float) -
 def _distance_chart(
     name: str, moment: str, pairs: PairDistances, edges: npt.NDArray[np.float64], margin: float
 ) -> DistanceChart:
-    by_kind = {"one class": pairs.same, "two classes": pairs.different}
+    by_kind = {"same class": pairs.same, "different classes": pairs.different}
     shares = {kind: np.histogram(values, edges)[0] / max(len(values), 1) for kind, values in by_kind.items()}
     label = f"Distances between the features of two domains {moment} {name}, and the margin, {margin:g}"
     return DistanceChart(

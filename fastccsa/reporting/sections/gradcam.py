@@ -1,4 +1,4 @@
-"""Where an experiment's model looked for its surest right and wrong answers."""
+"""Grad-CAM of the correct and wrong answers of which an experiment's model was most confident."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from fastccsa.reporting.groups import RunGroup, read_outputs
 from fastccsa.runs.records import Run
 from fastccsa.system.errors import InputError
 
-TILE = 128  # side of an image on the page in pixels
+TILE = 128  # side length of an image on the page in pixels
 QUALITY = 70  # of WebP, 0 to 100
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image beside itself under its Grad-CAM.
+    """An image, and next to it the same image with its Grad-CAM.
 
     Attributes:
-        domain: key.
-        is_right: whether the model named the true class.
-        truth, answer: names of the true class and of the model's.
+        domain: key of the domain.
+        is_right: whether the model's answer is the true class.
+        truth, answer: names of the true class and of the model's answer.
         confidence: the model's probability of its answer.
         source: the picture, 2 TILE x TILE pixels, as a data URI.
     """
@@ -51,14 +51,14 @@ class Example:
 
     @property
     def description(self) -> str:
-        """What the picture shows, in words."""
-        taken = "recognised" if self.is_right else f"taken for {self.answer}"
-        return f"{self.domain}: {self.truth} {taken}, {100 * self.confidence:.0f} % sure. The image, and its Grad-CAM."
+        """A description of the picture."""
+        result = "recognised" if self.is_right else f"mistaken for {self.answer}"
+        return f"{self.domain}: {self.truth} {result}, {100 * self.confidence:.0f} % sure. The image, and its Grad-CAM."
 
 
 @dataclass(frozen=True)
 class GradCam:
-    """Examples of one run; ``note`` says why there are none, how coarse they are, or which are missing."""
+    """Examples of one run; ``note`` says why there are none, what their resolution is, or how many are missing."""
 
     seed: int
     examples: tuple[Example, ...]
@@ -66,9 +66,10 @@ class GradCam:
 
 
 def grad_cam_of(group: RunGroup) -> GradCam:
-    """For each domain, the right answer and the wrong one that the model was surest of.
+    """Return, for each domain, the correct and the wrong answer of which the model was most confident.
 
-    What is missing (outputs, model, images, ...) makes a note, not an error: run folders travel without it.
+    If something is missing (outputs, model, images, ...), that is a note and not an error, because run folders are
+    often copied without it.
     """
     run = group.shown
     try:
@@ -78,14 +79,14 @@ def grad_cam_of(group: RunGroup) -> GradCam:
 
 
 def _examples(run: Run) -> tuple[tuple[Example, ...], str]:
-    """The examples, and what is to be said of them.
+    """Return the examples, and a note about them.
 
     Raises:
-        InputError: there can be none, and why.
+        InputError: there are none; the message says why.
     """
     outputs = read_outputs(run)
     if outputs is None:
-        raise InputError("the run kept no test outputs")
+        raise InputError("the run has no test outputs")
     if run.config.backbone.startswith(WITHOUT_MAPS):
         raise InputError(f"{run.config.backbone} has no convolutional feature maps at its end")
     if not (run.folder / MODEL_FILE).is_file():
@@ -111,12 +112,12 @@ def _examples(run: Run) -> tuple[tuple[Example, ...], str]:
         )
         for row in range(len(chosen))
     ]
-    note = f"Each map has {cams.shape[1]} by {cams.shape[2]} places, smoothed."
+    note = f"Each map has {cams.shape[1]} by {cams.shape[2]} values, interpolated."
     return tuple(examples), f"{note} {broken} images could not be read." if broken else note
 
 
 def surest(outputs: Outputs) -> Iterator[int]:
-    """For each domain, the position of the right answer and of the wrong one with the highest confidence."""
+    """Yield, for each domain, the positions of the correct and the wrong answer with the highest confidence."""
     confidence = outputs.probabilities.max(axis=1)
     right = outputs.predictions == outputs.targets
     for domain in range(len(outputs.domain_names)):
@@ -127,7 +128,7 @@ def surest(outputs: Outputs) -> Iterator[int]:
 
 
 def _read_images(run: Run, outputs: Outputs) -> tuple[list[Image.Image], list[int]]:
-    """The images as the model saw them, and their positions in ``outputs``; unreadable ones are left out."""
+    """Return the images as the model saw them, and their positions in ``outputs``, without unreadable ones."""
     manifest, checksum = _read_manifest(run.config.manifest)
     if checksum != run.config.manifest_sha256:
         raise InputError(f"{run.config.manifest} has changed since the run")
@@ -151,7 +152,7 @@ def _read_manifest(path: str) -> tuple[Manifest, str]:
 
 
 def side_by_side(image: Image.Image, cam: np.ndarray) -> Image.Image:
-    """An image of any size, and beside it the same under its map [h, w] in [0, 1]: 2 TILE x TILE pixels."""
+    """Draw an image of any size next to the same image with its map [h, w] in [0, 1]: 2 TILE x TILE pixels."""
     plain = image.resize((TILE, TILE), Image.Resampling.BICUBIC)
     smooth = Image.fromarray(np.rint(255 * cam).astype(np.uint8)).resize((TILE, TILE), Image.Resampling.BICUBIC)
     colours = matplotlib.colormaps["inferno"](np.asarray(smooth))[..., :3]

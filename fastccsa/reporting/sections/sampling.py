@@ -1,4 +1,4 @@
-"""What an experiment sampled, and how its loss weighted that, as shaded tables."""
+"""What an experiment sampled, and how its loss weighted the samples, as shaded tables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class HeatMap:
     """A table of numbers.
 
     Attributes:
-        title: what the numbers are.
-        corner: what the rows and columns are.
+        title: meaning of the numbers.
+        corner: meaning of the rows and columns.
         columns: heads of the columns.
-        rows: head, and for each cell its text and shade in percent.
+        rows: head, and the text and shade in percent of each cell.
     """
 
     title: str
@@ -32,14 +32,14 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Tables of one run; ``note`` says what is missing, if anything is."""
+    """Tables of one run; ``note`` says what is missing, if anything."""
 
     maps: tuple[HeatMap, ...]
     note: str = ""
 
 
 def sampling_of(run: Run) -> Sampling:
-    """The tables of ``run``'s record.
+    """Return the tables of ``run``'s record.
 
     Raises:
         InputError: the record is broken.
@@ -62,7 +62,7 @@ def sampling_of(run: Run) -> Sampling:
 
 
 def _by_class(record: SamplingRecord) -> HeatMap:
-    """Probabilities and cross-entropy weights by class, a row each; shaded within their kind."""
+    """Return probabilities and cross-entropy weights by class, one row each, shaded within their kind."""
     rows = []
     for name, values in (("P(y1), %", record.first), ("P(y2), %", record.second)):
         if values is not None:
@@ -80,7 +80,7 @@ def _heat_map(
 
 
 def _rows(names: Sequence[str], values: Sequence[Vector], text: Text) -> list[Row]:
-    """Rows whose cells are shaded by their logarithm: both counts and weights span orders of magnitude."""
+    """Return rows whose cells are shaded by their logarithm, since counts and weights span orders of magnitude."""
     positive = [value for row in values for value in row if value > 0]
     low, high = (math.log(min(positive)), math.log(max(positive))) if positive else (0.0, 0.0)
 

@@ -1,4 +1,4 @@
-"""At which scale the runs were made, beside the paper's."""
+"""The scale of the runs compared with the paper's."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fastccsa.runs.config import BASELINE_EPOCHS, CCSA_EPOCHS, TrainConfig
 from fastccsa.runs.records import Run
 
 _PAPER = TrainConfig()
-_MOST = 3  # different values that are named one by one
+_MOST = 3  # number of different values that are listed
 
 
 @dataclass(frozen=True)
 class Fact:
-    """What the runs have, and the paper where it is known to say so."""
+    """A fact about the runs, and about the paper's if it is known."""
 
     name: str
     value: str
@@ -23,7 +23,7 @@ class Fact:
 
 
 def facts_of(runs: Sequence[Run]) -> list[Fact]:
-    """Scale, start, selection rule, hardware and time of ``runs``, as their folders tell."""
+    """Return scale, initial weights, selection rule, hardware and time of ``runs``."""
     configs = [run.config for run in runs]
     baselines = [config for config in configs if config.is_baseline]
     aligned = [config for config in configs if not config.is_baseline]
@@ -44,7 +44,7 @@ def facts_of(runs: Sequence[Run]) -> list[Fact]:
 
 
 def _values(items: Iterable[Any], value: Callable[[Any], Any], unit: str = "") -> str:
-    """The different values, the first few by name."""
+    """Return the different values as text, at most the first few."""
     found = [f"{name:g}" if isinstance(name, float) else str(name) for name in dict.fromkeys(map(value, items))]
     if not found:
         return ""
@@ -73,4 +73,4 @@ def _time(runs: Sequence[Run]) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     length = f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
     speed = f", {speeds[len(speeds) // 2]:.0f} images/s in a median epoch" if speeds else ""
-    return f"{length} of all runs together, validation not counted{speed}"
+    return f"{length} for all runs together, without validation{speed}"

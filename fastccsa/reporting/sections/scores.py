@@ -1,4 +1,4 @@
-"""The experiments' recalls by domain over their seeds, beside the paper's."""
+"""The experiments' recalls by domain over their seeds, compared with the paper's."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class ScoreCell:
     """A recall over the seeds.
 
     Attributes:
-        here: the recall, in [0, 1]; None where the test images have none of the domain.
-        paper: the paper's, in %; None where it is not to be compared with.
-        is_left_out: whether the domain was left out of training and selection.
-        is_best: whether it is the highest of its column.
+        here: the recall, in [0, 1]; None if there are no test images of the domain.
+        paper: the paper's number in %; None if the two are not comparable.
+        is_left_out: whether the domain was excluded from training and selection.
+        is_best: whether the recall is the highest of its column.
     """
 
     here: Estimate | None
@@ -29,13 +29,13 @@ class ScoreCell:
 
     @property
     def difference(self) -> float | None:
-        """What is here minus the paper's, in % points."""
+        """The difference to the paper's number, in percentage points."""
         return None if self.here is None or self.paper is None else 100 * self.here.mean - self.paper
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A group of runs: how they were made (n_sec, backbone, cls, align), and a cell for each domain and avg."""
+    """A group of runs: its settings (n_sec, backbone, cls, align), and a cell for each domain and avg."""
 
     group: RunGroup
     settings: tuple[str, ...]
@@ -43,7 +43,7 @@ class ScoreRow:
 
 
 def score_rows(groups: Sequence[RunGroup], domains: Sequence[str]) -> list[ScoreRow]:
-    """A row for each group, a cell for each of ``domains`` and the average."""
+    """Return one row per group, with a cell for each of ``domains`` and the average."""
     columns = [[_recall(group, domain) for group in groups] for domain in domains]
     columns.append([estimate(run.scores.average for run in group.runs) for group in groups])
     names = (*domains, AVERAGE)
@@ -59,7 +59,7 @@ def score_rows(groups: Sequence[RunGroup], domains: Sequence[str]) -> list[Score
 
 
 def missing_runs(folder: RunFolder, groups: Sequence[RunGroup]) -> list[str]:
-    """What a whole table would have and this folder has not, in sentences."""
+    """Describe which experiments and seeds are missing, in sentences."""
     found = {group.name: set(group.seeds) for group in groups if group.is_experiment}
     sentences = []
     absent = [letter for letter in EXPERIMENTS if letter not in found]
@@ -84,7 +84,7 @@ def _recall(group: RunGroup, domain: str) -> Estimate | None:
 
 
 def _paper(group: RunGroup, name: str) -> float | None:
-    """The paper's number; its average is taken over the domains that are here, for the two to be of the same."""
+    """Return the paper's number; its average is taken over the run's domains, so that the two are comparable."""
     if not group.is_experiment:
         return None
     paper, here = EXPERIMENTS[group.name].paper, group.runs[0].scores.domains

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from fastccsa.reporting.groups import RunGroup
 from fastccsa.reporting.plots import Series, curves
 
-# Terms of the loss in metrics.jsonl, as the page names them.
+# Names of the loss terms of metrics.jsonl on the page.
 TERMS = {
     "loss": "Loss",
     "classification1": "Classification, first images",
@@ -27,7 +27,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Chart:
-    """A titled curve; ``domains`` are those whose lines it has, with the numbers of their colours."""
+    """A titled chart; ``domains`` are the domains of its lines, with the numbers of their colours."""
 
     title: str
     svg: Markup
@@ -39,9 +39,9 @@ class Training:
     """An experiment's training.
 
     Attributes:
-        charts: one for each term of the loss, then the validation recall; none without a history.
-        selections: of each seed: seed, epoch that was chosen, number of epochs, validation recall.
-        rule: how it was chosen; empty where that is not known.
+        charts: one per term of the loss, then the validation recall; empty without a history.
+        selections: for each seed: the seed, the selected epoch, the number of epochs, and the validation recall.
+        rule: the rule of the selection; empty if it is unknown.
     """
 
     charts: tuple[Chart, ...]
@@ -50,7 +50,7 @@ class Training:
 
 
 def training_of(group: RunGroup, colours: Mapping[str, int]) -> Training:
-    """The curves of ``group``; ``colours`` are numbers of the domains' colours."""
+    """Return the curves of ``group``; ``colours`` are the numbers of the domains' colours."""
     selections = []
     for run in group.runs:
         chosen = run.scores.selection
@@ -102,7 +102,7 @@ def _over_seeds(
     colour: int | None = 0,
     band: bool = True,
 ) -> Series | None:
-    """The mean over the seeds that have the epoch and, with ``band``, from the lowest to the highest of them."""
+    """Return the mean over the seeds that have the epoch and, with ``band``, the range of their values."""
     by_epoch: dict[int, list[float]] = {}
     for run in group.runs:
         for record in run.history:
