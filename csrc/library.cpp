@@ -22,18 +22,17 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "-> (Tensor, Tensor, Tensor, Tensor)");
   // The size of `saved` for N pairs is rows * N + weight_sums + sums * min(N, max_partials).
   m.def("zipped_saved_layout() -> (int rows, int weight_sums, int sums, int max_partials)");
-  // Alignment + separation over every row of one side with every row of the other. Labels are in [0, labels), or not
-  // bounded where `labels` is 0; `pair_weight` is [labels, labels], and bounds them too. `mean` divides by the number of
-  // pairs. Gradients come along: bit k of `wanted` asks for that of side k. `apart` keeps those of the two terms apart.
-  // `precision` is how CUDA multiplies float32: ieee, tf32x3 or tf32. `method`: auto chooses by the number of pairs;
-  // direct computes pair by pair; products by matrix products; products_by_labels the same on CUDA, with tiles that the
-  // labels decide, for which the host waits.
-  // Returns the loss [], alignment and separation [2], and each side's gradient: [1, N, D], [2, N, D] if `apart`, or
-  // [0, N, D] where it is not wanted.
+  // Alignment + separation over every row of one side with every row of the other, and its gradients. Labels are in
+  // [0, labels), or not bounded if `labels` is 0; `pair_weight` is [labels, labels], and bounds them too. `mean`
+  // divides by the number of pairs. Bit k of `output_mask` asks for the gradient of side k. `per_term` gives each
+  // term a gradient of its own. `precision` is how CUDA multiplies float32: ieee, tf32x3 or tf32. `method` is auto,
+  // which chooses by the number of pairs; direct, pair by pair; products, by matrix products; or products_by_labels,
+  // which on CUDA waits for the labels and skips what they make vanish. Returns the loss [], alignment and separation
+  // [2], and the gradient of each side: [1, N, D] of the loss, [2, N, D] of each term, or [0, N, D].
   m.def(
-      "all_pairs(Tensor features1, Tensor features2, Tensor target1, Tensor target2, Tensor? pair_weight, *, int labels, "
-      "float margin, bool mean, int wanted, bool apart, str precision, str method=\"auto\") -> (Tensor loss, Tensor terms, "
-      "Tensor gradient1, Tensor gradient2)");
+      "all_pairs(Tensor features1, Tensor features2, Tensor target1, Tensor target2, Tensor? pair_weight, *, "
+      "int labels, float margin, bool mean, int output_mask, bool per_term, str precision, str method=\"auto\") "
+      "-> (Tensor loss, Tensor terms, Tensor gradient1, Tensor gradient2)");
   // The largest number of pairs for which CUDA never makes the host wait.
   m.def("all_pairs_without_host_sync() -> int");
   m.def("instruction_set() -> str");

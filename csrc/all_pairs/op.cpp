@@ -1,4 +1,5 @@
-// Binds the loss over all pairs to torch: checks the tensors, allocates the results, and computes them on their device.
+// Binds the loss over all pairs to torch: checks the tensors, allocates the results, and computes them on their
+// device.
 #include "all_pairs/cpu/cpu.h"
 #include "all_pairs/cuda/plan.h"
 #include "all_pairs/values.h"
@@ -6,9 +7,12 @@
 #include "core/torch_fault.h"
 #include "core/torch_large_tensor.h"
 #include "core/torch_parallel.h"
+#include "core/torch_views.h"
 #if defined(FASTCCSA_CUDA)
+#include "all_pairs/cuda/cuda.h"
 #include "all_pairs/cuda/sweep.h"
-#include "all_pairs/cuda/torch_device.h"
+#include "core/torch_blas.h"
+#include "core/torch_stream.h"
 #endif
 
 #include <torch/csrc/stable/ops.h>
@@ -28,15 +32,12 @@ struct Arguments {
   int64_t labels;
   double margin;
   bool mean;
-  int64_t wanted;
-  bool apart;
+  int64_t output_mask;
+  bool per_term;
   std::string precision, method;
 
-  bool wants(int side) const { return wanted >> side & 1; }
+  bool needs_gradient(int side) const { return output_mask >> side & 1; }
 };
-
-template <typename T>
-constexpr ScalarType kAccType = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
 
 // The position of `value` among `choices`.
 template <size_t kCount>
@@ -76,7 +77,8 @@ void check(const Arguments& a) {
 
 // ---- results and scratch ----
 
-// The loss [], both terms [2], and the gradient of each side: [1, N, D] of the loss, [2, N, D] of each term, or [0, N, D].
+// The loss [], both terms [2], and the gradient of each side: [1, N, D] of the loss, [2, N, D] of each term, or [0,
+// N, D].
 using Result = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
@@ -101,7 +103,8 @@ template <typename T>
 Result make_result(const Arguments& a) {
   const auto gradient = [&](int side) {
     const Tensor& features = a.features[side];
-    const int64_t planes = !a.wants(side) ? 0 : a.apart ? 2 : 1, rows = features.size(0), width = features.size(1);
+    const int64_t planes = !a.needs_gradient(side) ? 0 : a.per_term ? 2 : 1;
+    const int64_t rows = features.size(0), width = features.size(1);
     const MaybeTensor large = recycled<T>(features, planes * rows, width);
     return large ? torch::stable::view(*large, {planes, rows, width})
                  : empty({planes, rows, width}, kAccType<T>, features);
@@ -110,34 +113,25 @@ Result make_result(const Arguments& a) {
 }
 
 template <typename T>
-Matrix<T> matrix(const Tensor& tensor) {
-  return {data<T>(tensor), tensor.stride(0), tensor.stride(1)};
-}
-
-template <typename T>
-Vector<T> vector(const Tensor& tensor) {
-  return {data<T>(tensor), tensor.stride(0)};
-}
-
-template <typename T>
 Problem<T> problem_of(const Arguments& a, const Result& result) {
   using Acc = acc_t<T>;
   const auto& [loss, terms, gradient1, gradient2] = result;
   const int64_t rows[] = {a.features[0].size(0), a.features[1].size(0)};
-  Problem<T> p{{matrix<const T>(a.features[0]), matrix<const T>(a.features[1])},
-               {vector<const int64_t>(a.target[0]), vector<const int64_t>(a.target[1])},
+  Problem<T> p{{matrix_view<const T>(a.features[0]), matrix_view<const T>(a.features[1])},
+               {vector_view<const int64_t>(a.target[0]), vector_view<const int64_t>(a.target[1])},
                {rows[0], rows[1]},
                a.features[0].size(1),
                {},
                a.labels,
                Acc(a.margin),
                a.mean ? 1 / (double(rows[0]) * double(rows[1])) : 1.0,
-               a.apart,
+               a.per_term,
                data<Acc>(loss),
                data<Acc>(terms),
-               {a.wants(0) ? data<Acc>(gradient1) : nullptr, a.wants(1) ? data<Acc>(gradient2) : nullptr}};
+               {a.needs_gradient(0) ? data<Acc>(gradient1) : nullptr,
+                a.needs_gradient(1) ? data<Acc>(gradient2) : nullptr}};
   if (a.weight) {
-    p.weight = matrix<const Acc>(*a.weight);
+    p.weight = matrix_view<const Acc>(*a.weight);
     p.labels = a.weight->size(0);
   }
   return p;
@@ -168,8 +162,10 @@ int64_t few_pairs(Method method, int64_t few) {
 template <typename T>
 void compute_pair_by_pair(const Problem<T>& p, const Tensor& like) {
   using Acc = acc_t<T>;
-  Direct<Acc> direct{{{}, {p.label[0], p.label[1]}, {p.rows[0], p.rows[1]}, p.width, p.weight, p.labels, p.margin, p.scale,
-                      p.apart, p.loss, p.terms, {p.gradient[0], p.gradient[1]}}, nullptr, nullptr};
+  const Problem<Acc> problem{{},       {p.label[0], p.label[1]}, {p.rows[0], p.rows[1]}, p.width, p.weight, p.labels,
+                             p.margin, p.scale,                  p.per_term,             p.loss,  p.terms,
+                             {p.gradient[0], p.gradient[1]}};
+  Direct<Acc> direct{problem, nullptr, nullptr};
   MaybeTensor copies[2];
   for (int side = 0; side < 2; ++side) {
     const Matrix<const T>& features = p.features[side];
@@ -197,14 +193,14 @@ void compute_in_panels(const Problem<T>& problem, const Tensor& like) {
   const cpu::PanelSizes sizes = cpu::panel_sizes(p);
   const Tensor packed1 = scratch<T>(like, 1, sizes.packed[0]), packed2 = scratch<T>(like, 1, sizes.packed[1]);
   const Tensor transposed = scratch<T>(like, 1, sizes.transposed), values = scratch<T>(like, 1, sizes.values);
-  const bool wanted1 = p.gradient[0] != nullptr, wanted2 = p.gradient[1] != nullptr;
-  const Tensor product1 = scratch<T>(like, wanted1 ? p.rows[0] : 0, p.width);
-  const Tensor product2 = scratch<T>(like, wanted2 ? p.rows[1] : 0, p.width);
+  const bool needed1 = p.gradient[0] != nullptr, needed2 = p.gradient[1] != nullptr;
+  const Tensor product1 = scratch<T>(like, needed1 ? p.rows[0] : 0, p.width);
+  const Tensor product2 = scratch<T>(like, needed2 ? p.rows[1] : 0, p.width);
   cpu::panels(p,
               {{data<Acc>(packed1), data<Acc>(packed2)},
                data<Acc>(transposed),
                data<Acc>(values),
-               {wanted1 ? data<Acc>(product1) : nullptr, wanted2 ? data<Acc>(product2) : nullptr}},
+               {needed1 ? data<Acc>(product1) : nullptr, needed2 ? data<Acc>(product2) : nullptr}},
               &parallel_for);
 }
 
@@ -215,12 +211,83 @@ void compute_on_cpu(const Arguments& a, const Result& result, Method method) {
   if (fault.fault != Fault::kNone) fail_on(fault, p.labels, "");
   const int64_t pairs = p.rows[0] * p.rows[1];
   if (pairs == 0) return fill_without_pairs(a, result);
-  const int64_t few = isa() == Isa::portable ? 65536 : 16384;  // measured on x86-64
+  const int64_t few = isa() == Isa::portable ? 65536 : 16384;  // measured with AVX2 and AVX-512
   if (pairs <= few_pairs(method, few)) return compute_pair_by_pair(p, a.features[0]);
   compute_in_panels(p, a.features[0]);
 }
 
 #if defined(FASTCCSA_CUDA)
+// A GPU as the sweep sees it: the device of `like`, which is the current one, with torch's current stream, memory and
+// sort.
+class TorchDevice {
+ public:
+  explicit TorchDevice(const Tensor& like) : like_(like), stream_(current_cuda_stream(like.get_device_index())) {}
+
+  template <typename U>
+  struct Buffer {
+    MaybeTensor tensor;
+    U* data() const { return tensor ? static_cast<U*>(tensor->data_ptr()) : nullptr; }
+  };
+
+  struct Sorted {
+    Buffer<int64_t> values, order;
+  };
+
+  template <typename U>
+  Buffer<U> allocate(int64_t count) const {
+    if constexpr (std::is_same_v<U, int64_t>) return {empty({count}, ScalarType::Long, like_)};
+    return {empty({count * int64_t(sizeof(U))}, ScalarType::Byte, like_)};
+  }
+
+  template <typename U>
+  Buffer<U> zeros(int64_t count) const {
+    const Buffer<U> buffer = allocate<U>(count);
+    cuda::set_to_zero(buffer.data(), size_t(count) * sizeof(U), stream_);
+    return buffer;
+  }
+
+  template <typename U>
+  Buffer<U> upload(const std::vector<U>& values) const {
+    const Buffer<U> buffer = allocate<U>(int64_t(values.size()));
+    cuda::copy_to_device(buffer.data(), values.data(), values.size() * sizeof(U), stream_);
+    return buffer;
+  }
+
+  template <typename U>
+  std::vector<U> read(const U* from, int64_t count) const {
+    std::vector<U> values(count);
+    cuda::copy_to_host(values.data(), from, size_t(count) * sizeof(U), stream_);
+    return values;
+  }
+
+  Sorted sort(const Buffer<int64_t>& labels, int64_t) const {
+    using torch::stable::detail::from, torch::stable::detail::to;
+    const std::optional<bool> stable = true;
+    const int64_t dimension = 0;
+    const bool descending = false;
+    StableIValue stack[] = {from(*labels.tensor), from(stable), from(dimension), from(descending)};
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack, TORCH_ABI_VERSION));
+    return {{to<Tensor>(stack[0])}, {to<Tensor>(stack[1])}};
+  }
+
+  template <typename Parameters>
+  void run(const Parameters& p) const {
+    cuda::run(p, stream_);
+  }
+
+  Blas blas() {
+    if (!blas_) blas_.emplace();
+    return blas_->get();
+  }
+
+  bool is_capturing() const { return cuda::is_capturing(stream_); }
+
+ private:
+  const Tensor& like_;
+  void* const stream_;
+  std::optional<TorchBlas> blas_;
+};
+
 template <typename T>
 void compute_on_cuda(const Arguments& a, const Result& result, Method method, cuda::Precision precision) {
   const Problem<T> p = problem_of<T>(a, result);
@@ -231,7 +298,7 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
   options.few_pairs = few_pairs(method, options.few_pairs);
   if (method == Method::kProductsByLabels) options.pairs_without_host_sync = 0;
   const torch::stable::accelerator::DeviceGuard guard(a.features[0].get_device_index());
-  cuda::TorchDevice device(a.features[0]);
+  TorchDevice device(a.features[0]);
   const FaultReport fault = cuda::compute(device, p, options);
   if (fault.fault != Fault::kNone) fail_on(fault, p.labels, "");
 }
@@ -239,9 +306,11 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
 
 // ---- the op ----
 
-Result all_pairs(Tensor features1, Tensor features2, Tensor target1, Tensor target2, MaybeTensor pair_weight, int64_t labels,
-                 double margin, bool mean, int64_t wanted, bool apart, std::string precision, std::string method) {
-  const Arguments a{{features1, features2}, {target1, target2}, pair_weight, labels, margin, mean, wanted, apart, precision, method};
+Result all_pairs(Tensor features1, Tensor features2, Tensor target1, Tensor target2, MaybeTensor pair_weight,
+                 int64_t labels, double margin, bool mean, int64_t output_mask, bool per_term, std::string precision,
+                 std::string method) {
+  const Arguments a{{features1, features2}, {target1, target2}, pair_weight, labels,    margin,
+                    mean,                   output_mask,        per_term,    precision, method};
   return with_type(features1, "features1", [&](auto t) {
     using T = decltype(t);
     check<T>(a);

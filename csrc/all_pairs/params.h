@@ -1,7 +1,7 @@
 // What the binding hands to the kernels of the loss over all pairs, without torch's types.
 //
-// Both sides are sorted by class: sorted row k of a side is row order[k] of its features. A matrix product computes the
-// dot products of sorted, centred rows, one tile of rows x columns at a time; this file describes the rest.
+// Both sides are sorted by class: sorted row k of a side is row order[k] of its features. A matrix product computes
+// the dot products of sorted, centred rows, one tile of rows x columns at a time; this file describes the rest.
 #pragma once
 
 #include "core/fault.h"
@@ -11,9 +11,9 @@
 
 namespace fastccsa::all_pairs {
 
-// Products give d^2 = |a|^2 + |b|^2 - 2ab with the rounding errors of its three parts, each of which is up to
-// n = |a|^2 + |b|^2. Its relative error is c u / share, where share = d^2 / n, u is the unit roundoff of the sums, and
-// c is about 1 to 7 for widths up to 2048. Differences of rows have a relative error of about u for any share, so that
+// Products give d^2 = |a|^2 + |b|^2 - 2ab with the rounding errors of its three parts, each of which is up to n =
+// |a|^2 + |b|^2. Its relative error is c u / share, where share = d^2 / n, u is the unit roundoff of the sums, and c
+// is about 1 to 7 for widths up to 2048. Differences of rows have a relative error of about u for any share, so that
 // the share decides how much worse products are.
 //
 // - kNear: below this share the distance is computed again from the rows. The promise is, in float32, an error of the
@@ -62,14 +62,14 @@ struct Align {
   double* alignment;         // [classes]
   double* coefficient[2];    // [classes]: see Finish
   Acc* centre;               // [width]
-  const int64_t* label[2];   // [N], of the sorted rows: for `next_class`, which only CUDA asks for
+  const int64_t* label[2];   // [N], of the sorted rows; only `next_class` reads them, on CUDA
 
   FASTCCSA_HOST_DEVICE int64_t count(int side, int64_t c) const { return offset[side][c + 1] - offset[side][c]; }
 
   FASTCCSA_HOST_DEVICE bool has_pairs(int64_t c) const { return count(0, c) > 0 && count(1, c) > 0; }
 
-  // The first class after `c` that has a row, or `classes`: far fewer classes may occur than there are. -1 comes before
-  // all of them.
+  // The next class after `c` that has a row, or `classes`; -1 asks for the first. Far fewer classes may occur than
+  // there are.
   FASTCCSA_HOST_DEVICE int64_t next_class(int64_t c) const {
     int64_t next = classes;
     for (int side = 0; side < 2; ++side) {
@@ -160,8 +160,8 @@ struct Finish {
   const Acc* separation;       // [N, width]
   double scale;                // of everything
   const Acc* poison;           // added to everything: see cuda::Inputs; nullptr: 0
-  Acc* gradient;               // [1 or 2, N, width]: both terms together, or alignment and separation apart
-  bool apart;
+  Acc* gradient;               // [1, N, width] of the loss, or [2, N, width] of alignment and separation
+  bool per_term;               // which of the two
 };
 
 // Adds up the terms: alignment by class, and separation by row of side 0.
@@ -193,13 +193,13 @@ struct Problem {
   int64_t rows[2];
   int64_t width;
   Matrix<const Acc> weight;    // [labels, labels], or no data for weight 1
-  int64_t labels;              // labels are in [0, labels); 0: they are not bounded, and there are no weights
+  int64_t labels;              // labels are in [0, labels); 0: nothing bounds them, and there are no weights
   Acc margin;
   double scale;                // of everything
-  bool apart;
+  bool per_term;               // whether each term has a gradient of its own
   Acc* loss;                   // []
   Acc* terms;                  // [2]: alignment and separation
-  Acc* gradient[2];            // [1 or 2, N, width]: both terms together, or one after the other; nullptr: not needed
+  Acc* gradient[2];            // [1, N, width] of the loss, or [2, N, width] of each term; nullptr: not needed
 
   FASTCCSA_HOST_DEVICE bool one_class(int64_t i, int64_t j) const { return label[0][i] == label[1][j]; }
   FASTCCSA_HOST_DEVICE PairTerm<Acc> pair(Acc squared_distance, int64_t i, int64_t j) const {
@@ -281,7 +281,7 @@ FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d,
   const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d])) + zero_or_nan;
   const Acc centred = Acc(z) - p.centre[d];
   const Acc separation = Acc(p.scale * (p.sums[k] * double(centred) + double(p.separation[from])));
-  if (p.apart) {
+  if (p.per_term) {
     p.gradient[to] = alignment;
     p.gradient[p.rows * p.width + to] = separation + zero_or_nan;
   } else {

@@ -8,7 +8,8 @@
 
 namespace fastccsa::all_pairs {
 
-// The first label outside [0, labels), or else the first weight that is negative or NaN. 0 `labels`: nothing is checked.
+// The first label outside [0, labels), or else the first weight that is negative or NaN. 0 `labels`: nothing is
+// checked.
 template <typename Acc>
 FaultReport first_fault(const Vector<const int64_t> (&label)[2], const int64_t (&rows)[2], int64_t labels,
                         const Matrix<const Acc>& weight) {

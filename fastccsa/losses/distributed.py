@@ -107,7 +107,7 @@ class _Ring(torch.autograd.Function):
         for source, (z, y) in around_the_ring((z2.detach(), y2), counts2, group):
             _, terms, of_rows, of_block = all_pairs_with_gradients(
                 z1, z, y1, y, weight,
-                margin=options.margin, mean=False, wanted=BOTH_SIDES, apart=False, precision=options.precision,
+                margin=options.margin, mean=False, output_mask=BOTH_SIDES, per_term=False, precision=options.precision,
             )  # fmt: skip
             total += terms
             gradient1 += of_rows[0]

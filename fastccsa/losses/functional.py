@@ -112,7 +112,7 @@ def weighted_ccsa_loss(
     """
     loss, _ = _weighted_ccsa(
         logits1, logits2, features1, features2, target1, target2, class_weight1, class_weight2, pair_weight,
-        margin=margin, alpha=alpha, pairs=pairs, reduction=reduction, precision=precision, apart=False,
+        margin=margin, alpha=alpha, pairs=pairs, reduction=reduction, precision=precision, per_term=False,
     )  # fmt: skip
     return loss
 
@@ -143,7 +143,7 @@ def weighted_ccsa_loss_terms(
     """
     loss, terms = _weighted_ccsa(
         logits1, logits2, features1, features2, target1, target2, class_weight1, class_weight2, pair_weight,
-        margin=margin, alpha=alpha, pairs=pairs, reduction=reduction, precision=precision, apart=True,
+        margin=margin, alpha=alpha, pairs=pairs, reduction=reduction, precision=precision, per_term=True,
     )  # fmt: skip
     return CCSATerms(loss, *terms)
 
@@ -181,7 +181,7 @@ def contrastive_alignment(
     """
     loss, _ = _contrastive_alignment(
         z1, z2, y1, y2, pair_weight,
-        margin=margin, pairs=pairs, reduction=reduction, precision=precision, apart=False,
+        margin=margin, pairs=pairs, reduction=reduction, precision=precision, per_term=False,
     )  # fmt: skip
     return loss
 
@@ -206,7 +206,7 @@ def contrastive_alignment_terms(
     """
     _, terms = _contrastive_alignment(
         z1, z2, y1, y2, pair_weight,
-        margin=margin, pairs=pairs, reduction=reduction, precision=precision, apart=True,
+        margin=margin, pairs=pairs, reduction=reduction, precision=precision, per_term=True,
     )  # fmt: skip
     return terms[-2], terms[-1]
 
@@ -243,9 +243,9 @@ def weighted_cross_entropy(
 def _weighted_ccsa(
     logits1: Tensor, logits2: Tensor, features1: Tensor, features2: Tensor, target1: Tensor, target2: Tensor,
     class_weight1: Tensor | None, class_weight2: Tensor | None, pair_weight: Tensor | None, *,
-    margin: float, alpha: float, pairs: Pairs, reduction: Reduction, precision: Precision, apart: bool,
+    margin: float, alpha: float, pairs: Pairs, reduction: Reduction, precision: Precision, per_term: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
-    """Compute the loss and, only if `apart`, its four terms, which cost a second set of gradients over all pairs."""
+    """Compute the loss and, only if `per_term`, its four terms, which cost a second set of gradients over all pairs."""
     check_options(pairs, reduction, precision)
     pair_weight = in_accumulation_dtype(pair_weight, features1)
     if pairs == "zipped":
@@ -256,15 +256,15 @@ def _weighted_ccsa(
             class_weight1=class_weight1, class_weight2=class_weight2, pair_weight=pair_weight,
             margin=margin, alpha=alpha, reduction=reduction,
         )  # fmt: skip
-        return loss, terms.unbind(0) if apart else ()
+        return loss, terms.unbind(0) if per_term else ()
     check_logits((logits1, logits2), (features1, features2))
     pair_loss, pair_terms = all_pairs(
         features1, features2, target1, target2, pair_weight,
-        margin=margin, reduction=reduction, apart=apart, precision=precision, labels=logits1.shape[-1],
+        margin=margin, reduction=reduction, per_term=per_term, precision=precision, labels=logits1.shape[-1],
     )  # fmt: skip
     classification = _classification(logits1, logits2, target1, target2, class_weight1, class_weight2, reduction)
     loss = total_loss(*classification, pair_loss, alpha)
-    return loss, (*classification, *pair_terms.unbind(0)) if apart else ()
+    return loss, (*classification, *pair_terms.unbind(0)) if per_term else ()
 
 
 def _classification(
@@ -286,17 +286,17 @@ def _classification(
 
 def _contrastive_alignment(
     z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, pair_weight: Tensor | None, *,
-    margin: float, pairs: Pairs, reduction: Reduction, precision: Precision, apart: bool,
+    margin: float, pairs: Pairs, reduction: Reduction, precision: Precision, per_term: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Compute the pair loss and, in the last two rows of a tensor, alignment and separation.
 
-    Over all pairs these have gradients only if they are asked for by `apart`.
+    Over all pairs these have gradients only if they are asked for by `per_term`.
     """
     check_options(pairs, reduction, precision, classification=False)
     pair_weight = in_accumulation_dtype(pair_weight, z1)
     if pairs == "all":
         return all_pairs(
-            z1, z2, y1, y2, pair_weight, margin=margin, reduction=reduction, apart=apart, precision=precision
+            z1, z2, y1, y2, pair_weight, margin=margin, reduction=reduction, per_term=per_term, precision=precision
         )
     return zipped_ccsa(
         None, None, z1, z2, y1, y2, pair_weight=pair_weight, margin=margin, alpha=1.0, reduction=reduction

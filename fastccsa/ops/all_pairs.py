@@ -29,11 +29,11 @@ _op = torch.ops.fastccsa.all_pairs.default
 
 @torch.library.register_fake("fastccsa::all_pairs")
 def _fake(
-    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, *, wanted: int, apart: bool, **_: Any
+    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, *, output_mask: int, per_term: bool, **_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(z1.dtype)
-    planes = 2 if apart else 1
-    gradients = (z.new_empty((planes if wanted >> k & 1 else 0, *z.shape), dtype=dtype) for k, z in enumerate((z1, z2)))
+    planes = [(2 if per_term else 1) if output_mask >> side & 1 else 0 for side in range(2)]
+    gradients = (z.new_empty((count, *z.shape), dtype=dtype) for count, z in zip(planes, (z1, z2), strict=True))
     return z1.new_empty((), dtype=dtype), z1.new_empty((2,), dtype=dtype), *gradients  # type: ignore[return-value]
 
 
@@ -41,7 +41,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[
     ctx.save_for_backward(*output[2:])
     ctx.dtype = inputs[0].dtype
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[2 if keyword_only_inputs["apart"] else 1 :])
+    ctx.mark_non_differentiable(*output[2 if keyword_only_inputs["per_term"] else 1 :])
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, *_: Any) -> tuple[Any, ...]:
@@ -121,7 +121,7 @@ def all_pairs(
     *,
     margin: float,
     reduction: str,
-    apart: bool,
+    per_term: bool,
     precision: str,
     labels: int = 0,
 ) -> tuple[Tensor, Tensor]:
@@ -135,8 +135,8 @@ def all_pairs(
         weight: [C, C] weights of pairs of classes, in the dtype of sums, see `accumulation_dtype`; or None for 1.
         margin: distance beyond which pairs of different classes no longer matter.
         reduction: ``"sum"``; any other is the mean over the pairs.
-        apart: whether each term has a gradient of its own. Otherwise only the loss can be differentiated, and half of
-            the memory is enough.
+        per_term: whether each term has a gradient of its own. Without it only the loss can be differentiated, with
+            half of the memory.
         precision: one of `fastccsa.ops.choices.Precision`, for float32 products on CUDA.
         labels: the number of classes; 0 where nothing but ``weight`` bounds the labels.
 
@@ -151,13 +151,13 @@ def all_pairs(
         widest = widest if widest == torch.float64 else torch.float32
         z1, z2 = z1.to(widest), z2.to(widest)
         weight = None if weight is None else weight.to(widest)
-    wanted = (z1.requires_grad | z2.requires_grad << 1) if torch.is_grad_enabled() else 0
+    output_mask = (z1.requires_grad | z2.requires_grad << 1) if torch.is_grad_enabled() else 0
     options = {
         "labels": labels,
         "margin": margin,
         "mean": reduction != "sum",
-        "wanted": wanted,
-        "apart": apart,
+        "output_mask": output_mask,
+        "per_term": per_term,
         "precision": precision,
     }
     if _is_eager(z1, z2):
@@ -176,20 +176,20 @@ def all_pairs_with_gradients(
     *,
     margin: float,
     mean: bool,
-    wanted: int,
-    apart: bool,
+    output_mask: int,
+    per_term: bool,
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loss, its terms and its gradients, as values that cannot be differentiated.
 
-    Args and errors: as for `all_pairs`; ``mean`` divides by the number of pairs, and bit k of ``wanted`` asks for the
+    Args and errors: as for `all_pairs`. ``mean`` divides by the number of pairs. Bit k of ``output_mask`` asks for the
     gradient of side k.
 
     Returns:
         The loss []; alignment and separation [2]; and the gradient of each side in the dtype of sums: [1, N, D] of the
-        loss, or [2, N, D] of each term if ``apart``; [0, N, D] where it is not wanted.
+        loss, or [2, N, D] of each term if ``per_term``; [0, N, D] where it is not asked for.
     """
     return _forward(
         z1, z2, y1, y2, weight,
-        labels=0, margin=margin, mean=mean, wanted=wanted, apart=apart, precision=precision,
+        labels=0, margin=margin, mean=mean, output_mask=output_mask, per_term=per_term, precision=precision,
     )  # fmt: skip

@@ -34,7 +34,7 @@ class Limits:
     capturing: bool = False
 
 
-# By the labels, for which the host waits, or by sizes alone.
+# Tiles that depend on the labels, for which the host waits, or only on the sizes.
 BY_LABELS, BY_SIZES = Limits(pairs_without_host_sync=0), Limits()
 PAIR_BY_PAIR = Limits(few_pairs=1 << 62)
 
@@ -53,7 +53,7 @@ class Outcome:
 
 
 class EmulatedLoss:
-    """A running program. It stands for the op too: see `replaces_op`."""
+    """A running program, which can also replace the op: see `replaces_op`."""
 
     def __init__(self, program: Path, schedule: Schedule = Schedule()) -> None:  # noqa: B008 - frozen
         environment = os.environ | SANITIZER_OPTIONS
@@ -66,7 +66,8 @@ class EmulatedLoss:
 
     def compute(
         self, z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, *, labels: int = 0, margin: float,
-        mean: bool = True, wanted: int = 3, apart: bool = False, precision: str = "ieee", limits: Limits = BY_SIZES,
+        mean: bool = True, output_mask: int = 3, per_term: bool = False, precision: str = "ieee",
+        limits: Limits = BY_SIZES,
     ) -> Outcome:  # fmt: skip
         """Compute the loss with its gradients; the arguments are the op's.
 
@@ -75,7 +76,7 @@ class EmulatedLoss:
         """
         acc = accumulator(z1.dtype)
         sizes = (len(z1), len(z2), z1.shape[1], labels if weight is None else len(weight))
-        options = (wanted, apart, PRECISIONS.index(precision))
+        options = (output_mask, per_term, PRECISIONS.index(precision))
         chosen = (limits.few_pairs, limits.pairs_without_host_sync, *limits.tile, limits.capturing)
         scale = 1 / (len(z1) * len(z2)) if mean else 1.0
         head = struct.pack("<13q2d", DTYPES.index(z1.dtype), *sizes, *options, *chosen, margin, scale)
@@ -89,7 +90,7 @@ class EmulatedLoss:
         ]
         loss, terms = self._tensor(acc, ()), self._tensor(acc, (2,))
         gradients = [
-            self._tensor(acc, ((1 + apart) * (wanted >> side & 1), *z.shape)) for side, z in enumerate((z1, z2))
+            self._tensor(acc, ((1 + per_term) * (output_mask >> side & 1), *z.shape)) for side, z in enumerate((z1, z2))
         ]
         if error:
             raise RuntimeError(error)
@@ -97,7 +98,7 @@ class EmulatedLoss:
 
     @contextmanager
     def replaces_op(self, limits: Limits) -> Iterator[None]:
-        """Meanwhile functions of fastccsa over all pairs compute here."""
+        """Have fastccsa's losses over all pairs computed by the program."""
 
         def op(*tensors: Tensor | None, **options: object) -> tuple[Tensor, ...]:
             found = self.compute(*tensors, **options, limits=limits)
@@ -133,7 +134,7 @@ class EmulatedLoss:
 
 @contextmanager
 def emulated(program: Path, schedule: Schedule = Schedule()) -> Iterator[EmulatedLoss]:  # noqa: B008 - frozen
-    """A program that runs meanwhile; what a sanitizer has to say about it fails the test."""
+    """A running program; a sanitizer's report fails the test."""
     loss = EmulatedLoss(program, schedule)
     yield loss
     loss.close()

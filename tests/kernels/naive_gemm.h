@@ -1,8 +1,8 @@
-// Stands for cublasGemmEx: the same arguments, checked as cuBLAS checks them, and a plain loop. With the compute type of
-// TF32 it multiplies what tensor cores read of a float32: its first 11 significant bits, the others cut off.
+// Stands for cublasGemmEx: the same arguments, checked as cuBLAS checks them, and a plain loop. With the compute type
+// of TF32 it multiplies what tensor cores read of a float32: its first 11 significant bits, the others cut off.
 #pragma once
 
-#include "all_pairs/cuda/products.h"
+#include "core/cublas.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -27,7 +27,8 @@ void naive_gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_
     for (int64_t i = 0; i < m; ++i) {
       double sum = 0;
       for (int64_t l = 0; l < k; ++l) {
-        const T left = transpose_a ? a[l + i * lda] : a[i + l * lda], right = transpose_b ? b[j + l * ldb] : b[l + j * ldb];
+        const T left = transpose_a ? a[l + i * lda] : a[i + l * lda];
+        const T right = transpose_b ? b[j + l * ldb] : b[l + j * ldb];
         sum += double(read(left)) * double(read(right));
       }
       T& to = c[i + j * ldc];
@@ -39,21 +40,20 @@ void naive_gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_
 inline int naive_gemm_ex(void*, int transpose_a, int transpose_b, int m, int n, int k, const void* alpha, const void* a,
                          int a_type, int lda, const void* b, int b_type, int ldb, const void* beta, void* c, int c_type,
                          int ldc, int compute_type, int algorithm) {
-  const bool ta = transpose_a == cuda::kOpT, tb = transpose_b == cuda::kOpT;
-  if (m < 0 || n < 0 || k < 0 || lda < std::max(1, ta ? k : m) || ldb < std::max(1, tb ? n : k) || ldc < std::max(1, m)) {
-    return kInvalidValue;
-  }
-  const int type = compute_type == cuda::kCompute64F ? cuda::kCudaR64F : cuda::kCudaR32F;
-  if (a_type != type || b_type != type || c_type != type || algorithm != cuda::kGemmDefault) return kNotSupported;
+  const bool ta = transpose_a == cublas::kOpT, tb = transpose_b == cublas::kOpT;
+  if (m < 0 || n < 0 || k < 0) return kInvalidValue;
+  if (lda < std::max(1, ta ? k : m) || ldb < std::max(1, tb ? n : k) || ldc < std::max(1, m)) return kInvalidValue;
+  const int type = compute_type == cublas::kCompute64F ? cublas::kR64F : cublas::kR32F;
+  if (a_type != type || b_type != type || c_type != type || algorithm != cublas::kGemmDefault) return kNotSupported;
   const auto call = [&](auto t, auto read) {
     using T = decltype(t);
     naive_gemm(ta, tb, m, n, k, *static_cast<const T*>(alpha), static_cast<const T*>(a), lda, static_cast<const T*>(b),
                ldb, *static_cast<const T*>(beta), static_cast<T*>(c), ldc, read);
   };
   switch (compute_type) {
-    case cuda::kCompute64F: call(double(), [](double x) { return x; }); return 0;
-    case cuda::kCompute32F: call(float(), [](float x) { return x; }); return 0;
-    case cuda::kCompute32FFastTf32: call(float(), &truncated_to_tf32); return 0;
+    case cublas::kCompute64F: call(double(), [](double x) { return x; }); return 0;
+    case cublas::kCompute32F: call(float(), [](float x) { return x; }); return 0;
+    case cublas::kCompute32FFastTf32: call(float(), &truncated_to_tf32); return 0;
     default: return kNotSupported;
   }
 }

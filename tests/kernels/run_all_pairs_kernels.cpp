@@ -1,5 +1,6 @@
-// The loss over all pairs on CUDA, in the emulator: one request after the other from stdin, its results to stdout. The
-// other side is emulated_all_pairs.py. The host's part, csrc/all_pairs/cuda/sweep.h, is the one that runs on a GPU.
+// The loss over all pairs on CUDA, in the emulator: one request after the other from stdin, its results to stdout.
+// The other side is emulated_all_pairs.py. The host's part, csrc/all_pairs/cuda/sweep.h, is the one that runs on a
+// GPU.
 #include "emulator/device.h"
 #include "emulator/gpu.h"
 #include "all_pairs/cuda/launch.cuh"
@@ -26,7 +27,8 @@ using fastccsa::testing::View;
 using fastccsa::testing::write;
 using fastccsa::testing::write_bytes;
 
-// What the sweep asks of a GPU. Memory starts with all bits set, NaN, so that what is read before it is written shows.
+// What the sweep asks of a GPU. Memory starts with all bits set, NaN, so that what is read before it is written
+// shows.
 class EmulatedDevice {
  public:
   EmulatedDevice(emulator::Gpu& gpu, bool capturing) : gpu_(gpu), capturing_(capturing) {}
@@ -91,7 +93,7 @@ class EmulatedDevice {
     run<Tile<T>>(p);
   }
 
-  cuda::Blas blas() const { return {&naive_gemm_ex, nullptr}; }
+  Blas blas() const { return {&naive_gemm_ex, nullptr}; }
   bool is_capturing() const { return capturing_; }
 
   FaultReport fault() const { return fault_ == 0 ? FaultReport() : decode(fault_); }
@@ -108,8 +110,8 @@ class EmulatedDevice {
 
 // What a request asks for, in this order.
 struct Request {
-  int64_t rows[2], width, labels, wanted, apart, precision, few_pairs, pairs_without_host_sync, tile_rows, tile_columns;
-  int64_t capturing;
+  int64_t rows[2], width, labels, output_mask, per_term, precision;
+  int64_t few_pairs, pairs_without_host_sync, tile_rows, tile_columns, capturing;
   double margin, scale;
 };
 
@@ -119,13 +121,13 @@ void answer(emulator::Gpu& gpu) {
   const auto request = read_value<Request>();
   View views[5];  // features and labels of both sides, weights
   for (View& view : views) view.read();
-  const int64_t planes = request.apart ? 2 : 1;
+  const int64_t planes = request.per_term ? 2 : 1;
   const EmulatedDevice memory(gpu, false);
   const auto loss = memory.allocate<Acc>(1), terms = memory.allocate<Acc>(2);
   int64_t sizes[2];
   EmulatedDevice::Buffer<Acc> gradient[2];
   for (int side = 0; side < 2; ++side) {
-    sizes[side] = request.wanted >> side & 1 ? planes * request.rows[side] * request.width : 0;
+    sizes[side] = request.output_mask >> side & 1 ? planes * request.rows[side] * request.width : 0;
     gradient[side] = memory.allocate<Acc>(sizes[side]);
   }
   const Problem<T> problem{{views[0].matrix<T>(), views[1].matrix<T>()},
@@ -136,7 +138,7 @@ void answer(emulator::Gpu& gpu) {
                            request.labels,
                            Acc(request.margin),
                            request.scale,
-                           request.apart != 0,
+                           request.per_term != 0,
                            loss.data(),
                            terms.data(),
                            {gradient[0].data(), gradient[1].data()}};

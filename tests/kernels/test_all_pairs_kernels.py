@@ -47,7 +47,7 @@ def program(builder: Builder) -> Path:
 @BOTH
 @pytest.mark.parametrize("near", [False, True], ids=["far", "near"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype, near: bool, limits: Limits) -> None:
+def test_results_equal_the_definition(program: Path, dtype: torch.dtype, near: bool, limits: Limits) -> None:
     """Ragged sizes, several tiles, layouts, with weights and without."""
     cases = [(1, 1, 1, as_it_is), (9, 33, 65, column_major), (70, 81, 7, every_other)]
     with emulated(program) as loss, loss.replaces_op(limits):
@@ -80,7 +80,7 @@ def test_labels_need_no_bound_without_weights(program: Path, limits: Limits) -> 
 
 @BOTH
 def test_more_classes_than_occur(program: Path, limits: Limits) -> None:
-    """Without a host sync each class that there may be has a mean; more of them than a block has threads."""
+    """Without a host sync every possible class gets a mean; here more of them than a block has threads."""
     z, (y1, y2) = some(30, 45, 9, torch.float64, near=True)
     y = [y1 * 100 + 3, y2 * 100 + 3]
     weight = torch.rand(300, 300, dtype=torch.float64)
@@ -112,18 +112,18 @@ def test_terms_with_gradients_of_their_own(program: Path, limits: Limits) -> Non
 
 
 @BOTH
-@pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_only_the_gradients_that_are_wanted(program: Path, wanted: int, apart: bool, limits: Limits) -> None:
+@pytest.mark.parametrize("per_term", [False, True])
+@pytest.mark.parametrize("output_mask", [0, 1, 2])
+def test_only_the_gradients_that_are_asked_for(program: Path, output_mask: int, per_term: bool, limits: Limits) -> None:
     """The same bits as with all of them; the others take no memory."""
     z, y = some(45, 80, 9, torch.float32, near=True)
     with emulated(program) as loss:
-        whole = loss.compute(*z, *y, None, margin=MARGIN, apart=apart, limits=limits)
-        found = loss.compute(*z, *y, None, margin=MARGIN, apart=apart, wanted=wanted, limits=limits)
+        whole = loss.compute(*z, *y, None, margin=MARGIN, per_term=per_term, limits=limits)
+        found = loss.compute(*z, *y, None, margin=MARGIN, per_term=per_term, output_mask=output_mask, limits=limits)
     assert torch.equal(found.loss, whole.loss)
     assert torch.equal(found.terms, whole.terms)
     for side in range(2):
-        if wanted >> side & 1:
+        if output_mask >> side & 1:
             assert torch.equal(found.gradients[side], whole.gradients[side])
         else:
             assert len(found.gradients[side]) == 0
@@ -131,7 +131,7 @@ def test_only_the_gradients_that_are_wanted(program: Path, wanted: int, apart: b
 
 @BOTH
 def test_features_without_columns(program: Path, limits: Limits) -> None:
-    """All distances are 0, and pairs of different classes have no direction to go."""
+    """All distances are 0, and pairs of different classes have no direction to be pushed in."""
     z, y = some(50, 90, 0, torch.float32, near=False)
     with emulated(program) as loss:
         found = loss.compute(*z, *y, None, margin=MARGIN, limits=limits)
@@ -177,7 +177,7 @@ def test_float64_has_one_precision(program: Path, precision: str) -> None:
 @pytest.mark.parametrize("tile", [(8, 16), (3, 5), (1, 3), (64, 7)], ids=str)
 @pytest.mark.parametrize("classes", [1, 3, 20])
 def test_any_tiles_give_the_same(program: Path, tile: tuple[int, int], classes: int, limits: Limits) -> None:
-    """Blocks of one class, blocks of several, and ranges cut in parts: every pair once."""
+    """Blocks of one class, blocks of several, and ranges that are cut: every pair counts once."""
     z, _ = some(31, 23, 5, torch.float64, near=False)
     random = torch.Generator().manual_seed(classes)
     y = [torch.randint(classes, (len(x),), generator=random) for x in z]
@@ -195,7 +195,7 @@ def count_covered(tiles: list[tuple[slice, slice]], rows: tuple[int, int]) -> Te
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_tiles_cover_each_pair_of_different_classes_once(program: Path, dtype: torch.dtype) -> None:
-    """And few of one class, although small classes share blocks."""
+    """And few pairs of one class, although small classes share blocks."""
     offset1, offset2 = [0, 5, 5, 30, 31, 33, 90], [0, 40, 41, 41, 60, 70, 75]
     y = [torch.repeat_interleave(torch.arange(6), torch.tensor(offset).diff()) for offset in (offset1, offset2)]
     z = [torch.zeros(len(labels), 2, dtype=dtype) for labels in y]

@@ -20,34 +20,34 @@ MARGIN = 6.0
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the op. Two pairs have distance 0, and one the margin, some of them of different classes."""
+    """One call of the op. Two pairs have distance 0, and one has the margin; some of them have different classes."""
 
     z: tuple[Tensor, Tensor]
     y: tuple[Tensor, Tensor]
     weight: Tensor | None
-    apart: bool = False
-    wanted: int = 3
+    per_term: bool = False
+    output_mask: int = 3
 
     def run(self, loss: EmulatedLoss) -> Outcome:
-        return loss.compute(
-            *self.z, *self.y, self.weight, margin=MARGIN, wanted=self.wanted, apart=self.apart, limits=PAIR_BY_PAIR
-        )
+        options = {"margin": MARGIN, "output_mask": self.output_mask, "per_term": self.per_term}
+        return loss.compute(*self.z, *self.y, self.weight, **options, limits=PAIR_BY_PAIR)
 
     def found(self, outcome: Outcome) -> dict[str, Tensor]:
         """The results by name."""
-        wanted = {f"gradient {k + 1}": g for k, g in enumerate(outcome.gradients) if self.wanted >> k & 1}
-        return {"loss": outcome.loss, "terms": outcome.terms, **wanted}
+        gradients = {f"gradient {k + 1}": g for k, g in enumerate(outcome.gradients) if self.output_mask >> k & 1}
+        return {"loss": outcome.loss, "terms": outcome.terms, **gradients}
 
     def definition(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The same by plain PyTorch in `dtype`."""
         leaves = [z.detach().to(dtype).requires_grad_() for z in self.z]
         weight = None if self.weight is None else self.weight.to(dtype)
         terms = torch.stack([t.mean() for t in reference.pair_terms(*leaves, *self.y, weight, MARGIN, "all")])
-        planes = terms.unbind() if self.apart else (terms.sum(),)
+        planes = terms.unbind() if self.per_term else (terms.sum(),)
         options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
         found = [torch.autograd.grad(plane, leaves, **options) for plane in planes]
-        wanted = {f"gradient {k + 1}": torch.stack([g[k] for g in found]) for k in range(2) if self.wanted >> k & 1}
-        return {"loss": terms.sum().detach(), "terms": terms.detach(), **wanted}
+        sides = [side for side in range(2) if self.output_mask >> side & 1]
+        gradients = {f"gradient {side + 1}": torch.stack([g[side] for g in found]) for side in sides}
+        return {"loss": terms.sum().detach(), "terms": terms.detach(), **gradients}
 
 
 def make(
@@ -97,25 +97,25 @@ SIZES = [(1, 1, 1), (4, 32, 16), (5, 33, 65), (33, 6, 260), (19, 70, 12), (6, 9,
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_they_give_what_the_definition_does(program: Path, dtype: torch.dtype) -> None:
-    """Ragged sizes, every layout, weighted or not, both terms together and apart."""
+def test_results_equal_the_definition(program: Path, dtype: torch.dtype) -> None:
+    """Ragged sizes, every layout, weighted or not, with one gradient or one per term."""
     with emulated(program) as loss:
         for number, (size, layout) in enumerate(zip(SIZES, LAYOUTS, strict=True)):
             call = make(*size, dtype, layout, weighted=number % 3 > 0)
-            call = replace(call, apart=number % 2 > 0)
+            call = replace(call, per_term=number % 2 > 0)
             assert_as_good_as_torch(call, call.run(loss))
 
 
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-@pytest.mark.parametrize("apart", [False, True])
-def test_only_the_gradients_that_are_wanted(program: Path, wanted: int, apart: bool) -> None:
-    call = replace(make(9, 35, 20), wanted=wanted, apart=apart)
+@pytest.mark.parametrize("output_mask", [0, 1, 2])
+@pytest.mark.parametrize("per_term", [False, True])
+def test_only_the_gradients_that_are_asked_for(program: Path, output_mask: int, per_term: bool) -> None:
+    call = replace(make(9, 35, 20), output_mask=output_mask, per_term=per_term)
     with emulated(program) as loss:
         assert_as_good_as_torch(call, call.run(loss))
 
 
 @pytest.mark.parametrize("labels", [(0, 0), (0, 1)], ids=["one class", "no pair of one class"])
-def test_classes_that_leave_out_a_term(program: Path, labels: tuple[int, int]) -> None:
+def test_classes_without_one_of_the_terms(program: Path, labels: tuple[int, int]) -> None:
     call = make(10, 7, 24)
     call = replace(call, y=tuple(torch.full_like(y, label) for y, label in zip(call.y, labels, strict=True)))
     with emulated(program) as loss:
@@ -149,7 +149,7 @@ BROKEN = [("target1", 4, -3), ("target1", 4, 3), ("target2", 6, 1 << 20), ("pair
 
 @pytest.mark.parametrize(("argument", "row", "value"), BROKEN)
 def test_a_bad_value_is_reported(program: Path, argument: str, row: int, value: int) -> None:
-    """Nothing is read out of bounds; the loss is NaN, and so are the gradients of the row that has it."""
+    """Nothing is read out of bounds; the loss and the gradients of the row with the value are NaN."""
     good = make(9, 40, 17)
     y1, y2, weight = good.y[0].clone() % 2, good.y[1].clone() % 2, good.weight.clone()
     good = replace(good, y=(y1.clone(), y2.clone()))
@@ -169,8 +169,8 @@ def test_a_bad_value_is_reported(program: Path, argument: str, row: int, value: 
     assert nan_rows.nonzero().flatten().tolist() == [row]
 
 
-def test_the_whole_loss_runs_on_them(program: Path) -> None:
-    """Through the op and its gradient: the loss, and its terms, each with one of its own."""
+def test_the_public_functions(program: Path) -> None:
+    """The loss with its gradient, and its terms with a gradient each, through autograd."""
     z, y = some(20, 31, 33, torch.bfloat16, near=True)
     weight = torch.rand(3, 3)
     with emulated(program) as emulator, emulator.replaces_op(PAIR_BY_PAIR):
@@ -189,5 +189,5 @@ def test_the_whole_loss_runs_on_them(program: Path) -> None:
 def test_no_races(builder: Builder) -> None:
     program = builder.emulated("run_all_pairs_kernels", builder.races())
     with emulated(program, Schedule(processors=2)) as loss:
-        for call in (make(9, 40, 33), replace(make(5, 70, 16, weighted=False), apart=True)):
+        for call in (make(9, 40, 33), replace(make(5, 70, 16, weighted=False), per_term=True)):
             assert_as_good_as_torch(call, call.run(loss))

@@ -131,7 +131,7 @@ void gradients_of_rows(const Direct<Acc>& p, int side, const Acc* const* rows, c
 
 template <typename Acc>
 void gradient(const Direct<Acc>& p, int side, int64_t begin, int64_t end) {
-  const int64_t count = p.rows[1 - side], planes = p.apart ? 2 : 1;
+  const int64_t count = p.rows[1 - side], planes = p.per_term ? 2 : 1;
   const std::unique_ptr<Acc[]> k(new Acc[kOwn * count]);
   for (int64_t first = begin; first < end; first += kOwn) {
     const Acc* rows[kOwn];
@@ -143,7 +143,7 @@ void gradient(const Direct<Acc>& p, int side, int64_t begin, int64_t end) {
         rows[r] = p.features[side].data + row * p.width;
         for (int64_t other = 0; other < count; ++other) {
           const int64_t i = side == 0 ? row : other, j = side == 0 ? other : row;
-          const bool counts = !p.apart || p.one_class(i, j) == (plane == 0);
+          const bool counts = !p.per_term || p.one_class(i, j) == (plane == 0);
           k[r * count + other] = counts ? p.coefficient[i * p.rows[1] + j] : Acc(0);
         }
       }

@@ -91,7 +91,7 @@ class Sides {
       const Finish<T> p{sides_[side],           p_.rows[side],          p_.width,
                         mean_[1 - side].data(), factor_[side].data(),   centre_.data(),
                         sums[side].data(),      scratch_.product[side], p_.scale,
-                        nullptr,                p_.gradient[side],      p_.apart};
+                        nullptr,                p_.gradient[side],      p_.per_term};
       over_rows({0, p_.rows[side]}, [&](const Range& rows) { kernel_.finish_rows(p, rows.begin, rows.end); });
     }
     p_.finish(std::accumulate(alignment_.begin(), alignment_.end(), 0.0),

@@ -157,8 +157,8 @@ void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<a
       continue;
     }
     values[j] = Acc(0);
-    const bool wanted = p.gradient[0] != nullptr || p.gradient[1] != nullptr;
-    if (wanted && term.coefficient != Acc(0)) sums.close.push_back({int32_t(i), int32_t(j), term.coefficient});
+    const bool needed = p.gradient[0] != nullptr || p.gradient[1] != nullptr;
+    if (needed && term.coefficient != Acc(0)) sums.close.push_back({int32_t(i), int32_t(j), term.coefficient});
   }
 }
 

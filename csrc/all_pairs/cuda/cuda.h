@@ -1,5 +1,5 @@
-// What the loss over all pairs asks of the CUDA runtime. `stream` is a cudaStream_t of the current device. All functions
-// throw std::runtime_error when a call fails.
+// What the loss over all pairs asks of the CUDA runtime. `stream` is a cudaStream_t of the current device. All
+// functions throw std::runtime_error when a call fails.
 #pragma once
 
 #include "all_pairs/cuda/params.h"

@@ -130,7 +130,7 @@ __device__ void finish_terms(const Direct<T>& p) {
 template <typename T>
 __device__ acc_t<T> coefficient(const Direct<T>& p, int side, int plane, int64_t row, int64_t other) {
   const int64_t i = side == 0 ? row : other, j = side == 0 ? other : row;
-  const bool counts = !p.apart || p.one_class(i, j) == (plane == 0);
+  const bool counts = !p.per_term || p.one_class(i, j) == (plane == 0);
   return counts ? p.coefficient[i * p.rows[1] + j] : acc_t<T>(0);
 }
 
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kThreads) direct_gradients_kernel(const Direct
   const int64_t group = int64_t(blockIdx.x) - 1, of_first = groups_of(p, 0);
   const int side = group < of_first ? 0 : 1;
   const int64_t first = (side == 0 ? group : group - of_first) * kOwn;
-  for (int plane = 0; plane < (p.apart ? 2 : 1); ++plane) gradients_of_rows(p, side, plane, first);
+  for (int plane = 0; plane < (p.per_term ? 2 : 1); ++plane) gradients_of_rows(p, side, plane, first);
 }
 
 }  // namespace fastccsa::all_pairs::cuda

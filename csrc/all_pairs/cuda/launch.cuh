@@ -1,6 +1,6 @@
-// The grids of the kernels for all pairs. `launch_kernels(parameters, fault, launch)` starts what the parameters are for
-// by `launch(kernel, blocks, arguments...)`, with kThreads threads per block: on a GPU in cuda.cu, in the emulator in the
-// tests. Kernels report bad labels and weights in `fault`.
+// The grids of the kernels for all pairs. `launch_kernels(parameters, fault, launch)` starts what the parameters are
+// for by `launch(kernel, blocks, arguments...)`, with kThreads threads per block: on a GPU in cuda.cu, in the
+// emulator in the tests. Kernels report bad labels and weights in `fault`.
 #pragma once
 
 #include "all_pairs/cuda/direct_kernel.cuh"

@@ -6,9 +6,9 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Contiguous copies of the labels and the weights. With `poison`, they are checked: the kernel reports a bad one to the
-// host's next call, replaces a bad label by 0, so that nothing is read out of bounds, and sets `poison` to NaN, which
-// the last kernels add to all results.
+// Contiguous copies of the labels and the weights. With `poison`, they are checked: the kernel reports a bad one to
+// the host's next call, replaces a bad label by 0, so that nothing is read out of bounds, and sets `poison` to NaN,
+// which the last kernels add to all results.
 template <typename Acc>
 struct Inputs {
   Vector<const int64_t> given_label[2];

@@ -9,11 +9,11 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Few pairs are computed pair by pair. Not measured.
+// Up to this many pairs are computed pair by pair. Not measured.
 constexpr int64_t kFewPairs = 65536;
-// Up to this many pairs, sizes alone decide which tiles there are, and nothing waits for the GPU: all work is queued at
-// once, and a CUDA graph can hold it. Above, skipping tiles of one class and tiles beyond the margin is worth a host
-// sync. Not measured.
+// Up to this many pairs, the tiles depend only on the sizes. There is no host sync then: all work is queued at once,
+// and a CUDA graph can hold it. Above, skipping tiles of one class and tiles beyond the margin is worth a host sync.
+// Not measured.
 constexpr int64_t kPairsWithoutHostSync = int64_t(1) << 22;
 
 // The largest tile, in float32; 8 MiB.
@@ -42,8 +42,8 @@ struct Block : Range {
   int64_t first, last;  // classes
 };
 
-// All rows in blocks of at most `limit`. Large classes get blocks of their own and small ones share: so few pairs of one
-// class are computed.
+// All rows in blocks of at most `limit`. Large classes get blocks of their own and small ones share: so few pairs of
+// one class are computed.
 inline std::vector<Block> blocks_of(const std::vector<int64_t>& offset, int64_t limit) {
   std::vector<Block> blocks;
   const int64_t small = limit / 4;
@@ -68,8 +68,8 @@ inline bool one_class(const Block& row, const Block& column) {
   return row.first == row.last && column.first == column.last && row.first == column.first;
 }
 
-// Tiles that cover every pair which can have a part in the separation term: not those of two blocks of one class, nor of
-// blocks that are beyond the margin of each other. `beyond` has a value for each block of rows and of columns.
+// Tiles that cover every pair which can have a part in the separation term: not those of two blocks of one class, nor
+// of blocks that are beyond the margin of each other. `beyond` has a value for each block of rows and of columns.
 inline std::vector<TileRange> tiles_of(const std::vector<Block>& rows, const std::vector<Block>& columns,
                                        const std::vector<char>& beyond, int64_t most_columns) {
   std::vector<TileRange> tiles;

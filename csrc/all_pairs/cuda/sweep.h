@@ -1,21 +1,21 @@
 // The loss over all pairs on CUDA: what is allocated, which kernels and products run, and in which order.
 //
 // Both sides are sorted by class. Alignment needs no pairs: around the class means it is a sum over rows. Separation
-// needs the pairs of different classes: cuBLAS multiplies tiles of centred rows, a kernel turns the dot products of a tile
-// into the coefficients of the gradient in place, and two more products add those up. So one sweep leaves the loss and
-// its gradients, in O((N1 + N2) D) memory and one tile.
+// needs the pairs of different classes: cuBLAS multiplies tiles of centred rows, a kernel turns the dot products of a
+// tile into the coefficients of the gradient in place, and two more products add those up. One sweep over the tiles
+// computes the loss and its gradients, in O((N1 + N2) D) memory and one tile.
 //
-// There is no torch and no CUDA here. `Device` is torch's in op.cpp and the emulator's in the tests; it has:
+// This file needs neither torch nor CUDA. Its `Device` is the one of op.cpp on a GPU, and the emulator in the tests:
 //
 //   Buffer<U>                   owns memory of the device; `data()` is null in an empty one
 //   Buffer<U> allocate<U>(n)    not initialised
 //   Buffer<U> zeros<U>(n)
 //   Buffer<U> upload(vector)    from the host
 //   vector<U> read(data, n)     to the host, which waits for it
-//   Sorted sort(labels, n)      a stable sort of Buffer<int64_t>: `values` and `order`, two more of them
+//   Sorted sort(labels, n)      a stable sort of a Buffer<int64_t>, with the buffers `values` and `order`
 //   void run(parameters)        starts the kernels that the parameters are for
 //   Blas blas()
-//   bool is_capturing()         whether a CUDA graph records what is queued, so that the host must not wait
+//   bool is_capturing()         whether a CUDA graph records the queued work, so that the host must not wait
 #pragma once
 
 #include "all_pairs/cuda/params.h"
@@ -47,7 +47,7 @@ class Sweep {
   Sweep(Device& device, const Problem<T>& problem, const Options& options)
       : device_(device), p_(problem), options_(options), syncs_(needs_host_sync()) {}
 
-  // The first bad label or weight, where the host looks for one; nothing is computed then.
+  // Returns the first bad label or weight if the host finds one; nothing is computed then.
   FaultReport run() {
     if (syncs_) {
       const FaultReport fault = sort_on_host();
@@ -66,13 +66,13 @@ class Sweep {
   template <typename U>
   using Buffer = typename Device::template Buffer<U>;
 
-  // One side in the order of its classes, and what the kernels leave for it.
+  // One side in the order of its classes, and the results of the kernels for it.
   struct SortedSide {
     Buffer<int64_t> order, label, offset;
     Buffer<double> mean, spread, factor;  // by class
-    Buffer<Acc> centred, parts[2], norm;  // `parts` of the centred rows for TF32
+    Buffer<Acc> centred, parts[2], norm;  // `parts`: of the centred rows, for TF32
     Buffer<double> sums;
-    Buffer<Acc> product;  // empty where no gradient is wanted
+    Buffer<Acc> product;  // empty where the gradient is not needed
   };
 
   bool needs_host_sync() const {
@@ -213,7 +213,7 @@ class Sweep {
   // Which pairs of blocks are beyond the margin of each other as a whole, by the triangle inequality. NaN is not.
   std::vector<char> beyond_margin(const std::vector<Block>& rows, const std::vector<Block>& columns) {
     std::vector<char> beyond(rows.size() * columns.size());
-    if (beyond.size() == 1) return beyond;  // a single tile is not worth the wait
+    if (beyond.size() == 1) return beyond;  // skipping a single tile is not worth another host sync
     const Balls own = balls_of(0, rows), others = balls_of(1, columns);
     for (size_t r = 0; r < rows.size(); ++r) {
       for (size_t c = 0; c < columns.size(); ++c) {
@@ -277,7 +277,8 @@ class Sweep {
     const int64_t rows = size(own), columns = size(others);
     const Factor<Acc> a = factors[0].from_row(own.begin), b = factors[1].from_row(others.begin);
     if (p_.width > 0) {
-      add_product(blas, options_.precision, rows, columns, p_.width, Acc(1), a, b.transpose(), Acc(0), values_.data(), columns);
+      add_product(blas, options_.precision, rows, columns, p_.width, Acc(1), a, b.transpose(), Acc(0), values_.data(),
+                  columns);
     }
     device_.run(Tile<T>{{side(0), side(1)},
                         {own.begin, others.begin},
@@ -297,8 +298,8 @@ class Sweep {
                         partial_.data()});
     if (p_.gradient[0] == nullptr && p_.gradient[1] == nullptr) return;
     const Factor<Acc> coefficients = factor(values_, value_parts_, rows * columns, columns);
-    const auto add_gradient = [&](int k, int64_t first, int64_t count, const Factor<Acc>& left, const Factor<Acc>& right,
-                                  int64_t depth) {
+    const auto add_gradient = [&](int k, int64_t first, int64_t count, const Factor<Acc>& left,
+                                  const Factor<Acc>& right, int64_t depth) {
       if (p_.gradient[k] == nullptr) return;
       Acc* product = sides_[k].product.data() + first * p_.width;
       add_product(blas, options_.precision, count, p_.width, depth, Acc(-1), left, right, Acc(1), product, p_.width);
@@ -310,24 +311,25 @@ class Sweep {
   // ---- the end ----
 
   void finish() {
-    device_.run(Terms<Acc>{alignment_.data(), classes_, loss_.data(), p_.rows[0], p_.scale, poison_.data(), p_.loss, p_.terms});
+    device_.run(Terms<Acc>{alignment_.data(), classes_, loss_.data(), p_.rows[0], p_.scale, poison_.data(), p_.loss,
+                           p_.terms});
     for (int k = 0; k < 2; ++k) {
       if (p_.gradient[k] == nullptr) continue;
       device_.run(Finish<T>{side(k), p_.rows[k], p_.width, sides_[1 - k].mean.data(), sides_[k].factor.data(),
                             centre_.data(), sides_[k].sums.data(), sides_[k].product.data(), p_.scale, poison_.data(),
-                            p_.gradient[k], p_.apart});
+                            p_.gradient[k], p_.per_term});
     }
   }
 
   Device& device_;
   const Problem<T>& p_;
   const Options& options_;
-  const bool syncs_;  // the host looks at the labels
+  const bool syncs_;  // whether the host reads the labels
   SortedSide sides_[2];
-  std::vector<int64_t> offset_[2];  // of classes, where the host knows them
-  int64_t classes_ = 0;             // at least as many as occur
+  std::vector<int64_t> offset_[2];  // of the classes, where the host has sorted them
+  int64_t classes_ = 0;             // may be more than occur
   Buffer<Acc> weight_;              // [classes, classes], or empty
-  Buffer<Acc> poison_;              // see Inputs; empty where the host has checked labels and weights, or none are bounded
+  Buffer<Acc> poison_;              // see Inputs; empty where kernels have nothing to check
   Buffer<double> alignment_;        // by class
   Buffer<Acc> centre_;
   Buffer<Acc> values_, value_parts_[2];  // of a tile
@@ -342,8 +344,8 @@ void compute_pair_by_pair(Device& device, const Problem<T>& p) {
   device.run(Direct<T>{p, coefficient.data(), sums.data()});
 }
 
-// The whole loss; there is a row on each side. Returns the first bad label or weight where the host looks for one. Where
-// it does not, kernels report it to the next call, and the results are NaN.
+// The whole loss; there is a row on each side. Returns the first bad label or weight where the host looks for one.
+// Where it does not, kernels report it to the next call, and the results are NaN.
 template <typename T, typename Device>
 FaultReport compute(Device& device, const Problem<T>& p, const Options& options) {
   if (p.rows[0] * p.rows[1] > options.few_pairs) return Sweep<T, Device>(device, p, options).run();

@@ -8,7 +8,8 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Rounds to the 11 significant bits of TF32, to nearest, ties to even; tensor cores would truncate. Infinity and NaN stay.
+// Rounds to the 11 significant bits of TF32, to nearest, ties to even; tensor cores would truncate. Infinity and NaN
+// stay.
 FASTCCSA_HOST_DEVICE float round_to_tf32(float x) {
   if (!(x - x == 0)) return x;
   uint32_t bits;

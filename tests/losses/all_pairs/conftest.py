@@ -50,7 +50,7 @@ class Sets:
 
 @pytest.fixture
 def use_method(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A function that has the losses compute all pairs by a method of the op, however many there are."""
+    """A function after which the losses compute all pairs by the given method of the op, however many there are."""
 
     def use(method: str) -> None:
         monkeypatch.setattr(_all_pairs, "_op", partial(torch.ops.fastccsa.all_pairs.default, method=method))
@@ -69,9 +69,9 @@ METHODS = {
 
 @pytest.fixture(params=[pytest.param(d, marks=[pytest.mark.cuda] if d.startswith("cuda") else []) for d in METHODS])
 def device(request: pytest.FixtureRequest, use_method: Callable[[str], None]) -> str:
-    """Where a test runs, and by which method: that of its number of pairs, or that of many pairs.
+    """The device of a test; the losses compute by the method for the test's number of pairs, or by that for many pairs.
 
-    On CUDA these are tiles that do not depend on the labels, as up to some millions of pairs, and tiles that do.
+    On CUDA the tiles of many pairs depend on the labels, or, up to some millions of pairs, only on the sizes.
     """
     use_method(METHODS[request.param])
     return request.param.split()[0]
@@ -92,7 +92,7 @@ def make_sets() -> Callable[..., Sets]:
         random = torch.Generator().manual_seed(seed)
 
         def features(rows: int) -> Tensor:
-            # At this spread some distances lie within the margin and some beyond.
+            # With this spread some distances are within the margin and some beyond.
             z = MARGIN / max(2 * width, 1) ** 0.5 * torch.randn(rows, width, generator=random, dtype=torch.float64)
             return (z + 3).to(device, dtype).requires_grad_()
 

@@ -1,4 +1,4 @@
-"""The accuracy promise: float32 errors of at most twice those of plain differences, near pairs included."""
+"""The accuracy in float32: errors are at most twice those of plain differences, also for near pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def one_cluster(z, random):
 
 
 def two_clusters(z, random):
-    """Pairs at distance 1, between two places 1e3 apart: what one common centre cannot serve."""
+    """Pairs at distance 1, around two places at distance 1e3: no common centre is near both."""
     place = torch.zeros_like(z)
     place[::2, 0] = 1e3
     step = torch.randn(z.shape, generator=random, dtype=torch.float64)
@@ -75,8 +75,8 @@ def test_error_against_plain_differences(make_sets, device, case):
 
 @pytest.mark.parametrize("share", [0.05, 0.07, 0.2, 0.45, 0.55, 0.9])
 @pytest.mark.parametrize("along", ["one axis", "all axes"])
-def test_where_every_pair_that_counts_is_equally_near(device, along, share):
-    """Two far places, and within each all d^2 near `share` of |a|^2 + |b|^2: just above a threshold is hardest."""
+def test_pairs_that_are_equally_near_relative_to_their_norms(device, along, share):
+    """Two distant places, around each of which d^2 is about `share` of |a|^2 + |b|^2: worst just above a threshold."""
     rows, width = 60, 256
     errors, plain, sizes = [], [], []
     for seed in range(4):
@@ -123,7 +123,7 @@ def test_sixteen_bits_are_added_up_in_float32(device, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_distance_zero_pushes_nowhere(device, dtype):
+def test_the_gradient_at_distance_zero_is_zero(device, dtype):
     """Points of different classes in one place: the loss is margin^2, and the gradient 0, not NaN."""
     z1 = torch.full((5, 8), 100.0, dtype=dtype, device=device, requires_grad=True)
     z2 = torch.full((3, 8), 100.0, dtype=dtype, device=device, requires_grad=True)
@@ -134,7 +134,7 @@ def test_distance_zero_pushes_nowhere(device, dtype):
 
 
 def test_a_near_pair_far_from_the_origin(device):
-    """The distance that |a|^2 + |b|^2 - 2ab loses altogether in float32."""
+    """|a|^2 + |b|^2 - 2ab loses this distance entirely in float32."""
     z1 = torch.tensor([[1e3, 0.0], [-1e3, 0.0]], device=device, requires_grad=True)
     z2 = torch.tensor([[1e3, 1e-3]], device=device, requires_grad=True)
     y1, y2 = torch.tensor([0, 1], device=device), torch.tensor([1], device=device)

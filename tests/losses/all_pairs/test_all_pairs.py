@@ -1,4 +1,4 @@
-"""The loss over all pairs against the definition, which holds the whole matrix."""
+"""The loss over all pairs against its definition, which computes the whole matrix of pairs."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_margins(make_sets, device, margin):
     assert_same(make_sets(dtype=torch.float64, device=device), margin=margin)
 
 
-# Rows of each class on both sides: of one class, cut where it is large; of several, where they are small; of either
-# kind on one side alone; more than a panel.
+# Rows of each class on both sides: large classes, which are cut; small ones, which share strips; classes of either kind
+# that only one side has; more rows than a panel.
 CLASS_SIZES = {
     "large and small": ([130, 3, 70, 5, 5, 300], [2, 90, 65, 40, 1, 3]),
     "small ones between": ([64, 63, 64, 1, 64], [63, 64, 1, 64, 63]),
@@ -72,7 +72,7 @@ def test_any_sizes_of_classes(make_sets, device, sizes, dtype):
 
 @pytest.mark.parametrize("gap", [4.0, 11.0, 30.0])
 def test_distant_classes(make_sets, device, gap):
-    """Some beyond the margin as a whole, some in part, some not; and what is no number is not beyond it."""
+    """Classes that are entirely beyond the margin, partly, and not at all; NaN is not beyond it."""
     sets = make_sets(260, 300, 3, 6, dtype=torch.float64, device=device)
     with torch.no_grad():
         for z, y in ((sets.z1, sets.y1), (sets.z2, sets.y2)):
@@ -113,7 +113,7 @@ def test_classes_missing_on_a_side(make_sets, device):
 
 
 def test_features_without_columns(make_sets, device):
-    """All at distance 0, where pairs of different classes have no direction to go."""
+    """All distances are 0, and pairs of different classes have no direction to be pushed in."""
     sets = make_sets(200, 300, 3, 0, dtype=torch.float64, device=device, weighted=False)
     different = (sets.y1[:, None] != sets.y2).double().mean().item()
     loss = sets.loss(margin=2.0)
@@ -189,7 +189,7 @@ def test_whole_loss_and_its_terms(make_sets, device, rows, reduction):
         torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-14)
 
 
-def test_nan_stays_visible(make_sets, device):
+def test_nan_reaches_the_loss(make_sets, device):
     for k in range(2):
         sets = make_sets(device=device)
         with torch.no_grad():
@@ -240,7 +240,7 @@ print(torch.ops.fastccsa.instruction_set())
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
 def test_every_instruction_set(isa):
-    """Pair by pair and in panels; all other tests run the best set."""
+    """Pair by pair and in panels; all other tests run the best instruction set."""
     environment = os.environ | {"FASTCCSA_ISA": isa}
     done = subprocess.run([sys.executable, "-c", EVERY_METHOD], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

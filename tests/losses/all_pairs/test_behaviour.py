@@ -13,9 +13,10 @@ import fastccsa
 from fastccsa import functional, reference
 
 
-def op_arguments(sets, apart, wanted=3):
+def op_arguments(sets, per_term, output_mask=3):
     """Positional and named arguments of the op."""
-    options = {"labels": 7, "margin": 12.0, "mean": True, "wanted": wanted, "apart": apart, "precision": "ieee"}
+    options = {"labels": 7, "margin": 12.0, "mean": True, "precision": "ieee"}
+    options |= {"output_mask": output_mask, "per_term": per_term}
     return (*sets.leaves, sets.y1, sets.y2, sets.weight), options
 
 
@@ -28,31 +29,31 @@ def test_gradcheck(make_sets, device):
     assert torch.autograd.gradcheck(loss, sets.leaves)
 
 
-@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("per_term", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_opcheck(make_sets, device, dtype, apart):
+def test_opcheck(make_sets, device, dtype, per_term):
     sets = make_sets(6, 5, dtype=dtype, device=device)
-    torch.library.opcheck(torch.ops.fastccsa.all_pairs.default, *op_arguments(sets, apart))
+    torch.library.opcheck(torch.ops.fastccsa.all_pairs.default, *op_arguments(sets, per_term))
 
 
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_opcheck_with_fewer_gradients(make_sets, device, wanted):
+@pytest.mark.parametrize("output_mask", [0, 1, 2])
+def test_opcheck_with_fewer_gradients(make_sets, device, output_mask):
     sets = make_sets(6, 5, device=device)
     for k, z in enumerate(sets.leaves):
-        z.requires_grad_(bool(wanted >> k & 1))
-    torch.library.opcheck(torch.ops.fastccsa.all_pairs.default, *op_arguments(sets, False, wanted))
+        z.requires_grad_(bool(output_mask >> k & 1))
+    torch.library.opcheck(torch.ops.fastccsa.all_pairs.default, *op_arguments(sets, False, output_mask))
 
 
-@pytest.mark.parametrize("wanted", [0, 1])
-def test_only_the_gradient_that_is_needed(make_sets, device, wanted):
+@pytest.mark.parametrize("side", [0, 1])
+def test_only_the_gradient_that_is_needed(make_sets, device, side):
     sets = make_sets(device=device)
     with torch.no_grad():
         sets.z2[:5] = sets.z1[:5] + 1e-3
-    expected = torch.autograd.grad(sets.loss(), sets.leaves)[wanted]
-    sets.leaves[1 - wanted].requires_grad_(False)
+    expected = torch.autograd.grad(sets.loss(), sets.leaves)[side]
+    sets.leaves[1 - side].requires_grad_(False)
     sets.loss().backward()
-    assert sets.leaves[1 - wanted].grad is None
-    assert torch.equal(sets.leaves[wanted].grad, expected)
+    assert sets.leaves[1 - side].grad is None
+    assert torch.equal(sets.leaves[side].grad, expected)
 
 
 def test_one_tensor_on_both_sides(make_sets, device):
@@ -78,7 +79,7 @@ def test_graph_kept_and_used_twice_even_after_the_input_changed(make_sets, devic
         torch.autograd.grad(loss, sets.leaves)
 
 
-def test_second_derivative_says_where_to_go(make_sets, device):
+def test_second_derivative_error_names_the_reference(make_sets, device):
     sets = make_sets(device=device)
     with pytest.raises(RuntimeError, match=r"fastccsa\.reference"):
         torch.autograd.grad(sets.loss(), sets.leaves, create_graph=True)
@@ -96,7 +97,7 @@ def test_inference_and_no_grad(make_sets, device):
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiles_whole(make_sets, device, backend):
-    """No graph break; the op stays one node among others."""
+    """No graph break: the op is one node among others."""
     torch._dynamo.reset()
     sets = make_sets(device=device)
     logits = [torch.randn(len(z), 7, device=device) for z in sets.leaves]
@@ -131,7 +132,7 @@ def test_compiles_once_for_all_sizes(make_sets, device):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_autocast_with_mixed_sides(make_sets, device, dtype):
-    """Under autocast one side may come in half precision; products stay in float32."""
+    """Under autocast one side may be in half precision; products are computed in float32."""
     sets = make_sets(device=device)
     arguments = (sets.y1, sets.y2, sets.weight, 12.0, "all")
     with torch.autocast(device, dtype=dtype):
@@ -162,7 +163,7 @@ def test_memory_stays_far_below_the_matrix():
 
 
 def test_more_pairs_than_32_bits_count(device):
-    """5 x 10^9 pairs, of which all but a few lie beyond the margin as blocks."""
+    """5 x 10^9 pairs, almost all in blocks that are beyond the margin."""
     z2 = torch.full((1_000_000, 1), 100.0, device=device)
     z2[-2:, 0] = 0.5
     z1 = torch.zeros(5000, 1, device=device, requires_grad=True)

@@ -14,7 +14,7 @@ from fastccsa import FeatureMemory, InputError, PairMemory, functional, referenc
 
 
 def batch(first: int, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows that say which they are."""
+    """Rows that contain their own number."""
     number = torch.arange(first, first + rows)
     return number[:, None] + torch.tensor([0.0, 0.5]), number % 7, number % 3
 
@@ -34,7 +34,7 @@ def test_the_newest_rows_are_kept():
         assert torch.equal(memory.features[:, 1], numbers + 0.5)
 
 
-def test_a_batch_meets_the_memory():
+def test_the_loss_of_a_batch_against_the_memory():
     random = torch.Generator().manual_seed(0)
     memory = FeatureMemory(capacity=100, width=8)
     past = torch.randn(70, 8, generator=random, requires_grad=True)
@@ -45,7 +45,7 @@ def test_a_batch_meets_the_memory():
     loss, true = functional.contrastive_alignment(*arguments), reference.contrastive_alignment(*arguments)
     torch.testing.assert_close(loss, true)
     (expected,) = torch.autograd.grad(true, z)
-    memory.push(z, y, y)  # before the backward pass: the loss has left its gradient behind
+    memory.push(z, y, y)  # before the backward pass: the forward pass has computed the gradient
     torch.testing.assert_close(torch.autograd.grad(loss, z)[0], expected)
 
 
@@ -67,7 +67,7 @@ def test_state_dict_holds_the_ring():
 
 
 def test_gradients_do_not_shrink_with_the_memory():
-    """Each image's is that of its mean over the other stream's memory; past images have none."""
+    """Each image's gradient is that of its mean over the other stream's memory; past images have none."""
     random = torch.Generator().manual_seed(1)
     weight, memory = torch.rand(3, 3, generator=random), PairMemory(capacity=30, width=4)
     shown: list[tuple] = []
@@ -87,7 +87,7 @@ def test_gradients_do_not_shrink_with_the_memory():
             torch.testing.assert_close(mine, true)
 
 
-def test_a_batch_larger_than_the_memory_is_refused():
+def test_a_batch_larger_than_the_memory_is_an_error():
     memory = PairMemory(capacity=4, width=2)
     z, y, domain = batch(0, 5)
     with pytest.raises(InputError, match="a batch of 5 does not fit into a memory of 4 rows"):
@@ -105,7 +105,7 @@ for step in range(3):
     values = torch.arange(100 * step + 10 * rank, 100 * step + 10 * rank + 3)
     memory.push(torch.stack([values, -values], 1).float(), values % 7, values % 3, group=dist.group.WORLD)
 torch.save(memory.state_dict(), f"{folder}/{rank}.pt")
-dist.barrier()  # nobody leaves while another still listens
+dist.barrier()  # no rank ends while another still waits for it
 dist.destroy_process_group()
 """
 

@@ -1,5 +1,5 @@
-"""On a GPU: what few pairs launch and allocate; and that nobody waits for them, nor for more of them, in tiles that no
-label decides, so that a graph can hold the call."""
+"""On a GPU: what few pairs launch and allocate, and that neither they nor tiles by sizes make the host wait, so that a
+graph can hold the call."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def any_sets(request: pytest.FixtureRequest, make_sets, dtype):
 
 
 def step_of(sets) -> Callable[[], tuple[Tensor, ...]]:
-    """Forward and backward; the gradient that comes from above is there already."""
+    """Forward and backward; the upstream gradient exists before."""
     upstream = torch.ones((), device="cuda")
 
     def step() -> tuple[Tensor, ...]:
         loss = sets.loss()
         return (loss.detach(), *torch.autograd.grad(loss, sets.leaves, upstream))
 
-    step()  # what is made once, on the first call, does not count
+    step()  # what the first call creates once does not count
     return step
 
 
@@ -55,14 +55,14 @@ def step(sets) -> Callable[[], tuple[Tensor, ...]]:
 
 
 def test_launches(sets, step) -> None:
-    """Two for the loss and the gradients, and one a side that multiplies; gradients of 16 bits are rounded after."""
+    """Two for the loss and the gradients, and one multiplication per side; 16-bit gradients are then rounded."""
     launched = kernels(step)
     assert sum("fastccsa" in name for name in launched) == 2, launched
     assert len(launched) == (4 if sets.z1.dtype == torch.float32 else 6), launched
 
 
 def test_allocations(sets, step) -> None:
-    """Results, gradients before they are multiplied, a coefficient a pair, and the sums of blocks."""
+    """Results, gradients before they are multiplied, one coefficient per pair, and the sums of blocks."""
     assert len(step()) == 3
     _, requested = cuda_requests(step)
     rows = (ROWS1 + ROWS2) * WIDTH
@@ -71,7 +71,7 @@ def test_allocations(sets, step) -> None:
     assert requested <= results + 4 * rows + 4 * ROWS1 * ROWS2 + 2 * 8 * blocks
 
 
-def test_nobody_waits_for_it(any_sets) -> None:
+def test_no_host_sync(any_sets) -> None:
     step = step_of(any_sets)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -81,7 +81,7 @@ def test_nobody_waits_for_it(any_sets) -> None:
 
 
 def test_a_graph_follows_its_inputs(any_sets) -> None:
-    """The whole loss too: captured once, replayed with other features and labels."""
+    """Also for the whole loss: captured once, replayed with other features and labels."""
     sets, step = any_sets, step_of(any_sets)
     logits = [torch.randn(len(z), 7, device="cuda", dtype=z.dtype, requires_grad=True) for z in sets.leaves]
     loss_fn = fastccsa.WeightedCCSALoss(pair_weight=sets.weight, margin=12.0, pairs="all").cuda()
@@ -108,7 +108,7 @@ def test_a_graph_follows_its_inputs(any_sets) -> None:
         assert all(torch.equal(a, b) for a, b in zip(captured, whole(), strict=True))
 
 
-def test_what_a_graph_cannot_hold_says_so(make_sets, use_method) -> None:
+def test_error_where_a_graph_cannot_hold_the_call(make_sets, use_method) -> None:
     use_method("products_by_labels")
     sets = make_sets(*MANY, width=WIDTH, device="cuda")
     sets.loss()
@@ -137,8 +137,8 @@ def test_a_bad_value_is_reported_at_the_next_call(make_sets, rows, name, change,
     assert sets.loss().isfinite()
 
 
-def test_what_is_no_class_of_the_logits_is_reported_too(make_sets) -> None:
-    """Without weights of pairs, no label has to be looked up; the classification looks at them all the same."""
+def test_a_label_beyond_the_logits_is_reported_too(make_sets) -> None:
+    """Without pair weights the op does not look up labels, but the classification does."""
     sets = make_sets(ROWS1, ROWS2, width=WIDTH, device="cuda", weighted=False)
     logits = [torch.zeros(n, 7, device="cuda") for n in (ROWS1, ROWS2)]
     y1 = sets.y1.clone()

@@ -1,4 +1,4 @@
-"""The precision of float32 products: what each choice gives where, and that torch's own settings do not matter."""
+"""The precision of float32 products: what each choice gives on each device, independent of torch's own settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastccsa.ops.choices import Precision
 
 
 @pytest.mark.parametrize("precision", get_args(Precision))
-def test_a_processor_gives_exact_products_whatever_is_asked_for(make_sets, precision: str) -> None:
+def test_the_cpu_multiplies_exactly_with_every_precision(make_sets, precision: str) -> None:
     sets = make_sets(200, 300)
     arguments = (*sets.leaves, sets.y1, sets.y2, sets.weight, 12.0, "all", "mean")
     loss, exact = functional.contrastive_alignment(*arguments, precision), sets.loss()
@@ -93,6 +93,6 @@ for name in ("torch_get_current_cuda_blas_handle", "cublasGemmEx", "cublasGetMat
 
 @pytest.mark.skipif(torch.version.cuda is None, reason="torch without CUDA")
 def test_torch_has_loaded_the_functions_that_the_op_looks_up() -> None:
-    """csrc/all_pairs/cuda/torch_device.h finds them in torch's CUDA library, or in those that it depends on."""
+    """csrc/core/torch_blas.h finds them in torch's CUDA library, or in those that it depends on."""
     done = subprocess.run([sys.executable, "-c", LOOKED_UP], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

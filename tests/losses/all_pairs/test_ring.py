@@ -41,7 +41,7 @@ for step in range(3):
     memory.push(torch.stack([values, -values], 1).float(), values % 7, values % 3, group=dist.group.WORLD)
 found["memory"] = memory.state_dict()
 torch.save(found, f"{folder}/{rank}.pt")
-dist.barrier()  # nobody leaves while another still listens
+dist.barrier()  # no rank ends while another still waits for it
 dist.destroy_process_group()
 """
 
@@ -82,7 +82,7 @@ def test_all_ranks_together_are_one_batch(tmp_path: Path, world: int) -> None:
     assert sorted(found[0]["memory"]["_features"][:, 0].long().tolist()) == pushed[-11:]
 
 
-def test_without_ranks_it_says_what_to_use() -> None:
+def test_error_without_ranks_names_the_alternative() -> None:
     z, y = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
     with pytest.raises(InputError, match=r"for one process use functional\.contrastive_alignment"):
         distributed.contrastive_alignment(z, z, y, y)

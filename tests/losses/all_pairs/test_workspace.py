@@ -1,4 +1,4 @@
-"""What a call holds beyond rows of the inputs' size, also where every pair is computed from its rows."""
+"""The memory of a call beyond that of its inputs, also where every pair is computed from its rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 LIMIT = 64 * 2**20
 
-# The peak of the process during the call, as the kernel counts pages; the threads and torch itself are there before.
+# The peak of the process during the call, as the kernel counts pages. Torch and its threads are loaded before.
 ONE_CALL = """
 import sys, torch
 from pathlib import Path
@@ -19,7 +19,7 @@ dtype, spread = getattr(torch, sys.argv[1]), float(sys.argv[2])
 torch.set_num_threads(2)
 def call(rows):
     random = torch.Generator().manual_seed(0)
-    # Two places, so that the common centre is near neither, and all pairs of different classes are within one.
+    # Two places, so that the common centre is near neither; all pairs of different classes are within one of them.
     z = spread * torch.randn(2, rows, 4, generator=random, dtype=torch.float64) + 1
     z = torch.cat([z[:, :-2], z.new_tensor([-1.0]).expand(2, 2, 4) * rows], 1).to(dtype)
     y = torch.zeros(2, rows, dtype=torch.int64)
@@ -40,10 +40,10 @@ print(1024 * (kibibytes("VmHWM") - before))
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("spread", [1e-6, 1.0], ids=["every pair near", "few pairs near"])
-def test_a_call_holds_at_most_64_mib(dtype: str, spread: float) -> None:
+def test_a_call_takes_at_most_64_mib(dtype: str, spread: float) -> None:
     call = [sys.executable, "-c", ONE_CALL, dtype, str(spread)]
     done = subprocess.run(call, capture_output=True, text=True, timeout=300)
     if "PermissionError" in done.stderr:
-        pytest.skip("the peak of a process cannot be reset here")
+        pytest.skip("the peak memory of a process cannot be reset here")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= LIMIT
