@@ -294,7 +294,7 @@ def test_a_loss_that_is_not_finite_names_domain_and_class_and_lists_the_batch(ma
         return batch
 
     monkeypatch.setattr(loaders.PairLoader, "_assemble", poisoned)
-    with pytest.raises(InputError, match="of its 8 images 1 of SON/mel has pixels that are not finite") as error:
+    with pytest.raises(InputError, match="its 8 images include 1 of SON/mel with pixels that are not finite") as error:
         train(config, progress=False)
     with open(Path(config.out) / "diverged.csv") as file:
         rows = list(csv.DictReader(file))
