@@ -24,6 +24,7 @@ from fastccsa.images.source import ImageSource
 from fastccsa.images.store import default_folder, open_store
 from fastccsa.images.store_backend import StoreBackend, check_cache
 from fastccsa.images.transforms import IntArray, Transforms, Views
+from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
 from fastccsa.system.machine import usable_cpus
 
@@ -60,8 +61,8 @@ class Loader(ABC):
         prefetch: int,
         num_threads: int | None,
     ) -> None:
-        _check_choice("backend", backend, BACKENDS)
-        _check_choice("mode", mode, MODES)
+        check_choice("backend", backend, BACKENDS)
+        check_choice("mode", mode, MODES)
         if backend == "native" and mode != "fused":
             raise InputError(f"backend 'native' resamples once; with mode={mode!r} use 'dali' or 'torchvision'")
         if prefetch < 1:
@@ -268,11 +269,6 @@ def _close(loader: weakref.ref[Loader]) -> None:
     alive = loader()
     if alive is not None:
         alive.close()
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}; give one of {', '.join(choices)}")
 
 
 def _check_device(device: str | torch.device) -> torch.device:

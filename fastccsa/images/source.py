@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fastccsa.images.choices import OnError
 from fastccsa.images.decode import BrokenImageError, EncodedImage, decode, read_image, uncompressed
 from fastccsa.images.transforms import IntArray, Views
+from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
 
 logger = logging.getLogger("fastccsa.images")
@@ -77,8 +78,7 @@ class ImageSource:
         domains: npt.ArrayLike,
         on_error: str = "replace",
     ) -> None:
-        if on_error not in ON_ERROR:
-            raise InputError(f"on_error is {on_error!r}; give one of {', '.join(ON_ERROR)}")
+        check_choice("on_error", on_error, ON_ERROR)
         if not paths:
             raise InputError("the manifest has no images to load; check the split and domains that were selected")
         self.broken: dict[str, str] = {}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastccsa.ops.choices import Pairs, Precision, Reduction
+from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
 
 __all__ = [
@@ -39,10 +40,8 @@ def check_options(pairs: str, reduction: str, precision: str, *, classification:
     """
     if pairs not in _PAIRS:
         raise InputError(f"pairs is {pairs!r}; choose 'zipped' (row i with row i) or 'all' (every row with every row)")
-    if reduction not in _REDUCTIONS:
-        raise InputError(f"reduction is {reduction!r}; choose one of {_listed(_REDUCTIONS)}")
-    if precision not in _PRECISIONS:
-        raise InputError(f"precision is {precision!r}; choose one of {_listed(_PRECISIONS)}")
+    check_choice("reduction", reduction, _REDUCTIONS)
+    check_choice("precision", precision, _PRECISIONS)
     if pairs == "all":
         if reduction == "none":
             raise InputError(
@@ -53,10 +52,6 @@ def check_options(pairs: str, reduction: str, precision: str, *, classification:
         raise InputError(f"precision {precision!r} concerns the matrix products of pairs='all'; omit it with 'zipped'")
     if not classification and reduction == "weighted_mean":
         raise InputError("reduction 'weighted_mean' is for classification terms; choose 'mean', 'sum' or 'none' here")
-
-
-def _listed(choices: tuple[str, ...]) -> str:
-    return ", ".join(map(repr, choices))
 
 
 def check_margin_and_alpha(margin: float, alpha: float) -> None:

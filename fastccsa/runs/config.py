@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from fastccsa.images.choices import BrokenImages, Cache, ImageBackend
+from fastccsa.ops.choices import Pairs
+from fastccsa.sampling import Negatives
 from fastccsa.system.choices import check_choices
 from fastccsa.system.devices import Amp
 from fastccsa.system.errors import InputError
@@ -22,11 +24,6 @@ FRACTION_KEEPS = 5  # so that Table 2's n_sec, 1 to 5, mean the same for every f
 # "w" weights by the inverse probability of the class, or of the pair of classes; "u" does not; "-" omits the term.
 ClassificationWeight = Literal["w", "u"]
 Alignment = Literal["w", "u", "-"]
-# "zipped" compares row i with row i, "all" every row of one stream with every row of the other.
-Pairs = Literal["zipped", "all"]
-# The classes of the pairs that need not match: different ones, or any.
-Negatives = Literal["different", "any"]
-
 
 # Metadata of the fields that control where and how fast a run trains; they may change when the run is resumed.
 _SETTING = {"changes_result": False}

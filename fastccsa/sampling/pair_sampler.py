@@ -11,7 +11,8 @@ from fastccsa.ops.choices import Pairs
 from fastccsa.sampling import _sampler
 from fastccsa.sampling.probabilities import Negatives, PairProbabilities, pair_probabilities
 from fastccsa.sampling.sharding import ShardedSampler
-from fastccsa.sampling.validate import check_choice, check_indices, check_integer, check_probability
+from fastccsa.sampling.validate import check_indices, check_integer, check_probability
+from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
 
 MAX_GROUPS = 2**24

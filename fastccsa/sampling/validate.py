@@ -30,12 +30,6 @@ def check_probability(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Check that ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
 def check_indices(name: str, values: Any, count: int) -> NDArray[np.integer]:
     """Return a list, array or tensor of integers in ``0..count-1`` as a one-dimensional numpy array."""
     if hasattr(values, "detach"):  # a torch tensor, on any device

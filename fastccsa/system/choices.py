@@ -12,6 +12,16 @@ def choices_of(config: type) -> dict[str, tuple[Any, ...]]:
     return {name: get_args(kind) for name, kind in get_type_hints(config).items() if get_origin(kind) is Literal}
 
 
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Check that ``value`` is one of ``choices``.
+
+    Raises:
+        InputError: it is not; the message names the option and the choices.
+    """
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")
+
+
 def check_choices(config: Any) -> None:
     """Check the value of every field that is annotated with a `Literal`.
 
@@ -19,6 +29,4 @@ def check_choices(config: Any) -> None:
         InputError: a value is not one of those allowed; the message names the field and the allowed values.
     """
     for name, allowed in choices_of(type(config)).items():
-        value = getattr(config, name)
-        if value not in allowed:
-            raise InputError(f"{name} is {value!r}: use one of {', '.join(allowed)}")
+        check_choice(name, getattr(config, name), allowed)

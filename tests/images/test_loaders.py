@@ -243,10 +243,10 @@ def test_a_program_exits_without_closing_its_loader(manifest: Manifest, backend:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "kornia"}, "backend is 'kornia'; give one of auto, native, dali, torchvision"),
+        ({"backend": "kornia"}, "backend is 'kornia'; choose one of 'auto', 'native', 'dali', 'torchvision'"),
         ({"backend": "native", "mode": "exact"}, "backend 'native' resamples once; with mode='exact' use 'dali'"),
-        ({"mode": "fast"}, "mode is 'fast'; give one of fused, exact"),
-        ({"on_error": "ignore"}, "on_error is 'ignore'; give one of replace, raise"),
+        ({"mode": "fast"}, "mode is 'fast'; choose one of 'fused', 'exact'"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'; choose one of 'replace', 'raise'"),
         ({"prefetch": 0}, "prefetch is 0"),
         ({"num_threads": 0}, "num_threads is 0"),
         ({"device": "tpu:x"}, "device is 'tpu:x'"),

@@ -66,7 +66,7 @@ def test_five_bytes_per_image_are_kept():
         ([0, 1], [0, 1], {"match_probability": 1.5}, "match_probability must be a number from 0 to 1"),
         ([0, 1], [0, 1], {"match_probability": float("nan")}, "match_probability"),
         ([0, 1], [0, 1], {"match_probability": "0.25"}, "match_probability"),
-        ([0, 1], [0, 1], {"negatives": "all"}, "negatives must be one of 'different', 'any', got 'all'"),
+        ([0, 1], [0, 1], {"negatives": "all"}, "negatives is 'all'; choose one of 'different', 'any'"),
         ([0, 1], [0, 10**8], {}, r"domains\[1\] is 100000000, outside"),
     ],
 )

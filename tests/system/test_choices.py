@@ -23,5 +23,5 @@ def test_only_fields_that_are_a_literal_have_choices() -> None:
 
 def test_a_value_outside_the_choices_is_an_error_that_names_them() -> None:
     check_choices(Config("green"))
-    with pytest.raises(InputError, match=r"^colour is 'blue': use one of red, green$"):
+    with pytest.raises(InputError, match=r"^colour is 'blue'; choose one of 'red', 'green'$"):
         check_choices(Config("blue"))
