@@ -164,12 +164,12 @@ def _run(context: click.Context, **options: Any) -> None:
         import pytest_benchmark  # noqa: F401
     except ImportError:
         raise click.ClickException("benchmarks need pytest-benchmark: pip install 'fastccsa[bench]'") from None
-    TYPED[name] = SimpleNamespace(**options)
     module = importlib.import_module(f"benchmarks.bench_{name.replace('-', '_')}")
-    benchmark = module.Benchmark(TYPED[name])  # what is wrong is said in one line, before pytest begins
+    benchmark = module.Benchmark(SimpleNamespace(**options))  # what is wrong is said in one line, before pytest begins
     benchmark.names()
     if not benchmark.cells():
         raise click.UsageError("there is nothing to measure without --run or --manifest", context)
+    TYPED[name] = SimpleNamespace(**options)
     sys.exit(pytest.main([str(module.__file__), "--benchmark-quiet", "-q", "--no-header", "-s"]))
 
 

@@ -67,6 +67,7 @@ def measuring(request: pytest.FixtureRequest, recorder: Recorder) -> Iterator[An
     """The benchmark of this module; torch's threads are as before afterwards."""
     threads = torch.get_num_threads()
     benchmark = _make(request.config, request.module)
+    benchmark.begin()
     recorder.begin(_name_of(request.module), benchmark)
     yield benchmark
     torch.set_num_threads(threads)

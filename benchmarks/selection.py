@@ -161,11 +161,12 @@ def _choose(
     chosen_by = {"dcp": losses, "exact": losses, "reconstruction": ()}.get(criterion, solved_by)
     ranking = rank_channels(criterion, model, layer, losses[0], row["seed"]) if criterion in CRITERIA else None
     growth = 1.0 if criterion == "exact" else GROWTH
-    selection = Selection(gram, conv, *chosen_by, ranking=ranking, steps=steps, growth=growth)
+    choose = partial(Selection, gram, conv)
+    selection = choose(*chosen_by, ranking=ranking, steps=steps, growth=growth)
     order = selection.walk().order
     if row["weights"] == "kept":
         return sorted(order), conv.weight[:, sorted(order)]
     if chosen_by is not solved_by or growth != GROWTH:
-        selection = Selection(gram, conv, *solved_by, ranking=order, steps=steps)
+        selection = choose(*solved_by, ranking=order, steps=steps)
         selection.walk()
     return sorted(order), selection.weight(steps)
