@@ -14,7 +14,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -161,7 +161,7 @@ def _choose(
     chosen_by = {"dcp": losses, "exact": losses, "reconstruction": ()}.get(criterion, solved_by)
     ranking = rank_channels(criterion, model, layer, losses[0], row["seed"]) if criterion in CRITERIA else None
     growth = 1.0 if criterion == "exact" else GROWTH
-    choose = partial(Selection, gram, conv)
+    choose: Callable[..., Selection] = partial(Selection, gram, conv)
     selection = choose(*chosen_by, ranking=ranking, steps=steps, growth=growth)
     order = selection.walk().order
     if row["weights"] == "kept":

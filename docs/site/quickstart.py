@@ -1,6 +1,8 @@
 """The quick start as a newcomer sees it: a fresh clone and virtual environment, every command timed, kept as a page.
 
-Clones this checkout's last commit into a new folder, and runs there what the README and the quick start name: the
+    python docs/site/quickstart.py --folder /scratch/fastccsa
+
+clones this checkout's last commit into a new folder, and runs there what the README and the quick start name: the
 installation, `make demo`, `make test`, `make docs`. docs/results/quickstart.md becomes the transcript, and the sentence
 between the README's two marks is written anew. Where a command fails nothing is written, and the end of its output is
 shown. Needs what the README's two commands need, and 15 GB of disk.
@@ -15,13 +17,12 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE, README = ROOT / "docs" / "results" / "quickstart.md", ROOT / "README.md"
-MARKS = re.compile(r"(<!-- from benchmarks/quickstart.py -->\n).*?(\n<!-- until here -->)", re.S)
+MARKS = re.compile(r"(<!-- from docs/site/quickstart.py -->\n).*?(\n<!-- until here -->)", re.S)
 INSTALL = "make .venv/.installed"  # what `make demo` and `make test` do first
 # How many of its last lines are shown of each: all of the demo, of the tests how many passed.
 COMMANDS = {INSTALL: 0, "make demo": 1000, "make test": 1, "make docs": 0}
@@ -37,11 +38,13 @@ print(f"{here['cores']} cores of {here['cpu']}, {here['memory_bytes'] / 2**30:.0
 """
 
 
-def main(options: SimpleNamespace) -> None:
-    """Time the commands in ``options.folder``, and write the page and the README's sentence."""
-    if options.folder is None or options.folder.exists():
-        raise click.UsageError("name a --folder that does not exist yet")
-    folder, load = options.folder.resolve(), os.getloadavg()[0]
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="Where the clone goes; a new folder.")
+def main(folder: Path) -> None:
+    """Time the commands in a new folder, and write the page and the README's sentence."""
+    if folder.exists():
+        raise click.UsageError(f"{folder} exists already: name a folder that does not")
+    folder, load = folder.resolve(), os.getloadavg()[0]
     _said("git", "clone", "--quiet", str(ROOT), str(folder), where=ROOT)
     steps = [(command, *_timed(command, folder, lines)) for command, lines in COMMANDS.items()]
     facts = _said(str(folder / ".venv" / "bin" / "python"), "-c", FACTS, where=Path("/"))
@@ -51,7 +54,7 @@ def main(options: SimpleNamespace) -> None:
         "",
         f"A fresh clone of commit `{commit}` in its own folder, on {datetime.now(timezone.utc).date()}: {machine}.",
         f"`{INSTALL}` is what the other commands do first; `make docs` fails on any warning, broken links among them. "
-        "Made by `python -m benchmarks quickstart`.",
+        "Made by `python docs/site/quickstart.py`.",
         "",
         "| command | time |",
         "|---|---|",
@@ -83,3 +86,7 @@ def _timed(command: str, folder: Path, lines: int) -> tuple[str, str]:
         sys.exit(f"{ended.stdout[-4000:]}\n{ended.stderr[-4000:]}\n{command} ended with {ended.returncode}")
     shown = ended.stdout.replace(str(folder), "~/fastccsa").rstrip().splitlines()[-lines:] if lines else []
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s", "\n".join(shown)
+
+
+if __name__ == "__main__":
+    main()
