@@ -50,6 +50,8 @@ FIGURES = ["seconds", "recall", "loss", "agreement", "gradient", "value", "valid
 
 def main(options: SimpleNamespace) -> None:
     """Measure what is missing of each run, and print means with their standard errors, and dcp less the others."""
+    if not options.run:
+        raise click.UsageError("name the runs to prune: --run RUN")
     torch.set_num_threads(options.threads)
     rows = json.loads(options.out.read_text())["rows"] if options.out and options.out.exists() else []
     for run in options.run:

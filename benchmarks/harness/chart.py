@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.harness.results import FLOOR, OURS, Results
 
 COLUMNS = 3
-# Okabe and Ito's colours, which colour-blind readers can tell apart too; black is fastccsa.
+# Okabe and Ito's colours, which colour-blind readers can distinguish too; black is fastccsa.
 COLOURS = ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#CC79A7", "#009E73")
 STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.linewidth": 0.4,

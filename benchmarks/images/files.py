@@ -50,7 +50,7 @@ class Collection:
 
     @contextmanager
     def open(self) -> Iterator[Files]:
-        """The files, for as long as this lasts; rendered ones lie in a temporary folder."""
+        """The files, for as long as this lasts; rendered ones are in a temporary folder."""
         with TemporaryDirectory() as folder:
             paths = render(Path(folder), self.shape, self.files) if self.shape else find(Path(self.images), self.files)
             yield Files(Path(folder), paths)

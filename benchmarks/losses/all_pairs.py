@@ -22,7 +22,7 @@ from fastccsa.collections.taxonomy import CLASSES, TABLE1
 LOSS_PRODUCTS = 1e11  # above, the loss is not computed in float64; gradients of some rows always are
 GRADIENT_ROWS = 32
 CHUNK_ENTRIES = 1 << 23  # of a float64 matrix at a time
-PROBE = 1024  # rows and columns of the product that tells how fast this machine multiplies
+PROBE = 1024  # rows and columns of the product that is timed to estimate others
 LABELS = ("uniform", "table1")
 PRODUCTS = {3: "three", 2: "two"}
 
@@ -84,7 +84,7 @@ SWEEP = product((1024, 4096, 16384, 65536, 262144), (512, 128, 2048), LABELS, ("
 
 
 def make_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem:
-    """Random data, the same for the same cell; the distances of all pairs lie around the margin."""
+    """Random data, the same for the same cell; the distances of all pairs are around the margin."""
     random = torch.Generator(device).manual_seed(0)
     counts = [sum(domain[name] for domain in TABLE1.values()) for name in CLASSES]
     frequency = torch.tensor(

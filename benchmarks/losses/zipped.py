@@ -83,7 +83,7 @@ SWEEP = product(
 
 
 def make_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem:
-    """Random data, the same for the same cell; about half of the distances lie within the margin."""
+    """Random data, the same for the same cell; about half of the distances are within the margin."""
     random = torch.Generator(device).manual_seed(0)
     dtype = getattr(torch, cell.dtype)
     acc = torch.float64 if dtype == torch.float64 else torch.float32

@@ -4,7 +4,7 @@
 
 clones this checkout's last commit into a new folder, and runs there what the README and the quick start name: the
 installation, `make demo`, `make test`, `make docs`. docs/results/quickstart.md becomes the transcript, and the sentence
-between the README's two marks is written anew. Where a command fails nothing is written, and the end of its output is
+between the README's two marks is rewritten. Where a command fails nothing is written, and the end of its output is
 shown. Needs what the README's two commands need, and 15 GB of disk.
 """
 

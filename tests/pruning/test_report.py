@@ -37,6 +37,6 @@ def test_it_measures_both_networks_and_counts_parameters_at_other_thresholds(mak
             assert {row.contestant: len(row.seconds) for row in rows} == {"before": 3, "after": 3}
 
 
-def test_a_run_that_was_not_pruned_is_refused(make_run) -> None:
+def test_a_run_that_was_not_pruned_is_rejected(make_run) -> None:
     with pytest.raises(InputError, match="pruned run"):
         Benchmark(SimpleNamespace(run=(make_run("resnet_basic"),), rounds=3, seconds=0.0)).cells()
