@@ -41,8 +41,7 @@ class Benchmark(benchmark.Benchmark):
 
     def measure(self, cell: Collection, names: Sequence[str]) -> list[Row]:
         with cell.open() as files:
-            extra = {"bytes_per_pixel": round(files.bytes_per_pixel, 2)}
-            rows = [Row(name, CONTESTANTS[name].kind, calls=self.options.batch, extra=extra) for name in names]
+            rows = [Row(name, CONTESTANTS[name].kind, calls=self.options.batch) for name in names]
             self.race([(row, self._turn(row, files)) for row in rows], seconds=math.inf)
         return rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,55 +20,45 @@ SIZES, LARGE = (10**4, 10**6), 10**8
 BATCHES, CONSTRUCTION, EPOCHS = "a batch", "construction", "the first batch of another epoch"
 
 
-class Fastccsa:
+Labels = np.ndarray  # int8, one per image
+Made = tuple[Callable[[int, int], Any], int]  # a batch by epoch and step, and the bytes kept beyond the caller's
+
+
+def ours(labels: Labels, domains: Labels) -> Made:
     """The package's sampler: the permutation is computed, candidates lie in order of domain and class."""
-
-    def __init__(self, labels: np.ndarray, domains: np.ndarray) -> None:
-        self.sampler = PairSampler(labels, domains, batch_size=BATCH)
-        self.bytes = self.sampler.nbytes
-
-    def batch(self, step: int) -> Any:
-        return self.sampler.batch(0, step)
+    sampler = PairSampler(labels, domains, batch_size=BATCH)
+    return sampler.batch, sampler.nbytes
 
 
-class Naive:
+def naive(labels: Labels, domains: Labels) -> Made:
     """The same policy the obvious way: a stored permutation, candidates searched for each draw."""
+    rng = np.random.default_rng(0)
+    order, shares = rng.permutation(len(labels)), np.bincount(domains).astype(float)
+    shares[0] = 0
+    shares /= shares.sum()
 
-    def __init__(self, labels: np.ndarray, domains: np.ndarray) -> None:
-        self.labels, self.domains = labels, domains
-        self.rng = np.random.default_rng(0)
-        self.order = self.rng.permutation(len(labels))
-        sizes = np.bincount(domains)
-        sizes[0] = 0
-        self.shares = sizes / sizes.sum()
-        self.bytes = self.order.nbytes
-
-    def batch(self, step: int) -> Any:
-        first = self.order[step * BATCH : (step + 1) * BATCH]
-        return first, np.array([self.partner(image) for image in first])
-
-    def partner(self, image: int) -> int:
-        same = self.labels == self.labels[image]
-        asked = same if self.rng.random() < 0.25 else ~same
-        secondary = self.rng.choice(len(self.shares), p=self.shares)
-        candidates = np.flatnonzero((self.domains == secondary) & asked)
+    def partner(image: int) -> int:
+        same = labels == labels[image]
+        asked = same if rng.random() < 0.25 else ~same
+        candidates = np.flatnonzero((domains == rng.choice(len(shares), p=shares)) & asked)
         if len(candidates) == 0:
-            candidates = np.flatnonzero((self.domains == 0) & asked)
-        return int(self.rng.choice(candidates))
+            candidates = np.flatnonzero((domains == 0) & asked)
+        return int(rng.choice(candidates))
+
+    def batch(epoch: int, step: int) -> Any:
+        first = order[step * BATCH : (step + 1) * BATCH]
+        return first, np.array([partner(image) for image in first])
+
+    return batch, order.nbytes
 
 
-class Randperm:
+def randperm(labels: Labels, domains: Labels) -> Made:
     """Single images as torch's RandomSampler draws them: what only a stored permutation costs."""
-
-    def __init__(self, labels: np.ndarray, domains: np.ndarray) -> None:
-        self.order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-        self.bytes = self.order.numel() * self.order.element_size()
-
-    def batch(self, step: int) -> Any:
-        return self.order[step * BATCH : (step + 1) * BATCH].tolist()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    return lambda epoch, step: order[step * BATCH : (step + 1) * BATCH].tolist(), order.nbytes
 
 
-CONTESTANTS = {"fastccsa": Fastccsa, "naive": Naive, "randperm": Randperm}
+CONTESTANTS = {"fastccsa": ours, "naive": naive, "randperm": randperm}
 
 
 @dataclass(frozen=True)
@@ -96,20 +87,22 @@ class Benchmark(benchmark.Benchmark):
         data, turns = images(cell.images), []
         for name in names:
             if name == "fastccsa" or cell.what != EPOCHS:
-                made = CONTESTANTS[name](*data)
-                row = Row(name, OURS if name == "fastccsa" else RIVAL, peak_bytes=made.bytes)
-                turns.append((row, self.calls(self._call(cell, name, made, data))))
+                call, held = call_of(cell, CONTESTANTS[name], data)
+                row = Row(name, OURS if name == "fastccsa" else RIVAL, peak_bytes=held)
+                turns.append((row, self.calls(call)))
         self.race(turns)
         return [row for row, _ in turns]
 
-    def _call(self, cell: Cell, name: str, made: Any, data: Any) -> Callable[[], Any]:
-        number = itertools.count()
-        if cell.what == CONSTRUCTION:
-            return lambda: CONTESTANTS[name](*data)
-        if cell.what == EPOCHS:
-            return lambda: made.sampler.batch(next(number), 0)
-        # Scattered steps, so that caches are cold.
-        return lambda: made.batch(next(number) * 7919 % (cell.images // BATCH))
+
+def call_of(cell: Cell, make: Callable[..., Made], data: tuple[Labels, Labels]) -> tuple[Callable[[], Any], int]:
+    """What is timed of a contestant, and the bytes that it keeps."""
+    (batch, held), number = make(*data), itertools.count()
+    if cell.what == CONSTRUCTION:
+        return partial(make, *data), held
+    if cell.what == EPOCHS:
+        return lambda: batch(next(number), 0), held
+    # Scattered steps, so that caches are cold.
+    return lambda: batch(0, next(number) * 7919 % (cell.images // BATCH)), held
 
 
 def images(size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastccsa.training.images import select_images
 from PIL import Image
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
@@ -33,9 +32,10 @@ from benchmarks.images.contestants import augmentation
 from fastccsa import reference
 from fastccsa.collections import Manifest, render_collections
 from fastccsa.images import Transforms
-from fastccsa.models.backbone import build_model
+from fastccsa.models import build_model
 from fastccsa.runs.checkpoint import TrainState
 from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.images import select_images
 from fastccsa.system.devices import amp_dtype, autocast
 from fastccsa.system.machine import usable_cpus
 from fastccsa.training.graph import GraphedStep, Replay, check_graph
@@ -50,7 +50,7 @@ KINDS = {LOOP: OURS, PLAIN: RIVAL, BARE: FLOOR}
 PARTS = ("images", "network", "loss", "backward", "update")
 WARM_STEPS = 5  # the first steps of a turn, not timed: more than any pipeline works ahead
 
-Steps = Iterator[None]  # each item is a step taken
+Steps = Iterator[object]  # each item is a step taken
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ class Benchmark(benchmark.Benchmark):
                 kind(state, network, objective, config, meter, device, dtype, ALONE) for kind in (Step, GraphedStep)
             )
             bare = _bare(config, classes, next(_batches(ordinary, objective)), device, dtype)
+            step = captured if config.cuda_graph else ordinary
             streams: dict[str, Callable[[], Steps]] = {
-                LOOP: partial(_loop, captured if config.cuda_graph else ordinary, objective),
-                BARE: partial(_again, bare),
+                LOOP: lambda: (step(batch, 0) for batch in _batches(step, objective)),  # what the training loop does
+                PLAIN: partial(_plain, config, classes, objective, images.training, device, dtype),
+                BARE: lambda: (bare() for _ in itertools.count()),
             }
-            if PLAIN in names:
-                streams[PLAIN] = _Plain(config, classes, objective, images.training, device, dtype)
             turns = [(row, partial(self._turn, streams[name])) for name, row in rows.items()]
             parts = Row("parts", extra={part: [] for part in PARTS})
             self.race([*turns, (parts, partial(self._parts, parts, ordinary, objective, state))], seconds=math.inf)
@@ -174,13 +174,6 @@ def _batches(step: Step, objective: CCSA) -> Iterator[Any]:
                 yield batch
 
 
-def _loop(step: Step, objective: CCSA) -> Steps:
-    """What the training loop does for each batch."""
-    for batch in _batches(step, objective):
-        step(batch, 0)
-        yield
-
-
 def _bare(
     config: TrainConfig, classes: int, batch: dict[str, Tensor], device: torch.device, dtype: torch.dtype | None
 ) -> Callable[[], object]:
@@ -200,12 +193,6 @@ def _bare(
         work()
 
     return Replay(work, state.optimizer) if config.cuda_graph else take
-
-
-def _again(take: Callable[[], object]) -> Steps:
-    while True:
-        take()
-        yield
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor, int, int]]):
@@ -228,40 +215,32 @@ class _Pairs(Dataset[tuple[Tensor, Tensor, int, int]]):
         return image1, image2, int(self.labels[first]), int(self.labels[second])
 
 
-class _Plain:
+def _plain(
+    config: TrainConfig, classes: int, objective: CCSA, images: Manifest, device: torch.device,
+    dtype: torch.dtype | None,
+) -> Steps:  # fmt: skip
     """The same method in plain PyTorch: torchvision's transforms in a DataLoader, the loss in eager operations."""
-
-    def __init__(
-        self, config: TrainConfig, classes: int, objective: CCSA, images: Manifest, device: torch.device,
-        dtype: torch.dtype | None,
-    ) -> None:  # fmt: skip
-        torch.manual_seed(0)
-        self.model = build_model(config.backbone, classes, "none", config.size).to(device).train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=config.weight_decay)
-        self.loss, self.device, self.dtype = objective.loss, device, dtype
-        self.loader = DataLoader(
-            _Pairs(images, objective, config.size), config.batch_size, shuffle=True, drop_last=True,
-            num_workers=config.workers, pin_memory=device.type == "cuda",
-        )  # fmt: skip
-
-    def __call__(self) -> Steps:
-        """Take steps; the loader's workers live as long as this goes on."""
-        loss = self.loss
-        while True:
-            for batch in self.loader:
-                image1, image2, target1, target2 = (x.to(self.device) for x in batch)
-                with autocast(self.device, self.dtype):
-                    logits, features = self.model(torch.cat([image1, image2]))
-                halves = (half for both in (logits, features) for half in both.float().chunk(2))
-                value = reference.weighted_ccsa_loss(
-                    *halves, target1, target2, loss.class_weight1, loss.class_weight2, loss.pair_weight,
-                    loss.margin, loss.alpha,
-                )  # fmt: skip
-                self.optimizer.zero_grad()
-                value.backward()
-                self.optimizer.step()
-                value.item()  # the running loss that such a loop prints
-                yield
+    torch.manual_seed(0)
+    model = build_model(config.backbone, classes, "none", config.size).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
+    loader = DataLoader(
+        _Pairs(images, objective, config.size), config.batch_size, shuffle=True, drop_last=True,
+        num_workers=config.workers, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    loss = objective.loss
+    weights = (loss.class_weight1, loss.class_weight2, loss.pair_weight, loss.margin, loss.alpha)
+    while True:
+        for batch in loader:
+            image1, image2, *targets = (x.to(device) for x in batch)
+            with autocast(device, dtype):
+                logits, features = model(torch.cat([image1, image2]))
+            halves = (half for both in (logits, features) for half in both.float().chunk(2))
+            value = reference.weighted_ccsa_loss(*halves, *targets, *weights)  # type: ignore[arg-type]
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            value.item()  # the running loss that such a loop prints
+            yield None
 
 
 def test_step(report):

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -53,7 +54,7 @@ class Benchmark(benchmark.Benchmark):
                 row.extra = {"images": len(manifest), "bytes": array.stat().st_size}
             return seconds / len(manifest)
 
-        self.race([(row, lambda row=row: build(row)) for row in rows], seconds=math.inf)
+        self.race([(row, partial(build, row)) for row in rows], seconds=math.inf)
         return rows
 
 

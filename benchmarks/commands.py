@@ -81,7 +81,6 @@ OPTIONS: dict[str, click.Option] = {
         ),
         _option("--machine", str, "What to call this machine; otherwise its name in the network."),
         _option("--out", FILE, "JSON of the results, written after each cell."),
-        _option("--folder", click.Path(path_type=Path, file_okay=False), "A folder that does not exist yet."),
     )
 }
 
@@ -128,7 +127,6 @@ SCRIPTS = {
         "run layer rate criteria weights=kept,squares,joint random=3 training-images=512 discrimination-images=128 "
         "threads=1 out",
     ),
-    "quickstart": ("The quick start in a fresh clone, every command timed, kept as a page.", "folder"),
 }
 TYPED: dict[str, SimpleNamespace] = {}  # the options of the command that runs pytest, by benchmark
 
@@ -164,12 +162,12 @@ def _run(context: click.Context, **options: Any) -> None:
         import pytest_benchmark  # noqa: F401
     except ImportError:
         raise click.ClickException("benchmarks need pytest-benchmark: pip install 'fastccsa[bench]'") from None
-    TYPED[name] = SimpleNamespace(**options)
     module = importlib.import_module(f"benchmarks.bench_{name.replace('-', '_')}")
-    benchmark = module.Benchmark(TYPED[name])  # what is wrong is said in one line, before pytest begins
+    benchmark = module.Benchmark(SimpleNamespace(**options))  # what is wrong is said in one line, before pytest begins
     benchmark.names()
     if not benchmark.cells():
         raise click.UsageError("there is nothing to measure without --run or --manifest", context)
+    TYPED[name] = SimpleNamespace(**options)
     sys.exit(pytest.main([str(module.__file__), "--benchmark-quiet", "-q", "--no-header", "-s"]))
 
 

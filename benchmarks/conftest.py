@@ -28,8 +28,8 @@ from fastccsa.system.errors import InputError
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benchmarks", "benchmarks of fastccsa: see `python -m benchmarks NAME --help`")
-    for flag, alone in flags_of(*BENCHMARKS).items():
-        group.addoption(flag, dest=f"benchmarks{flag}", default=None, action="store_true" if alone else "append")
+    for flag, is_switch in flags_of(*BENCHMARKS).items():
+        group.addoption(flag, dest=f"benchmarks{flag}", default=None, action="store_true" if is_switch else "append")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,6 +67,7 @@ def measuring(request: pytest.FixtureRequest, recorder: Recorder) -> Iterator[An
     """The benchmark of this module; torch's threads are as before afterwards."""
     threads = torch.get_num_threads()
     benchmark = _make(request.config, request.module)
+    benchmark.begin()
     recorder.begin(_name_of(request.module), benchmark)
     yield benchmark
     torch.set_num_threads(threads)

@@ -165,8 +165,8 @@ else
     done
   fi
   if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
-    step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" -m benchmarks.gpu_calls
-    step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" -m benchmarks.gpu_calls
+    step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" tests/losses/gpu_calls.py
+    step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" tests/losses/gpu_calls.py
   else
     skip "memcheck" "no compute-sanitizer"
     skip "racecheck" "no compute-sanitizer"

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from torchvision.models.resnet import Bottleneck
 
-from fastccsa.models.backbone import MODEL_FILE, Classifier, load_model
+from fastccsa.models import MODEL_FILE, Classifier, load_model
 from fastccsa.pruning.record import PruneRecord
 from fastccsa.pruning.resnet import blocks_of
 from fastccsa.runs.folder import finished_scores

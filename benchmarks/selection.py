@@ -14,7 +14,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,11 @@ import click
 import numpy as np
 import pandas as pd
 import torch
-from fastccsa.training.images import select_images
 from torch import Tensor
 
 from fastccsa.evaluation import Outputs, score_outputs
 from fastccsa.evaluation.evaluate import collect_outputs, evaluation_loader
-from fastccsa.models.backbone import Classifier
+from fastccsa.models import Classifier
 from fastccsa.pruning import CRITERIA, PruneConfig
 from fastccsa.pruning.criteria import rank_channels
 from fastccsa.pruning.layer import BlockInputs, channels_by_rate, discrimination_of, gram_of
@@ -40,6 +39,7 @@ from fastccsa.pruning.resnet import convolution, stages_of
 from fastccsa.pruning.select import GROWTH, Selection
 from fastccsa.pruning.state import PruneState
 from fastccsa.pruning.subset import Part, load_subset
+from fastccsa.runs.images import select_images
 from fastccsa.system import machine
 from fastccsa.system.files import write_atomically
 
@@ -50,6 +50,8 @@ FIGURES = ["seconds", "recall", "loss", "agreement", "gradient", "value", "valid
 
 def main(options: SimpleNamespace) -> None:
     """Measure what is missing of each run, and print means with their standard errors, and dcp less the others."""
+    if not options.run:
+        raise click.UsageError("name the runs to prune: --run RUN")
     torch.set_num_threads(options.threads)
     rows = json.loads(options.out.read_text())["rows"] if options.out and options.out.exists() else []
     for run in options.run:
@@ -161,11 +163,12 @@ def _choose(
     chosen_by = {"dcp": losses, "exact": losses, "reconstruction": ()}.get(criterion, solved_by)
     ranking = rank_channels(criterion, model, layer, losses[0], row["seed"]) if criterion in CRITERIA else None
     growth = 1.0 if criterion == "exact" else GROWTH
-    selection = Selection(gram, conv, *chosen_by, ranking=ranking, steps=steps, growth=growth)
+    choose: Callable[..., Selection] = partial(Selection, gram, conv)
+    selection = choose(*chosen_by, ranking=ranking, steps=steps, growth=growth)
     order = selection.walk().order
     if row["weights"] == "kept":
         return sorted(order), conv.weight[:, sorted(order)]
     if chosen_by is not solved_by or growth != GROWTH:
-        selection = Selection(gram, conv, *solved_by, ranking=order, steps=steps)
+        selection = choose(*solved_by, ranking=order, steps=steps)
         selection.walk()
     return sorted(order), selection.weight(steps)

@@ -33,8 +33,11 @@ class Benchmark:
         self.device = pick_device(getattr(options, "device", "cpu"))
         minutes = getattr(options, "minutes", None)
         self.end = None if minutes is None else time.monotonic() + 60 * minutes
-        if getattr(options, "threads", None):
-            torch.set_num_threads(options.threads)
+
+    def begin(self) -> None:
+        """Take the device and the threads of the options."""
+        if getattr(self.options, "threads", None):
+            torch.set_num_threads(self.options.threads)
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)
 

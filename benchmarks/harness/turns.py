@@ -1,4 +1,4 @@
-"""Contestants take turns, so that whatever disturbs the machine disturbs all of them alike."""
+"""Contestants take turns, so that whatever disturbs the machine disturbs all of them equally."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from benchmarks.harness.benchmark import CannotRun
 from benchmarks.harness.results import FLOOR, OURS, RIVAL
 from benchmarks.images.files import Files
 from fastccsa._build_info import CUDA_VERSION
-from fastccsa.images import ImageLoader, Transforms, _jpeg
+from fastccsa.images import ImageLoader, Transforms, jpeg
 from fastccsa.images.transforms import find_regions, find_scales
 from fastccsa.sampling import ImageSampler
 
@@ -176,7 +176,7 @@ def codes(files: Files, batch: int, threads: int, device: torch.device) -> Strea
 
     def one(arguments: tuple[int, list[int], int]) -> None:
         number, (top, left, height, width), scale = arguments
-        if not _jpeg.pass_over(contents[number], top, left, height, width, scale):
+        if not jpeg.read_codes(contents[number], (top, left, height, width), scale):
             raise CannotRun(f"{files.paths[number]} is not a JPEG of the kind that fastccsa decodes itself")
 
     counted = torch.empty(batch)

@@ -35,12 +35,6 @@ class Files:
         table = pd.DataFrame({"image": names, "label": "a", "domain": "P", "group": names, "split": "train"})
         return Manifest(table, self.folder)
 
-    @property
-    def bytes_per_pixel(self) -> float:
-        """Of the files, on average: how much there is to decode."""
-        pixels = sum(int(np.prod(Image.open(path).size)) for path in self.paths)
-        return sum(path.stat().st_size for path in self.paths) / pixels
-
 
 @dataclass(frozen=True)
 class Collection:
@@ -56,7 +50,7 @@ class Collection:
 
     @contextmanager
     def open(self) -> Iterator[Files]:
-        """The files, for as long as this lasts; rendered ones lie in a temporary folder."""
+        """The files, for as long as this lasts; rendered ones are in a temporary folder."""
         with TemporaryDirectory() as folder:
             paths = render(Path(folder), self.shape, self.files) if self.shape else find(Path(self.images), self.files)
             yield Files(Path(folder), paths)

@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 
 from benchmarks.losses.all_pairs_contestants import CONTESTANTS, MARGIN, dense_sum
-from benchmarks.losses.common import BYTES, LABEL_BYTES, Expected, Floor, LossBenchmark, LossCell, Problem
+from benchmarks.losses.common import BYTES, LABEL_BYTES, Expected, Floor, LossBenchmark, Problem
 from fastccsa import reference
 from fastccsa.collections.taxonomy import CLASSES, TABLE1
 
 LOSS_PRODUCTS = 1e11  # above, the loss is not computed in float64; gradients of some rows always are
 GRADIENT_ROWS = 32
 CHUNK_ENTRIES = 1 << 23  # of a float64 matrix at a time
-PROBE = 1024  # rows and columns of the product that tells how fast this machine multiplies
+PROBE = 1024  # rows and columns of the product that is timed to estimate others
 LABELS = ("uniform", "table1")
 PRODUCTS = {3: "three", 2: "two"}
 
 
 @dataclass(frozen=True)
-class Cell(LossCell):
+class Cell:
     """One set of sizes: forward and the gradients of both sides, or only of the first."""
 
     rows: int  # N on either side: N * N pairs
@@ -37,6 +37,7 @@ class Cell(LossCell):
     dtype: str = "float32"  # of the features
     memory: int = 0  # rows of the second side, where these are past features that get no gradient; 0: N others
     case: str = ""  # of small distances, of which only the errors are of interest
+    backward = True
 
     @property
     def title(self) -> str:
@@ -51,12 +52,12 @@ class Cell(LossCell):
         return self.rows, self.memory or self.rows
 
     @property
-    def input_bytes(self) -> int:  # type: ignore[override]
+    def input_bytes(self) -> int:
         """Features and labels of both sides."""
         return sum(self.sides) * (self.width * BYTES[self.dtype] + LABEL_BYTES)
 
     @property
-    def bytes_moved(self) -> int:  # type: ignore[override]
+    def bytes_moved(self) -> int:
         """Inputs read, and the gradients of both sides or of the first written."""
         return self.input_bytes + self.rows * self.width * BYTES[self.dtype] * (1 if self.memory else 2)
 
@@ -83,7 +84,7 @@ SWEEP = product((1024, 4096, 16384, 65536, 262144), (512, 128, 2048), LABELS, ("
 
 
 def make_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem:
-    """Random data, the same for the same cell; the distances of all pairs lie around the margin."""
+    """Random data, the same for the same cell; the distances of all pairs are around the margin."""
     random = torch.Generator(device).manual_seed(0)
     counts = [sum(domain[name] for domain in TABLE1.values()) for name in CLASSES]
     frequency = torch.tensor(
@@ -118,12 +119,11 @@ def expect(features: Sequence[Tensor], y: Sequence[Tensor]) -> Expected:
 
 # ---- where distances are small: near pairs far from the origin, duplicates, and points in one place ----
 
-HARD = {"rows": 256, "width": 128}
-NORM = 1e3
+HARD_ROWS, HARD_WIDTH, NORM = 256, 128, 1e3
 
 
 def _directions(random: torch.Generator, norm: float) -> Tensor:
-    z = torch.randn(*HARD.values(), generator=random, dtype=torch.float64)
+    z = torch.randn(HARD_ROWS, HARD_WIDTH, generator=random, dtype=torch.float64)
     return norm * z / z.norm(dim=1, keepdim=True)
 
 
@@ -145,7 +145,7 @@ CASES: dict[str, Callable[[torch.Generator], tuple[Tensor, Tensor]]] = {
     "norm 1e3, distances 1e-3": lambda random: _near_one_point(random, 1e-3),
     "norm 1e3, nearest neighbours at 1e-3": lambda random: _near_neighbours(random, 1e-3),
     "duplicates": lambda random: (_directions(random, MARGIN / 2),) * 2,  # among others within the margin
-    "all distances 0": lambda random: (_directions(random, NORM)[:1].expand(*HARD.values()),) * 2,
+    "all distances 0": lambda random: (_directions(random, NORM)[:1].expand(HARD_ROWS, HARD_WIDTH),) * 2,
 }
 
 
@@ -157,7 +157,7 @@ def make_hard_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem
 
     def expect() -> Expected:
         exact = [side.detach().double().requires_grad_() for side in z]
-        loss = reference.contrastive_alignment(*exact, *y, margin=MARGIN, pairs="all")
+        loss = reference.contrastive_alignment(exact[0], exact[1], y[0], y[1], margin=MARGIN, pairs="all")
         return Expected(loss.item(), [(slice(None), gradient) for gradient in torch.autograd.grad(loss, exact)])
 
     # Where all gradients are 0, errors are relative to what one pair can add.
@@ -180,7 +180,7 @@ class Benchmark(LossBenchmark):
         if o.full + o.hard + any(sizes) > 1:
             raise click.UsageError("--full, --hard, and sizes exclude each other")
         if o.hard:
-            return [Cell(**HARD, case=case) for case in CASES]
+            return [Cell(HARD_ROWS, HARD_WIDTH, case=case) for case in CASES]
         if not any(sizes):
             return SWEEP if o.full else QUICK
         rows = o.rows or ((32,) if o.memory else (4096,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
@@ -22,19 +23,6 @@ LABEL_BYTES = 8  # int64
 Loss = Callable[..., Tensor]
 
 
-class LossCell:
-    """What the cells of both losses have: sizes in bytes, and whether gradients are computed."""
-
-    backward: bool = True
-    input_bytes: int
-    bytes_moved: int  # by any implementation at least
-
-    @property
-    def figures(self) -> dict[str, int]:
-        """What belongs in every row of results."""
-        return {"bytes_moved": self.bytes_moved, "input_bytes": self.input_bytes}
-
-
 class LossFunction(NamedTuple):
     """A loss function as it is measured."""
 
@@ -49,9 +37,7 @@ class Contestant(NamedTuple):
 
     name: str
     build: Callable[[Any, Any], LossFunction]  # from a problem and its cell
-    held: Callable[
-        [Any], float
-    ]  # upper estimate of the bytes it holds beyond the inputs; what does not fit is not tried
+    held: Callable[[Any], float]  # upper estimate of the bytes beyond the inputs in a cell; it is not tried if too many
     compiled: bool = False  # at the first call; its loss function can be called with other tensors
     kind: str = RIVAL
 
@@ -71,6 +57,7 @@ class Expected(NamedTuple):
     gradients: Sequence[tuple[Tensor | slice, Tensor]]  # for each input the numbers of some rows, and their gradients
 
 
+@dataclass
 class Problem:
     """The data of a cell, and how large the errors of a loss function are on it.
 
@@ -78,14 +65,10 @@ class Problem:
     errors are relative to ``smallest``.
     """
 
-    def __init__(
-        self,
-        inputs: tuple[Tensor, ...],
-        arguments: tuple[Any, ...],
-        expect: Callable[[], Expected],
-        smallest: float = 0,
-    ) -> None:
-        self.inputs, self.arguments, self.expect, self.smallest = inputs, arguments, expect, smallest
+    inputs: tuple[Tensor, ...]
+    arguments: tuple[Any, ...]
+    expect: Callable[[], Expected]
+    smallest: float = 0.0
 
     @cached_property
     def expected(self) -> Expected:
@@ -112,6 +95,9 @@ class LossBenchmark(Benchmark):
     contestants: tuple[Contestant, ...]
     floor_names: tuple[str, ...]
     timed = True
+    make_problem: Callable[[Any], Problem]  # the data of a cell
+    needs: Callable[[Any], float]  # bytes beyond the inputs without which a cell is not begun
+    floors: Callable[[Problem, Any], list[Floor]]
     _problem: tuple[Any, Problem] | None = None
     _compiled: tuple[Any, dict[str, LossFunction]] = None, {}  # what they are for, and the functions by name
 
@@ -128,20 +114,17 @@ class LossBenchmark(Benchmark):
     def measure(self, cell: Any, names: Sequence[str]) -> list[Row]:
         """Measure these contestants."""
         chosen = [one for one in self.contestants if one.name in names]
-        rows = [Row(one.name, one.kind, extra=cell.figures) for one in chosen]
-        obstacle = self.over() or self.obstacle(cell)
-        if obstacle is not None:
-            for row in rows:
-                row.not_measured = obstacle
-            return rows
+        figures = {"bytes_moved": cell.bytes_moved, "input_bytes": cell.input_bytes}
+        rows = [Row(one.name, one.kind, extra=figures) for one in chosen]
+        if obstacle := self.over() or self.obstacle(cell):
+            return [replace(row, not_measured=obstacle) for row in rows]
         self._problem = self._problem or (self.data(cell), self.make_problem(cell))
         problem = self._problem[1]
         with torch.set_grad_enabled(cell.backward), cpu_cache(0):
             turns = [(row, self._turn(one, row, problem, cell)) for one, row in zip(chosen, rows, strict=True)]
             for floor in self.floors(problem, cell) if self.timed else []:
                 if floor.name in names:
-                    row = Row(floor.name, FLOOR, note=floor.note, extra=cell.figures)
-                    turns.append((row, self.calls(floor.call)))
+                    turns.append((Row(floor.name, FLOOR, note=floor.note, extra=figures), self.calls(floor.call)))
             self.race(turns if self.timed else [])
         best: dict[str, Row] = {}
         for row, _ in turns:  # a floor is what can be reached: the slower of two ways is not one
@@ -185,9 +168,6 @@ class LossBenchmark(Benchmark):
         if self._problem is not None and self._problem[0] != self.data(cell):
             self._problem = None  # its memory counts as available
         return self.too_large((0 if self._problem else cell.input_bytes) + self.needs(cell))
-
-    # What a loss defines besides: `make_problem(cell)`; `needs(cell)`, the bytes beyond the inputs without which a cell
-    # is not begun; `floors(problem, cell)`.
 
     def data(self, cell: Any) -> Any:
         """Equal for cells with the same problem."""

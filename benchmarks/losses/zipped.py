@@ -12,7 +12,7 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.losses.common import BYTES, LABEL_BYTES, Expected, Floor, LossBenchmark, LossCell, Problem
+from benchmarks.losses.common import BYTES, LABEL_BYTES, Expected, Floor, LossBenchmark, Problem
 from benchmarks.losses.zipped_contestants import CONTESTANTS, rows_of
 from fastccsa import reference
 
@@ -27,7 +27,7 @@ STREAM, CALL, LAUNCHES = "floor: bytes streamed", "floor: call that does nothing
 
 
 @dataclass(frozen=True)
-class Cell(LossCell):
+class Cell:
     """One set of sizes."""
 
     pairs: int  # N
@@ -43,7 +43,7 @@ class Cell(LossCell):
         return f"{sizes} {self.dtype}, {self.mode}{'' if self.weighted else ', no weights'}"
 
     @property
-    def backward(self) -> bool:  # type: ignore[override]
+    def backward(self) -> bool:
         return self.mode == BACKWARD
 
     @property
@@ -52,7 +52,7 @@ class Cell(LossCell):
         return 2 * self.pairs * (self.classes + self.width) * BYTES[self.dtype]
 
     @property
-    def input_bytes(self) -> int:  # type: ignore[override]
+    def input_bytes(self) -> int:
         """Logits, features and labels of both sides."""
         return self.gradient_bytes + 2 * self.pairs * LABEL_BYTES
 
@@ -62,7 +62,7 @@ class Cell(LossCell):
         return 2 if self.backward else 1
 
     @property
-    def bytes_moved(self) -> int:  # type: ignore[override]
+    def bytes_moved(self) -> int:
         """Inputs read in each pass, gradients written in the second."""
         return self.passes * self.input_bytes + (self.gradient_bytes if self.backward else 0)
 
@@ -83,7 +83,7 @@ SWEEP = product(
 
 
 def make_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem:
-    """Random data, the same for the same cell; about half of the distances lie within the margin."""
+    """Random data, the same for the same cell; about half of the distances are within the margin."""
     random = torch.Generator(device).manual_seed(0)
     dtype = getattr(torch, cell.dtype)
     acc = torch.float64 if dtype == torch.float64 else torch.float32

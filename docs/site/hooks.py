@@ -100,7 +100,7 @@ def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[
 
 def benchmarks() -> str:
     """How they are measured, and the table and the chart of each file of results."""
-    lines = [text_of("benchmarks/results/README.md")(), "# Tables"]
+    lines = [text_of("benchmarks/README.md")(), "# Tables"]
     for name, results in benchmark_results().items():
         lines += [f"## {name}", f"```text\n{table(results)}\n```"]
         if name in charts():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, get_args
 
+from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
 
 # torch is imported where it is used: the command line reads `Amp`, and --help must not load torch.
@@ -60,8 +61,7 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     """
     import torch
 
-    if amp not in get_args(Amp):
-        raise InputError(f"unknown amp {amp!r}: use one of {', '.join(get_args(Amp))}")
+    check_choice("amp", amp, get_args(Amp))
     if amp == "float16" and device.type == "cpu":
         raise InputError("amp float16 needs a CUDA device: use bfloat16 or none on the CPU")
     if amp == "auto":

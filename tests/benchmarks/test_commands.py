@@ -117,9 +117,9 @@ def test_pytest_runs_what_is_selected_and_its_own_json_has_the_same_times(bench,
         (["images", "--contestant", "caffe"], ["no contestant is called 'caffe'; there are fused"]),
         (["images", "--images", "{empty}"], ["no .jpg or .jpeg file is in"]),
         (["prune"], ["nothing to measure without --run"]),
+        (["selection"], ["name the runs to prune"]),
         (["show", "nowhere.json"], ["nowhere.json"]),
         (["show", __file__], ["not a file of benchmark results"]),
-        (["quickstart", "--folder", "{empty}"], ["--folder that does not exist yet"]),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], parts: list[str], tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_failing_step_does_not_stop_the_later_ones(session, tmp_path: Path) ->
     assert log.splitlines()[-1].startswith("benchmark, sweep")
 
 
-def test_it_builds_for_this_gpu_alone(session) -> None:
+def test_it_builds_only_for_this_gpu(session) -> None:
     assert "TORCH_CUDA_ARCH_LIST=8.6 " in session().stdout
 
 
@@ -112,7 +112,7 @@ def test_without_a_build_nothing_else_runs(session, tmp_path: Path) -> None:
     assert "pytest -q" not in (tmp_path / "calls").read_text()
 
 
-def test_what_is_missing_is_said(session) -> None:
+def test_what_is_missing_is_reported(session) -> None:
     result = session(MISSING="pybind11", BUILD_STATUS="1")
     assert "pybind11 is missing; carry its wheel in WHEELS" in result.stdout
     result = session(MISSING="nvidia.dali")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -118,29 +119,39 @@ def test_one_graph_serves_several_sizes(zipped_benchmark, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def run_two_cells(bench, tmp_path: Path):
-    """Run cells of 8 and 9 pairs, where an expression is evaluated when a contestant of the second is made."""
+    """Run cells of 8 and 9 pairs under pytest, with a method of the benchmark replaced."""
 
-    def run(expression: str, status: int) -> tuple[str, Results]:
+    def run(method: str, status: int, *more: str) -> tuple[str, Results]:
         (tmp_path / "conftest.py").write_text("from benchmarks.conftest import *\n")
         (tmp_path / "bench_zipped.py").write_text(
             "import os\n"
+            "from benchmarks.harness.results import Row\n"
             "from benchmarks.losses import zipped\n\n\n"
-            "class Benchmark(zipped.Benchmark):\n"
-            "    def build(self, one, problem, cell):\n"
-            f"        return super().build(one, problem, cell) if cell.pairs == 8 else {expression}\n\n\n"
-            "def test_zipped(report):\n"
-            "    report()\n"
+            f"class Benchmark(zipped.Benchmark):\n    {method}\n\n\n"
+            "def test_zipped(report):\n    report()\n"
         )
         sizes = ("--pairs=8", "--pairs=9", "--width=4", "--rival=fastccsa.reference", "--rounds=3", "--seconds=0")
         files = (str(tmp_path / "bench_zipped.py"), f"--rootdir={tmp_path}", f"--out={tmp_path / 'results.json'}")
-        result = bench("-q", "-p", "no:cacheprovider", *files, *sizes, status=status, module="pytest")
+        result = bench("-q", "-p", "no:cacheprovider", *files, *sizes, *more, status=status, module="pytest")
         return result.stdout, Results.read(tmp_path / "results.json")
 
     return run
 
 
+BUILD = "def build(self, one, problem, cell): return super().build(one, problem, cell) if {} else {}"
+
+
+def test_pytest_benchmark_gets_the_times_that_were_measured(run_two_cells, tmp_path: Path) -> None:
+    seconds, theirs = [0.5, 0.0625, 3.0], tmp_path / "theirs.json"
+    measure = f"def measure(self, cell, names): return [Row(name, seconds={seconds}) for name in names]"
+    _, results = run_two_cells(measure, 0, f"--benchmark-json={theirs}")
+    assert all(row.seconds == seconds for _, rows in results.cells().values() for row in rows)
+    found = [entry["stats"] for entry in json.loads(theirs.read_text())["benchmarks"]]
+    assert [(stats["data"], stats["median"], stats["max"]) for stats in found] == [(seconds, 0.5, 3.0)] * 8
+
+
 def test_a_run_fails_where_fastccsa_does(run_two_cells) -> None:
-    output, results = run_two_cells("1 / 0", status=1)
+    output, results = run_two_cells(BUILD.format("cell.pairs == 8", "1 / 0"), status=1)
     assert "failed: ZeroDivisionError" in output
     assert "1 failed, 6 passed, 1 skipped" in output
     first, second = ({row.contestant: bool(row.seconds) for row in rows} for _, rows in results.cells().values())
@@ -150,6 +161,12 @@ def test_a_run_fails_where_fastccsa_does(run_two_cells) -> None:
 
 def test_results_are_kept_after_every_cell(run_two_cells) -> None:
     """Also where the process dies in the next one."""
-    _, results = run_two_cells("os._exit(3)", status=3)
+    _, results = run_two_cells(BUILD.format("cell.pairs == 8", "os._exit(3)"), status=3)
     assert list(results.cells()) == [Cell(8, 4).title]
     assert len(results.benchmarks) == 4
+
+
+def test_contestants_that_are_not_selected_do_not_run(run_two_cells) -> None:
+    dies = BUILD.format("one.name == 'fastccsa'", "os._exit(3)")
+    output, _ = run_two_cells(dies, 0, "-k", "not reference")
+    assert "6 passed, 2 deselected" in output

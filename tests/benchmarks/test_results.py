@@ -91,7 +91,7 @@ def test_times_keep_four_digits(results: Results, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"machine_info": {}}', '{"benchmarks": [{"group": 1}]}'])
-def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
+def test_another_file_is_rejected(content: str, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text(content)
     with pytest.raises(InputError, match=r"other\.json is not a file of benchmark results"):

@@ -1,4 +1,4 @@
-"""The contestants compute one and the same loss, and the judge sees it where they do not."""
+"""The contestants compute one and the same loss, and errors are seen where they do not."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_metric_learning_says_what_it_cannot_express() -> None:
         by_name("pytorch-metric-learning").build(make_problem(cell), cell)
 
 
-def test_a_library_that_is_not_there_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     squared_contrastive_loss.cache_clear()
     monkeypatch.setitem(sys.modules, "pytorch_metric_learning.losses", None)
     monkeypatch.setitem(sys.modules, "pytorch_metric_learning.distances", None)

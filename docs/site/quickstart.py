@@ -1,6 +1,8 @@
 """The quick start as a newcomer sees it: a fresh clone and virtual environment, and the time of every command.
 
-Clones this checkout's last commit into a new folder and runs the commands of the README and the quick start there: the
+    python docs/site/quickstart.py --folder /scratch/fastccsa
+
+clones this checkout's last commit into a new folder and runs the commands of the README and the quick start there: the
 installation, `make demo`, `make test`, `make docs`. The sentence between the two marks in the README and in
 docs/quickstart.md is rewritten. If a command fails, nothing is written, and the end of its output is shown. Needs what
 the README's two commands need, and 15 GB of disk.
@@ -14,13 +16,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "quickstart.md")
-MARKS = re.compile(r"(<!-- from benchmarks/quickstart.py -->\n).*?(\n<!-- until here -->)", re.S)
+MARKS = re.compile(r"(<!-- from docs/site/quickstart.py -->\n).*?(\n<!-- until here -->)", re.S)
 INSTALL = "make .venv/.test"  # what `make demo` and `make test` install
 COMMANDS = (INSTALL, "make demo", "make test", "make docs")
 FACTS = """
@@ -35,11 +36,13 @@ print(f"{here['cores']} cores of {here['cpu']}, {here['memory_bytes'] / 2**30:.0
 """
 
 
-def main(options: SimpleNamespace) -> None:
-    """Time the commands in ``options.folder``, and write the sentence into the pages."""
-    if options.folder is None or options.folder.exists():
-        raise click.UsageError("name a --folder that does not exist yet")
-    folder, load = options.folder.resolve(), os.getloadavg()[0]
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="Where to put the clone; a new folder.")
+def main(folder: Path) -> None:
+    """Time the commands in a new folder, and write the sentence into the pages."""
+    if folder.exists():
+        raise click.UsageError(f"{folder} exists already: name a folder that does not")
+    folder, load = folder.resolve(), os.getloadavg()[0]
     _output("git", "clone", "--quiet", str(ROOT), str(folder), folder=ROOT)
     installed, *others = [f"{_time(command, folder)} for `{command}`" for command in COMMANDS]
     facts = _output(str(folder / ".venv" / "bin" / "python"), "-c", FACTS, folder=Path("/"))
@@ -67,3 +70,7 @@ def _time(command: str, folder: Path) -> str:
     if done.returncode:
         sys.exit(f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{command} ended with {done.returncode}")
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Small calls on a GPU: one for each kernel of the zipped loss and of all pairs, for compute-sanitizer.
 
-PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa python -m benchmarks.gpu_calls
+PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa python tests/losses/gpu_calls.py
 """
 
 from __future__ import annotations
