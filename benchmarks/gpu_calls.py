@@ -1,13 +1,15 @@
 """Small calls on a GPU: one for each kernel of the zipped loss and of all pairs, for compute-sanitizer.
 
-PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa python benchmarks/gpu_calls.py
+PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa python -m benchmarks.gpu_calls
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from fastccsa import functional, reference
 
@@ -15,64 +17,40 @@ ALL_PAIRS_SIZES = [(1, 1, 1), (33, 70, 33), (64, 48, 512), (300, 400, 33)]  # ro
 SIZES = [(1, 1, 1), (5, 7, 33), (40, 7, 512), (9, 1000, 2048), (2100, 3, 16)]  # pairs, classes, width
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-2}
 
-Tensors = tuple[torch.Tensor, ...]
 
-
-def call(pairs: int, classes: int, width: int, dtype: torch.dtype, reduction: str, strided: bool) -> None:
-    """Forward and backward, compared with plain PyTorch."""
-    random = torch.Generator().manual_seed(pairs + width)
-    step = 2 if strided else 1
-
-    def normal(columns: int) -> torch.Tensor:
-        values = torch.randn(pairs, step * columns, generator=random).to("cuda", dtype)
-        return values[:, ::step].detach().requires_grad_()
-
-    inputs = (normal(classes), normal(classes), normal(width), normal(width))
-    targets = torch.randint(classes, (2, pairs), generator=random).cuda()
+def check(
+    name: str, shapes: list[tuple[int, int]], classes: int, dtype: torch.dtype, step: int, **options: str
+) -> None:
+    """Compare a loss and its gradients with plain PyTorch; every ``step``-th column of a wider tensor is used."""
+    random = torch.Generator().manual_seed(sum(map(sum, shapes)))
+    values = (torch.randn(rows, step * columns, generator=random).to("cuda", dtype) for rows, columns in shapes)
+    inputs = [z[:, ::step].detach().requires_grad_() for z in values]
+    targets = [torch.randint(classes, (rows,), generator=random).cuda() for rows, _ in shapes[-2:]]
     acc = torch.float64 if dtype == torch.float64 else torch.float32
-    shapes = ((classes,), (classes,), (classes, classes))
-    weights = [torch.rand(*shape, generator=random).to("cuda", acc) for shape in shapes]
-    loss = functional.weighted_ccsa_loss(*inputs, *targets, *weights, margin=20.0, reduction=reduction)
-    gradients = torch.autograd.grad(loss.sum(), inputs)
+    sides = ((classes,), (classes,), (classes, classes))[-1 if len(shapes) == 2 else 0 :]
+    weights = [torch.rand(*shape, generator=random).to("cuda", acc) for shape in sides]
 
-    exact = tuple(x.detach().double().requires_grad_() for x in inputs)
-    true = reference.weighted_ccsa_loss(
-        *exact, *targets, *(w.double() for w in weights), margin=20.0, reduction=reduction
-    )
-    wanted = (true, *torch.autograd.grad(true.sum(), exact))
-    compare((loss, *gradients), wanted, dtype, f"{(pairs, classes, width, dtype, reduction, strided)}")
+    def results(of: object, *arguments: Tensor) -> list[Tensor]:
+        loss_of: Callable[..., Tensor] = getattr(of, name)
+        loss = loss_of(*arguments, margin=20.0, **options)
+        return [loss, *torch.autograd.grad(loss.sum(), arguments[: len(inputs)])]
 
-
-def call_all_pairs(rows1: int, rows2: int, width: int, dtype: torch.dtype, strided: bool) -> None:
-    """The same of every row with every row."""
-    random = torch.Generator().manual_seed(rows1 + width)
-    step = 2 if strided else 1
-    values = (torch.randn(n, step * width, generator=random).to("cuda", dtype)[:, ::step] for n in (rows1, rows2))
-    inputs = tuple(z.detach().requires_grad_() for z in values)
-    targets = [torch.randint(7, (n,), generator=random).cuda() for n in (rows1, rows2)]
-    weight = torch.rand(7, 7, generator=random, dtype=torch.float64).cuda()
-    loss = functional.contrastive_alignment(*inputs, *targets, weight, margin=20.0, pairs="all")
-    exact = tuple(z.detach().double().requires_grad_() for z in inputs)
-    true = reference.contrastive_alignment(*exact, *targets, weight, margin=20.0, pairs="all")
-    wanted = (true, *torch.autograd.grad(true, exact))
-    compare((loss, *torch.autograd.grad(loss, inputs)), wanted, dtype, f"all pairs, {(rows1, rows2, width, dtype)}")
-
-
-def compare(found: Tensors, wanted: Tensors, dtype: torch.dtype, what: str) -> None:
-    """Errors relative to the largest value."""
-    for got, true in zip(found, wanted, strict=True):
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    expected = results(reference, *exact, *targets, *(weight.double() for weight in weights))
+    for got, true in zip(results(functional, *inputs, *targets, *weights), expected, strict=True):
         error = (got.double() - true).abs().max() / true.abs().max().clamp(min=1e-30)
-        assert error < TOLERANCE[dtype], f"{what}: error {error:.1e}"
+        assert error < TOLERANCE[dtype], f"{name}, {shapes}, {dtype}, step {step}, {options}: error {error:.1e}"
 
 
 def main() -> None:
     count = 0
-    for size, dtype, strided in itertools.product(SIZES, TOLERANCE, (False, True)):
-        for reduction in ("mean", "none") if size == SIZES[1] else ("mean",):
-            call(*size, dtype, reduction, strided)
+    for (pairs, classes, width), dtype, step in itertools.product(SIZES, TOLERANCE, (1, 2)):
+        for reduction in ("mean", "none") if pairs == 5 else ("mean",):
+            shapes = [(pairs, classes)] * 2 + [(pairs, width)] * 2
+            check("weighted_ccsa_loss", shapes, classes, dtype, step, reduction=reduction)
             count += 1
-    for size, dtype, strided in itertools.product(ALL_PAIRS_SIZES, TOLERANCE, (False, True)):
-        call_all_pairs(*size, dtype, strided)
+    for (rows1, rows2, width), dtype, step in itertools.product(ALL_PAIRS_SIZES, TOLERANCE, (1, 2)):
+        check("contrastive_alignment", [(rows1, width), (rows2, width)], 7, dtype, step, pairs="all")
         count += 1
     torch.cuda.synchronize()
     print(f"{count} calls on {torch.cuda.get_device_name()}, all right")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call of at most ten minutes, the most important first: builds for this machine's
-# GPU alone (in the checkout: build again afterwards for others), runs the CUDA tests, the benchmarks' main cells, the
-# demo, the step of training, compute-sanitizer, and then as much of the sweep as time is left for. A step that fails
+# Everything that needs a GPU, in one call of at most ten minutes, the most important first: builds only for this
+# machine's GPU (in the checkout: build again afterwards for others), runs the CUDA tests, the benchmarks' main cells, the
+# demo, the step of training, compute-sanitizer, and then as much of the sweep as there is time for. A step that fails
 # does not stop the others.
 #
 #   benchmarks/gpu_session.sh             run
@@ -11,7 +11,7 @@
 #   OUT              where results go (default: benchmarks/results)
 #   BUDGET           seconds in all (default: 570)
 #   PYTHON           the interpreter that has torch >= 2.10 (default: python3)
-#   WHEELS           folder of wheels to install aside first, for machines without a network (default: .whl, if there)
+#   WHEELS           folder of wheels to install first, for machines without a network (default: .whl, if there)
 #   FASTCCSA_COMMIT  the commit, where the checkout has no .git
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -123,9 +123,9 @@ export FASTCCSA_COMMIT=${FASTCCSA_COMMIT:-}
 # ---- the steps ----
 
 TEST=("$PYTHON" -m pytest -q -m cuda -p no:cacheprovider)
-BENCH=("$PYTHON" -m fastccsa bench zipped --device cuda --machine "$MACHINE")
-ALL_PAIRS=("$PYTHON" -m fastccsa bench all-pairs --device cuda --machine "$MACHINE")
-STEP=("$PYTHON" -m fastccsa bench step --device cuda --size 224 --cache gpu --manifest "$WORK/demo/images/manifest.csv"
+BENCH=("$PYTHON" -m benchmarks zipped --device cuda --machine "$MACHINE")
+ALL_PAIRS=("$PYTHON" -m benchmarks all-pairs --device cuda --machine "$MACHINE")
+STEP=("$PYTHON" -m benchmarks step --machine "$MACHINE" --device cuda --size 224 --cache gpu --manifest "$WORK/demo/images/manifest.csv"
   --rounds 3 --steps 20)
 RESULTS="$OUT/zipped-$MACHINE"
 SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa --error-exitcode 9
@@ -137,12 +137,11 @@ step "build" 240 env FASTCCSA_CUDA=1 TORCH_CUDA_ARCH_LIST="$CAPABILITY" \
 if ! $built && ! $DRY_RUN; then
   skip "everything else" "nothing was built"
 else
-  step "tests of the loss" 120 "${TEST[@]}" tests/loss
-  step "tests of all pairs" 90 "${TEST[@]}" tests/allpairs
+  step "tests of the loss" 120 "${TEST[@]}" tests/losses --ignore tests/losses/all_pairs
+  step "tests of all pairs" 90 "${TEST[@]}" tests/losses/all_pairs
   step "benchmark, main cells" 120 "${BENCH[@]}" --seconds 3 -n 32 -n 262144 --dtype float32 --dtype bfloat16 \
-    --out "$RESULTS.json" --plot "$RESULTS.svg"
-  step "benchmark, all pairs" 90 "${ALL_PAIRS[@]}" --seconds 3 -n 16384 -n 65536 --out "$OUT/all-pairs-$MACHINE.json" \
-    --plot "$OUT/all-pairs-$MACHINE.svg"
+    --out "$RESULTS.json"
+  step "benchmark, all pairs" 90 "${ALL_PAIRS[@]}" --seconds 3 -n 16384 -n 65536 --out "$OUT/all-pairs-$MACHINE.json"
   step "benchmark, few pairs" 60 "${ALL_PAIRS[@]}" --seconds 1 -n 32 -n 128 -n 256 -n 512 -n 1024 -n 2048 --labels uniform \
     --out "$OUT/all-pairs-small-$MACHINE.json"
   step "benchmark, memory" 45 "${ALL_PAIRS[@]}" --seconds 1 --memory 65536 -d 128 -d 512 --labels uniform \
@@ -166,34 +165,35 @@ else
     done
   fi
   if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
-    step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" benchmarks/gpu_calls.py
-    step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" benchmarks/gpu_calls.py
+    step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" -m benchmarks.gpu_calls
+    step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" -m benchmarks.gpu_calls
   else
     skip "memcheck" "no compute-sanitizer"
     skip "racecheck" "no compute-sanitizer"
   fi
   if $DRY_RUN || has_module pandas; then
     step "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
-    step "benchmark, augmentation" 60 "$PYTHON" benchmarks/bench_augment.py --device cuda --seconds 10
+    step "benchmark, augmentation" 60 "$PYTHON" -m benchmarks augment --device cuda --seconds 4 \
+      --machine "$MACHINE" --out "$OUT/augment-$MACHINE.json"
   else
     skip "tests of the augmentation" "pandas is not installed"
     skip "benchmark, augmentation" "pandas is not installed"
   fi
   if $DRY_RUN || has_module nvidia.dali; then
-    step "tests of the pipeline" 60 "${TEST[@]}" tests/pipeline
-    step "benchmark, images" 120 "$PYTHON" -m fastccsa bench images --device cuda --machine "$MACHINE" --shape 3000x2000 \
+    step "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore tests/images/test_augment.py
+    step "benchmark, images" 120 "$PYTHON" -m benchmarks images --device cuda --machine "$MACHINE" --shape 3000x2000 \
       --files 64 --rounds 3 --seconds 1 --out "$OUT/images-$MACHINE.json"
   else
     skip "tests of the pipeline" "nvidia.dali is not installed"
     skip "benchmark, images" "nvidia.dali is not installed"
   fi
-  # A cell that has begun is finished, and the chart is drawn after the last: hence the margin.
+  # A cell that has begun is finished: hence the margin.
   left=$(($(remaining) - 60))
   (( left > 0 )) || left=0
   minutes=$(printf '%d.%02d' $((left / 60)) $((left % 60 * 100 / 60)))
   step "benchmark, sweep" 600 "${BENCH[@]}" --seconds 1 --full --minutes "$minutes" \
     --rival "eager PyTorch" --rival torch.compile --rival "torch.compile, small graphs" \
-    --out "$RESULTS-sweep.json" --plot "$RESULTS-sweep.svg"
+    --out "$RESULTS-sweep.json"
 fi
 $DRY_RUN && exit 0
 

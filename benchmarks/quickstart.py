@@ -1,101 +1,69 @@
 """The quick start as a newcomer sees it: a fresh clone and virtual environment, and the time of every command.
 
-    python benchmarks/quickstart.py --folder /scratch/fastccsa
-
-clones this checkout's last commit into the folder, which must not exist, and runs the commands of the README and the
-quick start there: the installation, `make demo`, `make test`, `make docs`. The sentence between the two marks in the
-README and in docs/quickstart.md is rewritten. If a command fails, nothing is written, and the end of its output is
-shown. Needs what the README's two commands need, and 15 GB of disk.
+Clones this checkout's last commit into a new folder and runs the commands of the README and the quick start there: the
+installation, `make demo`, `make test`, `make docs`. The sentence between the two marks in the README and in
+docs/quickstart.md is rewritten. If a command fails, nothing is written, and the end of its output is shown. Needs what
+the README's two commands need, and 15 GB of disk.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+
+import click
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "quickstart.md")
-MARKS = ("<!-- from benchmarks/quickstart.py -->", "<!-- until here -->")
-INSTALLED = ".venv/.installed"  # what `make demo` and `make test` make first
-COMMANDS = (f"make {INSTALLED}", "make demo", "make test", "make docs")
+MARKS = re.compile(r"(<!-- from benchmarks/quickstart.py -->\n).*?(\n<!-- until here -->)", re.S)
+INSTALL = "make .venv/.test"  # what `make demo` and `make test` install
+COMMANDS = (INSTALL, "make demo", "make test", "make docs")
 FACTS = """
 import json, platform, torch
 from fastccsa import _build_info
 from fastccsa.system import machine
 here = machine.describe(torch.device("cpu"))
-print(json.dumps({
-    "cores": here["cores"], "cpu": here["cpu"], "memory": here["memory_bytes"],
-    "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU",
-    "python": platform.python_version(), "torch": torch.__version__,
-    "code": "with CUDA code" if _build_info.CUDA_VERSION else "without CUDA code",
-}))
+gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+code = "with CUDA code" if _build_info.CUDA_VERSION else "without CUDA code"
+print(f"{here['cores']} cores of {here['cpu']}, {here['memory_bytes'] / 2**30:.0f} GiB, {gpu}; "
+      f"Python {platform.python_version()}, torch {torch.__version__}, {code}")
 """
 
 
-def run(command: str, folder: Path) -> float:
-    """Run it in the clone; the seconds it took."""
-    print(f"$ {command}", flush=True)
-    began = time.monotonic()
-    ended = subprocess.run(command.split(), cwd=folder, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        sys.exit(f"{ended.stdout[-4000:]}\n{ended.stderr[-4000:]}\n{command} ended with {ended.returncode}")
-    return time.monotonic() - began
-
-
-def clock(seconds: float) -> str:
-    """``125`` as ``2 min 5 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def machine(folder: Path, load: float) -> str:
-    """The machine it ran on, as the installed package sees it."""
-    python = folder / ".venv" / "bin" / "python"
-    ended = subprocess.run([python, "-c", FACTS], cwd="/", capture_output=True, text=True, check=True)
-    facts = json.loads(ended.stdout)
-    return (
-        f"{facts['cores']} cores of {facts['cpu']}, {facts['memory'] / 2**30:.0f} GiB, {facts['gpu']}; "
-        f"Python {facts['python']}, torch {facts['torch']}, {facts['code']}; load {load:.1f} before"
+def main(options: SimpleNamespace) -> None:
+    """Time the commands in ``options.folder``, and write the sentence into the pages."""
+    if options.folder is None or options.folder.exists():
+        raise click.UsageError("name a --folder that does not exist yet")
+    folder, load = options.folder.resolve(), os.getloadavg()[0]
+    _output("git", "clone", "--quiet", str(ROOT), str(folder), folder=ROOT)
+    installed, *others = [f"{_time(command, folder)} for `{command}`" for command in COMMANDS]
+    facts = _output(str(folder / ".venv" / "bin" / "python"), "-c", FACTS, folder=Path("/"))
+    commit = _output("git", "rev-parse", "--short", "HEAD", folder=folder)
+    installed = installed.removesuffix(f" for `{INSTALL}`")
+    sentence = (
+        f"{installed} to install, then {', '.join(others)}, at commit `{commit}` ({facts}; load {load:.1f} before)."
     )
-
-
-def sentence(seconds: dict[str, float], where: str, commit: str) -> str:
-    """What the pages say."""
-    took = {command: clock(of) for command, of in seconds.items()}
-    return (
-        f"{took.pop(f'make {INSTALLED}')} to install, then "
-        + ", ".join(f"{time} for `{command}`" for command, time in took.items())
-        + f", at commit `{commit}` ({where})."
-    )
-
-
-def main() -> None:
-    """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the clone goes; must not exist")
-    folder = parser.parse_args().folder.resolve()
-    if folder.exists():
-        parser.error(f"{folder} exists already: name a new folder")
-    load = os.getloadavg()[0]
-    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    seconds = {command: run(command, folder) for command in COMMANDS}
-    told = sentence(seconds, machine(folder, load), commit)
-    begin, end = (re.escape(mark) for mark in MARKS)
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        text = re.sub(f"{begin}.*?{end}", lambda _: f"{MARKS[0]}\n{told}\n{MARKS[1]}", text, flags=re.S)
+        text = MARKS.sub(lambda marks: f"{marks[1]}{sentence}{marks[2]}", page.read_text(encoding="utf-8"))
         page.write_text(text, encoding="utf-8")
-    print(told)
+    click.echo(sentence)
 
 
-if __name__ == "__main__":
-    main()
+def _output(*command: str, folder: Path) -> str:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _time(command: str, folder: Path) -> str:
+    """Run a command in the clone, and return how long it took."""
+    click.echo(f"$ {command}")
+    start = time.monotonic()
+    done = subprocess.run(command.split(), cwd=folder, capture_output=True, text=True, check=False)
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    if done.returncode:
+        sys.exit(f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{command} ended with {done.returncode}")
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ import pytest
 
 if TYPE_CHECKING:
     from fastccsa.training import TrainConfig
+
+# Only the checkout has `benchmarks`; at the end, so that the package under test stays the installed one.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 COLOURS = {"nv": (200, 60, 60), "mel": (60, 200, 60), "bcc": (60, 60, 200)}
 

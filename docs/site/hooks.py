@@ -11,6 +11,7 @@ import html
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,21 @@ from architecture import draw
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from result_tables import fill
+from result_tables import fill  # which makes `benchmarks` importable
+
+from benchmarks.harness.chart import chart
+from benchmarks.harness.results import Results
+from benchmarks.harness.table import table
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARK_RESULTS = ROOT / "benchmarks" / "results"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     for name, content in PAGES.items():
         files.append(File.generated(config, name, content=content()))
-    for chart in BENCHMARK_RESULTS.glob("*.svg"):
-        files.append(File.generated(config, f"charts/{chart.name}", abs_src_path=str(chart)))
+    for name, svg in charts().items():
+        files.append(File.generated(config, f"charts/{name}.svg", content=svg))
     return files
 
 
@@ -96,14 +100,24 @@ def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[
 
 def benchmarks() -> str:
     """How they are measured, and the table and the chart of each file of results."""
-    from fastccsa.benchmarking.show import show
-
     lines = [text_of("benchmarks/results/README.md")(), "# Tables"]
-    for path in sorted(BENCHMARK_RESULTS.glob("*.json")):
-        lines += [f"## {path.stem}", f"```text\n{show(path)}\n```"]
-        if path.with_suffix(".svg").exists():
-            lines.append(f"![Times of {path.stem}](charts/{path.stem}.svg)")
+    for name, results in benchmark_results().items():
+        lines += [f"## {name}", f"```text\n{table(results)}\n```"]
+        if name in charts():
+            lines.append(f"![Times of {name}](charts/{name}.svg)")
     return "\n\n".join(lines) + "\n"
+
+
+@cache
+def charts() -> dict[str, str]:
+    """SVG of the results in which a size varies, by the file's name."""
+    return {name: svg for name, results in benchmark_results().items() if (svg := chart(results)) is not None}
+
+
+def benchmark_results() -> dict[str, Results]:
+    """The files in benchmarks/results/ by their names."""
+    paths = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    return {path.stem: Results.read(path) for path in paths}
 
 
 # ---- files of the checkout ----

@@ -53,7 +53,7 @@ NOTE = (
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Random seed.")
 def demo_command(out: Path, images: int, epochs: int, size: int, device: str, seed: int) -> None:
-    """Train, score and report on images that the package renders itself; nothing is downloaded.
+    """Train, score and report on images the package renders itself; nothing is downloaded.
 
     Renders seven synthetic collections, trains a baseline on one of them (the paper's experiment A), then a
     CCSA model on all seven (experiment K) that starts from the baseline, and prints the recall of both by
@@ -67,7 +67,7 @@ def demo_command(out: Path, images: int, epochs: int, size: int, device: str, se
 
     started = time.monotonic()
     click.echo(f"{NOTE}\n")
-    click.echo(f"1/4  Seven collections of synthetic images, in {out / 'images'}")
+    click.echo(f"1/4  Seven collections of synthetic images, into {out / 'images'}")
     scale = images / sum(sum(counts.values()) for counts in TABLE1.values())
     manifest = render_collections(out / "images", scale, seed)
     click.echo(f"{manifest.summary().to_string()}\n")

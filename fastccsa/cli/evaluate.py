@@ -18,7 +18,7 @@ from fastccsa.collections.choices import Split
     type=choice(Split),
     default="test",
     show_default=True,
-    help="Which images to score.",
+    help="Split of the manifest to score.",
 )
 @click.option("--json", "json_path", help="Also write the scores, with the confusion matrices, as JSON.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per batch.")

@@ -21,12 +21,12 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--quantize",
     type=(click.Choice(["int8"]), FILE),
     metavar="int8 FILE",
-    help="8-bit ONNX file to write; calibrated on training images, and compared with float32.",
+    help="8-bit ONNX file to write; calibrated on training images, and scored beside float32.",
 )
 @click.option(
     "--pixels",
     is_flag=True,
-    help="Models of --onnx and --torch-export accept uint8 pixels [n, size, size, 3] and normalise them.",
+    help="The models of --onnx and --torch-export take uint8 pixels [n, size, size, 3] and normalise them.",
 )
 @click.option("--manifest", type=FILE, help="CSV of the images for --quantize.  [default: the run's]")
 @click.option(
@@ -47,10 +47,10 @@ def export_command(
     split: str,
     workers: int,
 ) -> None:
-    """Write a run's model as ONNX, as 8-bit ONNX, or as a program of torch.export, and compare its outputs.
+    """Write a run's model as ONNX, as 8-bit ONNX, or as a torch.export program, and compare its outputs.
 
-    The exported models accept any number of images at once. The metadata of an ONNX file describes how to preprocess an
-    image, and names the classes of the logits.
+    Every file takes any number of images at once. The metadata of an ONNX file describe how images must be
+    preprocessed, and which classes the logits stand for.
     """
     if onnx is None and torch_export is None and quantize is None:
         raise click.UsageError("nothing to write: give --onnx, --torch-export or --quantize")

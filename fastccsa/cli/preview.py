@@ -9,10 +9,12 @@ from fastccsa.cli.options import image_backend_option
 
 @click.command("preview")
 @click.option("--manifest", required=True, help="CSV of the images, as `fastccsa prepare` writes it.")
-@click.option("--out", required=True, help="PNG to write.")
+@click.option("--out", required=True, help="PNG file to write.")
 @click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, help="Number of pairs.")
-@click.option("--primary", help="Domain that contains every class.  [default: HAM, else the manifest's first]")
-@click.option("--size", type=click.IntRange(min=8), default=224, show_default=True, help="Side of the images, pixels.")
+@click.option("--primary", help="Domain that holds every class.  [default: HAM, else the manifest's first]")
+@click.option(
+    "--size", type=click.IntRange(min=8), default=224, show_default=True, help="Side of the images in pixels."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling and augmentation.")
 @image_backend_option
 def preview_command(
@@ -36,4 +38,4 @@ def preview_command(
         seed=seed,
         backend=image_backend,
     )
-    click.echo(f"pairs drawn in {out}")
+    click.echo(f"Wrote {out}")

@@ -14,30 +14,30 @@ option = options_of(PruneConfig)
 
 @click.command("prune")
 @option("run", "Folder of the finished run to prune.", required=True, default=None)
-@option("out", "Folder of the pruned run; the same command again resumes it.", required=True, default=None)
-@option("threshold", "Adaptive stop: a layer has enough channels once another lowers its loss by less than this.")
-@option("rate", "Share of the channels to remove from every layer, instead of --threshold.")
+@option("out", "Folder of the pruned run; repeating the command resumes it.", required=True, default=None)
+@option("threshold", "Adaptive stop: a layer has enough channels once another would lower its loss by less.")
+@option("rate", "Fraction of the channels to remove from every layer, instead of --threshold.")
 @option("criterion", "How channels are ranked.")
 @option("round_to", "Round the number of channels kept up to a multiple of this.")
 @option("loss_weight", "Weight of the discrimination loss relative to the reconstruction loss.")
 @option("images", "Training images on which outputs are reconstructed.")
 @option(
     "discrimination_images",
-    "Number of these on which the discrimination loss is computed, half for its gradient, half for its value.",
+    "Number of these images for the discrimination loss, half for its gradient, half for its value.",
 )
 @option("auxiliary", "Auxiliary losses besides the final one.  [default: 2; 3 for more than 8 blocks]")
 @option("stage_epochs", "Epochs of fine-tuning before each stage's layers are pruned.")
 @option("epochs", "Epochs of fine-tuning at the end.  [default: the run's]")
 @option("lr", "Initial learning rate of fine-tuning.  [default: the run's]")
-@option("fraction", "Share of the training images to use.  [default: the run's]")
+@option("fraction", "Fraction of the training images to use for all of this.  [default: the run's]")
 @option("manifest", "CSV of the images.  [default: the run's]")
 @option("seed", "Seed of the subset of images and of fine-tuning.  [default: the run's]")
 @option("device", DEVICE_HELP)
 @option("workers", WORKERS_HELP)
 def prune_command(**values: Any) -> None:
-    """Prune channels of a run and fine-tune the rest; the same command again resumes.
+    """Remove channels from a run's network and fine-tune the rest; repeating the command resumes.
 
-    The result is an ordinary run folder with a physically smaller network. The paper's experiments U and V:
+    The result is a run folder like any other, with a smaller network. The paper's experiments U and V:
 
     \b
       fastccsa prune --run runs/k --threshold 1e-4 --out runs/u

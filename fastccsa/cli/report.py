@@ -27,16 +27,16 @@ from fastccsa.reporting import TableFormat
     "--images/--no-images",
     default=True,
     show_default=True,
-    help="Show some images of the data set on the page, under Grad-CAM; omit them if they may not be shared.",
+    help="Show some of the data set's images in the page, for Grad-CAM; leave them out if they may not be shared.",
 )
 def report_command(runs: Path, out: Path | None, table_format: TableFormat, images: bool) -> None:
     """Print the table of the runs in the folder RUNS (or of a single run), and write a page about them.
 
-    Experiments are compared with the paper's numbers, as means over their seeds.
+    Experiments appear as means over their seeds, with the paper's numbers beside them.
 
-    The page is one HTML file that needs no network: the table, confusion matrices, curves, the probabilities and
-    weights of the sampling, features, distances, calibration, Grad-CAM and settings. It needs only the run folders;
-    Grad-CAM also needs the manifest and its images. A note.txt in RUNS is shown at the top of the page.
+    The page is one HTML file that needs no network: the table, confusion matrices, curves, sampling
+    probabilities and weights, features, distances, calibration, Grad-CAM and settings. It needs only the run
+    folders; Grad-CAM also needs the manifest and its images. A note.txt in RUNS is shown at the top.
     """
     from fastccsa.reporting import report
 

@@ -30,7 +30,7 @@ option = options_of(TrainConfig)
 
 @click.command("train")
 @option("manifest", "CSV of the images, as `fastccsa prepare` writes it.", required=True, default=None)
-@option("out", "Run folder; the same command again resumes the run in it.", required=True, default=None)
+@option("out", "Run folder; repeating the command resumes the run in it.", required=True, default=None)
 @option("init", "Run folder or checkpoint whose weights to start from.")
 @option(
     "n_sec",
@@ -38,7 +38,7 @@ option = options_of(TrainConfig)
     type=ImagesPerClass(),
 )
 @option("fraction", "Share of the training images of each class and domain to train on.")
-@option("primary", "Domain that contains every class.  [default: HAM, else the manifest's first]")
+@option("primary", "Domain that holds every class.  [default: HAM, else the manifest's first]")
 @option("exclude", "Domain to exclude from training and model selection; repeatable.", multiple=True)
 @option("classification_weight", "Cross-entropy weighted by 1/P(class) (w), or unweighted (u).")
 @option("alignment", "Alignment weighted by 1/P(pair of classes) (w), unweighted (u), or none: a baseline (-).")
@@ -112,7 +112,7 @@ option = options_of(TrainConfig)
 @option("cuda_graph", "Capture the whole step as a CUDA graph; needs --cache gpu.", "--cuda-graph/--no-cuda-graph")
 @option("profile", "Write trace.json, a profile of a few steps, into the run folder.", "--profile/--no-profile")
 def train_command(**values: Any) -> None:
-    """Train a baseline or a CCSA model; the same command again resumes.
+    """Train a baseline or a CCSA model; repeating the command resumes.
 
     The defaults are the paper's experiment K, which starts from a baseline on the primary domain:
 

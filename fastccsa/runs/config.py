@@ -24,7 +24,7 @@ ClassificationWeight = Literal["w", "u"]
 Alignment = Literal["w", "u", "-"]
 # "zipped" compares row i with row i, "all" every row of one stream with every row of the other.
 Pairs = Literal["zipped", "all"]
-# The classes of the pairs that are not drawn to match.
+# The classes of the pairs that need not match: different ones, or any.
 Negatives = Literal["different", "any"]
 
 

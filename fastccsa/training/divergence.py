@@ -113,16 +113,16 @@ def find_suspects(batch: dict[str, Tensor], forward: Forward, training: Manifest
 def _blame(suspects: list[Suspect]) -> str:
     """Name domain and class of the images whose pixels or outputs are not finite."""
     for what, found in (
-        ("has pixels that are not finite", [s for s in suspects if not s.finite_pixels]),
-        ("gets outputs that are not finite", [s for s in suspects if not s.finite_outputs]),
+        ("pixels", [s for s in suspects if not s.finite_pixels]),
+        ("outputs", [s for s in suspects if not s.finite_outputs]),
     ):
         if found:
             counts = Counter(f"{suspect.domain}/{suspect.label}" for suspect in found)
             names = ", ".join(f"{count} of {name}" for name, count in counts.most_common())
-            return f"of its {len(suspects)} images {names} {what}"
+            return f"its {len(suspects)} images include {names} with {what} that are not finite"
     counts = Counter(f"{suspect.domain}/{suspect.label}" for suspect in suspects)
     names = ", ".join(f"{count} of {name}" for name, count in counts.most_common())
-    return f"pixels and outputs of its {len(suspects)} images are finite ({names})"
+    return f"all pixels and outputs of its {len(suspects)} images are finite ({names})"
 
 
 def _save(folder: Path, suspects: list[Suspect], parts: list[dict[str, Tensor]]) -> str:

@@ -1,47 +1,53 @@
-"""``fastccsa bench all-pairs`` at tiny sizes: one job for all, errors that are seen, and what is not tried."""
+"""The contestants of the loss over all pairs at tiny sizes: one job, errors that are seen, what is not tried."""
 
 from __future__ import annotations
 
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
-from fastccsa.benchmarking.all_pairs import Cell, Settings, hard, measure, run, run_hard
-from fastccsa.benchmarking.all_pairs import rivals as contestants
-from fastccsa.benchmarking.all_pairs.cells import LABELS, quick, sweep
-from fastccsa.benchmarking.all_pairs.problem import MARGIN, Problem
-from fastccsa.benchmarking.contestants import CannotExpress, Rival
-from fastccsa.benchmarking.results import FLOOR, Results
-from fastccsa.benchmarking.table import table
-from fastccsa.cli import bench_all_pairs, main
-from fastccsa.system import machine, reference
+from benchmarks.harness.benchmark import CannotRun
+from benchmarks.harness.results import Row
+from benchmarks.losses import all_pairs_contestants
+from benchmarks.losses.all_pairs import CASES, LABELS, QUICK, SWEEP, Benchmark, Cell, make_problem
+from benchmarks.losses.all_pairs_contestants import CONTESTANTS, MARGIN
+from benchmarks.losses.common import Contestant
+from fastccsa import reference
+from fastccsa.system import machine
 
 # What is compiled takes long; KeOps calls a compiler too.
-QUICK = [rival for rival in contestants.RIVALS if not rival.compiled and rival.name != "KeOps"]
+FAST = [one for one in CONTESTANTS if not one.compiled and one.name != "KeOps"]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(autouse=True)
-def _quick_rivals(one_thread, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contestants, "RIVALS", tuple(QUICK))
+@pytest.fixture
+def make_benchmark(options):
+    """Make a benchmark of the fast contestants."""
+
+    def make(**given: object) -> Benchmark:
+        benchmark = Benchmark(options("all-pairs", **given))
+        benchmark.contestants = tuple(FAST)
+        return benchmark
+
+    return make
 
 
-def settings(**changes) -> Settings:
-    return Settings(**{"threads": 1, "rounds": 3, "seconds": 0, "machine": "a-test"} | changes)
+def rows_of(benchmark: Benchmark, cell: Cell) -> dict[str, Row]:
+    return {row.contestant: row for row in benchmark.measure(cell, benchmark.names())}
 
 
 @pytest.mark.parametrize("memory", [0, 300])
 @pytest.mark.parametrize("labels", LABELS)
-@pytest.mark.parametrize("rival", QUICK, ids=lambda rival: rival.name)
-def test_all_compute_the_same(rival: Rival, labels: str, memory: int) -> None:
+@pytest.mark.parametrize("rival", FAST, ids=lambda rival: rival.name)
+def test_all_compute_the_same(rival: Contestant, labels: str, memory: int) -> None:
     cell = Cell(70, 11, labels, "float64", memory)
-    problem = Problem.of(cell)
+    problem = make_problem(cell)
     try:
         function = rival.build(problem, cell)
-    except CannotExpress as reason:
+    except CannotRun as reason:
         pytest.skip(str(reason))
     loss = function.call(*problem.arguments)
     assert problem.loss_error(loss) < 1e-9
@@ -49,7 +55,7 @@ def test_all_compute_the_same(rival: Rival, labels: str, memory: int) -> None:
 
 
 def test_the_expectation_is_the_reference() -> None:
-    problem = Problem.of(Cell(70, 11, dtype="float64"))
+    problem = make_problem(Cell(70, 11, dtype="float64"))
     loss = reference.contrastive_alignment(*problem.arguments, margin=MARGIN, pairs="all")
     gradients = [g.clone() for g in torch.autograd.grad(loss, problem.inputs)]
     assert problem.loss_error(loss) < 1e-12
@@ -62,105 +68,77 @@ def test_the_expectation_is_the_reference() -> None:
     assert math.isnan(problem.gradient_error(tuple(gradients)))
 
 
-def test_a_memory_gets_no_gradient(tmp_path: Path) -> None:
-    cell = Cell(40, 6, memory=90)
-    problem = Problem.of(cell)
-    assert [len(z) for z in problem.features] == [40, 90]
+def test_a_memory_gets_no_gradient(make_benchmark) -> None:
+    benchmark = make_benchmark(memory=90, width=(6,), labels=("uniform",))
+    problem = make_problem(Cell(40, 6, memory=90))
+    assert [len(z) for z in problem.arguments[:2]] == [40, 90]
     assert [len(z) for z in problem.inputs] == [40]
-    assert (cell.matrix_bytes, cell.gradient_bytes) == (40 * 90 * 4, 40 * 6 * 4)
-    options = ["--memory", "90", "-d", "6", "--labels", "uniform", "--rounds", "3", "--seconds", "0", "--threads", "1"]
-    result = CliRunner().invoke(main, ["bench", "all-pairs", *options, "--out", str(tmp_path / "results.json")])
-    assert result.exit_code == 0, result.output
-    (found,) = Results.read(tmp_path / "results.json").cells
-    assert (found.cell["rows"], found.cell["memory"]) == (32, 90)
-    assert found.floor.contestant == "floor: two products"
-    assert found["fastccsa"].gradient_error < 1e-5
+    (cell,) = benchmark.cells()
+    assert cell == Cell(32, 6, memory=90)
+    assert (cell.matrix_bytes, cell.bytes_moved - cell.input_bytes) == (32 * 90 * 4, 32 * 6 * 4)
+    rows = rows_of(benchmark, cell)
+    assert [name for name in rows if name.startswith("floor")] == ["floor: two products"]
+    assert rows["fastccsa"].gradient_error < 1e-5
 
 
 def test_labels_are_as_frequent_as_said() -> None:
-    uniform, table1 = (torch.bincount(Problem.of(Cell(4000, 2, y)).targets[0], minlength=7) / 4000 for y in LABELS)
+    targets = (make_problem(Cell(4000, 2, labels)).arguments[2] for labels in LABELS)
+    uniform, table1 = (torch.bincount(target, minlength=7) / 4000 for target in targets)
     assert uniform.max() < 0.2
     assert table1[0].item() == pytest.approx(0.75, abs=0.05)  # nevi
 
 
-def test_a_run_measures_all_and_its_file_can_be_shown(tmp_path: Path) -> None:
-    files = ["--out", str(tmp_path / "results.json"), "--plot", str(tmp_path / "times.svg")]
-    sizes = ["-n", "40", "-d", "6", "--labels", "table1", "--threads", "1", "--rounds", "3", "--seconds", "0"]
-    result = CliRunner().invoke(main, ["bench", "all-pairs", *sizes, *files])
-    assert result.exit_code == 0, result.output
-    results = Results.read(tmp_path / "results.json")
-    assert results.benchmark == "all-pairs"
-    (cell,) = results.cells
-    assert cell.floor.contestant == "floor: three products"
-    for row in cell.measurements:
+def test_all_are_measured_beside_the_products(make_benchmark) -> None:
+    rows = rows_of(make_benchmark(), Cell(40, 6, "table1"))
+    assert list(rows) == [*(one.name for one in FAST), "floor: three products"]
+    for row in rows.values():
         if row.contestant.startswith("fastccsa, "):
             assert row.not_measured == "on a CPU every precision is ieee"
         elif row.not_measured != "not installed: pip install pytorch-metric-learning":
             assert row.not_measured is None
             assert len(row.seconds) == 3
-            assert row.kind == FLOOR or row.gradient_error < 1e-5
-    shown = CliRunner().invoke(main, ["bench", "show", str(tmp_path / "results.json")])
-    assert shown.stdout == table(results) + "\n"
-    assert "three products" in (tmp_path / "times.svg").read_text()
+            assert row.kind == "floor" or row.gradient_error < 1e-5
 
 
-def test_what_cannot_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_fit_is_not_tried(make_benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_bytes", lambda device: 10**9)
-    (cell,) = run([Cell(4000, 64)], settings(rivals=("differences",), memory_limit=0.5)).cells
-    assert cell["differences"].not_measured == "does not fit: needs about 11.4 GiB of 0.5 GiB usable"
-    assert cell["fastccsa"].seconds
+    rows = rows_of(make_benchmark(rival=("differences",), memory_limit=0.5), Cell(4000, 64))
+    assert rows["differences"].not_measured == "does not fit: needs about 11.4 GiB of 0.5 GiB usable"
+    assert rows["fastccsa"].seconds
 
 
-def test_what_would_take_too_long_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "_operations_a_second", lambda device: 1e6)
-    large, small = run([Cell(1000, 10), Cell(10, 10)], settings(rivals=("chunked",)), longest=30).cells
+def test_what_would_take_too_long_is_not_begun(make_benchmark) -> None:
+    benchmark = make_benchmark(rival=("chunked",), longest=30)
+    benchmark.rate = 1e6  # operations per second
     reason = "three products would take about 60 s, more than the 30 s of --longest"
-    assert {row.not_measured for row in large.measurements} == {reason}
-    assert small["fastccsa"].seconds
+    assert {row.not_measured for row in rows_of(benchmark, Cell(1000, 10)).values()} == {reason}
+    assert rows_of(benchmark, Cell(10, 10))["fastccsa"].seconds
 
 
-def test_hard_cases_tell_differences_from_products(tmp_path: Path) -> None:
-    results = run_hard(settings(rivals=("torch.cdist", "differences")))
-    results.write(tmp_path / "errors.json")
-    assert Results.read(tmp_path / "errors.json").cells[0].cell["case"] == next(iter(hard.CASES))
-    for cell in results.cells:
+def test_hard_cases_distinguish_differences_from_products(make_benchmark) -> None:
+    benchmark = make_benchmark(rival=("torch.cdist", "differences"), hard=True)
+    cells = {cell.case: rows_of(benchmark, cell) for cell in benchmark.cells()}
+    assert list(cells) == list(CASES)
+    for rows in cells.values():
+        assert list(rows) == ["fastccsa", "torch.cdist", "differences"]
         for name in ("fastccsa", "differences"):
-            assert cell[name].loss_error < 1e-6
-            assert cell[name].gradient_error < 1e-6
-        assert cell["torch.cdist"].loss_error > cell["fastccsa"].loss_error
-    lost = next(cell for cell in results.cells if cell.cell["case"] == "norm 1e3, distances 1e-3")
-    assert lost["torch.cdist"].gradient_error > 0.1
-    assert "norm 1e3, distances 1e-3" in table(results)
-    assert "not asked for" in table(results)
+            assert rows[name].loss_error < 1e-6
+            assert rows[name].gradient_error < 1e-6
+            assert not rows[name].seconds
+        assert rows["torch.cdist"].loss_error > rows["fastccsa"].loss_error
+    assert cells["norm 1e3, distances 1e-3"]["torch.cdist"].gradient_error > 0.1
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pykeops.torch", None)
     cell = Cell(4, 3)
-    with pytest.raises(CannotExpress, match="not installed: pip install pykeops"):
-        contestants._keops(Problem.of(cell), cell)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--hard", "--full"], "--full, --hard, and sizes exclude each other"),
-        (["--hard", "--plot", "errors.svg"], "no times to --plot"),
-        (["--rival", "numpy"], "'numpy' is none of"),
-        (["-n", "0"], "0 is not in the range"),
-    ],
-)
-def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
-    result = CliRunner().invoke(main, ["bench", "all-pairs", *arguments])
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert message in line
+    with pytest.raises(CannotRun, match="not installed: pip install pykeops"):
+        all_pairs_contestants._keops(make_problem(cell), cell)
 
 
 def test_the_sweep_is_what_was_promised() -> None:
-    cells = sweep()
-    assert {cell.rows for cell in cells} == {1024, 4096, 16384, 65536, 262144}
-    assert {cell.width for cell in cells} == {128, 512, 2048}
-    assert {cell.labels for cell in cells} == set(LABELS) == set(bench_all_pairs.LABELS)
-    assert len(set(cells)) == 30
-    assert set(quick()) <= set(cells)
+    assert {cell.rows for cell in SWEEP} == {1024, 4096, 16384, 65536, 262144}
+    assert {cell.width for cell in SWEEP} == {128, 512, 2048}
+    assert {cell.labels for cell in SWEEP} == set(LABELS)
+    assert len(set(SWEEP)) == 30
+    assert set(QUICK) <= set(SWEEP)

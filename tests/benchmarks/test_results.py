@@ -7,22 +7,41 @@ from pathlib import Path
 
 import pytest
 
-from fastccsa.benchmarking.plot import plot
-from fastccsa.benchmarking.results import FLOOR, OURS, RIVAL, CellResult, Measurement, Results
-from fastccsa.benchmarking.table import format_bytes, format_seconds, table
+from benchmarks.harness.chart import chart
+from benchmarks.harness.results import FLOOR, OURS, RIVAL, Results, Row
+from benchmarks.harness.table import floor_of, format_bytes, format_seconds, table
 from fastccsa.system.errors import InputError
 
+SECONDS = {
+    "fastccsa": [2e-5, 4e-5, 3e-5],
+    "eager": [3e-4, 2e-4, 9e-4],
+    "floor: bytes": [1e-6, 1e-6, 1e-6],
+    "floor: call": [1e-5, 1e-5, 1e-5],
+}
+STATS = {
+    "min": 1.0, "max": 2.0, "mean": 1.5, "stddev": 0.1, "median": 1.5, "iqr": 0.1, "outliers": "0;0", "ops": 1.0,
+    "rounds": 3, "iterations": 1,
+}  # fmt: skip
 
-def cell(pairs: int = 32, **values) -> CellResult:
-    parameters = {"pairs": pairs, "width": 512, "classes": 7, "dtype": "float32", "mode": "forward", "weighted": True}
-    rows = [
-        Measurement("fastccsa", OURS, [2e-5, 4e-5, 3e-5], 10, 1024, 1e-8, 2e-7),
-        Measurement("eager", RIVAL, [3e-4, 2e-4, 9e-4], 2, 4096, 3e-6, 4e-5, note="as one writes it"),
-        Measurement("other", RIVAL, not_measured="not installed"),
-        Measurement("floor: bytes", FLOOR, [1e-6, 1e-6, 1e-6], 100),
-        Measurement("floor: call", FLOOR, [1e-5, 1e-5, 1e-5], 100),
+
+def rows() -> list[Row]:
+    return [
+        Row("fastccsa", OURS, SECONDS["fastccsa"], 10, 1024, 1e-8, 2e-7),
+        Row("eager", RIVAL, SECONDS["eager"], 2, 4096, 3e-6, 4e-5, note="as one writes it", cpu_seconds=[2.0, 4.0]),
+        Row("floor: bytes", FLOOR, SECONDS["floor: bytes"], 100),
+        Row("floor: call", FLOOR, SECONDS["floor: call"], 100),
+        Row("other", RIVAL, not_measured="not installed"),
     ]
-    return CellResult(parameters | {"title": f"N={pairs}"} | values, 1000, 500, rows)
+
+
+def entries(pairs: int) -> list[dict]:
+    parameters = {"pairs": pairs, "width": 512, "classes": 7, "dtype": "float32", "mode": "forward", "weighted": True}
+    found = []
+    for row in rows():
+        entry = {"group": f"N={pairs}", "name": row.contestant, "fullname": f"{pairs}-{row.contestant}"}
+        entry |= {"params": parameters | {"contestant": row.contestant}, "extra_info": row.as_info()}
+        found.append(entry | ({"stats": STATS | {"data": row.seconds}} if row.seconds else {}))
+    return found
 
 
 @pytest.fixture
@@ -30,34 +49,48 @@ def results() -> Results:
     machine = {
         "name": "desk", "system": "Linux x86_64", "cpu": "A CPU", "cores": 2, "memory_bytes": 2**34,
         "load_before": 0.1, "gpu": None, "environment": {"OMP_NUM_THREADS": "2"},
+        "versions": {"python": "3.12.0", "torch": "2.10.0", "triton": None},
     }  # fmt: skip
-    versions = {"python": "3.12.0", "torch": "2.10.0", "triton": None}
-    settings = {"device": "cpu", "threads": 2, "rounds": 3, "seconds": 1.0, "minutes": None}
-    date = "2026-01-02T03:04:05+00:00"
-    return Results("zipped", machine, versions, "abc123", date, "fastccsa bench zipped", settings, [cell(), cell(64)])
+    every = entries(32) + entries(64)
+    return Results(
+        machine, {"id": "abc123"}, "2026-01-02T03:04:05+00:00", "5.1.0", "fastccsa bench zipped",
+        {"zipped": {"device": "cpu", "threads": 2}}, {},
+        [entry for entry in every if "stats" in entry], [entry for entry in every if "stats" not in entry],
+    )  # fmt: skip
 
 
 def test_round_trip(results: Results, tmp_path: Path) -> None:
     results.write(tmp_path / "results.json")
     assert Results.read(tmp_path / "results.json") == results
     content = json.loads((tmp_path / "results.json").read_text())
-    assert content["machine"]["cpu"] == "A CPU"
-    assert content["commit"] == "abc123"
+    assert content["machine_info"]["cpu"] == "A CPU"
+    assert content["commit_info"] == {"id": "abc123"}
+    assert results.cells()["N=64"][1] == rows()
 
 
 def test_results_without_cells_round_trip(results: Results, tmp_path: Path) -> None:
-    results.cells.clear()
+    results.benchmarks.clear()
+    results.untimed.clear()
     results.write(tmp_path / "results.json")
     assert Results.read(tmp_path / "results.json") == results
 
 
-def test_times_keep_four_digits(results: Results, tmp_path: Path) -> None:
-    results.cells[0].measurements[0].seconds = [1.23456789e-5]
+def test_a_contestant_is_one_line(results: Results, tmp_path: Path) -> None:
     results.write(tmp_path / "results.json")
-    assert Results.read(tmp_path / "results.json").cells[0]["fastccsa"].seconds == [1.235e-5]
+    lines = (tmp_path / "results.json").read_text().splitlines()
+    assert [sum(f'"name": "{row.contestant}"' in line for line in lines) for row in rows()] == [2] * 5
+    assert all(line.count('"group"') <= 1 for line in lines)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 0}', '{"format": 1, "cells": [{"cell": {}}]}'])
+def test_times_keep_four_digits(results: Results, tmp_path: Path) -> None:
+    results.benchmarks[0]["stats"]["data"] = [1.23456789e-5]
+    results.benchmarks[0]["extra_info"]["cpu_seconds"] = [2.3456789]
+    results.write(tmp_path / "results.json")
+    row = Results.read(tmp_path / "results.json").cells()["N=32"][1][0]
+    assert (row.seconds, row.cpu_seconds) == ([1.235e-5], [2.346])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"machine_info": {}}', '{"benchmarks": [{"group": 1}]}'])
 def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text(content)
@@ -65,17 +98,14 @@ def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
         Results.read(path)
 
 
-def test_quartiles_and_ratio_follow_from_the_times() -> None:
-    result = cell()
-    assert result["fastccsa"].quartiles == pytest.approx((2.5e-5, 3e-5, 3.5e-5))
-    assert Measurement("one", RIVAL, [7.0]).quartiles == (7.0, 7.0, 7.0)
-    assert result.ratio(result["eager"]) == pytest.approx(3e-4 / 3e-5)
-    assert result.ratio(result["other"]) is None
+def test_quartiles_follow_from_the_times() -> None:
+    assert rows()[0].quartiles == pytest.approx((2.5e-5, 3.5e-5))
+    assert rows()[0].median == 3e-5
+    assert Row("one", RIVAL, [7.0]).quartiles == (7.0, 7.0)
 
 
 def test_the_floor_is_the_highest_lower_bound() -> None:
-    result = cell()
-    assert result.floor is result["floor: call"]
+    assert floor_of(rows()).contestant == "floor: call"
 
 
 def test_the_table_has_every_figure(results: Results) -> None:
@@ -85,7 +115,7 @@ def test_the_table_has_every_figure(results: Results) -> None:
     ours, eager, other, floor = (next(line for line in lines if line.startswith(start)) for start in starts)
     for part in ("30.0 µs", "25.0 µs - 35.0 µs", "3.00", "1.00 KiB", "1e-08", "2e-07"):
         assert part in ours
-    for part in ("300 µs", "10.00", "30.00", "4.00 KiB", "3e-06", "4e-05"):
+    for part in ("300 µs", "10.00", "30.00", "3.00 s", "4.00 KiB", "3e-06", "4e-05"):
         assert part in eager
     assert "not measured" in other
     assert "0.33" in floor
@@ -98,7 +128,7 @@ def test_the_table_has_every_figure(results: Results) -> None:
 
 def test_the_table_warns_of_a_busy_machine(results: Results) -> None:
     assert "WARNING" not in table(results)
-    results.machine["load_before"] = 1.5
+    results.machine_info["load_before"] = 1.5
     assert "WARNING: the machine was busy" in table(results)
 
 
@@ -109,20 +139,15 @@ def test_units() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("ending", "begins"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
-def test_plot(results: Results, tmp_path: Path, ending: str, begins: bytes) -> None:
-    path = tmp_path / f"times{ending}"
-    plot(results, path, "pairs", "width", ("mode", "dtype"))
-    assert path.read_bytes().startswith(begins)
-    if ending == ".svg":
-        drawn = path.read_text()
-        assert all(text in drawn for text in ("fastccsa", "eager", "floor: call", "abc123"))
-        assert ">other<" not in drawn
+def test_a_chart_of_several_sizes(results: Results) -> None:
+    drawn = chart(results)
+    assert drawn.startswith("<?xml")
+    assert all(text in drawn for text in ("fastccsa", "eager", "floor: call", "abc123"))
+    assert ">other<" not in drawn
 
 
-def test_plots_that_cannot_be(results: Results, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"\.svg or \.png"):
-        plot(results, tmp_path / "times.pdf", "pairs", "width", ("mode",))
-    results.cells = []
-    with pytest.raises(InputError, match="nothing to plot"):
-        plot(results, tmp_path / "times.svg", "pairs", "width", ("mode",))
+def test_one_size_makes_no_chart(results: Results) -> None:
+    results.benchmarks = [entry for entry in results.benchmarks if entry["params"]["pairs"] == 32]
+    assert chart(results) is None
+    results.benchmarks = []
+    assert chart(results) is None

@@ -203,7 +203,7 @@ def test_an_op_includes_only_core_and_itself() -> None:
     assert not wrong
 
 
-def test_kernels_know_neither_torch_nor_pybind11() -> None:
+def test_kernels_include_neither_torch_nor_pybind11() -> None:
     """Only op.cpp, library.cpp and core/torch_*.h include torch, and only bindings.cpp includes pybind11."""
     wrong = set()
     for path in SOURCES:

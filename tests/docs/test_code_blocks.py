@@ -77,7 +77,10 @@ def command_lines(start: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("page", "line"), command_lines("(?:-m )?fastccsa "), ids=lambda x: x[:60])
+BENCHMARKS = [(page, f"bench {line}") for page, line in command_lines("python -m benchmarks ")]
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines("(?:-m )?fastccsa ") + BENCHMARKS, ids=lambda x: x[:60])
 def test_command_lines_are_understood(page: str, line: str) -> None:
     """The command and each option exist; what they do is tested elsewhere."""
     words = [word for word in shlex.split(line) if word != "..."]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastccsa.benchmarking.show import show
+from benchmarks.harness.results import Results
+from benchmarks.harness.table import table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = sorted((ROOT / "examples" / "results").glob("*.json"))
@@ -41,9 +42,9 @@ def test_results_have_a_line_for_each_run(path: Path) -> None:
 def test_results_of_benchmarks_make_a_table(path: Path) -> None:
     """With the command and the commit below it."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    shown = show(path)
+    shown = table(Results.read(path))
     assert content["command"] in shown
-    assert f"commit {content['commit']}" in shown
+    assert f"commit {content['commit_info']['id']}" in shown
 
 
 def test_pages_have_the_tables_of_their_results(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def outputs_of(probabilities: np.ndarray, targets: np.ndarray) -> Outputs:
 
 
 def test_by_hand_on_two_bins() -> None:
-    # Two images at 0.9, one right; two at 0.6 (the other bin of 5), both right.
+    # Two images at 0.9, one of them correct; two at 0.6 (another of the 5 bins), both correct.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
     found = calibrate(outputs_of(probabilities, np.array([0, 1, 0, 1])), bins=5)
     assert found.counts.tolist() == [0, 0, 0, 2, 2]
@@ -35,7 +35,7 @@ def test_by_hand_on_two_bins() -> None:
     assert found.error == pytest.approx((2 * 0.4 + 2 * 0.4) / 4)
 
 
-def test_the_curve_is_scikit_learns() -> None:
+def test_the_curve_equals_that_of_scikit_learn() -> None:
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.ones(3), 500)
     outputs = outputs_of(probabilities, random.integers(0, 3, 500))
@@ -49,7 +49,7 @@ def test_the_curve_is_scikit_learns() -> None:
     assert found.error == pytest.approx((gaps * found.counts[filled]).sum() / 500)
 
 
-def test_a_model_that_is_sure_and_right_has_no_error() -> None:
+def test_a_confident_and_correct_model_has_no_calibration_error() -> None:
     outputs = outputs_of(np.full((3, 2), 0.5), np.array([0, 1, 1]))
     sure = replace(outputs, logits=np.array([[99, 0], [0, 99], [0, 99]], np.float32))
     assert calibrate(sure).error == pytest.approx(0)

@@ -39,7 +39,7 @@ def test_one_domain_has_no_pairs() -> None:
     assert len(found.same) == len(found.different) == 0
 
 
-def test_a_balanced_part_has_all_of_the_rare_and_some_of_the_common() -> None:
+def test_a_balanced_part_has_all_rare_images_and_some_common_ones() -> None:
     outputs = random_outputs(200)
     part = balanced_part(outputs, per_group=7)
     groups = set(zip(outputs.domains.tolist(), outputs.targets.tolist(), strict=True))

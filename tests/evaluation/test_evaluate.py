@@ -1,4 +1,4 @@
-"""A network that reads the class off the colour must score 1 where colours are true, 0 where they lie."""
+"""A network that derives the class from the colour must score 1 if the colours are true, and 0 if they are swapped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastccsa.models import Classifier, ModelCard, build_model, save_model
 from fastccsa.system.errors import InputError
 
 COLOURS = {"nv": (220, 40, 40), "mel": (40, 220, 40), "bcc": (40, 40, 220)}
-LIES = {"nv": "mel", "mel": "bcc", "bcc": "nv"}
+SWAPPED = {"nv": "mel", "mel": "bcc", "bcc": "nv"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def manifest_csv(tmp_path_factory) -> Path:
             for split, count in (("train", 1), ("test", 3)):
                 for number in range(count):
                     name = f"{domain}_{label}_{split}{number}.png"
-                    shown = label if domain == "HAM" else LIES[label]
+                    shown = label if domain == "HAM" else SWAPPED[label]
                     Image.new("RGB", (30, 20), COLOURS[shown]).save(folder / name)
                     rows.append(f"{name},{label},{domain},{name},{split}")
     path = folder / "manifest.csv"
@@ -63,8 +63,10 @@ def test_colours_tell_the_classes(manifest_csv, oracle, batch_size) -> None:
 
 
 @pytest.mark.parametrize("image_backend", ["native", "torchvision"])
-def test_more_processes_than_images_are_left_share_them_as_one_has_them(manifest_csv, oracle, image_backend) -> None:
-    manifest = Manifest.read(manifest_csv)  # 18 images: four batches of 4, and two images for four processes
+def test_more_processes_than_remaining_images_share_them_and_give_the_same_outputs(
+    manifest_csv, oracle, image_backend
+) -> None:
+    manifest = Manifest.read(manifest_csv)  # 18 images: four batches of 4, and then two images for four processes
     settings = {"size": 16, "workers": 1, "image_backend": image_backend}
     shares = [run_split(oracle, manifest, "cpu", batch_size=4, rank=r, world_size=4, **settings) for r in range(4)]
     assert [len(share.rows) for share in shares] == [4, 5, 4, 5]
@@ -74,7 +76,7 @@ def test_more_processes_than_images_are_left_share_them_as_one_has_them(manifest
     assert (together.logits == alone.logits).all()
 
 
-def test_a_split_of_the_callers_choice(manifest_csv, oracle) -> None:
+def test_another_split_can_be_scored(manifest_csv, oracle) -> None:
     scores = evaluate(oracle, Manifest.read(manifest_csv), "cpu", size=16, split="train", workers=1)
     assert scores.domains["HAM"].count == 3
 
@@ -88,7 +90,7 @@ def test_all_backends_agree(manifest_csv, oracle) -> None:
     assert others == [first, first]
 
 
-def test_what_does_not_fit_is_refused(manifest_csv, oracle) -> None:
+def test_inputs_that_do_not_match_are_errors(manifest_csv, oracle) -> None:
     manifest = Manifest.read(manifest_csv)
     with pytest.raises(InputError, match="no image to evaluate on"):
         evaluate(oracle, manifest, "cpu", split="validation")

@@ -1,4 +1,4 @@
-"""Grad-CAM against its definition where the gradient is known, and on real architectures."""
+"""Grad-CAM compared with its definition where the gradient is known, and on real architectures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_linear_readout_of_pooled_maps_has_a_cam_in_closed_form() -> None:
     torch.testing.assert_close(grad_cam(model, images, classes), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_speaks_against_a_class_is_zero_not_nan() -> None:
+def test_a_map_without_support_is_zero_and_not_nan() -> None:
     convolution = nn.Conv2d(3, 2, 1)
     model = Classifier(nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)), 2)
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_what_speaks_against_a_class_is_zero_not_nan() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "mobilenet_v3_small", "squeezenet1_1"])
-def test_real_networks_have_maps_and_are_left_as_they_were(backbone: str) -> None:
+def test_real_networks_have_maps_and_are_left_unchanged(backbone: str) -> None:
     torch.manual_seed(0)
     model = build_model(backbone, 3, weights="none").eval()
     images = torch.randn(2, 3, 64, 64)
@@ -51,7 +51,7 @@ def test_real_networks_have_maps_and_are_left_as_they_were(backbone: str) -> Non
     assert images.grad is None
 
 
-def test_images_too_small_for_maps_are_refused() -> None:
+def test_images_that_are_too_small_for_maps_are_an_error() -> None:
     model = Classifier(nn.Sequential(nn.Conv2d(3, 2, 4), nn.Flatten(), nn.Linear(2, 2)), 2)
     with pytest.raises(InputError, match="more than one position"):
         grad_cam(model, torch.rand(1, 3, 4, 4), torch.tensor([0]))

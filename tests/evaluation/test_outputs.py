@@ -1,4 +1,4 @@
-"""What is kept of a model's outputs is what the model said, in the rows of the manifest."""
+"""The stored outputs are those of the model, with the rows of the manifest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def random_outputs(n: int = 12, width: int = 5, seed: int = 0) -> Outputs:
     )
 
 
-def test_a_file_gives_back_every_bit(tmp_path: Path) -> None:
+def test_outputs_are_read_back_bit_for_bit(tmp_path: Path) -> None:
     outputs = random_outputs()
     outputs.write(tmp_path / "outputs.safetensors")
     again = Outputs.read(tmp_path / "outputs.safetensors")
@@ -43,13 +43,13 @@ def test_a_file_gives_back_every_bit(tmp_path: Path) -> None:
     assert (again.classes, again.domain_names, again.split) == (outputs.classes, outputs.domain_names, "test")
 
 
-def test_probabilities_are_the_softmax_also_of_large_logits() -> None:
+def test_probabilities_are_the_softmax_even_of_large_logits() -> None:
     outputs = random_outputs()
     np.testing.assert_allclose(outputs.probabilities, softmax(outputs.logits.astype(np.float64), axis=1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["targets", "logits"])
-def test_a_file_without_an_array_is_named(tmp_path: Path, name: str) -> None:
+def test_an_error_names_a_file_that_lacks_an_array(tmp_path: Path, name: str) -> None:
     path = tmp_path / "outputs.safetensors"
     random_outputs().write(path)
     arrays = load_file(path)
@@ -59,7 +59,7 @@ def test_a_file_without_an_array_is_named(tmp_path: Path, name: str) -> None:
         Outputs.read(path)
 
 
-def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+def test_arrays_that_do_not_match_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "outputs.safetensors"
     outputs = random_outputs()
     outputs.targets[3] = 3  # there is no fourth class
@@ -69,7 +69,7 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\xff" * 100])
-def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "outputs.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError, match="remove it to report without it"):
@@ -78,7 +78,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 @pytest.fixture
 def mixed_manifest(tmp_path: Path) -> Manifest:
-    """Grey images in which training and test images take turns; brightness counts the rows."""
+    """Grey images that alternate between training and test; the brightness encodes the row."""
     rows = ["image,label,domain,group,split"]
     for row in range(8):
         Image.new("RGB", (20, 20), (20 * row,) * 3).save(tmp_path / f"{row}.png")
@@ -88,7 +88,7 @@ def mixed_manifest(tmp_path: Path) -> Manifest:
     return Manifest.read(tmp_path / "manifest.csv")
 
 
-def test_the_rows_are_those_of_the_whole_manifest_and_the_features_those_of_its_images(
+def test_the_rows_are_those_of_the_manifest_and_the_features_those_of_its_images(
     mixed_manifest: Manifest,
 ) -> None:
     model = Classifier(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 7)), 7)

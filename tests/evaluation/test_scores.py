@@ -13,7 +13,7 @@ CLASSES = ("nv", "mel", "bcc")
 
 
 def by_hand() -> Scores:
-    """HAM: nv 2 of 3 right, mel 1 of 1, no bcc. SON: nv 0 of 2 (called bcc, which is not there)."""
+    """HAM: 2 of 3 nv correct, 1 of 1 mel, no bcc. SON: 0 of 2 nv (predicted as bcc, which does not occur)."""
     targets = np.array([0, 0, 0, 1, 0, 0])
     predictions = np.array([0, 0, 1, 1, 2, 2])
     return score(targets, predictions, np.array([0, 0, 0, 0, 2, 2]), CLASSES, ("HAM", "DMF", "SON"))
@@ -35,7 +35,7 @@ def test_numbers_by_hand() -> None:
 
 def test_macro_recall_is_balanced_accuracy() -> None:
     random = np.random.default_rng(0)
-    targets = random.integers(0, 6, 500)  # class 6 of 7 never occurs, yet may be predicted
+    targets = random.integers(0, 6, 500)  # class 6 of 7 never occurs, but may be predicted
     predictions = np.where(random.random(500) < 0.5, targets, random.integers(0, 7, 500))
     domains = random.integers(0, 2, 500)
     scores = score(targets, predictions, domains, tuple("abcdefg"), ("X", "Y"))
@@ -69,7 +69,7 @@ def test_table_is_in_percent() -> None:
     assert lines[3].split() == ["avg", "6", "41.7", "-", "-", "-"]
 
 
-def test_nothing_to_score_is_refused() -> None:
+def test_nothing_to_score_is_an_error() -> None:
     empty = np.array([], dtype=np.int64)
     with pytest.raises(InputError, match="no image to score in split 'test'"):
         score(empty, empty, empty, CLASSES, ("HAM",))

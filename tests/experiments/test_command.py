@@ -27,18 +27,20 @@ def run(manifest: Path, out: Path, *arguments: str) -> Result:
 
 @pytest.fixture
 def spoiled(manifest_csv, tmp_path) -> Path:
-    """The manifest, with DMF's images unreadable but for the test images."""
+    """The manifest, with unreadable training and validation images of DMF."""
     folder = tmp_path / "spoiled"
     shutil.copytree(manifest_csv.parent, folder)
     manifest = Manifest.read(folder / "manifest.csv")
     table = manifest.table
-    secret = (table["domain"] == "DMF") & (table["split"] != "test")
-    for image in table["image"][secret]:
+    unreadable = (table["domain"] == "DMF") & (table["split"] != "test")
+    for image in table["image"][unreadable]:
         (folder / image).write_bytes(b"no image at all")
     return folder / "manifest.csv"
 
 
-def test_a_left_out_domain_is_trained_and_selected_without_and_the_table_tells(spoiled, tmp_path, caplog) -> None:
+def test_an_excluded_domain_is_unused_in_training_and_selection_and_marked_in_the_table(
+    spoiled, tmp_path, caplog
+) -> None:
     out = tmp_path / "runs"
     result = run(spoiled, out, "O")
     assert result.exit_code == 0, result.output
@@ -62,13 +64,13 @@ def test_a_left_out_domain_is_trained_and_selected_without_and_the_table_tells(s
     assert "0 of 2 runs to do" in again.output
     assert "started on" not in again.output
 
-    # Nobody has looked at DMF's training and validation images: who does is warned of them, as J is.
+    # DMF's training and validation images were not read; J, which reads them, logs a warning.
     assert "not an image" not in caplog.text
     assert run(spoiled, out, "J").exit_code == 0
     assert "not an image" in caplog.text
 
 
-def test_side_by_side_each_run_has_a_process_and_a_log(manifest_csv, tmp_path) -> None:
+def test_parallel_runs_have_their_own_processes_and_logs(manifest_csv, tmp_path) -> None:
     out = tmp_path / "runs"
     command = [sys.executable, "-m", "fastccsa", "experiment", "AD", "--jobs", "2"]
     done = subprocess.run(
@@ -99,7 +101,7 @@ def test_all_names_what_it_skips(manifest_csv, tmp_path) -> None:
     assert "R is skipped: it excludes PH2" in result.output
 
 
-def test_problems_are_one_line_each_and_nothing_is_begun(manifest_csv, tmp_path) -> None:
+def test_problems_are_one_line_each_and_nothing_is_started(manifest_csv, tmp_path) -> None:
     result = run(manifest_csv, tmp_path / "runs", "KPR")
     assert result.exit_code == 2
     lines = result.stderr.splitlines()

@@ -1,4 +1,4 @@
-"""Plans: what is run, in which order, and what is refused before anything runs."""
+"""Plans: what is run, in which order, and which problems are found before anything runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def letters(plan) -> str:
 
 
 def write_run(run, finished: bool = True) -> None:
-    """Leave in the run's folder what training leaves there."""
+    """Write the files of a training into the run's folder."""
     run.folder.mkdir(parents=True)
     (run.folder / "config.json").write_text(run.config.to_json())
     if finished:
@@ -30,7 +30,7 @@ def write_run(run, finished: bool = True) -> None:
 
 
 def changed(manifest_csv: Path, tmp_path: Path, change) -> Path:
-    """A manifest whose table went through ``change``."""
+    """Return a copy of the manifest whose table is changed by ``change``."""
     manifest = Manifest.read(manifest_csv)
     path = tmp_path / "changed.csv"
     Manifest(change(manifest.table), manifest.folder).write(path)
@@ -79,8 +79,8 @@ def test_epochs_done_are_not_counted_again(plan_of) -> None:
 def test_states(plan_of) -> None:
     (run,) = plan_of("A").runs
     assert run.state == "new"
-    with try_lock(run.folder) as mine:
-        assert mine
+    with try_lock(run.folder) as acquired:
+        assert acquired
         assert run.state == "running"
         with try_lock(run.folder) as second:
             assert not second
@@ -89,7 +89,7 @@ def test_states(plan_of) -> None:
     assert (run.images_to_train, run.images_to_score) == (0, 0)
 
 
-def test_a_row_whose_collection_is_absent_is_skipped_with_all_and_refused_by_letter(plan_of) -> None:
+def test_a_row_whose_collection_is_missing_is_skipped_with_all_and_a_problem_by_letter(plan_of) -> None:
     everything = plan_of("ABCDEFGHIJKLMNOPQRST", skip=True, settings=["backbone=shufflenet_v2_x0_5"])
     assert letters(everything) == "ABCDEFGHIJKLMNOST"
     assert set(everything.skipped) == {"P", "Q", "R"}
@@ -108,7 +108,7 @@ def test_rows_with_secondary_domains_need_one(plan_of, manifest_csv, tmp_path) -
 
 
 @pytest.mark.parametrize("letter", "OST")
-def test_a_left_out_domain_is_in_no_image_of_training_and_selection(plan_of, letter) -> None:
+def test_an_excluded_domain_has_no_images_in_training_and_selection(plan_of, letter) -> None:
     run = next(run for run in plan_of(letter).runs if run.row.letter == letter)
     images = select_images(*open_manifest(run.config))
     left_out = run.row.without
@@ -118,7 +118,7 @@ def test_a_left_out_domain_is_in_no_image_of_training_and_selection(plan_of, let
     assert set(images.validation.table["domain"]) == {"HAM", "DMF", "UDA", "SON"} - {left_out}
 
 
-def test_selection_is_by_the_primary_domain_in_a_to_c_and_by_all_training_domains_else(plan_of) -> None:
+def test_selection_uses_the_primary_domain_in_a_to_c_and_all_training_domains_otherwise(plan_of) -> None:
     rules = {run.row.letter: select_images(*open_manifest(run.config)).selection_rule for run in plan_of("ABCDK").runs}
     assert rules["A"] == rules["B"] == rules["C"] == "highest mean validation macro-average recall of HAM"
     assert rules["D"] == rules["K"] == "highest mean validation macro-average recall over HAM, DMF, UDA, SON"
@@ -131,11 +131,11 @@ def test_n_sec_stays_nested_under_a_fraction(plan_of) -> None:
         images = select_images(*open_manifest(run.config))
         seen[run.row.letter] = set(images.training.table["image"])
     assert seen["F"] < seen["G"] < seen["H"] < seen["I"] < seen["J"]
-    assert seen["J"] == seen["K"]  # of 7 images 30 % are 3, but 5 are kept
+    assert seen["J"] == seen["K"]  # 30 % of 7 images are 3, but 5 are kept
     assert len(seen["J"]) == 50
 
 
-# What is wrong, and that it is told in one line before anything runs.
+# Problems, each reported in one line before anything runs.
 
 
 def problem_of(plan) -> str:
@@ -163,7 +163,7 @@ def test_a_domain_unknown_to_the_manifest(plan_of) -> None:
     assert "exclude domain 'XYZ' is not in" in problem_of(plan_of("A", settings=["exclude=XYZ"]))
 
 
-def test_an_unknown_network_and_one_that_cannot_take_the_images(plan_of) -> None:
+def test_an_unknown_network_and_one_that_does_not_accept_the_images(plan_of) -> None:
     assert "unknown backbone 'resnet81'" in problem_of(plan_of("A", settings=["backbone=resnet81"]))
     assert "alexnet cannot take images of 32 px" in problem_of(plan_of("A", settings=["backbone=alexnet"]))
 

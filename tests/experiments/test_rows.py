@@ -1,4 +1,4 @@
-"""The table of experiments beside what the paper says of them."""
+"""The table of experiments compared with the paper."""
 
 from __future__ import annotations
 

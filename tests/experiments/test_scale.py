@@ -12,7 +12,7 @@ def config_of(letter: str, scale: str = "paper", **settings) -> TrainConfig:
     return train_config(EXPERIMENTS[letter], parse_scale(scale), settings)
 
 
-def test_the_paper_s_scale_is_the_paper_s_training() -> None:
+def test_the_papers_scale_is_the_papers_training() -> None:
     assert config_of("K") == TrainConfig()
     assert config_of("A") == TrainConfig(n_sec=0, alignment="-")
     assert config_of("B").backbone == "resnet50"
@@ -31,7 +31,7 @@ def test_the_paper_s_scale_is_the_paper_s_training() -> None:
         ("small", (12, 6), (24, 8)),
     ],
 )
-def test_epochs_and_the_fall_of_the_learning_rate_scale_together(scale, ccsa, baseline) -> None:
+def test_epochs_and_the_steps_of_the_learning_rate_scale_together(scale, ccsa, baseline) -> None:
     k, a = config_of("K", scale), config_of("A", scale)
     assert (k.epochs, k.lr_step) == ccsa
     assert (a.epochs, a.lr_step) == baseline
@@ -50,7 +50,7 @@ def test_a_preset_can_be_changed() -> None:
     assert parse_scale("paper") == Scale()
 
 
-def test_settings_have_the_last_word_and_the_type_of_their_field() -> None:
+def test_settings_take_precedence_and_have_the_type_of_their_field() -> None:
     texts = [
         "epochs=8", "lr=1e-2", "joint_forward=false", "exclude=SON,UDA", "primary=none", "n_sec=3", "pairs=all",
     ]  # fmt: skip
@@ -64,7 +64,7 @@ def test_settings_have_the_last_word_and_the_type_of_their_field() -> None:
     assert parse_settings(["n_sec=all"]) == {"n_sec": "all"}
 
 
-def test_a_setting_cannot_bring_a_left_out_domain_back() -> None:
+def test_a_setting_cannot_include_an_excluded_domain_again() -> None:
     assert config_of("O", exclude=("SON",)).exclude == ("DMF", "SON")
     assert config_of("O", exclude=()).exclude == ("DMF",)
 

@@ -1,4 +1,4 @@
-"""Carrying out plans: order, failures, other processes. Training itself is a stand-in here."""
+"""Carrying out plans: order, failures, other processes. Training is replaced by a stub."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CPU = [Slot("cpu")]
 
 @pytest.fixture
 def trained(monkeypatch) -> list[TrainConfig]:
-    """Training that only writes down what it was told."""
+    """Replace training by a stub that records its configurations."""
     configs: list[TrainConfig] = []
 
     def train(config: TrainConfig) -> Scores:
@@ -47,7 +47,7 @@ def names(configs) -> list[str]:
     return ["/".join(config.out.split("/")[-2:]) for config in configs]
 
 
-def test_each_run_comes_after_its_start_and_nothing_is_done_twice(plan_of, trained) -> None:
+def test_each_run_comes_after_the_one_it_starts_from_and_nothing_is_done_twice(plan_of, trained) -> None:
     plan = plan_of("KAD", seeds=2)
     outcomes = execute(plan.runs, CPU)
     assert names(trained) == ["A/seed0", "D/seed0", "K/seed0", "A/seed1", "D/seed1", "K/seed1"]
@@ -56,7 +56,7 @@ def test_each_run_comes_after_its_start_and_nothing_is_done_twice(plan_of, train
     assert names(trained)[6:] == ["M/seed0", "M/seed1"]
 
 
-def test_a_failed_start_stops_what_starts_from_it_and_nothing_else(plan_of, trained, monkeypatch, capsys) -> None:
+def test_a_failed_run_stops_only_the_runs_that_start_from_it(plan_of, trained, monkeypatch, capsys) -> None:
     good = training.train
 
     def train(config: TrainConfig) -> Scores:
@@ -72,7 +72,7 @@ def test_a_failed_start_stops_what_starts_from_it_and_nothing_else(plan_of, trai
     assert "K seed 0: not run, because A, which it starts from, failed\n" in capsys.readouterr().out
 
 
-def test_an_error_nobody_foresaw_fails_its_run_alone(plan_of, trained, monkeypatch, capsys) -> None:
+def test_an_unexpected_error_fails_only_its_run(plan_of, trained, monkeypatch, capsys) -> None:
     good = training.train
 
     def train(config: TrainConfig) -> Scores:
@@ -89,18 +89,18 @@ def test_an_error_nobody_foresaw_fails_its_run_alone(plan_of, trained, monkeypat
 
 def test_a_run_of_another_process_is_waited_for(plan_of, trained) -> None:
     a, k = plan_of("K").runs
-    begun, done = threading.Event(), threading.Event()
+    started, done = threading.Event(), threading.Event()
 
     def other_process() -> None:
-        with try_lock(a.folder) as mine:
-            assert mine
-            begun.set()
+        with try_lock(a.folder) as acquired:
+            assert acquired
+            started.set()
             done.wait(10)
             write_scores(open_run(a.config), SCORES)
 
     other = threading.Thread(target=other_process)
     other.start()
-    begun.wait(10)
+    started.wait(10)
     threading.Timer(0.2, done.set).start()
     outcomes = execute([a, k], CPU)
     other.join()
@@ -114,7 +114,7 @@ def test_a_lock_dies_with_its_process(tmp_path) -> None:
     folder = tmp_path / "A" / "seed0"
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom fastccsa.runs.locks import try_lock\n"
-        "with try_lock(Path(sys.argv[1])) as mine:\n    print(mine, flush=True)\n    time.sleep(60)\n"
+        "with try_lock(Path(sys.argv[1])) as acquired:\n    print(acquired, flush=True)\n    time.sleep(60)\n"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
@@ -143,7 +143,7 @@ def test_slots_take_the_gpus_in_turn(monkeypatch) -> None:
         make_slots(1, "cuda:5")
 
 
-def test_children_get_threads_of_their_own_unless_told_otherwise(plan_of, monkeypatch) -> None:
+def test_children_get_their_own_threads_unless_the_environment_says_otherwise(plan_of, monkeypatch) -> None:
     seen = []
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
@@ -160,10 +160,10 @@ def test_children_get_threads_of_their_own_unless_told_otherwise(plan_of, monkey
 
 
 def test_a_pruned_row_is_pruned_from_its_start_with_its_seed(plan_of, trained, monkeypatch) -> None:
-    told = []
+    calls = []
 
     def prune(**arguments):
-        told.append(arguments)
+        calls.append(arguments)
         write_scores(Path(arguments["out"]), SCORES)
 
     monkeypatch.setattr(pruning, "prune", prune, raising=False)
@@ -172,17 +172,17 @@ def test_a_pruned_row_is_pruned_from_its_start_with_its_seed(plan_of, trained, m
     assert {outcome.status for outcome in execute(plan.runs, CPU).values()} == {"finished"}
     assert names(trained) == ["A/seed0", "K/seed0", "A/seed1", "K/seed1"]
     runs = {run.name: run for run in plan.runs}
-    assert [(arguments["run"], arguments["out"], arguments["seed"]) for arguments in told] == [
+    assert [(arguments["run"], arguments["out"], arguments["seed"]) for arguments in calls] == [
         (str(runs[f"K seed {seed}"].folder), str(runs[f"V seed {seed}"].folder), seed) for seed in (0, 1)
     ]
-    assert (told[0]["threshold"], told[0]["images"], told[0]["discrimination_images"]) == (1e-3, 30, 8)
+    assert (calls[0]["threshold"], calls[0]["images"], calls[0]["discrimination_images"]) == (1e-3, 30, 8)
 
 
 def _die(*arguments) -> None:
     os._exit(7)
 
 
-def test_a_child_that_dies_without_a_word_is_a_failed_run(plan_of, monkeypatch) -> None:
+def test_a_child_that_dies_without_a_message_is_a_failed_run(plan_of, monkeypatch) -> None:
     (run,) = plan_of("A").runs
     monkeypatch.setattr(perform_module, "_child", _die)
     monkeypatch.setattr(
@@ -193,7 +193,7 @@ def test_a_child_that_dies_without_a_word_is_a_failed_run(plan_of, monkeypatch) 
     assert "status 7" in outcome.message
 
 
-def test_two_schedules_on_one_folder_share_the_work(plan_of, trained) -> None:
+def test_two_schedulers_on_one_folder_share_the_work(plan_of, trained) -> None:
     plan = plan_of("ADE", seeds=3)
     good, mutex = training.train, threading.Lock()
 
@@ -202,7 +202,7 @@ def test_two_schedules_on_one_folder_share_the_work(plan_of, trained) -> None:
         with mutex:
             return good(config)
 
-    training.train = train  # undone by the fixture
+    training.train = train  # the fixture restores it
     threads = [threading.Thread(target=execute, args=(plan.runs, CPU)) for _ in range(2)]
     for thread in threads:
         thread.start()

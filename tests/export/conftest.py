@@ -1,4 +1,4 @@
-"""A run folder whose model was never trained: export looks at what it computes, not at how well."""
+"""A run folder with an untrained model: for export it matters what the model computes, not how well."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = 32
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread) -> Iterator[None]:
-    with torch.random.fork_rng():  # other tests draw from the generator that models are made with
+    with torch.random.fork_rng():  # other tests use the generator that initialises models
         yield
 
 

@@ -1,4 +1,4 @@
-"""Exported models: the same logits as the run's, for any number of images, and files that describe themselves."""
+"""Exported models: the same logits as the run's model for any number of images, and the metadata of the files."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def onnx_file(run_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("count", [1, 3, 64])
-def test_onnx_computes_the_runs_logits_for_any_number_of_images(run_folder, onnx_file, count) -> None:
+def test_onnx_computes_the_logits_of_the_run_for_any_number_of_images(run_folder, onnx_file, count) -> None:
     images = torch.randn(count, 3, SIZE, SIZE)
     with torch.inference_mode():
         expected = load_model(run_folder)(images)[0]
     torch.testing.assert_close(run_onnx(onnx_file, images.numpy()), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_the_metadata_describe_evaluations_preprocessing(run_folder, onnx_file, manifest_csv) -> None:
-    """An image prepared by the steps in the file, with Pillow, is what evaluation makes of it."""
+def test_the_metadata_describe_the_preprocessing_of_evaluation(run_folder, onnx_file, manifest_csv) -> None:
+    """An image that Pillow prepares by the steps in the file equals that of evaluation."""
     metadata = onnxruntime.InferenceSession(onnx_file).get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == ["bcc", "mel", "nv"]
     assert json.loads(metadata["domains"]) == ["HAM", "SON"]
@@ -65,7 +65,7 @@ def test_the_metadata_describe_evaluations_preprocessing(run_folder, onnx_file, 
     np.testing.assert_allclose(found, (pixels - MEAN) / STD, atol=1e-4)
 
 
-def test_with_pixels_the_normalisation_is_inside(run_folder, tmp_path) -> None:
+def test_with_pixels_the_normalisation_is_part_of_the_model(run_folder, tmp_path) -> None:
     path = tmp_path / "pixels.onnx"
     export_onnx(run_folder, path, pixels=True)
     pixels = torch.randint(0, 256, (3, SIZE, SIZE, 3), dtype=torch.uint8)
@@ -85,7 +85,7 @@ def test_a_torch_program_computes_the_runs_logits(run_folder, tmp_path) -> None:
         torch.testing.assert_close(found, load_model(run_folder)(images)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_eight_bits_are_smaller_and_scored_beside_float32(run_folder, manifest_csv, tmp_path, onnx_file) -> None:
+def test_the_8_bit_model_is_smaller_and_compared_with_float32(run_folder, manifest_csv, tmp_path, onnx_file) -> None:
     manifest = Manifest.read(manifest_csv, classes=("bcc", "mel", "nv"))
     path = tmp_path / "int8.onnx"
     full, eight = quantize(run_folder, path, manifest, workers=1, image_backend="torchvision")
@@ -124,7 +124,7 @@ def test_bad_input(run_folder, manifest_csv, tmp_path, monkeypatch) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_what_it_is_asked_for(run_folder, tmp_path) -> None:
+def test_the_command_writes_the_requested_files(run_folder, tmp_path) -> None:
     files = {name: tmp_path / f"model{end}" for name, end in (("onnx", ".onnx"), ("torch", ".pt2"), ("int8", "8.onnx"))}
     result = CliRunner().invoke(
         main,

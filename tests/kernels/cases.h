@@ -1,4 +1,4 @@
-// Reads calls of the zipped loss from stdin, runs them, and writes their results to stdout: the other side of cases.py.
+// Reads calls of the zipped loss from stdin, runs them, and writes their results to stdout. cases.py is its counterpart.
 #pragma once
 
 #include "wire.h"
@@ -24,8 +24,8 @@ struct Case {
   std::string name;
   Dtype dtype;
   int64_t pairs, classes, labels, width, reduction;
-  int64_t wanted;                   // bit k: the gradient of the k-th of logits 1 and 2, features 1 and 2
-  int64_t order, seed, processors;  // how the work is spread
+  int64_t needs_grad;               // bit k: the gradient of the k-th of logits 1 and 2, features 1 and 2
+  int64_t order, seed, processors;  // how the work is scheduled
   double margin, alpha;
   View logits[2], features[2], target[2], class_weight[2], pair_weight, grad_loss, grad_terms;
 
@@ -36,7 +36,7 @@ struct Case {
     name.resize(letters);
     read_bytes(name.data(), letters);
     dtype = read_value<Dtype>();
-    for (int64_t* field : {&pairs, &classes, &labels, &width, &reduction, &wanted, &order, &seed, &processors}) {
+    for (int64_t* field : {&pairs, &classes, &labels, &width, &reduction, &needs_grad, &order, &seed, &processors}) {
       *field = read_value<int64_t>();
     }
     for (double* field : {&margin, &alpha}) *field = read_value<double>();
@@ -48,13 +48,13 @@ struct Case {
   }
 };
 
-// What a run tells beside its results.
+// What a run reports beside its results.
 struct Outcome {
   std::string kernel;
   FaultReport report;
 };
 
-// Results start as NaN (all bits set), so that one which is never written shows.
+// Results are initially NaN (all bits set), so that a result that is never written is noticed.
 template <typename T>
 std::vector<T> unwritten(int64_t size) {
   std::vector<T> values(size);
@@ -73,7 +73,7 @@ struct Call {
         saved(unwritten<Acc>(saved_size(c.pairs))) {
     for (int k = 0; k < 4; ++k) {
       const int64_t columns = k < 2 ? c.classes : c.width;
-      gradient[k] = unwritten<T>(c.wanted >> k & 1 ? c.pairs * columns : 0);
+      gradient[k] = unwritten<T>(c.needs_grad >> k & 1 ? c.pairs * columns : 0);
     }
     Inputs<T> in;
     in.pairs = c.pairs;
@@ -91,13 +91,13 @@ struct Call {
     in.alpha = Acc(c.alpha);
     in.reduction = Reduction(c.reduction);
     forward = {in, loss.data(), terms.data(), {saved.data(), c.pairs}};
-    const auto wanted = [&](int k) { return gradient[k].empty() ? nullptr : gradient[k].data(); };
+    const auto needs_grad = [&](int k) { return gradient[k].empty() ? nullptr : gradient[k].data(); };
     backward = {in,
                 c.grad_loss.vector<Acc>(),
                 c.grad_terms.matrix<Acc>(),
                 {saved.data(), c.pairs},
-                {wanted(0), wanted(1)},
-                {wanted(2), wanted(3)}};
+                {needs_grad(0), needs_grad(1)},
+                {needs_grad(2), needs_grad(3)}};
   }
 
   void write_results(const Outcome& outcome) const {
@@ -126,7 +126,7 @@ template <typename Run>
 int serve(Run run) {
   try {
     for (Case c; c.read(); c = Case()) {
-      std::fprintf(stderr, "%s\n", c.name.c_str());  // the last of these lines names what went wrong
+      std::fprintf(stderr, "%s\n", c.name.c_str());  // after a failure, the last of these lines names the case
       switch (c.dtype) {
         case Dtype::kFloat64: answer<double>(c, run); break;
         case Dtype::kFloat32: answer<float>(c, run); break;

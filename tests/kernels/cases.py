@@ -1,4 +1,4 @@
-"""Calls of the zipped loss, their way to a program that runs kernels (cases.h), and the results that come back."""
+"""Calls of the zipped loss: encodes them for a program that runs kernels (cases.h), and decodes its results."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ GRADIENTS = ("gradient of logits1", "gradient of logits2", "gradient of features
 FAULTS = (None, "target1", "target2", "class_weight1", "class_weight2", "pair_weight")
 
 SANITIZER_OPTIONS = {
-    "ASAN_OPTIONS": "detect_leaks=0",  # where processes may not be traced, looking for leaks is an error
+    "ASAN_OPTIONS": "detect_leaks=0",  # the search for leaks fails where processes may not be traced
     "UBSAN_OPTIONS": "print_stacktrace=1",
     "TSAN_OPTIONS": "halt_on_error=1",
 }
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that sums are kept in, and that loss, terms and weights have."""
+    """The dtype of sums, and of the loss, its terms and weights."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the work is spread: the emulator's order of blocks, warps and threads, and the processors at work."""
+    """How the work is scheduled: the emulator's order of blocks, warps and threads, and the number of processors."""
 
     order: str = "forward"
     seed: int = 0
@@ -44,7 +44,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Call:
-    """Forward and backward of the loss; `grad_loss` and `grad_terms` are what flows into the backward pass."""
+    """Forward and backward pass of the loss; `grad_loss` and `grad_terms` are the upstream gradients."""
 
     name: str
     dtype: torch.dtype
@@ -58,12 +58,12 @@ class Call:
     reduction: str = "mean"
     margin: float = 12.0
     alpha: float = 0.3
-    wanted: tuple[bool, bool, bool, bool] = (True, True, True, True)
+    needs_grad: tuple[bool, bool, bool, bool] = (True, True, True, True)
     schedule: Schedule = Schedule()
 
     @property
     def inputs(self) -> tuple[Tensor | None, ...]:
-        """What gradients flow to."""
+        """The differentiable inputs."""
         return (*self.logits, *self.features)
 
     @property
@@ -97,17 +97,17 @@ class Result:
 
 # ---- making calls ----
 
-# How a matrix lies in memory: a function that gives an equal one.
+# A memory layout: a function that returns an equal matrix with that layout.
 Layout = Callable[[Tensor], Tensor]
 
 
 def row_padded(x: Tensor) -> Tensor:
-    """Rows one element apart."""
+    """Rows with a gap of one element."""
     return torch.nn.functional.pad(x, (0, 1))[:, : x.shape[1]]
 
 
 def row_aligned(x: Tensor) -> Tensor:
-    """Rows apart, each beginning at a multiple of 16 bytes."""
+    """Rows with gaps, each beginning at a multiple of 16 bytes."""
     step = 16 // x.element_size()
     return torch.nn.functional.pad(x, (0, 2 * step - x.shape[1] % step))[:, : x.shape[1]]
 
@@ -159,7 +159,7 @@ def make_call(
     logits = [layouts[k]((3 * normal(pairs, classes)).to(dtype)) if k < streams else None for k in range(2)]
     features: list[Tensor | None] = [None, None]
     if width > 0:
-        # At this spread some distances lie within the margin and some beyond; one is 0, one the margin itself.
+        # With this spread, some distances are within the margin and some beyond; one is 0, and one the margin itself.
         spread = margin / math.sqrt(2 * width)
         values = [(spread * normal(pairs, width)).to(dtype) for _ in range(2)]
         values[1][: pairs // 8] = values[0][: pairs // 8]
@@ -186,18 +186,18 @@ def make_call(
     )
 
 
-# ---- to the program and back ----
+# ---- the program's input and output ----
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """A program that runs kernels, and what is in its environment."""
+    """A program that runs kernels, and the variables that are set for it."""
 
     program: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
-        """Run `calls` in one process; what a sanitizer or the emulator has to say about them fails the test."""
+        """Run `calls` in one process; an error that a sanitizer or the emulator reports fails the test."""
         request = b"".join(_encode(call) for call in calls)
         environment = {**os.environ, **SANITIZER_OPTIONS, **self.environment}
         done = subprocess.run([self.program], input=request, capture_output=True, env=environment)
@@ -212,9 +212,9 @@ def _encode(call: Call) -> bytes:
     name = f"{call.name}; {call.schedule}".encode()
     classes, width = call.sizes
     labels = classes if call.pair_weight is None else call.pair_weight.shape[0]
-    wanted = sum(1 << k for k, x in enumerate(call.inputs) if x is not None and call.wanted[k])
+    needs_grad = sum(1 << k for k, x in enumerate(call.inputs) if x is not None and call.needs_grad[k])
     numbers = (
-        DTYPES.index(call.dtype), call.pairs, classes, labels, width, REDUCTIONS.index(call.reduction), wanted,
+        DTYPES.index(call.dtype), call.pairs, classes, labels, width, REDUCTIONS.index(call.reduction), needs_grad,
         ORDERS.index(call.schedule.order), call.schedule.seed, call.schedule.processors,
     )  # fmt: skip
     tensors = (*call.logits, *call.features, *call.targets, *call.class_weights)
@@ -259,11 +259,11 @@ def _decode(call: Call, answer: _Reader) -> Result:
         terms=answer.tensor(call.acc, (4, *each)),
         saved=answer.tensor(call.acc, (-1,)),
         gradients=tuple(
-            answer.tensor(call.dtype, tuple(x.shape)) if x is not None and call.wanted[k] else _nothing(answer)
+            answer.tensor(call.dtype, tuple(x.shape)) if x is not None and call.needs_grad[k] else _nothing(answer)
             for k, x in enumerate(call.inputs)
         ),
     )
 
 
 def _nothing(answer: _Reader) -> None:
-    assert answer.block() == b"", "a gradient came back that was not asked for"
+    assert answer.block() == b"", "the program returned a gradient that was not requested"

@@ -1,4 +1,4 @@
-"""Programs that run kernels here, compiled once a session."""
+"""Programs that run kernels, compiled once per session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .programs import Builder
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread() -> Iterator[None]:
-    """The references are small: torch's threads would wait for each other most of the time."""
+    """Use one thread: the references are so small that torch's threads would mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -51,7 +51,7 @@ def cpu_kernels(builder: Builder) -> Path:
 
 @pytest.fixture(params=["emulated", "portable", "best"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
-    """The CUDA kernels in the emulator, or the CPU kernels: of any processor, or of this one's best instructions."""
+    """The CUDA kernels in the emulator, or the CPU kernels: portable, or for this processor's best instruction set."""
     if request.param == "emulated":
         return Kernels(request.getfixturevalue("cuda_kernels"))
     return Kernels(request.getfixturevalue("cpu_kernels"), {"FASTCCSA_ISA": request.param})

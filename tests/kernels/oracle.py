@@ -1,4 +1,4 @@
-"""What a call of the loss must give, and how far from it a kernel may be."""
+"""The expected results of a call of the loss, and the error that a kernel may have."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def evaluate(call: Call, dtype: torch.dtype) -> dict[str, Tensor]:
     loss = (1 - call.alpha) * (terms[0] + terms[1]) + call.alpha * (terms[2] + terms[3])
     stacked = torch.stack(terms)
 
-    inflow = [(loss, call.grad_loss), (stacked, call.grad_terms)]
-    outflow = sum((value * grad.to(dtype)).sum() for value, grad in inflow if grad is not None)
-    leaves = {name: x for name, x, w in zip(GRADIENTS, inputs, call.wanted, strict=True) if w and x is not None}
-    gradients = torch.autograd.grad(outflow, list(leaves.values())) if leaves else ()
+    upstream = [(loss, call.grad_loss), (stacked, call.grad_terms)]
+    total = sum((value * grad.to(dtype)).sum() for value, grad in upstream if grad is not None)
+    leaves = {name: x for name, x, w in zip(GRADIENTS, inputs, call.needs_grad, strict=True) if w and x is not None}
+    gradients = torch.autograd.grad(total, list(leaves.values())) if leaves else ()
     return {"loss": loss.detach(), "terms": stacked.detach(), **dict(zip(leaves, gradients, strict=True))}
 
 
@@ -38,14 +38,14 @@ def _reduced(values: Tensor, reduction: str) -> Tensor:
 
 
 def assert_as_good_as_torch(call: Call, result: Result) -> None:
-    """The error against float64 is at most twice that of plain PyTorch, in the dtype that sums are kept in.
+    """Check that the error against float64 is at most twice that of plain PyTorch, in the dtype of sums.
 
-    To both errors one rounding is added, relative to the largest value: a result may be right by luck. In float64 the
-    reference has rounding errors too, and sums of n terms are allowed n roundings. Gradients in 16 bits may differ by
-    their own last rounding.
+    Both are allowed one rounding relative to the largest value, because PyTorch may be exact by chance. In float64 the
+    reference has rounding errors too, and a sum of n terms is allowed n roundings. Gradients in 16 bits may differ by
+    their last rounding.
     """
     assert result.fault == (None, 0, 0)
-    assert result.saved.isfinite().all(), f"{call.name}: some of what backward needs was not written"
+    assert result.saved.isfinite().all(), f"{call.name}: a part of the saved buffer was not written"
     exact, plain = evaluate(call, torch.float64), evaluate(call, call.acc)
     actual = result.tensors()
     assert actual.keys() == exact.keys()
@@ -60,7 +60,7 @@ def assert_as_good_as_torch(call: Call, result: Result) -> None:
 
 
 def _last_rounding(values: Tensor, dtype: torch.dtype, acc: torch.dtype) -> Tensor:
-    """Half a unit in the last place of `dtype`, of each of the values, where they are rounded to it at the end."""
+    """Half a unit in the last place of each value, if the results are rounded to `dtype` at the end."""
     if dtype == acc:
         return torch.zeros_like(values)
     kind = torch.finfo(dtype)

@@ -1,4 +1,4 @@
-"""Compiles the programs that run kernels on this machine's processor, watched by the compiler's sanitizers."""
+"""Compiles programs that run kernels on this machine's CPU, instrumented by the compiler's sanitizers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
 CSRC = TESTS.parent / "csrc"
 FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-psabi", "-g1", "-pthread")
-# The emulator's headers come first: they stand for CUDA's.
+# The emulator's headers come first, since they replace CUDA's.
 INCLUDES = tuple(f"-I{folder}" for folder in (TESTS / "emulator/include", CSRC, TESTS, HERE))
 # As in CMakeLists.txt.
 INSTRUCTION_SETS = {
@@ -32,7 +32,7 @@ INSTRUCTION_SETS = {
 
 @dataclass(frozen=True)
 class Sanitizer:
-    """Compiler flags for the kernels and for the emulator, and a program that runs where these work."""
+    """Compiler flags for the kernels and for the emulator, and a program that runs if they work."""
 
     name: str
     kernels: tuple[str, ...]
@@ -40,7 +40,7 @@ class Sanitizer:
     probe: str
 
 
-# Kernels are not optimised: so they compile faster, and nothing that is undefined is optimised away.
+# Kernels are not optimised, so that they compile faster and undefined behaviour is not optimised away.
 PLAIN = Sanitizer("plain", ("-O0",), ("-O2",), "int main() {}")
 MEMORY = Sanitizer(
     "memory",
@@ -48,7 +48,7 @@ MEMORY = Sanitizer(
     ("-O2", "-fsanitize=address"),
     "int main() {}",
 )
-# The emulator tells the race detector what is ordered; its own accesses do not matter.
+# The emulator tells the race detector which accesses of kernels are ordered; its own are not instrumented.
 RACES = Sanitizer(
     "races",
     ("-O0", "-fsanitize=thread"),
@@ -68,7 +68,7 @@ class Source:
 
 
 class Builder:
-    """Builds each program once a test session, also where several worker processes share it."""
+    """Builds each program once per test session, which several worker processes may share."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ class Builder:
 
     @functools.cache  # noqa: B019 - one builder a session
     def works(self, sanitizer: Sanitizer) -> bool:
-        """Whether programs can be built with it here, and run."""
+        """Whether programs that are built with it run here."""
         probe = self._folder / f"probe-{sanitizer.name}"
         command = [self._compiler, "-x", "c++", "-", *sanitizer.kernels, "-o", probe]
         with self._lock:
@@ -99,23 +99,23 @@ class Builder:
         return RACES
 
     def emulated(self, name: str, sanitizer: Sanitizer) -> Path:
-        """A program of this folder with CUDA kernels in it."""
+        """A program of this folder that runs CUDA kernels in the emulator."""
         emulator = [Source(path, sanitizer.emulator) for path in sorted((TESTS / "emulator").glob("*.cpp"))]
         return self._build(name, sanitizer, [*emulator, Source(HERE / f"{name}.cpp", sanitizer.kernels)])
 
     def alone(self, name: str, sanitizer: Sanitizer) -> Path:
-        """A program of this folder that is one file."""
+        """A program of this folder that consists of one file."""
         return self._build(name, sanitizer, [Source(HERE / f"{name}.cpp", sanitizer.kernels)])
 
     def cpu(self, name: str, sanitizer: Sanitizer, kernels: tuple[str, ...], sources: tuple[str, ...]) -> Path:
-        """A program of this folder that runs CPU kernels, of each instruction set that the compiler can make."""
+        """A program of this folder that runs CPU kernels, compiled for each instruction set."""
         isas = INSTRUCTION_SETS if platform.machine() in ("x86_64", "AMD64") else {"portable": ()}
         dispatch = ("-DFASTCCSA_X86=1",) if len(isas) > 1 else ()
         return self._build(
             name,
             sanitizer,
             [
-                # Portable comes first: where an inline function is in several objects, the linker keeps the first.
+                # Portable comes first: if several objects have the same inline function, the linker keeps the first.
                 *(
                     Source(CSRC / kernel, (*sanitizer.kernels, f"-DFASTCCSA_ISA={isa}", *flags))
                     for isa, flags in isas.items()

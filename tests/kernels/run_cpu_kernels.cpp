@@ -1,4 +1,4 @@
-// The CPU kernels of the zipped loss, on as many threads as the case says.
+// Runs the CPU kernels of the zipped loss, with the number of threads that a case asks for.
 #include "zipped/cpu.h"
 
 #include "cases.h"

@@ -1,5 +1,6 @@
-// The loss over all pairs on the CPU, in panels, of random problems: run_cpu_panels SEED PROBLEMS THREADS. Every buffer
-// has its exact size and begins as NaN, so what is read before it is written, and what is never written, shows.
+// Computes the loss over all pairs of random problems on the CPU, in panels: run_cpu_panels SEED PROBLEMS THREADS. Each
+// buffer has its exact size and is initially NaN, so that values that are read before they are written, or never
+// written, are noticed.
 #include "all_pairs/cpu/cpu.h"
 
 #include "threads.h"
@@ -38,7 +39,7 @@ class Random {
  public:
   using Acc = acc_t<T>;
 
-  // `large`: so many sides have more rows than a panel.
+  // `large` is the number of sides that have more rows than a panel.
   Random(std::mt19937& engine, int large) : engine_(engine) {
     for (int side = 0; side < 2; ++side) rows_[side] = (side < large ? 2100 : 0) + upto(200);
     width_ = upto(large > 0 ? 4 : 100);

@@ -1,4 +1,4 @@
-// The CUDA kernels of the zipped loss, in the emulator.
+// Runs the CUDA kernels of the zipped loss in the emulator.
 #include "emulator/device.h"
 #include "emulator/gpu.h"
 #include "zipped/launch.cuh"
@@ -12,7 +12,7 @@
 namespace fastccsa::zipped::testing {
 namespace {
 
-// One GPU for each schedule: its fibers are made once.
+// One GPU for each schedule, so that its fibers are created once.
 emulator::Gpu& gpu_for(const Case& c) {
   static std::map<std::tuple<int64_t, int64_t, int64_t>, emulator::Gpu> gpus;
   const emulator::Schedule schedule{emulator::Order(c.order), uint32_t(c.seed), unsigned(c.processors)};
@@ -40,7 +40,7 @@ struct RunOnGpu {
     cuda::launch_backward(backward, launch);
     const auto is_zero = [](unsigned ticket) { return ticket == 0; };
     if (!std::all_of(std::begin(cuda::tickets), std::end(cuda::tickets), is_zero)) {
-      throw std::runtime_error("a ticket counter is not back at 0");
+      throw std::runtime_error("a ticket counter was not reset to 0");
     }
     return {describe(forward, backward), *fault == 0 ? FaultReport() : decode(*fault)};
   }

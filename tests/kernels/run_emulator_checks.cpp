@@ -1,5 +1,5 @@
 // Small kernels that show what the emulator does, and what it finds: `run_emulator_checks KERNEL [ORDER [PROCESSORS]]`
-// runs one of them and prints the integers it leaves behind.
+// runs one of them and prints the integers that it wrote.
 #include "emulator/device.h"
 #include "emulator/gpu.h"
 
@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kBlocks = 3, kThreads = 64;
 
-// ---- right ----
+// ---- correct kernels ----
 
 __global__ void coordinates(int* out) {
   const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
@@ -55,7 +55,7 @@ __global__ void shared_memory_at_first(int* out) {
 
 __device__ unsigned arrivals;
 
-// The last block adds up what the others have left: right with all three, the fences and the barrier.
+// The last block adds up what the others wrote. It is correct only with both fences and the barrier.
 template <bool kFenceBefore, bool kBarrier, bool kFenceAfter>
 __global__ void add_up(int* out) {
   __shared__ bool last;
@@ -74,7 +74,7 @@ __global__ void add_up(int* out) {
   arrivals = 0;
 }
 
-// ---- wrong ----
+// ---- faulty kernels ----
 
 // The barrier is missing.
 __global__ void rotate_without_barrier(int* out) {
@@ -83,7 +83,7 @@ __global__ void rotate_without_barrier(int* out) {
   out[blockIdx.x * kThreads + threadIdx.x] = values[(threadIdx.x + 1) % kThreads];
 }
 
-// A second use of shared memory overtakes the first.
+// The second turn's writes to shared memory may overtake the first turn's reads.
 __global__ void rotate_twice(int* out) {
   __shared__ int values[kThreads];
   int sum = 0;

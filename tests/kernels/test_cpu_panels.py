@@ -1,4 +1,4 @@
-"""The loss over all pairs on the CPU, in panels, under the sanitizers; its values are tested in tests/allpairs."""
+"""The loss over all pairs on the CPU, in panels, under sanitizers. tests/losses/all_pairs tests its values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(program: Path, problems: int, threads: int, isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "best"])
 def test_no_access_is_out_of_bounds(builder: Builder, isa: str) -> None:
-    """Nor undefined: random sizes, classes, weights, and gradients that are wanted."""
+    """Nor undefined, for random sizes, classes, weights and requested gradients."""
     run(builder.cpu("run_cpu_panels", builder.memory_or_plain(), KERNELS, SOURCES), 12, 2, isa)
 
 

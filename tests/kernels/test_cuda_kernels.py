@@ -1,4 +1,4 @@
-"""What is particular to the CUDA kernels of the zipped loss: their variants, blocks and threads in any order, races."""
+"""The CUDA kernels of the zipped loss: their variants, any order of blocks and threads, bad values, races."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kernels(cuda_kernels: Path) -> Kernels:
 
 
 def per_pair(call: Call) -> Call:
-    """The call without a reduction, for which the loss and what flows into it have a value a pair."""
+    """The call without a reduction, where the loss and its upstream gradient have one value per pair."""
     grad_loss, grad_terms = call.grad_loss.expand(call.pairs), call.grad_terms[:, None].expand(4, call.pairs)
     return replace(call, reduction="none", grad_loss=grad_loss, grad_terms=grad_terms)
 
@@ -38,8 +38,8 @@ def assert_same_bits(first: Result, second: Result) -> None:
         assert torch.equal(values.flatten().view(torch.uint8), other.flatten().view(torch.uint8)), name
 
 
-# A warp takes one pair, or a whole block does where rows are of 2 KB or more; loads are of 16 bytes where features lie
-# so, and stores where their gradients do too.
+# A warp computes one pair, or a whole block if rows have 2 KB or more. Loads have 16 bytes if features are aligned, and
+# stores if their gradients are too.
 VARIANTS: dict[str, tuple[int, Layout]] = {
     "warp, packed, packed gradients": (64, as_it_is),
     "warp, packed": (67, row_aligned),
@@ -53,7 +53,7 @@ VARIANTS: dict[str, tuple[int, Layout]] = {
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_in_every_order(kernels: Kernels, variant: str, dtype: torch.dtype) -> None:
-    """Sums are finished by the block that comes last: which one that is must not show in a single bit."""
+    """The block that comes last finishes the sums, and all bits are the same whichever block that is."""
     width, layout = VARIANTS[variant]
     call = make_call(29, 5, width, dtype, layouts=(layout, layout))
     results = kernels.run([replace(call, schedule=schedule) for schedule in SCHEDULES])
@@ -71,20 +71,20 @@ def test_more_pairs_than_the_grid_has_warps(kernels: Kernels) -> None:
 
 
 def test_one_launch_after_the_other(kernels: Kernels) -> None:
-    """Nothing a launch leaves behind, in counters or shared memory, is of consequence for the next."""
+    """What a launch leaves in counters or shared memory does not change the results of the next."""
     calls = [make_call(pairs, 600, 40, seed=pairs) for pairs in (20, 1, 33, 20)]
     together = kernels.run(calls)
     for call, result in zip(calls, together, strict=True):
         assert_same_bits(result, kernels.run([call])[0])
 
 
-# ---- labels and weights that are not allowed: reported, and never out of bounds ----
+# ---- bad labels and weights are reported, and cause no access out of bounds ----
 
 ROW = 17
 
 
 def broken(call: Call, argument: str, value: int | float) -> Call:
-    """The call with one bad label, or with a bad weight where its pair number ROW looks."""
+    """The call with one bad label, or with a bad weight that pair number ROW uses."""
     targets, class_weights = [t.clone() for t in call.targets], [w.clone() for w in call.class_weights]
     pair_weight = call.pair_weight.clone()
     k = int(argument[-1]) - 1 if argument[-1].isdigit() else 0
@@ -105,7 +105,7 @@ BROKEN = [
     ("target1", -3, -3),
     ("target1", 7, 7),
     ("target2", 1 << 22, 1 << 22),
-    ("target2", 1 << 40, (1 << 23) - 1),  # reported as far as the report has bits
+    ("target2", 1 << 40, (1 << 23) - 1),  # clamped to the bits of the report
     ("target1", -(1 << 40), -(1 << 23)),
     ("class_weight1", -0.5, 4),
     ("class_weight2", float("nan"), 4),
@@ -116,7 +116,7 @@ BROKEN = [
 @pytest.mark.parametrize("width", [40, 1024], ids=["warp", "block"])
 @pytest.mark.parametrize(("argument", "value", "reported"), BROKEN)
 def test_a_bad_value_is_reported(kernels: Kernels, width: int, argument: str, value: float, reported: int) -> None:
-    good = broken(make_call(40, 7, width), argument, 0)  # in its place a value that is allowed
+    good = broken(make_call(40, 7, width), argument, 0)  # the same call with an allowed value
     bad = broken(good, argument, value)
     expected, each, mean = kernels.run([per_pair(good), per_pair(bad), bad])
     assert expected.fault == (None, 0, 0)
@@ -142,7 +142,7 @@ def test_one_of_several_bad_values_is_reported(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_races(cuda_kernels_for_races: Path, variant: str) -> None:
-    """ThreadSanitizer watches the threads of all blocks; barriers and fences alone put them in an order."""
+    """ThreadSanitizer watches the threads of all blocks, which only barriers and fences order."""
     width, layout = VARIANTS[variant]
     pairs = 5 if variant.startswith("block") else 20
     call = replace(make_call(pairs, 5, width, layouts=(layout, layout)), schedule=Schedule(processors=2))

@@ -1,4 +1,4 @@
-"""What the emulator of CUDA kernels does, and that it finds what is wrong with one."""
+"""The emulator of CUDA kernels runs them as a GPU would, and finds their faults."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_last_block_sees_all_others(checks: Path, order: str, processors: in
 
 
 @pytest.mark.parametrize("kernel", ["rotate_without_barrier", "rotate_twice"])
-def test_a_missing_barrier_shows_in_the_results_of_two_orders(checks: Path, kernel: str) -> None:
+def test_results_depend_on_the_order_if_a_barrier_is_missing(checks: Path, kernel: str) -> None:
     assert values(checks, kernel, "forward") != values(checks, kernel, "reverse")
 
 
@@ -87,7 +87,7 @@ STRANDED = [
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("kernel", "whereabouts"), STRANDED)
-def test_threads_that_wait_in_vain_are_an_error(checks: Path, kernel: str, whereabouts: list[str], order: str) -> None:
+def test_threads_that_wait_forever_are_an_error(checks: Path, kernel: str, whereabouts: list[str], order: str) -> None:
     done = run(checks, kernel, order)
     assert done.returncode == 1
     for words in [*whereabouts, "run_emulator_checks.cpp:"]:

@@ -1,4 +1,4 @@
-"""The portable conversions of csrc/core/half.h, which the emulator gives CUDA kernels too, against torch's."""
+"""The portable conversions of csrc/core/half.h, which the emulator uses for CUDA kernels too, against torch's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def all_of(dtype: torch.dtype) -> Tensor:
 
 
 def inputs() -> Tensor:
-    """Every value of both types, what lies half-way between two of them, the floats beside those, and random bits."""
+    """All values of both types, the midpoints between them, the floats next to those, and random bits."""
     exact = torch.cat([all_of(dtype).float() for dtype in TYPES])
     bits = exact.view(torch.int32)
     halfway = torch.cat([bits + (1 << 15), bits + (1 << 12)])
@@ -32,7 +32,7 @@ def inputs() -> Tensor:
     return torch.cat([bits, halfway, halfway + 1, halfway - 1, random.to(torch.int32)]).view(torch.float32)
 
 
-def test_conversions_equal_torchs(program: Path) -> None:
+def test_conversions_match_torch(program: Path) -> None:
     floats = inputs()
     output = subprocess.run([program], input=floats.numpy().tobytes(), capture_output=True, check=True).stdout
     narrow = torch.frombuffer(bytearray(output[: 4 * len(floats)]), dtype=torch.int16).view(2, -1)

@@ -1,6 +1,6 @@
 """The kernels of the zipped loss, for CUDA (in the emulator) and CPU, against the definition in float64.
 
-Everything here runs under AddressSanitizer and UndefinedBehaviorSanitizer, with buffers of exactly the size needed.
+All of them run under AddressSanitizer and UndefinedBehaviorSanitizer, with buffers of exactly the size needed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def assert_all_as_good_as_torch(kernels: Kernels, calls: list[Call]) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_ragged_sizes(kernels: Kernels, dtype: torch.dtype) -> None:
     shapes = list(product((1, 2, 31, 33, 307), (1, 7, 128, 129, 515, 2050)))
-    shift = DTYPES.index(dtype)  # each dtype pairs sizes, reductions and layouts in another way
+    shift = DTYPES.index(dtype)  # each dtype combines sizes, reductions and layouts differently
     calls = [
         make_call(
             pairs,
@@ -62,16 +62,16 @@ def test_wide_rows_of_any_strides(kernels: Kernels, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("first", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_layouts(kernels: Kernels, dtype: torch.dtype, first: Layout) -> None:
-    """Each layout beside each other, in rows of whole packs and not."""
+    """Each layout with each other, for rows of whole and of broken packs of 16 bytes."""
     calls = [make_call(9, 5, width, dtype, layouts=(first, second)) for width, second in product((16, 77), LAYOUTS)]
-    # So many classes that a CUDA kernel takes a block for each pair.
+    # Enough classes that a CUDA kernel uses a block for each pair.
     calls.append(make_call(9, 600, 77, dtype, layouts=(first, as_it_is)))
     assert_all_as_good_as_torch(kernels, calls)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_parts_of_the_loss(kernels: Kernels, reduction: str) -> None:
-    """Classification of one or two streams, pairs, or all; with weights and without."""
+    """Classification of one or two streams, pairs, or all, with and without weights."""
     parts = [(1, 0), (2, 0), (0, 17), (1, 17), (2, 17)]
     calls = [
         make_call(41, 7, width, streams=streams, weighted=weighted, reduction=reduction)
@@ -80,30 +80,30 @@ def test_parts_of_the_loss(kernels: Kernels, reduction: str) -> None:
     assert_all_as_good_as_torch(kernels, calls)
 
 
-def test_gradients_that_are_not_wanted_are_not_written(kernels: Kernels) -> None:
+def test_only_requested_gradients_are_written(kernels: Kernels) -> None:
     call = make_call(33, 7, 20)
-    wanted = [tuple(bool(bits >> k & 1) for k in range(4)) for bits in range(16)]
-    assert_all_as_good_as_torch(kernels, [replace(call, wanted=some) for some in wanted])
+    needs_grad = [tuple(bool(bits >> k & 1) for k in range(4)) for bits in range(16)]
+    assert_all_as_good_as_torch(kernels, [replace(call, needs_grad=some) for some in needs_grad])
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_inflow_through_the_loss_or_the_terms_alone(kernels: Kernels, reduction: str) -> None:
+def test_upstream_gradient_of_only_the_loss_or_only_the_terms(kernels: Kernels, reduction: str) -> None:
     call = make_call(33, 7, 20, reduction=reduction)
     assert_all_as_good_as_torch(kernels, [replace(call, grad_loss=None), replace(call, grad_terms=None)])
 
 
 def test_one_row_for_all_pairs(kernels: Kernels) -> None:
-    """A stride of 0, as `expand` makes it, for inputs and for what flows in."""
+    """A stride of 0, as `expand` makes it, for inputs and upstream gradients."""
     call = make_call(40, 7, 64, reduction="none")
     logits, features = (tuple(x[:1].expand(40, -1) for x in two) for two in (call.logits, call.features))
-    inflow = {"grad_loss": call.grad_loss[:1].expand(40), "grad_terms": call.grad_terms[:, :1].expand(4, 40)}
-    assert_all_as_good_as_torch(kernels, [replace(call, logits=logits, features=features, **inflow)])
+    upstream = {"grad_loss": call.grad_loss[:1].expand(40), "grad_terms": call.grad_terms[:, :1].expand(4, 40)}
+    assert_all_as_good_as_torch(kernels, [replace(call, logits=logits, features=features, **upstream)])
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("parts", [(2, 12), (2, 0), (0, 12)], ids=["all", "classification", "pairs"])
 def test_no_pairs(kernels: Kernels, reduction: str, parts: tuple[int, int]) -> None:
-    """As in torch: the mean of nothing is NaN, its sum 0."""
+    """As in torch, the mean of no pairs is NaN, and their sum 0."""
     streams, width = parts
     call = make_call(0, 7, width, streams=streams, reduction=reduction)
     (result,) = kernels.run([call])
@@ -118,13 +118,13 @@ def test_no_pairs(kernels: Kernels, reduction: str, parts: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_at_distance_zero_and_at_the_margin(kernels: Kernels, dtype: torch.dtype) -> None:
-    """No push at the margin, none without a direction, and never NaN."""
+    """The gradient is 0 at the margin, and at distance 0 where it has no direction; nothing is NaN."""
     z = torch.zeros(4, 8, dtype=dtype)
-    apart = z.clone()
-    apart[2:, 3] = 12
+    moved = z.clone()
+    moved[2:, 3] = 12
     call = replace(
         make_call(4, 2, 8, dtype, reduction="none", weighted=False),
-        features=(z, apart),
+        features=(z, moved),
         targets=(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 1, 0, 1])),
     )
     (result,) = kernels.run([call])
@@ -146,8 +146,8 @@ def test_extreme_values(kernels: Kernels, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_nan_stays(kernels: Kernels, reduction: str) -> None:
-    """A NaN among the logits or features of one pair is in that pair's terms, and in no other's."""
+def test_nan_propagates(kernels: Kernels, reduction: str) -> None:
+    """A NaN among the logits or features of one pair reaches that pair's terms, and no others."""
     for k, columns in [(0, 70), (2, 70), (0, 700), (2, 700)]:
         call = make_call(5, columns if k == 0 else 3, columns if k == 2 else 3, reduction=reduction, weighted=False)
         call.inputs[k][1, columns - 3] = torch.nan

@@ -1,4 +1,4 @@
-// What stands for torch's thread pool in the programs of the tests.
+// Replaces torch's thread pool in the programs of the tests.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace fastccsa::testing {
 
 inline int64_t threads = 1;
 
-// Gives each thread an equal share, however small.
+// Gives each thread an equal share, even a small one.
 inline void parallel_for(int64_t count, int64_t, void (*body)(void*, int64_t, int64_t), void* context) {
   std::vector<std::thread> others;
   for (int64_t t = 0; t < threads; ++t) {

@@ -1,5 +1,5 @@
-// How tests hand tensors to a program and get results back: integers and reals of 8 bytes, buffers with their size in
-// front. Every buffer has its exact size, so that AddressSanitizer sees the first byte beyond.
+// How tests pass tensors to a program and get results back: integers and reals have 8 bytes, and buffers follow their
+// size. Each buffer has its exact size, so that AddressSanitizer notices an access to the first byte beyond it.
 #pragma once
 
 #include "core/half.h"
@@ -33,7 +33,7 @@ void write(const std::vector<T>& values) {
   write_bytes(values.data(), values.size() * sizeof(T));
 }
 
-// A tensor: its storage, and how it lies in there (in elements).
+// A tensor: its storage, with the offset and the strides in elements.
 class View {
  public:
   void read() {

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fastccsa import functional
-from fastccsa.benchmarking.counting import allocations, cuda_requests, kernels
+
+from .counting import allocations, cuda_requests, kernels
 
 PAIRS, CLASSES, WIDTH = 300, 7, 64
 

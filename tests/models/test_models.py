@@ -1,4 +1,4 @@
-"""Classifier against the torchvision network it is made of; weights in and out."""
+"""Classifier compared with its torchvision network; saving and loading weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from fastccsa.models import Classifier, ModelCard, build_model, load_model, load_weights, save_model
 from fastccsa.system.errors import InputError
 
-# One of each family, the smallest, with the width of what enters its last linear layer.
+# The smallest network of each family, with an image size and the width of the last linear layer's input.
 FAMILIES = {
     "alexnet": (64, 4096),
     "convnext_tiny": (64, 768),
@@ -41,7 +41,7 @@ CARD = ModelCard(SMALL, ("nv", "mel", "bcc"), ("HAM", "SON"), 32, (0.5, 0.4, 0.4
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread) -> None:
-    """Every test of this file."""
+    """Networks in this file are too small for several threads."""
 
 
 def torchvision_network(name: str, size: int) -> nn.Module:
@@ -88,7 +88,7 @@ def test_squeezenet_features_are_pooled_maps() -> None:
 
 
 def test_dropout_acts_on_the_logits_and_not_on_the_features() -> None:
-    torch.manual_seed(0)  # features that are all 0, which random weights may give, look the same after dropout
+    torch.manual_seed(0)  # random weights may give features that are all 0, which dropout does not change
     model = build_model("mobilenet_v2", 7, weights="none")
     assert model.dropout.p == pytest.approx(0.2)
     model.eval().dropout.train()
@@ -118,27 +118,27 @@ def test_unknown_name_suggests_close_ones() -> None:
         build_model("fasterrcnn_resnet50_fpn", 7)
 
 
-def test_a_network_without_linear_layer_is_refused() -> None:
+def test_a_network_without_a_linear_layer_is_an_error() -> None:
     with pytest.raises(InputError, match="no linear layer"):
         Classifier(nn.Sequential(nn.Conv2d(3, 4, 3)), 7)
 
 
-def test_a_size_the_network_cannot_take_is_refused() -> None:
+def test_a_size_that_the_network_does_not_accept_is_an_error() -> None:
     with pytest.raises(InputError, match="vit_b_16 cannot be built for images of 50 px"):
         build_model("vit_b_16", 7, weights="none", size=50)
 
 
 @pytest.fixture
 def hub_without_network(tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     return tmp_path
 
 
-def test_missing_imagenet_weights_are_told_or_refused(hub_without_network, capsys) -> None:
+def test_missing_imagenet_weights_are_reported_or_an_error(hub_without_network, capsys) -> None:
     model = build_model(SMALL, 7, weights="auto")
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
@@ -191,7 +191,7 @@ def test_weights_of_the_torchvision_network_itself(tmp_path) -> None:
     assert torch.equal(with_new_head.head.weight, model.head.weight)
 
 
-def test_another_number_of_classes_leaves_the_head_alone(tmp_path) -> None:
+def test_another_number_of_classes_leaves_the_head_unchanged(tmp_path) -> None:
     source, target = build_model(SMALL, 3, weights="none"), build_model(SMALL, 5, weights="none")
     torch.save(source.state_dict(), tmp_path / "weights.pt")
     before = target.head.weight.clone()
@@ -206,7 +206,7 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-def test_bad_weight_files_are_refused_and_run_nothing(tmp_path, monkeypatch) -> None:
+def test_bad_weight_files_are_errors_and_their_code_is_not_executed(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = build_model(SMALL, 3, weights="none")
     (tmp_path / "bomb.pt").write_bytes(pickle.dumps({"weights": Bomb()}, protocol=2))
@@ -220,7 +220,7 @@ def test_bad_weight_files_are_refused_and_run_nothing(tmp_path, monkeypatch) -> 
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_folder_without_model_is_refused(tmp_path) -> None:
+def test_a_folder_without_a_model_is_an_error(tmp_path) -> None:
     with pytest.raises(InputError, match=r"model\.json is missing"):
         load_model(tmp_path)
     (tmp_path / "model.json").write_text('{"backbone": "resnet18"}')

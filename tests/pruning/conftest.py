@@ -1,4 +1,4 @@
-"""Two tiny ResNets under torchvision's names, and a finished run of each on images whose colours tell the classes."""
+"""Two tiny ResNets among torchvision's, and a finished run of each on images whose colours tell the classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCKS = {"resnet_basic": BasicBlock, "resnet_bottleneck": Bottleneck}
 
 
 class NarrowResNet(ResNet):
-    """One block a group, with a sixteenth of the usual widths: 4, 8, 16 and 32 channels inside the blocks."""
+    """One block per group, with a sixteenth of the usual widths: 4, 8, 16 and 32 channels inside the blocks."""
 
     def _make_layer(self, block, planes, *arguments, **options):
         return super()._make_layer(block, planes // 16, *arguments, **options)
@@ -45,7 +45,7 @@ def _tiny_resnets() -> Iterator[None]:
 
 @pytest.fixture(params=BLOCKS)
 def model(request: pytest.FixtureRequest) -> Classifier:
-    """A tiny ResNet in evaluation mode whose normalisations are not trivial."""
+    """A tiny ResNet in evaluation mode with nontrivial normalisations."""
     return make_model(request.param)
 
 
@@ -64,13 +64,13 @@ def make_model(name: str) -> Classifier:
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread) -> Iterator[None]:
-    with torch.random.fork_rng():  # other tests draw from the generator that training seeds
+    with torch.random.fork_rng():  # other tests use the generator that training seeds
         yield
 
 
 @pytest.fixture(scope="session")
 def make_run(manifest_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Finished runs; the same arguments give the same folder."""
+    """Return a function that makes finished runs; the same arguments give the same folder."""
     made: dict[str, Path] = {}
 
     def make(backbone: str = "resnet_basic", **changes) -> Path:

@@ -1,4 +1,4 @@
-"""The selection as one would write it first: passes over the data for everything, nothing cached, nothing clever."""
+"""A naive implementation of the selection: every value takes a pass over the data, and nothing is cached."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def select(
 ):
     """Choose input channels of a convolution of ``model``: the order, the joint losses, and the last weight.
 
-    ``loss`` maps a model and images to L_S, ``check`` a model to its value on other images. Each channel runs the whole
-    network on all images for the gradients of both parts of the joint loss by autograd, then for L at every step
-    length; the least squares on the kept channels' patches are solved anew for each.
+    ``loss`` maps a model and images to L_S, ``check`` a model to its value on other images. For each channel, the whole
+    network is run on all images: for the gradients of both parts of the joint loss by autograd, then for L at every
+    step length. The least squares problem on the patches of the chosen channels is solved again each time.
     """
     model, baseline = model.to(dtype), baseline.to(dtype)
     images, discrimination_images = images.to(dtype), discrimination_images.to(dtype)
@@ -86,7 +86,7 @@ def select(
 
 
 def stage_loss(stage, head, labels: Tensor, dtype=torch.float64):
-    """L_S: the cross-entropy of the stage's head, or of the network's own, on as many images as are given."""
+    """Return L_S: the cross-entropy of the stage's head, or of the network's own head, on the given images."""
     head = None if head is None else copy.deepcopy(head).to(dtype)
 
     def loss(model, images: Tensor) -> Tensor:

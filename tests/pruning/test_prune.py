@@ -1,4 +1,4 @@
-"""Pruning a run, whole: the folder it makes, resuming, other criteria, and what it refuses."""
+"""Pruning a whole run: its folder, resuming, other criteria, and errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pruned(request, make_run, tmp_path_factory) -> Path:
     return out
 
 
-def test_it_ends_with_a_run_of_a_smaller_network(pruned, make_run) -> None:
+def test_it_results_in_a_run_with_a_smaller_network(pruned, make_run) -> None:
     record = PruneRecord.read(pruned)
     config = TrainConfig.read(pruned)
     model, original = load_model(pruned), load_model(make_run(config.backbone))
@@ -67,16 +67,16 @@ def check_the_lines_of_plain_torchvision(run: Path) -> None:
     torch.testing.assert_close(names["model"].eval()(images), load_model(run)(images)[0])
 
 
-def test_the_lines_of_plain_torchvision_in_the_documents_load_it(pruned) -> None:
+def test_the_documented_lines_load_it_with_plain_torchvision(pruned) -> None:
     check_the_lines_of_plain_torchvision(pruned)
 
 
-def test_they_load_a_run_that_lost_no_channel(make_run) -> None:
+def test_the_documented_lines_load_a_run_that_lost_no_channel(make_run) -> None:
     check_the_lines_of_plain_torchvision(make_run("resnet_basic"))
 
 
-def test_before_fine_tuning_it_computes_what_its_masked_ancestor_does(make_run, tmp_path, monkeypatch) -> None:
-    """The network with channels zeroed by hand, and the one without them, give the same outputs."""
+def test_before_fine_tuning_it_computes_the_same_as_the_masked_network(make_run, tmp_path, monkeypatch) -> None:
+    """Compare the network with channels set to zero and the one without these channels."""
     masked = {}
     keep = layer.keep_channels
 
@@ -100,7 +100,7 @@ def test_before_fine_tuning_it_computes_what_its_masked_ancestor_does(make_run, 
 
 
 @pytest.mark.parametrize("killed_at", [1, 3])
-def test_a_killed_pruning_goes_on_after_its_last_layer(make_run, tmp_path, monkeypatch, killed_at) -> None:
+def test_a_killed_pruning_resumes_after_its_last_layer(make_run, tmp_path, monkeypatch, killed_at) -> None:
     run = make_run("resnet_basic")
     whole = tmp_path / "whole"
     prune(run, whole, threshold=1e-2, **SMALL)
@@ -119,7 +119,7 @@ def test_a_killed_pruning_goes_on_after_its_last_layer(make_run, tmp_path, monke
         prune(run, broken, threshold=1e-2, **SMALL)
     monkeypatch.setattr(procedure, "prune_layer", lambda *a, **k: (calls.append(a[2].name), prune_layer(*a, **k))[1])
     prune(run, broken, threshold=1e-2, **SMALL)
-    assert len(calls) == 5  # one of the four layers was begun twice
+    assert len(calls) == 5  # one of the four layers was started twice
 
     one, other = PruneRecord.read(whole), PruneRecord.read(broken)
     assert [x.kept for x in one.layers] == [x.kept for x in other.layers]
@@ -129,7 +129,7 @@ def test_a_killed_pruning_goes_on_after_its_last_layer(make_run, tmp_path, monke
             torch.testing.assert_close(value, second[key], rtol=0, atol=0)
 
 
-def test_a_finished_pruning_is_left_as_it_is_and_others_are_refused(make_run, tmp_path) -> None:
+def test_a_finished_pruning_is_left_unchanged_and_other_settings_are_an_error(make_run, tmp_path) -> None:
     run, out = make_run("resnet_basic"), tmp_path / "u"
     scores = prune(run, out, threshold=1e-2, **SMALL)
     files = {file: file.stat().st_mtime_ns for file in out.glob("*.safetensors")}
@@ -152,7 +152,7 @@ def test_a_baseline_is_pruned_by_its_classification_loss(make_run, tmp_path) -> 
     assert all(len(entry.kept) % 4 == 0 for entry in PruneRecord.read(tmp_path / "u").layers)
 
 
-def test_the_record_tells_what_other_thresholds_would_keep(make_run, tmp_path) -> None:
+def test_the_record_shows_what_other_thresholds_would_keep(make_run, tmp_path) -> None:
     prune(make_run("resnet_basic"), tmp_path / "u", threshold=1e-2, **SMALL)
     record = PruneRecord.read(tmp_path / "u")
     assert record.kept_at(1e-2) == {entry.name: len(entry.kept) for entry in record.layers}
@@ -161,7 +161,7 @@ def test_the_record_tells_what_other_thresholds_would_keep(make_run, tmp_path) -
     assert counts[-1] >= len(record.layers)
 
 
-def test_the_stop_is_the_first_fall_that_is_small_against_the_first_loss() -> None:
+def test_it_stops_at_the_first_fall_that_is_small_relative_to_the_first_loss() -> None:
     path = LossPath((3, 1, 0, 2), (10.0, 6.0, 5.0, 4.9, 4.0))
     assert kept_by_threshold(path, 0.2) == 2
     assert kept_by_threshold(path, 0.02) == 3
@@ -169,16 +169,16 @@ def test_the_stop_is_the_first_fall_that_is_small_against_the_first_loss() -> No
     assert kept_by_threshold(path, 0.9) == 1
 
 
-def test_gradient_and_value_of_a_loss_have_images_of_the_same_kinds(manifest_csv) -> None:
+def test_gradient_and_value_of_a_loss_use_images_of_the_same_kinds(manifest_csv) -> None:
     manifest = stratified_subset(Manifest.read(manifest_csv), 24)
     first, second, rest = deal(manifest, 18)
     assert sorted([*first, *second, *rest]) == list(range(24))
-    kinds = [sorted(zip(manifest.domain_indices[hand], manifest.labels[hand], strict=True)) for hand in (first, second)]
+    kinds = [sorted(zip(manifest.domain_indices[half], manifest.labels[half], strict=True)) for half in (first, second)]
     assert kinds[0] == kinds[1]
     assert len(set(kinds[0])) == 9
 
 
-def test_too_few_images_for_the_discrimination_loss_are_refused(make_run, tmp_path) -> None:
+def test_too_few_images_for_the_discrimination_loss_are_an_error(make_run, tmp_path) -> None:
     with pytest.raises(InputError, match=r"discrimination_images is 2.*give more"):
         prune(make_run("resnet_basic"), tmp_path / "u", rate=0.5, **(SMALL | {"discrimination_images": 2}))
 
@@ -202,7 +202,7 @@ def test_too_few_images_for_the_discrimination_loss_are_refused(make_run, tmp_pa
         ({"rate": 0.5, "device": "abacus"}, "abacus"),
     ],
 )
-def test_bad_values_are_refused_before_anything_is_written(make_run, tmp_path, options, words) -> None:
+def test_bad_values_are_errors_before_anything_is_written(make_run, tmp_path, options, words) -> None:
     with pytest.raises(InputError, match=words):
         prune(make_run("resnet_basic"), tmp_path / "u", progress=False, **options)
     assert not (tmp_path / "u").exists()
@@ -226,7 +226,7 @@ def test_runs_that_cannot_be_pruned(make_run, tmp_path) -> None:
     assert not (tmp_path / "u").exists()
 
 
-def test_the_folder_of_another_run_is_left_alone(make_run) -> None:
+def test_the_folder_of_another_run_is_left_unchanged(make_run) -> None:
     run = make_run("resnet_basic")
     other = make_run("resnet_basic", seed=1)
     before = {file: file.read_bytes() for file in other.iterdir() if file.is_file()}

@@ -1,4 +1,4 @@
-"""The fast selection beside the naive one: the same channels, losses and weights."""
+"""The fast selection compared with the naive one: the same channels, losses and weights."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _SPEC.loader.exec_module(naive)
 
 
 def make_problem(model, number: int, images: int = 18):
-    """The parts of selecting in layer ``number``; L_S is the cross-entropy of the stage's head."""
+    """Return what the selection in layer ``number`` needs; L_S is the cross-entropy of the stage's head."""
     torch.manual_seed(1)
     layer = prunable_layers(model)[number]
     stage = next(stage for stage in stages_of(model, None) if layer in stage.layers)
     head = None if stage.is_last else AuxiliaryHead(block_width(block_of(model, stage.end)), 3).eval()
     state = PruneState(model, copy.deepcopy(model), head, 0)
-    with torch.no_grad():  # what was pruned before has moved the inputs of the layer
+    with torch.no_grad():  # earlier pruning has changed the inputs of the layer
         convolution(model, prunable_layers(model)[0]).weight.mul_(0.9)
     return state, stage, layer, torch.randn(images, 3, 32, 32), torch.arange(images) % 3
 
 
 def select_fast(state, stage, layer, pixels, labels, cuts=(0, None), **options) -> Selection:
-    """L_S is of the images between the first two of ``cuts``, its value of those from there to the third, if any."""
+    """L_S uses the images between the first two of ``cuts``; its value uses those up to the third, if there is one."""
     with torch.no_grad():
         inputs = BlockInputs(state.model, state.baseline, pixels)
         inputs.go_to(layer.block)
@@ -58,7 +58,7 @@ def select_naively(state, stage, layer, pixels, labels, few=None, **options):
 
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize("loss_weight", [0.0, 1.0])
-def test_both_choose_the_same_channels_in_the_same_order(model, number, loss_weight) -> None:
+def test_both_algorithms_choose_the_same_channels_in_the_same_order(model, number, loss_weight) -> None:
     problem = make_problem(model, number)
     steps = min(6, convolution(model, problem[2]).in_channels)
     order, losses, weight = select_naively(*problem, loss_weight=loss_weight, steps=steps)
@@ -70,7 +70,7 @@ def test_both_choose_the_same_channels_in_the_same_order(model, number, loss_wei
     torch.testing.assert_close(selection.weight(steps), weight[:, kept].float(), rtol=1e-2, atol=1e-2)
 
 
-def test_both_measure_the_loss_on_images_that_the_gradient_has_not_seen(model) -> None:
+def test_both_algorithms_evaluate_the_loss_on_images_that_the_gradient_does_not_use(model) -> None:
     problem = make_problem(model, -1)
     state, stage, _, pixels, labels = problem
     unseen = naive.stage_loss(stage, state.head, labels[10:])
@@ -82,7 +82,7 @@ def test_both_measure_the_loss_on_images_that_the_gradient_has_not_seen(model) -
 
 
 class Tilt:
-    """A loss that grows with the sum of the weights, or falls."""
+    """A loss that is proportional to the sum of the weights."""
 
     def __init__(self, slope: float) -> None:
         self._slope = slope
@@ -95,7 +95,7 @@ class Tilt:
 
 
 @pytest.mark.parametrize(("other", "moves"), [(1.0, True), (-1.0, False)])
-def test_weights_follow_a_gradient_only_where_other_images_gain_too(model, other, moves) -> None:
+def test_weights_follow_a_gradient_only_if_other_images_benefit_too(model, other, moves) -> None:
     state, _, layer, pixels, _ = make_problem(model, 1)
     with torch.no_grad():
         inputs = BlockInputs(state.model, state.baseline, pixels)
@@ -109,19 +109,19 @@ def test_weights_follow_a_gradient_only_where_other_images_gain_too(model, other
     assert same is not moves
 
 
-def test_the_default_renews_the_gradient_often_enough_for_a_wide_layer(model) -> None:
+def test_the_default_updates_the_gradient_often_enough_for_a_wide_layer(model) -> None:
     problem = make_problem(model, -1)
     order, *_ = select_naively(*problem, steps=8)
     path = select_fast(*problem, steps=8).walk()
     assert len(set(order) & set(path.order)) >= 7
 
 
-def test_losses_between_two_evaluations_fall_as_what_the_weights_minimise_does() -> None:
+def test_losses_between_two_evaluations_fall_in_proportion_to_the_minimised_function() -> None:
     found = joint_losses({0: 14.0, 2: 8.0, 3: 7.0, 5: 7.5}, [2.0, 1.0, 1.0, 0.0, 0.0])
     assert found == pytest.approx([14.0, 10.0, 8.0, 7.0, 7.25, 7.5])
 
 
-def test_dead_channels_are_taken_last(model) -> None:
+def test_dead_channels_are_chosen_last(model) -> None:
     state, stage, layer, pixels, labels = make_problem(model, 1)
     for network in (state.model, state.baseline):
         norm = block_of(network, layer.block).get_submodule(layer.norm)

@@ -1,4 +1,4 @@
-"""Run folders made up for the tests: small confusion matrices, whose recalls can be computed by hand."""
+"""Artificial run folders: small confusion matrices, whose recalls can be computed by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from fastccsa.evaluation import DomainScores, Scores, Selection
 from fastccsa.training import TrainConfig
 
-sys.path.insert(0, str(Path(__file__).parent))  # where the helpers are; pytest's importlib mode adds nothing
+sys.path.insert(0, str(Path(__file__).parent))  # for the helpers, because pytest's importlib mode does not add it
 
 from experiment_runs import write_experiment, write_manifest
 
@@ -61,7 +61,7 @@ def confusions() -> dict[str, list[list[int]]]:
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> WriteRun:
-    """Write ``tmp_path/runs/<name>`` with the files that training leaves behind."""
+    """Return a function that writes the files of a training into ``tmp_path/runs/<name>``."""
 
     def write(
         name: str,
@@ -92,7 +92,7 @@ def write_run(tmp_path: Path) -> WriteRun:
 
 @pytest.fixture(scope="session")
 def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the experiments A (seeds 0 and 1) and K (seed 0), which no test changes."""
+    """A folder with the experiments A (seeds 0 and 1) and K (seed 0); tests must not change it."""
     folder = tmp_path_factory.mktemp("experiments")
     manifest = write_manifest(folder / "images")
     for letter, seed in (("A", 0), ("A", 1), ("K", 0)):

@@ -1,4 +1,4 @@
-"""Finished experiments as `fastccsa train` leaves them, made without training: tiny models with random weights."""
+"""Finished experiments like those of `fastccsa train`, made without training: tiny models with random weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPLITS = ["train"] * 3 + ["validation"] * 2 + ["test"] * 4
 
 
 def write_manifest(folder: Path) -> Path:
-    """Noisy images of one colour a class, with a bright square whose place is its number's."""
+    """Write noisy images with one colour per class, and a bright square whose position depends on the number."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     rows = ["image,label,domain,group,split"]
@@ -45,7 +45,7 @@ def write_manifest(folder: Path) -> Path:
 
 
 def write_experiment(runs: Path, manifest_csv: Path, letter: str, seed: int, epochs: int = 3) -> Path:
-    """The run folder of experiment A (a baseline on HAM) or of another letter (CCSA, started from A)."""
+    """Write the run folder of experiment A (a baseline on HAM) or of another letter (CCSA, started from A)."""
     folder = runs / letter / f"seed{seed}"
     settings = {"n_sec": 0, "alignment": "-"} if letter == "A" else {"init": str(runs / "A" / f"seed{seed}")}
     config = TrainConfig(

@@ -1,4 +1,4 @@
-"""A page taken apart: tags, attributes, tables and text; fails on tags that do not match."""
+"""A parser for pages: tags, attributes, tables and text. It fails on tags that do not match."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """``tables`` are rows of cells' texts, by the table's class; ``headings`` the texts of h1 to h3."""
+    """``tables`` are rows of the texts of cells, by the class of the table; ``headings`` the texts of h1 to h3."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -61,6 +61,6 @@ class Page(HTMLParser):
 
 
 def charts_of(text: str) -> dict[str, ET.Element]:
-    """The drawings of a page by their labels."""
+    """Return the drawings of a page by their labels."""
     svgs = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)]
     return {svg.attrib["aria-label"]: svg for svg in svgs}

@@ -1,4 +1,4 @@
-"""The table of experiments: means over seeds beside the paper's numbers, in every format."""
+"""The table of experiments: means over seeds with the paper's numbers, in every format."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SEVEN = ("HAM", "DMF", "D7P", "MSK", "PH2", "SON", "UDA")
 
 
 def confusion(right: int, of: int = 10) -> list[list[int]]:
-    """Of one class, so that the macro-average recall is right / of."""
+    """Return the confusion matrix of a single class, so that the macro-average recall is right / of."""
     return [[right, of - right, 0], [0, 0, 0], [0, 0, 0]]
 
 
 @pytest.fixture
 def write_experiment(write_run):
-    """Write the run of an experiment and seed, with the recalls of its domains in tenths."""
+    """Return a function that writes the run of an experiment and seed, with the recalls of its domains in tenths."""
 
     def write(letter: str, seed: int, tenths: dict[str, int], scale: str = "paper", **changes) -> Path:
         row = EXPERIMENTS[letter]
@@ -46,7 +46,7 @@ def texts(table: ScoreTable) -> dict[str, list[str]]:
     return {name: [cell.text for cell in cells] for name, _, cells in table.rows}
 
 
-def test_means_and_standard_errors_stand_beside_the_paper_s_numbers(write_experiment, tmp_path) -> None:
+def test_means_and_standard_errors_are_shown_with_the_papers_numbers(write_experiment, tmp_path) -> None:
     for seed, right in enumerate((6, 7, 9)):
         write_experiment("K", seed, {**dict.fromkeys(SEVEN, 5), "HAM": right})
     table = table_of(tmp_path)
@@ -67,7 +67,7 @@ def test_one_seed_has_no_error(write_experiment, tmp_path) -> None:
     assert not any("standard error" in note for note in table.notes)
 
 
-def test_a_left_out_domain_has_its_asterisk_here_and_in_the_paper(write_experiment, tmp_path) -> None:
+def test_an_excluded_domain_has_an_asterisk_here_and_in_the_papers_row(write_experiment, tmp_path) -> None:
     write_experiment("T", 0, dict.fromkeys(SEVEN, 5))
     table = texts(table_of(tmp_path))
     assert table["T"][6] == "*50.0"
@@ -88,7 +88,7 @@ def test_missing_rows_and_seeds_are_named(write_experiment, tmp_path) -> None:
     assert "B, C, D, E, F, G, H, I, J, L, N, O" in notes
 
 
-def test_the_scale_is_stated_beside_the_paper_s(write_experiment, tmp_path) -> None:
+def test_the_scale_is_stated_with_the_papers(write_experiment, tmp_path) -> None:
     write_experiment("A", 0, dict.fromkeys(SEVEN, 5), "small,fraction=0.25")
     write_experiment("K", 0, dict.fromkeys(SEVEN, 5), "small,fraction=0.25", init="runs/A/seed0")
     baselines, ccsa = table_of(tmp_path).scale
@@ -100,7 +100,7 @@ def test_the_scale_is_stated_beside_the_paper_s(write_experiment, tmp_path) -> N
     assert "weights" not in ccsa
 
 
-def test_settings_that_make_a_row_another_one_are_stated(write_experiment, tmp_path) -> None:
+def test_settings_that_differ_from_the_papers_row_are_stated(write_experiment, tmp_path) -> None:
     write_experiment("K", 0, dict.fromkeys(SEVEN, 5), init="runs/A/seed0")
     assert table_of(tmp_path).scale == ("Scale of CCSA (the paper's in brackets): as in the paper.",)
     write_experiment("L", 0, dict.fromkeys(SEVEN, 5), init="runs/A/seed0", margin=10.0, n_sec=3)
@@ -117,7 +117,7 @@ def test_avg_is_compared_over_the_same_domains(write_experiment, tmp_path) -> No
     assert any("also in the paper's rows: without DMF, D7P, MSK, PH2, SON" in note for note in table.notes)
 
 
-def test_avg_over_a_domain_that_the_paper_has_not_is_not_compared(write_experiment, tmp_path) -> None:
+def test_avg_over_a_domain_that_the_paper_lacks_is_not_compared(write_experiment, tmp_path) -> None:
     write_experiment("K", 0, {"HAM": 5, "mine": 7})
     assert texts(table_of(tmp_path))["K paper"] == ["72.3", "-", "-"]
 
@@ -129,22 +129,22 @@ def test_pruned_rows_say_so(write_experiment, tmp_path) -> None:
     assert "Pruned: U is K at 0.0001." in table.notes
 
 
-def test_other_runs_stand_beside_experiments_without_the_paper(write_experiment, write_run, tmp_path) -> None:
+def test_other_runs_are_listed_without_the_papers_numbers(write_experiment, write_run, tmp_path) -> None:
     write_experiment("K", 0, dict.fromkeys(SEVEN, 5))
     write_run("mine", {"HAM": confusion(9)})
-    write_run("L", {"HAM": confusion(1)})  # a run folder of that name is no experiment
+    write_run("L", {"HAM": confusion(1)})  # a run folder of that name is not an experiment
     table = texts(table_of(tmp_path))
     assert list(table) == ["K", "K paper", "K difference", "L", "mine"]
     assert table["mine"][0] == "90.0"
 
 
-def test_a_single_experiment_s_run_is_compared_too(write_experiment) -> None:
+def test_a_single_run_of_an_experiment_is_compared_too(write_experiment) -> None:
     folder = write_experiment("K", 3, dict.fromkeys(SEVEN, 5))
     table = score_table(read_runs(folder))
     assert [name for name, _, _ in table.rows] == ["K", "K paper", "K difference"]
 
 
-def test_as_csv_the_numbers_are_whole_and_named(write_experiment, tmp_path) -> None:
+def test_csv_has_all_numbers_with_names(write_experiment, tmp_path) -> None:
     for seed, right in enumerate((6, 7, 9)):
         write_experiment("T", seed, {**dict.fromkeys(SEVEN, 5), "HAM": right})
     (row,) = csv.DictReader(io.StringIO(to_csv(table_of(tmp_path))))
@@ -156,14 +156,14 @@ def test_as_csv_the_numbers_are_whole_and_named(write_experiment, tmp_path) -> N
     assert float(row["avg_paper"]) == 70.1
 
 
-def test_as_csv_what_there_is_not_is_empty(write_run, tmp_path) -> None:
+def test_csv_leaves_missing_numbers_empty(write_run, tmp_path) -> None:
     write_run("mine, mine", {"HAM": confusion(9)})
     (row,) = csv.DictReader(io.StringIO(to_csv(table_of(tmp_path))))
     assert row["run"] == "mine, mine"
     assert (row["HAM"], row["HAM_se"], row["HAM_paper"]) == ("90.0000", "", "")
 
 
-def test_as_latex_every_row_has_every_column_and_signs_are_escaped(write_experiment, write_run, tmp_path) -> None:
+def test_latex_rows_have_every_column_and_signs_are_escaped(write_experiment, write_run, tmp_path) -> None:
     write_experiment("K", 0, dict.fromkeys(SEVEN, 5))
     write_experiment("K", 1, dict.fromkeys(SEVEN, 6))
     write_run("100%_a&b", {"HAM": confusion(9)})
@@ -178,7 +178,7 @@ def test_as_latex_every_row_has_every_column_and_signs_are_escaped(write_experim
         subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
 
 
-def test_as_text_and_markdown_all_is_there(write_experiment, tmp_path) -> None:
+def test_text_and_markdown_contain_everything(write_experiment, tmp_path) -> None:
     write_experiment("K", 0, dict.fromkeys(SEVEN, 5))
     table = table_of(tmp_path)
     for text in (to_text(table), to_markdown(table)):

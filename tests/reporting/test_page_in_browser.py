@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: nothing wider than the window, no error, no request."""
+"""The page in a real browser, if there is one: nothing wider than the window, no errors, no requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastccsa.reporting.page import render_page
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 
-# Headless windows have a least width, frames have not: the page is measured in a frame.
+# Headless windows have a minimum width, but frames do not: the page is measured in a frame.
 FRAME = """<!DOCTYPE html><title>none</title>
 <iframe id="frame" width="{width}" height="800" style="border: 0" srcdoc="{page}"></iframe>
 <script>
@@ -50,6 +50,6 @@ def test_the_page_fits_its_window(experiments: Path, tmp_path: Path, width: int)
     found = re.search(r"<title>(\d+) (\d+) (\d+)</title>", result.stdout)
     assert found, result.stderr[-2000:]
     assert found[1] == "0"
-    assert found[2] == found[3]  # every image is one
+    assert found[2] == found[3]  # every image can be displayed
     assert int(found[3]) > 0
     assert "CONSOLE" not in result.stderr

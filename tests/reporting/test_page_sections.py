@@ -1,4 +1,4 @@
-"""Each section of the page against numbers computed another way from the same run folders."""
+"""Each section of the page compared with numbers that are computed independently from the same run folders."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def page(text: str) -> Page:
 
 @pytest.fixture
 def own(experiments: Path, tmp_path: Path) -> Path:
-    """A copy of the experiment K alone, to break files of."""
+    """A copy of the experiment K, whose files a test may break."""
     shutil.copytree(experiments / "K", tmp_path / "runs" / "K")
     return tmp_path / "runs"
 
@@ -66,7 +66,7 @@ def test_every_section_is_there_for_every_experiment(page: Page) -> None:
         assert heading in page.headings
 
 
-def test_nothing_reaches_out_of_the_page(text: str, page: Page) -> None:
+def test_the_page_has_no_external_references(text: str, page: Page) -> None:
     references = [value for _, name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset")]
     assert all(value.startswith(("#", "data:image/webp;base64,")) for value in references)
     ids = [value for tag, name, value in page.attributes if name == "id" and tag != "clippath"]
@@ -76,7 +76,7 @@ def test_nothing_reaches_out_of_the_page(text: str, page: Page) -> None:
     assert not re.search(r"https?://(?!www\.w3\.org/)", text)
 
 
-def test_scores_are_means_over_seeds_beside_the_papers(experiments: Path, page: Page) -> None:
+def test_scores_are_means_over_seeds_with_the_papers_numbers(experiments: Path, page: Page) -> None:
     scores = [json.loads((experiments / f"A/seed{seed}/scores.json").read_text()) for seed in (0, 1)]
     recalls = 100 * np.array([score["domains"]["HAM"]["macro_recall"] for score in scores])
     mean, error = recalls.mean(), np.abs(recalls[0] - recalls[1]) / 2
@@ -90,12 +90,12 @@ def test_scores_are_means_over_seeds_beside_the_papers(experiments: Path, page: 
     assert float(found[1]) == pytest.approx(mean, abs=0.051)
     assert float(found[2]) == pytest.approx(error, abs=0.051)
     assert float(found[3]) == pytest.approx(mean - 74.1, abs=0.051)
-    # Of the paper's numbers the mean over the three domains here, which is not the 41.8 that it prints for seven.
+    # The mean of the paper's numbers over the three domains here, not the 41.8 that it prints for all seven.
     assert f"{(74.1 + 24.9 + 80.4) / 3:.1f}" in row[-1]
     assert "±" not in table[2][5]  # one seed has no error
 
 
-def test_what_is_missing_is_said(page: Page) -> None:
+def test_missing_experiments_and_seeds_are_named(page: Page) -> None:
     assert "not here: B, C, D, E, F, G, H, I, J, L," in page.text
     assert "Seeds that other experiments have: K 1." in " ".join(page.text.split())
 
@@ -121,7 +121,7 @@ def test_recall_by_class_is_the_mean_over_domains_then_seeds(experiments: Path, 
     assert table[1][1].startswith(f"{np.mean(found):.0f} ±")
 
 
-def test_curves_are_means_over_seeds_within_the_band_of_them(text: str) -> None:
+def test_curves_are_means_over_seeds_within_their_range(text: str) -> None:
     chart = charts_of(text)["Loss of A by epoch"]
     (line,) = [path for path in chart.iter("path") if "stroke: var(--series-0);" in path.attrib["style"] + ";"]
     (band,) = [path for path in chart.iter("path") if "fill: var(--series-0)" in path.attrib["style"]]
@@ -147,9 +147,9 @@ def test_the_heat_maps_are_the_samplers_tables(experiments: Path, page: Page) ->
     np.testing.assert_allclose(shown, record["pair_weight"], rtol=0.06)
 
 
-def test_features_are_drawn_before_and_after_a_dot_an_image(experiments: Path, text: str) -> None:
+def test_features_are_drawn_before_and_after_with_one_dot_per_image(experiments: Path, text: str) -> None:
     charts = charts_of(text)
-    images = len(outputs_of(experiments, "K/seed0"))  # few enough for all to be drawn
+    images = len(outputs_of(experiments, "K/seed0"))  # few enough that all are drawn
     for moment in ("before", "after"):
         for what in ("class", "domain"):
             chart = charts[f"Features {moment} K, coloured by {what}: t-SNE of {images} test images"]
@@ -179,7 +179,7 @@ def test_calibration_is_over_seeds_and_by_domain(experiments: Path, page: Page) 
     assert float(rows["all images"].split()[0]) == pytest.approx(np.mean(errors), abs=0.051)
 
 
-def test_grad_cam_shows_the_surest_answers_as_the_model_saw_them(experiments: Path, page: Page) -> None:
+def test_grad_cam_shows_the_most_confident_answers_as_the_model_saw_them(experiments: Path, page: Page) -> None:
     outputs = outputs_of(experiments, "K/seed0")
     chosen = list(surest(outputs))
     images = [dict(attributes) for attributes in _images(page)][-len(chosen) :]
@@ -207,7 +207,7 @@ def _images(page: Page) -> list[list[tuple[str, str]]]:
     return found
 
 
-def test_images_are_left_out_when_asked_to(experiments: Path) -> None:
+def test_images_can_be_omitted(experiments: Path) -> None:
     page = Page(page_of(experiments, images=False))
     assert "img" not in page.tags
     assert "made without images" in page.text
@@ -222,7 +222,7 @@ def test_images_are_left_out_when_asked_to(experiments: Path) -> None:
         ("images gone", "none of the images could be read"),
     ],
 )
-def test_grad_cam_says_in_a_line_what_it_lacks(own: Path, tmp_path: Path, damage: str, sentence: str) -> None:
+def test_grad_cam_says_in_one_line_what_is_missing(own: Path, tmp_path: Path, damage: str, sentence: str) -> None:
     run = own / "K" / "seed0"
     config = json.loads((run / "config.json").read_text())
     copy = tmp_path / "manifest.csv"
@@ -239,7 +239,7 @@ def test_grad_cam_says_in_a_line_what_it_lacks(own: Path, tmp_path: Path, damage
     assert sentence in found.note
 
 
-def test_a_start_that_is_gone_leaves_the_features_after(own: Path) -> None:
+def test_without_the_run_it_started_from_only_the_features_after_are_shown(own: Path) -> None:
     run = own / "K" / "seed0"
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "init": "/nowhere/A/seed0"}))
@@ -256,7 +256,7 @@ def test_a_start_is_found_where_the_folder_of_runs_was_moved_to(own: Path, exper
     assert any(label.startswith("Features before K") for label in charts_of(page_of(own, images=False)))
 
 
-def test_runs_without_outputs_are_reported_all_the_same(own: Path) -> None:
+def test_runs_without_outputs_are_reported_too(own: Path) -> None:
     for name in ("test_outputs.safetensors", "sampling.json"):
         (own / "K" / "seed0" / name).unlink()
     page = Page(page_of(own))
@@ -265,7 +265,7 @@ def test_runs_without_outputs_are_reported_all_the_same(own: Path) -> None:
     assert "img" not in page.tags
 
 
-def test_what_took_long_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_projection_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float16)
     points = project(features, tmp_path)
     assert points.shape == (20, 2)

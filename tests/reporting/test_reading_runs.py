@@ -27,13 +27,13 @@ def test_a_run_folder_is_a_folder_of_one_run(write_run) -> None:
     assert [run.name for run in folder.runs] == ["k"]
 
 
-def test_a_note_goes_with_the_runs(write_run, tmp_path: Path) -> None:
+def test_a_note_is_read_with_the_runs(write_run, tmp_path: Path) -> None:
     write_run("k")
     (tmp_path / "runs" / "note.txt").write_text("synthetic\n")
     assert read_runs(tmp_path / "runs").note == "synthetic"
 
 
-def test_curves_may_be_missing(write_run) -> None:
+def test_the_history_may_be_missing(write_run) -> None:
     folder = write_run("k")
     (folder / "metrics.jsonl").unlink()
     assert read_runs(folder).runs[0].history == ()

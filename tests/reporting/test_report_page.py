@@ -14,7 +14,7 @@ from fastccsa.reporting.page import render_page
 
 History = list[dict[str, Any]]
 
-HUNDREDTH = 0.0101  # of a point: the drawings' coordinates are cut there
+HUNDREDTH = 0.0101  # of a point, to which the coordinates of drawings are truncated
 
 
 def page_of(folder: Path) -> str:
@@ -45,14 +45,14 @@ def test_nothing_is_loaded_from_elsewhere(two_runs: Path) -> None:
     assert not re.search(r"@import|url\((?!#)", text)
 
 
-def test_inner_references_lead_somewhere(two_runs: Path) -> None:
+def test_internal_references_have_a_target(two_runs: Path) -> None:
     text = page_of(two_runs)
     ids = {value for _, name, value in Page(text).attributes if name == "id"}
     wanted = set(re.findall(r"url\(#([^)]*)\)", text)) | set(re.findall(r'href="#([^"]*)"', text))
     assert wanted <= ids
 
 
-def test_single_runs_have_their_scores_and_no_numbers_of_the_paper(two_runs: Path) -> None:
+def test_single_runs_have_scores_but_no_numbers_of_the_paper(two_runs: Path) -> None:
     table = score_table(read_runs(two_runs))
     (shown,) = Page(page_of(two_runs)).tables["scores"]
     assert shown[0] == list(table.header)
@@ -85,7 +85,7 @@ def test_each_loss_term_has_its_curve_and_the_curve_has_its_values(two_runs: Pat
         points = line_of(charts[f"{title} of K by epoch"], "--series-0")
         values = np.array([record[term] for record in history])
         assert len(points) == len(values)
-        # Downwards on the page is up in value: an affine map with a negative slope.
+        # Larger values are higher on the page: an affine map with a negative slope.
         slope, offset = np.polyfit(values, points[:, 1], 1)
         assert slope < 0
         np.testing.assert_allclose(slope * values + offset, points[:, 1], atol=HUNDREDTH)
@@ -118,7 +118,7 @@ def test_names_and_notes_are_text_not_markup(write_run, tmp_path: Path) -> None:
     assert any('<i>"k" & co' in label for label in charts_of(text))
 
 
-def test_settings_say_what_the_run_was_told(two_runs: Path) -> None:
+def test_settings_show_the_configuration(two_runs: Path) -> None:
     settings = dict(Page(page_of(two_runs)).tables["settings"][1])
     assert settings["init"] == "runs/A"
     assert settings["exclude"] == "UDA"

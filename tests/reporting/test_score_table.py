@@ -8,7 +8,7 @@ from fastccsa.reporting import read_runs, report, score_table, to_markdown, to_t
 from fastccsa.reporting.table import ScoreTable
 from fastccsa.system.errors import InputError
 
-# By hand from conftest.CONFUSIONS: the mean over the classes with images of right answers / images.
+# Computed by hand from conftest.CONFUSIONS: the mean over the classes with images of correct answers / images.
 HAM = 100 * (50 / 54 + 20 / 24 + 9 / 13) / 3  # 81.717...
 UDA = 100 * (7 / 9 + 5 / 6) / 2  # 80.555...
 AVG = (HAM + UDA) / 2  # 81.136...
@@ -31,23 +31,23 @@ def test_the_numbers_are_the_macro_average_recalls_and_their_mean(write_run) -> 
     assert table.rows[0][:2] == ("k", ("a", "RN18", "w", "w"))
 
 
-def test_domains_stand_in_the_papers_order_and_strangers_after_them(write_run) -> None:
+def test_domains_are_in_the_papers_order_and_others_after_them(write_run) -> None:
     square = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     folder = write_run("k", {name: square for name in ("mine", "UDA", "PH2", "HAM", "DMF")})
     assert table_of(folder).domains == ("HAM", "DMF", "PH2", "UDA", "mine")
 
 
-def test_a_left_out_domain_has_an_asterisk_and_the_reader_is_told(write_run) -> None:
+def test_an_excluded_domain_has_an_asterisk_and_a_remark_explains_it(write_run) -> None:
     table = table_of(write_run("t", exclude=("UDA",)))
     assert texts(table) == [f"{HAM:.1f}", f"*{UDA:.1f}", f"{AVG:.1f}"]
     assert any("excluded" in remark for remark in table.remarks)
 
 
-def test_no_asterisk_is_explained_where_there_is_none(write_run) -> None:
+def test_without_an_asterisk_no_remark_explains_it(write_run) -> None:
     assert not any("*" in remark for remark in table_of(write_run("k")).remarks)
 
 
-def test_the_best_of_each_column_is_marked_also_when_shared(write_run, tmp_path: Path) -> None:
+def test_the_best_of_each_column_is_marked_even_if_shared(write_run, tmp_path: Path) -> None:
     write_run("a", WORSE)
     write_run("k")
     table = table_of(tmp_path / "runs")
@@ -55,7 +55,7 @@ def test_the_best_of_each_column_is_marked_also_when_shared(write_run, tmp_path:
     assert best == [[False, True, False], [True, True, True]]
 
 
-def test_a_domain_without_images_is_a_dash_and_its_avg_is_remarked(write_run, tmp_path: Path) -> None:
+def test_a_domain_without_images_is_a_dash_and_a_remark_mentions_its_avg(write_run, tmp_path: Path) -> None:
     write_run("a", {"HAM": WORSE["HAM"]})
     write_run("k")
     table = table_of(tmp_path / "runs")
@@ -63,7 +63,7 @@ def test_a_domain_without_images_is_a_dash_and_its_avg_is_remarked(write_run, tm
     assert any("fewer domains in a" in remark for remark in table.remarks)
 
 
-def test_different_manifests_are_remarked(write_run, tmp_path: Path) -> None:
+def test_a_remark_mentions_different_manifests(write_run, tmp_path: Path) -> None:
     write_run("a", manifest_sha256="1")
     write_run("k", manifest_sha256="2")
     assert any("different manifests" in remark for remark in table_of(tmp_path / "runs").remarks)
@@ -76,7 +76,7 @@ def test_scores_of_different_splits_do_not_share_a_table(write_run, tmp_path: Pa
         table_of(tmp_path / "runs")
 
 
-def test_as_text_every_line_is_whole_and_columns_align(write_run, tmp_path: Path) -> None:
+def test_text_has_complete_lines_and_aligned_columns(write_run, tmp_path: Path) -> None:
     write_run("a-run-with-quite-a-long-name-that-no-terminal-of-80-columns-would-show-in-full", WORSE)
     write_run("[red]k", exclude=("UDA",))
     lines = to_text(table_of(tmp_path / "runs")).splitlines()
@@ -88,7 +88,7 @@ def test_as_text_every_line_is_whole_and_columns_align(write_run, tmp_path: Path
     assert "…" not in "".join(lines)
 
 
-def test_as_markdown_it_is_a_table_of_equal_rows(write_run, tmp_path: Path) -> None:
+def test_markdown_is_a_table_with_rows_of_equal_length(write_run, tmp_path: Path) -> None:
     write_run("a|b", WORSE)
     write_run("k", exclude=("UDA",))
     head, rule, first, second, *_ = to_markdown(table_of(tmp_path / "runs")).splitlines()

@@ -31,7 +31,7 @@ def step(state: TrainState) -> None:
     state.optimizer.step()
 
 
-def test_everything_comes_back(tmp_path) -> None:
+def test_everything_is_restored(tmp_path) -> None:
     saved, loaded = fresh_state(scale=8.0), fresh_state()
     saved.memory, loaded.memory = FeatureMemory(4, 2), FeatureMemory(4, 2)
     saved.average, loaded.average = (WeightAverage(state.model, 0.5) for state in (saved, loaded))
@@ -71,7 +71,7 @@ class Bomb:
 
 @pytest.mark.parametrize("file", ["last.pt", "previous.pt"])
 @pytest.mark.parametrize("dump", [partial(pickle.dump, protocol=2), torch.save], ids=["pickle", "torch"])
-def test_a_crafted_pickle_runs_nothing(tmp_path, monkeypatch, dump, file) -> None:
+def test_code_in_a_crafted_pickle_is_not_executed(tmp_path, monkeypatch, dump, file) -> None:
     monkeypatch.chdir(tmp_path)
     with open(file, "wb") as opened:
         dump({"model": Bomb()}, opened)
@@ -80,7 +80,7 @@ def test_a_crafted_pickle_runs_nothing(tmp_path, monkeypatch, dump, file) -> Non
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path) -> None:
+def test_a_damaged_or_foreign_checkpoint_is_an_error(tmp_path) -> None:
     save_checkpoint(tmp_path, fresh_state("mnasnet0_5"), "{}")
     with pytest.raises(InputError, match="remove it to train this run from its start"):
         load_checkpoint(tmp_path, fresh_state())
@@ -90,7 +90,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path) -> None:
         load_checkpoint(tmp_path, fresh_state("mnasnet0_5"))
 
 
-def test_a_checkpoint_is_synced_before_it_takes_the_last_ones_place(tmp_path, monkeypatch) -> None:
+def test_a_checkpoint_is_synced_before_it_replaces_the_last_one(tmp_path, monkeypatch) -> None:
     state, done = fresh_state(), []
     save_checkpoint(tmp_path, state, "{}")
     sync, rename = os.fsync, os.replace

@@ -71,7 +71,7 @@ def test_differences_name_what_changes_the_result_and_nothing_else() -> None:
         ("alpha", 1.5),
         ("match_probability", -0.1),
         ("memory", -1),
-        ("memory", 100),  # of pairs as they are drawn
+        ("memory", 100),  # with zipped pairs
         ("n_sec", -1),
         ("n_sec", "some"),
         ("n_sec", 0),  # with alignment
@@ -82,7 +82,7 @@ def test_bad_values_are_named(field, value) -> None:
         TrainConfig(**{field: value})
 
 
-def test_a_memory_is_for_all_pairs_and_holds_a_batch() -> None:
+def test_a_memory_needs_all_pairs_and_room_for_a_batch() -> None:
     assert TrainConfig(pairs="all", memory=32).memory == 32
     with pytest.raises(InputError, match="memory 31 does not hold a batch of 32"):
         TrainConfig(pairs="all", memory=31)
@@ -102,7 +102,7 @@ def test_missing_file_is_named(tmp_path) -> None:
         TrainConfig.read(tmp_path)
 
 
-def test_json_is_plain(tmp_path) -> None:
+def test_json_has_plain_values(tmp_path) -> None:
     values = json.loads(TrainConfig(exclude=("SON",)).to_json())
     assert values["exclude"] == ["SON"]
     assert values["epochs"] == 20

@@ -16,13 +16,13 @@ def selected(config):
 
 
 def changed(config, tmp_path, change):
-    """``config`` on a manifest whose table went through ``change``."""
+    """Return ``config`` for a copy of its manifest whose table is changed by ``change``."""
     manifest = Manifest.read(config.manifest)
     Manifest(change(manifest.table), manifest.folder).write(tmp_path / "changed.csv")
     return replace(config, manifest=str(tmp_path / "changed.csv"))
 
 
-def test_every_domain_takes_part_by_default(make_config) -> None:
+def test_every_domain_is_used_by_default(make_config) -> None:
     images = selected(make_config())
     assert images.primary == "HAM"
     assert images.domains == ("HAM", "DMF", "SON")
@@ -31,7 +31,7 @@ def test_every_domain_takes_part_by_default(make_config) -> None:
     assert images.selection_rule == "highest mean validation macro-average recall over HAM, DMF, SON"
 
 
-def test_the_primary_domain_alone(make_config) -> None:
+def test_the_primary_domain_only(make_config) -> None:
     images = selected(make_config(n_sec=0, alignment="-"))
     for part, split in ((images.training, "train"), (images.validation, "validation")):
         assert set(part.table["domain"]) == {"HAM"}
@@ -39,14 +39,14 @@ def test_the_primary_domain_alone(make_config) -> None:
     assert images.selection_rule == "highest mean validation macro-average recall of HAM"
 
 
-def test_n_sec_thins_out_secondary_training_images_alone(make_config) -> None:
+def test_n_sec_reduces_only_secondary_training_images(make_config) -> None:
     images = selected(make_config(n_sec=2))
     assert images.training.summary().loc["HAM", ["nv", "mel", "bcc"]].tolist() == [5, 5, 5]
     assert images.training.summary().loc["SON", ["nv", "mel", "bcc"]].tolist() == [2, 2, 2]
     assert len(images.validation) == 18
 
 
-def test_a_left_out_domain_is_in_neither_training_nor_selection(make_config) -> None:
+def test_an_excluded_domain_is_in_neither_training_nor_selection(make_config) -> None:
     images = selected(make_config(exclude=("DMF",)))
     assert images.domains == ("HAM", "SON")
     for part in (images.training, images.validation):
@@ -83,7 +83,7 @@ def test_a_run_knows_its_manifest(make_config, manifest_csv, monkeypatch) -> Non
         ({"exclude": ("DMF", "SON")}, "no secondary domain to align HAM with"),
     ],
 )
-def test_bad_domains_are_refused(make_config, settings, message) -> None:
+def test_bad_domains_are_errors(make_config, settings, message) -> None:
     with pytest.raises(InputError, match=message):
         selected(make_config(**settings))
 
@@ -107,11 +107,11 @@ def drop(**match: str):
         (drop(label="bcc", split="train"), "no training image in HAM, DMF, SON shows bcc"),
     ],
 )
-def test_gaps_in_the_manifest_are_told_before_training(make_config, tmp_path, change, message) -> None:
+def test_gaps_in_the_manifest_are_reported_before_training(make_config, tmp_path, change, message) -> None:
     with pytest.raises(InputError, match=message):
         selected(changed(make_config(), tmp_path, change))
 
 
-def test_a_gap_in_a_left_out_domain_is_none(make_config, tmp_path) -> None:
+def test_a_gap_in_an_excluded_domain_does_not_matter(make_config, tmp_path) -> None:
     config = changed(make_config(exclude=("SON",)), tmp_path, drop(domain="SON", split="train"))
     assert len(selected(config).training) == 30

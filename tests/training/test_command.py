@@ -20,7 +20,7 @@ def run(*arguments: str):
     return CliRunner().invoke(train_command, ["--manifest", "m.csv", "--out", "runs/x", *arguments])
 
 
-def test_defaults_are_the_configurations(trained) -> None:
+def test_defaults_are_those_of_the_configuration(trained) -> None:
     assert run().exit_code == 0
     assert trained == [TrainConfig(manifest="m.csv", out="runs/x")]
 
@@ -69,7 +69,7 @@ def test_bad_values_and_files_are_input_errors() -> None:
     assert "m.csv" in str(result.exception)
 
 
-def test_help_says_the_defaults() -> None:
+def test_help_shows_the_defaults() -> None:
     text = " ".join(CliRunner().invoke(train_command, ["--help"]).output.split())
     assert "[default: (20, 135 for a baseline)" in text
     assert "--out runs/a --n-sec 0 --alignment - fastccsa train" in text

@@ -1,4 +1,4 @@
-"""What a run does when the world fails it: what the user sees, and what is kept."""
+"""What a run does under faults: what the user sees, and what is saved."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fastccsa.training.stopping import StopRequests
 
 
 def at_batch(monkeypatch, number: int, action) -> None:
-    """Do something before batch ``number`` is learnt, counted from 1 over the whole call."""
+    """Call ``action`` before batch ``number`` is learnt, counted from 1 over the whole call of `train`."""
     learn, count = Step.learn, 0
 
     def counted(self, *args):
@@ -53,7 +53,7 @@ def same_model(first: str, second: str) -> bool:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_finishes_the_step_saves_and_resumes_to_the_same(make_config, monkeypatch, number, status) -> None:
+def test_after_a_signal_the_run_saves_and_resumes_to_the_same_model(make_config, monkeypatch, number, status) -> None:
     whole, broken = make_config("whole", epochs=1), make_config("broken", epochs=1)
     expected = train(whole, progress=False)
     before = signal.getsignal(number)
@@ -82,7 +82,7 @@ def test_a_signal_while_validating_keeps_the_epoch(make_config, monkeypatch) -> 
     train(config, progress=False)
 
 
-def test_the_time_limit_saves_and_the_same_call_goes_on(make_config, device) -> None:
+def test_at_the_time_limit_the_run_saves_and_the_same_call_resumes(make_config, device) -> None:
     settings = {"epochs": 1, "device": device}
     if device == "cuda":
         settings |= {"deterministic": True, "cache": "gpu"}
@@ -95,7 +95,7 @@ def test_the_time_limit_saves_and_the_same_call_goes_on(make_config, device) -> 
     assert same_model(whole.out, limited.out)
 
 
-def test_torchruns_echo_of_a_signal_does_not_end_the_process(monkeypatch) -> None:
+def test_a_signal_repeated_by_torchrun_does_not_end_the_process(monkeypatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
     with StopRequests() as stop:
         for _ in range(3):
@@ -108,7 +108,7 @@ def test_torchruns_echo_of_a_signal_does_not_end_the_process(monkeypatch) -> Non
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config, monkeypatch, caplog, damage) -> None:
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(make_config, monkeypatch, caplog, damage) -> None:
     whole, broken = (make_config(out, alignment="-", epochs=1, checkpoint_every=3) for out in ("whole", "broken"))
     expected = train(whole, progress=False)
     with monkeypatch.context() as patch:
@@ -121,7 +121,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config, monkeypat
     if damage == "cut":
         last.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
-        content[len(content) // 2] ^= 1  # a bit of some weight, which torch.load does not notice
+        content[len(content) // 2] ^= 1  # a bit of a weight, which torch.load does not notice
         last.write_bytes(content)
     else:  # killed between the two renames
         last.unlink()
@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config, monkeypat
         assert "is used instead: epoch 0, step 3" in caplog.text
 
 
-def refuse(error: Exception):
+def raising(error: Exception):
     def raise_it(*args, **kwargs):
         raise error
 
@@ -147,7 +147,7 @@ READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 @pytest.mark.parametrize("error", [FULL, READ_ONLY, RuntimeError("PytorchStreamWriter failed writing file")])
-def test_a_disk_that_refuses_within_an_epoch_is_a_warning(make_config, monkeypatch, caplog, error) -> None:
+def test_a_failed_write_within_an_epoch_is_a_warning(make_config, monkeypatch, caplog, error) -> None:
     config = make_config(alignment="-", epochs=1, checkpoint_every=4)
     save, calls = torch.save, []
 
@@ -166,7 +166,7 @@ def test_a_disk_that_refuses_within_an_epoch_is_a_warning(make_config, monkeypat
 
 @pytest.fixture
 def largest_file():
-    """Sets how many bytes a file of this process may have, which the system enforces; None for any number."""
+    """Return a function that limits the size of this process's files in bytes; None removes the limit."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(size: int | None) -> None:
@@ -176,8 +176,8 @@ def largest_file():
     limit(None)
 
 
-def test_a_file_that_the_system_lets_not_grow_is_a_full_disk(make_config, monkeypatch, caplog, largest_file) -> None:
-    """The limit on the size of files: a write that the system itself breaks off, in torch's writer."""
+def test_a_limit_on_the_file_size_is_handled_like_a_full_disk(make_config, monkeypatch, caplog, largest_file) -> None:
+    """The system itself interrupts a write, within torch's writer."""
     whole, broken = (make_config(out, alignment="-", epochs=1, checkpoint_every=4) for out in ("whole", "broken"))
     expected = train(whole, progress=False)
     with monkeypatch.context() as patch:
@@ -194,11 +194,11 @@ def test_a_file_that_the_system_lets_not_grow_is_a_full_disk(make_config, monkey
     assert not list(Path(broken.out).glob(".*"))
 
 
-def test_a_disk_still_full_at_the_end_of_an_epoch_stops_the_run_and_costs_nothing(make_config, monkeypatch) -> None:
+def test_a_full_disk_at_the_end_of_an_epoch_stops_the_run_without_loss(make_config, monkeypatch) -> None:
     whole, broken = (make_config(out, alignment="-", epochs=1, checkpoint_every=5) for out in ("whole", "broken"))
     expected = train(whole, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "write_metrics", refuse(FULL))  # which is written before the checkpoint
+        patch.setattr(loop_module, "write_metrics", raising(FULL))  # written before the checkpoint
         with pytest.raises(InputError, match=r"No space left on device; .* free\): its last checkpoint is kept; make"):
             train(broken, progress=False)
     assert position(broken.out) == (0, 10)
@@ -206,13 +206,13 @@ def test_a_disk_still_full_at_the_end_of_an_epoch_stops_the_run_and_costs_nothin
     assert same_model(whole.out, broken.out)
 
 
-def test_a_disk_without_room_for_the_configuration_is_told(make_config, monkeypatch) -> None:
-    monkeypatch.setattr(Path, "write_text", refuse(FULL))
+def test_a_configuration_that_cannot_be_written_is_an_error(make_config, monkeypatch) -> None:
+    monkeypatch.setattr(Path, "write_text", raising(FULL))
     with pytest.raises(InputError, match=r"cannot write .*config\.json: No space left on device; make room, or"):
         train(make_config(), progress=False)
 
 
-def test_too_small_a_disk_is_told_before_the_first_step(make_config, monkeypatch) -> None:
+def test_too_small_a_disk_is_reported_before_the_first_step(make_config, monkeypatch) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     at_batch(monkeypatch, 1, lambda: pytest.fail("training began"))
@@ -220,22 +220,22 @@ def test_too_small_a_disk_is_told_before_the_first_step(make_config, monkeypatch
         train(make_config(), progress=False)
 
 
-def test_tensorboard_is_no_reason_to_stop(make_config, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(scalars.SummaryWriter, "add_scalar", refuse(FULL))
+def test_a_failed_write_of_tensorboards_log_does_not_stop_the_run(make_config, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(scalars.SummaryWriter, "add_scalar", raising(FULL))
     train(make_config(alignment="-", epochs=1), progress=False)
     assert "TensorBoard's log cannot be written" in caplog.text
 
 
 @pytest.fixture
 def own_images(manifest_csv, tmp_path) -> Path:
-    """A copy of the images that a test may harm."""
+    """A copy of the images that a test may change."""
     for file in manifest_csv.parent.iterdir():
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
     return tmp_path / manifest_csv.name
 
 
-def test_a_vanished_image_is_named_counted_and_replaced(make_config, own_images, monkeypatch, caplog, capsys) -> None:
+def test_a_missing_image_is_logged_counted_and_replaced(make_config, own_images, monkeypatch, caplog, capsys) -> None:
     config = replace(make_config(alignment="-", epochs=2), manifest=str(own_images))
     at_batch(monkeypatch, 9, lambda: (own_images.parent / "SON_bcc_1.png").unlink(missing_ok=True))
     with caplog.at_level(logging.WARNING):
@@ -246,7 +246,7 @@ def test_a_vanished_image_is_named_counted_and_replaced(make_config, own_images,
     assert '"broken_images": 1' in (Path(config.out) / "metrics.jsonl").read_text()
 
 
-def test_a_vanished_image_stops_the_run_where_that_is_asked_for(make_config, own_images, monkeypatch) -> None:
+def test_a_missing_image_stops_the_run_if_configured(make_config, own_images, monkeypatch) -> None:
     config = replace(make_config(alignment="-", epochs=3), manifest=str(own_images), broken_images="stop")
     image = own_images.parent / "SON_bcc_1.png"
     content = image.read_bytes()
@@ -261,7 +261,7 @@ def test_a_vanished_image_stops_the_run_where_that_is_asked_for(make_config, own
     assert train(config, progress=False) == whole
 
 
-def test_a_reader_that_dies_costs_nothing(make_config, monkeypatch, caplog) -> None:
+def test_a_failing_reader_loses_nothing(make_config, monkeypatch, caplog) -> None:
     whole, broken = make_config("whole", alignment="-", epochs=1), make_config("broken", alignment="-", epochs=1)
     expected = train(whole, progress=False)
     with monkeypatch.context() as patch:
@@ -294,7 +294,7 @@ def test_a_loss_that_is_not_finite_names_domain_and_class_and_lists_the_batch(ma
         return batch
 
     monkeypatch.setattr(loaders.PairLoader, "_assemble", poisoned)
-    with pytest.raises(InputError, match="of its 8 images 1 of SON/mel has pixels that are not finite") as error:
+    with pytest.raises(InputError, match="its 8 images include 1 of SON/mel with pixels that are not finite") as error:
         train(config, progress=False)
     with open(Path(config.out) / "diverged.csv") as file:
         rows = list(csv.DictReader(file))
@@ -309,7 +309,7 @@ def test_a_loss_that_is_not_finite_names_domain_and_class_and_lists_the_batch(ma
     assert torch.equal(batch["images1"].isnan().all(3).all(2).all(1), batch["index1"] == bad)
 
 
-def test_a_batch_of_one_pair_is_looked_at_as_the_step_saw_it(make_config) -> None:
+def test_a_batch_of_one_pair_is_checked_as_one_batch_of_two_images(make_config) -> None:
     training = Manifest.read(make_config().manifest).select("train")
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5), torch.nn.BatchNorm1d(5))
     images = torch.rand(2, 3, 4, 4)
@@ -321,13 +321,13 @@ def test_a_batch_of_one_pair_is_looked_at_as_the_step_saw_it(make_config) -> Non
     ]  # fmt: skip
 
 
-def test_a_batch_that_cannot_be_saved_hides_not_why(make_config, monkeypatch) -> None:
-    monkeypatch.setattr(divergence, "save_file", refuse(FULL))
+def test_a_batch_that_cannot_be_saved_does_not_hide_the_divergence(make_config, monkeypatch) -> None:
+    monkeypatch.setattr(divergence, "save_file", raising(FULL))
     with pytest.raises(InputError, match=r"loss is nan.* the batch cannot be saved \(.*No space left on device\), and"):
         train(make_config(alignment="-", lr=1e30), progress=False)
 
 
-def test_weights_behind_a_bad_loss_stay_as_they_were(make_config, monkeypatch) -> None:
+def test_a_bad_loss_leaves_the_weights_unchanged(make_config, monkeypatch) -> None:
     seen: list[dict[str, torch.Tensor]] = []
     update = Step.update
 
@@ -353,7 +353,7 @@ def test_weights_behind_a_bad_loss_stay_as_they_were(make_config, monkeypatch) -
     assert not all(torch.equal(seen[2][key], seen[3][key]) for key in seen[3])
 
 
-def test_checkpoints_are_read_without_running_anything(tmp_path, monkeypatch) -> None:
+def test_checkpoints_are_read_without_executing_code(tmp_path, monkeypatch) -> None:
     read = torch.load
 
     def careful(*args, **kwargs):

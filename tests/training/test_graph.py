@@ -1,4 +1,4 @@
-"""Steps in fixed memory take the steps of the ordinary loop; their capture as a CUDA graph (only on a GPU)."""
+"""Steps in fixed memory equal those of the ordinary loop; their capture as a CUDA graph (only on a GPU)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def losses(out: str) -> list[float]:
 
 
 def assert_same_runs(one: str, other: str) -> None:
-    """Both runs' last states, bit for bit, and what their meters said."""
+    """Compare the last states of both runs bit for bit, and the losses of their meters."""
     first, second = (torch.load(Path(out) / "last.pt", weights_only=True) for out in (one, other))
     for part in ("model", "average"):
         assert first[part].keys() == second[part].keys()
@@ -41,7 +41,7 @@ def assert_same_runs(one: str, other: str) -> None:
         {"alignment": "-", "batch_size": 9},
     ],
 )
-def test_a_step_in_fixed_memory_is_the_ordinary_one(make_config, monkeypatch, settings) -> None:
+def test_a_step_in_fixed_memory_equals_an_ordinary_step(make_config, monkeypatch, settings) -> None:
     ordinary, static = (make_config(out, cache="ram", **settings) for out in ("ordinary", "static"))
     expected = train(ordinary, progress=False)
     sizes = []
@@ -66,14 +66,14 @@ def test_a_step_in_fixed_memory_is_the_ordinary_one(make_config, monkeypatch, se
         ({}, GPU, None, Ranks(0, 2), "2 processes train together"),
     ],
 )
-def test_where_a_graph_cannot_be_had_it_says_why(make_config, changes, device, dtype, ranks, reason) -> None:
+def test_an_error_says_why_a_graph_is_not_available(make_config, changes, device, dtype, ranks, reason) -> None:
     config = make_config(**{"cache": "gpu", "cuda_graph": True, **changes})
     with pytest.raises(InputError, match=reason):
         check_graph(config, device, dtype, ranks)
     check_graph(replace(config, cuda_graph=False), device, dtype, ranks)
 
 
-def test_it_is_told_before_anything_is_written(make_config) -> None:
+def test_it_is_reported_before_anything_is_written(make_config) -> None:
     config = make_config(cuda_graph=True)
     with pytest.raises(InputError, match="cuda_graph is not available here"):
         train(config, progress=False)
@@ -89,8 +89,8 @@ def deterministic(monkeypatch):
 @pytest.mark.cuda
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize(("amp", "pairs"), [("none", "zipped"), ("bfloat16", "zipped"), ("none", "all")])
-def test_a_captured_training_is_the_ordinary_one(make_config, amp, pairs) -> None:
-    # Captured kernels read the rate as float32: 2^-10 and 2^-13 are the same numbers there.
+def test_a_captured_training_equals_an_ordinary_one(make_config, amp, pairs) -> None:
+    # Captured kernels read the learning rate as float32, which represents 2^-10 and 2^-13 exactly.
     settings = {
         "device": "cuda",
         "cache": "gpu",
@@ -109,7 +109,7 @@ def test_a_captured_training_is_the_ordinary_one(make_config, amp, pairs) -> Non
 
 @pytest.mark.cuda
 @pytest.mark.usefixtures("deterministic")
-def test_a_captured_training_goes_on_where_it_stopped(make_config) -> None:
+def test_a_captured_training_resumes_where_it_stopped(make_config) -> None:
     settings = {"device": "cuda", "cache": "gpu", "cuda_graph": True, "batch_size": 6}
     whole, limited = make_config("whole", **settings), make_config("limited", time_limit=1e-6, **settings)
     expected = train(whole, progress=False)
@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_freezes_the_weights_of_a_graph_too(make_confi
 
 
 @pytest.mark.cuda
-def test_random_numbers_go_on_from_replay_to_replay() -> None:
+def test_random_numbers_continue_from_replay_to_replay() -> None:
     weight = torch.nn.Parameter(torch.ones(1000, device="cuda"))
     optimizer = torch.optim.AdamW([weight], lr=2.0**-10, fused=True)
     drawn = torch.zeros(1000, device="cuda")

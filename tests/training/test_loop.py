@@ -1,4 +1,4 @@
-"""Whole runs at toy scale: what they leave behind, how they resume, what they refuse."""
+"""Whole runs at small scale: the files they write, how they resume, and their errors."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from fastccsa.training.step import make_forward
 
 
 class Killed(BaseException):
-    """Stands for a process that dies: nothing in the package catches it."""
+    """Simulates the death of the process: nothing in the package catches it."""
 
 
 def kill_at(monkeypatch, updates: int) -> None:
-    """Die in the middle of the step number ``updates``, counted over the whole call."""
+    """Die in the middle of step number ``updates``, counted over the whole call of `train`."""
     original, count = Meter.update, 0
 
     def update(self, *args):
@@ -44,7 +44,7 @@ def checkpoint(out: str | Path) -> dict:
 
 
 def assert_same(first, second, where: str = "") -> None:
-    """Equal bit for bit, but for what the clock says."""
+    """Compare bit for bit, except for times."""
     assert type(first) is type(second), where
     if isinstance(first, dict):
         assert first.keys() == second.keys(), where
@@ -60,7 +60,7 @@ def assert_same(first, second, where: str = "") -> None:
         assert first == second, where
 
 
-def test_a_run_learns_and_says_what_it_did(make_config, manifest_csv, capsys) -> None:
+def test_a_run_learns_and_records_what_it_did(make_config, manifest_csv, capsys) -> None:
     config = make_config(alignment="-", backbone="resnet18", epochs=4, lr_step=3, lr=3e-4)
     scores = train(config)
     out = Path(config.out)
@@ -122,16 +122,16 @@ def test_the_best_epoch_is_kept_not_the_last(make_config, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("settings", "deaths"),
     [
-        ({}, [15]),  # between checkpoints: the first epoch's is all there is
+        ({}, [15]),  # between checkpoints: only that of the first epoch exists
         ({"alignment": "-", "checkpoint_every": 4}, [3, 8, 7]),  # before the first checkpoint and within epochs
-        # Dropout draws from torch's generator, whose state must come back too.
+        # Dropout draws from torch's generator, whose state must be restored too.
         ({"backbone": "mobilenet_v3_small", "checkpoint_every": 5, "joint_forward": False}, [7, 9]),
         ({"cache": "ram", "checkpoint_every": 4}, [6]),
         ({"accumulate": 2, "clip": 1.0, "ema": 0.5, "checkpoint_every": 4}, [7, 9]),
         ({"pairs": "all", "memory": 25, "checkpoint_every": 5}, [7, 9]),  # the ring wraps around before and after
     ],
 )
-def test_a_killed_run_goes_on_to_the_same_bits(make_config, monkeypatch, settings, deaths) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(make_config, monkeypatch, settings, deaths) -> None:
     whole, broken = make_config("whole", **settings), make_config("broken", **settings)
     expected = train(whole, progress=False)
     for updates in deaths:
@@ -170,7 +170,7 @@ def test_a_run_killed_after_its_last_epoch_is_only_scored(make_config, monkeypat
     assert train(config, progress=False).selection is not None
 
 
-def test_a_finished_run_is_left_alone(make_config, capsys) -> None:
+def test_a_finished_run_is_left_unchanged(make_config, capsys) -> None:
     config = make_config(alignment="-", epochs=1)
     scores = train(config, progress=False)
     names = ("last.pt", "model.safetensors", "metrics.jsonl", "scores.json")
@@ -180,7 +180,7 @@ def test_a_finished_run_is_left_alone(make_config, capsys) -> None:
     assert {name: (Path(config.out) / name).stat().st_mtime_ns for name in names} == before
 
 
-def test_another_training_in_the_same_folder_is_refused(make_config, manifest_csv, tmp_path) -> None:
+def test_another_training_in_the_same_folder_is_an_error(make_config, manifest_csv, tmp_path) -> None:
     config = make_config(alignment="-", epochs=1)
     train(config, progress=False)
     with pytest.raises(InputError, match=r"other settings \(epochs: 2, not 1; lr: 0\.5, not 0\.001\)"):
@@ -191,7 +191,7 @@ def test_another_training_in_the_same_folder_is_refused(make_config, manifest_cs
         train(replace(config, manifest=str(tmp_path / "shorter.csv")), progress=False)
 
 
-def test_warm_start_takes_over_the_weights(make_config, monkeypatch) -> None:
+def test_warm_start_loads_the_weights(make_config, monkeypatch) -> None:
     baseline = make_config("a", alignment="-", n_sec=0, epochs=1)
     train(baseline, progress=False)
 
@@ -206,7 +206,7 @@ def test_warm_start_takes_over_the_weights(make_config, monkeypatch) -> None:
     assert_same(started, dict(load_model(baseline.out).state_dict()))
 
 
-def test_bad_warm_starts_are_refused_before_training(make_config, tmp_path) -> None:
+def test_bad_warm_starts_are_errors_before_training(make_config, tmp_path) -> None:
     baseline = make_config("a", alignment="-", n_sec=0, epochs=1)
     train(baseline, progress=False)
     with pytest.raises(InputError, match="is a shufflenet_v2_x0_5, not a mnasnet0_5"):
@@ -249,7 +249,7 @@ def test_bfloat16_autocast_trains_on_the_cpu(make_config) -> None:
     assert train(make_config(amp="bfloat16", epochs=1, n_sec=1, batch_size=12), progress=False).average >= 0
 
 
-def test_logits_and_features_come_in_one_format() -> None:
+def test_logits_and_features_have_the_same_dtype() -> None:
     class InFloat32(torch.nn.Module):
         """Like the last normalisation of ConvNeXt under autocast on CUDA."""
 
@@ -262,12 +262,12 @@ def test_logits_and_features_come_in_one_format() -> None:
     assert logits.dtype == features.dtype == torch.float32
 
 
-def test_a_size_the_network_cannot_take_is_refused(make_config) -> None:
+def test_a_size_that_the_network_does_not_accept_is_an_error(make_config) -> None:
     with pytest.raises(InputError, match="alexnet cannot take images of 32 px"):
         train(make_config(backbone="alexnet"), progress=False)
 
 
-def test_an_unwritable_folder_is_refused(make_config, tmp_path) -> None:
+def test_an_unwritable_folder_is_an_error(make_config, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         train(make_config("file/run"), progress=False)

@@ -15,7 +15,7 @@ def test_means_are_over_samples_not_steps() -> None:
     assert meter.summary().means == {"loss": pytest.approx(2.0), "alignment": pytest.approx(12.5)}
 
 
-def test_counting_goes_on_from_a_state() -> None:
+def test_counting_continues_from_a_state() -> None:
     whole, first, second = (Meter(("loss",), CPU) for _ in range(3))
     for meter, steps in ((whole, range(5)), (first, range(3))):
         for step in steps:

@@ -1,4 +1,4 @@
-"""The losses of a batch against the plain definitions, and the weights against the sampler's tables."""
+"""The losses of a batch compared with their definitions, and the weights with the sampler's tables."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fastccsa.system.errors import InputError
 from fastccsa.training.objectives import build_objective
 
 CPU = torch.device("cpu")
-WIDTH = 1024  # of the features of the network below
-# Everything is float64 but what objectives return, float32, and what the whole of these is compared with: a few sums.
+WIDTH = 1024  # width of the features of the network below
+# Everything is float64, except for the float32 terms that objectives return, and a few sums of these.
 ROUNDING = {"rtol": 2.0**-22, "atol": 0.0, "check_dtype": False}
 
 
@@ -37,7 +37,7 @@ def objective_of(make_config):
 @pytest.fixture
 def forward():
     model = build_model("shufflenet_v2_x0_5", 7, weights="none").eval().double()
-    # Features of a fresh network hardly differ; these do, on both sides of the margin.
+    # The features of an untrained network hardly differ; scaled, their distances lie on both sides of the margin.
     return lambda images: tuple(30 * output for output in model(images.double()))
 
 
@@ -48,7 +48,7 @@ def test_baseline_is_weighted_cross_entropy(objective_of, forward) -> None:
     expected = F.cross_entropy(forward(batch["images"])[0], batch["target"], weight.double(), reduction="none").mean()
     torch.testing.assert_close(objective(forward, batch), expected.unsqueeze(0), **ROUNDING)
     assert objective.terms == ("loss",)
-    # nv, mel and bcc are equally many; the classes no image shows are never drawn.
+    # nv, mel and bcc are equally frequent; classes without images are never drawn.
     assert weight.tolist() == pytest.approx([1, 1, 1, 0, 0, 0, 0])
 
 
@@ -77,7 +77,7 @@ def test_ccsa_is_the_reference_loss(objective_of, forward, joint_forward, pairs)
     torch.testing.assert_close(terms["loss"], whole, **ROUNDING)
 
 
-def test_each_stream_meets_the_other_ones_memory(objective_of, forward) -> None:
+def test_each_stream_is_compared_with_the_memory_of_the_other(objective_of, forward) -> None:
     settings = {"batch_size": 8, "pairs": "all", "margin": 3.0, "alpha": 0.3}
     objective = objective_of(memory=20, **settings)
     objective.memory.double()
@@ -120,13 +120,13 @@ def test_a_memory_of_one_batch_changes_nothing(objective_of) -> None:
 
 
 def safe_inverse(probability: np.ndarray) -> np.ndarray:
-    """1/p scaled to mean 1 under p: p * (k / p) sums to 1 over the cells that occur."""
+    """Return 1/p, scaled to mean 1 under p: p * (k / p) sums to 1 over the cells that occur."""
     inverse = np.divide(1, probability, out=np.zeros_like(probability), where=probability > 0)
     return inverse / (probability > 0).sum()
 
 
 @pytest.mark.parametrize(("classification", "alignment"), [("w", "w"), ("w", "u"), ("u", "w"), ("u", "u")])
-def test_each_weighting_is_switched_alone(objective_of, classification, alignment) -> None:
+def test_each_weighting_is_switched_separately(objective_of, classification, alignment) -> None:
     loss = objective_of(classification_weight=classification, alignment=alignment).loss
     assert (loss.class_weight1 is not None) == (classification == "w")
     assert (loss.class_weight2 is not None) == (classification == "w")
@@ -141,7 +141,7 @@ def test_a_last_batch_of_one_image_is_left_out(objective_of) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"alignment": "-", "n_sec": 0}, {"alignment": "u", "n_sec": 2}, {"pairs": "all"}])
-def test_the_record_holds_the_samplers_tables_and_the_losss_weights(objective_of, tmp_path, settings) -> None:
+def test_the_record_has_the_samplers_tables_and_the_weights_of_the_loss(objective_of, tmp_path, settings) -> None:
     objective = objective_of(**settings)
     objective.record.write(tmp_path)
     record = SamplingRecord.read(tmp_path)
@@ -165,7 +165,7 @@ def test_the_record_holds_the_samplers_tables_and_the_losss_weights(objective_of
             np.testing.assert_allclose(record.pair_weight, objective.loss.pair_weight)
 
 
-def test_a_broken_record_is_named_and_a_missing_one_is_none(tmp_path) -> None:
+def test_a_broken_record_is_an_error_and_a_missing_one_is_none(tmp_path) -> None:
     assert SamplingRecord.read(tmp_path) is None
     (tmp_path / "sampling.json").write_text('{"classes": [], "surprise": 1}')
     with pytest.raises(InputError, match=r"sampling\.json"):

@@ -1,4 +1,4 @@
-"""Accumulation, clipping, moving average, early stop, and BatchNorm over processes."""
+"""Accumulation, clipping, moving average, early stopping, and BatchNorm over processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gradients(monkeypatch) -> list[dict[str, torch.Tensor]]:
 
 
 def test_accumulated_batches_give_the_gradient_of_one_batch(make_config, monkeypatch) -> None:
-    # 45 images: the last group of four batches has a single row in its last batch, and the last group is a short one.
+    # 45 images: the last batch of the last group has a single row.
     one, many = make_config("one", batch_size=16, **NO_BATCHNORM), make_config("many", batch_size=4, **NO_BATCHNORM)
     found = gradients(monkeypatch)
     start = loop_module.start_model
@@ -60,18 +60,18 @@ def test_accumulated_batches_give_the_gradient_of_one_batch(make_config, monkeyp
     train(replace(many, lr=1e-9, accumulate=4), progress=False)
     assert len(found) == len(expected) == 3
     for key, value in expected[0].items():
-        # A batch's share of the step's rows is multiplied onto its loss in float32.
+        # The loss is multiplied by the batch's share of the step's rows in float32.
         assert torch.allclose(found[0][key], value, rtol=0, atol=2.0**-23 * value.abs().max().item()), key
 
 
-def test_a_checkpoint_comes_between_steps_not_within_one(make_config) -> None:
+def test_a_checkpoint_is_saved_between_steps_and_not_within_one(make_config) -> None:
     config = make_config(alignment="-", epochs=1, accumulate=4, checkpoint_every=2, time_limit=1e-6)
     with pytest.raises(KeyboardInterrupt):
         train(config, progress=False)
     assert torch.load(Path(config.out) / "last.pt", weights_only=True)["step"] % 4 == 0
 
 
-def test_a_longer_gradient_is_cut_down_to_the_norm_in_its_direction(make_config, monkeypatch) -> None:
+def test_a_longer_gradient_is_clipped_to_the_norm_in_its_direction(make_config, monkeypatch) -> None:
     before, after = gradients(monkeypatch), []
     step = torch.optim.AdamW.step
 
@@ -87,7 +87,7 @@ def test_a_longer_gradient_is_cut_down_to_the_norm_in_its_direction(make_config,
         torch.testing.assert_close(clipped, gradient / max(1, gradient.norm()), rtol=1e-4, atol=1e-6)
 
 
-def test_the_moving_average_is_what_is_validated_and_saved(make_config, monkeypatch) -> None:
+def test_the_moving_average_is_validated_and_saved(make_config, monkeypatch) -> None:
     expected: dict[str, torch.Tensor] = {}
     update = Step.update
 
@@ -123,7 +123,7 @@ def test_the_average_copies_integers_and_follows_statistics() -> None:
         assert torch.allclose(mine, expected), key
 
 
-def test_training_ends_when_it_has_not_improved(make_config, monkeypatch) -> None:
+def test_training_ends_early_without_improvement(make_config, monkeypatch) -> None:
     recalls = iter([0.5, 0.4, 0.5, 0.9])
     validate = loop_module.validate
 
@@ -140,7 +140,7 @@ def test_training_ends_when_it_has_not_improved(make_config, monkeypatch) -> Non
     assert [json.loads(record)["epoch"] for record in records] == [1, 2, 3]
 
 
-def test_ranks_deal_out_batches_evenly_or_say_so() -> None:
+def test_ranks_share_batches_evenly_or_raise_an_error() -> None:
     assert Ranks(1, 4).share(32) == 8
     with pytest.raises(InputError, match="batch_size 30 is that of a step over all processes, and 4 cannot share it"):
         Ranks(0, 4).share(30)
@@ -151,7 +151,7 @@ def test_rows_of_a_step_count_all_ranks() -> None:
     assert [sampler.rows(step) for step in range(len(sampler))] == [8, 8, 6]
 
 
-def test_deterministic_is_torchs_mode_while_a_run_lasts(make_config, monkeypatch) -> None:
+def test_deterministic_sets_torchs_mode_during_a_run(make_config, monkeypatch) -> None:
     modes = []
     monkeypatch.setattr(
         loop_module, "train_with", lambda *args: modes.append(torch.are_deterministic_algorithms_enabled())
@@ -163,7 +163,7 @@ def test_deterministic_is_torchs_mode_while_a_run_lasts(make_config, monkeypatch
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
 
 
-def test_what_cannot_be_deterministic_is_told_in_one_line() -> None:
+def test_an_operation_that_is_not_deterministic_is_an_error_of_one_line() -> None:
     with pytest.raises(InputError, match=r"deterministic is not possible here \(put_ .*\): omit it"), deterministic():
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
     with pytest.raises(RuntimeError, match="something else"), deterministic():
@@ -172,14 +172,14 @@ def test_what_cannot_be_deterministic_is_told_in_one_line() -> None:
 
 
 @pytest.fixture
-def lonely_group(monkeypatch, tmp_path):
-    """A process group of this process alone: what ranks do, without their number."""
+def group_of_one(monkeypatch, tmp_path):
+    """A process group with only this process."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
 
-@pytest.mark.usefixtures("lonely_group")
+@pytest.mark.usefixtures("group_of_one")
 def test_shared_batchnorm_is_batchnorm_over_all_rows() -> None:
     torch.manual_seed(0)
     own = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8, affine=False)).double()
@@ -200,8 +200,8 @@ def test_shared_batchnorm_is_batchnorm_over_all_rows() -> None:
     assert torch.allclose(own.eval()(network_input), shared.eval()(network_input))
 
 
-@pytest.mark.usefixtures("lonely_group")
-def test_a_group_that_the_caller_made_is_used_and_left_alone() -> None:
+@pytest.mark.usefixtures("group_of_one")
+def test_a_process_group_of_the_caller_is_used_and_not_destroyed() -> None:
     with open_ranks("cpu") as ranks:
         assert (ranks.rank, ranks.world) == (0, 1)
     assert dist.is_initialized()
@@ -220,25 +220,25 @@ def test_the_trace_parses_and_has_the_stages_of_a_few_steps(make_config, capsys)
         assert ranges[name] == KEPT, (name, ranges)
 
 
-def test_too_short_a_run_says_so_and_a_trace_that_cannot_be_written_is_no_reason_to_stop(
+def test_a_short_run_warns_about_its_trace_and_a_failed_write_does_not_stop_the_run(
     make_config, monkeypatch, caplog
 ) -> None:
     train(make_config(alignment="-", n_sec=0, epochs=1, profile=True), progress=False)  # 4 steps
     assert "4 steps are too few for a complete trace" in caplog.text
     caplog.clear()
 
-    def refuse(self, path):
+    def fail(self, path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", refuse)
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", fail)
     config = make_config("full", alignment="-", epochs=1, profile=True)
     train(config, progress=False)
     assert "the trace cannot be written" in caplog.text
     assert not (Path(config.out) / "trace.json").exists()
 
 
-def test_a_compiled_network_trains_and_is_saved_as_any_other(make_config, monkeypatch) -> None:
-    # Without code generation, which takes a minute: all that fastccsa has to do with compiling is the same.
+def test_a_compiled_network_is_trained_and_saved_like_any_other(make_config, monkeypatch) -> None:
+    # Without code generation, which takes a minute: what fastccsa does for compilation is the same.
     compiled = []
     make = nn.Module.compile
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Two processes take the steps of one: with pairs of all ranks' images, with a memory, with rows that do not divide."""
+"""Two processes take the steps of one: with pairs over all ranks, with a memory, with rows that do not divide."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Network(nn.Module):
-    """Few numbers, in float64, so that nothing but a mistake can tell one process from two."""
+    """A small network in float64, so that only a mistake can make a difference between one process and two."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Network(nn.Module):
 
 
 class State:
-    """As much of a run's state as a step needs."""
+    """The part of a run's state that a step needs."""
 
     def __init__(self, config: TrainConfig) -> None:
         torch.manual_seed(0)
@@ -60,7 +60,7 @@ class State:
 
 
 def gradients(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
-    """The gradient of every update of an epoch, and the means of the loss's terms."""
+    """Return the gradient of every update of an epoch, and the means of the loss terms."""
     config, manifest = open_manifest(config)
     objective = build_objective(config, select_images(config, manifest), CPU, WIDTH, ranks)
     objective.memory.double()
@@ -81,16 +81,16 @@ def configs(manifest: str) -> dict[str, TrainConfig]:
 
 @pytest.fixture(scope="module")
 def two_ranks(manifest_csv, tmp_path_factory) -> list[dict[str, Any]]:
-    """What each of two gloo processes found."""
+    """The results of each of two gloo processes."""
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, str(manifest_csv), str(folder / f"{rank}.pt")],
-            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**os.environ, **rendezvous, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)
     ]
@@ -104,9 +104,9 @@ def test_two_ranks_take_the_steps_of_one_process(way, two_ranks, manifest_csv) -
     for found in two_ranks:
         assert len(found[way]["gradients"]) == len(alone["gradients"])
         for step, expected in zip(found[way]["gradients"], alone["gradients"], strict=True):
-            # float64 sums in another order; AdamW passes it on from step to step.
+            # The order of float64 sums differs, and AdamW propagates the difference from step to step.
             torch.testing.assert_close(step, expected, rtol=1e-7, atol=1e-10)
-        # The terms are kept in float32.
+        # The terms are float32.
         assert found[way]["means"] == pytest.approx(alone["means"], rel=1e-5)
 
 
@@ -115,7 +115,7 @@ def test_a_signal_to_one_rank_stops_both_at_the_same_step(two_ranks) -> None:
 
 
 def stopped(config: TrainConfig, ranks: Ranks) -> tuple[int, tuple[int, int]]:
-    """Train, the last rank being sent SIGTERM in its second step; the status that asks for, and what was saved."""
+    """Train until the last rank receives SIGTERM in its second step; return the exit status and what was saved."""
     learn, taken = Step.learn, []
 
     def signalled(self: Step, *args: Any) -> None:
@@ -128,7 +128,7 @@ def stopped(config: TrainConfig, ranks: Ranks) -> tuple[int, tuple[int, int]]:
     try:
         train(config, progress=False)
     except Interrupted as stop:
-        ranks.highest(0)  # until the first has saved
+        ranks.highest(0)  # wait until the first rank has saved
         saved = torch.load(Path(config.out) / "last.pt", weights_only=True)
         return stop.status, (saved["epoch"], saved["step"])
     finally:

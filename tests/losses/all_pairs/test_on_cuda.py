@@ -11,7 +11,8 @@ from torch import Tensor
 
 import fastccsa
 from fastccsa import functional
-from fastccsa.benchmarking.counting import cuda_requests, kernels
+
+from ..counting import cuda_requests, kernels
 
 pytestmark = pytest.mark.cuda
 ROWS1, ROWS2, WIDTH = 48, 64, 100

@@ -1,0 +1,1 @@
+"""What every benchmark needs: turns, memory, rows of results, and their table and chart."""

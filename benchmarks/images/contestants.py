@@ -1,0 +1,214 @@
+"""Endless streams of batches on the device: fastccsa's ways, others' as their documentation shows them, and floors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import v2
+
+from benchmarks.harness.benchmark import CannotRun
+from benchmarks.harness.results import FLOOR, OURS, RIVAL
+from benchmarks.images.files import Files
+from fastccsa._build_info import CUDA_VERSION
+from fastccsa.images import ImageLoader, Transforms, _jpeg
+from fastccsa.images.transforms import find_regions, find_scales
+from fastccsa.sampling import ImageSampler
+
+T = Transforms()
+LENGTH = 1 << 14  # of an epoch of torchvision's dataset
+BEYOND_CACHES = 1 << 28  # bytes
+
+Stream = Iterator[Tensor]
+Start = Callable[[Files, int, int, torch.device], Stream]  # files, images in a batch, threads, device
+
+
+# ---- fastccsa ----
+
+
+def loader(**settings: Any) -> Start:
+    """`ImageLoader` with some settings; stores are kept beside the files, and making them is not timed."""
+
+    def stream(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+        if settings.get("cache") == "gpu" and (device.type != "cuda" or not CUDA_VERSION):
+            raise CannotRun("needs a GPU and a build with CUDA code")
+        manifest = files.manifest()
+        sampler = ImageSampler(manifest.labels, num_classes=1, batch_size=batch)
+        options = {"device": device, "num_threads": threads, "cache_dir": files.folder / "stores", **settings}
+        with ImageLoader(manifest, sampler, True, **options) as images:
+            for epoch in itertools.count():
+                for made in images.epoch(epoch):
+                    yield made["images"]
+
+    return stream
+
+
+# ---- rivals ----
+
+
+class Pictures(Dataset[Tensor]):
+    """The paper's steps with torchvision.transforms.v2, as its documentation composes such steps."""
+
+    def __init__(self, files: Files, tensors: bool, augment: bool = True) -> None:
+        self._paths, self._tensors = files.paths, tensors
+        prefix = [v2.Resize((T.resize, T.resize), antialias=True), v2.CenterCrop(T.crop)]
+        self._transform = v2.Compose([*prefix, *augmentation(T, tensors)] if augment else prefix)
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, index: int) -> Tensor:
+        path = str(self._paths[index % len(self._paths)])
+        if self._tensors:
+            return self._transform(decode_image(path, ImageReadMode.RGB))
+        with Image.open(path) as image:
+            return self._transform(image.convert("RGB"))
+
+
+def augmentation(transforms: Transforms, tensors: bool) -> list[Any]:
+    """The paper's random steps on tensors or on PIL images, and the normalisation."""
+    return [
+        v2.RandomResizedCrop(transforms.size, transforms.scale, transforms.ratio, antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.RandomVerticalFlip(),
+        v2.RandomChoice([v2.RandomRotation((angle, angle)) for angle in (0, 90, 180, 270)]),
+        *([] if tensors else [v2.PILToTensor()]),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(transforms.mean, transforms.std),
+        v2.RandomErasing(1.0, scale=((transforms.cutout / transforms.size) ** 2,) * 2, ratio=(1.0, 1.0)),
+    ]
+
+
+def torchvision(tensors: bool, augment: bool = True) -> Start:
+    """Torchvision on tensors from its decoder, or on PIL images, in a DataLoader with a worker process per thread."""
+
+    def stream(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+        pictures = Pictures(files, tensors, augment)
+        loader = DataLoader(pictures, batch, num_workers=threads, pin_memory=device.type == "cuda")
+        while True:
+            for images in loader:
+                yield images.to(device, non_blocking=True)
+
+    return stream
+
+
+def kornia(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+    """Decoded, resized and centre cropped by torchvision's workers; kornia augments whole batches on the device."""
+    try:
+        import kornia.augmentation as K
+    except ImportError:
+        raise CannotRun("kornia is not installed (pip install kornia)") from None
+    if device.type != "cuda":
+        raise CannotRun("kornia is measured where it is meant to run, on a GPU")
+    augment = torch.nn.Sequential(
+        K.RandomResizedCrop((T.size, T.size), scale=T.scale, ratio=T.ratio),
+        K.RandomHorizontalFlip(),
+        K.RandomVerticalFlip(),
+        K.RandomRotation90((0, 3), p=1.0),
+        K.Normalize(torch.tensor(T.mean), torch.tensor(T.std)),
+        K.RandomErasing(scale=((T.cutout / T.size) ** 2,) * 2, ratio=(1.0, 1.0), p=1.0),
+    ).to(device)
+    for images in torchvision(tensors=True, augment=False)(files, batch, threads, device):
+        yield augment(images.float() / 255)
+
+
+def dali(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+    """DALI as in its documentation's ImageNet example: whole images are decoded, each step is an operator."""
+    try:
+        from nvidia.dali import fn
+        from nvidia.dali.pipeline import pipeline_def
+        from nvidia.dali.types import DALIDataType, DALIImageType
+    except ImportError:
+        raise CannotRun("DALI is not installed (pip install nvidia-dali-cuda130)") from None
+    gpu = device.type == "cuda"
+    settings: dict[str, Any] = {"device_id": device.index if gpu else None, "exec_dynamic": True}
+
+    @pipeline_def(batch_size=batch, num_threads=threads, **settings)
+    def pipeline() -> Any:
+        paths = [str(path) for path in files.paths]
+        encoded, _ = fn.readers.file(files=paths, random_shuffle=True, name="Reader")
+        image: Any = fn.decoders.image(encoded, device="mixed" if gpu else "cpu", output_type=DALIImageType.RGB)
+        image = fn.resize(image, size=[T.resize, T.resize])
+        image = fn.crop(image, crop=[T.crop, T.crop])
+        image = fn.random_resized_crop(image, size=[T.size, T.size], random_area=T.scale, random_aspect_ratio=T.ratio)
+        image = fn.flip(image, horizontal=fn.random.coin_flip(), vertical=fn.random.coin_flip())
+        image = fn.rotate(image, angle=90.0 * fn.random.uniform(range=(0, 4), dtype=DALIDataType.INT32), keep_size=True)
+        anchor, side = fn.random.uniform(range=(0.0, 1.0 - T.cutout / T.size), shape=2), [T.cutout / T.size] * 2
+        image = fn.erase(image, anchor=anchor, shape=side, normalized=True, axis_names="HW", fill_value=list(T.fill))
+        mean, std = ([255 * value for value in values] for values in (T.mean, T.std))
+        return fn.crop_mirror_normalize(image, dtype=DALIDataType.FLOAT, output_layout="CHW", mean=mean, std=std)
+
+    made = pipeline()
+    made.build()
+    while True:
+        (images,) = made.run()
+        yield torch.from_dlpack(images.as_tensor()).to(device)
+
+
+# ---- floors ----
+
+
+def copy(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+    """The floor of the store: a copy of as many bytes as it reads and writes, beyond the processor's caches."""
+    windows = T.draw(0, 0, np.arange(4096), 1).window
+    read = round(3 * np.prod(windows[:, 2:], axis=1).mean())
+    part = batch * (read + 4 * 3 * T.size**2) // 2  # a copy both reads and writes
+    source = torch.zeros(max(BEYOND_CACHES, 2 * part), dtype=torch.uint8, device=device)
+    to, counted, start = source.clone(), torch.empty(batch, device=device), 0
+    while True:
+        start = start + part if start + 2 * part <= len(source) else 0
+        to[start : start + part].copy_(source[start : start + part])
+        yield counted
+
+
+def codes(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+    """The floor of decoding on the CPU: a JPEG's codes are read down to the region's last row, and nothing is made."""
+    contents = [np.fromfile(path, np.uint8) for path in files.paths]
+    shapes = np.array([Image.open(path).size[::-1] for path in files.paths], np.int64)
+
+    def one(arguments: tuple[int, list[int], int]) -> None:
+        number, (top, left, height, width), scale = arguments
+        if not _jpeg.pass_over(contents[number], top, left, height, width, scale):
+            raise CannotRun(f"{files.paths[number]} is not a JPEG of the kind that fastccsa decodes itself")
+
+    counted = torch.empty(batch)
+    with ThreadPoolExecutor(threads) as workers:
+        for start in itertools.count(0, batch):
+            which = np.arange(start, start + batch) % len(contents)
+            views = T.draw(0, 0, np.arange(start, start + batch), 1)
+            scales = find_scales(T, views, shapes[which])
+            regions = find_regions(T, views, shapes[which], np.array([T.size, T.size]), scales).decode
+            list(workers.map(one, zip(which.tolist(), regions.tolist(), scales.tolist(), strict=True)))
+            yield counted
+
+
+class Contestant(NamedTuple):
+    """A way from files to batches, and how many batches of a turn do not count, as they may have been made ahead."""
+
+    kind: str
+    warm_up: int
+    start: Start
+
+
+CONTESTANTS = {
+    "fused": Contestant(OURS, 4, loader(mode="fused")),
+    "fused, DALI": Contestant(OURS, 4, loader(mode="fused", backend="dali")),
+    "exact": Contestant(OURS, 4, loader(mode="exact")),
+    "disk": Contestant(OURS, 8, loader(cache="disk")),
+    "ram": Contestant(OURS, 8, loader(cache="ram")),
+    "gpu": Contestant(OURS, 8, loader(cache="gpu")),
+    "DALI, literal": Contestant(RIVAL, 3, dali),
+    "torchvision, PIL": Contestant(RIVAL, 3, torchvision(tensors=False)),
+    "torchvision, tensors": Contestant(RIVAL, 3, torchvision(tensors=True)),
+    "kornia": Contestant(RIVAL, 3, kornia),
+    "codes read": Contestant(FLOOR, 1, codes),
+    "bytes copied": Contestant(FLOOR, 8, copy),
+}

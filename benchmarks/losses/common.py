@@ -1,0 +1,246 @@
+"""What the benchmarks of both losses share: how errors are judged, and how a cell is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+import click
+import torch
+from torch import Tensor
+
+from benchmarks.harness.benchmark import Benchmark, CannotRun
+from benchmarks.harness.memory import cpu_cache, peak_bytes
+from benchmarks.harness.results import FLOOR, RIVAL, Row
+from benchmarks.harness.turns import Around, Call, Turn
+
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # per element, by the name of the dtype
+LABEL_BYTES = 8  # int64
+
+Loss = Callable[..., Tensor]
+
+
+class LossCell:
+    """What the cells of both losses have: sizes in bytes, and whether gradients are computed."""
+
+    backward: bool = True
+    input_bytes: int
+    bytes_moved: int  # by any implementation at least
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """What belongs in every row of results."""
+        return {"bytes_moved": self.bytes_moved, "input_bytes": self.input_bytes}
+
+
+class LossFunction(NamedTuple):
+    """A loss function as it is measured."""
+
+    call: Loss
+    note: str = ""  # how it was made
+    keeps_memory: bool = False  # it allocates only once, so the memory of a call means nothing
+    around: Around = nullcontext  # makes the context that its turns run in, from the timed call
+
+
+class Contestant(NamedTuple):
+    """A way to compute the loss."""
+
+    name: str
+    build: Callable[[Any, Any], LossFunction]  # from a problem and its cell
+    held: Callable[
+        [Any], float
+    ]  # upper estimate of the bytes it holds beyond the inputs; what does not fit is not tried
+    compiled: bool = False  # at the first call; its loss function can be called with other tensors
+    kind: str = RIVAL
+
+
+class Floor(NamedTuple):
+    """A call that takes as long as any implementation must; of several with one name the fastest counts."""
+
+    name: str
+    note: str
+    call: Call
+
+
+class Expected(NamedTuple):
+    """What is right, in float64."""
+
+    loss: float | None  # None where computing it would take too long
+    gradients: Sequence[tuple[Tensor | slice, Tensor]]  # for each input the numbers of some rows, and their gradients
+
+
+class Problem:
+    """The data of a cell, and how large the errors of a loss function are on it.
+
+    ``arguments`` are those of a loss function, and gradients flow to ``inputs``. Where all entries of a gradient are 0,
+    errors are relative to ``smallest``.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[Tensor, ...],
+        arguments: tuple[Any, ...],
+        expect: Callable[[], Expected],
+        smallest: float = 0,
+    ) -> None:
+        self.inputs, self.arguments, self.expect, self.smallest = inputs, arguments, expect, smallest
+
+    @cached_property
+    def expected(self) -> Expected:
+        with torch.enable_grad():
+            return self.expect()
+
+    def loss_error(self, loss: Tensor) -> float | None:
+        """Relative error of a loss; None where it is not known."""
+        expected = self.expected.loss
+        return None if expected is None else abs(loss.item() - expected) / abs(expected)
+
+    def gradient_error(self, gradients: Sequence[Tensor]) -> float:
+        """Largest error of a gradient, relative to the largest entry of that gradient; NaN where there is one."""
+        errors = [
+            (got[rows].double() - true).abs().max() / (true.abs().max().item() or self.smallest)
+            for got, (rows, true) in zip(gradients, self.expected.gradients, strict=True)
+        ]
+        return torch.stack(errors).max().item()
+
+
+class LossBenchmark(Benchmark):
+    """Measures the contestants of a loss, fastccsa first; ``timed`` is False where only errors are of interest."""
+
+    contestants: tuple[Contestant, ...]
+    floor_names: tuple[str, ...]
+    timed = True
+    _problem: tuple[Any, Problem] | None = None
+    _compiled: tuple[Any, dict[str, LossFunction]] = None, {}  # what they are for, and the functions by name
+
+    def names(self) -> list[str]:
+        """Fastccsa, the chosen rivals or all of them, and the floors."""
+        ours, *others = (one.name for one in self.contestants)
+        for name in self.options.rival:
+            if name not in others:
+                known = ", ".join(map(repr, others))
+                raise click.BadParameter(f"{name!r} is none of {known}", param_hint="--rival")
+        chosen = [name for name in others if name in (self.options.rival or others)]
+        return [ours, *chosen, *(self.floor_names if self.timed else ())]
+
+    def measure(self, cell: Any, names: Sequence[str]) -> list[Row]:
+        """Measure these contestants."""
+        chosen = [one for one in self.contestants if one.name in names]
+        rows = [Row(one.name, one.kind, extra=cell.figures) for one in chosen]
+        obstacle = self.over() or self.obstacle(cell)
+        if obstacle is not None:
+            for row in rows:
+                row.not_measured = obstacle
+            return rows
+        self._problem = self._problem or (self.data(cell), self.make_problem(cell))
+        problem = self._problem[1]
+        with torch.set_grad_enabled(cell.backward), cpu_cache(0):
+            turns = [(row, self._turn(one, row, problem, cell)) for one, row in zip(chosen, rows, strict=True)]
+            for floor in self.floors(problem, cell) if self.timed else []:
+                if floor.name in names:
+                    row = Row(floor.name, FLOOR, note=floor.note, extra=cell.figures)
+                    turns.append((row, self.calls(floor.call)))
+            self.race(turns if self.timed else [])
+        best: dict[str, Row] = {}
+        for row, _ in turns:  # a floor is what can be reached: the slower of two ways is not one
+            if row.contestant not in best or row.median < best[row.contestant].median:
+                best[row.contestant] = row
+        return list(best.values())
+
+    def _turn(self, one: Contestant, row: Row, problem: Problem, cell: Any) -> Turn | None:
+        """Judge a contestant, note its memory, and make its turn."""
+
+        def make() -> Turn | None:
+            function = self.build(one, problem, cell)
+            shared = one.compiled and self.scope(cell) != self.data(cell)
+            row.note = f"{function.note}; any N" if shared else function.note
+            if obstacle := self.too_large(one.held(cell)):
+                raise CannotRun(obstacle)
+            call = call_of(function.call, problem, cell)
+            loss = function.call(*problem.arguments)
+            row.loss_error = problem.loss_error(loss)
+            if cell.backward:
+                row.gradient_error = problem.gradient_error(torch.autograd.grad(loss, problem.inputs))
+            row.peak_bytes = None if function.keeps_memory else peak_bytes(call, self.device)
+            return self.calls(call, around=function.around) if self.timed else None
+
+        return self.try_out(row, make)
+
+    def build(self, one: Contestant, problem: Problem, cell: Any) -> LossFunction:
+        """A contestant's loss function; a compiled one is kept as long as it serves."""
+        if not one.compiled:
+            return one.build(problem, cell)
+        if self.scope(cell) != self._compiled[0]:
+            torch.compiler.reset()  # otherwise torch gives up after eight sizes
+            self._compiled = self.scope(cell), {}
+        functions = self._compiled[1]
+        if one.name not in functions:
+            functions[one.name] = one.build(problem, cell)
+        return functions[one.name]
+
+    def obstacle(self, cell: Any) -> str | None:
+        """Why a cell cannot be measured, if so."""
+        if self._problem is not None and self._problem[0] != self.data(cell):
+            self._problem = None  # its memory counts as available
+        return self.too_large((0 if self._problem else cell.input_bytes) + self.needs(cell))
+
+    # What a loss defines besides: `make_problem(cell)`; `needs(cell)`, the bytes beyond the inputs without which a cell
+    # is not begun; `floors(problem, cell)`.
+
+    def data(self, cell: Any) -> Any:
+        """Equal for cells with the same problem."""
+        return cell
+
+    def scope(self, cell: Any) -> Any:
+        """Equal for cells that the same compiled functions serve."""
+        return self.data(cell)
+
+
+def call_of(loss: Loss, problem: Problem, cell: Any) -> Call:
+    """One call as it is timed; where gradients are not computed, it is to be called with these disabled."""
+    arguments, inputs = problem.arguments, problem.inputs
+    if cell.backward:
+        return lambda: torch.autograd.grad(loss(*arguments), inputs)
+    return lambda: loss(*arguments)
+
+
+def plain(loss: Loss, note: str = "") -> Callable[[Any, Any], LossFunction]:
+    """Builds a loss function that is the same for every problem."""
+    return lambda problem, cell: LossFunction(loss, note)
+
+
+def compiled(loss: Loss, note: str, **options: Any) -> Callable[[Any, Any], LossFunction]:
+    """Builds a compiled loss function. Sizes are fixed, except where the tensors themselves are marked as dynamic."""
+    return lambda problem, cell: LossFunction(
+        torch.compile(loss, fullgraph=True, dynamic=False, **options), note, "reduce-overhead" in options.values()
+    )
+
+
+def sums(of: Tensor) -> torch.dtype:
+    """The dtype that sums over a tensor are kept in."""
+    return torch.float64 if of.dtype == torch.float64 else torch.float32
+
+
+@cache
+def squared_contrastive_loss(margin: float) -> Any:
+    """pytorch-metric-learning's sum of ``d^2`` over pairs of one class and ``max(0, margin - d)^2`` over others."""
+    try:
+        from pytorch_metric_learning.distances import LpDistance
+        from pytorch_metric_learning.losses import ContrastiveLoss
+        from pytorch_metric_learning.reducers import SumReducer
+    except ImportError as error:
+        raise CannotRun("not installed: pip install pytorch-metric-learning") from error
+
+    class SquaredContrastiveLoss(ContrastiveLoss):  # type: ignore[misc]
+        """Its loss is linear in the distance; these are the methods it lets a subclass replace."""
+
+        def pos_calc(self, distance: Tensor, margin: float) -> Tensor:
+            return super().pos_calc(distance, margin).square()
+
+        def neg_calc(self, distance: Tensor, margin: float) -> Tensor:
+            return super().neg_calc(distance, margin).square()
+
+    options: dict[str, Any] = {"distance": LpDistance(normalize_embeddings=False), "reducer": SumReducer()}
+    return SquaredContrastiveLoss(pos_margin=0, neg_margin=margin, **options)
