@@ -211,8 +211,7 @@ void compute_on_cpu(const Arguments& a, const Result& result, Method method) {
   if (fault.fault != Fault::kNone) fail_on(fault, p.labels, "");
   const int64_t pairs = p.rows[0] * p.rows[1];
   if (pairs == 0) return fill_without_pairs(a, result);
-  const int64_t few = isa() == Isa::portable ? 65536 : 16384;  // measured with AVX2 and AVX-512
-  if (pairs <= few_pairs(method, few)) return compute_pair_by_pair(p, a.features[0]);
+  if (pairs <= few_pairs(method, cpu::kFewPairs)) return compute_pair_by_pair(p, a.features[0]);
   compute_in_panels(p, a.features[0]);
 }
 

@@ -7,7 +7,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -49,7 +49,8 @@ class Outcome:
     raised: tuple[str | None, int, int]  # the bad argument, row and value that the host found; nothing is computed then
     reported: tuple[str | None, int, int]  # the same as a kernel reported it
     reads: int  # how often the host waited to read something
-    tiles: list[tuple[slice, slice]] = field(default_factory=list)  # of sorted rows
+    tiles: list[tuple[slice, slice]]  # of sorted rows
+    centre: Tensor  # [D] float64, what is subtracted from rows before products
 
 
 class EmulatedLoss:
@@ -88,13 +89,14 @@ class EmulatedLoss:
             (slice(row, row + rows), slice(column, column + columns))
             for row, rows, column, columns in struct.iter_unpack("<4q", self._block())
         ]
+        centre = self._tensor(torch.float64, (-1,))
         loss, terms = self._tensor(acc, ()), self._tensor(acc, (2,))
         gradients = [
             self._tensor(acc, ((1 + per_term) * (output_mask >> side & 1), *z.shape)) for side, z in enumerate((z1, z2))
         ]
         if error:
             raise RuntimeError(error)
-        return Outcome(loss, terms, (gradients[0], gradients[1]), raised, reported, reads, tiles)
+        return Outcome(loss, terms, (gradients[0], gradients[1]), raised, reported, reads, tiles, centre)
 
     @contextmanager
     def replaces_op(self, limits: Limits) -> Iterator[None]:
@@ -115,7 +117,9 @@ class EmulatedLoss:
 
     def _tensor(self, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
         content = bytearray(self._block())
-        return torch.frombuffer(content, dtype=dtype).view(shape) if content else torch.empty(shape, dtype=dtype)
+        return (
+            torch.frombuffer(content, dtype=dtype).view(shape) if content else torch.empty(0, dtype=dtype).view(shape)
+        )
 
     def _send(self, content: bytes) -> None:
         self._process.stdin.write(content)

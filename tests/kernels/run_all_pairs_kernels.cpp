@@ -93,12 +93,19 @@ class EmulatedDevice {
     run<Tile<T>>(p);
   }
 
+  template <typename T>
+  void run(const Centre<T>& p) {
+    centre_.assign(p.centre, p.centre + p.width);
+    run<Centre<T>>(p);
+  }
+
   Blas blas() const { return {&naive_gemm_ex, nullptr}; }
   bool is_capturing() const { return capturing_; }
 
   FaultReport fault() const { return fault_ == 0 ? FaultReport() : decode(fault_); }
   int64_t reads() const { return reads_; }
   const std::vector<int64_t>& tiles() const { return tiles_; }
+  const std::vector<double>& centre() const { return centre_; }
 
  private:
   emulator::Gpu& gpu_;
@@ -106,6 +113,7 @@ class EmulatedDevice {
   FaultWord fault_ = 0;
   int64_t reads_ = 0;
   std::vector<int64_t> tiles_;  // of each: first row, rows, first column, columns
+  std::vector<double> centre_;
 };
 
 // What a request asks for, in this order.
@@ -162,6 +170,7 @@ void answer(emulator::Gpu& gpu) {
   write(std::vector<int64_t>{int64_t(reported.fault), reported.row, reported.value});
   write(std::vector<int64_t>{device.reads()});
   write(device.tiles());
+  write(device.centre());
   write_bytes(loss.data(), sizeof(Acc));
   write_bytes(terms.data(), 2 * sizeof(Acc));
   for (int side = 0; side < 2; ++side) write_bytes(gradient[side].data(), sizes[side] * sizeof(Acc));

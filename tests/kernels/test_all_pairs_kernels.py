@@ -98,6 +98,16 @@ def test_a_class_that_only_one_side_has(program: Path, limits: Limits) -> None:
 
 
 @BOTH
+def test_products_are_of_rows_around_their_mean(program: Path, limits: Limits) -> None:
+    """Results do not show it: without centring more pairs would be computed from their rows."""
+    z, (y1, y2) = some(30, 45, 9, torch.float64, near=False)
+    with emulated(program) as loss:
+        for weight in (None, torch.rand(300, 300, dtype=torch.float64)):
+            found = loss.compute(*z, y1 * 90, y2 * 90 + 90, weight, margin=MARGIN, limits=limits)
+            torch.testing.assert_close(found.centre, torch.cat(z).mean(0))
+
+
+@BOTH
 def test_terms_with_gradients_of_their_own(program: Path, limits: Limits) -> None:
     z, y = some(50, 31, 20, torch.float64, near=True)
     weight = torch.rand(3, 3, dtype=torch.float64)
@@ -227,19 +237,21 @@ def test_tiles_by_sizes_cover_each_pair_once(program: Path, rows: tuple[int, int
         assert len(tiles) < 400 / 12
 
 
-def neighbours(width: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Neighbours in class are within the margin of 12, others beyond."""
+def in_a_row(width: int, gap: float) -> tuple[list[Tensor], list[Tensor]]:
+    """Four classes in a row; rows are at most about 1 from the mean of their class."""
     z, _ = some(80, 90, width, torch.float64, near=False)
     random = torch.Generator().manual_seed(0)
     y = [torch.randint(4, (len(x),), generator=random) for x in z]
     for x, labels in zip(z, y, strict=True):
         x.mul_(0.1)
-        x[:, 0] += 11.0 * labels
+        x[:, 0] += gap * labels
     return z, y
 
 
-def test_distant_blocks_are_skipped_and_nothing_is_lost(program: Path) -> None:
-    z, y = neighbours(6)
+@pytest.mark.parametrize("gap", [11.0, 12.3])
+def test_distant_blocks_are_skipped_and_nothing_is_lost(program: Path, gap: float) -> None:
+    """The margin is 12: pairs of neighbouring classes are within it, or some of them are; other classes are beyond."""
+    z, y = in_a_row(6, gap)
     limits = Limits(pairs_without_host_sync=0, tile=(8, 75))
     with emulated(program) as loss:
         found = loss.compute(*z, *y, None, margin=12.0, limits=limits)
@@ -251,7 +263,7 @@ def test_distant_blocks_are_skipped_and_nothing_is_lost(program: Path) -> None:
 
 
 def test_a_block_with_nan_is_not_distant(program: Path) -> None:
-    z, y = neighbours(6)
+    z, y = in_a_row(6, 11.0)
     z[1][int((y[1] == 3).nonzero()[0])] = torch.nan  # class 3 is distant from class 0
     with emulated(program) as loss:
         found = loss.compute(*z, *y, None, margin=12.0, limits=Limits(pairs_without_host_sync=0, tile=(8, 75)))

@@ -11,6 +11,9 @@
 
 namespace fastccsa::all_pairs::cpu {
 
+// Up to this many pairs are computed pair by pair, by measurement.
+constexpr int64_t kFewPairs = 16384;
+
 // A pair of a tile whose part of the gradients comes from its rows.
 template <typename Acc>
 struct ClosePair {
