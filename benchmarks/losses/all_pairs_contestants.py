@@ -26,6 +26,7 @@ from benchmarks.losses.common import (
     sums,
 )  # fmt: skip
 from fastccsa import functional
+from fastccsa.ops.choices import Precision
 
 MARGIN = 30.0
 CHUNK = 512  # rows whose part of the matrix the chunked rival holds
@@ -62,7 +63,7 @@ def _chunked(a: Tensor, b: Tensor, y1: Tensor, y2: Tensor) -> Tensor:
     return torch.stack([checkpoint(part, x, y, use_reentrant=False) for x, y in chunks]).sum() / (len(a) * len(b))
 
 
-def _fastccsa(precision: str, problem: Problem, cell: Any) -> LossFunction:
+def _fastccsa(precision: Precision, problem: Problem, cell: Any) -> LossFunction:
     if precision != "ieee" and not problem.inputs[0].is_cuda:
         raise CannotRun("on a CPU every precision is ieee")
     return LossFunction(partial(functional.contrastive_alignment, margin=MARGIN, pairs="all", precision=precision))
