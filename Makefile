@@ -37,8 +37,8 @@ $(BIN)/python:
 	$(BIN)/python -m pip install -q --upgrade pip
 
 # torch is installed once, before the build that compiles against it, and together with torchvision, because each
-# release of torchvision needs one particular release of torch. The free disk space is checked first, because pip reports
-# a full disk as a broken connection.
+# release of torchvision needs one particular release of torch. The free disk space is checked first, because pip
+# reports a full disk as a broken connection.
 $(VENV)/.torch: | $(BIN)/python
 	@free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'); \
 	  [ "$$free" -ge $(DISK_GB) ] || { \
