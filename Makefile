@@ -1,4 +1,4 @@
-# `make demo` trains and reports on rendered images; `make test` runs the test suite. Both need Python 3.10+, g++ and make.
+# `make demo` trains and reports on rendered images, `make test` runs the tests. Both need Python 3.10+, g++ and make.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,13 +7,14 @@ BUILD_TOOLS := "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.12"
 # Everything the build reads. When one of these files is newer than the installation, the package is built again.
 SOURCES := $(shell find csrc cmake fastccsa -type f ! -name '*.so' ! -name '*.pyc' ! -name '_build_info.py' 2>/dev/null) \
            setup.py CMakeLists.txt pyproject.toml
-# Most of it is torch with its CUDA libraries; downloads and the build take the rest.
+# Disk space that the installation needs: most of it for torch with its CUDA libraries, the rest for downloads and the
+# build.
 DISK_GB ?= 12
 .DEFAULT_GOAL := help
-# Gigabytes are downloaded: resume after a dropped connection.
+# The downloads are several gigabytes: resume them after a dropped connection.
 export PIP_RETRIES ?= 10
 export PIP_RESUME_RETRIES ?= 20
-# Idle threads sleep; spinning ones would slow down everything else on a shared machine.
+# Idle threads sleep, because spinning ones would slow down everything else on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo test develop lint docs compat wheel-check clean
@@ -25,7 +26,7 @@ help:
 	@echo "make lint     ruff and mypy"
 	@echo "make docs     build the documentation into build/docs, warnings as errors"
 	@echo "make compat   test losses and samplers with the oldest torch, or TORCH=..., OTHER_PYTHON=..."
-	@echo "make wheel-check  build sdist and wheel, and test the wheel in an environment of its own"
+	@echo "make wheel-check  build sdist and wheel, and test the wheel in a fresh environment"
 	@echo "make clean    remove the virtual environment and build folders"
 
 $(BIN)/python:
@@ -35,21 +36,21 @@ $(BIN)/python:
 	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv python3-dev"; exit 1; }
 	$(BIN)/python -m pip install -q --upgrade pip
 
-# The build compiles against torch, and the package runs with it: it is installed once, before the build, and together
-# with torchvision, each release of which needs one particular release of torch. The disk is checked first because pip
-# reports a full one as a broken connection.
+# torch is installed once, before the build that compiles against it, and together with torchvision, because each
+# release of torchvision needs one particular release of torch. The free disk space is checked first, because pip
+# reports a full disk as a broken connection.
 $(VENV)/.torch: | $(BIN)/python
 	@free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'); \
 	  [ "$$free" -ge $(DISK_GB) ] || { \
 	  echo "the installation needs $(DISK_GB) GB of disk, and $(CURDIR) has $$free left: free some," \
-	  "or clone to another disk, or try all the same with DISK_GB=0"; exit 1; }
+	  "clone to another disk, or skip this check with DISK_GB=0"; exit 1; }
 	$(BIN)/python -m pip install -q $(BUILD_TOOLS) "torch>=2.10" torchvision
 	@touch $@
 
-# The package index's nvcc, unless the machine has one or the build is to be without CUDA.
+# nvcc from the package index, unless the machine has one or FASTCCSA_CUDA=0 requests a build without CUDA.
 $(VENV)/.nvcc: $(VENV)/.torch
 	@if [ "$(FASTCCSA_CUDA)" != 0 ] && [ -z "$(CUDA_HOME)" ] && ! command -v nvcc >/dev/null; then \
-	  echo "no nvcc on this machine: installing the package index's"; \
+	  echo "no nvcc on this machine: installing it from the package index"; \
 	  $(BIN)/python -m pip install -q "cuda-toolkit[nvcc,cudart,cccl]>=13,<14" || \
 	  echo "it is not available: building CPU code only"; fi
 	@touch $@
@@ -58,7 +59,7 @@ $(VENV)/.installed: $(VENV)/.nvcc $(SOURCES)
 	$(BIN)/python -m pip install -q --no-build-isolation .
 	@touch $@
 
-# What an extra requires, without building the package again.
+# The packages that an extra requires; the package itself is not built again.
 $(VENV)/.train $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: $(VENV)/.installed
 	$(BIN)/python -m pip install -q "fastccsa[$*]"
 	@touch $@
@@ -66,8 +67,9 @@ $(VENV)/.train $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: $(VENV)/.installed
 demo: $(VENV)/.train
 	cd / && $(CURDIR)/$(BIN)/fastccsa demo --out $(CURDIR)/demo
 
-# In tests/, because in the checkout itself Python finds the folder fastccsa/ before the installed package. A worker
-# process takes up to 2 GB. Each begins with neighbouring tests, which share fixtures, and then takes over from slower ones.
+# Run in tests/, because in the checkout itself Python finds the folder fastccsa/ before the installed package. A worker
+# process takes up to 2 GB. It starts with neighbouring tests, which share fixtures, and then takes tests from slower
+# workers.
 test: $(VENV)/.test
 	cd tests && $(CURDIR)/$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
@@ -78,7 +80,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: $(VENV)/.docs
-# Not --quiet, which would also hide the warnings from --strict.
+# Without --quiet, which would also hide the warnings from --strict.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 compat: $(VENV)/.installed

@@ -1,6 +1,6 @@
 """fastccsa: weighted CCSA loss, dynamic pair sampling and an image pipeline, for classifiers that generalise.
 
-After Yoon, Hamarneh and Garbi, "Generalizable Feature Learning in the Presence of Data Bias and Domain Class
+It implements Yoon, Hamarneh and Garbi, "Generalizable Feature Learning in the Presence of Data Bias and Domain Class
 Imbalance with Application to Skin Lesion Classification" (MICCAI 2019).
 """
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from fastccsa.system.doctor import check
     from fastccsa.system.errors import InputError
 
-# Where each name lives. It is imported on first use: the loss needs neither pandas nor torchvision.
-_HOME = {
+# The module that defines each name. It is imported on first use: the loss needs neither pandas nor torchvision.
+_HOMES = {
     "WeightedCCSALoss": "fastccsa.losses",
     "CCSATerms": "fastccsa.losses",
     "FeatureMemory": "fastccsa.losses.memory",
@@ -67,15 +67,15 @@ __all__ = [  # noqa: RUF022 - in the order of the documentation
 ]
 
 
-_name = lazy_names(__name__, _HOME)
+_lazy_name = lazy_names(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        return _name(name)
+        return _lazy_name(name)
     with install_advice():
         return importlib.import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES})
+    return sorted({*globals(), *_HOMES, *_MODULES})

@@ -1,4 +1,4 @@
-"""``python -m fastccsa`` is the console script ``fastccsa``."""
+"""Makes ``python -m fastccsa`` run the console script ``fastccsa``."""
 
 from __future__ import annotations
 

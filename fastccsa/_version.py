@@ -1,3 +1,3 @@
-"""The version of the package, by itself so that nothing has to import the facade to learn it."""
+"""The version of the package, in a separate module so that no other module imports the facade for it."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""From image files to batches: the public names of `fastccsa.collections` and `fastccsa.images`."""
+"""Manifests, splits and loaders: the public names of `fastccsa.collections` and `fastccsa.images`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: one file per command; the work is done by the packages above this one."""
+"""The command line: one file per command. The other packages do the work."""
 
 from __future__ import annotations
 

@@ -15,21 +15,25 @@ class Benchmarks(click.Group):
     """The commands of the checkout's folder ``benchmarks/``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the benchmarks."""
+        """Return the names of the benchmarks."""
         return list(_commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A benchmark; None when there is none of that name."""
+        """Return a benchmark; None if there is none of that name."""
         return _commands().get(cmd_name)
 
 
 @click.command("bench", cls=Benchmarks)
 def bench_command() -> None:
-    """Measure fastccsa beside other implementations, and beside what the machine allows; from a checkout."""
+    """Compare fastccsa with other implementations and with the limits of the machine; needs a checkout."""
 
 
 def _commands() -> dict[str, click.Command]:
-    """The commands that the checkout around the working directory or this package defines."""
+    """Return the commands that the checkout defines: the working directory, or else the one that has this package.
+
+    Raises:
+        InputError: neither is a checkout.
+    """
     if "benchmarks" not in sys.modules:
         roots = [root for root in (Path.cwd(), Path(__file__).parents[2]) if (root / "benchmarks/commands.py").exists()]
         if not roots:

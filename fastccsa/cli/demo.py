@@ -12,12 +12,12 @@ import click
 if TYPE_CHECKING:
     from fastccsa.training import TrainConfig
 
-# About four minutes on two processor cores. Everything else is as in the paper.
+# With these, the demo takes about four minutes on two processor cores. Everything else is as in the paper.
 IMAGES = 2000
 SIZE = 64
 EPOCHS = 12
 BASELINE_EPOCHS = 2  # epochs of the baseline per epoch of CCSA
-BASELINE_LR = 1e-3  # the paper's is for ImageNet weights; this network starts from random ones
+BASELINE_LR = 1e-3  # the paper's rate is for ImageNet weights; this network starts from random weights
 
 NOTE = (
     "The images are synthetic: fastccsa drew them. The numbers show how the parts work together. They say nothing "

@@ -21,7 +21,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--quantize",
     type=(click.Choice(["int8"]), FILE),
     metavar="int8 FILE",
-    help="8-bit ONNX file to write; calibrated on training images, and scored beside float32.",
+    help="8-bit ONNX file to write; calibrated on training images. Its scores are compared with float32's.",
 )
 @click.option(
     "--pixels",

@@ -1,4 +1,4 @@
-"""The frame of the command line: which commands there are, and how each of them ends.
+"""The entry point of the command line: the list of commands, and the exit status of each outcome.
 
 The module of a command is imported when the command is called, so that ``fastccsa --help`` is fast.
 """
@@ -26,7 +26,7 @@ SUMMARIES = {
     "prune": "Prune channels of a trained run and fine-tune the rest.",
     "export": "Write a run's model as ONNX or torch.export.",
     "report": "Print a table of the runs in a folder, and write an HTML page.",
-    "bench": "Measure losses, images, steps and pruned models beside rivals.",
+    "bench": "Benchmark losses, images, training steps and pruned models.",
     "check": "Show what was built, what is usable here, and what is missing.",
     "demo": "Train, score and report on images the package renders itself.",
 }
@@ -37,8 +37,8 @@ INTERRUPTED = 130  # 128 + SIGINT, the status a shell expects after Ctrl-C
 class CommandGroup(click.Group):
     """A group whose commands are ``fastccsa.cli.<name>.<name>_command``.
 
-    Exit statuses: 0, done; 2, bad input or a missing extra; 130, interrupted; 143, terminated. All but 0 come with one
-    line on stderr. Any other error keeps its traceback, because it is a bug.
+    Exit statuses: 0 for success, 2 for bad input or a missing extra, 130 if interrupted, 143 if terminated. Except for
+    0, one line on stderr says why. Any other error keeps its traceback, because it is a bug.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -61,8 +61,8 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.
 
-        A missing package of an extra becomes an `InputError` with the pip command, Ctrl-C becomes `click.Abort`, and a
-        stop that saved everything ends with its own exit status.
+        A missing package of an extra becomes an `InputError` with the pip command, Ctrl-C becomes `click.Abort`, and
+        `Interrupted` exits with its own status.
         """
         try:
             with install_advice():
@@ -74,7 +74,7 @@ class CommandGroup(click.Group):
             # Click's own handler would print an empty line before the message.
             raise click.Abort from interruption
         except EOFError as error:
-            # Click would take it for Ctrl-D at a prompt and hide it, but no command has a prompt.
+            # Click would treat it as Ctrl-D at a prompt and hide it, but no command has a prompt.
             raise RuntimeError("a file ended unexpectedly") from error
 
     def main(
@@ -107,7 +107,7 @@ class CommandGroup(click.Group):
 
 
 def fail(message: str, hint: click.Context | None = None) -> NoReturn:
-    """Print ``message`` as one line on stderr, with the command whose help to read, and exit with status 2."""
+    """Print ``message`` as one line on stderr, with a hint at the help of the command, and exit with status 2."""
     line = " ".join(message.split())
     if hint is not None:
         line = f"{line.rstrip('.')} (see '{hint.command_path} --help')"

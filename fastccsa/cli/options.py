@@ -33,12 +33,15 @@ image_backend_option = click.option(
 def options_of(config: type) -> Callable[..., Any]:
     """Return a function that makes click options from the fields of a configuration.
 
-    The option of a field has its name, its default and, as far as click can express it, its type: the values of a
+    An option has the name, the default and, as far as click can express it, the type of its field: the values of a
     `Literal`, a number, or a pair of flags for a bool.
 
     Args:
-        config: a dataclass. The returned function takes the name of one of its fields, a help text, and click's
-            settings where they differ.
+        config: a dataclass.
+
+    Returns:
+        A function of the name of a field, a help text, the flags if they are not ``--name``, and settings of click that
+        override those derived from the field.
     """
     defaults = {item.name: item.default for item in fields(config)}
     kinds = get_type_hints(config)
@@ -52,7 +55,7 @@ def options_of(config: type) -> Callable[..., Any]:
 
 
 def _click_type(kind: Any) -> Any:
-    """Return the click type of an annotation; None lets click use the type of the default."""
+    """Return the click type of an annotation; None if click is to use the type of the default."""
     if get_origin(kind) is Literal:
         return choice(kind)
     return next((number for number in (int, float) if number == kind or number in get_args(kind)), None)

@@ -1,20 +1,21 @@
-"""``fastccsa prepare``: one manifest from one or more collections."""
+"""``fastccsa prepare``: make one manifest from one or more collections."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
+from fastccsa.cli.options import choice
 from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.taxonomy import DOMAINS, ISIC_COLLECTIONS
 
 if TYPE_CHECKING:
     from fastccsa.collections.preparation import Source
 
-# The option of each collection that is one domain of the paper -> the domain's key.
+# Option -> key of the domain, for the collections that are one domain of the paper.
 _DOMAIN_OF = {"ham10000": "HAM", "dermofit": "DMF", "derm7pt": "D7P", "ph2": "PH2"}
 
 
@@ -66,7 +67,7 @@ class NamedPath(click.ParamType):
 @click.option("--show-labels", is_flag=True, help="Print the label maps, including --labels, and stop.")
 @click.option(
     "--duplicates",
-    type=click.Choice(get_args(DuplicateSearch)),
+    type=choice(DuplicateSearch),
     default="near",
     show_default=True,
     help="Keep images in one split that have the same bytes (exact), or also those that look the same (near); off does "
@@ -76,7 +77,7 @@ class NamedPath(click.ParamType):
     "--unpack",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Folder to unpack .zip files into.  [default: unpacked, beside the manifest]",
+    help="Folder to unpack .zip files into.  [default: unpacked, next to the manifest]",
 )
 def prepare_command(
     isic: tuple[tuple[str, str], ...],
@@ -92,8 +93,8 @@ def prepare_command(
 ) -> None:
     """Make a manifest: every image with its label, domain, group and split (50/20/30 in each domain).
 
-    Every DIR may also be a .zip file of it. The command prints the class counts beside the paper's, how many
-    images were left out and why, and which images are duplicates. Beside manifest.csv it writes
+    Every DIR may also be a .zip file. The command prints the class counts next to the paper's, how many images
+    were left out and why, and which images are duplicates. Next to manifest.csv it writes
     manifest.prepare.json, which records how the manifest was made.
     """
     from fastccsa.collections import LabelMaps, prepare

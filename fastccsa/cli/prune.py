@@ -1,4 +1,4 @@
-"""``fastccsa prune``: a smaller network from a trained run."""
+"""``fastccsa prune``: make the network of a trained run smaller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ option = options_of(PruneConfig)
 @click.command("prune")
 @option("run", "Folder of the finished run to prune.", required=True, default=None)
 @option("out", "Folder of the pruned run; repeating the command resumes it.", required=True, default=None)
-@option("threshold", "Adaptive stop: a layer has enough channels once another would lower its loss by less.")
+@option("threshold", "Adaptive stop: a layer has enough channels when one more would lower its loss by less than this.")
 @option("rate", "Fraction of the channels to remove from every layer, instead of --threshold.")
 @option("criterion", "How channels are ranked.")
 @option("round_to", "Round the number of channels kept up to a multiple of this.")
@@ -23,9 +23,9 @@ option = options_of(PruneConfig)
 @option("images", "Training images on which outputs are reconstructed.")
 @option(
     "discrimination_images",
-    "Number of these images for the discrimination loss, half for its gradient, half for its value.",
+    "Number of these images used for the discrimination loss: half for its gradient, half for its value.",
 )
-@option("auxiliary", "Auxiliary losses besides the final one.  [default: 2; 3 for more than 8 blocks]")
+@option("auxiliary", "Auxiliary losses in addition to the final one.  [default: 2; 3 for more than 8 blocks]")
 @option("stage_epochs", "Epochs of fine-tuning before each stage's layers are pruned.")
 @option("epochs", "Epochs of fine-tuning at the end.  [default: the run's]")
 @option("lr", "Initial learning rate of fine-tuning.  [default: the run's]")

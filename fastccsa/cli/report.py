@@ -1,4 +1,4 @@
-"""``fastccsa report``: a table and a page about finished runs."""
+"""``fastccsa report``: print a table of finished runs, and write a page about them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from fastccsa.reporting import TableFormat
     "--images/--no-images",
     default=True,
     show_default=True,
-    help="Show some of the data set's images in the page, for Grad-CAM; leave them out if they may not be shared.",
+    help="Show some images of the dataset in the page, for Grad-CAM; omit them if they may not be shared.",
 )
 def report_command(runs: Path, out: Path | None, table_format: TableFormat, images: bool) -> None:
     """Print the table of the runs in the folder RUNS (or of a single run), and write a page about them.
 
-    Experiments appear as means over their seeds, with the paper's numbers beside them.
+    Experiments appear as means over their seeds, next to the paper's numbers.
 
     The page is one HTML file that needs no network: the table, confusion matrices, curves, sampling
     probabilities and weights, features, distances, calibration, Grad-CAM and settings. It needs only the run

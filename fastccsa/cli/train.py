@@ -31,7 +31,7 @@ option = options_of(TrainConfig)
 @click.command("train")
 @option("manifest", "CSV of the images, as `fastccsa prepare` writes it.", required=True, default=None)
 @option("out", "Run folder; repeating the command resumes the run in it.", required=True, default=None)
-@option("init", "Run folder or checkpoint whose weights to start from.")
+@option("init", "Run folder or checkpoint with the weights to start from.")
 @option(
     "n_sec",
     "Training images per class and secondary domain; 0 trains on the primary domain only.",
@@ -81,7 +81,7 @@ option = options_of(TrainConfig)
 @option("image_backend", BACKEND_HELP)
 @option(
     "cache",
-    "Decode training and validation images once, and keep their crops on disk (beside the manifest, 270 kB per image "
+    "Decode training and validation images once, and keep their crops on disk (next to the manifest, 270 kB per image "
     "at size 224); use them from there, from memory, or from GPU memory.",
 )
 @option("amp", AMP_HELP)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLASSES", "LabelMaps", "Manifest", "nested_subset", "prepare", "render_collections", "split"]
 
-# `fastccsa.collections.taxonomy` is read where pandas is not installed: by the --help of the command line.
+# The --help of the command line imports `fastccsa.collections.taxonomy`, and must work without pandas.
 __getattr__ = lazy_names(
     __name__,
     {

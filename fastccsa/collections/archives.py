@@ -1,7 +1,7 @@
 """Safe unpacking of the .zip files that collections are published in.
 
-An archive with an entry that would land outside its folder, or one that would grow out of proportion, is rejected
-as a whole before anything is written. Nested archives are checked when they are unpacked.
+An archive is rejected as a whole, before anything is written, if an entry would land outside its folder or if the
+unpacked files would be far larger than the archive. Nested archives are checked when they are unpacked.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Limits(NamedTuple):
 
     Attributes:
         entries: maximum number of files.
-        free_bytes: unpacked size in bytes up to which any ratio is accepted.
-        ratio: maximum ratio of unpacked to packed size above ``free_bytes``. Images hardly compress; the masks of
+        free_bytes: unpacked size in bytes up to which every ratio is accepted.
+        ratio: maximum ratio of unpacked to packed size above ``free_bytes``. Images hardly compress. The masks of
             PH2 compress best, but they are only part of the archive.
     """
 
@@ -48,7 +48,7 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(archive: Path, parent: Path, progress: bool = False, limits: Limits | None = None) -> Path:
-    """Unpack a .zip file and the .zip files in it into a folder of its own below ``parent``.
+    """Unpack a .zip file and the .zip files in it into a new folder below ``parent``.
 
     The folder is named after the archive and a checksum of its table of contents, so that archives of the same
     name do not collide. Existing files are kept: interrupted unpacking resumes, and a complete folder is left
@@ -161,7 +161,7 @@ def _unpack_into(
 def _unpack_nested(
     folder: Path, opened: zipfile.ZipFile, entry: _Entry, *, progress: bool, limits: Limits, depth: int
 ) -> None:
-    """Unpack a nested archive into a folder of its name, without keeping the archive."""
+    """Unpack a nested archive into a folder with its name, and do not keep the archive."""
     inside = folder / entry.target.with_suffix("")
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as scratch:
         nested = Path(scratch) / entry.target.name

@@ -24,8 +24,8 @@ class Duplicates:
     """Pairs of duplicate images, by position.
 
     Attributes:
-        exact: pairs with the same bytes: the first copy with each later one.
-        near: pairs with the same look but different bytes, among first copies.
+        exact: pairs with the same bytes: the first copy and each later one.
+        near: pairs that look the same but have different bytes; only first copies are compared.
         separated: pairs that cannot be kept in one split, because the given splits separate them.
     """
 
@@ -35,11 +35,11 @@ class Duplicates:
 
 
 def find_duplicates(prints: Sequence[Fingerprint], limit: int = NEAR) -> Duplicates:
-    """Find images with the same content, and images with the same look.
+    """Find images with the same bytes, and images that look the same.
 
     Args:
         prints: fingerprint of each image. Without perceptual hashes, only exact duplicates are found.
-        limit: how many of the 256 bits of two perceptual hashes may differ.
+        limit: maximum number of differing bits between two perceptual hashes of 256 bits.
     """
     first: dict[str, int] = {}
     exact = []
@@ -52,10 +52,10 @@ def find_duplicates(prints: Sequence[Fingerprint], limit: int = NEAR) -> Duplica
 
 
 def unite_groups(table: pd.DataFrame, duplicates: Duplicates) -> tuple[pd.DataFrame, Duplicates]:
-    """Merge the groups of duplicates. A merged group takes the alphabetically first of their names.
+    """Merge the groups of duplicates. A merged group gets the alphabetically first of their names.
 
     Args:
-        table: columns ``group`` and ``split``, by position. A ``split`` other than "" is given and kept.
+        table: columns ``group`` and ``split``, one row per image. A ``split`` other than "" is given and kept.
         duplicates: duplicates among the table's images.
 
     Returns:

@@ -29,7 +29,7 @@ BITS = 256
 
 _SIDE = 64  # side of the square that the image is reduced to, in pixels
 _KEPT = 16  # lowest cosine coefficients kept along each axis
-_MIN_CONTRAST = 2.0  # standard deviation in grey levels; noise reaches as much
+_MIN_CONTRAST = 2.0  # standard deviation in grey levels; noise can be as high
 
 _COLUMNS = ("image", "bytes", "modified_ns", "content", "look")
 
@@ -58,9 +58,9 @@ def fingerprint(
 
     Args:
         paths: absolute paths.
-        cache: CSV file with earlier fingerprints; need not exist.
-        look: also decode the images and compute perceptual hashes. If False, ``look`` is ``NOT_COMPUTED``
-            throughout, even where the cache has it.
+        cache: CSV file with earlier fingerprints; it need not exist.
+        look: also decode the images and compute perceptual hashes. If False, every ``look`` is ``NOT_COMPUTED``, even
+            if the cache has it.
         progress: show a progress bar on stderr.
         workers: number of threads; None for one per usable CPU core.
 
@@ -88,8 +88,8 @@ def perceptual_hash(image: Image.Image) -> str:
 
     The image is reduced to 64x64 grey values. Each bit says whether one of the 16x16 lowest cosine coefficients
     is above their median (the DCT hash of C. Zauner, Implementation and Benchmarking of Perceptual Image Hash
-    Functions, 2010, who uses 8x8). Hashes of one picture at different sizes or qualities differ in a few bits,
-    hashes of different pictures in about half.
+    Functions, 2010, who uses 8x8). Hashes of one picture at different sizes or qualities differ in a few bits; hashes
+    of different pictures differ in about half of them.
     """
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     pixels = np.asarray(grey, dtype=np.float64)
@@ -151,7 +151,7 @@ class _Cache:
         self._stamps: dict[str, Stamp] = {}
 
     def has(self, image: str, look: bool) -> bool:
-        """Return whether the fingerprint of a file is known and current, including its look if required."""
+        """Return whether the fingerprint of a file is known and current, and includes its look if required."""
         self._stamps[image] = _stamp(image)
         stamp, known = self._known.get(image, (None, None))
         return known is not None and stamp == self._stamps[image] and not (look and known.look == NOT_COMPUTED)

@@ -1,4 +1,4 @@
-"""Label maps: which class each diagnosis of a collection belongs to, in a table that users can view and override."""
+"""Label maps: the class of each diagnosis of a collection, in a table that users can view and override."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastccsa.collections.tables import read_table
 from fastccsa.collections.taxonomy import CLASSES
 from fastccsa.system.errors import InputError
 
-LEFT_OUT = "-"  # the label of a diagnosis whose images are left out on purpose
+LEFT_OUT = "-"  # the label of a diagnosis whose images are deliberately left out
 OWN = "own"  # the collection name for all of a user's own data
 
 _COLUMNS = ("collection", "diagnosis", "label")
@@ -23,13 +23,13 @@ _COLUMNS = ("collection", "diagnosis", "label")
 class LabelMap:
     """The class of each diagnosis of one collection.
 
-    Diagnoses are matched regardless of case and spacing. An entry that ends in ``*`` matches every diagnosis that
+    Case and spacing are ignored when diagnoses are matched. An entry that ends in ``*`` matches every diagnosis that
     starts with the text before it. An exact entry takes precedence over a prefix, and a longer prefix over a
     shorter one.
 
     Args:
         labels: class or ``LEFT_OUT`` by diagnosis.
-        any_label: treat diagnoses that are not in the map as classes of their own.
+        any_label: treat each diagnosis that is not in the map as a new class.
 
     Attributes:
         labels: as passed.
@@ -86,7 +86,7 @@ class LabelMaps:
         return cls(labels)
 
     def of(self, collection: str, any_label: bool = False) -> LabelMap:
-        """Return one collection's map."""
+        """Return the label map of one collection."""
         return LabelMap(self.labels[collection], any_label)
 
     def to_csv(self) -> str:

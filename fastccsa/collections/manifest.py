@@ -1,4 +1,4 @@
-"""The manifest: a table that says where every image is, what it shows, and which split it belongs to."""
+"""The manifest: a table with the file, label, domain, group and split of every image."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Indices = npt.NDArray[np.int64]
 class Manifest:
     """Images with their label, domain, group and split.
 
-    A group holds images that must stay together, such as those of one lesion: all of them are in one split.
+    A group contains images that must be in the same split, such as all images of one lesion.
 
     Attributes:
         table: one row per image, with the columns ``image, label, domain, group, split`` (strings) and any others
             in the file. ``image`` is absolute or relative to ``folder``.
         folder: absolute path of the folder that relative image paths start from.
-        classes: class names; the integer label of a class is its position here. The paper's seven classes in the
-            paper's order if they cover all labels, otherwise the sorted labels. A subset keeps the classes of the
-            full manifest.
+        classes: class names; the integer label of a class is its position here. By default, they are the paper's seven
+            classes in its order if these cover all labels, otherwise the sorted labels. A subset keeps the classes of
+            the full manifest.
         domains: domain keys in order of first appearance. A subset keeps the domains of the full manifest.
 
     Raises:
@@ -72,7 +72,7 @@ class Manifest:
 
         Args:
             path: the CSV file, UTF-8, with a header.
-            classes: the class names, if they are not to be taken from the file; other labels are then errors.
+            classes: the class names; any other label is then an error. None takes them from the file.
             check_files: also check that every image file exists.
 
         Raises:
@@ -109,8 +109,8 @@ class Manifest:
     def validate(self, check_files: bool = True) -> None:
         """Check the manifest for errors.
 
-        Every field must be filled, splits must be train, validation or test, labels must be among ``classes``, no
-        image may be listed twice, no group may be in two splits, and (with ``check_files``) every image file must
+        Every field must be filled, each split must be train, validation or test, each label must be among ``classes``,
+        no image may be listed twice, no group may be in two splits, and (with ``check_files``) every image file must
         exist.
 
         Raises:

@@ -36,6 +36,7 @@ from fastccsa.collections.readers.files import list_files
 from fastccsa.collections.splits import check_seed, split
 from fastccsa.collections.taxonomy import CLASSES, DOMAINS
 from fastccsa.collections.validate import COLUMNS
+from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
 
 Source = tuple[str, str, "str | os.PathLike[str]"]  # domain key; kind; folder, .zip or table
@@ -52,7 +53,7 @@ READERS: dict[str, Callable[[Path, str, LabelMap], Collection]] = {
 }
 _OWN_KINDS = ("csv", "folders")
 
-# Beside the manifest, hidden, so that no reader takes it for a collection's table.
+# A hidden file next to the manifest, so that no reader mistakes it for the table of a collection.
 _CACHE = ".fastccsa-fingerprints.csv"
 
 
@@ -80,8 +81,8 @@ def prepare(
         progress: show progress bars on stderr.
         labels: the label maps; None for the package's own. A user's own data must use the paper's seven classes
             when combined with a collection, and may use any classes otherwise.
-        duplicates: "near" keeps images with the same bytes or the same look in one split, "exact" those with the
-            same bytes, "off" does not look for duplicates.
+        duplicates: "near" keeps images with the same bytes or the same look in one split, "exact" only those with the
+            same bytes, and "off" does not search for duplicates.
         unpack_to: folder to unpack .zip files to; None for ``unpacked`` next to the manifest.
 
     Returns:
@@ -122,12 +123,11 @@ def _check_arguments(sources: Sequence[Source], duplicates: str) -> None:
             raise InputError(f"there is no domain {domain!r}; choose one of {', '.join(DOMAINS)}")
         if not domain.strip():
             raise InputError("the name of a domain is empty; name it")
-    if duplicates not in get_args(DuplicateSearch):
-        raise InputError(f"duplicates is {duplicates!r}; choose one of {', '.join(get_args(DuplicateSearch))}")
+    check_choice("duplicates", duplicates, get_args(DuplicateSearch))
 
 
 def _check_writable(out: Path) -> None:
-    """Fail before reading any images if the manifest cannot be written."""
+    """Raise InputError if the manifest cannot be written, before any images are read."""
     if out.is_dir():
         raise InputError(f"cannot write {out}: it is a folder; name a file in it, such as manifest.csv")
     try:
@@ -138,7 +138,7 @@ def _check_writable(out: Path) -> None:
 
 
 def _label_maps(sources: Sequence[Source], labels: LabelMaps) -> dict[str, LabelMap]:
-    """Return the label map of each kind of source. Only own data without a collection may define new classes."""
+    """Return the label map of each kind of source. Only a user's own data without a collection may have new classes."""
     kinds = {kind for _, kind, _ in sources}
     own_only = kinds <= set(_OWN_KINDS)
     foreign = [label for label in labels.labels[OWN].values() if label not in (*CLASSES, LEFT_OUT)]
@@ -157,7 +157,7 @@ def _label_maps(sources: Sequence[Source], labels: LabelMaps) -> dict[str, Label
 def _read(
     sources: Sequence[Source], maps: dict[str, LabelMap], unpack_to: Path, progress: bool
 ) -> tuple[dict[str, list[Row]], dict[str, list[LeftOut]]]:
-    """Return the rows by domain, and what was left out by the domain of the source."""
+    """Return the rows by domain, and what was left out, by the domain of its source."""
     rows: dict[str, list[Row]] = {}
     left_out: dict[str, list[LeftOut]] = {}
     for domain, kind, given in tqdm(sources, disable=not progress, leave=False, unit="collection", desc="reading"):
@@ -189,7 +189,7 @@ def _require_rows(collection: Collection, domain: str, given: str | os.PathLike[
 
 
 def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd.DataFrame:
-    """Return the manifest's table with any given splits; a file read twice for one domain is listed once."""
+    """Return the manifest's table, with the given splits if any; a file read twice for one domain is listed once."""
     domain_of: dict[str, str] = {}
     table: list[tuple[str, ...]] = []
     for domain, members in rows.items():

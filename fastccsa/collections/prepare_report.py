@@ -1,4 +1,4 @@
-"""The report of ``fastccsa prepare``: what was found, next to the numbers of the paper's Table 1."""
+"""The report of ``fastccsa prepare``: the images found, next to the numbers of the paper's Table 1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastccsa.collections.validate import SPLITS
 
 _SHOWN = 10  # names or pairs listed in the text; the provenance file next to the manifest has all of them
 
-# A group with this many images and this share of its domain is suspiciously large for copies of one image.
+# A group with at least this many images and this share of its domain is suspiciously large for copies of one image.
 _CLUMP_SIZE, _CLUMP_SHARE = 10, 0.05
 
 _NAMED = (NO_FILE, AMBIGUOUS, UNREADABLE_IMAGE, PACKED)  # reasons that list names, because users can fix each image
@@ -26,13 +26,13 @@ _NAMED = (NO_FILE, AMBIGUOUS, UNREADABLE_IMAGE, PACKED)  # reasons that list nam
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What :func:`fastccsa.collections.prepare` found; ``str(report)`` is the text that the command line prints.
+    """The findings of :func:`fastccsa.collections.prepare`; ``str(report)`` is the text that the command line prints.
 
     Attributes:
         found: number of images by domain and class.
         splits: number of images by domain and split.
         left_out: reason and name of what was left out, by domain.
-        duplicates: pairs of duplicates among the manifest's images; None if they were not looked for.
+        duplicates: pairs of duplicates among the manifest's images; None if they were not searched for.
         images: the manifest's table.
         lesions: the group of each image before the groups of duplicates were merged.
         duplicates_mode: "off", "exact" or "near".
@@ -74,7 +74,7 @@ class PrepareReport:
         return {domain: Counter(reason for reason, _ in entries) for domain, entries in self.left_out.items()}
 
     def contradictions(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Return those of the given pairs of duplicates whose labels differ."""
+        """Return the given pairs of duplicates whose labels differ."""
         labels = self.images["label"].tolist()
         return [(i, j) for i, j in pairs if labels[i] != labels[j]]
 
@@ -110,7 +110,7 @@ class PrepareReport:
         return "\n".join(lines + self._clump_warnings())
 
     def _clump_warnings(self) -> list[str]:
-        """Warn of domains that are hard to split, because duplicates put a large part of them into one group."""
+        """Return warnings about domains that are hard to split, because duplicates put many images into one group."""
         lines = []
         for domain, images in self.images.assign(lesion=self.lesions).groupby("domain", sort=False):
             group, size = next(iter(images["group"].value_counts().items()))
@@ -155,7 +155,7 @@ class PrepareReport:
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> str:
-    """Describe what was left out, the most frequent reason first, with names where users can fix the image."""
+    """Describe what was left out, the most frequent reason first, with the names of images that users can fix."""
     names: dict[str, list[str]] = defaultdict(list)
     for reason, name in left_out:
         names[reason].append(name)

@@ -33,7 +33,7 @@ def write_provenance(
 
     Args:
         out: path of the manifest, which has already been written.
-        report: what was found.
+        report: the findings of ``prepare``.
         sources: as passed to ``prepare``.
         seed: seed of the splits.
         labels: the label map of each kind of source.

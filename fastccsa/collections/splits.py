@@ -9,8 +9,8 @@ from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.validate import COLUMNS
 from fastccsa.system.errors import InputError
 
-# A domain is cut into tenths: 5 for training, 2 for validation, 3 for testing. The order matters for classes with few
-# groups: the first group is needed to learn the class, the second to test it, the third to select the model.
+# A domain is divided into tenths: 5 for training, 2 for validation, 3 for testing. The order matters for classes with
+# few groups: the first group is needed to learn the class, the second to test it, the third to select the model.
 TENTHS = (
     "train", "test", "validation", "train", "test", "train", "train", "validation", "test", "train",
 )  # fmt: skip
@@ -48,7 +48,7 @@ def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def nested_subset(manifest: Manifest, n_sec: int | None, primary: str, seed: int = 0) -> Manifest:
-    """Keep at most ``n_sec`` training images of each class in each secondary domain.
+    """Reduce each secondary domain to at most ``n_sec`` training images of each class.
 
     The subsets are nested: with the same seed, ``n_sec=3`` includes every image of ``n_sec=2``. The primary domain
     and the validation and test images are kept in full, and the order of the images is preserved.
@@ -57,7 +57,7 @@ def nested_subset(manifest: Manifest, n_sec: int | None, primary: str, seed: int
         manifest: a manifest with all its splits.
         n_sec: images per class and secondary domain; None keeps all of them, 0 none.
         primary: key of the primary domain.
-        seed: 0 or more; decides which images come first.
+        seed: 0 or more; determines which images are kept first.
 
     Raises:
         InputError: ``n_sec`` or the seed is negative, or ``primary`` is not a domain of the manifest.
@@ -101,7 +101,7 @@ def _split_domain(groups: np.ndarray, labels: np.ndarray, seed: int) -> dict[str
 
 
 def _label_of_groups(groups: np.ndarray, labels: np.ndarray) -> pd.Series:
-    """Return one label per group, indexed by group; a group of several classes counts as the rarest of them."""
+    """Return one label per group, indexed by group; a group with several classes counts as the rarest of them."""
     pairs = pd.DataFrame({"group": groups, "label": labels}).drop_duplicates()
     pairs["size"] = pairs["label"].map(pairs["label"].value_counts())
     rarest = pairs.sort_values(["size", "label", "group"]).drop_duplicates("group")
@@ -118,7 +118,7 @@ def _deal(label_of: pd.Series, seed: int) -> dict[str, str]:
 
 
 def _fold(groups: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
-    """Cut the groups into ten stratified folds, one per tenth; each class has ten groups or more."""
+    """Divide the groups into ten stratified folds, one per tenth; each class has ten groups or more."""
     if label_of.empty:
         return {}
     # Imported here because it takes a second, and only splitting needs it.

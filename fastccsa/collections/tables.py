@@ -1,4 +1,4 @@
-"""Lenient reading of CSV tables written by people and programs."""
+"""Lenient reading of CSV tables, whether written by people or by programs."""
 
 from __future__ import annotations
 

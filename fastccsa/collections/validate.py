@@ -68,7 +68,7 @@ def _repeated_images(paths: Sequence[str]) -> Iterator[Problem]:
 
 
 def _groups_in_two_splits(table: pd.DataFrame) -> Iterator[Problem]:
-    # Across domains too: a lesion seen in training in one domain must not be tested in another.
+    # This applies across domains too: a lesion used for training in one domain must not be tested in another.
     split_of: dict[str, str] = {}
     for row, (group, split) in enumerate(zip(table["group"], table["split"], strict=True)):
         if group and split and split_of.setdefault(group, split) != split:

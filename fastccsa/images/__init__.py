@@ -1,4 +1,4 @@
-"""From image files to batches on the training device: transforms, backends and loaders."""
+"""The image pipeline, from image files to batches on the training device: transforms, backends and loaders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageLoader", "PairLoader", "Transforms", "Views"]
 
-# The command line reads the values of its options from `fastccsa.images.choices`; --help must not load torch.
+# The --help of the command line imports `fastccsa.images.choices`, and must not load torch.
 __getattr__ = lazy_names(
     __name__,
     {

@@ -1,4 +1,4 @@
-"""Augmented images directly from a store of crops: one fused op, on the CPU or a GPU."""
+"""Augmented images, made directly from a store of crops by one fused op, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKED_COLUMNS = 10  # row, window (4), cutout (4), symmetry
 
 
 def symmetries(views: Views) -> IntArray:
-    """Encode the symmetries of the views for the ops: bit 0 upside down, bit 1 mirrored, bit 2 then transposed."""
+    """Encode the symmetries of the views for the ops, int64 [B]: bit 0 upside down, 1 mirrored, 2 then transposed."""
     flips, transpose = views.symmetry
     return flips[:, 0] + 2 * flips[:, 1] + 4 * transpose
 
@@ -39,9 +39,9 @@ def augment(
     """Make a batch of finished images from stored crops in one pass.
 
     Each image is a window of a crop, resampled once (antialiased bilinear, as in Pillow and torchvision), flipped and
-    turned, blanked in its cutout and normalised. On CUDA this is a single kernel without allocations and host syncs, so
-    with ``out`` it can be captured in a graph. A view out of bounds gives an image of NaN on CUDA, and an error on the
-    CPU.
+    turned, blanked in its cutout and normalised. On CUDA this is a single kernel without host syncs and, with ``out``,
+    without allocations, so it can be captured in a graph. A view out of bounds gives an image of NaN on CUDA, and an
+    error on the CPU.
 
     Args:
         store: uint8 [n, crop, crop, 3], contiguous.
@@ -49,7 +49,7 @@ def augment(
         transforms: size and normalisation.
         dtype: torch.float32 or torch.bfloat16.
         channels_last: return the images in torch.channels_last memory format.
-        out: tensor [B, 3, size, size] to write to; replaces ``dtype`` and ``channels_last``.
+        out: tensor [B, 3, size, size] to write to; ``dtype`` and ``channels_last`` are then ignored.
 
     Returns:
         The images, [B, 3, size, size].

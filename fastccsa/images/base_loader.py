@@ -1,4 +1,4 @@
-"""The base class of the loaders: iterates over an epoch from any step, and selects the backend."""
+"""The base class of the loaders, which selects the backend and iterates over an epoch from any step."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ class Loader(ABC):
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="fastccsa-reader")
         self._iterator: Generator[Any, None, None] | None = None
         self._closed = False
-        # Exit handlers run in reverse order, so this closes an unfinished epoch before DALI shuts down.
+        # Exit handlers run in reverse order, so this one closes an unfinished epoch before DALI shuts down.
         self._at_exit = partial(_close, weakref.ref(self))
         atexit.register(self._at_exit)
 
     @property
     def broken(self) -> dict[str, str]:
-        """The images found broken so far: path to reason. Other images were shown in their place."""
+        """The reason by path for the images found broken so far. Other images were shown in their place."""
         return dict(self._source.broken)
 
     def __len__(self) -> int:
@@ -119,13 +119,13 @@ class Loader(ABC):
         return self.epoch(self.sampler.epoch)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[dict[str, Tensor]]:
-        """Iterate over an epoch from any step. The batches are bit for bit those of the full epoch.
+        """Iterate over an epoch from any step. The batches are bitwise equal to those of the full epoch.
 
-        An epoch may be abandoned at any point. Starting another one ends it.
+        Iteration may stop at any point. Starting another epoch ends the current one.
 
         Args:
             epoch: number of the epoch, from 0.
-            start_step: first step, 0 to ``len(self)``, where the latter yields nothing.
+            start_step: first step, 0 to ``len(self)``; ``len(self)`` yields nothing.
 
         Raises:
             InputError: the step is out of range or the loader is closed. While iterating: an image cannot be read
@@ -137,7 +137,7 @@ class Loader(ABC):
 
     @property
     def has_plans(self) -> bool:
-        """Whether `plans` is available: the crops are cached on the device that the batches go to."""
+        """Whether `plans` is available, because the crops are cached on the device that the batches go to."""
         return isinstance(self._backend, StoreBackend) and self._backend.unpacks_on_device
 
     def plans(self, epoch: int, start_step: int = 0) -> Iterator[Tensor]:
@@ -189,7 +189,7 @@ class Loader(ABC):
 
     @abstractmethod
     def _assemble(self, labels: BatchLabels, images: Tensor) -> dict[str, Tensor]:
-        """Build the dict of a finished batch; ``labels`` are those of the images actually shown."""
+        """Build the dict of a finished batch; ``labels`` belong to the images actually shown."""
 
     def _steps(self, epoch: int, steps: range) -> Generator[dict[str, Tensor], None, None]:
         def read(step: int) -> Any:
@@ -265,7 +265,7 @@ class Loader(ABC):
 
 
 def _close(loader: weakref.ref[Loader]) -> None:
-    """Close a loader that still exists."""
+    """Close a loader if it still exists."""
     alive = loader()
     if alive is not None:
         alive.close()
@@ -287,5 +287,5 @@ def _check_device(device: str | torch.device) -> torch.device:
 
 
 def _default_threads() -> int:
-    """Return this process's share of the usable CPUs; torchrun sets the number of processes on this machine."""
+    """Return this process's share of the usable CPUs, at most 16; torchrun sets the number of processes per machine."""
     return max(1, min(16, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -1,4 +1,4 @@
-"""The values of the options that configurations, the command line and the loaders share."""
+"""The options of the image pipeline that are chosen by name, with their values; imports only `typing`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Literal
 # What decodes and transforms images; see `fastccsa.images.PairLoader`.
 ImageBackend = Literal["auto", "native", "dali", "torchvision"]
 
-# Whether an image is resampled once, or twice as literally in the paper.
+# Whether an image is resampled once, or twice, exactly as in the paper.
 Mode = Literal["fused", "exact"]
 
-# Where the cached crops of the images are used from.
+# Where a loader gets the cached crops of the images from.
 CropCache = Literal["disk", "ram", "gpu"]
 
-# The same for a run; with "none" every image is decoded each time.
+# Where a run gets them from; with "none" every image is decoded each time.
 Cache = Literal["none", CropCache]
 
-# What happens when an image cannot be read: another one takes its place, or the run stops.
+# What a run does when an image cannot be read: show another one in its place, or stop.
 BrokenImages = Literal["replace", "stop"]
 
-# The same for a loader, which raises `InputError`.
+# What a loader does when an image cannot be read: show another one in its place, or raise `InputError`.
 OnError = Literal["replace", "raise"]

@@ -31,13 +31,13 @@ except ImportError as error:
 def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
     """Define the graph from encoded images and their views to normalised float32 images (CHW).
 
-    With ``exact``, images are resampled twice as in the paper, but only those pixels of the 650 x 650 image that the
+    With ``exact``, images are resampled twice as in the paper, but of the 650 x 650 image only the pixels that the
     random crop keeps are computed, which gives the same values. Otherwise a single resampling does both steps.
 
     Args:
         transforms: the transforms.
         exact: resample to the size of the window first.
-        decoder: DALI's device for decoding, "cpu", or "mixed" to have everything after it on the GPU.
+        decoder: DALI's device for decoding: "cpu", or "mixed", which keeps everything after it on the GPU.
     """
     encoded = fn.external_source(name="encoded", dtype=DALIDataType.UINT8, ndim=1)
     decode = fn.external_source(name="decode", dtype=DALIDataType.INT32, ndim=1)
@@ -47,7 +47,7 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
     cutout = fn.external_source(name="cutout", dtype=DALIDataType.FLOAT, ndim=1)
     size = [transforms.size, transforms.size]
 
-    # Only the rows and columns of the region are decoded, to the same pixels as in the full image.
+    # Only the rows and columns of the region are decoded, with the same pixels as in the full image.
     image: Any = fn.decoders.image_slice(
         encoded,
         decode[0:2],
@@ -78,7 +78,7 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
 
 @pipeline_def()
 def crop_pipeline(transforms: Transforms) -> Any:
-    """Define the graph from encoded images to their centre crops, the part that never changes: uint8 (HWC)."""
+    """Define the graph from encoded images to their centre crops, uint8 (HWC): the steps that never change."""
     encoded = fn.external_source(name="encoded", dtype=DALIDataType.UINT8, ndim=1)
     decode = fn.external_source(name="decode", dtype=DALIDataType.INT32, ndim=1)
     start = fn.external_source(name="start", dtype=DALIDataType.FLOAT, ndim=1)
@@ -92,8 +92,8 @@ def crop_pipeline(transforms: Transforms) -> Any:
 class DaliBackend:
     """Makes batches with DALI.
 
-    The pipeline is stateless: the bytes and random parameters of each batch are fed to it. So an epoch can start and
-    stop at any step, and its last batch can be smaller.
+    The pipeline is stateless, because the bytes and random parameters of each batch are fed to it. So an epoch can
+    start and stop at any step, and its last batch can be smaller.
 
     Args:
         source: provides the replacements of broken images.
@@ -143,7 +143,8 @@ class DaliBackend:
 
     def _build(self) -> Any:
         pipeline = self._define(
-            # On its first run, DALI prefetches as many batches as it has queues. With 1, it runs only what we schedule.
+            # On its first run, DALI prefetches as many batches as its queue is deep. With 1, it runs only what is
+            # scheduled here.
             prefetch_queue_depth=1,
             exec_dynamic=True,  # the executor whose outputs stay valid while they are referenced
             **self._settings,
@@ -156,7 +157,7 @@ class DaliBackend:
         return image_pipeline(self._transforms, self._exact, decoder, **settings)
 
     def _submit(self, batch: EncodedBatch) -> None:
-        """Feed a batch to the pipeline; ``_pending`` has the batches that it has not returned yet."""
+        """Feed a batch to the pipeline, and add it to ``_pending``, the batches that have not been returned yet."""
         self._pending.append(batch)
         if not len(batch):
             return  # in the last step of an epoch, a rank may get no images
@@ -205,7 +206,7 @@ class DaliBackend:
         if self._device.type == "cpu":
             (images,) = self._pipeline.outputs()
             return torch.from_dlpack(images.as_tensor())
-        # Copied into torch's memory, because DALI and torch free memory on different streams.
+        # The images are copied into torch's memory, because DALI and torch free memory on different streams.
         stream = torch.cuda.current_stream(self._device)
         (images,) = self._pipeline.outputs(cuda_stream=stream)
         dense = images.as_tensor()

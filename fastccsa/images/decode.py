@@ -1,4 +1,4 @@
-"""Reading image files: their headers, and their pixels as decoded by Pillow."""
+"""Reading of image files: their headers, and their pixels as decoded by Pillow."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from PIL import Image, UnidentifiedImageError
 
 Bytes = npt.NDArray[np.uint8]
 
-# DALI decodes these to the same pixels as Pillow; all others are passed to it as uncompressed pixels.
+# DALI decodes these formats to the same pixels as Pillow; all others are passed to it as uncompressed pixels.
 _DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "BMP", "PPM", "WEBP"})
 _DALI_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
 _PNG_BIT_DEPTH = 24  # offset of the bit depth in a PNG file
-# The end marker of complete files, which is searched for in the last _TAIL bytes because some writers append padding.
+# The end markers of complete files, which are searched for in the last _TAIL bytes, as some writers append padding.
 _ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 4096
 
@@ -120,7 +120,7 @@ def _inspect(content: bytes) -> tuple[EncodedImage, bool]:
     encoded = EncodedImage(np.frombuffer(content, np.uint8), height, width, orientation not in _UPRIGHT)
     ending = _ENDINGS.get(image.format or "")
     if ending is not None and ending not in content[-_TAIL:]:
-        decode(encoded.data)  # an unusual or truncated file, which decoding tells apart
+        decode(encoded.data)  # the file is unusual or truncated; decoding fails only if it is truncated
     deep = image.format == "PNG" and content[_PNG_BIT_DEPTH] > 8
     return encoded, image.format in _DALI_FORMATS and image.mode in _DALI_MODES and not deep
 

@@ -1,4 +1,4 @@
-"""Decoding of JPEG regions by fastccsa's own decoder; ``csrc/jpeg`` has the implementation."""
+"""Decoding of regions of JPEG files with fastccsa's own decoder, which is implemented in ``csrc/jpeg``."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def decode_region(data: NDArray[np.uint8], region: Sequence[int], scale: int = 1
 
 
 def read_codes(data: NDArray[np.uint8], region: Sequence[int], scale: int = 1) -> bool:
-    """Read the codes that `decode_region` must read, and discard them. This measures a lower bound of its cost.
+    """Read the entropy codes that `decode_region` must read, and discard them. The time is a lower bound of its cost.
 
-    The arguments and errors are those of `decode_region`.
+    Args and errors: as for `decode_region`.
 
     Returns:
         Whether this decoder can read the file.

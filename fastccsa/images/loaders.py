@@ -20,33 +20,33 @@ _FIRST, _SECOND = 1, 2  # streams of random numbers for first (or single) images
 
 
 class PairLoader(Loader):
-    """Batches of augmented pairs: chosen by the sampler, decoded, transformed, on the device.
+    """Yields batches of augmented pairs, chosen by the sampler, decoded and transformed, on the device.
 
     A batch is a dict of ``images1`` and ``images2`` (float32 [B, 3, size, size], normalised), ``target1`` and
     ``target2`` (class), ``domain1`` and ``domain2``, and ``index1`` and ``index2`` (row of the manifest; all
-    int64 [B]). The last batch of an epoch may be smaller. If a broken image was replaced, class, domain and index are
-    those of the image shown.
+    int64 [B]). The last batch of an epoch may be smaller. If a broken image was replaced, class, domain and index
+    belong to the image shown.
 
     Args:
         manifest: the images; the sampler's indices are its rows.
         sampler: chooses the pairs; also provides seed, batch size, rank and world size.
-        device: where the batches are made: "cpu" or a CUDA device, which then decodes and transforms too.
+        device: where the batches are made: "cpu", or a CUDA device, which then also decodes and transforms.
         cache: None decodes every image each time it is shown. Otherwise the part of the transforms that never
-            changes is done once and kept in a store (270 kB per image at size 224), and images are made from that
-            with the views of ``mode="exact"``: "disk" memory-maps the store, "ram" copies it into memory, "gpu" copies
-            it to the device, which then makes the images.
+            changes is done once and kept in a store (270 kB per image at size 224), and images are made from the store
+            with the views of ``mode="exact"``: "disk" memory-maps the store, "ram" copies it into memory, and "gpu"
+            copies it to the device, which then makes the images.
         cache_dir: folder for stores; None for ``.fastccsa-cache`` next to the manifest or, if that is not writable,
             ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
         transforms: the transforms.
         backend: the decoder. "native" is fastccsa's own decoder on the CPU (only ``mode="fused"``), "dali" is NVIDIA
             DALI on CPU or GPU, "torchvision" is slow but needs neither. "auto" is "native" where that is possible and
-            "dali" otherwise. A store is made with DALI, unless this is "torchvision".
-        mode: "fused" resamples each image once, "exact" twice, literally as in the paper. Ignored with a cache.
+            "dali" otherwise. A store is made with DALI, unless the backend is "torchvision".
+        mode: "fused" resamples each image once, "exact" twice, exactly as in the paper. Ignored with a cache.
         on_error: "replace" shows another image in place of a broken one and names it in the log and in ``broken``;
             "raise" stops.
         prefetch: number of batches prepared ahead.
-        num_threads: CPU threads for decoding; None for this process's share of the CPUs, at most 16, and for all of
-            them while a store is made. Images are made from a store with torch's own threads.
+        num_threads: CPU threads for decoding. None uses this process's share of the CPUs, at most 16, or all of them
+            while a store is made. Images are made from a store with torch's own threads.
 
     Raises:
         InputError: an argument is out of range, sampler and manifest have different sizes, DALI is not installed
@@ -111,7 +111,7 @@ class PairLoader(Loader):
 
 
 class ImageLoader(Loader):
-    """Batches of single images, for evaluation and for training without pairs.
+    """Yields batches of single images, for evaluation and for training without pairs.
 
     A batch is a dict of ``images`` (float32 [B, 3, size, size], normalised), ``target`` (class), ``domain`` and
     ``index`` (row of the manifest; all int64 [B]).
@@ -119,9 +119,9 @@ class ImageLoader(Loader):
     Args:
         manifest: the images; the sampler's indices are its rows.
         sampler: the order of the images; also provides seed, batch size, rank and world size.
-        augment: apply the training transforms, as to the first images of pairs; otherwise those of evaluation.
+        augment: apply the training transforms, as to the first images of pairs; False applies those of evaluation.
 
-    The other arguments and the errors are those of `PairLoader`.
+    Other args, and errors: as for `PairLoader`.
     """
 
     _images_per_row = 1

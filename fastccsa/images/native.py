@@ -1,8 +1,8 @@
 """The transforms in fastccsa's own code, which decodes only the region of a JPEG that is used and resamples once.
 
 In a baseline JPEG, the entropy codes above the region must be read, but no pixels are computed from them. If the region
-is going to be reduced, squares of pixels are averaged during decoding. Other files, and those that this decoder finds
-broken, are decoded by Pillow.
+is going to be reduced, squares of pixels are averaged during decoding. Pillow decodes all other files, and those that
+this decoder finds broken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastccsa.images.transforms import IntArray, Regions, Transforms, Views, fin
 
 @dataclass(frozen=True)
 class _Plan:
-    """Computed for a whole batch: the reduction of each image while decoding, its region, and its symmetry."""
+    """Per image of a batch: the factor by which decoding reduces it, its region, and its symmetry."""
 
     scales: IntArray
     regions: Regions
@@ -34,9 +34,9 @@ class NativeBackend(ThreadedBackend):
 
     Args:
         reduce: allow averaging pixels while decoding, if the region is going to be reduced. If False, decoded pixels
-            are bit for bit those of libjpeg.
+            are bitwise equal to libjpeg's.
 
-    The other arguments are those of `ThreadedBackend`.
+    Other args: as for `ThreadedBackend`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A picture of the augmented pairs that the network sees, in a grid with class and domain."""
+"""A picture with the augmented pairs that the network sees, each titled with class and domain."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def draw_pairs(
 ) -> None:
     """Draw the first pairs of an epoch as a PNG, as returned by the pair loader but without normalisation.
 
-    The images of a pair are one above the other, titled by class and domain. Titles are green if the classes are the
+    The images of a pair are one above the other, titled with class and domain. Titles are green if the classes are the
     same, and brown if they differ.
 
     Args:
         manifest: the images to draw pairs from.
         out: path of the PNG.
-        pairs: number of pairs, at most those of an epoch.
+        pairs: number of pairs; no more are drawn than an epoch has.
         primary: key of the primary domain; None for HAM, or the manifest's first domain if it has no HAM.
         transforms: the transforms.
         seed: seed of sampling and augmentation.
@@ -87,6 +87,6 @@ def _figure(batch: dict[str, Tensor], manifest: Manifest, transforms: Transforms
 
 
 def _grey_levels(image: Tensor, transforms: Transforms) -> np.ndarray:
-    """Undo the normalisation; returns uint8 [size, size, 3]."""
+    """Undo the normalisation, and return the image as uint8 [size, size, 3]."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transforms.mean, transforms.std))
     return (255 * (image * std + mean)).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""Running calls ahead in threads, with the results in order."""
+"""Calls that run ahead in threads, with their results in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_ahead(
 ) -> Generator[Result, None, None]:
     """Yield ``function(item)`` for each item, with up to ``depth`` calls running ahead in ``executor``.
 
-    Closing the iterator cancels the calls that have not started. Exceptions are raised in order too.
+    Closing the iterator cancels the calls that have not started. An exception is raised where its result would be.
     """
     pending: deque[Future[Result]] = deque()
     try:

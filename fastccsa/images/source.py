@@ -1,4 +1,4 @@
-"""Reads the image files of a batch, and replaces broken images by others."""
+"""Reading of the image files of a batch, with broken images replaced by others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastccsa.system.errors import InputError
 logger = logging.getLogger("fastccsa.images")
 
 ON_ERROR = get_args(OnError)
-_NAMED_AT_START = 10  # missing files named in the log at the start; further ones are only counted
+_NAMED_AT_START = 10  # number of missing files named in the log at the start; the rest are only counted
 
 
 @dataclass
@@ -52,11 +52,11 @@ class EncodedBatch:
 
 
 class ImageSource:
-    """Reads images by index. Broken images are logged, remembered and replaced.
+    """Reads images by index. Broken images are logged, recorded and replaced.
 
     The replacement is the next valid image in the order of the manifest with the same class and domain; if there is
-    none, with the same class, then with the same domain, then any. The choice depends only on which files are broken,
-    not on when they were found. Thread-safe.
+    none, the next with the same class, then with the same domain, then any. The choice depends only on which files are
+    broken, not on the order in which they were found. Thread-safe.
 
     Args:
         paths: file of each image.
@@ -106,7 +106,7 @@ class ImageSource:
         return EncodedBatch(np.array(indices, np.int64), shown, [image for _, image in read], views)
 
     def shown(self) -> IntArray:
-        """Return the image shown for each image, given the broken ones found so far: int64 [n].
+        """Return the index of the image shown in place of each image, given the broken ones found so far: int64 [n].
 
         Raises:
             InputError: no valid image is left.

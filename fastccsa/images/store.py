@@ -1,8 +1,8 @@
 """A store of crops: each image is decoded, resized and cropped once, and kept in a memory-mapped array.
 
-The folder of a store has ``crops.bin``, the raw bytes of uint8 [rows, crop, crop, 3] (270 kB per image at size 224),
-``index.json`` (`Index`) and ``lock``. A run adds images that are missing or have changed. A run that is killed at any
-moment keeps the crops it has finished. Deleting the folder is safe unless a run is using it.
+The folder of a store contains ``crops.bin``, the raw bytes of uint8 [rows, crop, crop, 3] (270 kB per image at size
+224), ``index.json`` (`Index`) and ``lock``. A run adds images that are missing or have changed. If a run is killed, the
+crops it has finished are kept. Deleting the folder is safe unless a run is using it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CHANNELS = 3
 
 @dataclass(frozen=True)
 class Store:
-    """A store that has every valid image of a manifest.
+    """A store that contains every valid image of a manifest.
 
     Attributes:
         array: uint8 [rows, crop, crop, 3], memory-mapped copy-on-write: writing to it does not change the file.
@@ -71,8 +71,8 @@ def open_store(
 ) -> Store:
     """Open the store of some images, after adding missing crops.
 
-    Only one process at a time adds crops; others wait and then find them. Broken images are checked each time and
-    recorded by ``source``, so repaired files are added.
+    Only one process at a time adds crops; others wait for it and then use them. Broken images are checked each time and
+    recorded by ``source``, so files that have been repaired are added.
 
     Args:
         source: the images.
@@ -81,6 +81,9 @@ def open_store(
         backend: "dali" or "torchvision", which makes the crops.
         num_threads: number of threads that make crops; None for one per usable CPU.
         verify: compare every row with its checksum, even if the file has not been modified since the last time.
+
+    Returns:
+        The store.
 
     Raises:
         InputError: the folder cannot be written, the disk is full, an image is broken and the source's ``on_error`` is

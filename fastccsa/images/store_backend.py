@@ -30,7 +30,7 @@ class StoreBatch:
 
     Attributes:
         indices: int64 [B], the images shown, after replacements.
-        ready: with cache "gpu", the packed parameters of `augment`, int64 [B, 10]; otherwise the finished images.
+        ready: the packed parameters of `augment`, int64 [B, 10], with cache "gpu"; otherwise the finished images.
     """
 
     indices: IntArray
@@ -41,7 +41,7 @@ class StoreBackend:
     """Makes batches from a store, in two steps: `pack` collects rows and views on the host, `unpack` makes the images.
 
     With ``cache="gpu"`` the GPU makes the images from its own memory when they are requested, on the current stream.
-    Otherwise the CPU makes them ahead, with torch's threads.
+    Otherwise the CPU makes them ahead of time, with torch's threads.
 
     Args:
         source: provides the broken images and their replacements.
@@ -106,7 +106,7 @@ def check_cache(cache: str, device: torch.device) -> None:
     """Validate the ``cache`` argument of a loader.
 
     Raises:
-        InputError: there is no such cache, or this device or build does not support it.
+        InputError: the cache is unknown, or this device or build does not support it.
     """
     if cache not in CACHES:
         raise InputError(f"cache is {cache!r}; give None or one of {', '.join(CACHES)}")

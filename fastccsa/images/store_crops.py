@@ -1,4 +1,4 @@
-"""Making the crops of a store: the part of the transforms that is the same in every epoch."""
+"""Making the crops of a store, the part of the transforms that is the same in every epoch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Crop:
 
     Attributes:
         path: the image file.
-        content: CRC-32 of the file before it was decoded, so that a change in between is detected.
+        content: CRC-32 of the file, computed before decoding, so that a change in between is detected; None if the
+            file cannot be read.
         pixels: uint8 [crop, crop, 3]; None if the image is broken.
         broken: why the image is broken; None if it is not.
     """

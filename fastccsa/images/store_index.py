@@ -90,7 +90,7 @@ class Index:
         if known is not None and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return False
         if known is not None and known.pixels is not None and known.content == checksum(path):
-            known.size, known.mtime_ns = stat.st_size, stat.st_mtime_ns  # modified time changed, content did not
+            known.size, known.mtime_ns = stat.st_size, stat.st_mtime_ns  # only the modification time changed
         elif known is not None and known.pixels is None:
             self.entries[path] = Entry(known.row, stat.st_size, stat.st_mtime_ns)  # the row has not been written yet
         else:

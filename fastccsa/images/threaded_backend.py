@@ -57,7 +57,7 @@ class ThreadedBackend(ABC):
         self._workers.shutdown(cancel_futures=True)
 
     def _plan(self, batch: EncodedBatch) -> Any:
-        """Compute for a whole batch what `_make` needs for each image; None unless overridden."""
+        """Compute the values that `_make` needs for all images of a batch; None unless overridden."""
         return None
 
     @abstractmethod
@@ -81,7 +81,7 @@ class ThreadedBackend(ABC):
         return batch, images.to(self._device, non_blocking=True)
 
     def _decode(self, batch: EncodedBatch, row: int) -> Image.Image:
-        """Decode an image with Pillow; replace it in the batch until one decodes."""
+        """Decode an image with Pillow; if it is broken, replace it in the batch until one can be decoded."""
         while True:
             image: EncodedImage = batch.images[row]
             try:

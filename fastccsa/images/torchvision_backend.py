@@ -1,6 +1,6 @@
 """The transforms in torchvision and Pillow, one image at a time.
 
-`exact` takes the paper's steps literally; it is the reference for every other backend. `TorchvisionBackend` makes the
+`exact` follows the paper step by step; it is the reference for all other backends. With `TorchvisionBackend`, the
 loaders work without DALI.
 """
 
@@ -33,7 +33,7 @@ def centre_crop(image: Image.Image, transforms: Transforms) -> Image.Image:
 
 
 def fused(image: Image.Image, transforms: Transforms, views: Views, row: int) -> Image.Image:
-    """Like `exact`, with both resizes and both crops composed, so that the region is resampled once."""
+    """Apply the steps of `exact` with both resizes and both crops composed, so that the region is resampled once."""
     top, left, height, width = (int(value) for value in views.window[row])
     across, down = image.width / transforms.resize, image.height / transforms.resize
     top, left = top + transforms.crop_offset, left + transforms.crop_offset
@@ -66,7 +66,7 @@ class TorchvisionBackend(ThreadedBackend):
     Args:
         mode: "fused" or "exact".
 
-    The other arguments are those of `ThreadedBackend`.
+    Other args: as for `ThreadedBackend`.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class TorchvisionBackend(ThreadedBackend):
 class TorchvisionCrops(ThreadedBackend):
     """Makes centre crops with torchvision: batches of uint8 [B, crop, crop, 3] on the CPU.
 
-    The arguments are those of `ThreadedBackend`.
+    Args: as for `ThreadedBackend`.
     """
 
     def __init__(self, source: ImageSource, transforms: Transforms, *, num_threads: int, prefetch: int) -> None:

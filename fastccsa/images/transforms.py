@@ -1,6 +1,6 @@
 """The image transforms of the paper: their constants, and the random parameters drawn for each image.
 
-Every backend takes the same `Views`, so all of them apply the same transforms to the same image.
+Every backend uses the same `Views`, so all of them apply the same transforms to an image.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Views:
     """The random parameters of each image of a batch. They are applied in the order of the fields.
 
     Attributes:
-        window: int64 [B, 4], top, left, height, width of the part of the centre crop that fills the image.
-        flips: bool [B, 2], whether the image is flipped upside down and left to right.
+        window: int64 [B, 4], top, left, height, width of the part of the centre crop that becomes the image, in pixels.
+        flips: bool [B, 2], whether the image is flipped upside down, and whether left to right.
         turns: int64 [B], anticlockwise quarter turns, 0 to 3.
-        cutout: int64 [B, 4], top, left, height, width of the blanked square after clipping at the border; height and
-            width are 0 for none.
+        cutout: int64 [B, 4], top, left, height, width of the blanked square, clipped at the border of the image;
+            height and width are 0 if there is none.
     """
 
     window: IntArray
@@ -59,7 +59,7 @@ class Views:
 
     @cached_property
     def symmetry(self) -> tuple[BoolArray, BoolArray]:
-        """Flips and turns combined into one of the eight symmetries of the square: flips, then optionally a transpose.
+        """The flips and turns as one of the eight symmetries of the square: flips, then optionally a transpose.
 
         An anticlockwise quarter turn is a left-right flip followed by a transpose, a half turn is both flips, and three
         quarter turns are an upside-down flip followed by a transpose.
@@ -174,8 +174,8 @@ class Transforms:
     def _random_windows(self, area: FloatArray, ratio: FloatArray, position: FloatArray) -> IntArray:
         """Draw windows in the centre crop like torchvision's RandomResizedCrop, from uniform random numbers.
 
-        ``area`` and ``ratio`` are [B, attempts]. The first attempt whose rectangle fits is used or, if none does, the
-        largest central rectangle of an allowed ratio. ``position`` [B, 2] places the rectangle.
+        ``area`` and ``ratio`` are [B, attempts]. The first rectangle that fits is used; if none fits, the largest
+        central rectangle of an allowed ratio is. ``position`` [B, 2] places the rectangle.
         """
         low, high = self.scale
         pixels = self.crop**2 * (low + (high - low) * area)
@@ -190,7 +190,7 @@ class Transforms:
         return np.where(fits.any(axis=1, keepdims=True), windows, fallback)
 
     def _central_window(self) -> IntArray:
-        """Return the window for the case that no attempt fits: the largest central rectangle of an allowed ratio."""
+        """Return the window used if no attempt fits: the largest central rectangle of an allowed ratio, int64 [4]."""
         low, high = self.ratio
         height = round(self.crop / max(1.0, low))
         width = round(self.crop * min(1.0, high))
@@ -209,9 +209,9 @@ class Regions:
     """The regions of the original images that the views show.
 
     Attributes:
-        decode: int64 [B, 4], top, left, height, width of the pixels to decode: the region and the margin that the
-            resampling filter needs.
-        resample: float64 [B, 4], top, left, bottom, right of the region in pixels of the decoded part.
+        decode: int64 [B, 4], top, left, height, width of the pixels to decode: the region and a margin for the
+            resampling filter.
+        resample: float64 [B, 4], top, left, bottom, right of the region, in pixels of the decoded part.
     """
 
     decode: IntArray

@@ -1,6 +1,6 @@
 """The weighted CCSA loss: as a module, as functions, in plain PyTorch, with a memory of past features, across ranks.
 
-It needs torch and numpy only.
+It needs only torch and numpy.
 """
 
 from fastccsa.losses.memory import FeatureMemory, PairMemory

@@ -1,9 +1,9 @@
 """The loss over all pairs of all ranks' batches, without gathering these batches on any rank.
 
-The blocks of the second stream travel around the ranks in a ring, point to point. At each rank a block is compared with
-the rows of that rank, and its gradient travels along. After as many steps as there are ranks, each block's gradient is
-complete and back on the rank that owns it. A rank holds its own rows and one block, and sends and receives one block a
-step.
+Each rank's rows of the second stream are a block. The blocks travel around the ranks in a ring, point to point. Each
+rank compares the block it holds with its own rows of the first stream, and the block's gradient travels with it. After
+as many steps as there are ranks, each block's gradient is complete and back on the rank that owns it. A rank holds its
+own rows and one block, and sends and receives one block per step.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class AlignmentTerms(NamedTuple):
 
     Attributes:
         loss: alignment + separation, which is differentiable.
-        alignment: the part of pairs of one class, to be read only: it carries no gradient.
-        separation: the part of pairs of two classes, likewise.
+        alignment: the part of the loss from pairs of one class; it has no gradient.
+        separation: the part of the loss from pairs of two classes; it has no gradient.
     """
 
     loss: Tensor
@@ -47,7 +47,7 @@ class AlignmentTerms(NamedTuple):
 
 
 def rows_of_each_rank(rows: int, group: dist.ProcessGroup, device: torch.device) -> list[int]:
-    """Gather how many rows each rank of the group has, as one integer per rank on ``device``."""
+    """Return the number of rows of each rank of the group, gathered with tensors on ``device``."""
     counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))]
     dist.all_gather(counts, torch.tensor([rows], device=device), group=group)
     return [int(count) for count in counts]
@@ -56,12 +56,12 @@ def rows_of_each_rank(rows: int, group: dist.ProcessGroup, device: torch.device)
 def around_the_ring(
     block: Sequence[Tensor], counts: Sequence[int], group: dist.ProcessGroup
 ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-    """Yield the blocks of all ranks, this rank's first, each with the rank that it is from.
+    """Yield the blocks of all ranks, this rank's first, each with the rank that it comes from.
 
-    At most two blocks are held at a time. All ranks have to iterate together, to the end.
+    At most two blocks are held at a time. All ranks must iterate together, to the end.
 
     Args:
-        block: tensors of this rank with one row per item along dimension 0; of the same dtypes and widths on all ranks.
+        block: tensors of this rank, all with the same number of rows; their dtypes and widths are equal on all ranks.
         counts: rows of each rank's block, see :func:`rows_of_each_rank`.
         group: the ranks.
     """
@@ -144,15 +144,15 @@ def contrastive_alignment(
     precision: Precision = "ieee",
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    """``L_CSA`` (paper, equations 5, 6 and 8) of all ranks' first streams with all ranks' second streams.
+    """Compute ``L_CSA`` (paper, equations 5, 6 and 8) of all ranks' first streams with all ranks' second streams.
 
-    Every rank returns the loss of the whole. Gradients are those of the sum of what all ranks return, as for torch's
-    own differentiable collectives: the average over ranks that DistributedDataParallel takes is then the gradient of
-    the loss. All ranks have to call it, and its backward pass, together.
+    Every rank returns the loss over the pairs of all ranks. Its gradient is the gradient of the sum of what the ranks
+    return, as with torch's differentiable collectives, so the average over ranks that DistributedDataParallel takes is
+    the gradient of the loss. All ranks must call this function, and its backward pass, together.
 
     Args:
         z1: [N1, D] features of this rank's first stream; N1 may differ from rank to rank, and be 0.
-        z2: [N2, D] features of its second stream, likewise.
+        z2: [N2, D] features of its second stream; N2 may differ too.
         y1: [N1] int64 labels; any integers without ``pair_weight``, else in [0, C).
         y2: [N2] int64 labels.
         pair_weight: [C, C] weights, 0 or more, the same on all ranks; None is 1 for each.
@@ -184,7 +184,13 @@ def contrastive_alignment_terms(
     precision: Precision = "ieee",
     group: dist.ProcessGroup | None = None,
 ) -> AlignmentTerms:
-    """The loss of :func:`contrastive_alignment` with the terms it is the sum of; arguments and errors are the same."""
+    """Compute the loss of :func:`contrastive_alignment` and its two terms.
+
+    Args and errors: as for :func:`contrastive_alignment`.
+
+    Returns:
+        ``(loss, alignment, separation)``: scalars; only the loss has a gradient.
+    """
     check_options("all", reduction, precision, classification=False)
     ranks = group or dist.group.WORLD
     if ranks is None:

@@ -1,9 +1,9 @@
 """The weighted CCSA loss and its parts as functions, computed by fused kernels on the CPU and on CUDA.
 
-The loss compares two streams of a batch: logits and features of images of one domain with those of another (Yoon,
-Hamarneh and Garbi, MICCAI 2019; equation numbers below are theirs). It is a weighted cross-entropy of both streams and
-a contrastive semantic alignment between them, which pulls pairs of one class together and pushes pairs of different
-classes a margin apart:
+The loss compares the two streams of a batch: the logits and features of two sets of images, from different domains
+(Yoon, Hamarneh and Garbi, MICCAI 2019; equation numbers below refer to that paper). It combines a weighted
+cross-entropy of both streams and a contrastive semantic alignment between them, which pulls pairs of one class together
+and pushes pairs of different classes apart up to a margin:
 
 ```python
 loss = weighted_ccsa_loss(logits1, logits2, features1, features2, target1, target2, margin=50.0, alpha=0.5)
@@ -14,21 +14,21 @@ loss = weighted_ccsa_loss(logits1, logits2, features1, features2, target1, targe
 PyTorch, and :class:`fastccsa.WeightedCCSALoss` is a module that stores the weights and options.
 
 **Shapes and dtypes.** Logits are [N, C], features [N, D], targets [N] int64. Logits and features are float64, float32,
-bfloat16 or float16, all of one dtype; under `torch.autocast` they may differ, and are promoted. Tensors may have any
-strides and live on the CPU or on CUDA. Sums are accumulated in float32 (float64 for float64 inputs), which is also the
-dtype of the result. Results are the same bits from run to run.
+bfloat16 or float16, all of one dtype; under `torch.autocast` their dtypes may differ, and they are promoted. Tensors
+may have any strides and live on the CPU or on CUDA. Sums are accumulated in float32 (float64 for float64 inputs), which
+is also the dtype of the result. Results are bitwise reproducible from run to run.
 
 **Weights** are constants: no gradient flows to them. They may have any floating dtype.
 
 **Pairs.** ``pairs="zipped"`` pairs row i of one stream with row i of the other. ``pairs="all"`` pairs every row with
-every row, without building the N1 x N2 matrix: memory is O((N1 + N2) D). In float32 its error is at most twice that of
-computing each difference of two rows, also for near points far from the origin: rows are centred, and pairs that are
-close relative to their norms are computed from their difference.
+every row, without building the N1 x N2 matrix: memory is O((N1 + N2) D). In float32 the error is at most twice the
+error of computing every difference of two rows, even for close points far from the origin: rows are centred, and pairs
+that are close relative to their norms are computed from their difference.
 
-**Errors.** A label outside its range or a negative weight raises on the CPU at once. On CUDA that check would have to
-wait for the GPU. Instead the kernels read nothing out of bounds and make that call's loss NaN, and the next call raises
-an error that names the argument, the row and the value. (All pairs of more than 4,194,304 wait for the GPU anyway, and
-raise at once.)
+**Errors.** On the CPU, a label outside its range or a negative weight raises an error at once. On CUDA that check would
+have to wait for the GPU. Instead the kernels read nothing out of bounds and make that call's loss NaN, and the next
+call raises an error that names the argument, the row and the value. (With ``pairs="all"`` and more than 4,194,304
+pairs, the host waits for the GPU anyway, and the call itself raises the error.)
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def weighted_ccsa_loss(
     reduction: Reduction = "mean",
     precision: Precision = "ieee",
 ) -> Tensor:
-    r"""The weighted CCSA loss of two streams (paper, equations 1, 2 and 5 to 8).
+    r"""Compute the weighted CCSA loss of two streams (paper, equations 1, 2 and 5 to 8).
 
     .. math::
         L = (1 - \alpha)\,(L_{C1} + L_{C2}) + \alpha\,L_{CSA}
@@ -78,29 +78,29 @@ def weighted_ccsa_loss(
 
     Args:
         logits1: [N, C], the first stream's predictions.
-        logits2: [N, C], the second stream's.
+        logits2: [N, C], the second stream's predictions.
         features1: [N, D], the first stream's features.
-        features2: [N, D], the second stream's.
+        features2: [N, D], the second stream's features.
         target1: [N] int64 labels in [0, C).
         target2: [N] int64 labels in [0, C).
         class_weight1: [C] weights of the first stream's classes, 0 or more; None is 1 for each.
-        class_weight2: [C] weights of the second stream's classes, likewise.
+        class_weight2: [C] weights of the second stream's classes, as for the first.
         pair_weight: [C, C] weights of pairs of classes, 0 or more, rows by ``target1`` and columns by ``target2``;
             None is 1 for each.
         margin: distance beyond which pairs of different classes no longer matter, in units of the features.
         alpha: share of the pair terms: 0 leaves only the weighted classification, 1 only the pair terms.
         pairs: ``"zipped"``: row i with row i. ``"all"``: every row of the first stream with every row of the second,
-            as equations (5) and (6) are printed. The streams may then have different lengths N1 and N2, and the mean
+            as in the paper's equations (5) and (6). The streams may then have different lengths N1 and N2, and the mean
             of the pair terms is over N1 * N2. Above 4,194,304 pairs (2048 x 2048) the host waits for the GPU, because
             the labels decide which tiles are computed.
         reduction: ``"mean"`` divides by N, so that the gradients of shards average to those of the whole batch.
             ``"sum"`` adds up. ``"none"`` returns [N]; only for zipped pairs. ``"weighted_mean"`` divides each
             classification term by the sum of its weights, as ``torch.nn.CrossEntropyLoss(weight=...)`` does, and the
-            pair terms by N. For an empty batch, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
-        precision: how CUDA multiplies float32 matrices for more than 65,536 pairs, with ``pairs="all"``: ``"ieee"``;
-            ``"tf32x3"``, by three products on tensor cores with about the same accuracy; or ``"tf32"``, by one, with
-            errors of about 1e-3 of the norms. It applies to bfloat16 and float16 features too, which are multiplied as
-            float32. float64 and the CPU always compute as ``"ieee"``.
+            pair terms by the number of pairs. For an empty batch, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
+        precision: how CUDA multiplies float32 matrices for more than 65,536 pairs, with ``pairs="all"``: ``"ieee"``, in
+            float32; ``"tf32x3"``, by three products on tensor cores with about the same accuracy; or ``"tf32"``, by one
+            such product, with errors of about 1e-3 of the norms. It applies to bfloat16 and float16 features too, which
+            are multiplied as float32. float64 features, and all features on the CPU, always use ``"ieee"``.
 
     Returns:
         The loss: a scalar, or [N] with ``reduction="none"``; float32, or float64 for float64 inputs.
@@ -108,7 +108,7 @@ def weighted_ccsa_loss(
     Raises:
         RuntimeError: shapes that disagree, an unsupported dtype, tensors on different devices, a label outside
             [0, C), a weight that is negative or NaN or of the wrong size; the message names the argument.
-        InputError: an unknown ``pairs``, ``reduction`` or ``precision``, or ones that do not go together.
+        InputError: an unknown ``pairs``, ``reduction`` or ``precision``, or values that cannot be combined.
     """
     loss, _ = _weighted_ccsa(
         logits1, logits2, features1, features2, target1, target2, class_weight1, class_weight2, pair_weight,
@@ -133,7 +133,7 @@ def weighted_ccsa_loss_terms(
     reduction: Reduction = "mean",
     precision: Precision = "ieee",
 ) -> CCSATerms:
-    """The weighted CCSA loss and the four terms it is composed of; each of the five is differentiable.
+    """Compute the weighted CCSA loss and the four terms it is composed of; each of the five is differentiable.
 
     Args and errors: as for :func:`weighted_ccsa_loss`.
 
@@ -159,13 +159,13 @@ def contrastive_alignment(
     reduction: Reduction = "mean",
     precision: Precision = "ieee",
 ) -> Tensor:
-    """The pair terms only: ``L_CSA`` of equation (8), alignment plus separation.
+    """Compute only the pair terms: ``L_CSA`` of equation (8), alignment plus separation.
 
     Args:
         z1: [N, D] features of the first stream; [N1, D] for all pairs.
         z2: [N, D] features of the second; [N2, D] for all pairs.
-        y1: [N] int64 labels; any integers without ``pair_weight``, else in [0, C).
-        y2: [N] int64 labels.
+        y1: [N] int64 labels, [N1] for all pairs; any integers without ``pair_weight``, else in [0, C).
+        y2: [N] int64 labels; [N2] for all pairs.
         pair_weight: [C, C] weights, 0 or more, rows by ``y1`` and columns by ``y2``; None is 1 for each.
         margin: distance beyond which pairs of different classes no longer matter, in units of the features.
         pairs: ``"zipped"``: row i with row i. ``"all"``: every row of ``z1`` with every row of ``z2``.
@@ -177,7 +177,7 @@ def contrastive_alignment(
 
     Raises:
         RuntimeError: as for :func:`weighted_ccsa_loss`.
-        InputError: an unknown ``pairs``, ``reduction`` or ``precision``, or ones that do not go together.
+        InputError: an unknown ``pairs``, ``reduction`` or ``precision``, or values that cannot be combined.
     """
     loss, _ = _contrastive_alignment(
         z1, z2, y1, y2, pair_weight,
@@ -197,9 +197,9 @@ def contrastive_alignment_terms(
     reduction: Reduction = "mean",
     precision: Precision = "ieee",
 ) -> tuple[Tensor, Tensor]:
-    """Alignment (equation 5) and separation (equation 6), weighted as in equation (8); each is differentiable.
+    """Compute alignment (equation 5) and separation (equation 6), weighted as in equation (8).
 
-    Args and errors: as for :func:`contrastive_alignment`, which is the sum of the two.
+    Both are differentiable; :func:`contrastive_alignment` returns their sum. Args and errors are the same.
 
     Returns:
         ``(alignment, separation)``: scalars, or [N] each with ``reduction="none"``.
@@ -214,7 +214,7 @@ def contrastive_alignment_terms(
 def weighted_cross_entropy(
     logits: Tensor, target: Tensor, class_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
-    """The cross-entropy of one stream, weighted by class: ``w[y] * CE`` (equation 7).
+    """Compute the cross-entropy of one stream, weighted by class: ``w[y] * CE`` (equation 7).
 
     Args:
         logits: [N, C].
@@ -237,7 +237,7 @@ def weighted_cross_entropy(
     return loss
 
 
-# Small batches are bound by Python: the way to the zipped op is kept short.
+# The time of a small batch is mostly Python's, so as little code as possible runs before the zipped op.
 
 
 def _weighted_ccsa(
@@ -290,7 +290,7 @@ def _contrastive_alignment(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Compute the pair loss and, in the last two rows of a tensor, alignment and separation.
 
-    Over all pairs these have gradients only if they are asked for by `per_term`.
+    Over all pairs, the two terms have gradients only with `per_term`.
     """
     check_options(pairs, reduction, precision, classification=False)
     pair_weight = in_accumulation_dtype(pair_weight, z1)

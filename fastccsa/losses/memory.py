@@ -1,4 +1,4 @@
-"""A memory of past features, so that a small batch is compared with many more rows than its own.
+"""A memory of past features, so that a small batch is compared with many more rows than it has.
 
 Cross-batch memory: Wang, Zhang, Huang and Scott, "Cross-Batch Memory for Embedding Learning" (CVPR 2020).
 """
@@ -24,13 +24,13 @@ __all__ = ["FeatureMemory", "PairMemory"]
 class FeatureMemory(nn.Module):
     """A ring buffer of detached features with their labels and domains: new rows overwrite the oldest.
 
-    Its rows are plain tensors that the loss over all pairs takes as its second side. They carry no gradient, and the
+    Its rows are plain tensors, which the loss over all pairs takes as its second side. They require no gradient, so the
     loss computes none for them. They are buffers of the module: they move with it and are saved with it.
 
     Args:
-        capacity: how many rows are kept, 1 or more.
-        width: D, the columns of the features.
-        dtype: floating dtype in which features are kept; features of another one are converted.
+        capacity: maximum number of rows, 1 or more.
+        width: D, the number of columns of the features.
+        dtype: floating dtype in which features are kept; features of another dtype are converted.
 
     Raises:
         InputError: a capacity or width below 1, or a dtype that is not floating.
@@ -64,7 +64,7 @@ class FeatureMemory(nn.Module):
 
     @property
     def capacity(self) -> int:
-        """How many rows can be kept."""
+        """Maximum number of rows."""
         return self._features.shape[0]
 
     def __len__(self) -> int:
@@ -88,20 +88,20 @@ class FeatureMemory(nn.Module):
 
     @torch.no_grad()
     def push(self, features: Tensor, labels: Tensor, domains: Tensor, group: dist.ProcessGroup | None = None) -> None:
-        """Store a batch, detached. Of a batch larger than the capacity, the last rows are kept.
+        """Store a batch, detached. If the batch is larger than the capacity, its last rows are kept.
 
         Under torch.distributed, with ``group`` (``torch.distributed.group.WORLD`` for all ranks), every rank stores the
-        batches of all ranks, in the order of the ranks, so that all memories stay equal. The batches, of any sizes,
-        travel around the ranks in a ring, so that a rank holds two of them at a time.
+        batches of all ranks, in the order of the ranks, so that all memories stay equal. The batches may differ in
+        size. They travel around the ranks in a ring, so a rank holds at most two of them at a time.
 
         Args:
             features: [B, D], floating.
             labels: [B] int64.
             domains: [B] int64.
-            group: the ranks whose batches are stored; None stores only this process's.
+            group: the ranks whose batches are stored; None stores only the batch of this process.
 
         Raises:
-            InputError: a shape or dtype that differs.
+            InputError: a tensor of another shape or dtype.
         """
         check_memory_batch(features, labels, domains, width=self._features.shape[1])
         rows: tuple[Tensor, ...] = (
@@ -123,7 +123,11 @@ class FeatureMemory(nn.Module):
         self._pushed.fill_(self._count)
 
     def _write(self, rows: tuple[Tensor, ...], begin: int, oldest: int) -> None:
-        """Write rows into the ring. Of all rows ever pushed they are number `begin` on; only `oldest` on are kept."""
+        """Write rows into the ring.
+
+        Rows are numbered in the order in which they were pushed: the first of these has the number `begin`, and only
+        rows from the number `oldest` on are kept.
+        """
         count = len(rows[1])
         skipped = min(max(oldest - begin, 0), count)
         first = (begin + skipped) % self.capacity
@@ -139,20 +143,20 @@ class FeatureMemory(nn.Module):
         self._pushed.zero_()
 
     def extra_repr(self) -> str:
-        """Its size, for ``print(memory)``."""
+        """Return its size, for ``print(memory)``."""
         return f"{len(self)} of {self.capacity} rows, width={self._features.shape[1]}"
 
 
 class PairMemory(nn.Module):
     """One memory for each stream of CCSA: a batch of one stream is compared with the other stream's memory.
 
-    The pair terms are means over all of these pairs. Each image's gradient is that of its mean over the other stream's
-    memory: a larger memory makes it steadier but not smaller, so ``alpha`` keeps its meaning. With memories of exactly
-    one batch it is the loss over all pairs of that batch.
+    The pair terms are means over all of these pairs. Each image's gradient is the gradient of its mean over the other
+    stream's memory: a larger memory makes it less noisy but not smaller, so ``alpha`` keeps its meaning. If the
+    memories hold exactly one batch, the terms are those of the loss over all pairs of that batch.
 
     Args:
-        capacity: rows that each stream's memory keeps; at least a batch.
-        width: D, the columns of the features.
+        capacity: maximum number of rows of each stream's memory; at least the size of a batch.
+        width: D, the number of columns of the features.
         dtype: floating dtype in which features are kept and the terms are computed.
 
     Raises:
@@ -174,26 +178,26 @@ class PairMemory(nn.Module):
         precision: Precision = "ieee",
         group: dist.ProcessGroup | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Store a batch of both streams, then return its alignment and its separation from both memories.
+        """Store a batch of both streams, then return its alignment with both memories and its separation from them.
 
         Args:
-            features: [B, D] of each stream, B no larger than the capacity.
-            targets: [B] int64 labels of each.
-            domains: [B] int64 domains of each.
+            features: [B, D], floating, of each stream; B is at most the capacity.
+            targets: [B] int64 labels of each stream.
+            domains: [B] int64 domains of each stream.
             pair_weight: [C, C] weights, 0 or more, rows by the first stream's label; None is 1 for each. The rows of a
                 memory were drawn independently of the batch, so use the weights of independent draws:
                 ``PairSampler.probabilities(pairs="all")``.
             margin: distance beyond which pairs of different classes no longer matter, in units of the features.
             precision: see :func:`fastccsa.functional.weighted_ccsa_loss`.
-            group: the ranks whose batches are stored, as for :meth:`FeatureMemory.push`; together they must fit.
-                The terms are means over this rank's rows; averaged with the ranks' row counts as weights, they are
-                those of the whole batch.
+            group: the ranks whose batches are stored, as for :meth:`FeatureMemory.push`; the memory must hold the
+                batches of all ranks together. The terms are means over this rank's rows. Averaged over the ranks with
+                their row counts as weights, they are the terms of the whole batch.
 
         Returns:
-            ``(alignment, separation)``, scalars, in the dtype in which sums over the memory's dtype are accumulated.
+            ``(alignment, separation)``: scalars; float32, or float64 for memories of float64.
 
         Raises:
-            InputError: a shape or dtype that differs, or a batch larger than the capacity.
+            InputError: a tensor of another shape or dtype, or a batch larger than the capacity.
         """
         for memory, z, y, domain in zip((self.first, self.second), features, targets, domains, strict=True):
             if len(z) > memory.capacity:
@@ -216,6 +220,6 @@ class PairMemory(nn.Module):
 
 
 def _mean_with_both_gradients(a: Tensor, b: Tensor) -> Tensor:
-    """Average two estimates of one quantity, but keep the full gradient of each: they depend on different inputs."""
+    """Average two estimates of one quantity that depend on different inputs, with the full gradient of each."""
     total = a + b
     return total - total.detach() / 2

@@ -25,19 +25,20 @@ class WeightedCCSALoss(nn.Module):
 
     Args:
         class_weight1: [C] weights of the first stream's classes, 0 or more; None is 1 for each.
-        class_weight2: [C] weights of the second stream's classes, likewise.
-        pair_weight: [C, C] weights of pairs of classes, rows by the first label, likewise.
+        class_weight2: [C] weights of the second stream's classes, as for the first.
+        pair_weight: [C, C] weights of pairs of classes, 0 or more, rows by the first label; None is 1 for each.
         margin: distance beyond which pairs of different classes no longer matter, in units of the features.
         alpha: share of the pair terms, in [0, 1]; the paper balances both halves equally.
         pairs: ``"zipped"``: row i with row i; ``"all"``: every row of the first stream with every row of the second,
             which may then have different lengths.
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"weighted_mean"``;
             see :func:`fastccsa.functional.weighted_ccsa_loss`.
-        precision: ``"ieee"``, ``"tf32x3"`` or ``"tf32"``, of the matrix products of ``pairs="all"`` on CUDA; see there.
+        precision: ``"ieee"``, ``"tf32x3"`` or ``"tf32"``: how CUDA multiplies float32 matrices with ``pairs="all"``;
+            see the same function.
 
     Raises:
         InputError: a weight that is negative, not finite or of the wrong shape; a margin below 0; ``alpha`` outside
-            [0, 1]; an unknown ``pairs``, ``reduction`` or ``precision``, or ones that do not go together.
+            [0, 1]; an unknown ``pairs``, ``reduction`` or ``precision``, or values that cannot be combined.
 
     Example:
         >>> import torch, fastccsa
@@ -87,10 +88,10 @@ class WeightedCCSALoss(nn.Module):
         """Compute the loss.
 
         Args:
-            logits1: [N, C], floating.
-            logits2: [N, C].
-            features1: [N, D].
-            features2: [N, D].
+            logits1: [N, C], float64, float32, bfloat16 or float16.
+            logits2: [N, C], in the dtype of ``logits1``, like the features.
+            features1: [N, D]; [N1, D] with ``pairs="all"``, whose logits and targets have N1 rows too.
+            features2: [N, D]; [N2, D] with ``pairs="all"``, likewise.
             target1: [N] int64 labels in [0, C).
             target2: [N] int64 labels in [0, C).
 
@@ -113,14 +114,14 @@ class WeightedCCSALoss(nn.Module):
     ) -> CCSATerms:
         """Compute the loss and its terms: ``(loss, classification1, classification2, alignment, separation)``.
 
-        For zipped pairs the terms come from the same kernel at no cost. Each is differentiable. Arguments and errors
-        are those of :meth:`forward`.
+        For zipped pairs, the same kernel computes them at no extra cost. Each is differentiable. Args and errors: as
+        for :meth:`forward`.
         """
         return self._call(weighted_ccsa_loss_terms, logits1, logits2, features1, features2, target1, target2)
 
     def _call(self, function: Callable[..., Result], *batch: Tensor) -> Result:
         """Call a function of `fastccsa.functional` with this module's weights and options."""
-        weights = self._buffers  # as attributes, each weight would cost half a microsecond
+        weights = self._buffers  # faster than attributes, each of which takes half a microsecond
         return function(
             *batch,
             class_weight1=weights["class_weight1"],
@@ -134,7 +135,7 @@ class WeightedCCSALoss(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Return what distinguishes this loss, for ``print(model)``."""
+        """Return the options and the names of the weights, for ``print(model)``."""
         weighted = [name for name, _ in self.named_buffers()]
         return (
             f"margin={self.margin:g}, alpha={self.alpha:g}, pairs={self.pairs!r}, reduction={self.reduction!r}, "

@@ -1,4 +1,4 @@
-"""The loss in plain PyTorch, equation by equation: the readable definition, and what the tests compare with.
+"""The loss in plain PyTorch, equation by equation: the readable definition, and the reference of the tests.
 
 Equations are those of the paper (Yoon, Hamarneh and Garbi, MICCAI 2019). Everything here can be differentiated any
 number of times, runs on any device and in any floating dtype, and checks nothing. :mod:`fastccsa.functional` has the
@@ -32,7 +32,7 @@ def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
 def weighted_cross_entropy(
     logits: Tensor, target: Tensor, class_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Equation (7): ``w[y] * CE(logits, y)``.
+    """Compute the weighted cross-entropy of equation (7), ``w[y] * CE(logits, y)``.
 
     Args:
         logits: [N, C].
@@ -41,7 +41,7 @@ def weighted_cross_entropy(
         reduction: ``"mean"`` divides by N, ``"weighted_mean"`` by the sum of the weights; ``"sum"``; ``"none"``.
 
     Returns:
-        A scalar, or [N] with ``reduction="none"``.
+        A scalar, or [N] with ``reduction="none"``; in the dtype of the logits.
     """
     cross_entropy = torch.logsumexp(logits, 1) - logits.gather(1, target[:, None]).squeeze(1)
     weight = torch.ones_like(cross_entropy) if class_weight is None else class_weight[target]
@@ -59,7 +59,7 @@ def pair_terms(
     margin: float = 50.0,
     pairs: Pairs = "zipped",
 ) -> tuple[Tensor, Tensor]:
-    """Equations (5) and (6) of each pair, weighted as in equation (8).
+    """Compute alignment (equation 5) and separation (equation 6) of each pair, weighted as in equation (8).
 
     Args:
         z1: [N1, D] features of the first stream.
@@ -96,7 +96,7 @@ def contrastive_alignment(
     pairs: Pairs = "zipped",
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """``L_CSA`` of equation (8): alignment plus separation, over the pairs of :func:`pair_terms`.
+    """Compute ``L_CSA`` of equation (8): alignment plus separation, over the pairs of :func:`pair_terms`.
 
     Args: as for :func:`pair_terms`; ``reduction`` is ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -122,10 +122,14 @@ def weighted_ccsa_loss_terms(
     pairs: Pairs = "zipped",
     reduction: Reduction = "mean",
 ) -> CCSATerms:
-    """The loss of equation (1) and the terms it is composed of; see :func:`fastccsa.losses.terms.total_loss`.
+    """Compute the loss of equation (1) and the terms it is composed of; see :func:`fastccsa.losses.terms.total_loss`.
 
-    Args: as for :func:`fastccsa.functional.weighted_ccsa_loss`. ``"weighted_mean"`` concerns the classification terms;
-    the pair terms are then means over the pairs.
+    Args: as for :func:`fastccsa.functional.weighted_ccsa_loss`. ``"weighted_mean"`` applies to the classification
+    terms; the pair terms are then means over the pairs.
+
+    Returns:
+        ``(loss, classification1, classification2, alignment, separation)``: scalars, or [N] each with
+        ``reduction="none"``.
     """
     classification1 = weighted_cross_entropy(logits1, target1, class_weight1, reduction)
     classification2 = weighted_cross_entropy(logits2, target2, class_weight2, reduction)
@@ -138,5 +142,5 @@ def weighted_ccsa_loss_terms(
 
 
 def weighted_ccsa_loss(*args: Tensor, **kwargs: object) -> Tensor:
-    """The loss of equation (1) only; arguments as for :func:`weighted_ccsa_loss_terms`."""
+    """Compute only the loss of equation (1); arguments as for :func:`weighted_ccsa_loss_terms`."""
     return weighted_ccsa_loss_terms(*args, **kwargs).loss  # type: ignore[arg-type]

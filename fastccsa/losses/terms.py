@@ -1,4 +1,4 @@
-"""What the loss consists of, and how it is composed."""
+"""The terms of the loss, and how the total is composed of them."""
 
 from __future__ import annotations
 
@@ -35,5 +35,8 @@ def total_loss(classification1: Tensor, classification2: Tensor, pair_loss: Tens
         classification2: ``L_C2``, of the same shape.
         pair_loss: ``L_CSA``, alignment plus separation, of the same shape.
         alpha: share of the pair loss, in [0, 1].
+
+    Returns:
+        The loss, of the same shape.
     """
     return (1 - alpha) * (classification1 + classification2) + alpha * pair_loss

@@ -1,6 +1,6 @@
-"""Which options and inputs the losses accept.
+"""Checks of the options and inputs of the losses.
 
-Labels, weights and the remaining shapes are checked by the ops, which know them at no extra cost.
+The ops check labels, weights and the remaining shapes, because they read them anyway.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _PAIRS, _REDUCTIONS, _PRECISIONS = get_args(Pairs), get_args(Reduction), get_arg
 
 
 def check_options(pairs: str, reduction: str, precision: str, *, classification: bool = True) -> None:
-    """Check the options that are chosen by name, and that they go together.
+    """Check the options that are chosen by name, and that they can be combined.
 
     Args:
         pairs: see `Pairs`.
         reduction: see `Reduction`.
         precision: see `Precision`.
-        classification: whether the loss has classification terms, which ``"weighted_mean"`` is for.
+        classification: whether the loss has classification terms, to which ``"weighted_mean"`` applies.
 
     Raises:
-        InputError: an unknown value, or values that exclude each other; the message lists the alternatives.
+        InputError: an unknown value, or values that cannot be combined; the message lists the alternatives.
     """
     if pairs not in _PAIRS:
         raise InputError(f"pairs is {pairs!r}; choose 'zipped' (row i with row i) or 'all' (every row with every row)")
@@ -70,9 +70,9 @@ def checked_weight(name: str, weight: Tensor | None, dim: int) -> Tensor | None:
     """Return a detached copy of a weight, in a floating dtype, that can serve as a buffer of a module.
 
     Args:
-        name: what the message calls it.
+        name: its name in the message.
         weight: [C] or [C, C], or None.
-        dim: its dimensions, 1 or 2.
+        dim: number of dimensions, 1 or 2.
 
     Raises:
         InputError: another shape, or a value that is negative or not finite.
@@ -93,7 +93,7 @@ def check_logits(logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor])
     """Check that each stream has as many rows of logits as of features; the two streams may differ in length.
 
     Raises:
-        RuntimeError: a stream does not, as for other shapes that disagree.
+        RuntimeError: a stream does not. The ops raise the same type for other shapes that disagree.
     """
     for k, (x, z) in enumerate(zip(logits, features, strict=True), 1):
         if z.dim() == 2 and x.shape[:1] != z.shape[:1]:

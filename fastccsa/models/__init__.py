@@ -1,4 +1,4 @@
-"""Backbones with a head of their own, their weights, and the card that describes a saved model."""
+"""Classifiers built from torchvision networks, their weights, and the card that describes a saved model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "save_model",
 ]
 
-# Torchvision and safetensors are imported on first use, so that a missing one is reported with its extra.
+# Torchvision and safetensors are imported on first use, so that the error about a missing one names its extra.
 __getattr__ = lazy_names(
     __name__,
     {

@@ -1,4 +1,4 @@
-"""Backbones: any torchvision classification network, with a head that also returns its features."""
+"""Classifiers: any torchvision classification network, with a new head, that also returns its features."""
 
 from __future__ import annotations
 
@@ -102,11 +102,14 @@ def build_model(name: str, num_classes: int, weights: str | os.PathLike[str] = "
     Args:
         name: as in ``torchvision.models.list_models``, e.g. ``"resnet18"``.
         num_classes: number of logits.
-        weights: ``"auto"`` uses torchvision's ImageNet weights (IMAGENET1K_V1 if there are such), from the cache or
-            downloaded; if that fails it prints one line and starts from random weights. ``"imagenet"`` requires them.
+        weights: ``"auto"`` uses torchvision's ImageNet weights (IMAGENET1K_V1 if it exists), from the cache or
+            downloaded; if that fails, it prints one line and starts from random weights. ``"imagenet"`` requires them.
             ``"none"`` starts from random weights. Anything else is the path of a run folder, a safetensors file or a
             checkpoint (see `load_weights`).
         size: side length of the images in pixels; only vit and maxvit networks depend on it.
+
+    Returns:
+        The model, with float32 weights on the CPU, in training mode.
 
     Raises:
         InputError: an unknown name, weights that are not available, or a size that the network does not accept.
@@ -148,7 +151,7 @@ def _network(name: str, size: int, weights: Any) -> nn.Module:
 
 
 def _imagenet_network(name: str, size: int, required: bool) -> nn.Module | None:
-    """Build the network with ImageNet weights; if they are not ``required``, a failure is reported and gives None."""
+    """Build the network with ImageNet weights; on failure raise if they are ``required``, else warn and return None."""
     weights = imagenet_weights(name)
     try:
         download(weights)

@@ -1,4 +1,4 @@
-"""Saving and loading a model with its card, which says what its inputs and logits are."""
+"""Saving and loading a model with its card, which describes its inputs and logits."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ CARD_FILE = "model.json"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What one must know to use a model's weights; ``model.json`` in a run folder.
+    """The facts needed to use a model's weights; ``model.json`` in a run folder.
 
     Attributes:
         backbone: name of the torchvision network.
         classes: names of the classes, in the order of the logits.
-        domains: keys of the domains that it was trained on.
-        size: side length of its images in pixels.
-        mean, std: normalisation of its images by channel, for values in [0, 1].
+        domains: keys of the domains that the model was trained on.
+        size: side length of the input images in pixels.
+        mean, std: normalisation of the input images by channel, for values in [0, 1].
         layers: layers of a pruned backbone that are narrower than torchvision's, by name; see `fastccsa.models.narrow`.
     """
 
@@ -42,7 +42,7 @@ class ModelCard:
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> ModelCard:
-        """Read the card in a run folder, or the one beside a weights file.
+        """Read the card in a run folder, or the one next to a weights file.
 
         Raises:
             InputError: the card is missing or incomplete.
@@ -63,6 +63,9 @@ def save_model(folder: str | os.PathLike[str], model: Classifier, card: ModelCar
     """Write ``model.safetensors`` and ``model.json`` into ``folder``, each completely or not at all.
 
     The card's ``layers`` are taken from the model.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
     folder = Path(folder)
     # safetensors stores tensors row by row: channels-last weights are copied into that order.
@@ -78,6 +81,12 @@ def save_model(folder: str | os.PathLike[str], model: Classifier, card: ModelCar
 
 def load_model(path: str | os.PathLike[str]) -> Classifier:
     """Load the best model of a run folder (or a ``model.safetensors``) on the CPU, in evaluation mode.
+
+    Args:
+        path: the run folder, or the weights file with its ``model.json`` next to it.
+
+    Returns:
+        The model, which maps float32 images [N, 3, size, size] to (logits [N, C], features [N, D]).
 
     Raises:
         InputError: there is no model, or its weights do not match its card.

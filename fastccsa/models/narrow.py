@@ -1,4 +1,4 @@
-"""Layers that are narrower than the network's own: describing them, and putting them back in place.
+"""Layers that are narrower than those of torchvision's network: describing them, and putting them back in place.
 
 A network whose channels were pruned is torchvision's network with some layers replaced. ``model.json`` holds the
 constructor arguments of these layers, so the network can be built without the code that pruned it and without a pickle.
@@ -26,7 +26,7 @@ def describe_layer(layer: nn.Module) -> dict[str, Any]:
     """Describe a layer by its class in ``torch.nn``, under ``kind``, and its constructor arguments.
 
     Raises:
-        InputError: it is neither an ungrouped convolution nor a batch normalisation.
+        InputError: the layer is neither an ungrouped convolution nor a batch normalisation.
     """
     kind = type(layer).__name__
     if kind not in _ARGUMENTS or getattr(layer, "groups", 1) != 1:

@@ -1,4 +1,4 @@
-"""Weights for a model: torchvision's ImageNet weights, and weights from files."""
+"""Initial weights of a model: torchvision's ImageNet weights, and weights from files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 
 
 def imagenet_weights(name: str) -> Any:
-    """Return torchvision's ImageNet weights of a network: IMAGENET1K_V1 if there are such, else the default ones."""
+    """Return torchvision's ImageNet weights of a network: IMAGENET1K_V1 if it exists, else the default ones."""
     weights = torchvision.models.get_model_weights(name)
     return getattr(weights, "IMAGENET1K_V1", weights.DEFAULT)
 
@@ -47,7 +47,7 @@ def download(weights: Any) -> None:
 
 @contextmanager
 def _download_timeout() -> Iterator[None]:
-    """Give up when a firewall drops packets; torch.hub itself would wait forever."""
+    """Limit the wait for each answer within the block: if a firewall drops packets, torch.hub would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:

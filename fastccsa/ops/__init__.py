@@ -1,1 +1,1 @@
-"""The compiled ops: the library that holds them, and for each op its fake kernel, gradient and autocast rule."""
+"""The compiled ops: the library that contains them, and the fake kernel, gradient and autocast rule of each op."""

@@ -1,4 +1,4 @@
-"""The op of the loss over every pair of two sets: its fake kernel, gradient and autocast rule.
+"""The op that computes the loss over all pairs: its fake kernel, gradient and autocast rule.
 
 ``csrc/all_pairs/`` computes the loss and its gradients in one call, so the backward pass only scales them.
 """
@@ -17,8 +17,9 @@ from fastccsa.ops.profiling import named
 __all__ = ["PAIRS_WITHOUT_HOST_SYNC", "all_pairs", "all_pairs_with_gradients"]
 
 PAIRS_WITHOUT_HOST_SYNC: int = torch.ops.fastccsa.all_pairs_without_host_sync.default()
-"""The largest number of pairs for which CUDA never makes the host wait, so that a CUDA graph can hold the loss."""
+"""The largest number of pairs without a host sync on CUDA, so that a CUDA graph can capture the loss."""
 
+# Fewer numbers take less than 8 MiB in every dtype, and smaller results are never kept; see `set_cpu_cache_limit`.
 _FEW_NUMBERS = 1 << 20
 _PLAIN = (Tensor, torch.nn.Parameter)
 _op = torch.ops.fastccsa.all_pairs.default
@@ -60,7 +61,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, *_:
 
 
 def _scaled(unit: Tensor, grad_loss: Tensor | None, grad_terms: Tensor | None) -> Tensor:
-    """The gradient of one side from its planes: that of the loss, or one of each term."""
+    """Compute the gradient of one side from its planes: one plane for the loss, or one for each term."""
     if unit.shape[0] == 1:
         assert grad_loss is not None  # the terms have no gradient then
         few = type(unit) is Tensor and unit.numel() < _FEW_NUMBERS  # a tensor subclass is traced: always take `out`
@@ -86,7 +87,7 @@ _forward = named("all_pairs forward", _below_autograd)
 
 
 class _Eager(torch.autograd.Function):
-    """The same gradient as the registered one, without its Python wrappers: these take longer than few pairs do."""
+    """Applies the registered gradient without torch's Python wrappers, which take longer than the op for few pairs."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
@@ -101,7 +102,7 @@ class _Eager(torch.autograd.Function):
 
 
 def _is_eager(*tensors: Tensor) -> bool:
-    """Whether the tensors hold numbers, and no tracer or functorch transform sees the call."""
+    """Return whether the tensors hold numbers, and no tracer or functorch transform sees the call."""
     return (
         all(type(x) in _PLAIN for x in tensors)
         and not torch.compiler.is_compiling()
@@ -109,7 +110,7 @@ def _is_eager(*tensors: Tensor) -> bool:
     )
 
 
-# ---- what the losses call ----
+# ---- entry points of the losses ----
 
 
 def all_pairs(
@@ -125,7 +126,7 @@ def all_pairs(
     precision: str,
     labels: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Alignment + separation over every row of ``z1`` with every row of ``z2``.
+    """Compute alignment plus separation of every row of ``z1`` with every row of ``z2``.
 
     Args:
         z1: [N1, D] features: float64, float32, bfloat16 or float16. Under autocast the sides may differ in dtype.
@@ -135,10 +136,10 @@ def all_pairs(
         weight: [C, C] weights of pairs of classes, in the dtype of sums, see `accumulation_dtype`; or None for 1.
         margin: distance beyond which pairs of different classes no longer matter.
         reduction: ``"sum"``; any other is the mean over the pairs.
-        per_term: whether each term has a gradient of its own. Without it only the loss can be differentiated, with
-            half of the memory.
+        per_term: whether the terms can be differentiated. Without it only the loss can be, and the gradients take half
+            the memory.
         precision: one of `fastccsa.ops.choices.Precision`, for float32 products on CUDA.
-        labels: the number of classes; 0 where nothing but ``weight`` bounds the labels.
+        labels: the number of classes, which labels must be below; 0 if only ``weight`` bounds them.
 
     Returns:
         The loss, a scalar, and alignment and separation, [2], in the dtype of sums.
@@ -180,14 +181,14 @@ def all_pairs_with_gradients(
     per_term: bool,
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss, its terms and its gradients, as values that cannot be differentiated.
+    """Compute the loss, its terms and its gradients, as values that cannot be differentiated.
 
-    Args and errors: as for `all_pairs`. ``mean`` divides by the number of pairs. Bit k of ``output_mask`` asks for the
+    Args and errors: as for `all_pairs`. ``mean`` divides by the number of pairs. Bit k of ``output_mask`` requests the
     gradient of side k.
 
     Returns:
         The loss []; alignment and separation [2]; and the gradient of each side in the dtype of sums: [1, N, D] of the
-        loss, or [2, N, D] of each term if ``per_term``; [0, N, D] where it is not asked for.
+        loss, or [2, N, D] of the two terms if ``per_term``; [0, N, D] if it is not requested.
     """
     return _forward(
         z1, z2, y1, y2, weight,

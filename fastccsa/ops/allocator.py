@@ -1,4 +1,4 @@
-"""Memory for large results on the CPU, which the library keeps for the next ones if it is told to."""
+"""Memory for large results on the CPU, which the library keeps for later results up to a limit."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ __all__ = ["cpu_cache", "large_empty", "set_cpu_cache_limit"]
 
 
 def set_cpu_cache_limit(size: int) -> int:
-    """Set how many bytes of large CPU results this process keeps for the next ones; 0, the default, keeps nothing.
+    """Set how many bytes of large CPU results this process keeps for later results; 0, the default, keeps nothing.
 
-    Without a limit, the memory of a large gradient goes back to the system when the gradient is freed, and the next one
-    gets fresh pages, which the system has to map and to zero: several times the work of computing the gradient. Set a
-    limit where the loss is called again and again on the CPU with large batches: results of 8 MiB or more, such as the
-    gradients of 4096 rows of 512 float32 features. Smaller ones are recycled by the system's allocator anyway, and CUDA
-    is not concerned. `fastccsa train` on the CPU sets a limit for the time of the run.
+    With a limit of 0, the memory of a large gradient returns to the system when the gradient is freed. The next
+    gradient gets new pages, which the system must map and zero; this takes several times as long as computing the
+    gradient. Set a limit if the loss is called repeatedly on the CPU with large batches: it applies to results of 8 MiB
+    or more, such as the gradients of 4096 rows of 512 float32 features. The system's allocator recycles smaller results
+    anyway, and CUDA is not affected. `fastccsa train` on the CPU sets a limit during the run.
 
-    The cost is memory: up to ``size`` bytes stay with the process between calls. They are marked as worthless
+    The cost is memory: up to ``size`` bytes stay with the process between calls. They are marked as unused
     (``MADV_FREE``), so the system takes them back when memory runs short, without writing them to disk; until then they
-    count as used by the process. Torch before 2.11 cannot use memory of another library: with it, nothing is kept.
+    count as used by the process. Torch before 2.11 cannot use memory of another library, so nothing is kept with it.
 
     Args:
-        size: bytes; what exceeds them is freed at once. 0 keeps nothing, and frees what was kept.
+        size: limit in bytes; memory beyond it is freed at once. 0 keeps nothing, and frees the memory kept so far.
 
     Returns:
-        The previous limit.
+        The previous limit in bytes.
 
     Raises:
         InputError: a negative size.
@@ -50,7 +50,7 @@ def set_cpu_cache_limit(size: int) -> int:
 
 @contextmanager
 def cpu_cache(size: int) -> Iterator[None]:
-    """Keep up to ``size`` bytes for the time of the block, unless a limit is set already; see `set_cpu_cache_limit`."""
+    """Keep up to ``size`` bytes during the block, unless a limit is set already; see `set_cpu_cache_limit`."""
     previous = set_cpu_cache_limit(size)
     try:
         if previous:
@@ -61,10 +61,10 @@ def cpu_cache(size: int) -> Iterator[None]:
 
 
 def large_empty(like: Tensor, rows: int, columns: int) -> Tensor:
-    """Make an uninitialised matrix of the dtype and device of ``like``; a large one on the CPU in recycled memory."""
+    """Make an uninitialised matrix of the dtype and device of ``like``; on the CPU, a large one may use kept memory."""
     if like.device.type != "cpu":
         return like.new_empty((rows, columns))
-    # The sizes are passed as those of a tensor, because torch.compile would take integers for constants.
+    # The sizes are passed as the shape of a tensor, because torch.compile would treat integers as constants.
     shape = like.new_empty(()).expand(rows, columns)
     empty: Tensor = torch.ops.fastccsa.large_empty_like.default(shape)
     return empty

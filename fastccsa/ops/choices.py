@@ -1,7 +1,7 @@
-"""The options of the loss that are chosen by name: the one place that lists their values.
+"""The options of the loss that are chosen by name: the only place that lists their values.
 
-Signatures use the types; checks, the command line and configurations take the values from them with `typing.get_args`.
-Nothing is imported but `typing`, so that a command line can show the values without loading torch.
+Signatures use the types; checks, the command line and configurations get the values from them with `typing.get_args`.
+Only `typing` is imported, so that the command line can show the values without loading torch.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ __all__ = ["Pairs", "Precision", "Reduction"]
 # Which rows form pairs: row i with row i, or every row of the first stream with every row of the second.
 Pairs = Literal["zipped", "all"]
 
-# How the values of a batch become the result. The order is that of the codes which the op takes.
+# How the values of a batch become the result. Their positions are the codes that the op takes.
 Reduction = Literal["none", "mean", "sum", "weighted_mean"]
 
-# How CUDA multiplies float32 matrices: as they are, by three products of TF32 parts, or by one.
+# How CUDA multiplies float32 matrices: in float32, by three products of TF32 parts, or by one product in TF32.
 Precision = Literal["ieee", "tf32x3", "tf32"]

@@ -1,6 +1,6 @@
 """Loads the compiled op library.
 
-``csrc/library.cpp`` declares the signatures of the ops, ``csrc/<op>/`` has their kernels.
+``csrc/library.cpp`` declares the signatures of the ops; their kernels are in ``csrc/<op>/``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["accumulation_dtype", "in_accumulation_dtype", "library_path"]
 
 
 def library_path() -> Path:
-    """Return where the compiled ops are, whether or not they have been built."""
+    """Return the path of the compiled ops, whether or not they have been built."""
     return Path(__file__).with_name("libfastccsa.so")
 
 
@@ -37,7 +37,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def in_accumulation_dtype(weight: Tensor | None, inputs: Tensor) -> Tensor | None:
-    """Return ``weight`` in the dtype in which sums over ``inputs`` are accumulated, as the ops take it; None stays."""
+    """Return ``weight`` in the dtype in which sums over ``inputs`` are accumulated, as the ops require; or None."""
     if weight is None:
         return None
     dtype = accumulation_dtype(inputs.dtype)

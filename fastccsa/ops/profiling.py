@@ -20,8 +20,11 @@ _enabled = False
 def nvtx_ranges(enabled: bool = True) -> bool:
     """Switch NVTX ranges on or off; the environment variable ``FASTCCSA_NVTX=1`` switches them on from the start.
 
-    Each fused op then marks its forward and its backward, in the domain ``fastccsa``. When they are off, all they cost
-    is the test of a flag. `torch.profiler` sees the same ranges either way, and needs no further package.
+    While they are on, each fused op marks its forward and its backward pass, in the domain ``fastccsa``. While they are
+    off, they cost only the test of a flag. `torch.profiler` always sees the same ranges, and needs no other package.
+
+    Args:
+        enabled: True switches them on, False off.
 
     Returns:
         Whether they were on before.

@@ -1,4 +1,4 @@
-"""The op of the loss over zipped pairs, row i with row i: its fake kernels, gradient and autocast rule."""
+"""The op that computes the loss over zipped pairs, row i with row i: its fake kernels, gradient and autocast rule."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _zipped_backward_fake(grad_loss: Any, grad_terms: Any, saved: Tensor, *args:
 
 
 def _first(args: tuple[Any, ...]) -> Tensor:
-    """``logits1``, or ``features1`` if there are no logits."""
+    """Return ``logits1``, or ``features1`` if there are no logits."""
     return args[0] if args[0] is not None else args[2]
 
 
@@ -80,7 +80,7 @@ torch.library.register_autograd("fastccsa::zipped_ccsa", _backward_of, setup_con
 
 
 class _Zipped(torch.autograd.Function):
-    """The same gradient as the registered one without its Python wrappers, which take half of a small batch's time."""
+    """Applies the registered gradient without torch's Python wrappers, which take half of a small batch's time."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,7 +92,7 @@ class _Zipped(torch.autograd.Function):
 
 
 def _promote(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Under autocast, streams may have different dtypes: promote all to the widest, as torch's own losses do."""
+    """Promote logits and features to the widest of their dtypes, which may differ under autocast, as torch does."""
     dtypes = {x.dtype for x in inputs[:4] if x is not None}
     if len(dtypes) <= 1:
         return inputs
@@ -128,28 +128,28 @@ def zipped_ccsa(
     alpha: float,
     reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the fused op.
+    """Compute the weighted CCSA loss over zipped pairs, or only some of its terms, with one fused kernel.
 
     Args:
-        logits1: [N, C], or None to leave out its classification term.
-        logits2: [N, C], or None.
-        features1: [N, D], or None to leave out alignment and separation.
+        logits1: [N, C], floating, or None to omit the classification term of the first stream.
+        logits2: [N, C], or None to omit the classification term of the second.
+        features1: [N, D] in the dtype of the logits, or None to omit alignment and separation.
         features2: [N, D], or None.
-        target1: [N] int64.
-        target2: [N] int64, or None where neither ``logits2`` nor features need it.
-        class_weight1: [C] in the dtype of sums, or None.
-        class_weight2: [C], or None.
-        pair_weight: [C, C], or None.
-        margin: the distance from which on pairs of different classes are not pushed apart.
-        alpha: the share of alignment and separation in the loss.
+        target1: [N] int64 labels.
+        target2: [N] int64 labels; None if there are neither ``logits2`` nor features.
+        class_weight1: [C] in the dtype of sums, see `accumulation_dtype`; or None for 1.
+        class_weight2: [C], or None for 1.
+        pair_weight: [C, C], or None for 1.
+        margin: distance beyond which pairs of different classes no longer matter.
+        alpha: share of alignment plus separation in the loss.
         reduction: one of ``REDUCTIONS``.
 
     Returns:
-        The loss ([] or [N]) and its four terms ([4] or [4, N]).
+        The loss ([] or [N]) and its four terms ([4] or [4, N]), in the dtype of sums.
 
     Raises:
         InputError: an unknown reduction.
-        RuntimeError: tensors of other shapes, dtypes or devices; on the CPU, a bad label or weight.
+        RuntimeError: shapes, dtypes or devices that disagree; a bad label or weight (on CUDA, in the next call).
     """
     code = REDUCTIONS.get(reduction)
     if code is None:

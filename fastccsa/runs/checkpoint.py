@@ -1,4 +1,4 @@
-"""The whole state of a training run in one file, and the previous checkpoint in case the newest is damaged."""
+"""Checkpoints: the whole state of a run in one file; the previous one is kept in case the newest is damaged."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ class TrainState:
     """Everything that changes while a run trains: a step depends only on this and the run's configuration.
 
     Attributes:
-        memory: what the objective remembers from step to step.
+        model, optimizer, scheduler, scaler: what is trained, and what updates it.
+        memory: the state that the objective keeps from step to step.
         average: the moving average of the weights; a module without state if there is none.
-        epoch, step: the next step, counted from 0.
+        epoch, step: the next step and its epoch, counted from 0.
         meter: the loss sums of an epoch that was interrupted at ``step``; empty between epochs.
         history: one record for every finished epoch.
-        best_epoch, best_recall: number (from 1) and validation recall of the best epoch so far.
+        best_epoch, best_recall: number (from 1) and validation recall, in [0, 1], of the best epoch so far.
     """
 
     model: Classifier
@@ -61,7 +62,7 @@ _ADDED_LATER = ("memory", "average")  # missing from checkpoints of older versio
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the run in ``folder`` has saved a checkpoint."""
+    """Return whether the run in ``folder`` has saved a checkpoint."""
     # A process that is killed between the two renames of a save leaves only the previous checkpoint.
     return any((folder / name).exists() for name in (CHECKPOINT_FILE, PREVIOUS_FILE))
 
@@ -75,7 +76,7 @@ def check_room(folder: Path, state: TrainState) -> None:
     parameters = sum(parameter.nbytes for parameter in state.model.parameters())
     others = sum(buffer.nbytes for module in (state.memory, state.average) for buffer in module.state_dict().values())
     checkpoint = 3 * parameters + others  # the optimiser keeps two numbers per weight
-    # Room for a new checkpoint beside the last two, and for the best model.
+    # Room for a new checkpoint in addition to the last two, and for the best model.
     there = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     needed, free = 3 * checkpoint + parameters - there, shutil.disk_usage(folder).free
     if needed > free:
@@ -88,7 +89,7 @@ def check_room(folder: Path, state: TrainState) -> None:
 def save_checkpoint(folder: Path, state: TrainState, config_json: str) -> None:
     """Write the state, its configuration and torch's random states into ``folder``, completely or not at all.
 
-    The checkpoint before it is kept as ``previous.pt``.
+    The previous checkpoint is kept as ``previous.pt``.
     """
     content = {name: getattr(state, name).state_dict() for name in _STATEFUL}
     content |= {name: getattr(state, name) for name in _PLAIN}
@@ -103,7 +104,7 @@ def save_checkpoint(folder: Path, state: TrainState, config_json: str) -> None:
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> bool:
-    """Load the checkpoint of ``folder`` into ``state`` and torch's generators; return False if there is none.
+    """Load the checkpoint of ``folder`` into ``state`` and torch's generators; return whether there is one.
 
     If the newest checkpoint is damaged, the previous one is used instead and a warning is logged. No code from the file
     is executed.
@@ -143,7 +144,7 @@ def _read_newest(folder: Path) -> dict[str, Any]:
         except InputError:
             raise error from None
         logger.warning("%s; %s is used instead: epoch %d, step %d", error, previous, content["epoch"], content["step"])
-        # Otherwise the next save would keep the damaged file and drop the intact one.
+        # Otherwise the next save would keep the damaged file and delete the intact one.
         os.replace(previous, newest)
         return content
 
@@ -152,7 +153,7 @@ def _read(file: Path) -> dict[str, Any]:
     """Read a file that `save_checkpoint` wrote.
 
     Raises:
-        InputError: it is missing, is not a checkpoint, or has changed since it was written.
+        InputError: the file is missing, is not a checkpoint, or has changed since it was written.
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -178,7 +179,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint's content.
 
     Raises:
-        OSError: the system's error. Torch's own writer hides it behind a RuntimeError ("enforce fail").
+        OSError: the system's error, which torch's own writer hides behind a RuntimeError ("enforce fail").
     """
     try:
         with open(path, "wb") as file:

@@ -1,4 +1,4 @@
-"""The configuration of a training run, as one frozen value."""
+"""The configuration of a training run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG_FILE = "config.json"
 
 BASELINE_EPOCHS, BASELINE_LR_STEP = 135, 45
 CCSA_EPOCHS, CCSA_LR_STEP = 20, 10
-FRACTION_KEEPS = 5  # so that Table 2's n_sec, 1 to 5, mean the same for every fraction
+FRACTION_KEEPS = 5  # so that every n_sec of Table 2, 1 to 5, gives the same number of images for every fraction
 
 # "w" weights by the inverse probability of the class, or of the pair of classes; "u" does not; "-" omits the term.
 ClassificationWeight = Literal["w", "u"]
@@ -31,11 +31,12 @@ _SETTING = {"changes_result": False}
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run; the defaults are those of the paper's section 3.
+    """The configuration of a training run; the defaults are from section 3 of the paper.
 
-    With ``alignment`` ``"-"`` it is a baseline (Table 2, A-E): single images, and only cross-entropy. With ``"w"`` or
-    ``"u"`` it is CCSA: pairs of images, cross-entropy and contrastive alignment. ``"w"`` weights the alignment by the
-    inverse joint class probability, ``"u"`` does not; ``classification_weight`` does the same for the cross-entropy.
+    With ``alignment`` ``"-"`` the run is a baseline (Table 2, A-E): single images, and only cross-entropy. With ``"w"``
+    or ``"u"`` it is CCSA: pairs of images, cross-entropy and contrastive alignment. ``"w"`` weights the alignment by
+    the inverse joint class probability, ``"u"`` does not. ``classification_weight`` selects the same for the
+    cross-entropy.
 
     Attributes:
         manifest: CSV file that lists the images.
@@ -51,20 +52,21 @@ class TrainConfig:
         size: side length of the images in pixels; the transforms scale with it.
         epochs, lr_step: 0 uses the paper's values: 135 and 45 for a baseline, 20 and 10 for CCSA.
         batch_size: images per step, or pairs per step.
-        lr, weight_decay: AdamW's parameters.
+        lr, weight_decay: learning rate and weight decay of AdamW.
         lr_gamma: factor by which the learning rate is multiplied every ``lr_step`` epochs.
         margin, alpha: the loss's margin m, and the share of the alignment in the loss (CCSA only).
         pairs: zipped: the pairs as they are drawn; all: every first image of a batch with every second image, without
             additional passes through the network (CCSA only).
         memory: number of past images of each stream whose features are also compared with the other stream's batch; 0
             for none. Needs pairs all; see `fastccsa.PairMemory`. The memory starts empty and persists from epoch to
-            epoch. As always with pairs all, pairs are weighted by 1/(P(y1) P(y2)), as for independent draws.
+            epoch. Pairs are weighted by 1/(P(y1) P(y2)), as for independent draws, like always with pairs all.
         match_probability, negatives: parameters of the pair sampler (CCSA only).
         joint_forward: pass both images of the pairs through the network as one batch, so that the domains share
             BatchNorm's statistics; otherwise as two batches (CCSA only).
         image_backend: what decodes and transforms the images: native, dali, torchvision, or auto; see `PairLoader`.
-        cache: decode each image once and keep its crop on disk, beside the manifest; the crops are used from disk, from
-            memory (ram) or from GPU memory (gpu). none decodes every time. Test images are used once and not cached.
+        cache: decode each image once and keep its crop on disk, next to the manifest; the crops are used from disk,
+            from memory (ram) or from GPU memory (gpu). none decodes every time. Test images are used once and not
+            cached.
         amp: auto, none, bfloat16 or float16; auto is none on the CPU.
         seed: seed of the weights, the sampling and the augmentation.
         accumulate: number of batches whose gradients are added up for each update; the gradient is that of one batch
@@ -74,7 +76,7 @@ class TrainConfig:
             0 for none; 0.999 averages over about a thousand steps.
         patience: number of epochs without a higher validation recall after which training ends; 0 for none.
         sync_batchnorm: under torchrun, compute BatchNorm's statistics over the batches of all processes; otherwise each
-            process has its own, and those of the first are saved.
+            process has its own, and the first process's are saved.
         broken_images: what happens when an image cannot be read: replace it by another one of its class and domain and
             log a warning, or stop.
         device: auto, cpu or cuda[:N].
@@ -185,7 +187,7 @@ class TrainConfig:
             raise InputError(f"memory {self.memory} does not hold a batch of {self.batch_size}: make it larger")
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """Return ``field: mine, not other's`` for every field that makes the two different trainings."""
+        """Return ``field: own value, not the other's`` for each differing field that changes the result of training."""
         return [
             f"{item.name}: {getattr(self, item.name)!r}, not {getattr(other, item.name)!r}"
             for item in fields(self)

@@ -8,7 +8,7 @@ model.safetensors, model.json    the best model so far
 last.pt             everything needed to resume
 previous.pt         the checkpoint before that
 diverged.csv        the images of a batch whose loss was not finite
-diverged.safetensors    that batch, as the network saw it
+diverged.safetensors    the inputs of that batch, as the network received them
 trace.json          a profile of a few steps, if requested
 test_outputs.safetensors    logits and features of the test images
 scores.json         test scores by domain; present once the run is finished
@@ -87,7 +87,7 @@ def experiment_of(folder: Path) -> tuple[str, int] | None:
 
 
 def is_letter(name: str) -> bool:
-    """Whether ``name`` can be the letter of an experiment."""
+    """Return whether ``name`` can be the letter of an experiment."""
     return re.fullmatch("[A-Z]", name) is not None
 
 
@@ -133,7 +133,7 @@ def saving(folder: Path, required: bool = True) -> Iterator[None]:
 
 
 def write_environment(folder: Path, device: torch.device, **facts: Any) -> None:
-    """Write what this process runs with, and ``facts`` about the run; facts written earlier stay unless replaced."""
+    """Write the `environment` of this process, and ``facts`` about the run; earlier facts stay unless replaced."""
     file = folder / ENVIRONMENT_FILE
     before = json.loads(file.read_text()) if file.exists() else {}
     _write(file, json.dumps({**before, **environment(device), **facts}, indent=2) + "\n")
@@ -167,7 +167,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def training_speed(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the total training time in seconds, without validation, and the mean number of images per second."""
+    """Return the training time in seconds, without validation, and the mean number of training images per second."""
     seconds = sum(record["seconds"] for record in history)
     images = sum(record["seconds"] * record["images_per_second"] for record in history)
     return {"seconds": round(seconds, 1), "images_per_second": round(images / seconds, 1) if seconds else 0.0}

@@ -1,4 +1,4 @@
-"""Which images a run trains on, and which ones select its model."""
+"""Selection of the images that a run trains on, and of those that select its model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RunImages:
 
     @property
     def selection_rule(self) -> str:
-        """How the model is selected, in words; an excluded domain takes no part in it."""
+        """How the model is selected, in words; excluded domains are not used for it."""
         over = f" over {', '.join(self.domains)}" if len(self.domains) > 1 else f" of {self.primary}"
         return f"highest mean validation macro-average recall{over}"
 
@@ -91,7 +91,7 @@ def select_images(config: TrainConfig, manifest: Manifest) -> RunImages:
 
 
 def training_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
-    """Keep a random share of the training images of each domain and class; other splits are unchanged.
+    """Keep a random fraction of the training images of each domain and class; other splits are unchanged.
 
     With the same seed, a larger fraction contains every image of a smaller one. Each class keeps at least
     `FRACTION_KEEPS` images per domain, or all of them where there are fewer.

@@ -11,7 +11,7 @@ from fastccsa.system.errors import InputError
 
 
 def lock_file(folder: Path) -> Path:
-    """Return the lock file of the run in ``folder``; it lies beside the folder, which holds only the run."""
+    """Return the lock file of the run in ``folder``; it is next to the folder, which contains only the run."""
     return folder.with_name(f".{folder.name}.lock")
 
 
@@ -40,7 +40,7 @@ def try_lock(folder: Path) -> Iterator[bool]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is working on the run in ``folder`` right now."""
+    """Return whether a process is working on the run in ``folder`` right now."""
     path = lock_file(folder)
     if not path.exists():
         return False

@@ -14,7 +14,7 @@ from fastccsa.system.errors import InputError
 
 NOTE_FILE = "note.txt"
 
-EPOCH_FIELDS = ("epoch", "loss", "validation", "validation_recall")  # the least that each line of metrics.jsonl has
+EPOCH_FIELDS = ("epoch", "loss", "validation", "validation_recall")  # required in each line of metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        name: its folder's name; for an experiment with the letter, as in K/seed0.
+        name: name of its folder; for an experiment also the letter, as in K/seed0.
         config: its configuration.
         scores: its test scores.
         history: one record per epoch (the lines of metrics.jsonl); empty if there is no such file.
@@ -68,7 +68,7 @@ class RunFolder:
         path: the folder.
         runs: the finished runs, sorted by name.
         unfinished: names of the runs without scores.
-        note: the text of the folder's ``note.txt``, which tells readers what they must know about these runs.
+        note: the text of the folder's ``note.txt``, a notice about these runs for readers of the report; "" if none.
     """
 
     path: Path
@@ -105,7 +105,7 @@ def read_runs(path: Path) -> RunFolder:
 
 
 def _find_runs(path: Path) -> list[Path]:
-    """List the run folders in ``path``, and those of experiments one level below it."""
+    """List the run folders in ``path``, and the run folders of experiments one level below it."""
     children = sorted(child for child in path.iterdir() if child.is_dir())
     below = [folder for child in children if is_letter(child.name) for folder in child.iterdir()]
     return sorted(folder for folder in [*children, *below] if _is_run(folder))
@@ -119,7 +119,7 @@ def run_name(folder: Path) -> str:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether the folder is meant to be a run; scores without a configuration are an error, not ignored."""
+    """Return whether the folder is meant to be a run; scores without a configuration are an error, not ignored."""
     return any((folder / name).is_file() for name in (CONFIG_FILE, SCORES_FILE))
 
 

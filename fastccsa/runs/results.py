@@ -1,4 +1,4 @@
-"""The result of a run: its model's outputs on the test images, and their scores."""
+"""The results of a run: the outputs of its model on the test images, and their scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_test(
     rank: int = 0,
     world_size: int = 1,
 ) -> Outputs:
-    """Run ``model`` on this rank's share of the test images of every domain, loaded as ``config`` says."""
+    """Run ``model`` on this rank's share of the test images of every domain, with the settings of ``config``."""
     return run_split(
         model,
         manifest,
@@ -36,6 +36,6 @@ def run_test(
 
 
 def write_results(folder: Path, outputs: Outputs, scores: Scores) -> None:
-    """Write outputs and scores into a run folder; the scores come last, since they mark the run as finished."""
+    """Write outputs and scores into a run folder; the scores are last, because they mark the run as finished."""
     outputs.write(folder / OUTPUTS_FILE)
     write_scores(folder, scores)

@@ -1,4 +1,4 @@
-"""What a run samples and how it weights the samples: ``sampling.json`` in the run folder."""
+"""The record of a run's sampling and weights: ``sampling.json`` in the run folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SamplingRecord:
         classes: names of the C classes.
         domains: keys of the training domains.
         counts: training images by domain (rows) and class.
-        first: P(y1), [C]: of the first images, or of a baseline's single images.
+        first: P(y1), [C], of the first images, or of a baseline's single images.
         second: P(y2), [C]; None for a baseline.
         joint: P(y1, y2), [C, C], with y1 along the rows; None for a baseline.
         class_weight1, class_weight2: weights of the cross-entropy, [C]; None if it is unweighted.

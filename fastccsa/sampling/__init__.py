@@ -1,4 +1,4 @@
-"""Which images form the pairs of a batch, and how probable each pair of classes is.
+"""The pair sampler: which images form the pairs of a batch, and how probable each pair of classes is.
 
 Every batch is a pure function of (seed, epoch, step): no generator state is carried from step to step, so training can
 start at any step, and every rank computes its own share of the same epoch.

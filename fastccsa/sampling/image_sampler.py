@@ -1,4 +1,4 @@
-"""Single images: what baselines train on, and the order of an evaluation."""
+"""The sampler of single images, for training baselines and for evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastccsa.sampling.validate import check_indices, check_integer
 
 
 class ImageSampler(ShardedSampler[NDArray[np.int64]]):
-    """Every image exactly once per epoch, in a seeded permutation or in order.
+    """Samples every image exactly once per epoch, in a seeded permutation or in order.
 
     The permutation is computed, not stored: nothing is kept per image. Iteration yields the batches of the epoch given
     to :meth:`set_epoch`.
@@ -26,7 +26,7 @@ class ImageSampler(ShardedSampler[NDArray[np.int64]]):
         rank: this process's index among ``world_size``.
         world_size: number of processes that share each step.
         drop_last: omit the last step if it is not full.
-        shuffle: False takes the images in order, 0 to n-1, for evaluation.
+        shuffle: permute the images; False yields them in order, 0 to n-1, for evaluation.
 
     Raises:
         InputError: an argument out of range, no images, or a label outside its range.
@@ -68,5 +68,5 @@ class ImageSampler(ShardedSampler[NDArray[np.int64]]):
         return permute(self.size, self.seed, epoch, begin, end)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """Return P(y), float64 ``[C]``: the share of each class."""
+        """Return P(y), float64 ``[C]``: the share of the images in each class."""
         return self._counts / self.size

@@ -19,7 +19,7 @@ MAX_GROUPS = 2**24
 
 
 class PairSampler(ShardedSampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
-    """Pairs (x1, x2) for the alignment of domains (Yoon et al. 2019, section 2, dynamic pair sampling).
+    """Samples pairs (x1, x2) for the alignment of domains (Yoon et al. 2019, section 2, dynamic pair sampling).
 
     1. x1 takes the value of every image of every domain, each exactly once per epoch, in a seeded permutation.
     2. A secondary domain s is drawn, with probability proportional to its number of images.
@@ -28,7 +28,7 @@ class PairSampler(ShardedSampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
     4. Otherwise x2 is drawn uniformly from the images of s of another class; if s has none, from the primary domain's,
        else from any domain's. So P(y1 = y2) is exactly ``match_probability``. With ``negatives="any"``, x2 is any image
        of s, as in the authors' code.
-    5. x2 is x1 itself only if x1 is the only image of its class in any domain and the pair is to match.
+    5. x2 is x1 itself only if the pair is drawn to match and x1 is the only image of its class in all domains.
 
     Each pair is a pure function of (seed, epoch, position); `fastccsa.sampling.sharding.ShardedSampler` says how
     positions are divided among the ranks. The permutation is computed, not stored: with up to 256 domain-class groups
@@ -53,7 +53,7 @@ class PairSampler(ShardedSampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
 
     Raises:
         InputError: an argument out of range, labels and domains of different lengths, no image in the primary or in any
-            other domain, or a single class where pairs of different classes are to be drawn.
+            other domain, or only one class although pairs of different classes are to be drawn.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class PairSampler(ShardedSampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes are kept for all images."""
+        """Size in bytes of the data that is kept for all images."""
         return self._core.nbytes
 
     def _check_counts(self) -> None:
@@ -150,7 +150,7 @@ class PairSampler(ShardedSampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
 
 
 def _groups(labels: NDArray[np.integer], domains: NDArray[np.integer], num_classes: int) -> NDArray[np.uint32]:
-    """Number the group of each image, its (domain, class), uint32 ``[n]``."""
+    """Return the number of each image's group, which is its combination of domain and class: uint32 ``[n]``."""
     groups = domains.astype(np.uint32)
     groups *= np.uint32(num_classes)
     groups += labels.astype(np.uint32)

@@ -1,4 +1,4 @@
-"""The pair sampler's class probabilities, in closed form from the counts by domain and class."""
+"""The pair sampler's class probabilities, computed in closed form from the counts by domain and class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Table = NDArray[np.float64]
 
-# What a pair that is not drawn to match is drawn from: images of another class, or of any.
+# Where x2 comes from if the pair is not drawn to match: from the images of other classes, or from those of all classes.
 Negatives = Literal["different", "any"]
 
 
@@ -39,7 +39,7 @@ def pair_probabilities(
         negatives: ``"different"`` or ``"any"``.
 
     Returns:
-        The tables; a cell that never occurs is exactly 0.
+        The tables; the probability of a class or pair that never occurs is exactly 0.
     """
     images = counts.astype(np.float64)
     first = images.sum(axis=0) / images.sum()

@@ -1,4 +1,4 @@
-"""How an epoch is divided into steps, and each step among the ranks: what both samplers share."""
+"""The base class of the samplers, which divides an epoch into steps, and each step among the ranks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class ShardedSampler(ABC, Generic[Batch]):
     """A sampler whose epoch of ``size`` positions is divided into steps, and each step among the ranks.
 
     Step ``s`` covers the positions from ``s * world_size * batch_size`` on, ``batch_size`` for each rank. The last step
-    has what is left, divided as evenly as possible: a rank's last batch may be smaller, and empty if fewer positions
-    are left than there are ranks. ``drop_last`` omits a last step that is not full.
+    covers the remaining positions, divided as evenly as possible: a rank's last batch may be smaller, and it is empty
+    if fewer positions remain than there are ranks. ``drop_last`` omits a last step that is not full.
 
     What is drawn at a position depends only on (seed, epoch, position). So ranks never overlap, together they cover the
     same epoch whatever ``world_size`` is, and any batch can be computed without those before it.
 
     Args:
         size: number of images n.
-        batch_size: rows per rank and step.
+        batch_size: positions per rank and step.
         seed: 0 to 2^64 - 1.
         rank: this process's index among ``world_size``.
         world_size: number of processes that share each step.
@@ -61,7 +61,7 @@ class ShardedSampler(ABC, Generic[Batch]):
         return self.size // window if self.drop_last else -(-self.size // window)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that iteration yields.
+        """Set the epoch that iteration yields.
 
         Raises:
             InputError: ``epoch`` is not in 0 to 2^32 - 1.
@@ -69,9 +69,9 @@ class ShardedSampler(ABC, Generic[Batch]):
         self.epoch = check_integer("epoch", epoch, 0, MAX_EPOCH)
 
     def positions(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Return the positions in the epoch of the rows of this rank's batch, int64 ``[B]``.
+        """Return the positions in the epoch that this rank's batch covers, int64 ``[B]``.
 
-        Random numbers drawn by position (`fastccsa.sampling.uniforms`) are the same whatever the number of ranks.
+        Random numbers drawn by position (`fastccsa.sampling.uniforms`) do not depend on the number of ranks.
 
         Raises:
             InputError: ``epoch`` or ``step`` out of range.
@@ -80,7 +80,7 @@ class ShardedSampler(ABC, Generic[Batch]):
         return np.arange(begin, end, dtype=np.int64)
 
     def rows(self, step: int) -> int:
-        """Count the rows of a step over all ranks.
+        """Count the positions of a step over all ranks.
 
         Raises:
             InputError: ``step`` out of range.

@@ -1,4 +1,4 @@
-"""Checks of the samplers' arguments; each message says in one sentence what to change."""
+"""Checks of the samplers' arguments; each raises `InputError` with one sentence about what to change."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ def inverse_probability(p: Any, normalize: str | None = "mean", zero: float | st
         p: probabilities of any shape that sum to 1, for example P(y1) ``[C]`` or P(y1, y2) ``[C, C]``.
         normalize: ``"mean"`` scales the weights to an expected weight of 1 under ``p``, which keeps the scale of the
             loss; ``"max"`` divides by the largest weight, as the authors' code does; None leaves 1/p.
-        zero: weight where ``p`` is 0, which is never sampled: 0.0, or ``"max"`` for the largest weight, as in the
-            authors' code.
+        zero: weight of the cells where ``p`` is 0, which are never sampled: 0.0, or ``"max"`` for the largest weight,
+            as in the authors' code.
 
     Returns:
-        Weights in the shape of ``p``: if ``p`` is a torch tensor, a tensor on its device and in its dtype (float32 if
-        that is not floating); else numpy float64.
+        Weights of the shape of ``p``. If ``p`` is a torch tensor, they are on its device and in its dtype (float32 if
+        that is not floating); else they are numpy float64.
 
     Raises:
         InputError: ``p`` is not a table of probabilities or too small to invert, or an option is unknown.

@@ -1,1 +1,1 @@
-"""What every other package may use: errors, files, devices, facts about the machine, and what is installed."""
+"""Helpers that every other package may use: errors, files, devices, and facts about the machine and installation."""

@@ -1,4 +1,4 @@
-"""Options with a fixed set of values: the `Literal` annotation of a field is the only list of them."""
+"""Options with a fixed set of values: the `Literal` annotation of a field is the only list of its values."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     """Check that ``value`` is one of ``choices``.
 
     Raises:
-        InputError: it is not; the message names the option and the choices.
+        InputError: ``value`` is something else; the message names the option and the choices.
     """
     if value not in choices:
         raise InputError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")
 
 
 def check_choices(config: Any) -> None:
-    """Check the value of every field that is annotated with a `Literal`.
+    """Check the value of every field of ``config`` that is annotated with a `Literal`.
 
     Raises:
-        InputError: a value is not one of those allowed; the message names the field and the allowed values.
+        InputError: a value is not allowed; the message names the field and the allowed values.
     """
     for name, allowed in choices_of(type(config)).items():
         check_choice(name, getattr(config, name), allowed)

@@ -57,7 +57,7 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     ``"auto"`` is float32 on the CPU; on CUDA it is bfloat16 if the GPU supports it, else float16.
 
     Raises:
-        InputError: ``amp`` is unknown, or is float16 on the CPU (its range needs loss scaling, which CUDA has).
+        InputError: ``amp`` is unknown, or it is float16 on the CPU (its range needs loss scaling, which only CUDA has).
     """
     import torch
 

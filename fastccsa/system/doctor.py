@@ -13,7 +13,7 @@ __all__ = ["Part", "Report", "check"]
 
 GET_NVCC = "reinstall with an nvcc: on PATH, in CUDA_HOME, or from `pip install 'fastccsa[cuda]'`"
 
-# What each extra is for; `fastccsa.system.extras` knows its packages.
+# The purpose of each extra; `fastccsa.system.extras` lists its packages.
 PURPOSES = {
     "train": "data, training, evaluation, reports",
     "prune": "`fastccsa prune`",
@@ -30,7 +30,7 @@ class Part:
         name: what it is called in the report.
         usable: whether it works here.
         state: its version, or why it does not work.
-        advice: what to do about it; empty if nothing has to be done.
+        advice: what to do about it; empty if there is nothing to do.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of :func:`check`; ``print`` it, or read ``parts``.
+    """The result of :func:`check`; ``print`` it, or read ``parts``.
 
     Attributes:
         parts: one entry per part, in the order of the printed report.
@@ -89,7 +89,7 @@ def _ops() -> Part:
 
 
 def _architecture_names(architectures: tuple[str, ...]) -> str:
-    """``("90-real", "120-virtual")`` as ``9.0, 12.0+PTX``, the way PyTorch writes them."""
+    """Format architectures as PyTorch does: ``("90-real", "120-virtual")`` becomes ``9.0, 12.0+PTX``."""
     names: dict[str, str] = {}
     for entry in architectures:
         number, kind = entry.split("-")
@@ -100,7 +100,11 @@ def _architecture_names(architectures: tuple[str, ...]) -> str:
 
 
 def _runs_on(capability: tuple[int, int], architectures: tuple[str, ...]) -> bool:
-    """Machine code runs on later GPUs of the same generation, PTX on every later GPU, 'a' only on its own GPU."""
+    """Return whether code built for ``architectures`` runs on a GPU of this compute capability.
+
+    Machine code runs on later GPUs of the same generation, PTX on every later GPU, and the code of an architecture with
+    the suffix "a" only on that one.
+    """
     for entry in architectures:
         number, kind = entry.split("-")
         digits = number.rstrip("af")
@@ -176,7 +180,7 @@ def check() -> Report:
     """Report what was built, for which GPU architectures, what is usable here, and which extras are installed.
 
     Returns:
-        A :class:`Report`: it prints as one line per part, with advice where something is missing.
+        A :class:`Report`, which prints as one line per part, with advice where something is missing.
 
     Example:
         >>> import fastccsa

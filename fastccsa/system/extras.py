@@ -1,4 +1,4 @@
-"""The optional extras of the installation: what each of them installs, and the error where a package is missing."""
+"""The optional extras of the installation: the modules of each, and the error about a missing package."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from fastccsa.system.errors import InputError
 
-# The modules that each extra of pyproject.toml installs. DALI is not among them: images are decoded without it too, and
-# `fastccsa.images.dali` names its package for each version of CUDA.
+# The modules that each extra of pyproject.toml installs. DALI is not among them, because images can be decoded without
+# it, and `fastccsa.images.dali` names its package for each version of CUDA.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": (
         "torchvision", "pandas", "sklearn", "matplotlib", "jinja2", "tqdm", "rich", "tensorboard", "PIL", "openpyxl",
@@ -28,10 +28,10 @@ class MissingPackageError(InputError, ModuleNotFoundError):
 
 @contextmanager
 def install_advice() -> Iterator[None]:
-    """Within the block, make the error about a missing package of an extra name the pip command.
+    """Within the block, replace the error about a missing package of an extra by one that names the pip command.
 
     Raises:
-        MissingPackageError: in place of the `ModuleNotFoundError` for one of the modules in `EXTRAS`.
+        MissingPackageError: instead of the `ModuleNotFoundError` for one of the modules in `EXTRAS`.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def install_advice() -> Iterator[None]:
 
 
 def require(*modules: str) -> None:
-    """Import ``modules``, which must be in `EXTRAS`: what cannot be imported is then reported before any work is done.
+    """Import ``modules``, which must be in `EXTRAS`, so that a missing one is reported before any work is done.
 
     Raises:
         MissingPackageError: one of them is not installed, or its installation is broken.

@@ -15,14 +15,14 @@ UNFINISHED = ".part"  # ending of temporary files
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str], keep: str | os.PathLike[str] | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
+    """Yield a temporary path next to ``path``; on success it is synced and renamed to ``path``.
 
     If the block raises, ``path`` is left unchanged and the temporary file is removed.
 
     Args:
         path: the file to write.
-        keep: new name of the previous file, in the same folder; None discards it. Between the two renames only the
-            kept file exists.
+        keep: new path of the previous file, in the same folder; None discards the file. Between the two renames, only
+            the kept file exists.
 
     Raises:
         InputError: the folder of ``path`` cannot be written.
@@ -58,7 +58,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable; some file systems do not support this, and do not need it."""
+    """Make renames in a folder durable; file systems that do not support this do not need it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

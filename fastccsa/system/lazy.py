@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Import of a package's public names when they are first used."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from fastccsa.system.extras import install_advice
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a package whose public names live in modules that are slow to import.
 
-    Where such a module needs a package that is not installed, the error names the extra that installs it.
+    If a module needs a package that is not installed, the error names the extra that installs it.
 
     Args:
         package: ``__name__`` of the package.
-        homes: the full name of the module that defines each public name.
+        homes: full name of the module that defines each public name.
+
+    Returns:
+        The function. It raises AttributeError for any other name.
     """
 
     def get(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Facts about this machine, its available memory and processors, and the commit that is running."""
+"""Facts about this machine, its available memory and processors, and the commit of the running code."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def _first_of(path: str, key: str) -> str | None:
 
 
 def usable_cpus() -> int:
-    """Return the number of processors that this process may use; a scheduler or a container may limit it."""
+    """Return the number of processors that this process may use, which a scheduler or a container may limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes() -> int:
-    """Return the size of the machine's main memory."""
+    """Return the size of the machine's main memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -109,9 +109,11 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> str | None:
-    """Return the running commit: from FASTCCSA_COMMIT, or from the checkout of this file; None if neither is known.
+    """Return the commit of the running code, from FASTCCSA_COMMIT or else from the checkout of this file.
 
-    ``+changes`` is appended if the checkout's sources differ from that commit.
+    It is None if there is neither.
+
+    ``+changes`` is appended to a checkout's commit if its sources differ from it.
     """
     stated = os.environ.get("FASTCCSA_COMMIT")
     if stated:
@@ -131,5 +133,5 @@ def commit() -> str | None:
 
 
 def now() -> str:
-    """Return the current time in UTC, to the second."""
+    """Return the current time in UTC as ISO 8601 text, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -8,7 +8,7 @@ Say = Callable[[str], None]
 
 
 def status_lines(progress: bool) -> Say:
-    """Return a function that prints a line on stdout, above any progress bar; without ``progress`` it does nothing."""
+    """Return a function that prints a line on stdout, above any progress bar; if not ``progress``, it does nothing."""
     if not progress:
         return lambda line: None
     from tqdm import tqdm

@@ -192,7 +192,7 @@ def test_the_search_for_duplicates_can_be_limited_or_disabled(
     assert str(off).endswith("Duplicates: not looked for")
     assert len(manifest) == 53
     assert sorted(path.name for path in (tmp_path / "off").iterdir()) == ["m.csv", "m.prepare.json"]
-    with pytest.raises(InputError, match="duplicates is 'all'; choose one of off, exact, near"):
+    with pytest.raises(InputError, match="duplicates is 'all'; choose one of 'off', 'exact', 'near'"):
         prepare(twins, tmp_path / "m.csv", duplicates="all")
 
 

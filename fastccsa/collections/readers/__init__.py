@@ -1,6 +1,6 @@
-"""Readers for the collections in their published layouts: a folder in, labelled images out.
+"""Readers that turn the folder of a collection, in its published layout, into labelled images.
 
-A reader returns a :class:`Collection`. It never guesses: images it cannot label are left out, with reason and name.
+A reader returns a :class:`Collection`. It never guesses: it leaves out images it cannot label, with reason and name.
 """
 
 from __future__ import annotations

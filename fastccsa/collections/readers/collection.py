@@ -20,7 +20,7 @@ AMBIGUOUS = "listed as different classes"
 UNREADABLE_IMAGE = "image file cannot be decoded"
 PACKED = "archive in the folder is not unpacked"
 
-# How metadata files write a missing value.
+# Forms of a missing value in metadata files, in lower case.
 _BLANK = {"", "na", "n/a", "nan", "none", "null"}
 
 # The id of an image in the ISIC archive, as opposed to masks and heat maps in the same folder.
@@ -32,8 +32,8 @@ class Record(NamedTuple):
 
     Attributes:
         image: the image's id in the form of :func:`fastccsa.collections.readers.files.image_id`.
-        diagnoses: the diagnosis fields as they stand, the most specific first.
-        group: name of the group of images that stay in one split, such as a lesion.
+        diagnoses: the diagnosis fields as written, the most specific first.
+        group: name of the group of images that must be in one split, such as a lesion.
     """
 
     image: str
@@ -47,9 +47,9 @@ class Row(NamedTuple):
     Attributes:
         image: path of the file.
         label: class.
-        group: name of the group of images that stay in one split.
-        domain: domain; "" for the domain of the collection.
-        split: the given split; "" if it is still to be drawn.
+        group: name of the group of images that must be in one split.
+        domain: key of the domain; "" for the domain of the collection.
+        split: the given split; "" if it has not been drawn yet.
     """
 
     image: Path

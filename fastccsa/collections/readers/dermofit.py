@@ -26,7 +26,7 @@ def read_dermofit(folder: Path, labels: LabelMap | None = None) -> Collection:
         labels: the label map; None for the package's own.
 
     Returns:
-        Images, each in a group of its own.
+        Images, each in its own group.
 
     Raises:
         InputError: there is no such folder, no list of lesions in it, or no lesion in the list.

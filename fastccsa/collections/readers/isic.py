@@ -44,10 +44,10 @@ def read_isic(folder: Path, domain: str, labels: LabelMap | None = None) -> Coll
         labels: the label map; None for the package's own.
 
     Returns:
-        Images grouped by lesion or, if the metadata has none, by patient; otherwise each in a group of its own.
+        Images grouped by lesion or, if the metadata does not name lesions, by patient; otherwise each in its own group.
 
     Raises:
-        InputError: ``domain`` is something else, or there is no ISIC metadata below the folder.
+        InputError: ``domain`` is not one of these, or there is no ISIC metadata below the folder.
     """
     if domain not in ISIC_COLLECTIONS:
         raise InputError(f"{domain} is not an ISIC domain; choose one of {', '.join(ISIC_COLLECTIONS)}")

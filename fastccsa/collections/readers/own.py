@@ -35,7 +35,7 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
         labels: the label map; None for the package's own.
 
     Returns:
-        Images in the order of the table. Groups are local to the table: the same name in another table is another
+        Images in the order of the table. Groups are local to the table: the same name in another table means another
         group.
 
     Raises:
@@ -70,11 +70,11 @@ def read_own_folders(folder: Path, name: str, labels: LabelMap | None = None) ->
 
     Args:
         folder: contains a folder per domain.
-        name: name of this data, a prefix of its groups.
+        name: name of this data, which becomes the prefix of its groups.
         labels: the label map; None for the package's own.
 
     Returns:
-        Images, each in a group of its own.
+        Images, each in its own group.
 
     Raises:
         InputError: there is no such folder.

@@ -1,4 +1,4 @@
-"""PH2: 200 images, each in a folder of its own, labelled in a spreadsheet or a text table."""
+"""PH2: 200 images, each in its own folder, labelled in a spreadsheet or a text table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_ph2(folder: Path, labels: LabelMap | None = None) -> Collection:
         labels: the label map; None for the package's own.
 
     Returns:
-        Images, each in a group of its own, labelled by the clinical diagnosis.
+        Images, each in its own group, labelled by the clinical diagnosis.
 
     Raises:
         InputError: there is no such folder, neither table is in it, or the table is not PH2's.
@@ -71,7 +71,7 @@ def _from_spreadsheet(path: Path) -> list[Record]:
 
 
 def _marked(marks: Sequence[str]) -> tuple[str, ...]:
-    """Return the diagnoses marked X; if there are other marks, return only those, as text that no label map has."""
+    """Return the diagnoses marked X. If there are other marks, return only those, as text that is in no label map."""
     marked = [(diagnosis, mark) for diagnosis, mark in zip(_DIAGNOSES, marks, strict=True) if mark]
     unknown = tuple(f"{diagnosis} marked {mark}" for diagnosis, mark in marked if mark.upper() != "X")
     return unknown or tuple(diagnosis for diagnosis, _ in marked)
@@ -98,7 +98,7 @@ def _cells(values: Iterable[str]) -> list[str]:
 
 
 def _find_header(path: Path, grid: Iterator[Sequence[str]], names: Sequence[str]) -> dict[str, int]:
-    """Return the positions of the columns and leave ``grid`` at the row below the header."""
+    """Return the positions of the columns, and advance ``grid`` to the row below the header."""
     for row in grid:
         lower = [value.lower() for value in row]
         if set(names) <= set(lower):

@@ -1,8 +1,7 @@
 """Seven kinds of synthetic lesion, each painted with the signs a dermatologist looks for.
 
-Every painter draws at random how conspicuous its signs are. So a class has obvious and subtle members, and classes
-overlap where the real ones do: nevus with melanoma, melanoma with benign keratosis, actinic keratosis with basal cell
-carcinoma.
+The strength of a lesion's signs is random, so each class has obvious and subtle members. Classes overlap where the real
+ones do: nevus with melanoma, melanoma with benign keratosis, actinic keratosis with basal cell carcinoma.
 """
 
 from __future__ import annotations

@@ -14,21 +14,21 @@ from fastccsa.collections.rendering.canvas import EXTENT, Canvas, Field, planes,
 from fastccsa.collections.rendering.lesions import paint_lesion
 from fastccsa.collections.rendering.styles import STYLES, Style
 
-# Absorption of red, green and blue light per unit of optical density (natural logarithm), roughly as for melanin and
-# haemoglobin; and the colour of skin without either.
+# Absorption of red, green and blue light per unit of optical density (natural logarithm), roughly that of melanin and
+# haemoglobin, and the colour of skin without either.
 _MELANIN = planes((0.55, 1.00, 1.35))
 _BLOOD = planes((0.12, 0.95, 0.75))
 _BARE_SKIN = planes((0.97, 0.87, 0.82))
 
-# Pixels along a side of the lesion's canvas per pixel of the requested width: about as fine as the picture itself.
+# Side of the lesion's canvas relative to the requested width; the canvas is about as fine as the picture.
 _CANVAS_SHARE = 0.7
-# The grey level that a change of contrast keeps.
+# The grey level that a change of contrast leaves unchanged.
 _PIVOT = 0.55
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Identifies a picture. Together with the seed and the width, it determines every pixel.
+    """The identity of a picture. Together with the seed and the width, it determines every pixel.
 
     Attributes:
         domain: Key of the collection.
@@ -107,7 +107,7 @@ def _photograph(scene: Field, style: Style, rng: np.random.Generator) -> Image.I
         shine = smooth_noise(rng, 5, height, width) + smooth_noise(rng, 40, height, width) / 2
         lit += np.float32(style.glare) * np.clip(shine - np.float32(1.5), 0, 1)
     matrix, offset = _colour_response(style, rng)
-    # Not a BLAS product, whose rounding may depend on the number of threads; the bytes must not.
+    # Not a BLAS product: its rounding may depend on the number of threads, and the pixels must not.
     colours = np.einsum("ij,jhw->ihw", matrix, lit) + offset
     # The lens blurs first, then the sensor adds noise.
     sharp = Image.fromarray(_to_bytes(colours))

@@ -1,8 +1,8 @@
 """The visual style of each collection: skin, camera, light and artefacts.
 
-The seven styles differ as the real collections do at a glance (colour cast, skin tone, size of the lesion in the
-frame, vignette, hair, ruler, stickers, gel, sharpness), so a classifier trained only on HAM does worse on the others.
-The lesions themselves come from the same painters.
+The seven styles differ in what distinguishes the real collections at a glance (colour cast, skin tone, size of the
+lesion in the frame, vignette, hair, ruler, stickers, gel, sharpness), so a classifier trained only on HAM does worse on
+the others. The lesions themselves are painted in the same way for all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Style:
-    """One visual style. Ranges are uniform, pairs of mean and spread are normal, probabilities are per image.
+    """One visual style. Values are drawn uniformly from ranges, and normally from pairs of mean and spread.
 
     Attributes:
         frame: Width and height relative to the ``width`` passed to the renderer.
@@ -29,8 +29,8 @@ class Style:
         noise: Spread of the sensor noise.
         quality: Range of the JPEG quality.
         hair: Mean number of hairs; half of the images have none.
-        aperture, ruler, bubbles, stickers, ink: Probabilities of a round black mask, a ruler along an edge, bubbles
-            in the gel, coloured stickers and marks of a surgical pen.
+        aperture, ruler, bubbles, stickers, ink: Probabilities per image of a round black mask, a ruler along an edge,
+            bubbles in the gel, coloured stickers and marks of a surgical pen.
     """
 
     frame: Range

@@ -1,4 +1,4 @@
-"""Writing the synthetic collections: which pictures there are, which are missing, and drawing those."""
+"""Writing the synthetic collections: listing their pictures, and drawing those that are missing."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def render_collections(
         width: Width of HAM's images in pixels, at least 64; those of other domains are 0.9 to 1.25 times as wide.
         minimum: Minimum number of images of each class in a domain, at least 10, so that every split has one. A
             domain has at least five times as many images in total, in its proportions of Table 1.
-        workers: Number of threads; None for one per usable processor. It does not affect the output.
+        workers: Number of threads; None for one per usable processor. The number does not affect the output.
         progress: Show a progress bar if standard error is a terminal.
 
     Returns:
