@@ -25,7 +25,7 @@ class Benchmarks(click.Group):
 
 @click.command("bench", cls=Benchmarks)
 def bench_command() -> None:
-    """Measure fastccsa beside other implementations, and beside what the machine allows; from a checkout."""
+    """Compare fastccsa with other implementations, and with the limits of the machine; from a checkout."""
 
 
 def _commands() -> dict[str, click.Command]:
