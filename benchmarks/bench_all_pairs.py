@@ -1,4 +1,4 @@
-"""The loss over all pairs beside its rivals and its floor: see `benchmarks.losses.all_pairs`."""
+"""The loss over all pairs, its rivals and its floor: see `benchmarks.losses.all_pairs`."""
 
 from benchmarks.losses.all_pairs import Benchmark  # noqa: F401
 

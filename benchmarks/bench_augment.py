@@ -1,8 +1,8 @@
-"""The device kernel of the augmentation beside a copy of as many bytes, and a training step that it feeds.
+"""The device kernel of the augmentation compared with a copy of as many bytes, and a training step that it feeds.
 
 The kernel makes one batch of finished images from a store of crops in the device's memory. Its floor copies as many
-bytes as the windows that are read and the images that are written. The step is that of a ResNet-18 in bfloat16
-(autocast, AdamW, channels last), with a new batch from the kernel each time; its floor, with the same batch each time.
+bytes as the kernel reads from windows and writes to images. The step trains a ResNet-18 in bfloat16 (autocast, AdamW,
+channels last) with a new batch from the kernel each time; its floor uses the same batch each time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Benchmark(benchmark.Benchmark):
 
     @cached_property
     def store(self) -> Tensor:
-        """Crops of noise."""
+        """The store: crops of noise."""
         crops = self.options.crops or (4096 if self.device.type == "cuda" else 16)
         return torch.randint(0, 256, (crops, T.crop, T.crop, 3), dtype=torch.uint8, device=self.device)
 
@@ -86,7 +86,7 @@ class Benchmark(benchmark.Benchmark):
         return rows
 
     def _copy(self, count: int) -> Callable[[], object]:
-        """Reads and writes ``count`` bytes together, walking through buffers beyond the caches."""
+        """Make a call that reads and writes ``count`` bytes in total, in buffers larger than the caches."""
         half, at = count // 2, 0
         source = torch.zeros(max(BEYOND_CACHES, 4 * half), dtype=torch.uint8, device=self.device)
         to = source.clone()

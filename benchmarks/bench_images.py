@@ -1,4 +1,4 @@
-"""From JPEG files to finished batches: times are those of an image, and a turn is some seconds of one contestant."""
+"""From JPEG files to finished batches: times are per image, and a turn is some seconds of one contestant."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Benchmark(benchmark.Benchmark):
         return turn
 
     def _time(self, stream: Stream, warm_up: int) -> tuple[float, float]:
-        """Wall and CPU seconds per image, once the stream flows; two batches at least."""
+        """Measure wall and CPU seconds per image after the warm-up, over at least two batches."""
         with closing(stream):  # type: ignore[type-var]
             for _ in itertools.islice(stream, warm_up):
                 pass
@@ -76,13 +76,13 @@ class Benchmark(benchmark.Benchmark):
             self.synchronize()
             wall = time.perf_counter() - begun
             here = _cpu_seconds()[0] - cpu[0]
-        # Worker processes are counted when they have ended, with everything they did: also before the first batch.
+        # The CPU time of worker processes is known only after they end, and includes their work during the warm-up.
         ended = _cpu_seconds()[1] - cpu[1]
         return wall / images, here / images + ended / (images + warm_up * len(batch))
 
 
 def _cpu_seconds() -> tuple[float, float]:
-    """CPU time of this process, and of those it has waited for."""
+    """Return the CPU time of this process, and of the child processes that it has waited for."""
     own, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own.ru_utime + own.ru_stime, ended.ru_utime + ended.ru_stime
 

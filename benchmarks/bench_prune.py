@@ -1,4 +1,4 @@
-"""A pruned run beside the run it was made from: latency, and what the pruning saved."""
+"""A pruned run compared with the run it was made from: latency, and the savings of the pruning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENGINES, THREADS, BATCHES = ("PyTorch", "ONNX Runtime"), (1, 2), (1, 32)
 
 @dataclass(frozen=True)
 class Cell:
-    """A way to call both networks."""
+    """An engine, a number of threads, and a batch size with which both networks are called."""
 
     engine: str
     threads: int

@@ -1,4 +1,4 @@
-"""A batch of 32 pairs and the memory that is kept for it, by the number of images."""
+"""The time of a batch of 32 pairs, and the memory that a sampler keeps, by the number of images."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Made = tuple[Callable[[int, int], Any], int]  # a batch by epoch and step, and t
 
 
 def ours(labels: Labels, domains: Labels) -> Made:
-    """The package's sampler: the permutation is computed, candidates lie in order of domain and class."""
+    """Make the package's sampler: it computes its permutation, and sorts candidates by domain and class."""
     sampler = PairSampler(labels, domains, batch_size=BATCH)
     return sampler.batch, sampler.nbytes
 
 
 def naive(labels: Labels, domains: Labels) -> Made:
-    """The same policy the obvious way: a stored permutation, candidates searched for each draw."""
+    """Make a sampler with the same policy in the obvious way: a stored permutation, and a search for each draw."""
     rng = np.random.default_rng(0)
     order, shares = rng.permutation(len(labels)), np.bincount(domains).astype(float)
     shares[0] = 0
@@ -53,7 +53,7 @@ def naive(labels: Labels, domains: Labels) -> Made:
 
 
 def randperm(labels: Labels, domains: Labels) -> Made:
-    """Single images as torch's RandomSampler draws them: what only a stored permutation costs."""
+    """Make a sampler of single images like torch's RandomSampler: the cost of the stored permutation only."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     return lambda epoch, step: order[step * BATCH : (step + 1) * BATCH].tolist(), order.nbytes
 
@@ -63,7 +63,7 @@ CONTESTANTS = {"fastccsa": ours, "naive": naive, "randperm": randperm}
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured, on how many images."""
+    """A quantity to measure, and a number of images."""
 
     what: str
     images: int
@@ -74,7 +74,7 @@ class Cell:
 
 
 class Benchmark(benchmark.Benchmark):
-    """Measures batches, constructions, and that nothing is shuffled when an epoch begins."""
+    """Measures batches, constructions, and the start of an epoch, at which nothing is shuffled."""
 
     def cells(self) -> list[Cell]:
         sizes = (*SIZES, LARGE) if self.options.full else SIZES
@@ -95,7 +95,7 @@ class Benchmark(benchmark.Benchmark):
 
 
 def call_of(cell: Cell, make: Callable[..., Made], data: tuple[Labels, Labels]) -> tuple[Callable[[], Any], int]:
-    """What is timed of a contestant, and the bytes that it keeps."""
+    """Return the call of a contestant that is timed, and the bytes that the contestant keeps."""
     (batch, held), number = make(*data), itertools.count()
     if cell.what == CONSTRUCTION:
         return partial(make, *data), held
@@ -106,7 +106,7 @@ def call_of(cell: Cell, make: Callable[..., Made], data: tuple[Labels, Labels]) 
 
 
 def images(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and domains, int8 ``[size]``, about as unbalanced as in the paper's Table 1."""
+    """Draw labels and domains, int8 ``[size]``, about as unbalanced as in the paper's Table 1."""
     rng = np.random.default_rng(0)
     classes = np.cumsum([0.67, 0.11, 0.11, 0.05, 0.03, 0.02])
     domains = np.cumsum([0.40, 0.05, 0.08, 0.12, 0.01, 0.33])

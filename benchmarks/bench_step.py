@@ -1,6 +1,6 @@
-"""A step of training: fastccsa's loop, a plain PyTorch implementation of the same method, and the bare network's step.
+"""A training step: fastccsa's loop, a plain PyTorch implementation of the same method, and the bare network.
 
-A turn is several steps of one contestant. Its input pipeline runs only in its own turns, and has reached its pace
+A turn is several steps of one contestant. Its input pipeline runs only during its own turns, and is in a steady state
 before the clock starts: nothing is prepared while others are timed.
 """
 
@@ -48,14 +48,14 @@ from fastccsa.training.step import Step, make_forward, wrap_model
 LOOP, PLAIN, BARE = "fastccsa's loop", "plain PyTorch", "bare network"
 KINDS = {LOOP: OURS, PLAIN: RIVAL, BARE: FLOOR}
 PARTS = ("images", "network", "loss", "backward", "update")
-WARM_STEPS = 5  # the first steps of a turn, not timed: more than any pipeline works ahead
+WARM_STEPS = 5  # untimed steps at the start of a turn: more than any pipeline prepares ahead
 
 Steps = Iterator[object]  # each item is a step taken
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A training; the rest of its configuration is in the settings."""
+    """A training run; the rest of its configuration is in the settings."""
 
     backbone: str
     size: int
@@ -105,7 +105,7 @@ class Benchmark(benchmark.Benchmark):
             bare = _bare(config, classes, next(_batches(ordinary, objective)), device, dtype)
             step = captured if config.cuda_graph else ordinary
             streams: dict[str, Callable[[], Steps]] = {
-                LOOP: lambda: (step(batch, 0) for batch in _batches(step, objective)),  # what the training loop does
+                LOOP: lambda: (step(batch, 0) for batch in _batches(step, objective)),  # as in the training loop
                 PLAIN: partial(_plain, config, classes, objective, images.training, device, dtype),
                 BARE: lambda: (bare() for _ in itertools.count()),
             }
@@ -166,7 +166,7 @@ def _state(config: TrainConfig, classes: int, device: torch.device) -> TrainStat
 
 
 def _batches(step: Step, objective: CCSA) -> Iterator[Any]:
-    """Full batches without end, as ``step`` takes them."""
+    """Yield full batches without end, in the form that ``step`` takes."""
     sampler = objective.loader.sampler
     for epoch in itertools.count():
         for number, batch in enumerate(step.batches(epoch, 0)):
@@ -177,7 +177,7 @@ def _batches(step: Step, objective: CCSA) -> Iterator[Any]:
 def _bare(
     config: TrainConfig, classes: int, batch: dict[str, Tensor], device: torch.device, dtype: torch.dtype | None
 ) -> Callable[[], object]:
-    """Only the network, on images that are there already; compiled and captured like the loop's."""
+    """Make a step of the network only, on fixed images; it is compiled and captured like the loop's."""
     state = _state(config, classes, device)
     network = wrap_model(state, config, device, ALONE)
     images = torch.cat([batch["images1"], batch["images2"]]).contiguous(memory_format=torch.channels_last)
@@ -196,7 +196,7 @@ def _bare(
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor, int, int]]):
-    """Pairs as one would write them with torchvision: the paper's steps, an image at a time."""
+    """Pairs as a user of torchvision would load them: the paper's transforms, one image at a time."""
 
     def __init__(self, images: Manifest, objective: CCSA, size: int) -> None:
         t, sampler = Transforms(size=size), objective.loader.sampler
@@ -219,7 +219,7 @@ def _plain(
     config: TrainConfig, classes: int, objective: CCSA, images: Manifest, device: torch.device,
     dtype: torch.dtype | None,
 ) -> Steps:  # fmt: skip
-    """The same method in plain PyTorch: torchvision's transforms in a DataLoader, the loss in eager operations."""
+    """Take steps of the same method in plain PyTorch: transforms in a DataLoader, and the loss in eager mode."""
     torch.manual_seed(0)
     model = build_model(config.backbone, classes, "none", config.size).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)

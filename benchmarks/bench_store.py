@@ -1,4 +1,4 @@
-"""Making the store of a manifest's crops: its time per image, and its size."""
+"""The store of a manifest's crops: the time to make it, per image, and its size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastccsa.images.store import open_store
 
 @dataclass(frozen=True)
 class Cell:
-    """A manifest, and the side of the finished images."""
+    """A manifest, and the side length of the finished images."""
 
     manifest: str
     size: int

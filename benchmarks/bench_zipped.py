@@ -1,4 +1,4 @@
-"""The zipped loss beside its rivals and floors: see `benchmarks.losses.zipped`."""
+"""The zipped loss, its rivals and its floors: see `benchmarks.losses.zipped`."""
 
 from benchmarks.losses.zipped import Benchmark  # noqa: F401
 

@@ -1,6 +1,6 @@
-"""The benchmarks by name, with their options: what ``python -m benchmarks``, ``fastccsa bench`` and pytest take.
+"""The benchmarks by name, with the options that ``python -m benchmarks``, ``fastccsa bench`` and pytest take.
 
-Nothing here imports torch, so ``--help`` answers at once.
+Nothing here imports torch, so ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ OPTIONS: dict[str, click.Option] = {
     for option in (
         # sizes
         _several("--pairs -n", COUNT, "Pairs in a batch"),
-        _several("--rows -n", COUNT, "Rows of either side"),
+        _several("--rows -n", COUNT, "Rows on each side"),
         _several("--width -d", COUNT, "Columns of the features"),
         _several("--classes -c", COUNT, "Columns of the logits"),
-        _several("--dtype", click.Choice(["float32", "bfloat16", "float16", "float64"]), "Of logits and features"),
+        _several("--dtype", click.Choice(["float32", "bfloat16", "float16", "float64"]), "Dtype of the inputs"),
         _several("--mode", click.Choice(["forward", "forward+backward"]), "What a call computes"),
         _several("--labels", click.Choice(["uniform", "table1"]), "Seven equally frequent classes, or Table 1's"),
-        _option("--memory", COUNT, "Rows of the second side, as past features that get no gradient."),
-        _option("--unweighted", bool, "Without weights: the job that other libraries can express too."),
-        _option("--hard", bool, "Only errors, where distances are small or 0."),
-        _option("--longest", AMOUNT, "Seconds; where the dense products would take longer, nothing is measured."),
-        _option("--full", bool, "Everything that there is to measure, in many minutes."),
+        _option("--memory", COUNT, "Rows of the second side, which are past features without gradients."),
+        _option("--unweighted", bool, "Omit the weights, which not every other library supports."),
+        _option("--hard", bool, "Measure only errors, on data whose distances are small or 0."),
+        _option("--longest", AMOUNT, "Seconds; cells whose dense products would take longer are not measured."),
+        _option("--full", bool, "Measure every size, which takes many minutes."),
         _option("--images", FOLDER, "Folder of your own JPEGs; otherwise some are rendered."),
         _several("--shape", str, "WIDTHxHEIGHT to render, such as 1024x768"),
         _option("--files", COUNT, "Files of each shape."),
-        _option("--batch", COUNT, "Images in a batch; by default as many as suit the device."),
-        _option("--crops", COUNT, "Crops in the store, 270 kB each; by default as many as suit the device."),
-        _option("--size", click.IntRange(min=8), "Side of the finished images, pixels."),
+        _option("--batch", COUNT, "Images in a batch; the default depends on the device."),
+        _option("--crops", COUNT, "Crops in the store, 270 kB each; the default depends on the device."),
+        _option("--size", click.IntRange(min=8), "Side length of the finished images in pixels."),
         _option("--steps", COUNT, "Timed steps in a turn."),
         # what is measured
         _option("--manifest", ANY, "Images; otherwise some are rendered."),
-        _several("--run", FOLDER, "Run of a training or a pruning"),
+        _several("--run", FOLDER, "Run folder of a training or a pruning"),
         _option("--backbone", str, "A torchvision classification network."),
         _option("--cache", click.Choice(["none", "disk", "ram", "gpu"]), "Where fastccsa's images come from."),
         _option("--amp", click.Choice(["auto", "none", "bfloat16"]), "Precision of the network."),
@@ -61,31 +61,33 @@ OPTIONS: dict[str, click.Option] = {
         _option("--cuda-graph/--no-cuda-graph", None, "Capture these steps as CUDA graphs.", default=False),
         _option("--plain/--no-plain", None, "Measure plain PyTorch too.", default=True),
         _several("--rival", str, "Measure only fastccsa and this rival"),
-        _several("--contestant", str, "Measure only this one"),
-        _several("--layer", str, "Only this layer"),
-        _several("--rate", click.FloatRange(0, 1), "Share of the channels taken"),
-        _option("--criteria", str, "Separated by commas; otherwise all."),
-        _option("--weights", str, "Of the channels that stay: kept, squares, joint; separated by commas."),
-        _option("--random", COUNT, "Seeds of the random criterion."),
+        _several("--contestant", str, "Measure only this contestant"),
+        _several("--layer", str, "Prune only this layer"),
+        _several("--rate", click.FloatRange(0, 1), "Share of the channels to remove"),
+        _option("--criteria", str, "Criteria, separated by commas; otherwise all."),
+        _option("--weights", str, "Weights of the kept channels: kept, squares, joint; separated by commas."),
+        _option("--random", COUNT, "Number of seeds of the random criterion."),
         _option("training_images --images", COUNT, "Training images to choose channels by."),
         _option("--discrimination-images", COUNT, "Images for the classification loss."),
         # how it is measured
         _option("--device", str, "auto, cpu, cuda or cuda:N."),
-        _option("--threads", COUNT, "On the CPU; otherwise as many as there are usable CPUs."),
-        _option("--workers", COUNT, "Of each input pipeline; otherwise one per usable CPU, at most 16."),
-        _option("--rounds", COUNT, "Rounds of a cell at most."),
-        _option("--seconds", AMOUNT, "Budget for the rounds of a cell; of images, the length of a turn."),
-        _option("--minutes", AMOUNT, "Budget for everything."),
+        _option("--threads", COUNT, "Threads on the CPU; otherwise one per usable CPU."),
+        _option("--workers", COUNT, "Workers of each input pipeline; otherwise one per usable CPU, at most 16."),
+        _option("--rounds", COUNT, "Maximum number of rounds of a cell."),
+        _option("--seconds", AMOUNT, "Time budget for the rounds of a cell; for images, the length of a turn."),
+        _option("--minutes", AMOUNT, "Time budget for all cells."),
         _option(
-            "--memory-limit", AMOUNT, "GiB; what would hold more is not tried. By default 4/5 of what is available."
+            "--memory-limit",
+            AMOUNT,
+            "GiB; what needs more is not run. The default is 4/5 of the available memory.",
         ),
-        _option("--machine", str, "What to call this machine; otherwise its name in the network."),
-        _option("--out", FILE, "JSON of the results, written after each cell."),
+        _option("--machine", str, "Name of this machine in the results; otherwise its host name."),
+        _option("--out", FILE, "JSON file of the results, written after each cell."),
     )
 }
 
 LOSS = "full device=cpu threads rounds=30 seconds=8 minutes memory-limit rival machine out"
-# By name: what is measured, and which options there are, with their defaults.
+# By name: a description, and the options with their defaults.
 BENCHMARKS = {
     "zipped": (
         "Time, memory and errors of the zipped loss: fastccsa, eager PyTorch, torch.compile, others, and floors.\n\n"
@@ -102,28 +104,28 @@ BENCHMARKS = {
         "images shape files=128 threads contestant batch=64 rounds=3 seconds=1 full device=cpu machine out",
     ),
     "step": (
-        "A step of training: fastccsa's loop, the same method in plain PyTorch, and the bare network's step.",
+        "A training step: fastccsa's loop, the same method in plain PyTorch, and the bare network.",
         "manifest backbone=resnet18 size=64 pairs=32 cache=ram amp=auto compile cuda-graph plain workers device=auto "
         "rounds=3 steps=10 machine out",
     ),
     "prune": (
-        "Size, recall and latency of a pruned run beside the run it was made from, and its size by threshold.",
+        "Size, recall and latency of a pruned run and of the run it was made from, and its size by threshold.",
         "run rounds=30 seconds=8 machine out",
     ),
     "augment": (
-        "The device kernel of the augmentation beside a copy of as many bytes, and a training step that it feeds.",
+        "The device kernel of the augmentation, a copy of as many bytes, and a training step that the kernel feeds.",
         "device=auto batch crops rounds=30 seconds=8 machine out",
     ),
     "sampler": (
-        "A batch of 32 pairs and the memory that is kept for it, by the number of images.",
+        "Time of a batch of 32 pairs, and the memory that a sampler keeps, by the number of images.",
         "full rounds=30 seconds=4 machine out",
     ),
     "store": ("Time and size of the store of a manifest's crops.", "manifest size=224 rounds=3 machine out"),
 }
-# The same for modules with a function `main`, which have nothing for pytest to compare.
+# The same for modules that have a function `main` and do not run under pytest.
 SCRIPTS = {
     "selection": (
-        "Prune runs by every criterion without fine-tuning; the same command again measures what --out lacks.",
+        "Prune runs by every criterion without fine-tuning; repeating the command measures only what --out lacks.",
         "run layer rate criteria weights=kept,squares,joint random=3 training-images=512 discrimination-images=128 "
         "threads=1 out",
     ),
@@ -133,14 +135,14 @@ TYPED: dict[str, SimpleNamespace] = {}  # the options of the command that runs p
 
 @click.group("bench")
 def bench() -> None:
-    """Measure fastccsa beside other implementations, and beside what the machine allows.
+    """Compare fastccsa with other implementations, and with the limits of the machine.
 
     `pytest benchmarks` runs the benchmarks too, with the long forms of these options.
     """
 
 
 def _parameters(names: str) -> list[click.Parameter]:
-    """Options from their names and defaults."""
+    """Make options from their names and defaults."""
     found: list[click.Parameter] = []
     for word in names.split():
         name, _, default = word.partition("=")
@@ -152,7 +154,7 @@ def _parameters(names: str) -> list[click.Parameter]:
 
 
 def _run(context: click.Context, **options: Any) -> None:
-    """Run a script, or a benchmark under pytest, with whose status it exits."""
+    """Run a script; or run a benchmark under pytest, and exit with its status."""
     name = context.info_name or ""
     if name in SCRIPTS:
         importlib.import_module(f"benchmarks.{name}").main(SimpleNamespace(**options))
@@ -163,7 +165,7 @@ def _run(context: click.Context, **options: Any) -> None:
     except ImportError:
         raise click.ClickException("benchmarks need pytest-benchmark: pip install 'fastccsa[bench]'") from None
     module = importlib.import_module(f"benchmarks.bench_{name.replace('-', '_')}")
-    benchmark = module.Benchmark(SimpleNamespace(**options))  # what is wrong is said in one line, before pytest begins
+    benchmark = module.Benchmark(SimpleNamespace(**options))  # reports a wrong option in one line, before pytest starts
     benchmark.names()
     if not benchmark.cells():
         raise click.UsageError("there is nothing to measure without --run or --manifest", context)
@@ -172,7 +174,7 @@ def _run(context: click.Context, **options: Any) -> None:
 
 
 def flags_of(*names: str) -> dict[str, bool]:
-    """The options of these benchmarks in the long form, which pytest accepts; whether one takes no value."""
+    """Return the long forms of the options of these benchmarks, and whether each is a flag without a value."""
     found = {}
     for option in (option for name in names for option in bench.commands[name].params):
         for flag in (*option.opts, *option.secondary_opts):
@@ -182,7 +184,10 @@ def flags_of(*names: str) -> dict[str, bool]:
 
 
 def options_of(name: str, given: dict[str, Any]) -> SimpleNamespace:
-    """The options of a benchmark: those that were typed, or from what pytest parsed, True or a list by long form."""
+    """Return the options of a benchmark, as typed for it, or else from ``given``, which pytest parsed.
+
+    ``given`` has True or a list of values for each long form that was used, and None for the others.
+    """
     if name in TYPED:
         return TYPED[name]
     words = []

@@ -1,8 +1,8 @@
-"""What the benchmarks share under pytest: their options, their cells and contestants as tests, and their results.
+"""The benchmarks under pytest: their options, their cells and contestants as tests, and their results.
 
 A ``bench_*.py`` has a class ``Benchmark``; each of its cells with each of its contestants is a test. The fixture
-``rows`` measures all contestants of a cell in turns, and ``report`` hands each one's times to pytest-benchmark, whose
-statistics, groups, JSON and comparisons work on them as on its own.
+``rows`` measures all contestants of a cell in turns, and ``report`` passes each one's times to pytest-benchmark, whose
+statistics, groups, JSON and comparisons work on them as on times that it measured.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _name_of(module: Any) -> str:
 
 
 def _make(config: pytest.Config, module: Any) -> Any:
-    """The benchmark of a module, with the options of this run."""
+    """Make the benchmark of a module with the options of this run."""
     name = _name_of(module)
     return module.Benchmark(options_of(name, {flag: config.getoption(f"benchmarks{flag}") for flag in flags_of(name)}))
 
@@ -64,7 +64,7 @@ def _as_id(title: str) -> str:
 
 @pytest.fixture(scope="module")
 def measuring(request: pytest.FixtureRequest, recorder: Recorder) -> Iterator[Any]:
-    """The benchmark of this module; torch's threads are as before afterwards."""
+    """The benchmark of this module; afterwards the number of torch's threads is restored."""
     threads = torch.get_num_threads()
     benchmark = _make(request.config, request.module)
     benchmark.begin()
@@ -75,7 +75,7 @@ def measuring(request: pytest.FixtureRequest, recorder: Recorder) -> Iterator[An
 
 @pytest.fixture(scope="module")
 def rows(request: pytest.FixtureRequest, measuring: Any, cell: Any, recorder: Recorder) -> Iterator[dict[str, Row]]:
-    """The rows of a cell by contestant; contestants whose tests were deselected do not run."""
+    """The rows of a cell by contestant; contestants whose tests are deselected do not run."""
     params = [
         item.callspec.params
         for item in request.session.items
@@ -88,7 +88,7 @@ def rows(request: pytest.FixtureRequest, measuring: Any, cell: Any, recorder: Re
 
 @pytest.fixture
 def report(benchmark: Any, rows: dict[str, Row], cell: Any, contestant: str, recorder: Recorder) -> Callable[[], None]:
-    """Hands the contestant's row over to pytest-benchmark, and to the file of results."""
+    """A function that passes the contestant's row to pytest-benchmark and to the file of results."""
     return lambda: recorder.add(benchmark, cell, rows.get(contestant))
 
 
@@ -99,7 +99,7 @@ def recorder(request: pytest.FixtureRequest) -> Recorder:
 
 
 class Replay:
-    """A clock that repeats times already measured, for pytest-benchmark to read."""
+    """A clock for pytest-benchmark that replays times which were measured before."""
 
     seconds: Iterator[float]
     now = 0.0
@@ -123,7 +123,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Recorder:
-    """The results of this run, the file that they are kept in, and what the summary shows besides."""
+    """The results of this run, the file they are written to, and further texts of the summary."""
 
     def __init__(self) -> None:
         program = Path(sys.argv[0])
@@ -135,7 +135,7 @@ class Recorder:
         self.texts: list[str] = []
 
     def begin(self, name: str, benchmark: Any) -> None:
-        """Note how a benchmark is measured, and where its results go."""
+        """Record the settings of a benchmark, and the file for its results."""
         settings = json.loads(json.dumps(vars(benchmark.options), default=str))
         self.results.settings[name] = settings | {"threads": torch.get_num_threads()}
         self.out = self.out or benchmark.options.out
@@ -145,7 +145,7 @@ class Recorder:
             self.results.machine_info["gpu"] = machine.describe(benchmark.device)["gpu"]
 
     def add(self, benchmark: Any, cell: Any, row: Row | None) -> None:
-        """Record a row; where it was not measured, the test is skipped, or fails if it is fastccsa that failed."""
+        """Record a row; if it was not measured, skip the test, or fail it if fastccsa itself failed."""
         if row is None:
             pytest.skip("not part of this cell")
         params = {**vars(cell), "contestant": row.contestant}
@@ -164,7 +164,7 @@ class Recorder:
             self.results.benchmarks.append(benchmark.stats.as_dict())
 
     def write(self) -> None:
-        """Keep the results so far."""
+        """Write the results so far."""
         if self.out is not None:
             self.results.write(self.out)
 

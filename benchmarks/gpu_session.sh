@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call of at most ten minutes, the most important first: builds only for this
-# machine's GPU (in the checkout: build again afterwards for others), runs the CUDA tests, the benchmarks' main cells, the
-# demo, the step of training, compute-sanitizer, and then as much of the sweep as there is time for. A step that fails
-# does not stop the others.
+# Everything that needs a GPU, in one call of at most ten minutes, the most important first. It builds only for this
+# machine's GPU (in the checkout, so rebuild afterwards for other GPUs), and runs the CUDA tests, the benchmarks' main
+# cells, the demo, the training step, compute-sanitizer, and then as much of the sweep as there is time for. A step that
+# fails does not stop the others.
 #
 #   benchmarks/gpu_session.sh             run
-#   benchmarks/gpu_session.sh --dry-run   say what would run
+#   benchmarks/gpu_session.sh --dry-run   only list the steps
 #
 # Environment:
-#   OUT              where results go (default: benchmarks/results)
-#   BUDGET           seconds in all (default: 570)
+#   OUT              folder for the results (default: benchmarks/results)
+#   BUDGET           total seconds (default: 570)
 #   PYTHON           the interpreter that has torch >= 2.10 (default: python3)
-#   WHEELS           folder of wheels to install first, for machines without a network (default: .whl, if there)
+#   WHEELS           folder of wheels to install first, for machines without a network (default: .whl, if it exists)
 #   FASTCCSA_COMMIT  the commit, where the checkout has no .git
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -91,7 +91,7 @@ EOF
 )
 if [[ -z $gpu ]]; then
   $DRY_RUN || exit 1
-  gpu="no-gpu 9.0"  # the steps as they would be on such a one
+  gpu="no-gpu 9.0"  # lists the steps as for this GPU
 fi
 read -r MACHINE CAPABILITY <<<"$gpu"
 
@@ -149,7 +149,7 @@ else
   step "errors, all pairs" 60 "${ALL_PAIRS[@]}" --hard --out "$OUT/all-pairs-hard-$MACHINE.json"
   if $DRY_RUN || has_module pandas; then
     step "tests of training" 90 "${TEST[@]}" tests/training
-    # Its images are those of the next steps.
+    # The next steps use its images.
     step "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --epochs 3 --out "$WORK/demo"
     step "step, 32 pairs" 60 "${STEP[@]}" --pairs 32 --cuda-graph --out "$OUT/step-32-$MACHINE.json"
     step "step, 256 pairs" 75 "${STEP[@]}" --pairs 256 --cuda-graph --out "$OUT/step-256-$MACHINE.json"
@@ -187,7 +187,7 @@ else
     skip "tests of the pipeline" "nvidia.dali is not installed"
     skip "benchmark, images" "nvidia.dali is not installed"
   fi
-  # A cell that has begun is finished: hence the margin.
+  # The margin is for the cell in progress, which is always finished.
   left=$(($(remaining) - 60))
   (( left > 0 )) || left=0
   minutes=$(printf '%d.%02d' $((left / 60)) $((left % 60 * 100 / 60)))
@@ -200,6 +200,6 @@ $DRY_RUN && exit 0
 echo
 echo "==== $MACHINE, compute capability $CAPABILITY, commit ${FASTCCSA_COMMIT:-not known}, $SECONDS s"
 printf '%s\n' "${summary[@]}"
-exec >&- 2>&-  # so that the log's writer ends, and is waited for
+exec >&- 2>&-  # so that tee, which writes the log, ends
 wait "$LOG"
 exit $((failures > 0))

@@ -1,4 +1,4 @@
-"""A pruned run beside the run it was made from: size, recall, channels, and its size at other thresholds."""
+"""A pruned run compared with its original run: size, recall, channels, and its size at other thresholds."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def report_pruning(run: Path) -> dict[str, Any]:
 
     Returns:
         ``record`` of the pruning; ``file_bytes`` of both models; ``recall``: macro recall in [0, 1] by domain and
-        ``avg`` of the run before, of the selected channels before fine-tuning, and after, where they were scored;
+        ``avg`` of the original run, of the pruned network before fine-tuning, and of the pruned run, if scored;
         ``curve``: parameters of the whole network by threshold, along the paths of this pruning.
 
     Raises:
-        InputError: the run is not a pruned one, or the run it was made from is gone.
+        InputError: the run is not a pruned one, or the run it was made from is missing.
     """
     record = PruneRecord.read(run)
     before = Path(record.config["run"])
@@ -61,7 +61,7 @@ def parameters_at(model: Classifier, kept: Mapping[str, int]) -> int:
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """What `report_pruning` found, as tables."""
+    """Format the result of `report_pruning` as tables."""
     record = found["record"]
     sizes = pd.DataFrame({when: pd.Series(record[when]) for when in ("before", "after")})
     sizes.loc["bytes of the file"] = found["file_bytes"]

@@ -1,10 +1,11 @@
-"""How good and how quick a choice of channels is, without any fine-tuning to make up for it.
+"""The quality and the time of a choice of channels, without any fine-tuning to compensate for it.
 
 Every run is pruned by every criterion at the same number of channels in every layer, from the first layer to the
 last, or in one layer while the others stay whole, under the network's own loss. The weights of the channels that stay
-are kept (the layer's own), squares (those that minimise L_M), or joint (down the joint loss, as in `fastccsa prune`).
-Two criteria are only here: "reconstruction" is dcp's without the discrimination loss, "exact" is dcp's with that loss's
-gradient evaluated for every channel. The same command again measures what --out lacks, and prints all it has.
+are "kept" (the layer's own), "squares" (those that minimise L_M), or "joint" (those that descend the joint loss, as in
+`fastccsa prune`). Two criteria exist only here: "reconstruction" is dcp without the discrimination loss, and "exact" is
+dcp with the gradient of that loss evaluated for every channel. Repeating the command measures only what --out lacks,
+and prints all results.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ FIGURES = ["seconds", "recall", "loss", "agreement", "gradient", "value", "valid
 
 
 def main(options: SimpleNamespace) -> None:
-    """Measure what is missing of each run, and print means with their standard errors, and dcp less the others."""
+    """Measure what is missing for each run; print means with standard errors, and dcp minus the others."""
     if not options.run:
         raise click.UsageError("name the runs to prune: --run RUN")
     torch.set_num_threads(options.threads)
@@ -70,11 +71,11 @@ def main(options: SimpleNamespace) -> None:
     by_run = frame.groupby(["run", *KEYS])[["recall", "loss"]].mean().unstack("criterion")
     for figure in ("recall", "loss") if "dcp" in by_run["recall"] else ():
         less = by_run[figure].rsub(by_run[figure]["dcp"], axis=0).groupby(KEYS[:-1]).agg(["mean", "sem"]).round(3)
-        click.echo(f"\n{figure}: dcp less the others, in the same run\n{less.to_string(na_rep='')}")
+        click.echo(f"\n{figure}: dcp minus the others, in the same run\n{less.to_string(na_rep='')}")
 
 
 def _rows_of(run: str, options: SimpleNamespace) -> Iterator[dict[str, Any]]:
-    """List what to measure of a run: the whole network, then each criterion, the random one with several seeds."""
+    """List the rows to measure for a run: the whole network, then each criterion, the random one with several seeds."""
     same = {"run": run, "images": options.training_images, "discrimination_images": options.discrimination_images}
     yield same | {"layer": "", "rate": 0.0, "weights": "kept", "criterion": "all", "seed": 0}
     criteria = options.criteria.split(",") if options.criteria else (*CRITERIA, "reconstruction", "exact")
@@ -86,7 +87,7 @@ def _rows_of(run: str, options: SimpleNamespace) -> Iterator[dict[str, Any]]:
 
 
 class Task:
-    """A run to prune, and the images that it is pruned and judged by."""
+    """A run to prune, and the images that are used to prune and to judge it."""
 
     def __init__(self, run: Path, options: SimpleNamespace) -> None:
         self.config = PruneConfig(str(run), f"{run}-none", rate=0.5, device="cpu", workers=1)
@@ -99,19 +100,20 @@ class Task:
         backend = self.training.image_backend
         with evaluation_loader(self.test, CPU, size, workers=1, image_backend=backend) as loader:
             self.batches = list(loader.epoch(0))
-        self.says = self.outputs(self.model).predictions
+        self.predictions = self.outputs(self.model).predictions
 
     def outputs(self, model: Classifier) -> Outputs:
-        """What a network says of the test images of the run's domains."""
+        """Compute a network's outputs on the test images of the run's domains."""
         return collect_outputs(model, self.batches, CPU, None, self.test, "test")
 
     def measure(self, row: dict[str, Any]) -> dict[str, float]:
-        """Prune as a row says, and judge the network.
+        """Prune with the settings of a row, and judge the network.
 
         Returns:
-            ``seconds`` of the choice; macro-average ``recall`` in % and cross-entropy ``loss`` on test images, the mean
-            over classes, then over domains; ``agreement``, the share in % of test images of which it says what the
-            whole network says; L_S on the images of its ``gradient``, of its ``value``, and on ``validation`` images.
+            ``seconds`` of the choice; macro-average ``recall`` in % and cross-entropy ``loss`` on test images, averaged
+            over classes, then over domains; ``agreement``, the share in % of test images for which its prediction is
+            that of the whole network; L_S on the images of its ``gradient``, of its ``value``, and on ``validation``
+            images.
         """
         begun = time.perf_counter()
         model = self.model if row["criterion"] == "all" else self.prune(row)
@@ -129,7 +131,7 @@ class Task:
             "seconds": seconds,
             "recall": 100 * score_outputs(outputs).average,
             "loss": float(by_domain.mean()),
-            "agreement": 100 * float(np.mean(outputs.predictions == self.says)),
+            "agreement": 100 * float(np.mean(outputs.predictions == self.predictions)),
             "gradient": loss(chosen, chosen.discrimination),
             "value": loss(chosen, chosen.check),
             "validation": loss(held_out, held_out.discrimination, held_out.check),

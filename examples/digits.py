@@ -4,8 +4,8 @@
     python examples/digits.py --row-data CCSA/row_data --out digits.json
 
 trains on 2000 labelled MNIST digits and n USPS digits per class (Motiian, Piccirilli, Adjeroh and Doretto, "Unified
-Deep Supervised Domain Adaptation and Generalization", ICCV 2017) and prints the accuracy on USPS beside the published
-one. Each run gives five figures:
+Deep Supervised Domain Adaptation and Generalization", ICCV 2017) and prints the accuracy on USPS next to the
+published one. Each run gives five figures:
 
 published, best on test    the original protocol: fixed pairs, each batch twice with the streams swapped, the
                            classification loss on the first stream only, and the epoch with the best test accuracy
@@ -14,7 +14,7 @@ published, last epoch      the same run, but the last epoch, so that the test se
 PairSampler, ...           pairs drawn by fastccsa.PairSampler instead, with the classification loss on both streams
 PairSampler, alpha = 0     the same without alignment: what the labelled images contribute on their own
 
-Finished runs are kept in --out; running the same command again continues with the others.
+Finished runs are kept in --out; running the same command again does the remaining ones.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # Rectifying after max pooling gives the same result as before it, for a quarter of the work.
+        # ReLU after max pooling gives the same result as before it, for a quarter of the work.
         self.maps = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.MaxPool2d(2), nn.ReLU())
         self.features = nn.Sequential(
             nn.Dropout(0.25), nn.Flatten(), nn.Linear(32 * 6 * 6, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()
@@ -73,8 +73,8 @@ class Network(nn.Module):
     def forward(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits [B, 10] and features [B, 84] of ``images[index]``.
 
-        A batch holds each of the few target images many times. They go through the convolutions once, because their
-        copies only differ in the dropout that follows.
+        A batch contains each of the few target images many times. Each goes through the convolutions only once, because
+        its copies only differ in the dropout that follows.
         """
         distinct, copies = index.unique(return_inverse=True)
         features = self.features(self.maps(images[distinct])[copies])
@@ -85,7 +85,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class PublishedPairs:
-    """All pairs of one class and three times as many others, drawn once; each epoch has them in both orders."""
+    """All pairs of one class and three times as many others, drawn once; each epoch uses every pair in both orders."""
 
     def __init__(self, digits: Digits, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -154,7 +154,7 @@ class Trainer:
         return logits.argmax(1) == labels
 
     def loss_share(self, batches: Batches, steps: int = 30) -> float:
-        """Measure the share of the loss, forward and backward, in the CPU time of a training step; keeps training."""
+        """Measure the share of the loss, forward and backward, in the CPU time of a step, in further training steps."""
         self.network.train()
         in_step = in_loss = 0.0
         for (index1, index2), _ in zip(batches, range(steps), strict=False):
@@ -176,7 +176,7 @@ def run(digits: Digits, seed: int, *, epochs: int, sampler_steps: int, amp: bool
     def percent(right: Tensor) -> float:
         return 100 * right.double().mean().item()
 
-    # The original classifies only the first stream; swapped, each stream is the first once.
+    # The original classifies only the first stream; since the streams are swapped, each is the first one once.
     first_only = fastccsa.WeightedCCSALoss(class_weight2=torch.zeros(CLASSES), margin=MARGIN, alpha=ALPHA)
     trainer, pairs = Trainer(digits, first_only, seed, amp), PublishedPairs(digits, seed)
     began = time.process_time()
@@ -242,15 +242,17 @@ def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse
     parser.add_argument("--row-data", type=Path, required=True, help="folder of the published npy files")
     parser.add_argument("--out", type=Path, default=Path("digits.json"), help="results (default: digits.json)")
     parser.add_argument("--n", type=int, nargs="+", default=[1, 3, 5, 7], help="labelled target images per class")
-    parser.add_argument("--repetitions", type=int, nargs="+", default=list(range(10)), help="which (default: 0 to 9)")
-    parser.add_argument("--epochs", type=int, default=80, help="of the published protocol (default: 80)")
-    parser.add_argument("--sampler-steps", type=int, default=2000, help="with fastccsa.PairSampler (default: 2000)")
-    parser.add_argument("--amp", action="store_true", help="layers in bfloat16, the loss in float32")
+    parser.add_argument(
+        "--repetitions", type=int, nargs="+", default=list(range(10)), help="repetitions to run (default: 0 to 9)"
+    )
+    parser.add_argument("--epochs", type=int, default=80, help="epochs of the published protocol (default: 80)")
+    parser.add_argument("--sampler-steps", type=int, default=2000, help="steps with PairSampler (default: 2000)")
+    parser.add_argument("--amp", action="store_true", help="run the layers in bfloat16, the loss in float32")
     return parser, parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run what is not yet in --out, and print the table."""
+    """Do the runs that are not yet in --out, and print the table."""
     parser, args = arguments(argv)
     settings = {"epochs": args.epochs, "sampler_steps": args.sampler_steps, "amp": args.amp}
     try:

@@ -35,7 +35,7 @@ def read_digits(folder: Path, per_class: int, repetition: int) -> Digits:
     """Read one repetition with `per_class` labelled target images per class.
 
     Raises:
-        InputError: a file is missing, or its shape is not that of the published file.
+        InputError: a file is missing, or its shape differs from the published file's.
     """
 
     def read(name: str) -> np.ndarray:

@@ -1,13 +1,13 @@
-"""What the inverse-probability weights and the pair sampler each contribute when one domain is long-tailed.
+"""The contributions of inverse-probability weights and of the pair sampler when one domain is long-tailed.
 
     python examples/imbalance.py                                  # scikit-learn's digits, nothing to download
     python examples/imbalance.py --row-data CCSA/row_data         # MNIST to USPS (github.com/samotiian/CCSA)
 
 The first domain has every digit about equally often. The training images of the second domain are long-tailed: 60 of
-its most common digit, one of its rarest; each seed draws anew which digits are common. Its test images are not. The
-network is trained in four ways, with and without weights, on pairs from fastccsa.PairSampler or on uniform pairs, and
-scored by the macro-average recall on the second domain. Finished runs are kept in --out; running the same command again
-continues with the others.
+its most common digit, one of its rarest; each seed draws anew which digits are common. Its test images are not
+long-tailed. The network is trained in four ways, with and without weights, on pairs from fastccsa.PairSampler or on
+uniform pairs, and scored by the macro-average recall on the second domain. Finished runs are kept in --out; running the
+same command again does the remaining ones.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ def long_tailed(source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], se
 
 
 def published(folder: Path, seed: int) -> Problem:
-    """Take MNIST, and USPS made long-tailed."""
+    """Build the problem from MNIST, and from USPS made long-tailed."""
     digits = read_digits(folder, per_class=1, repetition=seed)
     return long_tailed((digits.source, digits.source_labels), (digits.test, digits.test_labels), seed)
 
 
 def bundled(seed: int) -> Problem:
-    """Take scikit-learn's digits: 600 as they are, and the others as another scanner might show them, long-tailed."""
+    """Build it from scikit-learn's digits: 600 unchanged; the others long-tailed, and altered as by another scanner."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -110,7 +110,7 @@ def dynamic_pairs(problem: Problem, seed: int) -> tuple[Batch, tuple[Any, ...]]:
 
 
 def uniform_pairs(problem: Problem, seed: int) -> tuple[Batch, tuple[Any, ...]]:
-    """Return batches that pair any image with any image of the second domain, and the same three tables."""
+    """Return batches that pair any image with any image of the second domain, and their three probabilities."""
     generator = torch.Generator().manual_seed(seed)
     second_domain = (problem.domains == 1).nonzero().squeeze(1)
 
@@ -155,7 +155,7 @@ def recalls(network: Network, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """Format a Markdown table; gains are over the run of the same seed without weights and sampler."""
+    """Format a Markdown table; gains are relative to the run of the same seed without weights and sampler."""
 
     def of(key: str, weighted: bool, sampled: bool) -> list[float]:
         return [run[key] for run in runs if (run["weighted"], run["sampled"]) == (weighted, sampled)]
@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--row-data", type=Path, help="folder of the published npy files (default: bundled digits)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="which (default: 0 to 4)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="seeds to run (default: 0 to 4)")
     parser.add_argument("--steps", type=int, default=1000, help="training steps (default: 1000)")
     parser.add_argument("--out", type=Path, help="keep the results in this JSON file")
     args = parser.parse_args(argv)

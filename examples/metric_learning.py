@@ -5,7 +5,8 @@
 
 Trains on two thirds of scikit-learn's digits, each placed at random in a larger noisy image, and prints recall@1 before
 and after: how often the training image nearest to a test image shows the same digit. Each step compares a batch with
-the last 512 images of all processes. The processes share the batch, so any number of them takes the same steps.
+the last 512 images of all processes. The processes share the batch, so the steps are the same with any number of
+them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MARGIN = 1.0
 
 
 class Embedding(nn.Module):
-    """[N, 1, 14, 14] images to [N, WIDTH] points on the unit sphere."""
+    """Maps [N, 1, 14, 14] images to [N, WIDTH] points on the unit sphere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ def read_images() -> tuple[Tensor, Tensor]:
 
 
 def balance(probability: Tensor) -> Tensor:
-    """Compute weights [C, C] that make pairs of one class count as much as pairs of two; the expected weight is 1."""
+    """Compute weights [C, C] that give pairs of one class as much total weight as others; the expected weight is 1."""
     same = probability.square().sum()
     weight = torch.full((len(probability), len(probability)), float(0.5 / (1 - same)))
     return weight.fill_diagonal_(float(0.5 / same))
@@ -78,7 +79,7 @@ def train(args: argparse.Namespace, rank: int, world_size: int, device: torch.de
     before = recall_at_1(embedding, images, labels)
     network = DistributedDataParallel(embedding) if world_size > 1 else embedding
     network = torch.compile(network, backend=args.backend)
-    # One graph for every length of the memory while it fills.
+    # dynamic: the same graph for every length of the memory while it fills.
     pair_loss = torch.compile(contrastive_alignment, backend=args.backend, fullgraph=True, dynamic=True)
 
     sampler = fastccsa.ImageSampler(
@@ -105,7 +106,7 @@ def train(args: argparse.Namespace, rank: int, world_size: int, device: torch.de
         optimizer.step()
     last, after = loss.detach(), recall_at_1(embedding, images, labels)
     if world_size > 1:
-        dist.all_reduce(last)  # last of all, so that no process exits while another still needs it
+        dist.all_reduce(last)  # at the end, so that no process exits while another still needs it
         last /= world_size
     return {"loss": last.item(), "before": before, "after": after}
 

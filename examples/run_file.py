@@ -1,4 +1,4 @@
-"""An example's results: a JSON file that grows run by run, so that the same command again goes on with what is left."""
+"""An example's results: a JSON file that grows run by run, so that repeating the command does the remaining runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastccsa.system.files import write_atomically
 
 
 class RunFile:
-    """The file at `path`, which may be None: then the runs are kept in memory alone.
+    """The file at `path`; if that is None, the runs are kept only in memory.
 
     Raises:
         fastccsa.InputError: the file was made with other settings.
@@ -38,7 +38,7 @@ class RunFile:
         return self.content["runs"]
 
     def add(self, run: dict[str, Any]) -> None:
-        """Add a finished run, on the disk too."""
+        """Add a finished run, and write the file."""
         self.runs.append(run)
         if self.path is not None:
             with write_atomically(self.path) as file:
@@ -46,7 +46,7 @@ class RunFile:
 
 
 def to_json(content: dict[str, Any]) -> str:
-    """Write one field per line, and one line for each run, so that files of results stay short and their diffs tell."""
+    """Format one field per line, and one run per line, so that files of results stay short and diffs stay readable."""
     runs = ",\n".join(map(json.dumps, content["runs"]))
     fields = {name: json.dumps(value) for name, value in content.items()} | {"runs": f"[\n{runs}\n]"}
     return "{\n" + ",\n".join(f'"{name}": {value}' for name, value in fields.items()) + "\n}\n"

@@ -1,1 +1,1 @@
-"""What every benchmark needs: turns, memory, rows of results, and their table and chart."""
+"""The parts that all benchmarks share: turns, memory, rows of results, and their table and chart."""

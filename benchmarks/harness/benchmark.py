@@ -1,4 +1,4 @@
-"""What every benchmark is: cells, contestants, and a way to measure a cell within its budgets of time and memory."""
+"""The base of all benchmarks: cells, contestants, and the measurement of a cell within budgets of time and memory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ USABLE_SHARE = 0.8  # of the memory that is available
 
 
 class CannotRun(Exception):
-    """A contestant cannot do this job here; the message says why."""
+    """Raised if a contestant cannot do this job here; the message says why."""
 
 
 class Benchmark:
     """One run of a benchmark, with the options of its command.
 
-    Subclasses define ``cells()``, what to measure, each with a ``title`` and its parameters as fields; ``names()``, the
-    contestants; and ``measure(cell, names)``, which returns a row per contestant.
+    Subclasses define ``cells()``, which lists what to measure, each cell with a ``title`` and its parameters as fields;
+    ``names()``, which lists the contestants; and ``measure(cell, names)``, which returns one row per contestant.
     """
 
     def __init__(self, options: SimpleNamespace) -> None:
@@ -35,14 +35,14 @@ class Benchmark:
         self.end = None if minutes is None else time.monotonic() + 60 * minutes
 
     def begin(self) -> None:
-        """Take the device and the threads of the options."""
+        """Select the device and the number of threads from the options."""
         if getattr(self.options, "threads", None):
             torch.set_num_threads(self.options.threads)
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)
 
     def race(self, turns: Sequence[tuple[Row, Turn | None]], seconds: float | None = None) -> None:
-        """Measure in turns, and note the times in the rows; a row without a turn stays as it is."""
+        """Measure in turns, and put the times into the rows; a row without a turn is left unchanged."""
         running = [(row, turn) for row, turn in turns if turn is not None]
         budget = self.options.seconds if seconds is None else seconds
         times = interleave([turn for _, turn in running], self.options.rounds, budget)
@@ -50,7 +50,7 @@ class Benchmark:
             row.seconds, row.calls = taken, getattr(turn, "calls", row.calls)
 
     def calls(self, call: Call, **around: Any) -> Calls:
-        """A turn of calls; the first one, which may compile, is not timed."""
+        """Make a turn of calls, after a first one, which may compile and is not timed."""
         call()
         return Calls(call, self.synchronize, **around)
 
@@ -60,12 +60,12 @@ class Benchmark:
             torch.cuda.synchronize(self.device)
 
     def over(self) -> str | None:
-        """Why no more cells may begin, if so."""
+        """Return why no more cells may begin; None if they may."""
         late = self.end is not None and time.monotonic() > self.end
-        return f"the {self.options.minutes:g} minutes were over" if late else None
+        return f"the time budget of {self.options.minutes:g} minutes was used up" if late else None
 
     def too_large(self, size: float) -> str | None:
-        """Why this many bytes may not be allocated, if so."""
+        """Return why this many bytes may not be allocated; None if they may."""
         usable = USABLE_SHARE * machine.available_bytes(self.device)
         if self.options.memory_limit is not None:
             usable = min(usable, self.options.memory_limit * 2**30)
@@ -73,7 +73,7 @@ class Benchmark:
         return needed if size > usable else None
 
     def try_out(self, row: Row, make: Callable[[], Turn | None]) -> Turn | None:
-        """Make a contestant's turn; where that fails, None, and the row says why."""
+        """Make a contestant's turn; if that fails, return None, and put the reason into the row."""
         try:
             return make()
         except CannotRun as error:

@@ -21,7 +21,7 @@ STYLE: dict[Any, Any] = {
 
 
 def chart(results: Results) -> str | None:
-    """Draw the times by N, one panel per combination of the other parameters, as SVG; None where N does not vary."""
+    """Draw the times by N, one panel per combination of the other parameters, as SVG; None if N does not vary."""
     every = [(sizes, rows) for sizes, rows in results.cells().values() if any(row.seconds for row in rows)]
     x = next((name for name in ("pairs", "rows") if all(name in sizes for sizes, _ in every)), "")
     varying = {name for sizes, _ in every for name, value in sizes.items() if value != every[0][0][name]}
@@ -54,7 +54,7 @@ def chart(results: Results) -> str | None:
 
 
 def _style(name: str, kinds: dict[str, str]) -> dict[str, Any]:
-    """The same for a contestant in every panel."""
+    """Return the style of a contestant, which is the same in every panel."""
     number = [other for other, kind in kinds.items() if kind == kinds[name]].index(name)
     if kinds[name] == OURS:
         return {"color": "black", "linewidth": 2, "marker": "o", "zorder": 3}

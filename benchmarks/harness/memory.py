@@ -17,7 +17,7 @@ from fastccsa import set_cpu_cache_limit
 
 @contextmanager
 def cpu_cache(limit: int, first: Call = lambda: None) -> Iterator[None]:
-    """Let fastccsa's pool of recycled CPU memory keep this many bytes; a first call fills the pool."""
+    """Let fastccsa's pool of recycled CPU memory keep ``limit`` bytes in the block; the call ``first`` fills it."""
     before = set_cpu_cache_limit(limit)
     try:
         first()
@@ -27,9 +27,10 @@ def cpu_cache(limit: int, first: Call = lambda: None) -> Iterator[None]:
 
 
 def peak_bytes(call: Call, device: torch.device) -> int:
-    """The most memory that a call holds at one time, beyond what was held before; its result counts.
+    """Return the peak memory of a call in bytes, beyond what was held before; its result counts.
 
-    It is what torch's allocator gave out. fastccsa's pool is off meanwhile, as its memory would not be seen.
+    Only memory from torch's allocator is counted. fastccsa's pool is off during the call, because its memory would not
+    be seen.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -39,8 +40,8 @@ def peak_bytes(call: Call, device: torch.device) -> int:
         torch.cuda.synchronize(device)
         del result
         return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it reports its beginning and end on stderr
-    gc.collect()  # garbage of earlier calls is not freed during this one
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler writes to stderr when it starts and stops
+    gc.collect()  # so that garbage of earlier calls is not freed during this one
     with cpu_cache(0), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = call()
     del result

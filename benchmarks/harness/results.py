@@ -1,4 +1,4 @@
-"""What was measured, and the files it is kept in: pytest-benchmark's JSON, with one line per contestant."""
+"""Results, and their files: pytest-benchmark's JSON, with one line per contestant."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Row:
 
     contestant: str
     kind: str = RIVAL
-    seconds: list[float] = field(default_factory=list)  # mean time of a call in each round
+    seconds: list[float] = field(default_factory=list)  # mean time of a call, by round
     calls: int = 0  # per round
     peak_bytes: int | None = None  # the most memory held beyond the inputs
-    loss_error: float | None = None  # relative, against float64
+    loss_error: float | None = None  # relative to the loss in float64
     gradient_error: float | None = None  # the largest one, relative to the largest entry of that gradient in float64
-    note: str = ""  # what the reader must know
-    not_measured: str | None = None  # why it was not
+    note: str = ""  # shown as a footnote
+    not_measured: str | None = None  # the reason, if it was not measured
     cpu_seconds: list[float] = field(default_factory=list)  # of all threads and processes together
     extra: dict[str, Any] = field(default_factory=dict)  # other figures
 
@@ -44,27 +44,27 @@ class Row:
         return low, high
 
     def as_info(self) -> dict[str, Any]:
-        """pytest-benchmark's ``extra_info``: every field that is set, except for the name and the times."""
+        """Return every field that is set, except for name and times, as pytest-benchmark's ``extra_info``."""
         unset = vars(Row("")) | {"contestant": self.contestant, "seconds": self.seconds}
         return {"kind": self.kind} | {name: value for name, value in vars(self).items() if value != unset[name]}
 
 
 @dataclass
 class Results:
-    """One run of one or several benchmarks; pytest-benchmark knows the fields without a comment."""
+    """One run of one or several benchmarks; fields without a comment are pytest-benchmark's."""
 
     machine_info: dict[str, Any]  # see `fastccsa.system.machine.describe`; and the ``versions`` of packages
     commit_info: dict[str, Any]
     datetime: str
     version: str
-    command: str  # what was typed
+    command: str  # the command line
     settings: dict[str, Any] = field(default_factory=dict)  # by benchmark
-    report: dict[str, Any] = field(default_factory=dict)  # what a benchmark found besides its rows
+    report: dict[str, Any] = field(default_factory=dict)  # other findings, by benchmark
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
     untimed: list[dict[str, Any]] = field(default_factory=list)  # entries without ``stats``
 
     def cells(self) -> dict[str, tuple[dict[str, Any], list[Row]]]:
-        """The parameters and the rows of each cell, by its title."""
+        """Return the parameters and the rows of each cell, by its title."""
         found: dict[str, tuple[dict[str, Any], list[Row]]] = {}
         for entry in (*self.benchmarks, *self.untimed):
             parameters = dict(entry["params"])
@@ -84,7 +84,11 @@ class Results:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Results:
-        """Read what `write` wrote; another file is an `InputError`."""
+        """Read a file that `write` wrote.
+
+        Raises:
+            InputError: the file is not one of benchmark results.
+        """
         try:
             results = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
             results.cells()
@@ -94,7 +98,7 @@ class Results:
 
 
 def _compact(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry without pytest-benchmark's options, and without digits that are noise."""
+    """Return an entry without pytest-benchmark's options, and without digits that are noise."""
     kept = {name: value for name, value in entry.items() if name not in ("options", "param")}
     if "stats" in kept:
         kept["stats"] = {name: _rounded(kept["stats"][name]) for name in STATS}

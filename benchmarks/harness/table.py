@@ -1,4 +1,4 @@
-"""Results as one table, and as lines about how they were measured."""
+"""Results as a table, with lines about how they were measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.harness.results import FLOOR, OURS, Results, Row
 
 NOT_MEASURED = "not measured"
 WIDTH = 1000  # the table is as wide as it needs to be, even where the terminal is narrower
-BUSY = 0.5  # runnable programs per core from which on times mean little
+BUSY = 0.5  # load per core above which times mean little
 HEADS = ("", "time", "25-75%", "/ fastccsa", "/ floor", "CPU time", "memory", "loss", "gradient")
 LEGEND = (
     "time: median of the rounds; 25-75%: its quartiles. / fastccsa, / floor: the time divided by that of fastccsa's "
@@ -26,7 +26,7 @@ LEGEND = (
 
 
 def format_seconds(seconds: float) -> str:
-    """Three digits and a unit."""
+    """Format a time with three digits and a unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{_three_digits(seconds / size)} {unit}"
@@ -34,7 +34,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Three digits and a binary unit."""
+    """Format a size with three digits and a binary unit."""
     for unit in ("B", "KiB", "MiB"):
         if abs(count) < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{_three_digits(count)} {unit}"
@@ -47,12 +47,12 @@ def _three_digits(value: float) -> str:
 
 
 def floor_of(rows: Sequence[Row]) -> Row | None:
-    """The highest floor: each of them is a lower bound."""
+    """Return the highest floor, because each of them is a lower bound; None if there is none."""
     return max((row for row in rows if row.kind == FLOOR and row.seconds), key=lambda row: row.median, default=None)
 
 
 def table(results: Results) -> str:
-    """The table, its footnotes, and what it was measured on and with; plain text."""
+    """Format the table, its footnotes, and the machine and versions it was measured with, as plain text."""
     footnotes: dict[str, int] = {}
     cells = [(title, [_line(row, rows, footnotes) for row in rows]) for title, (_, rows) in results.cells().items()]
     used = [n for n in range(len(HEADS)) if any(line[n] for _, lines in cells for line in lines if n < len(line))]
@@ -93,7 +93,7 @@ def _line(row: Row, rows: Sequence[Row], footnotes: dict[str, int]) -> list[str]
 
 
 def origin(results: Results) -> list[str]:
-    """Where the numbers come from."""
+    """Describe the machine, the versions and the command of the results."""
     machine, gpu = results.machine_info, results.machine_info["gpu"]
     device = f"{gpu['name']} (compute capability {gpu['capability']})" if gpu else "CPU"
     threads = {settings.get("threads") for settings in results.settings.values()} - {None}

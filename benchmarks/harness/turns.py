@@ -1,4 +1,4 @@
-"""Contestants take turns, so that whatever disturbs the machine disturbs all of them equally."""
+"""Contestants take turns, so that disturbances of the machine affect all of them equally."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 
-TURN_SECONDS = 2e-3  # a turn repeats a short call until it fills this, so that reading the clock no longer counts
+TURN_SECONDS = 2e-3  # a turn repeats a short call for this long, so that the time of reading the clock is negligible
 MOST_CALLS = 1000
 FEWEST_ROUNDS = 3
 
 Call = Callable[[], object]
-Turn = Callable[[], "float | None"]  # returns the seconds of one call, or None where it could not run
+Turn = Callable[[], "float | None"]  # returns the seconds of one call, or None if it could not run
 Around = Callable[[Call], AbstractContextManager[object]]
 
 
 class Calls:
-    """A turn that repeats a call, and returns the mean time of one.
+    """A turn that repeats a call, and returns its mean time.
 
-    The call has been made before, so nothing is compiled here; ``synchronize`` waits until the device has finished;
-    ``around`` makes the context that a turn runs in, which is not timed.
+    The call must have been made before, so that nothing is compiled here. ``synchronize`` waits until the device has
+    finished. ``around`` makes the context that a turn runs in; entering and leaving it is not timed.
     """
 
     def __init__(self, call: Call, synchronize: Call = lambda: None, around: Around = nullcontext) -> None:
@@ -48,9 +48,9 @@ class Calls:
 
 
 def interleave(turns: Sequence[Turn], rounds: int, seconds: float) -> list[list[float]]:
-    """Give each contestant one turn per round, and begin each round with another contestant.
+    """Give each contestant one turn per round, and begin each round with a different contestant.
 
-    No round begins after this many seconds, except for the first three. Returns the times of each contestant.
+    After ``seconds``, no round begins except for the first three. Returns the times of each contestant.
     """
     times: list[list[float]] = [[] for _ in turns]
     gc.collect()

@@ -1,1 +1,1 @@
-"""From JPEG files to training batches: fastccsa's ways, others', and the floors."""
+"""From JPEG files to training batches: fastccsa, other libraries, and the floors."""

@@ -1,4 +1,4 @@
-"""Endless streams of batches on the device: fastccsa's ways, others' as their documentation shows them, and floors."""
+"""Endless streams of batches on the device: fastccsa, other libraries used as in their documentation, and floors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Start = Callable[[Files, int, int, torch.device], Stream]  # files, images in a 
 
 
 def loader(**settings: Any) -> Start:
-    """`ImageLoader` with some settings; stores are kept beside the files, and making them is not timed."""
+    """Use `ImageLoader` with some settings; stores are kept next to the files, and making them is not timed."""
 
     def stream(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
         if settings.get("cache") == "gpu" and (device.type != "cuda" or not CUDA_VERSION):
@@ -55,7 +55,7 @@ def loader(**settings: Any) -> Start:
 
 
 class Pictures(Dataset[Tensor]):
-    """The paper's steps with torchvision.transforms.v2, as its documentation composes such steps."""
+    """Images with the paper's transforms, composed as in the documentation of torchvision.transforms.v2."""
 
     def __init__(self, files: Files, tensors: bool, augment: bool = True) -> None:
         self._paths, self._tensors = files.paths, tensors
@@ -74,7 +74,7 @@ class Pictures(Dataset[Tensor]):
 
 
 def augmentation(transforms: Transforms, tensors: bool) -> list[Any]:
-    """The paper's random steps on tensors or on PIL images, and the normalisation."""
+    """Return the paper's random transforms for tensors or PIL images, and the normalisation."""
     return [
         v2.RandomResizedCrop(transforms.size, transforms.scale, transforms.ratio, antialias=True),
         v2.RandomHorizontalFlip(),
@@ -88,7 +88,7 @@ def augmentation(transforms: Transforms, tensors: bool) -> list[Any]:
 
 
 def torchvision(tensors: bool, augment: bool = True) -> Start:
-    """Torchvision on tensors from its decoder, or on PIL images, in a DataLoader with a worker process per thread."""
+    """Use torchvision on tensors from its decoder, or on PIL images, in a DataLoader with one worker per thread."""
 
     def stream(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
         pictures = Pictures(files, tensors, augment)
@@ -101,7 +101,7 @@ def torchvision(tensors: bool, augment: bool = True) -> Start:
 
 
 def kornia(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
-    """Decoded, resized and centre cropped by torchvision's workers; kornia augments whole batches on the device."""
+    """Augment whole batches on the device with kornia; torchvision's workers decode, resize and crop the images."""
     try:
         import kornia.augmentation as K
     except ImportError:
@@ -121,7 +121,7 @@ def kornia(files: Files, batch: int, threads: int, device: torch.device) -> Stre
 
 
 def dali(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
-    """DALI as in its documentation's ImageNet example: whole images are decoded, each step is an operator."""
+    """Use DALI as in its documentation's ImageNet example: it decodes whole images, and each step is an operator."""
     try:
         from nvidia.dali import fn
         from nvidia.dali.pipeline import pipeline_def
@@ -157,7 +157,7 @@ def dali(files: Files, batch: int, threads: int, device: torch.device) -> Stream
 
 
 def copy(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
-    """The floor of the store: a copy of as many bytes as it reads and writes, beyond the processor's caches."""
+    """Copy as many bytes as the store reads and writes, outside the processor's caches: the floor of the store."""
     windows = T.draw(0, 0, np.arange(4096), 1).window
     read = round(3 * np.prod(windows[:, 2:], axis=1).mean())
     part = batch * (read + 4 * 3 * T.size**2) // 2  # a copy both reads and writes
@@ -170,7 +170,7 @@ def copy(files: Files, batch: int, threads: int, device: torch.device) -> Stream
 
 
 def codes(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
-    """The floor of decoding on the CPU: a JPEG's codes are read down to the region's last row, and nothing is made."""
+    """Read a JPEG's codes down to the last row of the region, and make no pixels: the floor of decoding on the CPU."""
     contents = [np.fromfile(path, np.uint8) for path in files.paths]
     shapes = np.array([Image.open(path).size[::-1] for path in files.paths], np.int64)
 
@@ -191,7 +191,7 @@ def codes(files: Files, batch: int, threads: int, device: torch.device) -> Strea
 
 
 class Contestant(NamedTuple):
-    """A way from files to batches, and how many batches of a turn do not count, as they may have been made ahead."""
+    """A way from files to batches; the first ``warm_up`` batches of a turn do not count, as they may be made ahead."""
 
     kind: str
     warm_up: int

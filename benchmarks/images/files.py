@@ -1,4 +1,4 @@
-"""The files that the image benchmark decodes: rendered for it, or the user's own."""
+"""The files that the image benchmark decodes: rendered ones, or the user's own."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fastccsa.collections.manifest import Manifest
 from fastccsa.system.errors import InputError
 
 SHAPES = ("600x450", "1024x768", "3000x2000")
-DISTINCT = 8  # rendered images; the other files are copies, decoded all the same
-ROWS = 1 << 14  # of the manifest, so that an epoch lasts
+DISTINCT = 8  # rendered images; the other files are copies of these, and are decoded like any other
+ROWS = 1 << 14  # of the manifest, so that an epoch is long
 
 
 @dataclass(frozen=True)
 class Files:
-    """JPEGs to decode, over and over; other files may be written to the folder."""
+    """JPEGs to decode repeatedly; other files may be written to ``folder``."""
 
     folder: Path
     paths: list[Path]
 
     def manifest(self, rows: int = ROWS) -> Manifest:
-        """A manifest of one class in which the files come again and again."""
+        """Make a manifest of one class in which the files repeat."""
         names = [str(self.paths[number % len(self.paths)]) for number in range(rows)]
         table = pd.DataFrame({"image": names, "label": "a", "domain": "P", "group": names, "split": "train"})
         return Manifest(table, self.folder)
@@ -38,7 +38,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Collection:
-    """The files of one cell: this many rendered in a shape, or the user's own from a folder."""
+    """The files of one cell: ``files`` images rendered in ``shape``, or the user's own from the folder ``images``."""
 
     shape: str
     images: str
@@ -50,14 +50,14 @@ class Collection:
 
     @contextmanager
     def open(self) -> Iterator[Files]:
-        """The files, for as long as this lasts; rendered ones are in a temporary folder."""
+        """Yield the files; rendered ones are in a temporary folder, which is removed afterwards."""
         with TemporaryDirectory() as folder:
             paths = render(Path(folder), self.shape, self.files) if self.shape else find(Path(self.images), self.files)
             yield Files(Path(folder), paths)
 
 
 def collections(options: SimpleNamespace, shapes: tuple[str, ...]) -> list[Collection]:
-    """The collections that were asked for.
+    """Return the collections that the options ask for.
 
     Raises:
         InputError: a shape is not WIDTHxHEIGHT, or the folder has no JPEG.
@@ -71,7 +71,7 @@ def collections(options: SimpleNamespace, shapes: tuple[str, ...]) -> list[Colle
 
 
 def find(images: Path, count: int) -> list[Path]:
-    """The user's own JPEGs, from all over the folder."""
+    """Return at most ``count`` of the user's own JPEGs, spread evenly over the folder."""
     paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not paths:
         raise InputError(f"no .jpg or .jpeg file is in {images}; name a folder that has some")
@@ -79,7 +79,7 @@ def find(images: Path, count: int) -> list[Path]:
 
 
 def render(folder: Path, shape: str, count: int) -> list[Path]:
-    """JPEGs of quality 92 with the noise of a camera: some 0.2 bytes per pixel, like cameras' own."""
+    """Render JPEGs of quality 92 with the noise of a camera: about 0.2 bytes per pixel, as from real cameras."""
     rng, (width, height) = np.random.default_rng(0), _size_of(shape)
     paths = [folder / f"{shape}-{number:04d}.jpg" for number in range(count)]
     contents: list[bytes] = []

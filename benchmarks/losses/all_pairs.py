@@ -1,4 +1,4 @@
-"""The loss over all pairs of two sets of N rows, with its gradients, and its errors where distances are small."""
+"""The loss over all pairs of two sets of N rows, with its gradients, and its errors for small distances."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.losses.common import BYTES, LABEL_BYTES, Expected, Floor, LossBe
 from fastccsa import reference
 from fastccsa.collections.taxonomy import CLASSES, TABLE1
 
-LOSS_PRODUCTS = 1e11  # above, the loss is not computed in float64; gradients of some rows always are
+LOSS_PRODUCTS = 1e11  # above this, the loss is not computed in float64; gradients of some rows always are
 GRADIENT_ROWS = 32
 CHUNK_ENTRIES = 1 << 23  # of a float64 matrix at a time
 PROBE = 1024  # rows and columns of the product that is timed to estimate others
@@ -35,8 +35,8 @@ class Cell:
     width: int = 512  # D, columns of the features
     labels: str = "uniform"  # seven equally frequent classes; "table1": as frequent as in the paper's Table 1
     dtype: str = "float32"  # of the features
-    memory: int = 0  # rows of the second side, where these are past features that get no gradient; 0: N others
-    case: str = ""  # of small distances, of which only the errors are of interest
+    memory: int = 0  # rows of the second side if these are past features without gradients; 0: N rows with gradients
+    case: str = ""  # name of a case of small distances, for which only errors are measured
     backward = True
 
     @property
@@ -48,34 +48,34 @@ class Cell:
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Rows of both sides."""
+        """Numbers of rows of the two sides."""
         return self.rows, self.memory or self.rows
 
     @property
     def input_bytes(self) -> int:
-        """Features and labels of both sides."""
+        """Size of the features and labels of both sides."""
         return sum(self.sides) * (self.width * BYTES[self.dtype] + LABEL_BYTES)
 
     @property
     def bytes_moved(self) -> int:
-        """Inputs read, and the gradients of both sides or of the first written."""
+        """Bytes of the inputs, which are read, and of the gradients of both sides or the first, which are written."""
         return self.input_bytes + self.rows * self.width * BYTES[self.dtype] * (1 if self.memory else 2)
 
     @property
     def matrix_bytes(self) -> int:
-        """One matrix of all pairs, in the dtype that sums are kept in."""
+        """Size of one matrix of all pairs, in the dtype that sums are kept in."""
         return math.prod(self.sides) * (8 if self.dtype == "float64" else 4)
 
     @property
     def products(self) -> int:
-        """How many dense products the loss and its gradients take."""
+        """Number of dense products that the loss and its gradients take."""
         return 2 if self.memory else 3
 
 
 def product(
     rows: Sequence[int], widths: Sequence[int], labels: Sequence[str], dtypes: Sequence[str], memory: int = 0
 ) -> list[Cell]:
-    """Every combination."""
+    """Return a cell for every combination."""
     return [Cell(n, d, y, dtype, memory) for dtype, d, n, y in itertools.product(dtypes, widths, rows, labels)]
 
 
@@ -84,7 +84,7 @@ SWEEP = product((1024, 4096, 16384, 65536, 262144), (512, 128, 2048), LABELS, ("
 
 
 def make_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem:
-    """Random data, the same for the same cell; the distances of all pairs are around the margin."""
+    """Draw random data, always the same for a cell; the distances of all pairs are around the margin."""
     random = torch.Generator(device).manual_seed(0)
     counts = [sum(domain[name] for domain in TABLE1.values()) for name in CLASSES]
     frequency = torch.tensor(
@@ -101,7 +101,7 @@ def make_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem:
 
 
 def expect(features: Sequence[Tensor], y: Sequence[Tensor]) -> Expected:
-    """The loss, where that takes bearable time, and the gradients of some rows, evenly spread."""
+    """Compute the loss, unless that takes too long, and the gradients of some rows, evenly spread."""
     z, loss = [side.detach().double() for side in features], None
     pairs = len(z[0]) * len(z[1])
     if pairs * z[0].shape[1] <= LOSS_PRODUCTS:
@@ -117,7 +117,7 @@ def expect(features: Sequence[Tensor], y: Sequence[Tensor]) -> Expected:
     return Expected(loss, gradients)
 
 
-# ---- where distances are small: near pairs far from the origin, duplicates, and points in one place ----
+# ---- small distances: near pairs far from the origin, duplicates, and points in one place ----
 
 HARD_ROWS, HARD_WIDTH, NORM = 256, 128, 1e3
 
@@ -128,13 +128,13 @@ def _directions(random: torch.Generator, norm: float) -> Tensor:
 
 
 def _near_one_point(random: torch.Generator, distance: float) -> tuple[Tensor, Tensor]:
-    """All points about `distance` from one point of norm 1e3."""
+    """Draw points that are all about ``distance`` from one point of norm 1e3."""
     place = _directions(random, NORM)[:1]
     return place + 0.7 * _directions(random, distance), place + 0.7 * _directions(random, distance)
 
 
 def _near_neighbours(random: torch.Generator, distance: float) -> tuple[Tensor, Tensor]:
-    """Points of norm 1e3 all around the origin, each with one of the other side nearby."""
+    """Draw points of norm 1e3 all around the origin, each with a near neighbour on the other side."""
     z = _directions(random, NORM)
     return z, z + _directions(random, distance)
 
@@ -150,7 +150,7 @@ CASES: dict[str, Callable[[torch.Generator], tuple[Tensor, Tensor]]] = {
 
 
 def make_hard_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem:
-    """A case in float32; the right results come from differences in float64."""
+    """Make a case in float32; the expected results are computed from differences in float64."""
     random = torch.Generator().manual_seed(0)
     z = tuple(side.float().contiguous().to(device).requires_grad_() for side in CASES[cell.case](random))
     y = [torch.randint(len(CLASSES), (cell.rows,), generator=random).to(device) for _ in z]
@@ -160,7 +160,7 @@ def make_hard_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem
         loss = reference.contrastive_alignment(exact[0], exact[1], y[0], y[1], margin=MARGIN, pairs="all")
         return Expected(loss.item(), [(slice(None), gradient) for gradient in torch.autograd.grad(loss, exact)])
 
-    # Where all gradients are 0, errors are relative to what one pair can add.
+    # If all gradients are 0, errors are relative to the largest gradient of one pair.
     return Problem(z, (*z, *y), expect, smallest=2 * MARGIN / cell.rows**2)
 
 
@@ -188,7 +188,7 @@ class Benchmark(LossBenchmark):
 
     @cached_property
     def rate(self) -> float:
-        """Multiplications and additions per second in dense products."""
+        """Floating-point operations per second in dense products."""
         a = torch.ones(PROBE, PROBE, device=self.device)
         seconds = []
         for _ in range(3):
@@ -208,11 +208,11 @@ class Benchmark(LossBenchmark):
         return (make_hard_problem if cell.case else make_problem)(cell, self.device)
 
     def needs(self, cell: Cell) -> float:
-        """A copy of the inputs, and what fastccsa holds."""
+        """Return the bytes of a copy of the inputs, and of what fastccsa holds."""
         return cell.input_bytes + self.contestants[0].held(cell)
 
     def floors(self, problem: Problem, cell: Cell) -> list[Floor]:
-        """The matrix products of that size: what every dense method needs, and none of its element-wise work."""
+        """Make the floor: the matrix products that every dense method needs, without its element-wise work."""
         if self.too_large(cell.matrix_bytes + cell.bytes_moved - cell.input_bytes):
             return []
         a, b = (z.detach() for z in problem.arguments[:2])

@@ -1,7 +1,7 @@
 """The contestants of the loss over all pairs: fastccsa, and ways to compute the same loss without it.
 
 Every loss function takes ``(features1, features2, target1, target2)`` and returns the mean over all pairs, without
-weights: the job that most of them can express.
+weights, which most contestants do not support.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from fastccsa import functional
 from fastccsa.ops.choices import Precision
 
 MARGIN = 30.0
-CHUNK = 512  # rows whose part of the matrix the chunked rival holds
+CHUNK = 512  # rows of the matrix that the chunked rival holds at a time
 
 
 def dense_sum(a: Tensor, b: Tensor, y1: Tensor, y2: Tensor) -> Tensor:
-    """The sum over all pairs, from their whole matrix; exact enough in float64 where points are not near each other."""
+    """Sum over all pairs with their whole matrix; exact enough in float64 unless points are near each other."""
     squared = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.t()).clamp(min=0)
     distance = squared.clamp(min=torch.finfo(squared.dtype).tiny).sqrt()
     return torch.where(y1[:, None] == y2, squared, (MARGIN - distance).clamp(min=0).square()).sum()
@@ -98,16 +98,16 @@ def _metric_learning(problem: Problem, cell: Any) -> LossFunction:
     return LossFunction(loss, "ContrastiveLoss, its two terms squared")
 
 
-# ---- all of them, and what they hold ----
+# ---- all contestants, and estimates of the memory that they hold ----
 
 
 def _rows(copies: float) -> Callable[[Any], float]:
-    """This many copies of both sides, in float32 or wider."""
+    """Estimate this many copies of both sides, in float32 or wider."""
     return lambda cell: copies * sum(cell.sides) * cell.width * (8 if cell.dtype == "float64" else 4)
 
 
 def _matrices(count: float) -> Callable[[Any], float]:
-    """This many matrices of all pairs, and a few copies of the rows."""
+    """Estimate this many matrices of all pairs, and a few copies of the rows."""
     return lambda cell: count * cell.matrix_bytes + _rows(4)(cell)
 
 

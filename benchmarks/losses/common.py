@@ -1,4 +1,4 @@
-"""What the benchmarks of both losses share: how errors are judged, and how a cell is measured."""
+"""Shared code of the benchmarks of both losses: how errors are computed, and how a cell is measured."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LossFunction(NamedTuple):
 
     call: Loss
     note: str = ""  # how it was made
-    keeps_memory: bool = False  # it allocates only once, so the memory of a call means nothing
+    keeps_memory: bool = False  # it allocates only once, so the memory of a call is meaningless
     around: Around = nullcontext  # makes the context that its turns run in, from the timed call
 
 
@@ -37,13 +37,13 @@ class Contestant(NamedTuple):
 
     name: str
     build: Callable[[Any, Any], LossFunction]  # from a problem and its cell
-    held: Callable[[Any], float]  # upper estimate of the bytes beyond the inputs in a cell; it is not tried if too many
-    compiled: bool = False  # at the first call; its loss function can be called with other tensors
+    held: Callable[[Any], float]  # upper estimate of the bytes beyond the inputs in a cell; not run if they do not fit
+    compiled: bool = False  # at its first call; the loss function also serves other tensors
     kind: str = RIVAL
 
 
 class Floor(NamedTuple):
-    """A call that takes as long as any implementation must; of several with one name the fastest counts."""
+    """A call that does only the unavoidable work; of several with the same name, the fastest counts."""
 
     name: str
     note: str
@@ -51,18 +51,18 @@ class Floor(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What is right, in float64."""
+    """The expected results, in float64."""
 
-    loss: float | None  # None where computing it would take too long
-    gradients: Sequence[tuple[Tensor | slice, Tensor]]  # for each input the numbers of some rows, and their gradients
+    loss: float | None  # None if computing it would take too long
+    gradients: Sequence[tuple[Tensor | slice, Tensor]]  # for each input: indices of some rows, and their gradients
 
 
 @dataclass
 class Problem:
-    """The data of a cell, and how large the errors of a loss function are on it.
+    """The data of a cell, on which the errors of a loss function are computed.
 
-    ``arguments`` are those of a loss function, and gradients flow to ``inputs``. Where all entries of a gradient are 0,
-    errors are relative to ``smallest``.
+    ``arguments`` are the arguments of a loss function, and gradients flow to ``inputs``. If all entries of a gradient
+    are 0, errors are relative to ``smallest``.
     """
 
     inputs: tuple[Tensor, ...]
@@ -76,12 +76,12 @@ class Problem:
             return self.expect()
 
     def loss_error(self, loss: Tensor) -> float | None:
-        """Relative error of a loss; None where it is not known."""
+        """Return the relative error of a loss; None if the expected loss is unknown."""
         expected = self.expected.loss
         return None if expected is None else abs(loss.item() - expected) / abs(expected)
 
     def gradient_error(self, gradients: Sequence[Tensor]) -> float:
-        """Largest error of a gradient, relative to the largest entry of that gradient; NaN where there is one."""
+        """Return the largest error of a gradient relative to its largest entry; NaN if there is a NaN."""
         errors = [
             (got[rows].double() - true).abs().max() / (true.abs().max().item() or self.smallest)
             for got, (rows, true) in zip(gradients, self.expected.gradients, strict=True)
@@ -90,24 +90,24 @@ class Problem:
 
 
 class LossBenchmark(Benchmark):
-    """Measures the contestants of a loss, fastccsa first; ``timed`` is False where only errors are of interest."""
+    """Measures the contestants of a loss, fastccsa first; ``timed`` is False if only errors are measured."""
 
     contestants: tuple[Contestant, ...]
     floor_names: tuple[str, ...]
     timed = True
     make_problem: Callable[[Any], Problem]  # the data of a cell
-    needs: Callable[[Any], float]  # bytes beyond the inputs without which a cell is not begun
+    needs: Callable[[Any], float]  # bytes beyond the inputs that a cell needs at least
     floors: Callable[[Problem, Any], list[Floor]]
     _problem: tuple[Any, Problem] | None = None
-    _compiled: tuple[Any, dict[str, LossFunction]] = None, {}  # what they are for, and the functions by name
+    _compiled: tuple[Any, dict[str, LossFunction]] = None, {}  # their scope, and the functions by name
 
     def names(self) -> list[str]:
-        """Fastccsa, the chosen rivals or all of them, and the floors."""
+        """List fastccsa, the chosen rivals (by default all), and the floors."""
         ours, *others = (one.name for one in self.contestants)
         for name in self.options.rival:
             if name not in others:
                 known = ", ".join(map(repr, others))
-                raise click.BadParameter(f"{name!r} is none of {known}", param_hint="--rival")
+                raise click.BadParameter(f"{name!r} is not one of {known}", param_hint="--rival")
         chosen = [name for name in others if name in (self.options.rival or others)]
         return [ours, *chosen, *(self.floor_names if self.timed else ())]
 
@@ -127,13 +127,13 @@ class LossBenchmark(Benchmark):
                     turns.append((Row(floor.name, FLOOR, note=floor.note, extra=figures), self.calls(floor.call)))
             self.race(turns if self.timed else [])
         best: dict[str, Row] = {}
-        for row, _ in turns:  # a floor is what can be reached: the slower of two ways is not one
+        for row, _ in turns:  # of two floors with one name, only the faster is a lower bound
             if row.contestant not in best or row.median < best[row.contestant].median:
                 best[row.contestant] = row
         return list(best.values())
 
     def _turn(self, one: Contestant, row: Row, problem: Problem, cell: Any) -> Turn | None:
-        """Judge a contestant, note its memory, and make its turn."""
+        """Compute a contestant's errors and memory, and make its turn."""
 
         def make() -> Turn | None:
             function = self.build(one, problem, cell)
@@ -152,11 +152,11 @@ class LossBenchmark(Benchmark):
         return self.try_out(row, make)
 
     def build(self, one: Contestant, problem: Problem, cell: Any) -> LossFunction:
-        """A contestant's loss function; a compiled one is kept as long as it serves."""
+        """Return a contestant's loss function; a compiled one is kept for all cells of its scope."""
         if not one.compiled:
             return one.build(problem, cell)
         if self.scope(cell) != self._compiled[0]:
-            torch.compiler.reset()  # otherwise torch gives up after eight sizes
+            torch.compiler.reset()  # otherwise torch stops compiling after eight sizes
             self._compiled = self.scope(cell), {}
         functions = self._compiled[1]
         if one.name not in functions:
@@ -164,22 +164,22 @@ class LossBenchmark(Benchmark):
         return functions[one.name]
 
     def obstacle(self, cell: Any) -> str | None:
-        """Why a cell cannot be measured, if so."""
+        """Return why a cell cannot be measured; None if it can."""
         if self._problem is not None and self._problem[0] != self.data(cell):
-            self._problem = None  # its memory counts as available
+            self._problem = None  # frees its memory, which then counts as available
         return self.too_large((0 if self._problem else cell.input_bytes) + self.needs(cell))
 
     def data(self, cell: Any) -> Any:
-        """Equal for cells with the same problem."""
+        """Return a key that is equal for cells with the same problem."""
         return cell
 
     def scope(self, cell: Any) -> Any:
-        """Equal for cells that the same compiled functions serve."""
+        """Return a key that is equal for cells that share compiled functions."""
         return self.data(cell)
 
 
 def call_of(loss: Loss, problem: Problem, cell: Any) -> Call:
-    """One call as it is timed; where gradients are not computed, it is to be called with these disabled."""
+    """Make the call that is timed; if it computes no gradients, call it with gradients disabled."""
     arguments, inputs = problem.arguments, problem.inputs
     if cell.backward:
         return lambda: torch.autograd.grad(loss(*arguments), inputs)
@@ -187,25 +187,25 @@ def call_of(loss: Loss, problem: Problem, cell: Any) -> Call:
 
 
 def plain(loss: Loss, note: str = "") -> Callable[[Any, Any], LossFunction]:
-    """Builds a loss function that is the same for every problem."""
+    """Return a builder of a loss function that is the same for every problem."""
     return lambda problem, cell: LossFunction(loss, note)
 
 
 def compiled(loss: Loss, note: str, **options: Any) -> Callable[[Any, Any], LossFunction]:
-    """Builds a compiled loss function. Sizes are fixed, except where the tensors themselves are marked as dynamic."""
+    """Return a builder of a compiled loss function; sizes are fixed, except those that tensors mark as dynamic."""
     return lambda problem, cell: LossFunction(
         torch.compile(loss, fullgraph=True, dynamic=False, **options), note, "reduce-overhead" in options.values()
     )
 
 
 def sums(of: Tensor) -> torch.dtype:
-    """The dtype that sums over a tensor are kept in."""
+    """Return the dtype in which sums over a tensor are kept."""
     return torch.float64 if of.dtype == torch.float64 else torch.float32
 
 
 @cache
 def squared_contrastive_loss(margin: float) -> Any:
-    """pytorch-metric-learning's sum of ``d^2`` over pairs of one class and ``max(0, margin - d)^2`` over others."""
+    """Make pytorch-metric-learning's sum of ``d^2`` over same-class pairs and ``max(0, margin - d)^2`` over others."""
     try:
         from pytorch_metric_learning.distances import LpDistance
         from pytorch_metric_learning.losses import ContrastiveLoss
@@ -214,7 +214,7 @@ def squared_contrastive_loss(margin: float) -> Any:
         raise CannotRun("not installed: pip install pytorch-metric-learning") from error
 
     class SquaredContrastiveLoss(ContrastiveLoss):  # type: ignore[misc]
-        """Its loss is linear in the distance; these are the methods it lets a subclass replace."""
+        """ContrastiveLoss with squared terms; the original is linear in the distance."""
 
         def pos_calc(self, distance: Tensor, margin: float) -> Tensor:
             return super().pos_calc(distance, margin).square()

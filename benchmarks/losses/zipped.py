@@ -22,7 +22,7 @@ MATCHES = 0.25  # share of pairs with equal labels, as the sampler draws them
 CHUNK_BYTES = 1 << 26  # of features in float64 at a time
 GRADIENT_ROWS = 16384
 LARGEST_ARRAY = 1 << 28  # bytes that a floor streams at a time: beyond any cache
-MANY_PAIRS = 1024  # from here on one compiled graph may serve several N: what that costs a call no longer shows
+MANY_PAIRS = 1024  # from this N on, one compiled graph may serve several N, because its cost per call is negligible
 STREAM, CALL, LAUNCHES = "floor: bytes streamed", "floor: call that does nothing", "floor: launches"
 
 
@@ -48,42 +48,42 @@ class Cell:
 
     @property
     def gradient_bytes(self) -> int:
-        """Gradients of both logits and both features; these inputs themselves are as large."""
+        """Size of the gradients of both logits and both features, which is also the size of these inputs."""
         return 2 * self.pairs * (self.classes + self.width) * BYTES[self.dtype]
 
     @property
     def input_bytes(self) -> int:
-        """Logits, features and labels of both sides."""
+        """Size of the logits, features and labels of both sides."""
         return self.gradient_bytes + 2 * self.pairs * LABEL_BYTES
 
     @property
     def passes(self) -> int:
-        """Autograd calls forward and backward separately, so each of them reads the data."""
+        """Number of passes over the data: autograd calls forward and backward separately, and each reads it."""
         return 2 if self.backward else 1
 
     @property
     def bytes_moved(self) -> int:
-        """Inputs read in each pass, gradients written in the second."""
+        """Bytes of the inputs, read in each pass, and of the gradients, written in the second."""
         return self.passes * self.input_bytes + (self.gradient_bytes if self.backward else 0)
 
 
 def product(*sizes: Sequence[Any], weighted: bool = True) -> list[Cell]:
-    """Every combination of N, D, C, dtype and mode: cells on the same data, then those that differ only in N."""
+    """Combine all N, D, C, dtypes and modes; cells on the same data come together, then those that differ only in N."""
     pairs, widths, classes, dtypes, modes = sizes
     combinations = itertools.product(classes, widths, dtypes, pairs, modes)
     return [Cell(n, d, c, dtype, mode, weighted) for c, d, dtype, n, mode in combinations]
 
 
-# About a minute on two cores: a small batch, a large one, and the job that other libraries can express too.
+# About a minute on two cores: a small batch, a large one, and a job without weights, for other libraries.
 QUICK = [Cell(32), Cell(65536), Cell(32, weighted=False)]
-# All sizes, the most important first, so that an unfinished sweep still says most.
+# All sizes, the most important first, so that an unfinished sweep is still useful.
 SWEEP = product(
     (32, 256, 4096, 65536, 262144), (512, 128, 2048), (7, 1000), ("float32", "bfloat16"), (BACKWARD, FORWARD)
 )
 
 
 def make_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem:
-    """Random data, the same for the same cell; about half of the distances are within the margin."""
+    """Draw random data, always the same for a cell; about half of the distances are within the margin."""
     random = torch.Generator(device).manual_seed(0)
     dtype = getattr(torch, cell.dtype)
     acc = torch.float64 if dtype == torch.float64 else torch.float32
@@ -106,7 +106,7 @@ def make_problem(cell: Cell, device: torch.device | str = "cpu") -> Problem:
 
 
 def expect(arguments: tuple[Any, ...]) -> Expected:
-    """The loss of all pairs, and gradients of all of them or of some thousand, evenly spread."""
+    """Compute the loss of all pairs, and the gradients of at most `GRADIENT_ROWS` of them, evenly spread."""
     pairs, width = len(arguments[4]), arguments[0].shape[1] + arguments[2].shape[1]
     chunk, total = max(1, CHUNK_BYTES // (8 * width)), 0.0
     for start in range(0, pairs, chunk):
@@ -123,8 +123,8 @@ def expect(arguments: tuple[Any, ...]) -> Expected:
 class Benchmark(LossBenchmark):
     """Measures the zipped loss.
 
-    Where many large N differ in nothing else, compiling for each of them would take longer than measuring, so one graph
-    serves them.
+    Several cells that differ only in a large N share one compiled graph, because compiling for each of them would take
+    longer than measuring.
     """
 
     contestants = CONTESTANTS
@@ -139,7 +139,7 @@ class Benchmark(LossBenchmark):
         chosen = any(sizes) or o.unweighted
         if o.full and chosen:
             raise click.UsageError(
-                "--full is every size; omit --pairs, --width, --classes, --dtype, --mode, --unweighted"
+                "--full measures every size; omit --pairs, --width, --classes, --dtype, --mode, --unweighted"
             )
         if not chosen:
             return SWEEP if o.full else QUICK
@@ -149,11 +149,11 @@ class Benchmark(LossBenchmark):
         )
 
     def data(self, cell: Cell) -> Cell:
-        """Both modes have the same problem."""
+        """Return the cell without its mode, because both modes have the same problem."""
         return replace(cell, mode=BACKWARD)
 
     def scope(self, cell: Cell) -> Cell:
-        """Without N where one graph serves several."""
+        """Return the cell without its mode, and without N if one graph serves several."""
         family = replace(self.data(cell), pairs=0)
         large = {self.data(other) for other in self.cells() if other.pairs >= MANY_PAIRS}
         shared = [replace(other, pairs=0) for other in large].count(family) > 1
@@ -167,14 +167,14 @@ class Benchmark(LossBenchmark):
         return problem
 
     def needs(self, cell: Cell) -> float:
-        """Our own gradients, and the arrays of the floors."""
+        """Return the bytes of our own gradients and of the floors' arrays."""
         return self.contestants[0].held(cell) + min(cell.bytes_moved, 7 * LARGEST_ARRAY)
 
     def floors(self, problem: Problem, cell: Cell) -> list[Floor]:
-        """What no implementation gets below.
+        """Make the floors, below which no implementation can get.
 
         - The bytes: torch streams as many bytes as the loss has to read and write, in as many passes, through memory
-          that is there already; by a copy, on a CPU by an addition of two arrays too.
+          that is already allocated; by a copy, and on a CPU also by an addition of two arrays.
         - The call: a `torch.autograd.Function` that does nothing, forward and backward, through the same inputs.
         - The launches (CUDA): as many empty kernels as there are passes.
         """
@@ -188,12 +188,11 @@ class Benchmark(LossBenchmark):
 def stream(cell: Cell, device: torch.device | str, arrays: int) -> Callable[[], None]:
     """Move the cell's bytes by copying (2 arrays) or adding (3), in passes that write to different places.
 
-    What fits into the caches there fits here too, as the loss also writes to two places. Arrays beyond any cache need
-    not be larger.
+    The loss also writes to different places, so both use the caches equally. Arrays need not be larger than any cache.
     """
     size = cell.bytes_moved / (cell.passes * arrays)
     repeats = math.ceil(size / LARGEST_ARRAY)
-    # Ones, not zeros: memory that was never written to is not there yet.
+    # Ones, not zeros: the system allocates memory only when it is first written.
     every = [torch.ones(int(size / repeats) // 4, device=device) for _ in range(arrays - 1 + cell.passes)]
     (a, *b), targets = every[: arrays - 1], every[arrays - 1 :]
 
@@ -206,7 +205,7 @@ def stream(cell: Cell, device: torch.device | str, arrays: int) -> Callable[[], 
 
 
 class _Nothing(torch.autograd.Function):
-    """Four inputs, a scalar, four gradients that are there already."""
+    """A function of four inputs that returns an empty scalar, and gradients that exist already."""
 
     @staticmethod
     def forward(ctx: Any, gradients: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
@@ -219,7 +218,7 @@ class _Nothing(torch.autograd.Function):
 
 
 def nothing(problem: Problem, cell: Cell) -> Callable[[], object]:
-    """Go through autograd without doing anything."""
+    """Make a call that goes through autograd but computes nothing."""
     inputs = problem.inputs
     if not cell.backward:
         return lambda: _Nothing.apply((), *inputs)

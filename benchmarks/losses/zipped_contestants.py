@@ -40,7 +40,7 @@ Distance = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def rows_of(arguments: tuple[Any, ...], which: slice | Tensor, dtype: torch.dtype | None = None) -> tuple[Any, ...]:
-    """The arguments for some pairs, in another dtype if one is given; inputs are leaves that require a gradient."""
+    """Return the arguments for some pairs, in another dtype if given; inputs are leaves that require a gradient."""
     inputs = (x.detach()[which].to(dtype).requires_grad_() for x in arguments[:4])
     weights = (w if w is None or dtype is None else w.to(dtype) for w in arguments[6:9])
     return (*inputs, *(y[which] for y in arguments[4:6]), *weights, *arguments[9:])
@@ -50,7 +50,7 @@ def rows_of(arguments: tuple[Any, ...], which: slice | Tensor, dtype: torch.dtyp
 
 
 def _composed(pairs_of: Callable[..., Tensor]) -> Loss:
-    """The loss from two cross-entropies and the sum of a pair term."""
+    """Compose the loss from two cross-entropies and the sum of a pair term."""
 
     def classification(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         return cross_entropy(logits.to(sums(logits)), target, weight, reduction="sum")
@@ -98,7 +98,7 @@ FORMULATIONS = {
 
 
 def _eager(problem: Problem, cell: Any) -> LossFunction:
-    """The formulation that is fastest in this cell: which one it is depends on sizes, dtype and device."""
+    """Return the formulation that is fastest in this cell, which depends on sizes, dtype and device."""
     arguments = rows_of(problem.arguments, slice(TRIAL_PAIRS))
     trial = Problem(arguments[:4], arguments, lambda: problem.expected)
     calls = [call_of(formulation, trial, cell) for formulation in FORMULATIONS.values()]
@@ -124,15 +124,15 @@ def _compiled_for_small_graphs(problem: Problem, cell: Any) -> LossFunction:
     if problem.inputs[0].is_cuda:
         note = 'mode="reduce-overhead": CUDA graphs, whose memory is their own and not measured'
         return compiled(FORMULATIONS[COMPILED], note, mode="reduce-overhead")(problem, cell)
-    # On a CPU that mode is the default one; this option is what torch has against Python's overhead there.
-    note = "cpp_wrapper=True: what torch has against overhead on a CPU"
+    # On a CPU that mode equals the default one; there this option reduces Python's overhead.
+    note = "cpp_wrapper=True: torch's option against overhead on a CPU"
     return compiled(FORMULATIONS[COMPILED], note, options={"cpp_wrapper": True})(problem, cell)
 
 
 def _metric_learning(problem: Problem, cell: Any) -> LossFunction:
     if cell.weighted:
         raise CannotRun("cannot express: its contrastive loss has no weights per pair")
-    squared_contrastive_loss(0.0)  # raises where the package is missing
+    squared_contrastive_loss(0.0)  # raises if the package is missing
 
     def pairs(a: Tensor, b: Tensor, target1: Tensor, target2: Tensor, weight: Tensor | None, margin: float) -> Tensor:
         same = (target1 == target2).nonzero().squeeze(1)
@@ -143,11 +143,11 @@ def _metric_learning(problem: Problem, cell: Any) -> LossFunction:
     return LossFunction(_composed(pairs), "ContrastiveLoss, its two terms squared, and torch's cross_entropy")
 
 
-# ---- all of them, and what they hold ----
+# ---- all contestants, and estimates of the memory that they hold ----
 
 
 def _copies(count: float) -> Callable[[Any], float]:
-    """`count` copies of both features and both logits in float32 or wider."""
+    """Estimate ``count`` copies of both features and both logits in float32 or wider."""
     return lambda cell: count * 2 * cell.pairs * (cell.width + cell.classes) * (8 if cell.dtype == "float64" else 4)
 
 

@@ -1,4 +1,4 @@
-"""What the site shows beyond the files in docs/, as MkDocs asks for it.
+"""MkDocs hooks, which add what the site shows beyond the files in docs/.
 
 Pages are made from the click commands, from the results in benchmarks/ and examples/, and from CHANGELOG.md,
 CONTRIBUTING.md and CITATION.cff. The picture of the architecture is drawn from its table. Formulas become MathML, which
@@ -20,7 +20,7 @@ from architecture import draw
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from result_tables import fill  # which makes `benchmarks` importable
+from result_tables import fill  # also makes `benchmarks` importable
 
 from benchmarks.harness.chart import chart
 from benchmarks.harness.results import Results
@@ -70,8 +70,8 @@ def command_line() -> str:
     lines = [
         "# Command line",
         "",
-        "Made from the commands' own help. Bad input ends with one plain line and exit status 2. Repeating a command "
-        "resumes what was interrupted.",
+        "Generated from the help of the commands. After bad input, a command prints one line and exits with status 2. "
+        "Repeating a command resumes interrupted work.",
     ]
     for path, command in commands(main, ("fastccsa",)):
         context = click.Context(command, info_name=" ".join(path))
@@ -99,7 +99,7 @@ def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[
 
 
 def benchmarks() -> str:
-    """How they are measured, and the table and the chart of each file of results."""
+    """Make the page of the benchmarks: their README, then the table and chart of each file of results."""
     lines = [text_of("benchmarks/README.md")(), "# Tables"]
     for name, results in benchmark_results().items():
         lines += [f"## {name}", f"```text\n{table(results)}\n```"]
@@ -110,12 +110,12 @@ def benchmarks() -> str:
 
 @cache
 def charts() -> dict[str, str]:
-    """SVG of the results in which a size varies, by the file's name."""
+    """Draw the results in which a size varies: SVG by file name."""
     return {name: svg for name, results in benchmark_results().items() if (svg := chart(results)) is not None}
 
 
 def benchmark_results() -> dict[str, Results]:
-    """The files in benchmarks/results/ by their names."""
+    """Read the files in benchmarks/results/, by name."""
     paths = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     return {path.stem: Results.read(path) for path in paths}
 
@@ -129,7 +129,7 @@ def text_of(name: str) -> Callable[[], str]:
 
 
 def citation() -> str:
-    """Make the page on citing, with the file that tools read."""
+    """Make the page on citing, which includes CITATION.cff."""
     cff = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     return f"# Cite\n\nPlease cite the paper, and this software by `CITATION.cff`:\n\n```yaml\n{cff}```\n"
 

@@ -1,11 +1,11 @@
-"""The quick start as a newcomer sees it: a fresh clone and virtual environment, and the time of every command.
+"""The quick start as a newcomer runs it: in a fresh clone and virtual environment, with the time of every command.
 
     python docs/site/quickstart.py --folder /scratch/fastccsa
 
 clones this checkout's last commit into a new folder and runs the commands of the README and the quick start there: the
-installation, `make demo`, `make test`, `make docs`. The sentence between the two marks in the README and in
-docs/quickstart.md is rewritten. If a command fails, nothing is written, and the end of its output is shown. Needs what
-the README's two commands need, and 15 GB of disk.
+installation, `make demo`, `make test`, `make docs`. Then it rewrites the sentence between the two marks in the
+README and in docs/quickstart.md. If a command fails, nothing is written, and the end of its output is shown. Needs
+what the README's two commands need, and 15 GB of disk.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _output(*command: str, folder: Path) -> str:
 
 
 def _time(command: str, folder: Path) -> str:
-    """Run a command in the clone, and return how long it took."""
+    """Run a command in the clone, and return its duration as text."""
     click.echo(f"$ {command}")
     start = time.monotonic()
     done = subprocess.run(command.split(), cwd=folder, capture_output=True, text=True, check=False)

@@ -1,8 +1,8 @@
-"""The tables of results in the README and in docs/examples.md, made from the files of results.
+"""The tables in the README and in docs/examples.md, made from the files of results.
 
     python docs/site/result_tables.py
 
-writes them into both pages, for those who read these where nothing is built; the site makes its own anyway.
+writes them into both files, for readers of the files themselves; the site fills them in when it is built.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.harness.table import NOT_MEASURED, floor_of, format_seconds  # n
 PAGES = (ROOT / "README.md", ROOT / "docs" / "examples.md")
 BLOCK = re.compile(r"<!-- results: ([\w-]+) -->\n(.*?)<!-- end of results -->", re.S)
 
-# Rows of the README's table of losses: what they are, and the file and the sizes of their cell.
+# Rows of the README's table of losses: a title, the file of results, and the sizes of the cell in it.
 UNIFORM = {"width": 512, "labels": "uniform"}
 LOSSES = (
     ("32 pairs, D = 512, 7 classes", "zipped-epyc-2core", {"pairs": 32, "weighted": True}),
@@ -45,7 +45,7 @@ FLOORS = {
     "floor: three products": "three dense products",
     "floor: two products": "two dense products",
 }
-# Rows of its table of images, and their contestants.
+# Rows of the README's table of images, and their contestants.
 IMAGES = {
     "fastccsa, from the files / from its store of crops": ("fused", "disk"),
     "NVIDIA DALI, the paper's steps as they are": ("DALI, literal",),
@@ -54,18 +54,18 @@ IMAGES = {
 
 
 def fill(markdown: str) -> str:
-    """Put the current tables between a page's ``<!-- results: NAME -->`` and ``<!-- end of results -->``."""
+    """Put the current table between each ``<!-- results: NAME -->`` and ``<!-- end of results -->`` of a page."""
     return BLOCK.sub(lambda block: f"<!-- results: {block[1]} -->\n{table(block[1])}<!-- end of results -->", markdown)
 
 
 def table(name: str) -> str:
-    """A table, and a line about the runs that it is made from, as a page has them."""
-    lines = MADE_HERE[name]() if name in MADE_HERE else example(name)
+    """Make a table, and a line about the runs behind it, as they stand on a page."""
+    lines = TABLES[name]() if name in TABLES else example(name)
     return "\n" + "\n".join(lines) + "\n\n"
 
 
 def example(name: str) -> list[str]:
-    """The table of ``examples/results/NAME.json``, made by the example itself."""
+    """Make the table of ``examples/results/NAME.json`` with the example's own function."""
     path = ROOT / "examples" / "results" / f"{name}.json"
     if not path.exists():
         return ["*Not measured.*"]
@@ -80,7 +80,7 @@ def example(name: str) -> list[str]:
 
 
 def losses() -> list[str]:
-    """Medians of the losses; of several ways to write a rival, the fastest."""
+    """Make the table of losses: medians, and for a rival with several variants, the fastest one."""
     lines = [f"| forward and backward, float32 | {' | '.join(COLUMNS)} | floor |", "|---|---|---|---|---|"]
     files = {name: benchmark(name) for _, name, _ in LOSSES}
     for what, name, sizes in LOSSES:
@@ -92,13 +92,13 @@ def losses() -> list[str]:
 
 
 def fastest(rows: Iterable[Row], names: Iterable[str]) -> str:
-    """The lowest median of some contestants."""
+    """Return the lowest median of some contestants."""
     medians = [row.median for row in rows if row.contestant in names and row.seconds]
     return format_seconds(min(medians)) if medians else NOT_MEASURED
 
 
 def images() -> list[str]:
-    """Images per second of the ways from camera files to training batches."""
+    """Make the table of images per second, from camera files to training batches."""
     results = benchmark("images-epyc-2core-camera")
     ((_, rows),) = results.cells().values()
     rates = {row.contestant: f"{1 / row.median:,.0f}" if row.seconds else NOT_MEASURED for row in rows}
@@ -108,17 +108,17 @@ def images() -> list[str]:
 
 
 def benchmark(name: str) -> Results:
-    """A file of benchmarks/results/."""
+    """Read a file of benchmarks/results/."""
     return Results.read(ROOT / "benchmarks" / "results" / f"{name}.json")
 
 
 def measured_at(results: Iterable[Results]) -> str:
-    """Which commits the figures are of."""
+    """Say at which commits the figures were measured."""
     commits = dict.fromkeys(f"`{(one.commit_info['id'] or 'not known')[:7]}`" for one in results)
     return f"Measured at commit {', '.join(commits)}."
 
 
-MADE_HERE = {"losses": losses, "images": images}
+TABLES = {"losses": losses, "images": images}
 
 if __name__ == "__main__":
     for page in PAGES:

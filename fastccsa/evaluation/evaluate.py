@@ -93,7 +93,7 @@ def predict(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> Predictions:
-    """Predict the classes of ``batches`` of images, with targets and domains; ``dtype`` is that of autocast.
+    """Predict the classes of ``batches`` of images, with targets and domains; ``dtype`` is autocast's, or None.
 
     Afterwards the model is in the same mode as before. There is a single host sync, at the end.
     """

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastccsa.models import Classifier
 from fastccsa.system.errors import InputError
 
-# Their last activations with a height and a width are patches, or channels-last: Grad-CAM is not defined for them.
+# The last activations of these networks are patches, or have their channels last: Grad-CAM is not defined for them.
 WITHOUT_MAPS = ("vit", "swin", "maxvit")
 
 

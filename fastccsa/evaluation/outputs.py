@@ -27,7 +27,7 @@ class Outputs:
         domains: domain of each image, int64 [n], a position in ``domain_names``.
         rows: row of each image in the manifest (counted from 0, below the header), int64 [n].
         logits: float32 [n, C].
-        features: what the logits are computed from, float16 [n, D]; clipped to float16's range.
+        features: inputs of the layer that computes the logits, float16 [n, D]; clipped to float16's range.
         classes: names of the classes.
         domain_names: keys of the domains.
         split: name of the split.
@@ -91,7 +91,7 @@ class Outputs:
         """Read what `write` wrote. No code from the file is executed.
 
         Raises:
-            InputError: the file is missing, is not such a file, or its arrays do not match each other.
+            InputError: the file is missing, does not hold outputs, or its arrays do not match each other.
         """
         try:
             with safe_open(path, framework="numpy") as file:

@@ -78,7 +78,7 @@ class Scores:
         return str(self.table().to_string(float_format="{:.1f}".format, na_rep="-"))
 
     def to_json(self) -> str:
-        """Return one JSON object; a class without images has recall null, ``average`` is only for readers."""
+        """Return one JSON object; a class without images has recall null, and `from_json` ignores ``average``."""
         return json.dumps({"average": self.average, **asdict(self)}, indent=2) + "\n"
 
     @staticmethod
@@ -86,7 +86,7 @@ class Scores:
         """Read what `to_json` returned.
 
         Raises:
-            InputError: the text is not such an object.
+            InputError: the text does not describe scores.
         """
         try:
             values = json.loads(text)

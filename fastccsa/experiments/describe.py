@@ -10,7 +10,7 @@ from fastccsa.experiments.rows import Experiment
 
 def describe_plan(plan: Plan) -> str:
     """Describe what a plan will do: one line per run, and the total."""
-    return "\n".join([*_runs(plan), *_notes(plan), _sum(plan)])
+    return "\n".join([*_runs(plan), *_notes(plan), _total(plan)])
 
 
 def describe_row(row: Experiment) -> str:
@@ -42,10 +42,10 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"{letter} is skipped: {why}"
 
 
-def _sum(plan: Plan) -> str:
+def _total(plan: Plan) -> str:
     left = [run for run in plan.runs if not run.is_finished]
     to_train, to_score = sum(run.images_to_train for run in left), sum(run.images_to_score for run in left)
-    pruned = ", without the pruning" if any(run.row.threshold is not None for run in left) else ""
+    pruned = ", excluding the pruning" if any(run.row.threshold is not None for run in left) else ""
     return (
         f"{len(left)} of {len(plan.runs)} runs to do: {to_train:,} images forward and backward, "
         f"{to_score:,} forward only{pruned}"

@@ -28,7 +28,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; busy means that another process works on it. ``message`` says why it failed."""
+    """How a run ended; busy means that another process is working on it. ``message`` says why it failed."""
 
     status: Literal["finished", "failed", "busy"]
     message: str = ""
@@ -40,7 +40,7 @@ def log_file(run: PlannedRun) -> Path:
 
 
 def perform(run: PlannedRun, slot: Slot) -> Outcome:
-    """Train, resume or prune a run, unless it is finished or another process works on it.
+    """Train, resume or prune a run, unless it is finished or another process is working on it.
 
     An error becomes the outcome of the run, so that other runs can continue.
     """
@@ -59,7 +59,7 @@ def perform(run: PlannedRun, slot: Slot) -> Outcome:
 
 
 def perform_in_child(run: PlannedRun, slot: Slot) -> Outcome:
-    """Do the same in a new process, whose output goes to `log_file`, and wait for it."""
+    """Perform a run in a new process, whose output goes to `log_file`, and wait for it."""
     context = multiprocessing.get_context("spawn")  # after a fork, torch's threads and CUDA would not work
     receiver, sender = context.Pipe(duplex=False)
     log = log_file(run)

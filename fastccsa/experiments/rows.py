@@ -1,6 +1,7 @@
 """The paper's Table 2: the definition of each of its 22 experiments, and the paper's results.
 
-In rows A to E the paper's two weighting columns are swapped; the definitions follow its text: no alignment there.
+In rows A to E the paper's two weighting columns are swapped; the definitions follow its text, which uses no
+alignment in these rows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Experiment:
         n_sec: training images per class and secondary domain.
         backbone: a torchvision network.
         classification: ``"w"`` weights the cross-entropy by 1/P(class), ``"u"`` does not.
-        alignment: the same for the alignment; ``"-"`` has no alignment: a baseline.
+        alignment: ``"w"`` weights the alignment by 1/P(pair of classes), ``"u"`` does not; ``"-"`` is a baseline, which
+            has none.
         without: the domain that is excluded from training and selection (* in the table), if any.
         threshold: threshold of the pruning, if any.
     """

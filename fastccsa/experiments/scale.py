@@ -12,7 +12,7 @@ from fastccsa.images.choices import Cache
 from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 from fastccsa.system.errors import InputError
 
-# Fields that the command sets itself, and `device`, which --jobs assigns.
+# Fields that the command sets, and `device`, which --jobs assigns.
 _NOT_TO_SET = ("manifest", "out", "init", "seed", "device", "manifest_sha256")
 
 
@@ -49,7 +49,7 @@ class Scale:
                 raise InputError(f"scale: {name} is {value:g}: give a whole number, or a share of the paper's below 1")
 
 
-# Without ImageNet weights, networks need larger learning rates to learn anything in this few epochs.
+# Without ImageNet weights, networks need larger learning rates to learn anything in so few epochs.
 _FROM_RANDOM_WEIGHTS = Scale(weights="none", cache="disk", lr=3e-4, baseline_lr=1e-3)
 PRESETS: dict[str, Scale] = {
     "paper": Scale(),

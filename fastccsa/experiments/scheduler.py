@@ -39,7 +39,7 @@ def make_slots(jobs: int, device: str = "auto") -> list[Slot]:
 def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.write) -> dict[PlannedRun, Outcome]:
     """Carry out the unfinished runs, and return how each of them ended.
 
-    A run waits for the one it starts from, and for another process that already works on it. With a single slot, the
+    A run waits for the one it starts from, and for any other process that is working on it. With a single slot, the
     runs are carried out in this process; with more, each run has its own process.
 
     Args:

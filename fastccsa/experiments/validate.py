@@ -1,4 +1,4 @@
-"""Checks of an experiment, before hours are spent on it."""
+"""Checks that can be made before an experiment spends hours on training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastccsa.training import start_model
 
 
 def why_impossible(row: Experiment, manifest: Manifest) -> str | None:
-    """Return what an experiment needs that is missing, whatever its settings; None if nothing is."""
+    """Return why an experiment cannot run here with any settings; None if it can."""
     if row.without is not None and row.without not in manifest.domains:
         return f"it excludes {row.without}, which the manifest does not have ({', '.join(manifest.domains)})"
     if row.n_sec != 0 and len(manifest.domains) - (row.without is not None) < 2:

@@ -1,4 +1,4 @@
-"""8-bit weights and activations for ONNX Runtime, and the recall that they cost."""
+"""8-bit weights and activations for ONNX Runtime, and the recall that this costs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def quantize(
         manifest: its training images are used for calibration, and one of its splits for the comparison.
         split: name of that split.
         workers: number of threads that decode images; 0 lets the image pipeline choose.
-        image_backend: what decodes the images, as in training.
+        image_backend: native, dali, torchvision or auto; see `PairLoader`.
 
     Returns:
         The scores of ONNX Runtime in float32 and in 8 bits.

@@ -109,7 +109,7 @@ def write_checked(
     save: Callable[[Path], object],
     load: Callable[[Path], Callable[[Tensor], Tensor]],
 ) -> float:
-    """Write a file with ``save``, but only keep it if the function that ``load`` reads from it matches ``module``.
+    """Write a file with ``save``, and keep it only if the function that ``load`` reads from it matches ``module``.
 
     Returns:
         The largest difference between their logits, relative to the largest logit.

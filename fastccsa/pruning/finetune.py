@@ -1,4 +1,4 @@
-"""The fine-tuning before a stage: for every batch a step on the stage's auxiliary loss, then one on the run's loss."""
+"""The fine-tuning before a stage: for each batch, one step on the stage's auxiliary loss and one on the run's loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pruning one layer, and the block inputs that its pruning needs."""
+"""Pruning of one layer, and the inputs of its block that this needs."""
 
 from __future__ import annotations
 

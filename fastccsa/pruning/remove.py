@@ -1,4 +1,4 @@
-"""Removing channels from a network physically, with torch-pruning's dependency graph."""
+"""Physical removal of channels from a network, with torch-pruning's dependency graph."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ and t is the one of `STEPS` for which L is smallest: a gradient step in the metr
 search. With S = 0 there is only reconstruction; if S = g, W is a minimum of L.
 
 A layer has more weights than there are images for L_S. Following the gradient of these images could therefore reduce
-L_S to almost nothing on them while increasing it on all others. So L is evaluated on images that g has not used: a step
-is only as long as it also helps those images.
+L_S to almost nothing on them while increasing it on all others. So L is evaluated on images that were not used for g: a
+step is only as long as it also lowers L on those images.
 
 L_M, its gradient for every candidate, and every W_t are computed exactly from the Gram matrix. L_S and its gradient are
-computed exactly on the cached inputs, but not for every channel: only when there are `GROWTH` times as many channels as
-the last time. In between, the slope replaces the gradient, the weights are updated for each channel, and L is assumed
-to fall in proportion to what the weights minimise.
+computed exactly on the cached inputs, but not for every channel: only each time that the number of channels has grown
+by the factor `GROWTH`. In between, the slope replaces the gradient, the weights are updated for each channel, and L is
+assumed to fall in proportion to the function that the weights minimise.
 
 After Zhuang et al., "Discrimination-aware Channel Pruning for Deep Neural Networks" (NeurIPS 2018), Algorithm 2.
 """
@@ -211,7 +211,7 @@ def joint_losses(known: dict[int, float], falls: Sequence[float]) -> tuple[float
 
 
 def kept_by_threshold(path: Path, threshold: float) -> int:
-    """Return the number of channels t at which ``|L(t-1) - L(t)| / L(0) <= threshold`` first holds, or else all."""
+    """Return the number of channels t at which ``|L(t-1) - L(t)| / L(0) <= threshold`` first holds; all if never."""
     first = path.losses[0]
     for count, (before, after) in enumerate(pairwise(path.losses), start=1):
         if abs(before - after) <= threshold * first:

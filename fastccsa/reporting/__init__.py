@@ -1,4 +1,4 @@
-"""From the folders of finished runs to one table and one HTML page."""
+"""Reports: one table and one HTML page from the folders of finished runs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def report(
     """Print the table of the runs in a folder, and write their HTML page.
 
     Args:
-        runs: folder of run folders, or one run folder. The text of its ``note.txt``, if any, heads the page.
+        runs: folder of run folders, or one run folder. The page begins with the text of its ``note.txt``, if any.
         out: file to write the page to; ``report.html`` in ``runs`` by default.
         table_format: how the table is printed on stdout.
         images: show some images of the data set on the page, under Grad-CAM.

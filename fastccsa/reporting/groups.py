@@ -41,7 +41,7 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """The finished runs of one experiment, by seed; a run outside experiments is a group of its own.
+    """The finished runs of one experiment, by seed; any other run forms a group by itself.
 
     Attributes:
         name: the experiment's letter, or the run's name.
@@ -63,7 +63,7 @@ class RunGroup:
 
     @property
     def is_experiment(self) -> bool:
-        """Whether the runs are those of an experiment of the paper, so that they can be compared with its numbers."""
+        """Whether the runs belong to an experiment of the paper, whose numbers they can be compared with."""
         return all(run.letter in EXPERIMENTS for run in self.runs)
 
     @property
@@ -79,7 +79,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[RunGroup, ...]:
 
 
 def read_outputs(run: Run) -> Outputs | None:
-    """Read the run's test outputs; None if it has none, like runs of older versions.
+    """Read the run's test outputs; None if there are none, as in runs of older versions.
 
     Raises:
         InputError: the file is broken, or has other classes than the run's scores.
@@ -94,10 +94,10 @@ def read_outputs(run: Run) -> Outputs | None:
 
 
 def start_of(run: Run, runs_folder: Path) -> tuple[Outputs | None, str]:
-    """Read the outputs, on the same images, of the run that this one started from; or None, and why.
+    """Read the outputs, on the same images, of the run that this one started from; None and the reason if impossible.
 
-    The folder is looked up at the configured path, and by its last names in ``runs_folder``, because folders of runs
-    are moved between machines.
+    The folder is looked up at the configured path, and under its last one or two names in ``runs_folder``, because
+    folders of runs are moved between machines.
     """
     if run.config.init is None:
         return None, "It did not start from another run."

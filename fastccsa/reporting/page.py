@@ -26,12 +26,12 @@ from fastccsa.reporting.sections.training import Training, training_of
 from fastccsa.reporting.table import SETTINGS, SETTINGS_KEY, ScoreTable, domain_order, to_markdown
 from fastccsa.runs.records import RunFolder
 
-OPEN_AT_ONCE = 2  # up to this many experiments are shown open; with more, all are collapsed
+OPEN_AT_ONCE = 2  # with up to this many experiments, all are shown open; with more, all are collapsed
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the page shows for a group of runs; ``settings`` are names and values, by run."""
+    """The contents of the page for a group of runs; ``settings`` are names and values, by run."""
 
     group: RunGroup
     average: Estimate

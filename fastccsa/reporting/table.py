@@ -39,9 +39,9 @@ class ScoreTable:
         domains: keys of the domains, in the paper's order; ``avg`` comes after them.
         rows: name, settings, and one cell for each domain and ``avg``.
         split: name of the split that was scored.
-        remarks: what readers must know to compare the rows.
+        remarks: facts that readers need to compare the rows.
         scale: how the experiments differ from the paper's.
-        missing: what the table lacks.
+        missing: experiments, seeds and runs that the table lacks.
         scores: the scores as numbers, one row per experiment or other run.
     """
 
@@ -61,7 +61,7 @@ class ScoreTable:
 
     @property
     def caption(self) -> str:
-        """What the numbers mean."""
+        """The meaning of the numbers."""
         return f"Macro-average recall in %, {self.split} images"
 
     @property

@@ -47,13 +47,13 @@ def divergence(
 ) -> InputError:
     """Load the batch of ``summary.bad_step`` again, save it with a list of its images, and return the error to raise.
 
-    The weights are still those that the batch was computed with, because the steps since have not changed them. Every
-    rank must call this.
+    The weights are still the ones this batch was computed with, because later steps have not changed them. Every rank
+    must call this.
 
     Args:
-        objective: its loader makes the batch again.
+        objective: the objective, whose loader loads the batch again.
         forward: maps images to (logits, features).
-        training: the images whose rows the loader's indices are.
+        training: the training images, which the loader's indices refer to.
         epoch: the epoch, from 0.
         summary: this rank's summary; some ranks may have no bad step.
         folder: the run folder.
@@ -85,7 +85,7 @@ def _bad_terms(summary: Summary, step: int) -> str:
 
 @torch.no_grad()
 def find_suspects(batch: dict[str, Tensor], forward: Forward, training: Manifest, joint_forward: bool) -> list[Suspect]:
-    """Describe every image of the batch, after a pass through the network like that of the step."""
+    """Pass the batch through the network as the step does, and describe each of its images."""
     suffixes = ("1", "2") if "images1" in batch else ("",)
     streams = [batch[f"images{suffix}"] for suffix in suffixes]
     passes = [torch.cat(streams)] if joint_forward else streams  # as in the step: a single pair is a batch of two
@@ -111,7 +111,7 @@ def find_suspects(batch: dict[str, Tensor], forward: Forward, training: Manifest
 
 
 def _blame(suspects: list[Suspect]) -> str:
-    """Name domain and class of the images whose pixels or outputs are not finite."""
+    """Say how many images have pixels or outputs that are not finite, by domain and class."""
     for what, found in (
         ("pixels", [s for s in suspects if not s.finite_pixels]),
         ("outputs", [s for s in suspects if not s.finite_outputs]),
@@ -126,7 +126,7 @@ def _blame(suspects: list[Suspect]) -> str:
 
 
 def _save(folder: Path, suspects: list[Suspect], parts: list[dict[str, Tensor]]) -> str:
-    """Write the list of images, and the tensors of all ranks' rows; return what was done, in words."""
+    """Write the list of images, and the tensors of all ranks' rows; say so in words."""
     rows = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
     try:
         _write_list(folder / DIVERGED_FILE, suspects)
@@ -134,7 +134,7 @@ def _save(folder: Path, suspects: list[Suspect], parts: list[dict[str, Tensor]])
             save_file(rows, file)
     except (OSError, SafetensorError, InputError) as error:  # must not hide the divergence itself
         return f"the batch cannot be saved ({error})"
-    return f"its images are listed in {folder / DIVERGED_FILE}, the batch is in {BATCH_FILE} beside it"
+    return f"its images are listed in {folder / DIVERGED_FILE}, the batch is in {BATCH_FILE} next to it"
 
 
 def _write_list(path: Path, suspects: list[Suspect]) -> None:

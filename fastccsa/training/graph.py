@@ -73,7 +73,7 @@ class StaticStep(Step):
         return True
 
     def take(self) -> None:
-        """Take the step of the copied plan."""
+        """Take the step whose plan has been copied."""
         self._state.optimizer.zero_grad(set_to_none=True)
         self.work()
 
@@ -90,7 +90,7 @@ class GraphedStep(StaticStep):
     _replay: Replay | None = None
 
     def take(self) -> None:
-        """Take the step of the copied plan."""
+        """Take the step whose plan has been copied."""
         if self._replay is None:
             self._replay = Replay(self.work, self._state.optimizer)
         self._replay()
@@ -148,8 +148,8 @@ class Replay:
                 group.update(values)
 
     def _warm_up(self) -> None:
-        # On its own stream, like the capture: what autograd and libraries keep per stream must not be that of the
-        # default stream.
+        # On the stream of the capture, because autograd and libraries keep state per stream, and the capture must not
+        # use the state of the default stream.
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side), self._rates_on_device(capturable=False):
             self._optimizer.zero_grad(set_to_none=True)

@@ -59,7 +59,7 @@ logger = logging.getLogger("fastccsa.training")
 
 @dataclass(frozen=True)
 class Run:
-    """What does not change while a run trains.
+    """The parts of a run that stay the same while it trains.
 
     Attributes:
         config, folder: the configuration, and the run folder.
@@ -133,7 +133,7 @@ def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
 
 
 def batches(state: TrainState, run: Run) -> Iterator[Any]:
-    """Yield the remaining batches of the epoch; if the loader fails, save what has been learnt so far."""
+    """Yield the remaining batches of the epoch; if the loader fails, save the run."""
     remaining = iter(run.step.batches(state.epoch, state.step))
     while True:
         try:
@@ -200,7 +200,7 @@ def save(state: TrainState, run: Run, required: bool = True) -> None:
 
 
 def position(state: TrainState) -> str:
-    """Return how far the run is, in words."""
+    """Return how far the run has trained, in words."""
     return f"up to epoch {state.epoch + 1}, batch {state.step}" if state.step else f"up to epoch {state.epoch}"
 
 
@@ -223,7 +223,7 @@ def validate(state: TrainState, run: Run) -> Scores:
         Interrupted: a stop was requested; the epoch's training is saved.
     """
     # The ranks' parameters are equal, but each may have its own BatchNorm statistics.
-    run.ranks.take_firsts(model_to_keep(state).buffers())
+    run.ranks.copy_from_first(model_to_keep(state).buffers())
     images = stoppable(run.validation_loader.epoch(0), state, run)
     parts = run.ranks.gather(predict(model_to_keep(state), images, run.device, run.dtype))
     found = Predictions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
@@ -232,7 +232,7 @@ def validate(state: TrainState, run: Run) -> Scores:
 
 
 def stoppable(walk: Iterator[dict[str, Tensor]], state: TrainState, run: Run) -> Iterator[dict[str, Tensor]]:
-    """Yield validation batches, and stop between two of them if that is requested."""
+    """Yield the batches of ``walk``; before each one, stop if that was requested."""
     for batch in walk:
         stop_if_requested(state, run)
         yield batch
@@ -305,7 +305,7 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
 
     Raises:
         InputError: something in the input keeps the run from starting (raised before it starts), the folder holds
-            another training, the loss is no longer finite, or the disk is full.
+            another run, the loss is no longer finite, or the disk is full.
         Interrupted: SIGTERM, Ctrl-C or the time limit stopped it; everything is saved.
     """
     with deterministic(config.deterministic), open_ranks(config.device) as ranks:

@@ -1,4 +1,4 @@
-"""What a step minimises: cross-entropy on single images, or CCSA on pairs of them.
+"""Objectives of training: cross-entropy on single images, or CCSA on pairs of images.
 
 An objective has a sampler, a loader of batches, and the terms of its loss for a batch. The loop does not know which
 objective it trains.
@@ -35,9 +35,9 @@ class Objective(Protocol):
     Attributes:
         terms: names of what ``__call__`` returns; the first is the loss, the others are its terms.
         images_per_sample: images per row of a batch, 1 or 2.
-        memory: the state that it keeps from step to step; a module without state if there is none.
+        memory: the state that is kept from step to step; an empty module if there is none.
         joint_forward: whether both images of a row pass through the network in one batch.
-        sees_all_ranks: whether the terms, on every rank, are those of all ranks' rows; otherwise of the rank's own.
+        sees_all_ranks: whether every rank computes the terms over the rows of all ranks, instead of only its own.
         record: what is sampled, and how it is weighted.
     """
 
@@ -110,8 +110,8 @@ class CCSA:
     ) -> None:
         self.memory = PairMemory(config.memory, width).to(device) if config.memory else nn.Module()
         self.ranks = ranks
-        # Which pairs there are depends on the rows of all ranks; zipped pairs have both rows on one, and the pairs
-        # of a row with the memories, which all ranks share, are its own.
+        # All pairs combine the rows of all ranks. The two rows of a zipped pair are on the same rank, and with
+        # memories, which all ranks share, each rank only needs the pairs of its own rows.
         self.sees_all_ranks = config.pairs == "all" and not config.memory
         sampler = PairSampler(
             images.training.labels,
@@ -158,7 +158,7 @@ class CCSA:
         )
 
     def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
-        """Compute the loss and what it is made of, [5]."""
+        """Compute the loss and its terms, [5]."""
         images1, images2 = batch["images1"], batch["images2"]
         if self.joint_forward:
             both = forward(torch.cat([images1, images2]))
@@ -189,7 +189,7 @@ class CCSA:
         return CCSATerms(loss, *classification, pairs.alignment, pairs.separation)
 
     def _with_memory(self, memory: PairMemory, logits: Two, features: Two, targets: Two, domains: Two) -> CCSATerms:
-        """Compute the terms of this rank's rows, whose pairs are with the memories of all ranks' rows."""
+        """Compute the terms of this rank's rows, paired with the memories, which hold rows of all ranks."""
         alignment, separation = memory.terms(
             features,
             targets,

@@ -21,14 +21,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The number of a process among those that train together.
+    """The position of a process among those that train together.
 
     All methods except `share` and the properties are collective: every rank must call them, in the same order.
 
     Attributes:
         rank: 0 to ``world - 1``.
         world: number of processes.
-        local_rank: number among the processes of this machine, and of the GPU that it uses.
+        local_rank: number among the processes of this machine, which also selects the GPU.
     """
 
     rank: int = 0
@@ -74,7 +74,7 @@ class Ranks:
         """Return the maximum of the ranks' numbers, without syncing with a GPU."""
         return int(self.maximum(torch.tensor(number)))
 
-    def take_firsts(self, tensors: Iterable[Tensor]) -> None:
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite ``tensors`` with those of the first rank."""
         if not self.is_alone:
             for tensor in tensors:
@@ -105,13 +105,13 @@ ALONE = Ranks()
 def open_ranks(device: str) -> Iterator[Ranks]:
     """Join the processes that torchrun started, or the process group that the caller made; otherwise train alone.
 
-    NCCL connects GPUs; gloo connects CPUs, and carries what the hosts exchange.
+    NCCL carries tensors on GPUs; gloo carries tensors on CPUs, and Python objects.
 
     Args:
         device: the configured device, as for `pick_device`.
 
     Raises:
-        InputError: one device was named for several processes; or, within the block, another process has ended.
+        InputError: several processes were given the same GPU; or, within the block, another process has ended.
     """
     ours = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not ours and not dist.is_initialized():
@@ -140,7 +140,7 @@ def _join(backend: str) -> None:
     if not on_one_machine or "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         dist.init_process_group(backend)
         return
-    # Since torch 2.4 torchrun keeps one store through all restarts, which still has the addresses of ended processes.
+    # Since torch 2.4 torchrun keeps one store through all restarts, with the addresses of processes that have ended.
     # The restart count separates them, but differs from machine to machine; for several machines see docs/training.md.
     store, rank, world = next(iter(rendezvous("env://")))
     restart = PrefixStore(f"fastccsa/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
@@ -149,7 +149,7 @@ def _join(backend: str) -> None:
 
 @contextmanager
 def _leave_together(ranks: Ranks) -> Iterator[None]:
-    """Leave the block when all ranks are at its end; otherwise the threads of a rank that still listens may abort.
+    """Wait at the end of the block for all ranks; otherwise threads of a rank that is still communicating may abort.
 
     A requested stop ends all ranks at the same step, so they wait for each other; an error may occur on one rank only.
     """
@@ -163,7 +163,7 @@ def _leave_together(ranks: Ranks) -> Iterator[None]:
 
 @contextmanager
 def _report_lost_contact(ranks: Ranks) -> Iterator[None]:
-    """Turn the error of a rank that lost another one into one line.
+    """Turn the error of a rank that lost contact with another one into one line.
 
     Raises:
         InputError: another rank has ended.

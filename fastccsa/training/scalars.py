@@ -19,7 +19,7 @@ logger = logging.getLogger("fastccsa.training")
 
 
 class ScalarLog:
-    """Logs scalars to TensorBoard. A write that fails is a warning, since the run does not depend on the log.
+    """Logs scalars to TensorBoard. A failed write is only a warning, since the run does not depend on the log.
 
     Args:
         folder: the run folder; None writes nothing.
@@ -33,7 +33,7 @@ class ScalarLog:
         try:
             self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done + 1)
         except OSError as error:
-            logger.warning("TensorBoard's log cannot be written (%s); the run goes on without it", error.strerror)
+            logger.warning("TensorBoard's log cannot be written (%s); the run continues without it", error.strerror)
 
     def add(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Write ``values`` under ``group``, at the run's batch number ``step``."""
@@ -43,7 +43,7 @@ class ScalarLog:
             for name, value in values.items():
                 self._writer.add_scalar(f"{group}/{name}", value, step)
         except OSError as error:
-            logger.warning("TensorBoard's log cannot be written (%s); the run goes on without it", error.strerror)
+            logger.warning("TensorBoard's log cannot be written (%s); the run continues without it", error.strerror)
             self._writer = None
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""How a run starts: its model, the initial training state, and the description that is printed."""
+"""The start of a run: its model, the initial training state, and the description that is printed."""
 
 from __future__ import annotations
 

@@ -55,13 +55,13 @@ class Step:
     leave the weights unchanged. A step needs no host sync.
 
     Args:
-        state: what is trained; the loop advances its epoch and step.
+        state: the state of training; the loop advances its epoch and step.
         network: the model as returned by `wrap_model`.
-        objective: what is minimised.
+        objective: the objective to minimise.
         config: the run.
         meter: accumulates the terms of the loss.
-        device: where everything is computed.
-        dtype: dtype of autocast.
+        device: the device of the model.
+        dtype: dtype of autocast; None disables it.
         ranks: the processes that train together.
     """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_NONE, _TIME_IS_UP = 0, 1  # beside the numbers of SIGNALS, none of which is 0 or 1
+_NONE, _TIME_IS_UP = 0, 1  # no signal of SIGNALS has these numbers
 
 
 class StopRequests:
@@ -50,7 +50,7 @@ class StopRequests:
             signal.signal(number, handler)
 
     def requested(self) -> int:
-        """Return what requested the stop, for `interrupted`; 0 if nothing did."""
+        """Return the number of the request to stop, for `interrupted`; 0 if there is none."""
         if self._signal == _NONE and self._deadline is not None and time.monotonic() >= self._deadline:
             return _TIME_IS_UP
         return self._signal

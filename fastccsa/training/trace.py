@@ -72,6 +72,6 @@ class StepTrace:
             with write_atomically(file) as temporary:
                 profiler.export_chrome_trace(str(temporary))
         except (OSError, RuntimeError, InputError) as error:
-            logger.warning("the trace cannot be written (%s); the run goes on without it", error)
+            logger.warning("the trace cannot be written (%s); the run continues without it", error)
             return
         self._say(f"a trace of {KEPT} steps is in {file}: open it in ui.perfetto.dev or chrome://tracing")

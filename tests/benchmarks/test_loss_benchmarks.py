@@ -67,7 +67,7 @@ def test_a_rival_that_does_not_fit_leaves_the_others(zipped_benchmark) -> None:
 
 def test_no_cell_begins_when_the_time_is_over(zipped_benchmark) -> None:
     rows = zipped_benchmark(minutes=0).rows(Cell(8, 4, 3))
-    assert {row.not_measured for row in rows.values()} == {"the 0 minutes were over"}
+    assert {row.not_measured for row in rows.values()} == {"the time budget of 0 minutes was used up"}
 
 
 def test_a_contestant_that_fails_is_named_and_the_others_go_on(zipped_benchmark) -> None:

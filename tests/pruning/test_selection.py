@@ -31,7 +31,7 @@ def test_what_is_missing_is_measured_and_everything_shown(make_run, tmp_path: Pa
     output, more = select("squares,kept")
     assert more[: len(rows)] == rows
     assert {row["weights"] for row in more[len(rows) :]} == {"kept"}
-    assert "dcp less the others" in output
+    assert "dcp minus the others" in output
     assert all(output.count(criterion) > 3 for criterion in CRITERIA)
 
 

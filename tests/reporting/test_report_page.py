@@ -129,7 +129,7 @@ def test_a_run_without_curves_says_so(write_run) -> None:
     folder = write_run("k")
     (folder / "metrics.jsonl").unlink()
     text = page_of(folder)
-    assert "no metrics.jsonl" in text
+    assert "metrics.jsonl is missing" in text
     assert "<svg" not in text
 
 

@@ -1,4 +1,4 @@
-"""Whether the confidence of an experiment's models matches their accuracy."""
+"""The calibration of an experiment's models: how well their confidence matches their accuracy."""
 
 from __future__ import annotations
 

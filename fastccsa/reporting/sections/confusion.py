@@ -49,7 +49,7 @@ def confusion_matrices(group: RunGroup, domains: Sequence[str]) -> Iterator[Matr
 
 
 def class_recalls(group: RunGroup, classes: Sequence[str]) -> list[Estimate | None]:
-    """Return the recall of each class over the seeds; that of a seed is the mean over the domains with the class."""
+    """Return the recall of each class over the seeds; for each seed, it is averaged over the domains with the class."""
     return [estimate(_recall(run.scores, name) for run in group.runs) for name in classes]
 
 

@@ -1,4 +1,4 @@
-"""The features, and the distances between those of different domains, before and after a run."""
+"""The features before and after a run, and their distances between domains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DistanceChart:
     """Distances across domains, as histograms and as numbers.
 
     Attributes:
-        title: before or after.
+        title: "Before" or "After".
         svg: the chart.
         same, different: median distance of the pairs of the same class and of different classes; None without such
             pairs.
@@ -50,7 +50,7 @@ class Features:
         seed: seed of the run that is shown.
         images: number of images used.
         scatters: title, drawing, and its groups with the numbers of their colours.
-        distances: before (if known) and after.
+        distances: charts before (if known) and after the run.
         note: what is missing, if anything.
     """
 

@@ -1,4 +1,4 @@
-"""Grad-CAM of the correct and wrong answers of which an experiment's model was most confident."""
+"""Grad-CAM of the most confident correct and wrong answers of an experiment's model."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ class GradCam:
 
 
 def grad_cam_of(group: RunGroup) -> GradCam:
-    """Return, for each domain, the correct and the wrong answer of which the model was most confident.
+    """Return, for each domain, the most confident correct answer and the most confident wrong one.
 
-    If something is missing (outputs, model, images, ...), that is a note and not an error, because run folders are
-    often copied without it.
+    If something is missing (outputs, model, images, ...), a note says so instead of an error, because run folders are
+    often copied without everything.
     """
     run = group.shown
     try:

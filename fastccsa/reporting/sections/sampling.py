@@ -1,4 +1,4 @@
-"""What an experiment sampled, and how its loss weighted the samples, as shaded tables."""
+"""The classes and pairs that an experiment sampled, and the weights of its loss, as shaded tables."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _MOST = 3  # number of different values that are listed
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact about the runs, and about the paper's if it is known."""
+    """A fact about the runs, with the paper's value if it is known."""
 
     name: str
     value: str

@@ -29,7 +29,7 @@ class ScoreCell:
 
     @property
     def difference(self) -> float | None:
-        """The difference to the paper's number, in percentage points."""
+        """The difference from the paper's number, in percentage points."""
         return None if self.here is None or self.paper is None else 100 * self.here.mean - self.paper
 
 
