@@ -1,6 +1,6 @@
 """Python blocks of the README and of docs/ run, page by page, in one namespace; command lines name real options.
 
-A block that cannot run says why on the line before it, invisible to readers of the page: ``<!-- needs: MODULE -->``
+A block that cannot run has the reason in a comment on the line before it: ``<!-- needs: MODULE -->``
 skips it if the module is not installed, ``<!-- not run: REASON -->`` always.
 """
 
@@ -48,7 +48,7 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    """In a separate process: they may change torch's state, and must not rely on the imports of this test."""
+    """They run in a separate process: they may change torch's state, and must not rely on the imports of this test."""
     lines, left_out = "", []
     for block in blocks(page):
         missing = block.condition == "needs" and importlib.util.find_spec(block.value) is None
@@ -68,7 +68,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
 
 
 def command_lines(start: str) -> list[tuple[str, str]]:
-    """Page name and command for each shell line, and each code span in a sentence, that begins with `start`."""
+    """Return page name and command for each shell line and each code span that begins with `start`."""
     found = []
     for page in PAGES:
         text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def command_lines(start: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "line"), command_lines("(?:-m )?fastccsa "), ids=lambda x: x[:60])
 def test_command_lines_are_understood(page: str, line: str) -> None:
-    """The command and each option exist; what they do is tested elsewhere."""
+    """The command and each option exist; other tests check what they do."""
     assert_understood(main, page, line)
 
 
@@ -103,7 +103,7 @@ def assert_understood(group: click.Command, page: str, line: str) -> None:
 
 @pytest.mark.parametrize(("page", "line"), command_lines("pytest (?=benchmarks )"), ids=lambda x: x[:60])
 def test_options_of_pytest_exist(page: str, line: str) -> None:
-    """Those of the benchmarks; options called --benchmark-* are pytest-benchmark's own."""
+    """Options called --benchmark-* are pytest-benchmark's own; the others are the benchmarks'."""
     used = {word.split("=")[0] for word in shlex.split(line) if word.startswith("--")}
     assert {flag for flag in used if not flag.startswith("--benchmark-")} <= set(flags_of(*BENCHMARKS)), (
         f"{page}: {line}"
@@ -114,7 +114,7 @@ def test_options_of_pytest_exist(page: str, line: str) -> None:
     ("page", "line"), command_lines(r"(?:python|--nproc-per-node \d) (?=[a-z]+/)"), ids=lambda x: x[:60]
 )
 def test_scripts_are_there(page: str, line: str) -> None:
-    """And accept the options they are called with."""
+    """The scripts exist and accept the options they are called with."""
     script, *words = shlex.split(line)
     source = (ROOT / script).read_text(encoding="utf-8")
     unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in source]
@@ -122,7 +122,7 @@ def test_scripts_are_there(page: str, line: str) -> None:
 
 
 def test_examples_of_docstrings() -> None:
-    """Every ``>>>`` in the package."""
+    """Every ``>>>`` in the package runs with the output shown."""
     import doctest
     import importlib
 
