@@ -34,9 +34,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def draw_collections(tmp_path_factory: pytest.TempPathFactory) -> DrawCollections:
-    """Draw noisy 40 px images whose colour tells the class, and return their manifest.
+    """Draw noisy 40 px images whose colour shows the class, and return their manifest.
 
-    Takes the classes of each domain, and the number of training images of each class; validation and test have two.
+    The arguments are the classes of each domain and the number of training images per class; validation and test have
+    two images per class.
     """
     import numpy as np
     from PIL import Image
@@ -89,7 +90,7 @@ def make_config(manifest_csv: Path, tmp_path: Path) -> MakeConfig:
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> str:
-    """Every device that has kernels."""
+    """Each device that has kernels."""
     return request.param
 
 

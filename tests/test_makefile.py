@@ -24,7 +24,7 @@ def program(path: Path, script: str) -> None:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Run make in a copy whose virtual environment writes down the calls of its programs, and whose disk has 3 GB."""
+    """Run make in a copy whose virtual environment records the calls of its programs, and whose disk has 3 GB."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in ("setup.py", "CMakeLists.txt", "pyproject.toml"):
         (tmp_path / name).touch()
@@ -44,7 +44,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def calls(folder: Path) -> list[str]:
-    """What the programs were called with since the last time this was asked."""
+    """Return the arguments of the programs since the last call of this function."""
     path = folder / "calls"
     found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ def test_a_disk_too_small_is_reported_before_any_download(make: Make, tmp_path: 
 
 
 def test_each_target_installs_the_extra_it_needs(make: Make, tmp_path: Path) -> None:
-    """The demo no test tools; the tests, after the demo, only what is missing."""
+    """The demo installs no test tools; the tests, after the demo, install only what is missing."""
 
     def installed(target: str) -> list[str]:
         ended = make(target, "DISK_GB=0", "FASTCCSA_CUDA=0")

@@ -1,4 +1,4 @@
-"""Benchmarks with the options of their commands, and whole runs of them in a process of their own."""
+"""Fixtures: the options of a benchmark, and whole runs of benchmarks in a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Bench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def options() -> Options:
-    """Make the options of a benchmark: its defaults, less time, and what is given."""
+    """Make the options of a benchmark: its defaults with less time, and the given ones."""
 
     def make(name: str, **given: object) -> SimpleNamespace:
         quick = {"threads": 1, "rounds": 3, "seconds": 0.0}

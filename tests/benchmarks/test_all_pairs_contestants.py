@@ -1,4 +1,4 @@
-"""The contestants of the loss over all pairs at tiny sizes: one job, errors that are seen, what is not tried."""
+"""The contestants of the loss over all pairs at tiny sizes: equal results, errors, and skipped contestants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.losses.common import Contestant
 from fastccsa import reference
 from fastccsa.system import machine
 
-# What is compiled takes long; KeOps calls a compiler too.
+# Compiled contestants take long; KeOps calls a compiler too.
 FAST = [one for one in CONTESTANTS if not one.compiled and one.name != "KeOps"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -81,14 +81,14 @@ def test_a_memory_gets_no_gradient(make_benchmark) -> None:
     assert rows["fastccsa"].gradient_error < 1e-5
 
 
-def test_labels_are_as_frequent_as_said() -> None:
+def test_labels_have_the_documented_frequencies() -> None:
     targets = (make_problem(Cell(4000, 2, labels)).arguments[2] for labels in LABELS)
     uniform, table1 = (torch.bincount(target, minlength=7) / 4000 for target in targets)
     assert uniform.max() < 0.2
     assert table1[0].item() == pytest.approx(0.75, abs=0.05)  # nevi
 
 
-def test_all_are_measured_beside_the_products(make_benchmark) -> None:
+def test_all_are_measured_with_the_products_as_floor(make_benchmark) -> None:
     rows = rows_of(make_benchmark(), Cell(40, 6, "table1"))
     assert list(rows) == [*(one.name for one in FAST), "floor: three products"]
     for row in rows.values():
@@ -100,14 +100,14 @@ def test_all_are_measured_beside_the_products(make_benchmark) -> None:
             assert row.kind == "floor" or row.gradient_error < 1e-5
 
 
-def test_what_cannot_fit_is_not_tried(make_benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contestants_that_cannot_fit_are_skipped(make_benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_bytes", lambda device: 10**9)
     rows = rows_of(make_benchmark(rival=("differences",), memory_limit=0.5), Cell(4000, 64))
     assert rows["differences"].not_measured == "does not fit: needs about 11.4 GiB of 0.5 GiB usable"
     assert rows["fastccsa"].seconds
 
 
-def test_what_would_take_too_long_is_not_begun(make_benchmark) -> None:
+def test_cells_that_would_take_too_long_are_skipped(make_benchmark) -> None:
     benchmark = make_benchmark(rival=("chunked",), longest=30)
     benchmark.rate = 1e6  # operations per second
     reason = "three products would take about 60 s, more than the 30 s of --longest"
@@ -136,7 +136,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         all_pairs_contestants._keops(make_problem(cell), cell)
 
 
-def test_the_sweep_is_what_was_promised() -> None:
+def test_the_sweep_has_the_documented_cells() -> None:
     assert {cell.rows for cell in SWEEP} == {1024, 4096, 16384, 65536, 262144}
     assert {cell.width for cell in SWEEP} == {128, 512, 2048}
     assert {cell.labels for cell in SWEEP} == set(LABELS)

@@ -45,7 +45,7 @@ def test_rendered_files_are_like_a_cameras(tmp_path: Path) -> None:
     assert len({path.read_bytes() for path in paths}) == 3
 
 
-def test_ones_own_files_from_all_over_the_folder(tmp_path: Path) -> None:
+def test_own_files_are_taken_from_the_whole_folder(tmp_path: Path) -> None:
     for number in range(6):
         path = tmp_path / "images" / str(number % 2) / f"{number}.JPG"
         path.parent.mkdir(parents=True, exist_ok=True)

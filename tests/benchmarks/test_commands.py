@@ -65,7 +65,7 @@ def test_the_file_says_what_was_measured_and_with_what(everything: tuple[str, Pa
             assert row.peak_bytes > 0
     extra = rows[0].extra
     assert rows[0].peak_bytes >= extra["bytes_moved"] - 2 * extra["input_bytes"]  # the gradients at least
-    # The file holds what was printed, except for the digits that it leaves out.
+    # The file gives the same table as was printed; it only stores fewer digits.
     assert next(line for line in table(results).splitlines() if line.startswith(f" {TITLE}")) in output
 
 

@@ -119,7 +119,7 @@ def test_what_is_missing_is_reported(session) -> None:
     assert outcomes(result)["tests of the pipeline"] == "skipped: nvidia.dali is not installed"
 
 
-def test_the_time_is_kept(session) -> None:
+def test_the_time_limit_is_kept(session) -> None:
     assert outcomes(session(BUDGET="3"))["build"] == "skipped: the 3 seconds are over"
 
 

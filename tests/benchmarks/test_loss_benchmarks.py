@@ -1,4 +1,4 @@
-"""What the benchmarks of both losses do with contestants that fail, budgets, and compiled functions."""
+"""The benchmarks of both losses: contestants that fail, budgets, and compiled functions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_modes_share_their_data_and_forward_has_no_gradients(zipped_benchmark) -
     assert "torch.compile" not in both
 
 
-def test_what_does_not_fit_is_not_tried(zipped_benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contestants_that_do_not_fit_are_skipped(zipped_benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_bytes", lambda device: 10**6)
     benchmark = zipped_benchmark()
     assert benchmark.rows(Cell(8, 4, 3))["fastccsa"].seconds
@@ -70,7 +70,7 @@ def test_no_cell_begins_when_the_time_is_over(zipped_benchmark) -> None:
     assert {row.not_measured for row in rows.values()} == {"the time budget of 0 minutes was used up"}
 
 
-def test_a_contestant_that_fails_is_named_and_the_others_go_on(zipped_benchmark) -> None:
+def test_a_contestant_that_fails_is_named_and_the_others_continue(zipped_benchmark) -> None:
     def explode(*arguments: object) -> torch.Tensor:
         raise RuntimeError("no such kernel\nat this address")
 
@@ -99,7 +99,7 @@ def test_large_sizes_of_a_sweep_share_a_compiled_graph(zipped_benchmark, monkeyp
 
 
 def test_one_graph_serves_several_sizes(zipped_benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of compilations is as promised too: torch counts the graphs."""
+    """The number of compilations is checked too: torch counts the graphs."""
     from torch._dynamo.utils import counters
 
     def build(problem: object, cell: Cell) -> LossFunction:
@@ -150,7 +150,7 @@ def test_pytest_benchmark_gets_the_times_that_were_measured(run_two_cells, tmp_p
     assert [(stats["data"], stats["median"], stats["max"]) for stats in found] == [(seconds, 0.5, 3.0)] * 8
 
 
-def test_a_run_fails_where_fastccsa_does(run_two_cells) -> None:
+def test_a_run_fails_if_fastccsa_fails(run_two_cells) -> None:
     output, results = run_two_cells(BUILD.format("cell.pairs == 8", "1 / 0"), status=1)
     assert "failed: ZeroDivisionError" in output
     assert "1 failed, 6 passed, 1 skipped" in output
@@ -160,7 +160,7 @@ def test_a_run_fails_where_fastccsa_does(run_two_cells) -> None:
 
 
 def test_results_are_kept_after_every_cell(run_two_cells) -> None:
-    """Also where the process dies in the next one."""
+    """They are kept even if the process dies in the next cell."""
     _, results = run_two_cells(BUILD.format("cell.pairs == 8", "os._exit(3)"), status=3)
     assert list(results.cells()) == [Cell(8, 4).title]
     assert len(results.benchmarks) == 4

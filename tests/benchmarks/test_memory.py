@@ -1,4 +1,4 @@
-"""The memory that a call holds at one time."""
+"""The peak memory of a call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pool_limit() -> int:
     return limit
 
 
-def test_the_pool_is_as_before_afterwards() -> None:
+def test_the_pool_is_restored() -> None:
     before, first = pool_limit(), []
     with cpu_cache(5000, lambda: first.append(pool_limit())):
         assert pool_limit() == 5000

@@ -1,4 +1,4 @@
-"""Results are kept as they are, and every figure in the table follows from the times that are kept."""
+"""Results survive a round trip through the file, and every figure in the table follows from the stored times."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_pairs_of_both_samplers_follow_the_policy(make) -> None:
     batch, _ = make(labels, domains)
     first, second = (np.concatenate(side) for side in zip(*(batch(0, step) for step in range(20)), strict=True))
     assert (labels[first] == labels[second]).mean() == pytest.approx(0.25, abs=0.06)
-    assert (domains[second] != 0).mean() > 0.95  # others are taken only where no candidate is left
+    assert (domains[second] != 0).mean() > 0.95  # others are taken only if no candidate is left
 
 
 @pytest.mark.parametrize("number", [0, 4])

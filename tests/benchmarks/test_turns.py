@@ -1,4 +1,4 @@
-"""Contestants take turns, fairly, and the clock is read as the results say."""
+"""Contestants take fair turns, and the times are those that the results report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.harness.turns import TURN_SECONDS, Calls, interleave
 
 
 class Clock:
-    """Time passes when a call says so."""
+    """A clock that advances only when a call tells it to."""
 
     def __init__(self) -> None:
         self.now = 0.0

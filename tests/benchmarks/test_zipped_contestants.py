@@ -1,4 +1,4 @@
-"""The contestants compute one and the same loss, and errors are seen where they do not."""
+"""The contestants compute the same loss, and the errors show it if one does not."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_expectation_is_the_reference_in_float64(
         torch.testing.assert_close(got, true[which], rtol=1e-12, atol=0)
 
 
-def test_errors_are_seen() -> None:
+def test_wrong_results_have_large_errors() -> None:
     problem = make_problem(Cell(20, 8, dtype="float64"))
     loss = reference.weighted_ccsa_loss(*problem.arguments)
     gradients = list(torch.autograd.grad(loss, problem.inputs))
@@ -141,7 +141,7 @@ def test_the_call_that_does_nothing_goes_through_autograd() -> None:
     assert [g.shape for g in gradients] == [x.shape for x in problem.inputs]
 
 
-def test_calls_are_what_their_mode_says() -> None:
+def test_each_mode_makes_the_calls_it_names() -> None:
     cell = Cell(8, 4)
     problem = make_problem(cell)
     assert len(call_of(reference.weighted_ccsa_loss, problem, cell)()) == 4

@@ -63,7 +63,7 @@ def test_images_that_cannot_be_used_are_counted_by_reason(tmp_path: Path, write_
     collection = read_ham10000(tmp_path)
     assert [(row.image.stem, row.label, row.group) for row in collection.rows] == [
         ("ISIC_0000001", "nv", "HAM_1"),
-        ("ISIC_0000006", "df", "ISIC_0000006"),  # no lesion, so a group of its own
+        ("ISIC_0000006", "df", "ISIC_0000006"),  # no lesion, so a separate group
     ]
     assert collection.dropped == {
         "listed a second time": 1,

@@ -22,7 +22,7 @@ def test_classes_and_domains_have_names() -> None:
 
 
 def test_the_papers_table_has_no_domain_that_was_added() -> None:
-    """In a process of its own, because the rows are made when their module is imported."""
+    """This needs a new process, because the rows are made when their module is imported."""
     code = (
         "from fastccsa.collections.taxonomy import DOMAINS\n"
         "DOMAINS['NEW'] = 'a collection of your own'\n"

@@ -1,4 +1,4 @@
-"""What works with torch, numpy and click: a list of checks, for a Python in which nothing else is installed.
+"""A list of checks that must pass with only torch, numpy and click installed.
 
 ``python core.py`` runs them all and prints one line of JSON per check: its name, and the error or null. With ``--hide``
 a Python with everything installed serves as well: see `hide`.
@@ -39,14 +39,14 @@ NAMES = (
 
 
 def nothing_else_is_installed() -> None:
-    """Otherwise the other checks would prove nothing. torch itself requires jinja2."""
+    """Check that no extra is installed; otherwise the other checks prove nothing. torch itself requires jinja2."""
     from fastccsa.system.extras import EXTRAS, not_installed
 
     assert set(EXTRAS["train"]) - set(not_installed("train")) == {"jinja2"}
 
 
 def light_packages_import() -> None:
-    """Every module of them; but libfastccsa.so, whose name is that of a module too, is loaded by torch."""
+    """Import every module of the light packages; libfastccsa.so looks like one, but is loaded by torch."""
     for name in LIGHT:
         package = importlib.import_module(f"fastccsa.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -57,7 +57,7 @@ def light_packages_import() -> None:
 
 
 def loss_and_gradient() -> None:
-    """As in plain PyTorch, for both ways to form pairs."""
+    """Compare loss and gradient with plain PyTorch, for both ways to form pairs."""
     import torch
 
     import fastccsa
@@ -75,7 +75,7 @@ def loss_and_gradient() -> None:
 
 
 def pair_sampler() -> None:
-    """One epoch of it, and the weights from its probabilities."""
+    """Draw one epoch, and make the weights from the probabilities."""
     import numpy as np
 
     import fastccsa
@@ -91,13 +91,13 @@ def pair_sampler() -> None:
 
 
 def names_that_need_an_extra() -> None:
-    """An ImportError with the command that installs it."""
+    """Check that they raise an ImportError with the command that installs the extra."""
     for path in NAMES:
         assert TRAIN in import_error(attrgetter(path), importlib.import_module("fastccsa")), path
 
 
 def nvtx_ranges() -> None:
-    """Ranges cannot be switched on, and without them the loss is the same as ever."""
+    """Check that ranges cannot be switched on, and that the loss works without them."""
     import fastccsa
 
     assert TRAIN in import_error(fastccsa.nvtx_ranges)
@@ -106,14 +106,14 @@ def nvtx_ranges() -> None:
 
 
 def check_command() -> None:
-    """It runs, and lists what is missing."""
+    """Check that `fastccsa check` runs and lists what is missing."""
     status, output, _ = run("check")
     assert status == 0, output
     assert TRAIN in output
 
 
 def help_of_every_command() -> None:
-    """Without what the command itself needs; all but that of bench, which shows the benchmarks of a checkout."""
+    """Print the help of every command without any extra; bench is left out because it needs a checkout."""
     from fastccsa.cli.main import SUMMARIES
 
     assert SUMMARIES.keys() == COMMANDS.keys() | {"check", "bench"}
@@ -124,7 +124,7 @@ def help_of_every_command() -> None:
 
 
 def commands_that_need_an_extra() -> None:
-    """Exit status 2, and one line with the command that installs it."""
+    """Check for exit status 2, and for one line with the command that installs the extra."""
     for name, arguments in COMMANDS.items():
         status, output, errors = run(name, *arguments)
         assert (status, errors.count("\n")) == (2, 1), (name, status, output, errors)
@@ -133,7 +133,7 @@ def commands_that_need_an_extra() -> None:
 
 
 def import_error(function: Callable[..., object], *arguments: object) -> str:
-    """The message of the ImportError that a call ends in."""
+    """Return the message of the ImportError that a call raises."""
     try:
         function(*arguments)
     except ImportError as error:
@@ -142,7 +142,7 @@ def import_error(function: Callable[..., object], *arguments: object) -> str:
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of ``fastccsa ARGUMENTS``."""
+    """Return exit status, standard output and standard error of ``fastccsa ARGUMENTS``."""
     from click.testing import CliRunner
 
     from fastccsa.cli import main
@@ -167,7 +167,7 @@ CHECKS: tuple[Callable[[], None], ...] = (
 
 
 def main() -> int:
-    """Run all checks; the exit status is how many failed."""
+    """Run all checks; return the number of failures as the exit status."""
     failed = 0
     for check in CHECKS:
         error = None

@@ -30,7 +30,7 @@ def needed_on_a_cpu(requirement: str) -> str | None:
 
 
 def add_stubs(folder: Path) -> list[str]:
-    """Put the stub library into `folder`, that of torch's libraries, under each missing name; return these names."""
+    """Put the stub library into `folder`, next to torch's libraries, under each missing name; return these names."""
     torch = [folder / "libtorch_cuda.so", folder / "libtorch_python.so"]
     output = "".join(
         subprocess.run(["ldd", "-r", library], capture_output=True, text=True, check=False).stdout
@@ -39,7 +39,7 @@ def add_stubs(folder: Path) -> list[str]:
     )
     libraries = sorted(set(re.findall(r"^\s*(\S+) => not found", output, re.M)))
     if libraries:
-        # Names that begin with Py are those of Python itself, which is loaded when torch is.
+        # Names that begin with Py belong to Python itself, which is loaded when torch is.
         functions = sorted(set(re.findall(r"^undefined symbol: (?!_?Py)(\w+)", output, re.M)))
         code = "void abort(void);\n" + "".join(f"void {name}(void) {{ abort(); }}\n" for name in functions)
         stub = folder / "libstub.so"
@@ -53,7 +53,7 @@ def add_stubs(folder: Path) -> list[str]:
 
 
 def main(version: str) -> None:
-    """Install ``version`` of torch and what it needs without a GPU."""
+    """Install ``version`` of torch and its requirements on a machine without a GPU."""
     subprocess.run([*PIP, "--no-deps", f"torch=={version}"], check=True)
     installed = distribution("torch")
     needed = [found for requirement in installed.requires or [] if (found := needed_on_a_cpu(requirement))]

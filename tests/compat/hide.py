@@ -1,4 +1,4 @@
-"""Hides what is installed beside the core's requirements, so that a full environment can play a bare one.
+"""Hides all packages but the core's requirements, so that a full environment behaves like a bare one.
 
 Import it before anything else: afterwards only the standard library, fastccsa, and `CORE` with what these packages
 require can be imported.
@@ -17,12 +17,12 @@ CORE = ("torch", "numpy", "click")
 
 
 def normalised(name: str) -> str:
-    """A distribution's name as the package index compares it."""
+    """Return a distribution's name in the form in which the package index compares names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def with_requirements(distributions: Sequence[str]) -> set[str]:
-    """The distributions, what they require, and so on; without extras."""
+    """Return the distributions and everything they require, directly or indirectly; without extras."""
     found: set[str] = set()
     waiting = [normalised(name) for name in distributions]
     while waiting:
@@ -57,7 +57,7 @@ class OnlyTheCore(PathFinder):
     def find_spec(
         cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """None for a hidden module, as if it were not installed."""
+        """Return None for a hidden module, as if it were not installed."""
         hidden = any(fullname == module or fullname.startswith(f"{module}.") for module in HIDDEN)
         return None if hidden else super().find_spec(fullname, path, target)
 

@@ -1,4 +1,4 @@
-"""The core, without the optional extras: what works, what an extra is asked for, and what an import loads."""
+"""The core without the optional extras: what works, which features ask for an extra, and what an import loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The floor plan of docs/architecture.md: who may import or include whom, in the package, in csrc and in benchmarks."""
+"""The rules of docs/architecture.md: which modules may import or include which, in the package, csrc and benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMEDTUPLE_METHODS = {"_asdict", "_fields", "_make", "_replace"}
 
 
 def module_of(path: Path) -> str:
-    """The full name of the module in a file of the package."""
+    """Return the full name of the module in a file of the package."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -27,14 +27,14 @@ MODULES = {module_of(path) for suffix in ("*.py", "*.pyi") for path in PACKAGE.r
 
 
 def rows() -> dict[str, int]:
-    """The modules and packages in the first column of the table, with the numbers of their rows."""
+    """Return the modules and packages in the first column of the table, with their row numbers."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     cells = re.findall(r"^\| (`fastccsa\b.*?) \|", text, re.M)
     return {name: row for row, cell in enumerate(cells) for name in re.findall(r"`([\w.]+)`", cell)}
 
 
 def row_of(module: str, table: dict[str, int]) -> int:
-    """The row of a module, or else of the package that contains it."""
+    """Return the row of a module, or else of the package that contains it."""
     while module not in table:
         module = module.rpartition(".")[0]
     return table[module]
@@ -45,7 +45,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """The modules of the package that a file imports, anywhere in it, each with the imported name ("" for a module).
+    """Yield the modules of the package that a file imports anywhere, each with the imported name ("" for a module).
 
     Modules that are imported by their names count too: the values of tables for `lazy_names`, and the arguments of
     `importlib.import_module`.
@@ -114,7 +114,7 @@ def test_private_names_are_used_only_where_they_belong() -> None:
 
 
 def private_imports(path: Path) -> Iterator[str]:
-    """The private names and modules of other packages that a file imports."""
+    """Yield the private names and modules of other packages that a file imports."""
     for module, name in imports(parse(path)):
         parts = module.split(".")
         owners = [".".join(parts[:number]) for number, part in enumerate(parts) if is_private(part)]
@@ -123,7 +123,7 @@ def private_imports(path: Path) -> Iterator[str]:
 
 
 def private_attributes(tree: ast.Module) -> Iterator[str]:
-    """Private attributes of objects other than ``self`` and ``cls`` that the file does not define itself.
+    """Yield private attributes of objects other than ``self`` and ``cls`` that the file does not define itself.
 
     Attributes of objects from other libraries are not checked.
     """
@@ -145,7 +145,7 @@ def private_attributes(tree: ast.Module) -> Iterator[str]:
 
 
 def imported_names(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """The names that a file's imports bind: those from the package, and those from elsewhere."""
+    """Return the names that a file's imports bind: from the package, and from elsewhere."""
     ours, theirs = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -157,7 +157,7 @@ def imported_names(tree: ast.Module) -> tuple[set[str], set[str]]:
 
 
 def defined_names(tree: ast.Module) -> set[str]:
-    """The functions, classes, variables and attributes of ``self`` that a file defines."""
+    """Return the functions, classes, variables and attributes of ``self`` that a file defines."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -178,12 +178,12 @@ def includes(path: Path, pattern: str) -> list[str]:
 
 
 def folder_of(path: Path) -> str:
-    """The folder of csrc that a file belongs to; "" for those beside the folders."""
+    """Return the folder of csrc that a file belongs to; "" for files directly in csrc."""
     return path.relative_to(CSRC).parent.parts[0] if path.parent != CSRC else ""
 
 
 def included(path: Path) -> list[Path]:
-    """The files of csrc that a file includes, named from csrc or from its own folder."""
+    """Return the files of csrc that a file includes, by paths from csrc or from its own folder."""
     found = []
     for name in includes(path, r'"(.*?)"'):
         candidates = [folder / name for folder in (CSRC, path.parent) if (folder / name).is_file()]
@@ -193,7 +193,7 @@ def included(path: Path) -> list[Path]:
 
 
 def test_an_op_includes_only_core_and_itself() -> None:
-    """And core only itself; library.cpp, which registers the ops, may include everything."""
+    """Files in core include only core; library.cpp, which registers the ops, may include everything."""
     wrong = {
         f"{path.relative_to(CSRC)} includes {other.relative_to(CSRC)}"
         for path in SOURCES
@@ -223,7 +223,7 @@ def is_torch_header(path: Path) -> bool:
 
 
 def test_benchmarks_do_not_use_tests() -> None:
-    """Neither by an import nor by the path of a file."""
+    """They neither import tests nor name their files."""
     wrong = set()
     for path in (ROOT / "benchmarks").rglob("*.py"):
         nodes = list(ast.walk(parse(path)))

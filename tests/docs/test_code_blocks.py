@@ -1,6 +1,6 @@
 """Python blocks of the README and of docs/ run, page by page, in one namespace; command lines name real options.
 
-A block that cannot run says why on the line before it, invisible to readers of the page: ``<!-- needs: MODULE -->``
+A block that cannot run has the reason in a comment on the line before it: ``<!-- needs: MODULE -->``
 skips it if the module is not installed, ``<!-- not run: REASON -->`` always.
 """
 
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import click
 import pytest
 
+from benchmarks.commands import BENCHMARKS, bench, flags_of
 from fastccsa.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +48,7 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    """In a separate process: they may change torch's state, and must not rely on the imports of this test."""
+    """They run in a separate process: they may change torch's state, and must not rely on the imports of this test."""
     lines, left_out = "", []
     for block in blocks(page):
         missing = block.condition == "needs" and importlib.util.find_spec(block.value) is None
@@ -67,7 +68,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
 
 
 def command_lines(start: str) -> list[tuple[str, str]]:
-    """Page name and command for each shell line, and each code span in a sentence, that begins with `start`."""
+    """Return page name and command for each shell line and each code span that begins with `start`."""
     found = []
     for page in PAGES:
         text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
@@ -77,15 +78,20 @@ def command_lines(start: str) -> list[tuple[str, str]]:
     return found
 
 
-BENCHMARKS = [(page, f"bench {line}") for page, line in command_lines("python -m benchmarks ")]
-
-
-@pytest.mark.parametrize(("page", "line"), command_lines("(?:-m )?fastccsa ") + BENCHMARKS, ids=lambda x: x[:60])
+@pytest.mark.parametrize(("page", "line"), command_lines("(?:-m )?fastccsa "), ids=lambda x: x[:60])
 def test_command_lines_are_understood(page: str, line: str) -> None:
-    """The command and each option exist; what they do is tested elsewhere."""
+    """The command and each option exist; other tests check what they do."""
+    assert_understood(main, page, line)
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines("python -m benchmarks "), ids=lambda x: x[:60])
+def test_benchmarks_are_understood(page: str, line: str) -> None:
+    assert_understood(bench, page, line)
+
+
+def assert_understood(group: click.Command, page: str, line: str) -> None:
     words = [word for word in shlex.split(line) if word != "..."]
-    group: click.Command = main
-    context = click.Context(main, info_name="fastccsa")
+    context = click.Context(group, info_name="fastccsa")
     while isinstance(group, click.Group) and words:
         command = group.get_command(context, words.pop(0))
         assert command is not None, f"{page}: {line}"
@@ -95,17 +101,20 @@ def test_command_lines_are_understood(page: str, line: str) -> None:
     assert used <= {*options, "--help"}, f"{page}: {line}"
 
 
-@pytest.mark.skipif(not (ROOT / "benchmarks" / "__main__.py").exists(), reason="benchmarks/ is not a package here")
-@pytest.mark.parametrize(("page", "line"), command_lines("python -m benchmarks "), ids=lambda x: x[:60])
-def test_benchmarks_are_understood(page: str, line: str) -> None:
-    test_command_lines_are_understood(page, f"bench {line}")
+@pytest.mark.parametrize(("page", "line"), command_lines("pytest (?=benchmarks )"), ids=lambda x: x[:60])
+def test_options_of_pytest_exist(page: str, line: str) -> None:
+    """Options called --benchmark-* are pytest-benchmark's own; the others are the benchmarks'."""
+    used = {word.split("=")[0] for word in shlex.split(line) if word.startswith("--")}
+    assert {flag for flag in used if not flag.startswith("--benchmark-")} <= set(flags_of(*BENCHMARKS)), (
+        f"{page}: {line}"
+    )
 
 
 @pytest.mark.parametrize(
     ("page", "line"), command_lines(r"(?:python|--nproc-per-node \d) (?=[a-z]+/)"), ids=lambda x: x[:60]
 )
 def test_scripts_are_there(page: str, line: str) -> None:
-    """And accept the options they are called with."""
+    """The scripts exist and accept the options they are called with."""
     script, *words = shlex.split(line)
     source = (ROOT / script).read_text(encoding="utf-8")
     unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in source]
@@ -113,7 +122,7 @@ def test_scripts_are_there(page: str, line: str) -> None:
 
 
 def test_examples_of_docstrings() -> None:
-    """Every ``>>>`` in the package."""
+    """Every ``>>>`` in the package runs with the output shown."""
     import doctest
     import importlib
 

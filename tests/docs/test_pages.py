@@ -1,4 +1,4 @@
-"""What the pages say about the source is true: quoted messages, links, the version."""
+"""The pages agree with the source: quoted messages, links, the version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DOCS = ROOT / "docs"
 
 
 def source() -> str:
-    """The Makefile and all Python and C++ of the package, with strings that span several lines joined."""
+    """Return the Makefile and all Python and C++ of the package, with strings that span several lines joined."""
     files = [ROOT / "setup.py", *(ROOT / "fastccsa").rglob("*.py"), *(ROOT / "csrc").rglob("*")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".h", ".cpp", ".cuh"))
     return re.sub(r'"\s*\n\s*f?"', "", text) + (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def test_quoted_messages_are_in_the_source() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Also from pages outside docs/, which the build of the site does not check."""
+    """Pages outside docs/ are included, which the build of the site does not check."""
     for page in (
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",

@@ -29,7 +29,7 @@ def test_results_of_examples_make_a_table(path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("path", [*RESULTS, *(ROOT / "docs" / "results").glob("*.json")], ids=lambda path: path.stem)
 def test_results_have_a_line_for_each_run(path: Path) -> None:
-    """However many numbers a run has, so that the files stay short and their differences can be read."""
+    """This keeps the files short and their differences readable."""
     text = path.read_text(encoding="utf-8")
     fields = json.loads(text)
     runs = fields["runs"] if "runs" in fields else fields["rows"]
@@ -40,7 +40,7 @@ def test_results_have_a_line_for_each_run(path: Path) -> None:
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_results_of_benchmarks_make_a_table(path: Path) -> None:
-    """With the command and the commit below it."""
+    """The command and the commit are below the table."""
     content = json.loads(path.read_text(encoding="utf-8"))
     shown = table(Results.read(path))
     assert content["command"] in shown
@@ -48,7 +48,7 @@ def test_results_of_benchmarks_make_a_table(path: Path) -> None:
 
 
 def test_pages_have_the_tables_of_their_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README and the examples' page, which are also read unbuilt."""
+    """These are the README and the examples' page, which people also read without building the site."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "site")
     tables = importlib.import_module("result_tables")
     shown = {name: text for page in tables.PAGES for name, text in tables.BLOCK.findall(page.read_text("utf-8"))}

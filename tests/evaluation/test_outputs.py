@@ -1,4 +1,4 @@
-"""The stored outputs are those of the model, with the rows of the manifest."""
+"""The stored outputs equal the model's, with the rows of the manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The original CCSA experiment: its exact protocol, its table, and that it resumes."""
+"""The original CCSA experiment: its exact protocol, its table, and resuming it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What weights and sampler contribute: the long tail, the probabilities of uniform pairs, and the table."""
+"""The long-tail example: the tail itself, the probabilities of uniform pairs, and the table."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def manifest_csv(draw_collections) -> Path:
 
 @pytest.fixture
 def plan_of(manifest_csv, tmp_path) -> Callable[..., Plan]:
-    """Return a function that plans on the small data set, with runs in ``tmp_path / "runs"``."""
+    """Return a function that makes plans for the small data set, with runs in ``tmp_path / "runs"``."""
 
     def plan(letters: str, seeds: int = 1, scale: str = SCALE, manifest: Path = manifest_csv, **options) -> Plan:
         settings = parse_settings([*SETTINGS, *options.pop("settings", ())])

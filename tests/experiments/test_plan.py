@@ -1,4 +1,4 @@
-"""Plans: what is run, in which order, and which problems are found before anything runs."""
+"""Plans: which runs they contain, in which order, and which problems are found before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carrying out plans: order, failures, other processes. Training is replaced by a stub."""
+"""The execution of plans: order, failures, other processes. Training is replaced by a stub."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_onnx_computes_the_logits_of_the_run_for_any_number_of_images(run_folder
 
 
 def test_the_metadata_describe_the_preprocessing_of_evaluation(run_folder, onnx_file, manifest_csv) -> None:
-    """An image that Pillow prepares by the steps in the file equals that of evaluation."""
+    """An image that Pillow prepares by the steps in the file equals the one of evaluation."""
     metadata = onnxruntime.InferenceSession(onnx_file).get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == ["bcc", "mel", "nv"]
     assert json.loads(metadata["domains"]) == ["HAM", "SON"]

@@ -65,7 +65,7 @@ def count_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("backend", ["dali", "torchvision"])
 @pytest.mark.parametrize("size", [32, 57])
 def test_crops_equal_the_literal_ones(manifest: Manifest, tmp_path: Path, backend: str, size: int) -> None:
-    """torchvision's bit for bit; DALI's within a grey level, the rounding of one resampling."""
+    """torchvision's crops are equal bit for bit; DALI's within a grey level, the rounding of one resampling."""
     transforms = Transforms(size)
     stored = crops(make(manifest, tmp_path, transforms, backend=backend))
     for path, crop in zip(manifest.paths, stored, strict=True):

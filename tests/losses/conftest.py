@@ -14,7 +14,7 @@ from fastccsa import reference
 
 @dataclass(frozen=True)
 class Case:
-    """One call of the loss: the four differentiable inputs, and everything else."""
+    """The arguments of one call of the loss: the four differentiable inputs, and all others."""
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
     targets: tuple[Tensor, Tensor]
@@ -28,7 +28,7 @@ class Case:
         )
 
     def to(self, dtype: torch.dtype) -> Case:
-        """The same values in another precision, as new leaves."""
+        """Return the same values in another dtype, as new leaves."""
         inputs = tuple(x.detach().to(dtype).requires_grad_(x.requires_grad) for x in self.inputs)
         weights = tuple(w if w is None else w.to(dtype) for w in self.weights)
         return replace(self, inputs=inputs, weights=weights)

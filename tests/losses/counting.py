@@ -1,4 +1,4 @@
-"""What a call allocates and launches, as torch's profiler sees it."""
+"""The allocations and kernel launches of a call, as torch's profiler sees them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastccsa import set_cpu_cache_limit
 
 
 def _events(call: Callable[[], object], activities: Iterable[ProfilerActivity]) -> list[dict[str, Any]]:
-    """The profiler's record of the call, in order of time. What the call returns outlives the record."""
+    """Return the profiler's record of the call, in order of time. The results of the call outlive the record."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it reports its beginning and end on stderr
     gc.collect()  # garbage of earlier calls is not freed during this one
     with profile(activities=list(activities), profile_memory=True) as profiler:
@@ -32,9 +32,9 @@ def _events(call: Callable[[], object], activities: Iterable[ProfilerActivity]) 
 
 
 def allocations(call: Callable[[], object]) -> list[int]:
-    """Bytes that `call` asks torch's CPU allocator for, in order; what it gives back is negative.
+    """Return the bytes that `call` requests from torch's CPU allocator, in order; freed bytes are negative.
 
-    Without fastccsa's pool of recycled memory, so that what would come from there comes from torch's allocator.
+    fastccsa's pool of recycled memory is off meanwhile, so that all memory comes from torch's allocator.
     """
     limit = set_cpu_cache_limit(0)
     try:
@@ -47,7 +47,7 @@ def allocations(call: Callable[[], object]) -> list[int]:
 
 
 def cuda_requests(call: Callable[[], object]) -> tuple[int, int]:
-    """How often `call` asks torch's CUDA allocator for memory, and for how many bytes in all."""
+    """Return how often `call` requests memory from torch's CUDA allocator, and how many bytes in all."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_stats()
     call()
@@ -59,6 +59,6 @@ def cuda_requests(call: Callable[[], object]) -> tuple[int, int]:
 
 
 def kernels(call: Callable[[], object]) -> list[str]:
-    """Names of the kernels, copies and fills that `call` starts on the CUDA device."""
+    """Return the names of the kernels, copies and fills that `call` starts on the CUDA device."""
     events = _events(call, [ProfilerActivity.CPU, ProfilerActivity.CUDA])
     return [event["name"] for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]

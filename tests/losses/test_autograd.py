@@ -1,4 +1,4 @@
-"""The fused loss as part of a user's graph: gradients, compilation, autocast, copies."""
+"""The fused loss within a user's graph: gradients, compilation, autocast, copies."""
 
 from __future__ import annotations
 

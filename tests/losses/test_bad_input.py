@@ -1,4 +1,4 @@
-"""Bad input to the loss: the error names the argument, what was expected and what was given."""
+"""Bad input to the loss: the error names the argument, the expected value and the given one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a forward and backward pass of the fused loss allocates and launches: results, and one buffer between."""
+"""The fused loss allocates only its results and one buffer between the passes, and launches few kernels."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def step(request: pytest.FixtureRequest, device: str, make_case) -> Callable[[],
         loss = functional.weighted_ccsa_loss(*case.inputs, *case.targets, *weights)
         return torch.autograd.grad(loss, case.inputs, upstream)
 
-    step()  # what only the first call allocates does not count
+    step()  # allocations that only the first call makes do not count
     return step
 
 
 @pytest.fixture
 def outputs(step, request: pytest.FixtureRequest) -> list[int]:
-    """Bytes of the loss, of its four terms, and of the gradients."""
+    """Return the bytes of the loss, of its four terms, and of the gradients."""
     size = torch.empty((), dtype=request.node.callspec.params["step"]).element_size()
     gradients = [PAIRS * columns * size for columns in (CLASSES, CLASSES, WIDTH, WIDTH)]
     return [4, 4 * 4, *gradients]

@@ -1,4 +1,4 @@
-"""Large gradients on the CPU take memory that earlier ones gave back, once a limit is set, and hold the same values."""
+"""With a limit set, large gradients on the CPU reuse the memory of earlier ones, and hold the right values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ recycles = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def cache() -> Iterator[None]:
-    """Keep up to 1 GiB, and nothing from one test to the next."""
+    """Keep up to 1 GiB within a test, and nothing from one test to the next."""
     previous = fastccsa.set_cpu_cache_limit(1 << 30)
     yield
     fastccsa.set_cpu_cache_limit(0)
@@ -52,7 +52,7 @@ def test_gradients_are_right_in_recycled_memory(dtype: torch.dtype, ragged: int)
         features, labels = problem(seed, dtype, WIDTH * 4 // dtype.itemsize + ragged)
         found = gradients(features, labels)
         for value, want in zip(found, expected(features, labels), strict=True):
-            # Exact values are tested elsewhere; here, that the values are those of this problem, not of the last one.
+            # Other tests check exact values; this one checks that they belong to this problem, not to the last one.
             torch.testing.assert_close(value.double(), want, rtol=8 * torch.finfo(dtype).eps, atol=1e-6)
         del found, value
 
@@ -88,13 +88,13 @@ def test_memory_that_a_view_still_uses_is_not_recycled() -> None:
     addresses = {gradient.data_ptr() for gradient in first}
     del first
     second = gradients(*problem(1))
-    # The view keeps its memory; that of the other gradient is free.
+    # The view keeps its memory; the other gradient's memory is free.
     assert len(addresses & {gradient.data_ptr() for gradient in second}) == 1
     assert torch.equal(view, copies[0][7:])
 
 
 def torch_allocations(call: Callable[[], object]) -> list[int]:
-    """Sizes of the large blocks that a call takes from torch's allocator, and as negative numbers those it frees."""
+    """Return the sizes of the large blocks that a call allocates with torch; freed blocks are negative."""
     with torch.profiler.profile(profile_memory=True) as profile:
         call()
     sizes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -103,13 +103,13 @@ def torch_allocations(call: Callable[[], object]) -> list[int]:
 
 @recycles
 def test_recycled_memory_does_not_come_from_torch() -> None:
-    """So that the next test can tell: with a limit, the gradients are not among torch's allocations."""
+    """With a limit, the gradients are not among torch's allocations; the next test relies on this."""
     features, labels = problem(0)
     assert torch_allocations(lambda: gradients(features, labels)) == []
 
 
 def test_by_default_nothing_is_kept() -> None:
-    """In a process of its own: the gradients are torch's own memory, and all of it is freed."""
+    """In a new process, torch allocates the memory of the gradients, and all of it is freed."""
     code = (
         "import test_recycled_memory as this, fastccsa\n"
         "features, labels = this.problem(0)\n"
@@ -167,7 +167,7 @@ def test_freed_by_other_threads() -> None:
 
 
 def limit() -> int:
-    """The limit; reading it frees what is kept."""
+    """Return the limit; reading it frees the kept memory."""
     found = fastccsa.set_cpu_cache_limit(0)
     fastccsa.set_cpu_cache_limit(found)
     return found
@@ -175,7 +175,7 @@ def limit() -> int:
 
 @pytest.mark.parametrize(("before", "within"), [(0, 7 << 20), (5 << 20, 5 << 20)])
 def test_for_the_time_of_a_block(before: int, within: int) -> None:
-    """As in a training run; a limit that is set already stays."""
+    """A training run uses this; a limit that is already set stays."""
     fastccsa.set_cpu_cache_limit(before)
     with cpu_cache(7 << 20):
         assert limit() == within

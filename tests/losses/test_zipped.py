@@ -122,7 +122,7 @@ def test_alignment_labels_need_no_bound_without_weights():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_distance_exactly_zero_and_exactly_the_margin(dtype, device):
-    """At distance 0 the push has no direction and its gradient is 0; at the margin the push is over."""
+    """At distance 0 separation has no direction, so its gradient is 0; from the margin on it is 0 too."""
     z1 = torch.zeros(3, 4, dtype=dtype, device=device)
     z2 = torch.zeros(3, 4, dtype=dtype, device=device)
     z2[1, 0] = 3.0

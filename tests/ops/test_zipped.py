@@ -1,4 +1,4 @@
-"""The fake kernel of the zipped loss allocates what the real one does, which decides it in C++."""
+"""The fake kernel of the zipped loss allocates the same sizes as the real one, which computes them in C++."""
 
 from __future__ import annotations
 

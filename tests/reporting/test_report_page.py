@@ -24,7 +24,7 @@ def page_of(folder: Path) -> str:
 
 @pytest.fixture
 def two_runs(write_run, history: History, tmp_path: Path) -> Path:
-    """The baseline A, trained on HAM alone, and K without UDA."""
+    """The baseline A, trained only on HAM, and K without UDA."""
     shared = ("epoch", "lr", "loss", "validation_recall")
     baseline = [
         {key: record[key] for key in shared} | {"validation": {"HAM": record["validation"]["HAM"]}}

@@ -1,4 +1,4 @@
-"""The pair sampler's arguments: what it accepts, what it rejects, and the messages."""
+"""The pair sampler's arguments: accepted ones, rejected ones, and the messages."""
 
 from __future__ import annotations
 

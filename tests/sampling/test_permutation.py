@@ -22,7 +22,7 @@ SIZES = [20, 64, 65, 72, 101]
 
 @lru_cache
 def epochs(size: int, number: int) -> np.ndarray:
-    """The permutations of the first epochs, [number, size]."""
+    """Return the permutations of the first epochs, [number, size]."""
     return np.stack([permute(size, 11, epoch, 0, size) for epoch in range(number)])
 
 
@@ -108,7 +108,7 @@ def test_there_are_as_many_fixed_points_as_in_a_shuffle(size):
 @pytest.mark.parametrize("size", [8, 64, 72, 100, 121])
 def test_odd_and_even_permutations_are_equally_likely(size):
     def is_odd(permutation):
-        # The sign is that of the permutation matrix's determinant.
+        # The sign of a permutation is the determinant of its matrix.
         return np.linalg.det(np.eye(size)[permutation]) < 0
 
     odd = sum(is_odd(permutation) for permutation in epochs(size, 1000))

@@ -129,7 +129,7 @@ def read(journal: Path) -> Seen:
 
 
 def compare(name: str, seen: Seen, alone: Seen) -> bool:
-    """Print how a training differs from that of one process; return whether they agree within rounding."""
+    """Print how a training differs from the one with one process; return whether they agree within rounding."""
     missed = twice = 0
     everything = len({image for images in alone.images.values() for image in images})
     for epoch in {epoch for epoch, _ in alone.losses}:

@@ -64,7 +64,7 @@ WARM_CALLS = 3  # calls of `train` in a process before its memory is measured
 
 @dataclass
 class Life:
-    """What one process reported at the start of each call of `train`."""
+    """The reports of one process at the start of each call of `train`."""
 
     steps: list[int] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
@@ -202,7 +202,7 @@ def live(config: TrainConfig, images: list[Path], plan: list[tuple[str, int, int
 
 
 def about_process() -> dict[str, int]:
-    """Memory in bytes, and open files, threads and child processes of this process."""
+    """Return the memory in bytes, and the numbers of open files, threads and child processes, of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     tasks = list(Path("/proc/self/task").iterdir())
     children = sum(len((task / "children").read_text().split()) for task in tasks)
@@ -212,7 +212,7 @@ def about_process() -> dict[str, int]:
 
 @dataclass
 class Soak:
-    """What was observed in all processes."""
+    """The observations of all processes."""
 
     lives: list[Life] = field(default_factory=list)
     shown: dict[int, dict[int, list[int]]] = field(default_factory=lambda: defaultdict(dict))

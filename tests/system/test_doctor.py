@@ -1,4 +1,4 @@
-"""fastccsa.check: what it says about a build, a machine and the installed extras."""
+"""fastccsa.check: its report about a build, a machine and the installed extras."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_missing_dali_names_the_wheel(monkeypatch):
 
 
 def test_each_extra_is_listed(monkeypatch):
-    """With the missing packages and the command that installs them."""
+    """The line names the missing packages and the command that installs them."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("pandas", "onnx") else name)
     report = fastccsa.check()
     train, export = report["extra train"], report["extra export"]

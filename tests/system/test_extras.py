@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = {"torch", "numpy", "click"}
 # Required by jinja2, by torch, and left out of EXTRAS for the reason that it states.
 INDIRECT = {"markupsafe", "typing_extensions", "nvidia"}
-# Distributions under which the modules of the benchmarks' contestants are installed, should they be.
+# The distributions that contain the modules of the benchmarks' contestants, if installed.
 NOT_EVERYWHERE = {"pykeops": "pykeops", "kornia": "kornia"}
 
 
@@ -28,14 +28,14 @@ def normalised(name: str) -> str:
 
 
 def requirements(extra: str | None = None) -> set[str]:
-    """The distributions that pyproject.toml lists for an extra, or for the core."""
+    """Return the distributions that pyproject.toml lists for an extra, or for the core."""
     project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = project["optional-dependencies"][extra] if extra else project["dependencies"]
     return {normalised(re.split(r"[^\w.-]", entry, maxsplit=1)[0]) for entry in listed}
 
 
 def imported_by_the_package() -> dict[str, Path]:
-    """The modules of other packages that the package imports, each with one of the files."""
+    """Return the modules of other packages that the package imports, each with one of the files."""
     found: dict[str, Path] = {}
     for path in (ROOT / "fastccsa").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""What a run does under faults: what the user sees, and what is saved."""
+"""Runs under faults: what the user sees, and what is saved."""
 
 from __future__ import annotations
 

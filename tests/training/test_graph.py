@@ -1,4 +1,4 @@
-"""Steps in fixed memory equal those of the ordinary loop; their capture as a CUDA graph (only on a GPU)."""
+"""Steps in fixed memory equal the ordinary loop's; their capture as a CUDA graph (only on a GPU)."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_a_signal_to_one_rank_stops_both_at_the_same_step(two_ranks) -> None:
 
 
 def stopped(config: TrainConfig, ranks: Ranks) -> tuple[int, tuple[int, int]]:
-    """Train until the last rank receives SIGTERM in its second step; return the exit status and what was saved."""
+    """Train until the last rank receives SIGTERM in its second step; return the exit status and the saved state."""
     learn, taken = Step.learn, []
 
     def signalled(self: Step, *args: Any) -> None:
