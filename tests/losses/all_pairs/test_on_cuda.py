@@ -1,5 +1,5 @@
-"""On a GPU: launches and allocations for few pairs, and no host sync for few pairs or tiles by sizes, so that a graph can
-capture the call."""
+"""On a GPU: launches and allocations for few pairs, and no host sync for few pairs or tiles by sizes, so that a graph
+can capture the call."""
 
 from __future__ import annotations
 
