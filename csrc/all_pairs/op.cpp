@@ -112,6 +112,8 @@ template <typename T>
 Problem<T> problem_of(const Arguments& a, const Result& result) {
   using Acc = acc_t<T>;
   const auto& [loss, terms, gradient1, gradient2] = result;
+  // A gradient has no elements if it was not requested, or if features have no columns.
+  const auto needed = [](const Tensor& gradient) { return gradient.numel() == 0 ? nullptr : data_of<Acc>(gradient); };
   const int64_t rows[] = {a.features[0].size(0), a.features[1].size(0)};
   Problem<T> p{{matrix_view<const T>(a.features[0]), matrix_view<const T>(a.features[1])},
                {vector_view<const int64_t>(a.target[0]), vector_view<const int64_t>(a.target[1])},
@@ -124,8 +126,7 @@ Problem<T> problem_of(const Arguments& a, const Result& result) {
                a.per_term,
                data_of<Acc>(loss),
                data_of<Acc>(terms),
-               {a.needs_gradient(0) ? data_of<Acc>(gradient1) : nullptr,
-                a.needs_gradient(1) ? data_of<Acc>(gradient2) : nullptr}};
+               {needed(gradient1), needed(gradient2)}};
   if (a.weight) {
     p.weight = matrix_view<const Acc>(*a.weight);
     p.labels = a.weight->size(0);
