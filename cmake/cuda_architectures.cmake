@@ -1,8 +1,8 @@
-# Which GPUs the CUDA code is compiled for.
+# The GPUs that the CUDA code is compiled for.
 #
 # Default: machine code for Ampere (8.0, 8.6), Ada (8.9), Hopper (9.0) and Blackwell (10.0, 12.0), and PTX of the
-# newest for what comes after. TORCH_CUDA_ARCH_LIST overrides it, spelled as PyTorch does: "8.0;9.0+PTX", spaces
-# or semicolons between; "9.0a" is understood too.
+# newest for later GPUs. TORCH_CUDA_ARCH_LIST overrides this in PyTorch's spelling: "8.0;9.0+PTX", separated by spaces
+# or semicolons; "9.0a" is valid too.
 function(fastccsa_cuda_architectures result)
   set(wanted "$ENV{TORCH_CUDA_ARCH_LIST}")
   if(NOT wanted)

@@ -1,7 +1,8 @@
-// Binds the loss over all pairs to torch: checks the tensors, allocates the results, and computes them on their
+// Binds the loss over all pairs to torch: checks the tensors, allocates the results, and runs the kernels of their
 // device.
 #include "all_pairs/cpu/cpu.h"
 #include "all_pairs/cuda/plan.h"
+#include "all_pairs/cuda/products.h"
 #include "all_pairs/values.h"
 #include "core/torch_check.h"
 #include "core/torch_fault.h"
@@ -39,7 +40,7 @@ struct Arguments {
   bool needs_gradient(int side) const { return output_mask >> side & 1; }
 };
 
-// The position of `value` among `choices`.
+// Returns the position of `value` in `choices`.
 template <size_t kCount>
 int64_t choice(const char* name, const std::string& value, const char* const (&choices)[kCount]) {
   std::string known;
@@ -50,7 +51,7 @@ int64_t choice(const char* name, const std::string& value, const char* const (&c
   fail(name, " is '", value, "'; choose one of ", known);
 }
 
-// Checks everything that does not need the tensors' values.
+// Checks everything except the tensors' values.
 template <typename T>
 void check(const Arguments& a) {
   const Tensor& first = a.features[0];
@@ -77,16 +78,11 @@ void check(const Arguments& a) {
 
 // ---- results and scratch ----
 
-// The loss [], both terms [2], and the gradient of each side: [1, N, D] of the loss, [2, N, D] of each term, or [0,
-// N, D].
+// The loss [], both terms [2], and the gradient of each side: [1, N, D] of the loss, [2, N, D] of the terms, or
+// [0, N, D] if it was not requested.
 using Result = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-template <typename T>
-T* data(const Tensor& tensor) {
-  return static_cast<T*>(tensor.data_ptr());
-}
-
-// A large matrix of the type of sums in recycled memory, on the CPU; nothing where that is not possible.
+// Returns a large matrix on the CPU in recycled memory, of the type of sums, or nothing if that is not possible.
 template <typename T>
 MaybeTensor recycled(const Tensor& like, int64_t rows, int64_t columns) {
   if (!like.is_cpu()) return std::nullopt;
@@ -116,6 +112,8 @@ template <typename T>
 Problem<T> problem_of(const Arguments& a, const Result& result) {
   using Acc = acc_t<T>;
   const auto& [loss, terms, gradient1, gradient2] = result;
+  // A gradient has no elements if it was not requested, or if features have no columns.
+  const auto needed = [](const Tensor& gradient) { return gradient.numel() == 0 ? nullptr : data_of<Acc>(gradient); };
   const int64_t rows[] = {a.features[0].size(0), a.features[1].size(0)};
   Problem<T> p{{matrix_view<const T>(a.features[0]), matrix_view<const T>(a.features[1])},
                {vector_view<const int64_t>(a.target[0]), vector_view<const int64_t>(a.target[1])},
@@ -126,10 +124,9 @@ Problem<T> problem_of(const Arguments& a, const Result& result) {
                Acc(a.margin),
                a.mean ? 1 / (double(rows[0]) * double(rows[1])) : 1.0,
                a.per_term,
-               data<Acc>(loss),
-               data<Acc>(terms),
-               {a.needs_gradient(0) ? data<Acc>(gradient1) : nullptr,
-                a.needs_gradient(1) ? data<Acc>(gradient2) : nullptr}};
+               data_of<Acc>(loss),
+               data_of<Acc>(terms),
+               {needed(gradient1), needed(gradient2)}};
   if (a.weight) {
     p.weight = matrix_view<const Acc>(*a.weight);
     p.labels = a.weight->size(0);
@@ -149,16 +146,15 @@ void fill_without_pairs(const Arguments& a, const Result& result) {
 
 // ---- ways to compute it ----
 
-constexpr const char* kPrecisions[] = {"ieee", "tf32x3", "tf32"};  // in the order of cuda::Precision
 constexpr const char* kMethods[] = {"auto", "direct", "products", "products_by_labels"};
 enum class Method : int64_t { kAuto, kDirect, kProducts, kProductsByLabels };
 
-// How many pairs are computed pair by pair, where up to `few` are faster that way.
+// The largest number of pairs that `method` computes pair by pair, if this is faster for up to `few` pairs.
 int64_t few_pairs(Method method, int64_t few) {
   return method == Method::kAuto ? few : method == Method::kDirect ? std::numeric_limits<int64_t>::max() : 0;
 }
 
-// Pair by pair on the CPU. Features have to be contiguous, and of the type of sums.
+// Computes pair by pair on the CPU. The kernel needs contiguous features of the type of sums, so others are copied.
 template <typename T>
 void compute_pair_by_pair(const Problem<T>& p, const Tensor& like) {
   using Acc = acc_t<T>;
@@ -174,18 +170,18 @@ void compute_pair_by_pair(const Problem<T>& p, const Tensor& like) {
       if (features.column_stride == 1 && features.row_stride == p.width) continue;
     }
     copies[side] = scratch<T>(like, p.rows[side], p.width);
-    Acc* const copy = data<Acc>(*copies[side]);
+    Acc* const copy = data_of<Acc>(*copies[side]);
     cpu::copy_features(features, p.rows[side], p.width, copy, &parallel_for);
     direct.features[side] = {copy, p.width, 1};
   }
   const Tensor coefficient = scratch<T>(like, p.rows[0], p.rows[1]);
   const Tensor sums = empty({2, p.rows[0]}, ScalarType::Double, like);
-  direct.coefficient = data<Acc>(coefficient);
-  direct.sums = data<double>(sums);
+  direct.coefficient = data_of<Acc>(coefficient);
+  direct.sums = data_of<double>(sums);
   cpu::direct(direct, &parallel_for);
 }
 
-// By products on the CPU.
+// Computes by matrix products on the CPU.
 template <typename T>
 void compute_in_panels(const Problem<T>& problem, const Tensor& like) {
   using Acc = acc_t<T>;
@@ -197,10 +193,10 @@ void compute_in_panels(const Problem<T>& problem, const Tensor& like) {
   const Tensor product1 = scratch<T>(like, needed1 ? p.rows[0] : 0, p.width);
   const Tensor product2 = scratch<T>(like, needed2 ? p.rows[1] : 0, p.width);
   cpu::panels(p,
-              {{data<Acc>(packed1), data<Acc>(packed2)},
-               data<Acc>(transposed),
-               data<Acc>(values),
-               {needed1 ? data<Acc>(product1) : nullptr, needed2 ? data<Acc>(product2) : nullptr}},
+              {{data_of<Acc>(packed1), data_of<Acc>(packed2)},
+               data_of<Acc>(transposed),
+               data_of<Acc>(values),
+               {needed1 ? data_of<Acc>(product1) : nullptr, needed2 ? data_of<Acc>(product2) : nullptr}},
               &parallel_for);
 }
 
@@ -216,8 +212,8 @@ void compute_on_cpu(const Arguments& a, const Result& result, Method method) {
 }
 
 #if defined(FASTCCSA_CUDA)
-// A GPU as the sweep sees it: the device of `like`, which is the current one, with torch's current stream, memory and
-// sort.
+// The GPU that the sweep uses: the device of `like`, which must be the current one, with torch's current stream, memory
+// and sort.
 class TorchDevice {
  public:
   explicit TorchDevice(const Tensor& like) : like_(like), stream_(current_cuda_stream(like.get_device_index())) {}
@@ -313,7 +309,7 @@ Result all_pairs(Tensor features1, Tensor features2, Tensor target1, Tensor targ
   return with_type(features1, "features1", [&](auto t) {
     using T = decltype(t);
     check<T>(a);
-    [[maybe_unused]] const int64_t code = choice("precision", precision, kPrecisions);
+    [[maybe_unused]] const int64_t code = choice("precision", precision, cuda::kPrecisions);
     const Method way = Method(choice("method", method, kMethods));
     const Result result = make_result<T>(a);
     if (features1.is_cpu()) {
@@ -331,7 +327,7 @@ int64_t all_pairs_without_host_sync() { return cuda::kPairsWithoutHostSync; }
 
 }  // namespace
 
-// One kernel for every device: on one that this build does not serve, its checks say so.
+// One kernel serves every device; its checks raise an error for a device that this build does not support.
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CompositeExplicitAutograd, m) {
   m.impl("all_pairs", TORCH_BOX(&all_pairs));
   m.impl("all_pairs_without_host_sync", TORCH_BOX(&all_pairs_without_host_sync));

@@ -1,7 +1,7 @@
-// What the binding hands to the kernels of the loss over all pairs, without torch's types.
+// The parameters that the binding passes to the kernels of the loss over all pairs, without torch's types.
 //
 // Both sides are sorted by class: sorted row k of a side is row order[k] of its features. A matrix product computes
-// the dot products of sorted, centred rows, one tile of rows x columns at a time; this file describes the rest.
+// the dot products of sorted, centred rows, one tile of rows x columns at a time; this file describes everything else.
 #pragma once
 
 #include "core/fault.h"
@@ -13,14 +13,15 @@ namespace fastccsa::all_pairs {
 
 // Products give d^2 = |a|^2 + |b|^2 - 2ab with the rounding errors of its three parts, each of which is up to n =
 // |a|^2 + |b|^2. Its relative error is c u / share, where share = d^2 / n, u is the unit roundoff of the sums, and c
-// is about 1 to 7 for widths up to 2048. Differences of rows have a relative error of about u for any share, so that
-// the share decides how much worse products are.
+// is about 1 to 7 for widths up to 2048. Differences of rows have a relative error of about u for any share, so the
+// share decides how much worse products are.
 //
-// - kNear: below this share the distance is computed again from the rows. The promise is, in float32, an error of the
-//   loss and of the gradients of at most twice that of differences. They are sums of terms in (margin - d) / d, rounded
-//   a few times themselves; from a share of 1/2 on, the error of d is small beside these roundings. 16-bit features get
-//   gradients of 16 bits, with roundings of 2^-9 or 2^-12, beside which c u / kClose is small.
-// - kClose: below this share the pair's part of the gradient is computed from the rows too. The product of a
+// - kNear: below this share the distance is computed again from the rows. In float32, the errors of the loss and of
+//   the gradients must be at most twice those of differences. Both are sums of terms in (margin - d) / d, which are
+//   rounded a few times themselves; if the share is at least 1/2, the error of d is small compared with these
+//   roundings. 16-bit features get gradients of 16 bits, with roundings of 2^-9 or 2^-12, compared with which
+//   c u / kClose is small.
+// - kClose: below this share the pair's part of the gradient is also computed from the rows. The product of a
 //   coefficient K with a - b, computed as K a - K b, has a relative error of u / sqrt(share).
 constexpr double kClose = 1.0 / 16;
 template <typename T>
@@ -33,7 +34,7 @@ struct Side {
   const int64_t* label = nullptr;  // [N], the classes of the sorted rows, counted from 0
 };
 
-// Columns that are summed together, and rows on the CPU. Chunks depend only on sizes, so that the sums do too.
+// The number of columns that are summed together, and of rows on the CPU. Chunks depend only on sizes, and so do sums.
 constexpr int64_t kChunkColumns = 64, kChunkRows = 32;
 
 // The mean of each class, and the spread of its rows.
@@ -49,7 +50,7 @@ struct Classes {
 
 // Alignment needs no pairs. For one class with the means A and B, the sum over i, j of |a_i - b_j|^2 is
 // n_b sum |a_i - A|^2 + n_a sum |b_j - B|^2 + n_a n_b |A - B|^2: three terms that are never negative, so that nothing
-// cancels. The common centre of all rows is computed along with it.
+// cancels. The common centre of all rows is computed at the same time.
 template <typename Acc>
 struct Align {
   const double* mean[2];     // [classes, width]
@@ -68,8 +69,8 @@ struct Align {
 
   FASTCCSA_HOST_DEVICE bool has_pairs(int64_t c) const { return count(0, c) > 0 && count(1, c) > 0; }
 
-  // The next class after `c` that has a row, or `classes`; -1 asks for the first. Far fewer classes may occur than
-  // there are.
+  // The next class after `c` that has a row, or `classes`; -1 asks for the first. The classes that occur may be
+  // far fewer than `classes`.
   FASTCCSA_HOST_DEVICE int64_t next_class(int64_t c) const {
     int64_t next = classes;
     for (int side = 0; side < 2; ++side) {
@@ -97,14 +98,14 @@ struct Align {
     alignment[c] = own_weight == 0 ? 0.0 : term.value;
   }
 
-  // `total` is the sum of all rows. A column that is not finite gets the centre 0, and stays what it is.
+  // `total` is the sum of all rows. A column whose mean is not finite gets the centre 0, so that it stays unchanged.
   FASTCCSA_HOST_DEVICE void set_centre(int64_t d, double total) const {
     const double value = total / double(offset[0][classes] + offset[1][classes]);
     centre[d] = value - value == 0 ? Acc(value) : Acc(0);
   }
 };
 
-// What products are made of: sorted rows less the common centre, and their squared norms.
+// The input of the products: sorted rows minus the common centre, and their squared norms.
 template <typename T>
 struct Centre {
   using Acc = acc_t<T>;
@@ -116,16 +117,17 @@ struct Centre {
   Acc* norm;          // [N]
 };
 
-// On CUDA a warp takes this many columns of a row of a tile: with whole rows, few rows would not keep a GPU busy.
+// On CUDA a warp takes this many columns of one row of a tile. If it took whole rows, few rows would not keep a GPU
+// busy.
 constexpr int64_t kTileColumns = 256;
 
 FASTCCSA_HOST_DEVICE int64_t tile_chunks(int64_t columns) { return (columns + kTileColumns - 1) / kTileColumns; }
 
-// Words of 32 bits, one bit per pair of a row.
+// The number of 32-bit words that hold one bit per pair of a row.
 FASTCCSA_HOST_DEVICE int64_t close_words(int64_t columns) { return (columns + 31) / 32; }
 
-// One tile: in come dot products of centred rows, out go coefficients K, so that the gradient of the separation term
-// for row i is sum_j K_ij (a_i - b_j), and for column j sum_i K_ij (b_j - a_i).
+// One tile. Kernels replace the dot products of centred rows in it by coefficients K: the gradient of the separation
+// term is sum_j K_ij (a_i - b_j) for row i, and sum_i K_ij (b_j - a_i) for column j.
 template <typename T>
 struct Tile {
   using Acc = acc_t<T>;
@@ -139,14 +141,14 @@ struct Tile {
   const Acc* weight;    // [classes, classes], or nullptr for weight 1
   int64_t classes;
   Acc margin;
-  double* sums[2];      // [N]: the sums of K over a sorted row, added to
-  Acc* gradient[2];     // [N, width] of sorted rows: what pairs computed from their rows add; nullptr: not needed
-  double* loss;         // [N]: the sum of W (margin - d)^2 over a sorted row of side 0, added to
-  int32_t* close;       // [rows, close_words(columns)], on CUDA: a bit for each pair whose gradient came from its rows
-  double* partial;      // [2, tile_chunks(columns), rows], scratch on CUDA: of the coefficients, and of the loss
+  double* sums[2];      // [N]: the sum of K over each sorted row; the tile's is added
+  Acc* gradient[2];     // [N, width] of sorted rows: receives the part of close pairs; nullptr: not needed
+  double* loss;         // [N]: the sum of W (margin - d)^2 over each sorted row of side 0; the tile's is added
+  int32_t* close;       // [rows, close_words(columns)], on CUDA: a bit for each close pair
+  double* partial;      // [2, tile_chunks(columns), rows], scratch on CUDA: sums of coefficients, and of the loss
 };
 
-// The end: writes the gradients of sorted rows in the caller's order.
+// The last step: writes the gradients of the sorted rows in the caller's order.
 template <typename T>
 struct Finish {
   using Acc = acc_t<T>;
@@ -158,10 +160,10 @@ struct Finish {
   const Acc* centre;           // [width]
   const double* sums;          // [N]
   const Acc* separation;       // [N, width]
-  double scale;                // of everything
-  const Acc* poison;           // added to everything: see cuda::Inputs; nullptr: 0
+  double scale;                // a factor of the results
+  const Acc* poison;           // added to the results: see cuda::Inputs; nullptr: 0
   Acc* gradient;               // [1, N, width] of the loss, or [2, N, width] of alignment and separation
-  bool per_term;               // which of the two
+  bool per_term;               // whether `gradient` has the second form
 };
 
 // Adds up the terms: alignment by class, and separation by row of side 0.
@@ -172,7 +174,7 @@ struct Terms {
   const double* separation;  // [rows]
   int64_t rows;
   double scale;
-  const Acc* poison;         // added to everything: see cuda::Inputs; nullptr: 0
+  const Acc* poison;         // added to the results: see cuda::Inputs; nullptr: 0
   Acc* loss;                 // []
   Acc* terms;                // [2]
 
@@ -193,10 +195,10 @@ struct Problem {
   int64_t rows[2];
   int64_t width;
   Matrix<const Acc> weight;    // [labels, labels], or no data for weight 1
-  int64_t labels;              // labels are in [0, labels); 0: nothing bounds them, and there are no weights
+  int64_t labels;              // labels are in [0, labels); 0: they may be any numbers, and there are no weights
   Acc margin;
-  double scale;                // of everything
-  bool per_term;               // whether each term has a gradient of its own
+  double scale;                // a factor of the results
+  bool per_term;               // whether each term has its own gradient
   Acc* loss;                   // []
   Acc* terms;                  // [2]: alignment and separation
   Acc* gradient[2];            // [1, N, width] of the loss, or [2, N, width] of each term; nullptr: not needed
@@ -208,7 +210,7 @@ struct Problem {
     return pair_term(squared_distance, l1 == l2, w, margin);
   }
 
-  // What is wrong with a pair's labels or its weight. Reads nothing out of bounds.
+  // Returns the first fault in a pair's labels and weight. Reads nothing out of bounds.
   FASTCCSA_HOST_DEVICE FaultReport fault(int64_t i, int64_t j) const {
     if (weight.data == nullptr) return {};
     const int64_t l1 = label[0][i], l2 = label[1][j];
@@ -218,7 +220,7 @@ struct Problem {
     return {};
   }
 
-  // The end: both sums over all pairs become terms and loss.
+  // The last step: computes the terms and the loss from the sums over all pairs.
   FASTCCSA_HOST_DEVICE void finish(double alignment, double separation) const {
     terms[0] = Acc(scale * alignment);
     terms[1] = Acc(scale * separation);
@@ -226,20 +228,20 @@ struct Problem {
   }
 };
 
-// Few pairs: each is computed from the differences of its rows, without sorting. On the CPU features are contiguous,
-// and have the type of sums.
+// Few pairs: each is computed from the differences of its rows, without sorting. On the CPU, features must be
+// contiguous and of the type of sums.
 template <typename T>
 struct Direct : Problem<T> {
-  acc_t<T>* coefficient;  // [N1, N2], scratch: K_ij as in a tile, but of pairs of one class too
-  double* sums;           // [2, rows of side 0; on CUDA, blocks], scratch: of alignment, and of separation
+  acc_t<T>* coefficient;  // [N1, N2], scratch: K_ij as in a tile, but also for pairs of one class
+  double* sums;           // [2, rows of side 0; on CUDA, blocks], scratch: sums of alignment, and of separation
 };
 
-// Scratch for the products on the CPU, which take one panel of the matrix of pairs at a time.
+// Scratch for the products on the CPU, which process one panel of the matrix of pairs at a time.
 template <typename Acc>
 struct PanelScratch {
   Acc* packed[2];   // centred rows, as right factors
-  Acc* transposed;  // those of side 1, as columns of a right factor
-  Acc* values;      // a panel
+  Acc* transposed;  // the centred rows of side 1, as columns of a right factor
+  Acc* values;      // of a panel
   Acc* product[2];  // [N, width]; nullptr: this gradient is not needed
 };
 
@@ -250,17 +252,17 @@ FASTCCSA_HOST_DEVICE int64_t direct_blocks(int64_t rows1, int64_t rows2) {
   return ((rows1 + kDirectRows - 1) / kDirectRows) * ((rows2 + kDirectColumns - 1) / kDirectColumns);
 }
 
-// Whether the distance of a pair of different classes has to be computed from its rows, as it has where its square is
-// NaN. A pair that is beyond the margin by more than any rounding error adds nothing either way.
+// Whether the distance of a pair of different classes must be computed from its rows. This includes NaN. A pair that is
+// beyond the margin by more than any rounding error contributes nothing either way.
 template <typename T, typename Value>
 FASTCCSA_HOST_DEVICE auto is_near(Value squared_distance, Value norms, acc_t<T> margin) {
   using Acc = acc_t<T>;
-  const auto exact = squared_distance > Acc(kNear<T>) * norms;  // false for NaN, as is the next
+  const auto exact = squared_distance > Acc(kNear<T>) * norms;  // false for NaN, as is `beyond`
   const auto beyond = squared_distance >= margin * margin + Acc(kClose / 2) * norms;
   return !(exact | beyond);
 }
 
-// Whether the gradient of a near pair has to be computed from its rows too. The distance is the one from the rows.
+// Whether the gradient of a near pair must be computed from its rows too, given the distance computed from the rows.
 template <typename Acc>
 FASTCCSA_HOST_DEVICE bool is_close(Acc squared_distance, Acc norms) {
   return !(squared_distance > Acc(kClose) * norms);
@@ -272,7 +274,7 @@ FASTCCSA_HOST_DEVICE Acc pair_weight(const Acc* weight, int64_t classes, int64_t
   return weight == nullptr ? Acc(1) : weight[label1 * classes + label2];
 }
 
-// The gradient of column d of sorted row k, whose value is z.
+// Writes the gradient of column d of sorted row k, whose value is z.
 template <typename T>
 FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d, double z) {
   using Acc = acc_t<T>;

@@ -1,4 +1,4 @@
-// Ranges of sorted rows, and their even parts.
+// Ranges of sorted rows, and how they are divided evenly.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ struct Range {
 
 inline int64_t size(const Range& range) { return range.end - range.begin; }
 
-// `range` in the smallest number of parts with at most `limit` elements each, all of nearly one size.
+// Divides `range` into the smallest number of parts with at most `limit` elements each, all of nearly the same size.
 inline std::vector<Range> even_parts(const Range& range, int64_t limit) {
   const int64_t parts = (size(range) + limit - 1) / limit;
   std::vector<Range> cut;

@@ -10,7 +10,7 @@
 
 namespace fastccsa::all_pairs {
 
-// Both sides in the order of their classes. The classes that occur on either side are counted from 0.
+// Both sides in the order of their classes. The classes that occur on either side are numbered from 0.
 struct Sorted {
   std::vector<int64_t> classes;    // the label of each class
   std::vector<int64_t> order[2];   // [N]: sorted row k is row order[k]
@@ -18,7 +18,7 @@ struct Sorted {
   std::vector<int64_t> offset[2];  // [classes + 1]: where each class begins among the sorted rows
 };
 
-// Maps labels to classes.
+// Maps labels to the numbers of their classes.
 class ClassNumbers {
  public:
   ClassNumbers(const Vector<const int64_t> (&label)[2], const int64_t (&rows)[2]) {
@@ -34,7 +34,7 @@ class ClassNumbers {
     });
     least_ = least;
     const uint64_t range = uint64_t(most) - uint64_t(least);
-    if (range < uint64_t(4 * (rows[0] + rows[1]) + 1024)) {  // almost always: a table of all labels in the range
+    if (range < uint64_t(4 * (rows[0] + rows[1]) + 1024)) {  // usually: a table of all labels in the range
       number_.assign(range + 1, -1);
       for_each_label([&](int64_t value) { number_[value - least] = 0; });
       for (uint64_t k = 0; k <= range; ++k) {
@@ -61,7 +61,8 @@ class ClassNumbers {
   int64_t least_;
 };
 
-// Rows of one class keep their order. Labels may be any numbers; there must be at least one.
+// Sorts the rows of both sides. Rows of one class keep their order. Labels may be any numbers; there must be at least
+// one.
 inline Sorted sort_by_class(const Vector<const int64_t> (&label)[2], const int64_t (&rows)[2]) {
   const ClassNumbers number(label, rows);
   Sorted sorted;

@@ -1,4 +1,4 @@
-// Labels and weights that the host can read.
+// Checks and selections of labels and weights that the host can read.
 #pragma once
 
 #include "core/fault.h"
@@ -8,8 +8,8 @@
 
 namespace fastccsa::all_pairs {
 
-// The first label outside [0, labels), or else the first weight that is negative or NaN. 0 `labels`: nothing is
-// checked.
+// Returns the first label outside [0, labels), or else the first weight that is negative or NaN. If `labels` is 0,
+// nothing is checked.
 template <typename Acc>
 FaultReport first_fault(const Vector<const int64_t> (&label)[2], const int64_t (&rows)[2], int64_t labels,
                         const Matrix<const Acc>& weight) {
@@ -25,7 +25,7 @@ FaultReport first_fault(const Vector<const int64_t> (&label)[2], const int64_t (
   return {};
 }
 
-// The weights of pairs of `classes`: [classes, classes].
+// Returns the weights of pairs of the given classes: [classes, classes].
 template <typename Acc>
 std::vector<Acc> weights_of(const std::vector<int64_t>& classes, const Matrix<const Acc>& weight) {
   std::vector<Acc> picked;

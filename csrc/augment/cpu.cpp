@@ -1,4 +1,4 @@
-// Augmentation on the CPU: images over threads, with the kernel of this processor's instruction set.
+// Augmentation on the CPU: threads share the images, and run the kernel for this processor's instruction set.
 #include "augment/cpu.h"
 
 namespace fastccsa::augment::cpu {

@@ -8,12 +8,12 @@
 
 namespace fastccsa::augment::cpu {
 
-// Makes the images [begin, end). Their views have been checked.
+// Makes the images [begin, end). Their views must have been checked.
 template <typename T>
 using Kernel = void (*)(const Batch<T>& p, int64_t begin, int64_t end);
 
-// Makes one image, the first of `p`, from a picture. Only the symmetry and the cutout of its view count; the view has
-// been checked.
+// Makes one image, the first of `p`, from a picture. Of its view, only the symmetry and the cutout are used; the view
+// must have been checked.
 template <typename T>
 using PictureKernel = void (*)(const Batch<T>& p, const Picture& picture);
 
@@ -23,7 +23,7 @@ Kernel<T> kernel();
 template <Isa isa, typename T>
 PictureKernel<T> picture_kernel();
 
-// Images are made independently of each other, so that the number of threads changes nothing.
+// Images are independent of each other, so the number of threads does not change the result.
 template <typename T>
 void augment(const Batch<T>& p, ParallelFor parallel_for);
 

@@ -1,6 +1,6 @@
-// Augmentation on the CPU, one image at a time and a few of its rows at once, all in the first-level cache: the rows of
-// the window under one row of the image are blended, the blended row is resampled, and the result is normalised as it
-// is written. Compiled once for each instruction set: FASTCCSA_ISA names it.
+// Augmentation on the CPU, one image at a time and a few of its rows at a time, all in the first-level cache: the rows
+// of the window under one row of the image are blended, the blended row is resampled, and the result is normalised when
+// it is written. This file is compiled once for each instruction set: FASTCCSA_ISA names it.
 #include "augment/cpu.h"
 #include "core/simd.h"
 
@@ -12,11 +12,12 @@ namespace {
 
 using namespace fastccsa::FASTCCSA_ISA;
 
-constexpr int kRows = 16;  // made before they are written, so that a transposed image is written in whole cache lines
+// Rows that are computed before they are written, so that a transposed image is written in whole cache lines.
+constexpr int kRows = 16;
 
 // The buffers of one thread, for images of one size.
 struct Scratch {
-  std::vector<float> blended;    // a row of the window with interleaved channels, and room for taps beyond its end
+  std::vector<float> blended;    // a row of the window with interleaved channels, with space for taps beyond its end
   std::vector<float> strip;      // [3, kRows, size]: resampled rows
   std::vector<int32_t> first;    // [size]: where each pixel's taps begin in `blended`
   std::vector<float> weights;    // [taps, size]
@@ -42,7 +43,7 @@ struct Scratch {
   }
 };
 
-// The weighted mean of the window's rows under one row of the image; rows have `width` bytes.
+// Computes the weighted mean of the window's rows under one row of the image; rows have `width` bytes.
 void blend(const Filter& filter, int position, const uint8_t* window, int64_t stride, int width, float* blended) {
   const Taps taps = filter.at(position);
   const float normaliser = filter.normaliser(taps);
@@ -58,7 +59,7 @@ void blend(const Filter& filter, int position, const uint8_t* window, int64_t st
   }
 }
 
-// One channel of a row of the image.
+// Computes one channel of a row of the image.
 void resample(const Scratch& scratch, int channel, int size, float* __restrict to) {
   const float* from = scratch.blended.data() + channel;
   const int32_t* first = scratch.first.data();

@@ -6,8 +6,8 @@
 
 namespace fastccsa::augment::cuda {
 
-// `stream` is a cudaStream_t of the current device. An image whose view is out of bounds is all NaN, since an error
-// would need a host sync. Throws std::runtime_error when the launch fails.
+// `stream` is a cudaStream_t of the current device. An image whose view is out of bounds becomes NaN everywhere, since
+// an error would need a host sync. Throws std::runtime_error when the launch fails.
 template <typename T>
 void augment(const Batch<T>& p, void* stream);
 

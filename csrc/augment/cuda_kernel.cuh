@@ -1,7 +1,7 @@
-// Augmentation on CUDA. A block makes a tile of one image: a few of its rows, and as many columns as fit into shared
-// memory (all of them, at the paper's sizes). First it blends the rows of the crop under each row of the tile into
-// floats in shared memory. Then each thread resamples one column, so that a column's weights are computed once, and
-// writes it normalised.
+// Augmentation on CUDA. A block computes a tile of one image: a few of its rows, and as many columns as fit into shared
+// memory (all of them, at the paper's sizes). First, it blends the rows of the crop under each row of the tile into
+// floats in shared memory. Then each thread resamples one column, so that a column's weights are computed once,
+// normalises the column and writes it.
 #pragma once
 
 #include "augment/params.h"
@@ -14,9 +14,10 @@ namespace fastccsa::augment::cuda {
 using fastccsa::cuda::store;
 
 constexpr int kThreads = 256;
-constexpr int kRows = 8;    // of a tile
-constexpr int kSpan = 320;  // the most columns of a window under one tile
-// From one channel to the next. The 32 threads of a warp that write a window's row then use 32 different banks.
+constexpr int kRows = 8;    // per tile
+constexpr int kSpan = 320;  // the maximum number of a window's columns under one tile
+// The distance from one channel to the next, for which the threads of a warp that write a window's row use 32 different
+// banks.
 constexpr int kPlane = kSpan + 11;
 
 // Columns [first, last) of the window.
@@ -24,7 +25,7 @@ struct Span {
   int first, last;
 };
 
-// Those under the tile's columns [begin, end).
+// Returns the window's columns under the tile's columns [begin, end).
 __device__ inline Span span_of(const Filter& filter, int begin, int end) {
   const Taps a = filter.at(begin), b = filter.at(end - 1);
   const int a_last = a.first + a.count, b_last = b.first + b.count;
@@ -83,7 +84,7 @@ __device__ inline void write_run(const T* values, T* to) {
   }
 }
 
-// Writes the pixels (y .. y + rows, x), counted before the transposition. `aligned` allows write_run.
+// Writes the pixels (y .. y + rows, x); positions are those before the transposition. `aligned` allows write_run.
 template <typename T>
 __device__ inline void write(const Batch<T>& p, const View& view, T* image, int y, int rows, int x, const float* sums,
                              bool aligned) {
@@ -110,7 +111,7 @@ __device__ inline void write(const Batch<T>& p, const View& view, T* image, int 
   }
 }
 
-// The grid: tiles of `columns` columns and kRows rows, columns first, by images.
+// The grid is tiles x images. A tile has `columns` columns and kRows rows; tiles are numbered along rows of the image.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) augment_kernel(Batch<T> p, int columns, bool aligned) {
   __shared__ float blended[kRows * kChannels * kPlane];

@@ -1,5 +1,5 @@
-// Divides a batch into blocks. `launch(kernel, blocks_across, blocks_down, arguments...)` starts the kernel, with
-// kThreads threads per block: on a GPU in cuda.cu, on a CPU in the tests.
+// Divides a batch into blocks. `launch(kernel, blocks_across, blocks_down, arguments...)` starts the kernel with
+// kThreads threads per block: on a GPU in cuda.cu, and on a CPU in the tests.
 #pragma once
 
 #include "augment/cuda_kernel.cuh"
@@ -8,9 +8,9 @@
 
 namespace fastccsa::augment::cuda {
 
-constexpr int64_t kMaxImages = 65535;  // of one launch: CUDA's limit for the height of a grid
+constexpr int64_t kMaxImages = 65535;  // per launch: CUDA's limit on the height of a grid
 
-// The most columns of a tile that never need more than kSpan columns of a window.
+// Returns the largest number of columns of a tile that never needs more than kSpan columns of a window.
 inline int tile_columns(int side, int size) {
   const float step = side > size ? float(side) / float(size) : 1.0f;
   const int columns = int((float(kSpan) - 2 * step - 2) / step);

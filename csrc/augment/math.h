@@ -1,8 +1,9 @@
-// The mathematics of an augmented image: which samples of a stored crop contribute to a pixel, with what weights, and
-// where the symmetry puts it. The CPU and the CUDA kernel share it.
+// The mathematics of an augmented image: which samples of a stored crop contribute to a pixel, their weights, and
+// where the symmetry puts the pixel. The CPU kernel and the CUDA kernel share it.
 //
 // Resampling uses the antialiased bilinear filter of Pillow, DALI and torchvision: a triangle that reaches one sample
-// to either side, or one output pixel when shrinking, cut off at the window's border and normalised to a sum of 1.
+// to either side, or one output pixel when shrinking. It is cut off at the window's border and normalised to a sum of
+// 1.
 #pragma once
 
 #include "core/macros.h"
@@ -12,19 +13,19 @@
 namespace fastccsa::augment {
 
 constexpr int kChannels = 3;
-constexpr int kMaxShrink = 8;                 // the side of a window over the image's
-constexpr int kMaxTaps = 2 * kMaxShrink + 1;  // of a pixel, along one axis
+constexpr int kMaxShrink = 8;                 // the side of a window divided by the image's
+constexpr int kMaxTaps = 2 * kMaxShrink + 1;  // per pixel, along one axis
 
 // The samples of a window that contribute to a pixel: [first, first + count).
 struct Taps {
   int first;
   int count;
-  float centre;  // of the pixel; that of sample k is k + 0.5
+  float centre;  // of the pixel; sample k has the centre k + 0.5
 };
 
-// Resampling along one axis to `size` pixels, backwards if mirrored: of all `length` samples, or of `extent` of them
-// from `start` on. Both may be fractions; the filter then reads samples beyond the ends of the extent, but none beyond
-// 0 and `length`.
+// Resampling along one axis to `size` pixels, backwards if mirrored: either of all `length` samples, or of `extent`
+// samples that begin at `start`. Both may be fractions. The filter then reads samples beyond the ends of the extent,
+// but none outside [0, length).
 struct Filter {
   int length;
   int size;
@@ -42,13 +43,13 @@ struct Filter {
   FASTCCSA_HOST_DEVICE Taps at(int position) const {
     const int place = backwards ? size - 1 - position : position;
     const float centre = start + (float(place) + 0.5f) * step;
-    // Conversion to int rounds towards 0, which is right for a negative `first` too: it is cut off at 0.
+    // Conversion to int rounds towards 0. This is also right for a negative `first`, which becomes 0 below.
     const int first = int(centre - reach + 0.5f), last = int(centre + reach + 0.5f);
     const int start = first < 0 ? 0 : first;
     return {start, (last < length ? last : length) - start, centre};
   }
 
-  // Before normalisation.
+  // The weight of a sample before normalisation.
   FASTCCSA_HOST_DEVICE float weight(const Taps& taps, int k) const {
     const float distance = (float(taps.first + k) + 0.5f - taps.centre) / reach;
     const float height = 1.0f - (distance < 0 ? -distance : distance);
@@ -74,8 +75,8 @@ struct Rectangle {
 // The bits of a symmetry of the square. Flips are applied before the transposition.
 constexpr int64_t kUpsideDown = 1, kMirrored = 2, kTransposed = 4, kSymmetries = 8;
 
-// A picture, and the region of it that becomes an image, in pixels: 0 <= top < bottom <= height, 0 <= left < right <=
-// width.
+// A picture, and the region of it that becomes an image, in pixels with 0 <= top < bottom <= height, 0 <= left < right
+// <= width.
 struct Picture {
   const uint8_t* pixels;  // [height, width, 3]
   int height, width;

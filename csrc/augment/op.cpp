@@ -29,7 +29,7 @@ void check_device(const char* name, const Tensor& tensor, const Tensor& images) 
   if (!on_one_device(tensor, images)) fail(name, " and images are on different devices; move them to one");
 }
 
-// `columns` numbers per image, or one if `columns` is 0.
+// Returns `columns` numbers per image, or one number per image if `columns` is 0.
 Numbers numbers_of(const char* name, const Tensor& tensor, const Tensor& images, int64_t columns) {
   const int64_t dim = columns == 0 ? 1 : 2;
   if (tensor.scalar_type() != ScalarType::Long || tensor.dim() != dim || tensor.size(0) != images.size(0) ||
@@ -42,7 +42,7 @@ Numbers numbers_of(const char* name, const Tensor& tensor, const Tensor& images,
   return {static_cast<const int64_t*>(tensor.data_ptr()), tensor.stride(0)};
 }
 
-// `images`: [B, 3, size, size], or [3, size, size] for one.
+// Sets the output. `images` is [B, 3, size, size], or [3, size, size] for one image.
 template <typename T>
 void set_output(Batch<T>& p, const Tensor& images, const std::vector<double>& mean, const std::vector<double>& std,
                 const std::vector<double>& fill) {
@@ -64,7 +64,7 @@ void set_output(Batch<T>& p, const Tensor& images, const std::vector<double>& me
   }
 }
 
-// Checks everything that does not need the tensors' values.
+// Checks everything except the tensors' values.
 template <typename T>
 Batch<T> batch_of(const Arguments& a) {
   const Tensor &images = a.images, &store = a.store;
@@ -143,7 +143,7 @@ void augment_out(Tensor images, Tensor store, Tensor rows, Tensor windows, Tenso
 template <typename T>
 void run_picture(const Tensor& image, const Picture& picture, int64_t symmetry, const std::vector<int64_t>& cutout,
                  const std::vector<double>& mean, const std::vector<double>& std, const std::vector<double>& fill) {
-  // A view of a store of one pixel stands in for what a picture does not have.
+  // A picture has no store and no window, so it gets those of a store with one pixel.
   const int64_t row = 0, window[] = {0, 0, 1, 1};
   Batch<T> p;
   p.crops = p.side = 1;

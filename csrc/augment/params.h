@@ -1,4 +1,4 @@
-// What the binding hands to a kernel: pointers, strides (in elements) and sizes, without torch's types.
+// The parameters that the binding passes to a kernel: pointers, strides (in elements) and sizes, without torch's types.
 #pragma once
 
 #include "augment/math.h"
@@ -7,7 +7,7 @@
 
 namespace fastccsa::augment {
 
-// What is wrong with a view.
+// The part of a view that is out of bounds.
 enum class Fault : int32_t { kNone = 0, kRow, kWindow, kSymmetry, kCutout };
 
 // Rows of int64 numbers, `stride` elements apart.
@@ -48,7 +48,7 @@ FASTCCSA_HOST_DEVICE bool inside(const int64_t* r, int64_t side) {
 
 FASTCCSA_HOST_DEVICE Rectangle rectangle(const int64_t* r) { return {int(r[0]), int(r[1]), int(r[2]), int(r[3])}; }
 
-// Reads nothing out of bounds, whatever the numbers are.
+// Returns what is out of bounds. Reads nothing out of bounds itself, whatever the numbers are.
 template <typename T>
 FASTCCSA_HOST_DEVICE Fault check_view(const Batch<T>& p, int64_t i) {
   const int64_t *window = p.windows[i], row = *p.rows[i], symmetry = *p.symmetries[i];

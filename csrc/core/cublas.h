@@ -1,14 +1,14 @@
-// The part of cuBLAS's C interface that the ops call, without its headers, which a build may not have.
+// The part of cuBLAS's C interface that the ops call. Its headers are not used, because a build may not have them.
 #pragma once
 
 namespace fastccsa {
 
 // cublasGemmEx: C = alpha op(A) op(B) + beta C, column-major, where C is m x n and op(A) m x k. Enumerations are ints.
 using GemmEx = int (*)(void* handle, int transpose_a, int transpose_b, int m, int n, int k, const void* alpha,
-                       const void* a, int a_type, int lda, const void* b, int b_type, int ldb, const void* beta, void* c,
-                       int c_type, int ldc, int compute_type, int algorithm);
+                       const void* a, int a_type, int lda, const void* b, int b_type, int ldb, const void* beta,
+                       void* c, int c_type, int ldc, int compute_type, int algorithm);
 
-// Values of the enumerations in cublas_api.h and library_types.h, which never change.
+// Values of enumerations in cublas_api.h and library_types.h. They are part of the binary interface and never change.
 namespace cublas {
 constexpr int kOpN = 0, kOpT = 1;
 constexpr int kR32F = 0, kR64F = 1;

@@ -8,7 +8,7 @@
 
 namespace fastccsa::cuda {
 
-// |a - b|^2, computed by one group of threads; every thread gets it. With kPacked, both rows are read in packs.
+// Returns |a - b|^2 to every thread of the group that computes it. With kPacked, both rows are read in packs.
 template <int kGroup, bool kPacked, typename T>
 __device__ acc_t<T> squared_distance(Vector<const T> a, Vector<const T> b, int64_t width, int lane) {
   using Acc = acc_t<T>;

@@ -8,7 +8,7 @@ namespace fastccsa::cuda {
 // One word for the kernels of all ops on all devices. It lives as long as the process.
 FaultWord* fault_word();
 
-// The report that an earlier call left on any device, and resets the word. Fault::kNone: there is none.
+// Returns the report that an earlier call left on any device, and resets the word. Fault::kNone means no report.
 FaultReport take_fault();
 
 }  // namespace fastccsa::cuda

@@ -4,7 +4,7 @@
 namespace fastccsa::cuda {
 
 constexpr int kWarp = 32;
-constexpr int kThreads = 256;  // of a block
+constexpr int kThreads = 256;  // per block
 constexpr int kWarps = kThreads / kWarp;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
@@ -15,7 +15,7 @@ struct Add {
   }
 };
 
-// A NaN stays, as it does in torch: log(sum(exp)) of a row with a NaN is NaN.
+// Keeps NaN, as torch does: log(sum(exp)) of a row with a NaN is NaN.
 struct Max {
   template <typename Acc>
   __device__ Acc operator()(Acc a, Acc b) const {
@@ -23,8 +23,8 @@ struct Max {
   }
 };
 
-// Combines the values of a group, a warp or the whole block; every thread gets the result. All threads of a warp (of
-// the block, where that is the group) call it together.
+// Combines the values of a group, which is a warp or the whole block. All threads of the group must call it together,
+// and all of them get the result.
 template <int kGroup, typename Acc, typename Combine>
 __device__ Acc reduce(Acc value, Combine combine) {
 #pragma unroll
@@ -33,7 +33,7 @@ __device__ Acc reduce(Acc value, Combine combine) {
   }
   if (kGroup > kWarp) {
     __shared__ Acc of_warp[kWarps];
-    __syncthreads();  // the values of the reduction before have been read
+    __syncthreads();  // the values of the previous reduction have been read
     if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
     __syncthreads();
     value = of_warp[0];

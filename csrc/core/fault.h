@@ -1,8 +1,8 @@
-// A bad label or weight that a kernel found, and how it reaches the host.
+// How a bad label or weight that a kernel found is reported to the host.
 //
 // A CPU kernel returns its report. A GPU kernel cannot raise an error without stopping the stream: it stores the report
-// as one 64-bit word in host memory, which the host reads at its next call. A single store is never torn, so a report
-// that is read is whole.
+// as one 64-bit word in host memory, which the host reads at its next call. A single store is never torn, so the
+// host always reads a complete report.
 #pragma once
 
 #include "core/macros.h"

@@ -58,12 +58,12 @@ inline float to_float(half value) {
   return float_of_bits(sign | bits);
 }
 
-// Rounds to nearest, ties to even, subnormals included. Beyond the largest half comes infinity; NaN stays NaN.
+// Rounds to nearest, ties to even, subnormals included. Values beyond the largest half become infinity; NaN stays NaN.
 inline half to_half(float value) {
   const uint32_t sign = (bits_of_float(value) >> 16) & 0x8000u;
   const uint32_t magnitude = bits_of_float(value) & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return {uint16_t(sign | 0x7e00u)};
-  if (magnitude >= 0x477ff000u) return {uint16_t(sign | 0x7c00u)};  // 65520 and up
+  if (magnitude >= 0x477ff000u) return {uint16_t(sign | 0x7c00u)};  // 65520 or more
   if (magnitude < 0x38800000u) {                                    // below 2^-14: let the adder round
     const float shifted = float_of_bits(magnitude) + 0.5f;
     return {uint16_t(sign | (bits_of_float(shifted) - bits_of_float(0.5f)))};

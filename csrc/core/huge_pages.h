@@ -1,4 +1,4 @@
-// Hints to the system about the pages of large buffers. They have no effect where it does not know them.
+// Hints to the system about the pages of large buffers. They have no effect on systems without them.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@
 
 namespace fastccsa {
 
-// Asks for pages of 2 MiB within [data, data + bytes), before the first write: mapping pages of 4 KiB one by one,
-// as they are first written, takes several times as long as the writing itself.
+// Asks for pages of 2 MiB within [data, data + bytes). Call it before the first write: mapping pages of 4 KiB one by
+// one, as they are first written, takes several times as long as the writing itself.
 inline void prefer_huge_pages(void* data, std::size_t bytes) {
 #if defined(MADV_HUGEPAGE)
   constexpr std::uintptr_t kPage = std::uintptr_t(2) << 20;
@@ -23,7 +23,7 @@ inline void prefer_huge_pages(void* data, std::size_t bytes) {
 #endif
 }
 
-// Lets the system reclaim the pages of [data, data + bytes), and lose their contents, when memory runs short.
+// Lets the system reclaim the pages of [data, data + bytes), and discard their contents, when memory runs short.
 // Until then they stay mapped. `data` must be the start of a page.
 inline void mark_worthless(void* data, std::size_t bytes) {
 #if defined(MADV_FREE)

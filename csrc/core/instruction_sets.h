@@ -5,10 +5,10 @@
 
 namespace fastccsa {
 
-// FASTCCSA_ISA, when a kernel is compiled, is one of these names.
+// When a kernel is compiled, FASTCCSA_ISA is one of these names.
 enum class Isa { portable, avx2, avx512 };
 
-// The best one that the processor supports, or a lesser one that the environment variable FASTCCSA_ISA names.
+// Returns the best one that the processor supports, or a lesser one that the environment variable FASTCCSA_ISA names.
 Isa isa();
 
 // "portable", "avx2" or "avx512".

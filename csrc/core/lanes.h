@@ -1,7 +1,7 @@
-// The operations of mathematics that is written once, for numbers and for vectors with one number per lane.
+// What code needs that is written once for numbers and for vectors with one number per lane.
 //
-// Arithmetic and comparisons are the compiler's own. A comparison gives a mask: a bool, or a vector of integers. The
-// operators !, & and | combine masks, and `mask ? a : b` selects.
+// The compiler provides arithmetic and comparisons for both. A comparison gives a mask: a bool, or a vector of
+// integers. The operators !, & and | combine masks, and `mask ? a : b` selects.
 #pragma once
 
 #include "core/macros.h"
@@ -17,8 +17,8 @@ struct Lanes {
 
   static FASTCCSA_HOST_DEVICE Value square_root(Value x) { return std::sqrt(x); }
 
-  // Whether to skip a computation whose result counts only where `mask` is false. Never for vectors: their lanes rarely
-  // agree.
+  // Whether to skip a computation whose result counts only where `mask` is false. Always false for vectors, whose lanes
+  // rarely agree.
   static FASTCCSA_HOST_DEVICE bool may_skip(bool mask) { return mask; }
 };
 

@@ -1,4 +1,4 @@
-// Binds to torch what the ops on the CPU share: the instruction set, and recycled memory for large tensors.
+// Binds what all ops on the CPU share to torch: the instruction set, and recycled memory for large tensors.
 #include "core/instruction_sets.h"
 #include "core/recycled_memory.h"
 #include "core/torch_binding.h"

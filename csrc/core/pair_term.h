@@ -37,7 +37,7 @@ FASTCCSA_HOST_DEVICE Term<Value> separation_term(Value squared_distance, Value w
   return {pull * gap, within & (distance != zero) ? Scalar(-2) * pull / distance : zero};
 }
 
-// Both terms of a pair, one of which is 0, and the coefficient of the other.
+// Both terms of a pair, of which one is 0, and the coefficient of the other one.
 template <typename Value>
 struct PairTerm {
   Value alignment;

@@ -1,4 +1,4 @@
-// How the CPU kernels use their caller's thread pool.
+// The interface through which CPU kernels use their caller's thread pool.
 #pragma once
 
 #include <atomic>
@@ -6,10 +6,10 @@
 
 namespace fastccsa {
 
-// Calls `body(context, begin, end)` over [0, count), in any split, but in parts of at least `grain`.
+// Calls `body(context, begin, end)` for parts of [0, count), each with at least `grain` elements.
 using ParallelFor = void (*)(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context);
 
-// Calls work(task) for each task in [0, count). A thread that finishes one takes the next.
+// Calls work(task) for each task in [0, count). A thread that finishes a task takes the next one.
 template <typename Work>
 void for_each_task(int64_t count, ParallelFor parallel_for, Work work) {
   struct Call {

@@ -23,7 +23,7 @@ class Pool {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (limit_ == 0) return nullptr;
-      // The latest first, since its pages are the most likely to be still mapped. Up to a quarter may be wasted.
+      // The latest first, because its pages are most likely to be still mapped. Up to a quarter may be wasted.
       for (auto buffer = kept_.rbegin(); buffer != kept_.rend(); ++buffer) {
         if (buffer->capacity < wanted || buffer->capacity > wanted + wanted / 4) continue;
         void* data = buffer->data;

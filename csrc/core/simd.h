@@ -32,7 +32,7 @@ struct Simd {
 };
 template <typename Acc>
 using vector_t = typename Simd<Acc>::Vector;
-// What comparing two vectors gives: integers as wide as their lanes, -1 for true and 0 for false.
+// The result of comparing two vectors: integers as wide as their lanes, -1 for true and 0 for false.
 template <typename Acc>
 using mask_t = decltype(vector_t<Acc>{} < vector_t<Acc>{});
 using FloatVector = vector_t<float>;
@@ -52,7 +52,7 @@ inline void store(double& to, double x) { to = x; }
 inline void store(bfloat16& to, float x) { to = to_bfloat16(x); }
 inline void store(half& to, float x) { to = to_half(x); }
 
-// ---- whole vectors, from and to any address ----
+// ---- whole vectors, loaded from and stored to any address ----
 
 inline FloatVector load_vector(const float* from) {
   FloatVector v;
@@ -82,13 +82,13 @@ inline FloatVector load_vector(const half* from) {
 #endif
 }
 
-// The values of two vectors, in an order that depends only on the type: for sums, where any fixed order will do.
+// Loads the values of two vectors, in an order that depends only on the type: for sums, where any fixed order is fine.
 template <typename T, typename Vector>
 inline void load_two(const T* from, Vector& first, Vector& second) {
   first = load_vector(from);
   second = load_vector(from + sizeof(Vector) / sizeof(first[0]));
 }
-// Neighbouring values are the halves of one lane, so that none has to move to another lane.
+// Two neighbouring values are the halves of one 32-bit lane, so that no value has to move to another lane.
 inline void load_two(const bfloat16* from, FloatVector& first, FloatVector& second) {
   BitsVector bits;
   std::memcpy(&bits, from, sizeof bits);
@@ -96,7 +96,7 @@ inline void load_two(const bfloat16* from, FloatVector& first, FloatVector& seco
   second = FloatVector(bits & 0xffff0000u);
 }
 
-// Every `stride`-th value.
+// Loads every `stride`-th value.
 template <typename T>
 inline auto load_vector(const T* from, int64_t stride) {
   if (stride == 1) return load_vector(from);
@@ -125,8 +125,9 @@ inline void store_vector(half* to, FloatVector v) {
 #endif
 }
 
-// Stores that bypass the caches, for results that do not fit into them: half the traffic, because the old contents are
-// not read first. Addresses must be multiples of kStreamBytes. `end_of_streams` orders these stores before later ones.
+// Stores that bypass the caches, for results that do not fit into them. They halve the traffic, because the old
+// contents are not read first. Addresses must be multiples of kStreamBytes. `end_of_streams` orders these stores before
+// later ones.
 constexpr int kStreamBytes = kVectorBytes;
 #if defined(__AVX512F__)
 inline void stream_vector(float* to, FloatVector v) { _mm512_stream_ps(to, __m512(v)); }
@@ -138,7 +139,7 @@ inline void stream_vector(double* to, DoubleVector v) { _mm256_stream_pd(to, __m
 inline void stream_vector(float* to, FloatVector v) { store_vector(to, v); }
 inline void stream_vector(double* to, DoubleVector v) { store_vector(to, v); }
 #endif
-// Half a vector's bytes: 32 with AVX-512, 16 with AVX2.
+// Stores half as many bytes as a vector has: 32 with AVX-512, 16 with AVX2.
 template <typename T>
 inline void stream_vector(T* to, FloatVector v) {
 #if defined(__AVX512F__)
@@ -201,7 +202,7 @@ template <>
 inline void store_first<float, float>(float* to, FloatVector v, int64_t count) {
   _mm512_mask_storeu_ps(to, first_lanes(count), __m512(v));
 }
-// For bfloat16 and half: converts the whole vector, and stores a part of it.
+// Converts the whole vector to bfloat16 or half, and stores a part of it.
 template <typename T>
 inline void store_first_shorts(T* to, FloatVector v, int64_t count) {
   __m256i bits;
@@ -282,8 +283,8 @@ inline DoubleVector exp_nonpositive(DoubleVector x) {
   return x;
 }
 
-// log(x) for normal x > 0, infinity or NaN, within 2 units in the last place, and relative to the result also where
-// that is near 0. x = 2^n (1 + f) with 1 + f between sqrt(1/2) and sqrt(2); with s = f / (2 + f),
+// log(x) for normal x > 0, infinity or NaN, within 2 units in the last place, even if the result is near 0.
+// x = 2^n (1 + f) with 1 + f between sqrt(1/2) and sqrt(2); with s = f / (2 + f),
 //
 //   log(1 + f) = 2 atanh(s) = f - f^2/2 + s (f^2/2 + R),   R = 2/3 s^2 + 2/5 s^4 + ...
 inline FloatVector log_positive(FloatVector x) {
@@ -307,7 +308,7 @@ inline DoubleVector log_positive(DoubleVector x) {
   return x;
 }
 
-// ---- vectors as values of mathematics that is written once ----
+// ---- vectors as the `Value` of mathematics that is written once: see core/lanes.h ----
 
 template <typename Acc>
 struct VectorLanes {

@@ -1,4 +1,4 @@
-// Tensors as kernels see them: an address, and strides counted in elements.
+// A kernel's view of a tensor: its address, and its strides in elements.
 #pragma once
 
 #include "core/macros.h"

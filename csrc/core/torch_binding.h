@@ -1,4 +1,4 @@
-// What the bindings of all ops use of torch: its names, errors, and the C++ types of its elements.
+// What the bindings of all ops need from torch: its names, errors, and the C++ types of its elements.
 #pragma once
 
 #include "core/half.h"
@@ -21,7 +21,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 
-// Throws an error with all parts as its message: the argument, what was expected and what was given.
+// Throws an error whose message is all parts together: the argument, what was expected and what was given.
 template <typename... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream message;
@@ -59,7 +59,7 @@ inline bool on_one_device(const Tensor& one, const Tensor& other) {
   return one.is_cpu() == other.is_cpu() && one.get_device_index() == other.get_device_index();
 }
 
-// Calls `function` with a value of the type of the elements of `tensor`. Users know it as `name`.
+// Calls `function` with a value of the element type of `tensor`. Users know the tensor as `name`.
 template <typename Function>
 auto with_type(const Tensor& tensor, const char* name, Function function) {
   switch (tensor.scalar_type()) {
@@ -71,12 +71,12 @@ auto with_type(const Tensor& tensor, const char* name, Function function) {
   }
 }
 
-// Torch's code for a type.
+// Returns torch's code for a type.
 inline int32_t number_of(ScalarType type) {
   return torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
 }
 
-// An uninitialised, contiguous tensor of at most three dimensions, on the device of `like`.
+// Returns an uninitialised, contiguous tensor of at most three dimensions, on the device of `like`.
 inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type, const Tensor& like) {
   int64_t strides[3] = {1, 1, 1};
   for (int d = int(sizes.size()) - 2; d >= 0; --d) strides[d] = strides[d + 1] * sizes.begin()[d + 1];

@@ -10,8 +10,9 @@
 
 namespace fastccsa {
 
-// Torch's handle of cuBLAS for the current device and stream. Torch sets the handle's math mode by its own settings,
-// and TF32 in the mode would apply to products in float32 too. As long as this object lives, the mode is the default.
+// Torch's cuBLAS handle for the current device and stream. Torch sets the handle's math mode according to its own
+// settings, and with TF32 in the mode, products in float32 would use it too. While this object lives, the mode is the
+// default.
 class TorchBlas {
  public:
   TorchBlas() : functions_(functions()) {

@@ -1,4 +1,4 @@
-// Checks of an op's tensors that do not read their values.
+// Checks of an op's tensors that do not read the values.
 #pragma once
 
 #include "core/torch_binding.h"
@@ -17,7 +17,7 @@ inline void check_tensor(const char* name, const Tensor& tensor, const Tensor& l
   }
 }
 
-// `why` says what the expected size is.
+// `why` describes the expected size, for the message.
 inline void check_size(const char* name, const Tensor& tensor, int64_t d, int64_t expected, const char* why) {
   if (tensor.size(d) != expected) {
     fail(name, " has shape ", shape_of(tensor), ", but dimension ", d, " must be ", expected, " (", why, ")");

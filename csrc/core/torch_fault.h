@@ -1,4 +1,4 @@
-// The errors that users get for a bad label or weight that a kernel found.
+// The errors that users see for a bad label or weight that a kernel found.
 #pragma once
 
 #include "core/fault.h"
@@ -12,7 +12,7 @@ namespace fastccsa {
 constexpr const char* kTarget[] = {"target1", "target2"};
 constexpr const char* kClassWeight[] = {"class_weight1", "class_weight2"};
 
-// Labels are in [0, labels), or not bounded if `labels` is 0. `when` names the call if it is an earlier one.
+// Labels must be in [0, labels), or may be any numbers if `labels` is 0. `when` names the call if it is an earlier one.
 [[noreturn]] inline void fail_on(const FaultReport& report, int64_t labels, const char* when) {
   const bool second = report.fault == Fault::kTarget2 || report.fault == Fault::kClassWeight2;
   if (report.fault == Fault::kTarget1 || report.fault == Fault::kTarget2) {
@@ -29,7 +29,7 @@ constexpr const char* kClassWeight[] = {"class_weight1", "class_weight2"};
 }
 
 #if defined(FASTCCSA_CUDA)
-// Raises the error that an earlier call's kernel reported.
+// Raises the error that a kernel of an earlier call reported.
 inline void fail_on_earlier_fault(int64_t labels) {
   const FaultReport report = cuda::take_fault();
   if (report.fault != Fault::kNone) fail_on(report, labels, " in an earlier call on this GPU, whose loss was NaN");

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <optional>
 
-// Torch has this function from 2.11 on. With 2.10 it is null, and results come from torch's allocator.
+// Torch has this function since 2.11. With 2.10 it is null, and results come from torch's allocator.
 extern "C" __attribute__((weak)) AOTITorchError torch_from_blob(
     void* data, int64_t ndim, const int64_t* sizes, const int64_t* strides, int64_t storage_offset, int32_t dtype,
     int32_t device_type, int32_t device_index, AtenTensorHandle* result, int32_t layout, const uint8_t* opaque_metadata,
@@ -18,8 +18,8 @@ extern "C" __attribute__((weak)) AOTITorchError torch_from_blob(
 
 namespace fastccsa {
 
-// A contiguous, uninitialised matrix on the CPU, or nothing if it is too small to recycle or there is no memory for it.
-// `dtype` is torch's code for the type of its elements, and `element_bytes` their size.
+// Returns a contiguous, uninitialised matrix on the CPU, or nothing if it is too small to recycle or there is no
+// memory. `dtype` is torch's code for the type of its elements, and `element_bytes` is their size.
 inline std::optional<torch::stable::Tensor> recycled_matrix(int64_t rows, int64_t columns, int32_t dtype,
                                                             std::size_t element_bytes) {
   const std::size_t bytes = std::size_t(rows) * std::size_t(columns) * element_bytes;

@@ -1,4 +1,4 @@
-// PyTorch's thread pool as a ParallelFor, which the CPU kernels take.
+// PyTorch's thread pool as the ParallelFor that the CPU kernels take.
 #pragma once
 
 #include "core/torch_errors.h"
@@ -9,7 +9,7 @@
 
 namespace fastccsa {
 
-// Calls `body(context, begin, end)` over [0, count), in parts of at least `grain`, on as many threads as torch has.
+// Calls `body(context, begin, end)` for parts of [0, count) with at least `grain` elements, on all of torch's threads.
 inline void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
   struct Call {
     void (*body)(void*, int64_t, int64_t);

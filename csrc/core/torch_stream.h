@@ -9,7 +9,7 @@
 
 namespace fastccsa {
 
-// The op library also loads into a torch without CUDA, so the symbol is looked up in the library that holds it.
+// The op library also loads into a torch without CUDA, so the symbol is looked up at run time.
 inline void* current_cuda_stream(int32_t device) {
   using Function = AOTITorchError (*)(int32_t, void**);
   static const Function function = [] {

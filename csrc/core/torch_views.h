@@ -1,4 +1,4 @@
-// Torch's tensors as kernels see them.
+// Views of torch's tensors for kernels.
 #pragma once
 
 #include "core/strided.h"
@@ -10,12 +10,12 @@
 
 namespace fastccsa {
 
-// Torch's name of acc_t<T>.
+// Torch's name for acc_t<T>.
 template <typename T>
 constexpr ScalarType kAccType = std::is_same_v<acc_t<T>, double> ? ScalarType::Double : ScalarType::Float;
 
-// The address of the first element. Kernels take nullptr for a tensor that was not passed; one without elements, which
-// may have no memory, gets another address, which is never read.
+// Returns the address of the first element. Kernels take nullptr for a tensor that was not passed. A tensor without
+// elements may have no memory, so it gets another address, which is never read.
 template <typename T>
 T* data_of(const Tensor& tensor) {
   void* data = tensor.data_ptr();

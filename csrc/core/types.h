@@ -1,4 +1,4 @@
-// The type in which sums over values of another type are kept.
+// The type of sums over values of another type.
 #pragma once
 
 namespace fastccsa {
@@ -12,7 +12,8 @@ struct AccOf<double> {
   using type = double;
 };
 
-// double for double, float for all others. The loss, its terms, the weights and the saved values have this type too.
+// double for double, and float for all other types. The loss, its terms, the weights and the saved values have this
+// type too.
 template <typename T>
 using acc_t = typename AccOf<T>::type;
 

@@ -55,7 +55,7 @@ class Reader {
   bool overrun_ = false;
 };
 
-// The colour space of three components, with the rules of libjpeg.
+// Determines the colour space of three components by the rules of libjpeg.
 struct Colours {
   bool jfif = false, adobe = false;
   int transform = 0;

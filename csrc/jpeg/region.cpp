@@ -1,11 +1,11 @@
-// Decodes a region of a JPEG. Blocks above and beside the region are skipped, and nothing is read below it.
+// Decodes a region of a JPEG. Blocks above the region and to its sides are skipped, and nothing below it is read.
 #include "jpeg/region.h"
 
 #include "jpeg/transform.h"
 
 #include <algorithm>
 
-// Compiled for newer x86 processors too; the dynamic loader chooses the version.
+// Compiles functions for newer x86 processors too; the dynamic loader chooses the version.
 #if defined(__x86_64__) && defined(__gnu_linux__)
 #define FASTCCSA_CLONES(feature) __attribute__((target_clones(feature, "default")))
 #else
@@ -226,7 +226,7 @@ const uint8_t* Decoder::upsample(const Plane& plane, int y, Span columns, std::v
   }
   if (plane.width > 2) {
     widen(sums_.data() + 1, end - begin - 2, half_height, line.data());
-  } else {  // libjpeg repeats samples in images as narrow as this
+  } else {  // for images this narrow, libjpeg repeats samples
     for (int x = 2 * (begin + 1); x < columns.last; ++x) line[std::size_t(x - 2 * (begin + 1))] = near[x / 2];
   }
   return line.data() + columns.first % 2;

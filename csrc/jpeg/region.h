@@ -21,8 +21,8 @@ class Decoder {
   int width() const { return header_.width; }
   int height() const { return header_.height; }
 
-  // scale: 1, 2, 4 or 8; squares of scale x scale pixels become one. Squares at the border may include pixels that the
-  //     file has beyond it.
+  // scale: 1, 2, 4 or 8; squares of scale x scale pixels become one. Squares at the border may include pixels of the
+  //     file that are beyond it.
   // region: in pixels of the reduced image, within the image.
   // rgb: [height, width, 3] of the region.
   Status decode(int scale, const Rectangle& region, uint8_t* rgb);

@@ -12,7 +12,7 @@
 
 namespace fastccsa::jpeg {
 
-// How many bytes the decoder may read beyond the end before it checks its position: more than the longest block.
+// How many bytes the decoder may read beyond the end before it checks its position. This exceeds the longest block.
 constexpr std::size_t kPadding = 512;
 
 struct Scan {
@@ -49,7 +49,7 @@ struct Scan {
   }
 };
 
-// A position in a scan. The next bits are the highest of `window_`.
+// A position in a scan. The next bits are the highest bits of `window_`.
 class Bits {
  public:
   explicit Bits(const Scan& scan) : next_(scan.bytes.data()), limit_(next_ + scan.size + 8) {}

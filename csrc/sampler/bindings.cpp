@@ -1,5 +1,5 @@
 // The Python module fastccsa.sampling._sampler, which takes and returns numpy arrays and does not use torch.
-// fastccsa.sampling validates the arguments; the checks here only keep memory access in bounds.
+// fastccsa.sampling validates the arguments; the checks here only keep memory accesses in bounds.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "pair_sampler.h"
+#include "sampler/pair_sampler.h"
 
 namespace py = pybind11;
 
@@ -135,12 +135,12 @@ PYBIND11_MODULE(_sampler, module) {
   module.doc() = "Counter-based random numbers and the core of the pair sampler.";
 
   module.def("philox4x32", &philox4x32, py::arg("counter"), py::arg("key"),
-             "One block of Philox4x32-10: four 32-bit words of a counter (4 words) and a key (2 words).");
+             "One block of Philox4x32-10: four 32-bit words from a counter (4 words) and a key (2 words).");
   module.def("uniforms", &uniforms, py::arg("seed"), py::arg("stream"), py::arg("epoch"),
              py::arg("positions"), py::arg("count"),
              "Uniform numbers in [0, 1), float64 [len(positions), count], a pure function of the arguments.\n\n"
              "Each row depends only on (seed, stream, epoch, its position), and a larger count only adds columns.\n"
-             "stream says what the numbers are for: 0 pairs, 1 and 2 the augmentation of first and second images.");
+             "stream is the purpose: 0 for pairs, 1 and 2 for the augmentation of first and second images.");
   module.def("permute", &permute, py::arg("size"), py::arg("seed"), py::arg("epoch"), py::arg("begin"),
              py::arg("end"),
              "Elements [begin, end) of the epoch's permutation of 0..size-1, int64.");
@@ -154,7 +154,7 @@ PYBIND11_MODULE(_sampler, module) {
       .def(py::pickle(&arguments, &from_arguments))
       .def_property_readonly(
           "nbytes", [](const PairSampler& sampler) { return sampler.groups().nbytes(); },
-          "How many bytes are kept for all images.");
+          "The number of bytes that the sampler keeps for all images.");
 }
 
 }  // namespace fastccsa::sampler

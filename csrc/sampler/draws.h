@@ -1,19 +1,19 @@
-// The random words of an epoch, addressed by position; each use ("stream") has its own.
+// The random words of an epoch, addressed by position. Each purpose ("stream") has its own words.
 
 #pragma once
 
 #include <array>
 #include <cstdint>
 
-#include "philox.h"
+#include "sampler/philox.h"
 
 namespace fastccsa::sampler {
 
-// Callers may use all streams but the last, which keys the permutation of the epoch.
+// Callers may use all streams except the last, which provides the keys of the epoch's permutation.
 constexpr std::uint32_t kPairStream = 0;
 constexpr std::uint32_t kPermutationStream = 0xFFFF;
 
-// Blocks are counted in 16 bits, and each has two words.
+// The number of a block has 16 bits, and each block has two words.
 constexpr std::uint64_t kMaxWords = 2 * (std::uint64_t{1} << 16);
 
 class Draws {
@@ -23,7 +23,7 @@ class Draws {
         epoch_(epoch),
         stream_(stream << 16) {}
 
-  // Words 2 * block and 2 * block + 1 of a position.
+  // Returns the words 2 * block and 2 * block + 1 of a position.
   std::array<std::uint64_t, 2> block(std::uint64_t position, std::uint32_t block) const {
     const PhiloxCounter words = philox4x32({static_cast<std::uint32_t>(position),
                                             static_cast<std::uint32_t>(position >> 32),
@@ -38,8 +38,8 @@ class Draws {
   std::uint32_t stream_;
 };
 
-// Maps a random word to an integer in [0, bound). The high half of the product needs no division, and its
-// bias, bound / 2^64, is too small to measure.
+// Maps a random word to an integer in [0, bound). Taking the high half of the product needs no division,
+// and the bias of at most bound / 2^64 is too small to measure.
 inline std::uint64_t below(std::uint64_t word, std::uint64_t bound) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<std::uint64_t>((static_cast<Wide>(word) * bound) >> 64);

@@ -1,7 +1,7 @@
 // The images of the training set, grouped by domain and class.
 //
-// The group of class y in domain d has the number d * classes + y. So a class of a domain is one range of
-// consecutive groups, a whole domain is one range, and a domain without one of its classes is two.
+// The group of class y in domain d has the number d * classes + y. A class of a domain, or a whole domain, is therefore
+// one range of consecutive groups, and a domain without one of its classes is two ranges.
 
 #pragma once
 
@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "compact_array.h"
+#include "sampler/compact_array.h"
 
 namespace fastccsa::sampler {
 
@@ -46,7 +46,7 @@ class ImageGroups {
   std::uint64_t group_of(std::uint64_t image) const { return group_of_[image]; }
 
   std::uint64_t count(GroupRange range) const { return offsets_[range.end] - offsets_[range.begin]; }
-  // The image at `place`, in [0, count(range)), among those of a range.
+  // Returns the image at `place`, in [0, count(range)), among the images of a range.
   std::uint64_t image(GroupRange range, std::uint64_t place) const {
     return order_[offsets_[range.begin] + place];
   }

@@ -1,4 +1,4 @@
-#include "pair_sampler.h"
+#include "sampler/pair_sampler.h"
 
 #include <algorithm>
 #include <utility>
@@ -10,7 +10,7 @@ class PairSampler::Candidates {
  public:
   explicit Candidates(const ImageGroups& groups) : groups_(groups) {}
 
-  // Starts again, empty, for another x1.
+  // Empties the candidates, for another x1.
   void start(std::uint64_t first, std::uint64_t group) {
     first_ = first;
     first_group_ = group;
@@ -31,8 +31,8 @@ class PairSampler::Candidates {
 
   bool empty() const { return total_ == with_first_; }
 
-  // If x1 is one of n candidates, a place is drawn among the first n - 1, and the last image is taken where that
-  // is the place of x1. Each of the others is equally likely, and the place of x1 need not be known.
+  // If x1 is one of n candidates, a place is drawn among the first n - 1, and if it is the place of x1, the last image
+  // is taken instead. All other images are equally likely, and the place of x1 need not be known.
   std::uint64_t draw(std::uint64_t word) const {
     const std::uint64_t image = at(below(word, total_ - with_first_));
     return with_first_ == 1 && image == first_ ? at(total_ - 1) : image;
@@ -93,14 +93,14 @@ void PairSampler::pairs(std::uint64_t seed, std::uint32_t epoch, std::uint64_t b
   }
 }
 
-// The domain of an image drawn uniformly from all secondary domains.
+// Draws the domain of an image, uniformly over the images of all secondary domains.
 std::uint64_t PairSampler::draw_secondary(std::uint64_t word) const {
   const std::uint64_t place = below(word, secondary_ends_.back());
   const auto found = std::upper_bound(secondary_ends_.begin(), secondary_ends_.end(), place);
   return static_cast<std::uint64_t>(found - secondary_ends_.begin());
 }
 
-// The class in the secondary domain, else in the primary, else in any; x1 may be its only image.
+// Adds the class in the secondary domain, else in the primary, else in any domain; x1 may be its only image.
 void PairSampler::gather_match(std::uint64_t secondary, std::uint64_t label,
                                Candidates& candidates) const {
   candidates.add(of_class(secondary, label));
@@ -116,7 +116,7 @@ void PairSampler::gather_match(std::uint64_t secondary, std::uint64_t label,
   }
 }
 
-// The other classes in the secondary domain, else in the primary, else in any.
+// Adds the other classes in the secondary domain, else in the primary, else in any domain.
 void PairSampler::gather_different(std::uint64_t secondary, std::uint64_t label,
                                    Candidates& candidates) const {
   const auto add_others = [&](std::uint64_t domain) {
@@ -136,7 +136,7 @@ void PairSampler::gather_different(std::uint64_t secondary, std::uint64_t label,
   }
 }
 
-// The secondary domain; if x1 is its only image, the primary.
+// Adds the secondary domain or, if x1 is its only image, the primary.
 void PairSampler::gather_any(std::uint64_t secondary, Candidates& candidates) const {
   candidates.add(of_domain(secondary));
   if (candidates.empty()) {

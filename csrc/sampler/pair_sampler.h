@@ -1,4 +1,4 @@
-// Which two images form the pair at a position of an epoch.
+// Draws the two images of the pair at each position of an epoch.
 //
 // The first image, x1, follows a permutation of all images. The second, x2, comes from a secondary domain
 // that is drawn in proportion to its size: with the match probability it is an image of x1's class, else an
@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "draws.h"
-#include "image_groups.h"
-#include "permutation.h"
+#include "sampler/draws.h"
+#include "sampler/image_groups.h"
+#include "sampler/permutation.h"
 
 namespace fastccsa::sampler {
 
@@ -26,8 +26,8 @@ struct Policy {
 
 class PairSampler {
  public:
-  // Group d * classes + y holds class y of domain d. Drawing pairs needs images in the primary domain and in
-  // another one, and images of two classes unless every pair is a match or negatives are of any class.
+  // Group d * classes + y has the images of class y in domain d. Drawing pairs needs images in the primary domain and
+  // in another domain, and images of two classes unless every pair is a match or negatives may be of any class.
   PairSampler(ImageGroups groups, std::uint64_t classes, Policy policy);
 
   const ImageGroups& groups() const { return groups_; }
@@ -57,7 +57,7 @@ class PairSampler {
   std::uint64_t classes_;
   std::uint64_t domains_;
   Policy policy_;
-  std::vector<std::uint64_t> secondary_ends_;  // [domains] images of the secondary domains up to and with each
+  std::vector<std::uint64_t> secondary_ends_;  // [domains] images of the secondary domains up to and including each
 };
 
 }  // namespace fastccsa::sampler

@@ -6,8 +6,8 @@
 // Rogaway, "Ciphers with arbitrary finite domains", 2002). The grid exceeds size by less than a row and a column, so
 // this is rare.
 //
-// On a grid of a few cells the network would need very many rounds to reach every permutation equally often. There a
-// Fisher-Yates shuffle into a small table is exact and as cheap.
+// On a grid of a few cells the network would need very many rounds to reach every permutation equally often. For small
+// sizes, a Fisher-Yates shuffle into a table is exact and equally cheap.
 
 #pragma once
 
@@ -17,7 +17,7 @@
 #include <numeric>
 #include <utility>
 
-#include "draws.h"
+#include "sampler/draws.h"
 
 namespace fastccsa::sampler {
 
@@ -57,9 +57,9 @@ class Permutation {
 
  private:
   static constexpr std::uint64_t kTableSize = 64;
-  // After two rounds any two positions are mapped as by a random permutation up to an error of 1 / size, and each
-  // further pair of rounds multiplies that error by 1 / size. The other rounds are for the joint behaviour of many
-  // positions.
+  // After two rounds, any two positions are mapped as by a random permutation up to an error of 1 / size, and each
+  // further pair of rounds multiplies that error by 1 / size. The remaining rounds improve the joint distribution
+  // of many positions.
   static constexpr int kRounds = 12;
 
   void shuffle_table(const Draws& draws) {
@@ -71,12 +71,12 @@ class Permutation {
 
   void choose_grid() {
     rows_ = static_cast<std::uint64_t>(std::sqrt(static_cast<double>(size_)));
-    // With odd numbers of rows and columns every round would be an even permutation of the grid.
+    // With odd numbers of rows and columns, every round would be an even permutation of the grid.
     rows_ += rows_ % 2;
     columns_ = (size_ + rows_ - 1) / rows_;
   }
 
-  // Step `value` of the SplitMix64 generator (Steele, Lea and Flood, 2014) started at `key`.
+  // Returns output `value` of the SplitMix64 generator (Steele, Lea and Flood, 2014) started at `key`.
   static std::uint64_t mix(std::uint64_t key, std::uint64_t value) {
     std::uint64_t word = key + (value + 1) * 0x9E3779B97F4A7C15;
     word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9;
@@ -84,7 +84,7 @@ class Permutation {
     return word ^ (word >> 31);
   }
 
-  // The 40 leading bits of a word, scaled to [0, bound).
+  // Scales the 40 leading bits of a word to [0, bound).
   static std::uint64_t bounded(std::uint64_t word, std::uint64_t bound) {
     return ((word >> 24) * bound) >> 40;
   }

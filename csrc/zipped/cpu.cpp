@@ -12,7 +12,7 @@ Kernels<T> kernels() {
   return for_this_processor([](auto isa) { return cpu::kernels<isa, T>(); });
 }
 
-// The chunks that one thread takes at least: below about 64 KB of work, a second thread costs more than it saves.
+// Returns the least number of chunks per thread: below about 64 KB of work, a second thread costs more than it saves.
 template <typename T>
 int64_t grain(const Inputs<T>& in, int64_t chunks) {
   const int64_t columns = 2 * (in.width + 4 * in.classes) + 1;

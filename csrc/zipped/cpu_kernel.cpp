@@ -1,5 +1,5 @@
-// The zipped loss on the CPU, one chunk of pairs at a time. Compiled once for each instruction set: FASTCCSA_ISA names
-// it, and core/simd.h has its vectors.
+// The zipped loss on the CPU, one chunk of pairs at a time. This file is compiled once for each instruction set:
+// FASTCCSA_ISA names it, and core/simd.h has its vectors.
 #include "core/pair_term.h"
 #include "core/simd.h"
 #include "zipped/cpu.h"
@@ -14,7 +14,7 @@ namespace {
 
 using namespace fastccsa::FASTCCSA_ISA;
 
-// Of a row of any number of classes.
+// Computes the softmax scale of a row with any number of classes.
 template <typename T>
 SoftmaxScale<acc_t<T>> softmax_scale(Vector<const T> x, int64_t classes) {
   using Acc = acc_t<T>;
@@ -51,7 +51,7 @@ template <typename T, bool kContiguous>
 acc_t<T> squared_distance(Vector<const T> a, Vector<const T> b, int64_t width) {
   using Acc = acc_t<T>;
   constexpr int kLanes = Simd<Acc>::kLanes;
-  constexpr int kSums = 4;  // a single sum would wait for each addition to finish
+  constexpr int kSums = 4;  // with one sum, each addition would wait for the previous one
   vector_t<Acc> sum[kSums] = {};
   const auto add = [](vector_t<Acc>& to, vector_t<Acc> x, vector_t<Acc> y) { to += (x - y) * (x - y); };
   int64_t d = 0;
@@ -74,14 +74,14 @@ acc_t<T> squared_distance(Vector<const T> a, Vector<const T> b, int64_t width) {
   for (; d + kLanes <= width; d += kLanes) {
     add(sum[0], load_vector(&a[d], a.stride), load_vector(&b[d], b.stride));
   }
-  for (; d < width; ++d) {  // the end of a row goes to the lanes in turn
+  for (; d < width; ++d) {  // the end of a row is distributed over the lanes
     const Acc difference = load(a[d]) - load(b[d]);
     sum[1][d % kLanes] += difference * difference;
   }
   return sum_of<Acc>((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
-// The pairs that are computed together: as many as a vector has lanes.
+// The number of pairs that are computed together: as many as a vector has lanes.
 template <typename Acc>
 constexpr int kBlock = Simd<Acc>::kLanes;
 
@@ -90,7 +90,7 @@ struct Block {
   int64_t begin;
   int count;
   PairLabels<Acc> pair[kBlock<Acc>];
-  Acc terms[kTerms][kBlock<Acc>];  // 0 beyond the count
+  Acc terms[kTerms][kBlock<Acc>];  // 0 for lanes beyond the count
 };
 
 // Rows of few classes get one lane per row, so that nothing is added across lanes.

@@ -2,7 +2,7 @@
 //
 // A group of threads, a warp or a block, takes one pair at a time. Its lanes stride over classes and features, and load
 // 16 bytes at once where rows are aligned. Each block stores its partial sums; the block that finishes last adds them
-// in the order of the blocks, so that the result does not depend on which block that is.
+// in the order of the blocks, so that the result does not depend on which block is last.
 #pragma once
 
 #include "core/cuda_distance.cuh"
@@ -15,8 +15,8 @@ namespace fastccsa::zipped::cuda {
 
 using namespace fastccsa::cuda;
 
-// Each counts the blocks of one launch that are done; the last block resets it to 0. Launches take tickets in turn, so
-// that two of them share one only if thousands are in flight at once.
+// Each ticket counts the finished blocks of one launch; the last block resets it to 0. Launches take tickets in turn,
+// so two launches share a ticket only if thousands are in flight at the same time.
 constexpr unsigned kTickets = 4096;
 __device__ unsigned tickets[kTickets];
 
@@ -76,7 +76,7 @@ __device__ void features_gradient(Vector<const T> a, Vector<const T> b, int64_t 
 
 // ---- kernels ----
 
-// Adds the sums that lane 0 of each group holds, over the block and then over all blocks, and finishes the loss.
+// Adds the sums in lane 0 of each group, first over the block and then over all blocks, and finishes the loss.
 template <typename T, int kGroup>
 __device__ void finish_blocks(const Forward<T>& p, const acc_t<T> (&own)[kSums], int lane, int group, unsigned slot) {
   using Acc = acc_t<T>;
@@ -95,9 +95,9 @@ __device__ void finish_blocks(const Forward<T>& p, const acc_t<T> (&own)[kSums],
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    __threadfence();  // this block's sums become visible before its ticket is counted,
+    __threadfence();  // this block's sums become visible before it is counted,
     last = atomicAdd(&tickets[slot], 1u) == gridDim.x - 1;
-    __threadfence();  // and the other blocks' sums are read after theirs were
+    __threadfence();  // and the sums of other blocks are read after those were counted
   }
   __syncthreads();
   if (!last) return;

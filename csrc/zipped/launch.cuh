@@ -1,5 +1,5 @@
-// Chooses the kernel for a call and its number of blocks. `launch(kernel, blocks, arguments...)` starts it, with
-// kThreads threads per block: on a GPU in cuda.cu, on a CPU in the tests.
+// Chooses the kernel for a call and its number of blocks. `launch(kernel, blocks, arguments...)` starts it with
+// kThreads threads per block: on a GPU in cuda.cu, and on a CPU in the tests.
 #pragma once
 
 #include "zipped/cuda_kernel.cuh"
@@ -22,7 +22,7 @@ bool packed(const Backward<T>& p) {
   return packed(p.in);
 }
 
-// Few wide pairs get one block each, to have enough loads in flight; other pairs get one warp each.
+// A few wide pairs get one block each, to have enough loads in flight; otherwise each pair gets one warp.
 template <typename T>
 bool block_per_pair(const Inputs<T>& in) {
   return in.pairs <= 512 && (in.width * int64_t(sizeof(T)) >= 2048 || in.classes >= 512);

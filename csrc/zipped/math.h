@@ -1,4 +1,4 @@
-// The mathematics of the zipped loss, once for the CPU and the CUDA kernel.
+// The mathematics of the zipped loss, which the CPU kernel and the CUDA kernel share.
 //
 // One pair i has logits x1, x2 in R^C, features z1, z2 in R^D and labels y1, y2:
 //
@@ -6,7 +6,8 @@
 //   alignment, separation     see core/pair_term.h
 //   loss                      (1 - alpha) * (classification 1 + classification 2) + alpha * (alignment + separation)
 //
-// A kernel does the loads, the reductions over C and D, and the sums over pairs; what happens to one pair stands here.
+// Kernels do the loads, the reductions over C and D, and the sums over pairs. This file has the computations of one
+// pair.
 #pragma once
 
 #include "core/macros.h"
@@ -18,14 +19,14 @@ namespace fastccsa::zipped {
 
 // The sums over pairs that the forward pass computes, in this order.
 enum Sum : int { kClassification1, kClassification2, kAlignment, kSeparation, kWeight1, kWeight2, kSums };
-// The first four are the terms that a caller sees.
+// The first four are the terms that callers get.
 constexpr int kTerms = 4;
 
 // `kWeightedMean` divides each classification term by the sum of its weights, as torch's cross-entropy does.
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2, kWeightedMean = 3 };
 
-// softmax(x)_c = exp(x_c - largest) / sum. This pair is kept rather than logsumexp = largest + log(sum): the latter is
-// rounded to a unit in the last place of the largest logit, an error that every probability would inherit.
+// softmax(x)_c = exp(x_c - largest) / sum. These two values are saved instead of logsumexp = largest + log(sum), which
+// is rounded to a unit in the last place of the largest logit: every probability would inherit this error.
 template <typename Acc>
 struct SoftmaxScale {
   Acc largest;
@@ -44,7 +45,7 @@ FASTCCSA_HOST_DEVICE Acc combine(Acc alpha, const Acc* terms) {
          alpha * (terms[kAlignment] + terms[kSeparation]);
 }
 
-// What the sum of `term` over pairs is divided by.
+// Returns the divisor of the sum of `term` over pairs.
 template <typename Acc>
 FASTCCSA_HOST_DEVICE Acc divisor(int term, Reduction reduction, Acc pairs, const Acc* weight_sums) {
   if (reduction == Reduction::kWeightedMean && term <= kClassification2) return weight_sums[term];
@@ -52,7 +53,7 @@ FASTCCSA_HOST_DEVICE Acc divisor(int term, Reduction reduction, Acc pairs, const
   return Acc(1);
 }
 
-// The gradient of everything with respect to one pair's `term`: what flows in through the loss and the term itself.
+// Returns the upstream gradient of one pair's `term`, which arrives through the loss and through the term itself.
 template <typename Acc>
 FASTCCSA_HOST_DEVICE Acc upstream(int term, Acc alpha, Acc grad_loss, Acc grad_term, Acc divisor) {
   const Acc share = term <= kClassification2 ? Acc(1) - alpha : alpha;

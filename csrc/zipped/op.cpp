@@ -26,7 +26,7 @@ struct Arguments {
 const char* const kLogits[] = {"logits1", "logits2"};
 const char* const kFeatures[] = {"features1", "features2"};
 
-// The tensor that decides dtype and device: the first one of logits and features.
+// Returns the tensor that determines dtype and device: the first one of logits and features.
 const Tensor& leading(const Arguments& arguments) {
   for (const MaybeTensor* group : {arguments.logits, arguments.features}) {
     if (group[0]) return *group[0];
@@ -34,7 +34,7 @@ const Tensor& leading(const Arguments& arguments) {
   fail("neither logits1 nor features1 was given; pass at least one of them");
 }
 
-// Checks everything that does not need the tensors' values.
+// Checks everything except the tensors' values.
 template <typename T>
 Inputs<T> inputs_of(const Arguments& arguments) {
   using Acc = acc_t<T>;
@@ -118,7 +118,7 @@ ForwardResult forward(const Arguments& arguments, const Tensor& first) {
   return {loss, terms, saved};
 }
 
-// What the backward pass gets beside the arguments of the forward pass.
+// What the backward pass gets in addition to the arguments of the forward pass.
 struct Upstream {
   const MaybeTensor &grad_loss, &grad_terms;
   const Tensor& saved;
@@ -165,7 +165,7 @@ BackwardResult backward(const Arguments& arguments, const Tensor& first, const U
   return {logits1, logits2, features1, features2};
 }
 
-// Calls `function(first, t)` with the leading tensor and a value of the type that it is stored in.
+// Calls `function(first, t)` with the leading tensor and a value of its element type.
 template <typename Function>
 auto with_leading(const Arguments& arguments, Function function) {
   const Tensor& first = leading(arguments);

@@ -1,4 +1,4 @@
-// What the binding hands to a kernel: pointers, strides (in elements) and sizes, without torch's types.
+// The parameters that the binding passes to a kernel: pointers, strides (in elements) and sizes, without torch's types.
 #pragma once
 
 #include "core/fault.h"
@@ -16,7 +16,7 @@ struct Inputs {
   using Acc = acc_t<T>;
   int64_t pairs = 0;
   int64_t classes = 0;  // columns of the logits
-  int64_t labels = 0;   // labels are in [0, labels); 0: they are not bounded
+  int64_t labels = 0;   // labels are in [0, labels); 0: they may be any numbers
   int64_t width = 0;    // columns of the features
   Matrix<const T> logits[2];
   Matrix<const T> features[2];
@@ -37,12 +37,12 @@ struct PairLabels {
   Fault fault;
 };
 
-// Checks what it reads, and reads nothing out of bounds, whatever the labels are.
+// Reads and checks the labels and weights of pair i. Reads nothing out of bounds, whatever the labels are.
 template <typename T>
 FASTCCSA_HOST_DEVICE PairLabels<acc_t<T>> read_labels(const Inputs<T>& in, int64_t i) {
   using Acc = acc_t<T>;
   PairLabels<Acc> pair{{0, 0}, {Acc(1), Acc(1)}, Acc(1), Fault::kNone};
-  for (int k = 1; k >= 0; --k) {  // backwards, so that the first stream's fault is the one reported
+  for (int k = 1; k >= 0; --k) {  // backwards, so that the fault of the first stream is reported
     if (in.target[k].data == nullptr) continue;
     pair.label[k] = in.target[k][i];
     if (in.labels > 0 && (pair.label[k] < 0 || pair.label[k] >= in.labels)) {
@@ -67,10 +67,10 @@ FASTCCSA_HOST_DEVICE FaultReport report_of(const Inputs<T>& in, int64_t i, const
   return {pair.fault, i, pair.fault == Fault::kPairWeight ? label * in.labels + pair.label[1] : label};
 }
 
-// What the forward pass saves for the backward pass, in one buffer: kSavedRows rows of `pairs` values (the softmax
-// scales of both logits, and each pair's coefficient), both sums of class weights, and kSums partial sums for each of
-// up to kMaxPartials parts of the batch. The partial sums and what was not computed are 0 at the end, so that equal
-// calls save equal bytes.
+// The buffer that the forward pass saves for the backward pass: kSavedRows rows of `pairs` values (the softmax scales
+// of both logits, and each pair's coefficient), both sums of class weights, and kSums partial sums for each of up to
+// kMaxPartials parts of the batch. The partial sums are finally set to 0, as is everything that was not computed, so
+// that equal calls save equal bytes.
 constexpr int64_t kSavedRows = 5, kWeightSums = 2, kMaxPartials = 1024;
 
 FASTCCSA_HOST_DEVICE int64_t partials_size(int64_t pairs) {
@@ -106,7 +106,8 @@ struct Forward {
   Saved<Acc> saved;
 };
 
-// The end of the forward pass: sums over all pairs become terms and loss. A stream without logits has no weights.
+// The last step of the forward pass: computes terms and loss from the sums over all pairs. A stream without logits has
+// no weights.
 template <typename T, typename Acc>
 FASTCCSA_HOST_DEVICE void finish(const Forward<T>& p, Acc* sums) {
   for (int k = 0; k < 2; ++k) {
@@ -132,7 +133,7 @@ struct Backward {
   T* grad_logits[2];    // [pairs, classes] contiguous; nullptr: not needed
   T* grad_features[2];  // [pairs, width] contiguous; nullptr: not needed
 
-  // Row i, or nullptr.
+  // Returns row i, or nullptr if this gradient is not needed.
   FASTCCSA_HOST_DEVICE T* grad_features_row(int k, int64_t i) const {
     return grad_features[k] == nullptr ? nullptr : grad_features[k] + i * in.width;
   }

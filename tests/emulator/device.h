@@ -1,4 +1,4 @@
-// The keywords and functions of CUDA C++ that kernels use, for a C++ compiler. Include it before the kernels.
+// The keywords and functions of CUDA C++ that kernels use, for a C++ compiler. Include this file before the kernels.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -17,7 +17,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-// In a function this is a static variable, one per multiprocessor.
+// In a function, this is a static variable, one per multiprocessor.
 #define __shared__ thread_local
 
 #define threadIdx (::emulator::coordinates().thread)

@@ -13,7 +13,7 @@ namespace emulator {
 
 enum class State { kReady, kAtBarrier, kInExchange, kReturned };
 
-// A thread of the block, and what it waits for.
+// A thread of the block, and what it is waiting for.
 struct Thread {
   Thread() : fiber(&run_kernels, this) {}
 
@@ -38,7 +38,7 @@ struct Thread {
   Fences* fences = nullptr;
 
   SyncPoint* barrier = nullptr;  // the block's two
-  unsigned barriers = 0;            // passed so far
+  unsigned barriers = 0;         // passed so far
 
   unsigned lane = 0;
   Thread* warp = nullptr;  // the first thread of the warp, which holds what the warp shares
@@ -127,7 +127,7 @@ void Multiprocessor::finish() {
   for (SyncPoint& point : residence_) point.enter();
 }
 
-// Runs the lanes until none of them can continue without other warps.
+// Runs the lanes of a warp until none of them can continue without other warps.
 void Multiprocessor::run_warp(unsigned warp) {
   const unsigned first = warp * kWarpSize, lanes = std::min(count_ - first, kWarpSize);
   do {

@@ -36,9 +36,9 @@ struct KernelError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The fences and atomic operations of a block, which order it and other blocks. What was done before a fence is
-// published by the following atomic operations of the block, and is visible after a fence that follows a later atomic
-// operation of another block.
+// The fences and atomic operations of a block, which order its accesses relative to other blocks. Accesses before a
+// fence are published by later atomic operations of the block. They become visible to another block at a fence that
+// follows a later atomic operation of that block.
 class Fences {
  public:
   explicit Fences(Courier& courier) : courier_(courier) {}
@@ -70,7 +70,7 @@ class Multiprocessor {
   [[noreturn]] void fail(const char* what) const;
 
   Sequence warp_order_, lane_order_;
-  std::vector<std::unique_ptr<Thread>> threads_;  // as many as in the largest block so far
+  std::vector<std::unique_ptr<Thread>> threads_;  // as many as the largest block so far has had
   unsigned count_ = 0;                            // threads in this block
   unsigned blocks_ = 0;                           // blocks run so far
   // The points where one block makes room for the next, and the barrier. There are two of each, used in turn: with one,
@@ -80,7 +80,7 @@ class Multiprocessor {
   std::unique_ptr<Fences> fences_;  // of this block
 };
 
-// ---- what kernels call, through device.h ----
+// ---- functions that kernels call through device.h ----
 
 // The position of the calling thread.
 struct Coordinates {

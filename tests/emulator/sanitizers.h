@@ -1,4 +1,4 @@
-// What the emulator tells the sanitizers: when the stack changes, and what is ordered before what.
+// Tells the sanitizers when the stack changes, and which accesses are ordered.
 #pragma once
 
 #include <cstddef>
@@ -58,7 +58,7 @@ class SyncPoint {
 };
 #endif
 
-// Carries what was left at one sync point to another, as a separate thread would.
+// Carries the order from one sync point to another, as a separate thread would.
 class Courier {
  public:
   Courier() : racer_(new_racer()) {}

@@ -1,5 +1,5 @@
-// The order in which the emulator runs what a GPU runs in no particular order: blocks, the warps of a block and the
-// threads of a warp.
+// The order in which the emulator runs blocks, the warps of a block and the threads of a warp. A GPU runs them in no
+// particular order.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Reads calls of the zipped loss from stdin, runs them, and writes their results to stdout. cases.py is its counterpart.
+// Reads calls of the zipped loss from stdin, runs them, and writes their results to stdout. cases.py is the other end.
 #pragma once
 
 #include "wire.h"
@@ -48,13 +48,13 @@ struct Case {
   }
 };
 
-// What a run reports beside its results.
+// What a run reports in addition to its results.
 struct Outcome {
   std::string kernel;
   FaultReport report;
 };
 
-// Results are initially NaN (all bits set), so that a result that is never written is noticed.
+// Returns values that are NaN (all bits set), so that results that are never written are noticed.
 template <typename T>
 std::vector<T> unwritten(int64_t size) {
   std::vector<T> values(size);

@@ -1,4 +1,4 @@
-"""Calls of the zipped loss: encodes them for a program that runs kernels (cases.h), and decodes its results."""
+"""Calls of the zipped loss, encoded for a program that runs kernels (cases.h), whose results are decoded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SANITIZER_OPTIONS = {
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums, and of the loss, its terms and weights."""
+    """Return the dtype of sums, of the loss, its terms and the weights."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -102,18 +102,18 @@ Layout = Callable[[Tensor], Tensor]
 
 
 def row_padded(x: Tensor) -> Tensor:
-    """Rows with a gap of one element."""
+    """Return a matrix whose rows have a gap of one element between them."""
     return torch.nn.functional.pad(x, (0, 1))[:, : x.shape[1]]
 
 
 def row_aligned(x: Tensor) -> Tensor:
-    """Rows with gaps, each beginning at a multiple of 16 bytes."""
+    """Return a matrix whose rows have gaps between them, and begin at multiples of 16 bytes."""
     step = 16 // x.element_size()
     return torch.nn.functional.pad(x, (0, 2 * step - x.shape[1] % step))[:, : x.shape[1]]
 
 
 def shifted(x: Tensor) -> Tensor:
-    """Beginning one element into its storage."""
+    """Return a matrix that begins at the second element of its storage."""
     return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
 
 
@@ -122,7 +122,7 @@ def column_major(x: Tensor) -> Tensor:
 
 
 def every_other(x: Tensor) -> Tensor:
-    """Every other row, every other column."""
+    """Return a view of every other row and every other column."""
     return x.repeat_interleave(2, 0).repeat_interleave(2, 1)[::2, ::2]
 
 
@@ -145,7 +145,7 @@ def make_call(
     streams: int = 2,
     seed: int = 0,
 ) -> Call:
-    """A random call; `streams` of the two have logits, and `width` 0 leaves out the features."""
+    """Return a random call. `streams` of the two streams have logits; with `width` 0 there are no features."""
     random = torch.Generator().manual_seed(seed)
     acc = accumulator(dtype)
 
@@ -159,7 +159,7 @@ def make_call(
     logits = [layouts[k]((3 * normal(pairs, classes)).to(dtype)) if k < streams else None for k in range(2)]
     features: list[Tensor | None] = [None, None]
     if width > 0:
-        # With this spread, some distances are within the margin and some beyond; one is 0, and one the margin itself.
+        # With this spread, some distances are within the margin and some beyond; one is 0, and one equals the margin.
         spread = margin / math.sqrt(2 * width)
         values = [(spread * normal(pairs, width)).to(dtype) for _ in range(2)]
         values[1][: pairs // 8] = values[0][: pairs // 8]
@@ -191,7 +191,7 @@ def make_call(
 
 @dataclass(frozen=True)
 class Kernels:
-    """A program that runs kernels, and the variables that are set for it."""
+    """A program that runs kernels, and its environment variables."""
 
     program: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -202,8 +202,8 @@ class Kernels:
         environment = {**os.environ, **SANITIZER_OPTIONS, **self.environment}
         done = subprocess.run([self.program], input=request, capture_output=True, env=environment)
         if done.returncode != 0:
-            said = done.stderr.decode()
-            pytest.fail(f"{self.program.name} ended with {done.returncode}:\n{said[-8000:]}", pytrace=False)
+            message = done.stderr.decode()
+            pytest.fail(f"{self.program.name} ended with {done.returncode}:\n{message[-8000:]}", pytrace=False)
         answer = _Reader(done.stdout)
         return [_decode(call, answer) for call in calls]
 

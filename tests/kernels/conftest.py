@@ -26,25 +26,25 @@ def one_thread() -> Iterator[None]:
 def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # what all workers share
+        folder = folder.parent  # shared by all workers
     return Builder(folder / "kernels")
 
 
 @pytest.fixture(scope="session")
 def cuda_kernels(builder: Builder) -> Path:
-    """Runs the CUDA kernels in the emulator, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """A program that runs the CUDA kernels in the emulator, under AddressSanitizer and UndefinedBehaviorSanitizer."""
     return builder.emulated("run_cuda_kernels", builder.memory_or_plain())
 
 
 @pytest.fixture(scope="session")
 def cuda_kernels_for_races(builder: Builder) -> Path:
-    """Runs the CUDA kernels in the emulator, under ThreadSanitizer."""
+    """A program that runs the CUDA kernels in the emulator, under ThreadSanitizer."""
     return builder.emulated("run_cuda_kernels", builder.races())
 
 
 @pytest.fixture(scope="session")
 def cpu_kernels(builder: Builder) -> Path:
-    """Runs the CPU kernels, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """A program that runs the CPU kernels, under AddressSanitizer and UndefinedBehaviorSanitizer."""
     sources = ("zipped/cpu_kernel.cpp",), ("zipped/cpu.cpp",)
     return builder.cpu("run_cpu_kernels", builder.memory_or_plain(), *sources)
 

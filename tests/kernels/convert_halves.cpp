@@ -1,4 +1,4 @@
-// Reads floats from stdin; writes them as bfloat16 and as half, then the floats of all 65536 bfloat16 and halves.
+// Reads floats from stdin. Writes them as bfloat16 and as half, then all 65536 bfloat16 and all halves as floats.
 #include "core/half.h"
 
 #include <cstdio>

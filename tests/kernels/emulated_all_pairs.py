@@ -1,4 +1,4 @@
-"""The loss over all pairs on CUDA, in the emulator: a program that runs its host code and its kernels."""
+"""Runs the loss over all pairs on CUDA in the emulator: a program executes its host code and its kernels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_FAULT = (None, 0, 0)
 
 @dataclass(frozen=True)
 class Limits:
-    """What decides how the loss is computed: up to how many pairs pair by pair, or without a host sync; tile sizes."""
+    """Limits that decide how the loss is computed: pair by pair, without a host sync, and in tiles of which size."""
 
     few_pairs: int = 0
     pairs_without_host_sync: int = 1 << 22
@@ -34,27 +34,27 @@ class Limits:
     capturing: bool = False
 
 
-# Tiles that depend on the labels, for which the host waits, or only on the sizes.
+# Tiles that depend on the labels, which needs a host sync, or only on the sizes.
 BY_LABELS, BY_SIZES = Limits(pairs_without_host_sync=0), Limits()
 PAIR_BY_PAIR = Limits(few_pairs=1 << 62)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of a request, and how they came about."""
+    """The results of a request, and how they were computed."""
 
     loss: Tensor
     terms: Tensor
     gradients: tuple[Tensor, Tensor]  # [planes, N, D]
-    raised: tuple[str | None, int, int]  # the bad argument, row and value that the host found; nothing is computed then
-    reported: tuple[str | None, int, int]  # the same as a kernel reported it
-    reads: int  # how often the host waited to read something
+    raised: tuple[str | None, int, int]  # the bad argument, row and value that the host found; then nothing is computed
+    reported: tuple[str | None, int, int]  # the bad argument, row and value that a kernel reported
+    reads: int  # number of host syncs to read something
     tiles: list[tuple[slice, slice]]  # of sorted rows
-    centre: Tensor  # [D] float64, what is subtracted from rows before products
+    centre: Tensor  # [D] float64, subtracted from rows before products
 
 
 class EmulatedLoss:
-    """A running program, which can also replace the op: see `replaces_op`."""
+    """A running program. It can also replace the op: see `replaces_op`."""
 
     def __init__(self, program: Path, schedule: Schedule = Schedule()) -> None:  # noqa: B008 - frozen
         environment = os.environ | SANITIZER_OPTIONS
@@ -70,10 +70,10 @@ class EmulatedLoss:
         mean: bool = True, output_mask: int = 3, per_term: bool = False, precision: str = "ieee",
         limits: Limits = BY_SIZES,
     ) -> Outcome:  # fmt: skip
-        """Compute the loss with its gradients; the arguments are the op's.
+        """Compute the loss with its gradients; the arguments are those of the op.
 
         Raises:
-            RuntimeError: as the program's code did.
+            RuntimeError: The program's code raised this error.
         """
         acc = accumulator(z1.dtype)
         sizes = (len(z1), len(z2), z1.shape[1], labels if weight is None else len(weight))
@@ -100,7 +100,7 @@ class EmulatedLoss:
 
     @contextmanager
     def replaces_op(self, limits: Limits) -> Iterator[None]:
-        """Have fastccsa's losses over all pairs computed by the program."""
+        """Let the program compute fastccsa's losses over all pairs."""
 
         def op(*tensors: Tensor | None, **options: object) -> tuple[Tensor, ...]:
             found = self.compute(*tensors, **options, limits=limits)
@@ -138,14 +138,14 @@ class EmulatedLoss:
 
 @contextmanager
 def emulated(program: Path, schedule: Schedule = Schedule()) -> Iterator[EmulatedLoss]:  # noqa: B008 - frozen
-    """A running program; a sanitizer's report fails the test."""
+    """Run a program; a report of a sanitizer fails the test."""
     loss = EmulatedLoss(program, schedule)
     yield loss
     loss.close()
 
 
 def some(rows1: int, rows2: int, width: int, dtype: torch.dtype, near: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Features and labels; `near`: the second side's points lie near the first's, at every share of the norms."""
+    """Return features and labels. `near`: points of side 2 are near those of side 1, at every share of the norms."""
     random = torch.Generator().manual_seed(rows1 + width)
     spread = 5 / max(width, 1) ** 0.5
     z = [spread * torch.randn(n, width, generator=random, dtype=torch.float64) + 2 for n in (rows1, rows2)]

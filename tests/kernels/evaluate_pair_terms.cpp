@@ -1,6 +1,6 @@
-// Evaluates core/pair_term.h. Reads pairs of four doubles from stdin: squared distance, whether the classes are the same,
-// weight and margin. Writes alignment, separation and coefficient: of all pairs one by one, then of as many at a time as
-// a vector has lanes, both in float32, then both in float64.
+// Evaluates core/pair_term.h. Reads pairs of four doubles from stdin: squared distance, whether the classes are equal,
+// weight and margin. Writes alignment, separation and coefficient of all pairs: one by one and then in vectors, both in
+// float32, then both in float64.
 #define FASTCCSA_ISA portable
 #include "core/pair_term.h"
 #include "core/simd.h"
@@ -30,7 +30,7 @@ void one_by_one(const std::vector<Pair>& pairs) {
   }
 }
 
-// Lane k of every vector is the pair itself; the other lanes are its neighbours.
+// One lane of each vector is the pair itself; the other lanes are its neighbours.
 template <typename Acc>
 void in_vectors(const std::vector<Pair>& pairs) {
   constexpr int kLanes = portable::Simd<Acc>::kLanes;

@@ -1,5 +1,6 @@
-// Stands for cublasGemmEx: the same arguments, checked as cuBLAS checks them, and a plain loop. With the compute type
-// of TF32 it multiplies what tensor cores read of a float32: its first 11 significant bits, the others cut off.
+// Replaces cublasGemmEx: it takes the same arguments, checks them as cuBLAS does, and runs a plain loop. With the
+// compute type of TF32 it multiplies what tensor cores read of a float32: its first 11 significant bits, without
+// rounding.
 #pragma once
 
 #include "core/cublas.h"
@@ -10,7 +11,7 @@
 
 namespace fastccsa::all_pairs::testing {
 
-constexpr int kInvalidValue = 7, kNotSupported = 15;  // of cublasStatus_t
+constexpr int kInvalidValue = 7, kNotSupported = 15;  // values of cublasStatus_t
 
 inline float truncated_to_tf32(float x) {
   uint32_t bits;

@@ -11,7 +11,7 @@ from .cases import GRADIENTS, Call, Result
 
 
 def evaluate(call: Call, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Loss, terms and gradients by plain PyTorch in `dtype`."""
+    """Compute loss, terms and gradients with plain PyTorch in `dtype`."""
     inputs = [None if x is None else x.detach().to(dtype).requires_grad_() for x in call.inputs]
     *class_weights, pair_weight = (w if w is None else w.to(dtype) for w in (*call.class_weights, call.pair_weight))
     terms = [torch.zeros(call.pairs if call.reduction == "none" else (), dtype=dtype)] * 4
@@ -60,7 +60,7 @@ def assert_as_good_as_torch(call: Call, result: Result) -> None:
 
 
 def _last_rounding(values: Tensor, dtype: torch.dtype, acc: torch.dtype) -> Tensor:
-    """Half a unit in the last place of each value, if the results are rounded to `dtype` at the end."""
+    """Return half a unit in the last place of each value if the results are rounded to `dtype` at the end, else 0."""
     if dtype == acc:
         return torch.zeros_like(values)
     kind = torch.finfo(dtype)

@@ -40,7 +40,7 @@ class Sanitizer:
     probe: str
 
 
-# Kernels are not optimised, so that they compile faster and undefined behaviour is not optimised away.
+# Kernels are not optimised, so that they compile faster and no undefined behaviour is optimised away.
 PLAIN = Sanitizer("plain", ("-O0",), ("-O2",), "int main() {}")
 MEMORY = Sanitizer(
     "memory",
@@ -48,7 +48,7 @@ MEMORY = Sanitizer(
     ("-O2", "-fsanitize=address"),
     "int main() {}",
 )
-# The emulator tells the race detector which accesses of kernels are ordered; its own are not instrumented.
+# The emulator tells the race detector which accesses of kernels are ordered. Its own accesses are not instrumented.
 RACES = Sanitizer(
     "races",
     ("-O0", "-fsanitize=thread"),
@@ -78,9 +78,9 @@ class Builder:
         if self._compiler is None or platform.system() != "Linux":
             pytest.skip("compiling the kernels for these tests needs g++ and Linux")
 
-    @functools.cache  # noqa: B019 - one builder a session
+    @functools.cache  # noqa: B019 - one builder per session
     def works(self, sanitizer: Sanitizer) -> bool:
-        """Whether programs that are built with it run here."""
+        """Return whether programs that are built with the sanitizer run here."""
         probe = self._folder / f"probe-{sanitizer.name}"
         command = [self._compiler, "-x", "c++", "-", *sanitizer.kernels, "-o", probe]
         with self._lock:
@@ -99,16 +99,16 @@ class Builder:
         return RACES
 
     def emulated(self, name: str, sanitizer: Sanitizer) -> Path:
-        """A program of this folder that runs CUDA kernels in the emulator."""
+        """Build a program of this folder that runs CUDA kernels in the emulator."""
         emulator = [Source(path, sanitizer.emulator) for path in sorted((TESTS / "emulator").glob("*.cpp"))]
         return self._build(name, sanitizer, [*emulator, Source(HERE / f"{name}.cpp", sanitizer.kernels)])
 
-    def alone(self, name: str, sanitizer: Sanitizer) -> Path:
-        """A program of this folder that consists of one file."""
+    def standalone(self, name: str, sanitizer: Sanitizer) -> Path:
+        """Build a program of this folder that consists of one file."""
         return self._build(name, sanitizer, [Source(HERE / f"{name}.cpp", sanitizer.kernels)])
 
     def cpu(self, name: str, sanitizer: Sanitizer, kernels: tuple[str, ...], sources: tuple[str, ...]) -> Path:
-        """A program of this folder that runs CPU kernels, compiled for each instruction set."""
+        """Build a program of this folder that runs CPU kernels, compiled for each instruction set."""
         isas = INSTRUCTION_SETS if platform.machine() in ("x86_64", "AMD64") else {"portable": ()}
         dispatch = ("-DFASTCCSA_X86=1",) if len(isas) > 1 else ()
         return self._build(

@@ -1,6 +1,5 @@
-// The loss over all pairs on CUDA, in the emulator: one request after the other from stdin, its results to stdout.
-// The other side is emulated_all_pairs.py. The host's part, csrc/all_pairs/cuda/sweep.h, is the one that runs on a
-// GPU.
+// Computes the loss over all pairs on CUDA in the emulator: reads requests from stdin, and writes their results to
+// stdout. emulated_all_pairs.py is the other end. The host code is the same as for a GPU: csrc/all_pairs/cuda/sweep.h.
 #include "emulator/device.h"
 #include "emulator/gpu.h"
 #include "all_pairs/cuda/launch.cuh"
@@ -27,8 +26,8 @@ using fastccsa::testing::View;
 using fastccsa::testing::write;
 using fastccsa::testing::write_bytes;
 
-// What the sweep asks of a GPU. Memory starts with all bits set, NaN, so that what is read before it is written
-// shows.
+// The device that the sweep uses. Its memory is initially NaN (all bits set), so that values that are read before they
+// are written are noticed.
 class EmulatedDevice {
  public:
   EmulatedDevice(emulator::Gpu& gpu, bool capturing) : gpu_(gpu), capturing_(capturing) {}
@@ -112,11 +111,11 @@ class EmulatedDevice {
   const bool capturing_;
   FaultWord fault_ = 0;
   int64_t reads_ = 0;
-  std::vector<int64_t> tiles_;  // of each: first row, rows, first column, columns
+  std::vector<int64_t> tiles_;  // per tile: first row, rows, first column, columns
   std::vector<double> centre_;
 };
 
-// What a request asks for, in this order.
+// The fields of a request, in this order.
 struct Request {
   int64_t rows[2], width, labels, output_mask, per_term, precision;
   int64_t few_pairs, pairs_without_host_sync, tile_rows, tile_columns, capturing;

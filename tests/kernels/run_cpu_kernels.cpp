@@ -1,4 +1,4 @@
-// Runs the CPU kernels of the zipped loss, with the number of threads that a case asks for.
+// Runs the CPU kernels of the zipped loss with the number of threads that a case specifies.
 #include "zipped/cpu.h"
 
 #include "cases.h"

@@ -1,5 +1,5 @@
-// Computes the loss over all pairs of random problems on the CPU, in panels: run_cpu_panels SEED PROBLEMS THREADS. Each
-// buffer has its exact size and is initially NaN, so that values that are read before they are written, or never
+// Computes the loss over all pairs of random problems on the CPU in panels: run_cpu_panels SEED PROBLEMS THREADS. Each
+// buffer has its exact size and is initially NaN, so that values that are read before they are written, or are never
 // written, are noticed.
 #include "all_pairs/cpu/cpu.h"
 
@@ -39,7 +39,7 @@ class Random {
  public:
   using Acc = acc_t<T>;
 
-  // `large` is the number of sides that have more rows than a panel.
+  // `large` is the number of sides with more rows than a panel has.
   Random(std::mt19937& engine, int large) : engine_(engine) {
     for (int side = 0; side < 2; ++side) rows_[side] = (side < large ? 2100 : 0) + upto(200);
     width_ = upto(large > 0 ? 4 : 100);
@@ -55,10 +55,10 @@ class Random {
   }
 
   void run() {
-    const bool apart = upto(2) == 1, weighted = upto(2) == 1;
-    const int64_t wanted = upto(4) - 1, planes = apart ? 2 : 1;
+    const bool per_term = upto(2) == 1, weighted = upto(2) == 1;
+    const int64_t output_mask = upto(4) - 1, planes = per_term ? 2 : 1;
     const auto of_side = [&](int side, int64_t planes) {
-      return Buffer<Acc>(wanted >> side & 1 ? planes * rows_[side] * width_ : 0);
+      return Buffer<Acc>(output_mask >> side & 1 ? planes * rows_[side] * width_ : 0);
     };
     const Buffer<Acc> gradient[] = {of_side(0, planes), of_side(1, planes)}, product[] = {of_side(0, 1), of_side(1, 1)};
     const Buffer<Acc> result(3);
@@ -70,7 +70,7 @@ class Random {
                  0,
                  Acc(std::sqrt(2.0 * double(width_))),
                  1.0,
-                 apart,
+                 per_term,
                  result.get(),
                  result.get() + 1,
                  {gradient[0].get(), gradient[1].get()}};
@@ -85,11 +85,11 @@ class Random {
         {packed[0].get(), packed[1].get()}, transposed.get(), values.get(), {product[0].get(), product[1].get()}};
     cpu::panels(p, scratch, &parallel_for);
     const double expected = (weighted ? 0.5 : 1.0) * loss(double(p.margin));
-    const bool right = std::abs(double(result.data[0]) - expected) <= 1e-5 * expected;
-    if (right && gradient[0].all_written() && gradient[1].all_written()) return;
+    const bool correct = std::abs(double(result.data[0]) - expected) <= 1e-5 * expected;
+    if (correct && gradient[0].all_written() && gradient[1].all_written()) return;
     throw std::runtime_error(std::to_string(rows_[0]) + " x " + std::to_string(rows_[1]) + " rows of width " +
                              std::to_string(width_) + ", " + std::to_string(classes_) + " classes: " +
-                             (right ? "a gradient was not written, or is NaN" : "the loss is wrong"));
+                             (correct ? "a gradient was not written, or is NaN" : "the loss is wrong"));
   }
 
  private:

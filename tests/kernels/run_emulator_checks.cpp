@@ -1,5 +1,5 @@
-// Small kernels that show what the emulator does, and what it finds: `run_emulator_checks KERNEL [ORDER [PROCESSORS]]`
-// runs one of them and prints the integers that it wrote.
+// Small kernels that show what the emulator does and which faults it finds. `run_emulator_checks KERNEL [ORDER
+// [PROCESSORS]]` runs one of them and prints the integers that it wrote.
 #include "emulator/device.h"
 #include "emulator/gpu.h"
 
@@ -36,7 +36,7 @@ __global__ void shuffle_halves(int* out) {
   out[blockIdx.x * kThreads + threadIdx.x] = int(__shfl_xor_sync(0xffffffffu, float(value), 16));
 }
 
-// Of each warp, the lowest lane whose number within the block is a multiple of 7, and that number.
+// Finds the first thread of each warp whose number in the block is a positive multiple of 7: its lane, and its number.
 __global__ void vote_and_broadcast(int* out) {
   const unsigned votes = __ballot_sync(0xffffffffu, threadIdx.x % 7 == 0 && threadIdx.x > 0);
   const int winner = __ffs(int(votes)) - 1;

@@ -1,4 +1,4 @@
-// Reads floats from stdin; writes the two parts of TF32 of each.
+// Reads floats from stdin. Writes the two TF32 parts of each.
 #include "all_pairs/cuda/tf32.h"
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-"""The loss over all pairs on CUDA, by products of tiles, in the emulator under the sanitizers."""
+"""The loss over all pairs on CUDA by products of tiles, in the emulator under sanitizers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .emulated_all_pairs import BY_LABELS, BY_SIZES, NO_FAULT, Limits, emulated,
 from .programs import Builder
 
 MARGIN = 6.0
-BOTH = pytest.mark.parametrize("limits", [BY_LABELS, BY_SIZES], ids=["waiting", "not waiting"])
+BOTH = pytest.mark.parametrize("limits", [BY_LABELS, BY_SIZES], ids=["host sync", "no host sync"])
 
 
 def results(z: list[Tensor], y: list[Tensor], weight: Tensor | None, layout: Layout, module=functional) -> list[Tensor]:
-    """The loss and both gradients."""
+    """Return the loss and both gradients."""
     leaves = [x.clone().requires_grad_() for x in z]
     loss = module.contrastive_alignment(*map(layout, leaves), *y, weight, MARGIN, "all")
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
@@ -48,7 +48,7 @@ def program(builder: Builder) -> Path:
 @pytest.mark.parametrize("near", [False, True], ids=["far", "near"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_results_equal_the_definition(program: Path, dtype: torch.dtype, near: bool, limits: Limits) -> None:
-    """Ragged sizes, several tiles, layouts, with weights and without."""
+    """Ragged sizes, several tiles, several layouts, with and without weights."""
     cases = [(1, 1, 1, as_it_is), (9, 33, 65, column_major), (70, 81, 7, every_other)]
     with emulated(program) as loss, loss.replaces_op(limits):
         for rows1, rows2, width, layout in cases:
@@ -60,7 +60,7 @@ def test_results_equal_the_definition(program: Path, dtype: torch.dtype, near: b
 
 @pytest.mark.parametrize("rows", [(3, 480), (1, 1300), (700, 3)], ids=str)
 def test_few_rows_against_many(program: Path, rows: tuple[int, int]) -> None:
-    """Several warps per row, more than 32 words of bits, and near pairs in all of them."""
+    """Several warps per row, and more than 32 words of bits with near pairs in all of them."""
     z, y = some(*rows, 11, torch.float64, near=False)
     few, many = (0, 1) if rows[0] < rows[1] else (1, 0)
     nearest = z[few][torch.arange(rows[many]) % rows[few]]
@@ -71,7 +71,7 @@ def test_few_rows_against_many(program: Path, rows: tuple[int, int]) -> None:
 
 
 @BOTH
-def test_labels_need_no_bound_without_weights(program: Path, limits: Limits) -> None:
+def test_labels_may_be_any_numbers_without_weights(program: Path, limits: Limits) -> None:
     z, (y1, y2) = some(30, 45, 9, torch.float64, near=True)
     y = [10**12 * (labels - 1) for labels in (y1, y2)]
     with emulated(program) as loss, loss.replaces_op(limits):
@@ -80,7 +80,7 @@ def test_labels_need_no_bound_without_weights(program: Path, limits: Limits) -> 
 
 @BOTH
 def test_more_classes_than_occur(program: Path, limits: Limits) -> None:
-    """Without a host sync every possible class gets a mean; here more of them than a block has threads."""
+    """Without a host sync, every possible class gets a mean. Here there are more classes than threads of a block."""
     z, (y1, y2) = some(30, 45, 9, torch.float64, near=True)
     y = [y1 * 100 + 3, y2 * 100 + 3]
     weight = torch.rand(300, 300, dtype=torch.float64)
@@ -89,7 +89,7 @@ def test_more_classes_than_occur(program: Path, limits: Limits) -> None:
 
 
 @BOTH
-def test_a_class_that_only_one_side_has(program: Path, limits: Limits) -> None:
+def test_a_class_that_occurs_on_only_one_side(program: Path, limits: Limits) -> None:
     z, (y1, y2) = some(30, 45, 9, torch.float64, near=False)
     y = [y1 * 2, y2 + 1]
     for weight in (None, torch.rand(5, 5, dtype=torch.float64)):
@@ -98,8 +98,8 @@ def test_a_class_that_only_one_side_has(program: Path, limits: Limits) -> None:
 
 
 @BOTH
-def test_products_are_of_rows_around_their_mean(program: Path, limits: Limits) -> None:
-    """Results do not show it: without centring more pairs would be computed from their rows."""
+def test_rows_are_centred_before_products(program: Path, limits: Limits) -> None:
+    """Results do not show this: without centring, more pairs would be computed from their rows."""
     z, (y1, y2) = some(30, 45, 9, torch.float64, near=False)
     with emulated(program) as loss:
         for weight in (None, torch.rand(300, 300, dtype=torch.float64)):
@@ -108,7 +108,7 @@ def test_products_are_of_rows_around_their_mean(program: Path, limits: Limits) -
 
 
 @BOTH
-def test_terms_with_gradients_of_their_own(program: Path, limits: Limits) -> None:
+def test_each_term_has_its_own_gradient(program: Path, limits: Limits) -> None:
     z, y = some(50, 31, 20, torch.float64, near=True)
     weight = torch.rand(3, 3, dtype=torch.float64)
     leaves = [x.requires_grad_() for x in z]
@@ -124,8 +124,8 @@ def test_terms_with_gradients_of_their_own(program: Path, limits: Limits) -> Non
 @BOTH
 @pytest.mark.parametrize("per_term", [False, True])
 @pytest.mark.parametrize("output_mask", [0, 1, 2])
-def test_only_the_gradients_that_are_asked_for(program: Path, output_mask: int, per_term: bool, limits: Limits) -> None:
-    """The same bits as with all of them; the others take no memory."""
+def test_only_requested_gradients_are_computed(program: Path, output_mask: int, per_term: bool, limits: Limits) -> None:
+    """They have the same bits as when all are requested. The others take no memory."""
     z, y = some(45, 80, 9, torch.float32, near=True)
     with emulated(program) as loss:
         whole = loss.compute(*z, *y, None, margin=MARGIN, per_term=per_term, limits=limits)
@@ -141,7 +141,7 @@ def test_only_the_gradients_that_are_asked_for(program: Path, output_mask: int, 
 
 @BOTH
 def test_features_without_columns(program: Path, limits: Limits) -> None:
-    """All distances are 0, and pairs of different classes have no direction to be pushed in."""
+    """All distances are 0, so the gradient of pairs of different classes has no direction."""
     z, y = some(50, 90, 0, torch.float32, near=False)
     with emulated(program) as loss:
         found = loss.compute(*z, *y, None, margin=MARGIN, limits=limits)
@@ -161,7 +161,7 @@ def test_features_without_columns(program: Path, limits: Limits) -> None:
 def test_precisions(
     program: Path, dtype: torch.dtype, precision: str, least: float, most: float, limits: Limits
 ) -> None:
-    """Three products of parts are as good as float32, and one of TF32 is not: it drops bits, as tensor cores do."""
+    """Three products of parts are as accurate as float32. One TF32 product drops bits, as on tensor cores."""
     z, y = some(70, 90, 40, dtype, near=False)
     z = [x - 2 for x in z]  # 16-bit features are centred in float32, which gives them more bits
     with emulated(program) as loss:
@@ -186,8 +186,8 @@ def test_float64_has_one_precision(program: Path, precision: str) -> None:
 @BOTH
 @pytest.mark.parametrize("tile", [(8, 16), (3, 5), (1, 3), (64, 7)], ids=str)
 @pytest.mark.parametrize("classes", [1, 3, 20])
-def test_any_tiles_give_the_same(program: Path, tile: tuple[int, int], classes: int, limits: Limits) -> None:
-    """Blocks of one class, blocks of several, and ranges that are cut: every pair counts once."""
+def test_results_do_not_depend_on_the_tiles(program: Path, tile: tuple[int, int], classes: int, limits: Limits) -> None:
+    """With blocks of one class, blocks of several and divided ranges, every pair counts once."""
     z, _ = some(31, 23, 5, torch.float64, near=False)
     random = torch.Generator().manual_seed(classes)
     y = [torch.randint(classes, (len(x),), generator=random) for x in z]
@@ -205,7 +205,7 @@ def count_covered(tiles: list[tuple[slice, slice]], rows: tuple[int, int]) -> Te
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_tiles_cover_each_pair_of_different_classes_once(program: Path, dtype: torch.dtype) -> None:
-    """And few pairs of one class, although small classes share blocks."""
+    """They cover few pairs of one class, although small classes share blocks."""
     offset1, offset2 = [0, 5, 5, 30, 31, 33, 90], [0, 40, 41, 41, 60, 70, 75]
     y = [torch.repeat_interleave(torch.arange(6), torch.tensor(offset).diff()) for offset in (offset1, offset2)]
     z = [torch.zeros(len(labels), 2, dtype=dtype) for labels in y]
@@ -224,7 +224,7 @@ def test_tiles_cover_each_pair_of_different_classes_once(program: Path, dtype: t
 @pytest.mark.parametrize("rows", [(90, 75), (3, 400), (1, 1), (200, 1)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_tiles_by_sizes_cover_each_pair_once(program: Path, rows: tuple[int, int], dtype: torch.dtype) -> None:
-    """No tile has more values than the largest one; where there are few rows, tiles are wider."""
+    """No tile has more values than the limit. With few rows, tiles are wider."""
     z, y = some(*rows, 2, dtype, near=False)
     limits = Limits(tile=(16, 12))
     with emulated(program) as loss:
@@ -237,8 +237,8 @@ def test_tiles_by_sizes_cover_each_pair_once(program: Path, rows: tuple[int, int
         assert len(tiles) < 400 / 12
 
 
-def in_a_row(width: int, gap: float) -> tuple[list[Tensor], list[Tensor]]:
-    """Four classes in a row; rows are at most about 1 from the mean of their class."""
+def along_a_line(width: int, gap: float) -> tuple[list[Tensor], list[Tensor]]:
+    """Return four classes along a line; rows are at most about 1 from the mean of their class."""
     z, _ = some(80, 90, width, torch.float64, near=False)
     random = torch.Generator().manual_seed(0)
     y = [torch.randint(4, (len(x),), generator=random) for x in z]
@@ -249,9 +249,9 @@ def in_a_row(width: int, gap: float) -> tuple[list[Tensor], list[Tensor]]:
 
 
 @pytest.mark.parametrize("gap", [11.0, 12.3])
-def test_distant_blocks_are_skipped_and_nothing_is_lost(program: Path, gap: float) -> None:
-    """The margin is 12: pairs of neighbouring classes are within it, or some of them are; other classes are beyond."""
-    z, y = in_a_row(6, gap)
+def test_distant_blocks_are_skipped_without_loss(program: Path, gap: float) -> None:
+    """All or some pairs of neighbouring classes are within the margin, 12; pairs of other classes are beyond it."""
+    z, y = along_a_line(6, gap)
     limits = Limits(pairs_without_host_sync=0, tile=(8, 75))
     with emulated(program) as loss:
         found = loss.compute(*z, *y, None, margin=12.0, limits=limits)
@@ -263,7 +263,7 @@ def test_distant_blocks_are_skipped_and_nothing_is_lost(program: Path, gap: floa
 
 
 def test_a_block_with_nan_is_not_distant(program: Path) -> None:
-    z, y = in_a_row(6, 11.0)
+    z, y = along_a_line(6, 11.0)
     z[1][int((y[1] == 3).nonzero()[0])] = torch.nan  # class 3 is distant from class 0
     with emulated(program) as loss:
         found = loss.compute(*z, *y, None, margin=12.0, limits=Limits(pairs_without_host_sync=0, tile=(8, 75)))
@@ -271,7 +271,7 @@ def test_a_block_with_nan_is_not_distant(program: Path) -> None:
     assert found.gradients[0].isnan().all()
 
 
-# ---- bad values, and when the host waits ----
+# ---- bad values, and host syncs ----
 
 NAN = float("nan")
 BROKEN = [
@@ -285,7 +285,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("argument", "change", "fault"), BROKEN)
 def test_a_bad_value_is_reported_by_a_kernel(program: Path, argument: str, change: tuple, fault: tuple) -> None:
-    """Nothing is read out of bounds; loss and gradients are NaN, so that no step is taken on them."""
+    """Nothing is read out of bounds. Loss and gradients are NaN, so that no optimizer step uses them."""
     z, (y1, y2) = some(45, 81, 17, torch.float32, near=False)
     arguments = {"target1": y1, "target2": y2, "pair_weight": torch.rand(3, 3)}
     with emulated(program) as loss:
@@ -311,7 +311,7 @@ def test_the_number_of_classes_bounds_labels(program: Path, bounded_by: str) -> 
 
 
 @pytest.mark.parametrize(("argument", "change", "fault"), BROKEN)
-def test_a_bad_value_is_found_by_the_host_where_it_waits(
+def test_a_bad_value_is_found_by_the_host_at_a_host_sync(
     program: Path, argument: str, change: tuple, fault: tuple
 ) -> None:
     z, (y1, y2) = some(45, 81, 17, torch.float32, near=False)
@@ -324,7 +324,7 @@ def test_a_bad_value_is_found_by_the_host_where_it_waits(
     assert found.tiles == []
 
 
-def test_the_host_waits_where_there_are_many_pairs_or_classes(program: Path) -> None:
+def test_many_pairs_or_classes_need_a_host_sync(program: Path) -> None:
     z, y = some(30, 40, 2, torch.float32, near=False)
     with emulated(program) as loss:
 
@@ -340,14 +340,14 @@ def test_the_host_waits_where_there_are_many_pairs_or_classes(program: Path) -> 
         assert reads(labels=71, pairs_without_host_sync=0, few_pairs=30 * 40) == 0
 
 
-def test_a_graph_holds_what_does_not_make_the_host_wait(program: Path) -> None:
+def test_a_graph_captures_calls_without_a_host_sync(program: Path) -> None:
     z, y = some(30, 40, 2, torch.float32, near=False)
     with emulated(program) as loss:
         assert loss.compute(*z, *y, None, margin=1.0, limits=Limits(capturing=True)).loss.isfinite()
         limits = Limits(pairs_without_host_sync=1000, capturing=True)
         message = (
-            "a CUDA graph cannot hold the loss over all pairs of 30 x 40 rows, for which the host looks at labels. "
-            "It can hold up to 1000 pairs, of no more classes than there are rows"
+            "a CUDA graph cannot capture the loss over all pairs of 30 x 40 rows, for which the host must read the "
+            "labels. It can capture up to 1000 pairs, with at most as many classes as rows"
         )
         with pytest.raises(RuntimeError, match=message):
             loss.compute(*z, *y, None, margin=1.0, limits=limits)
@@ -359,7 +359,7 @@ SCHEDULES = [Schedule("reverse"), Schedule("random", 1), Schedule("random", 2, p
 
 
 @BOTH
-def test_no_order_of_execution_changes_a_bit(program: Path, limits: Limits) -> None:
+def test_the_order_of_execution_changes_no_bit(program: Path, limits: Limits) -> None:
     z, y = some(45, 80, 40, torch.float32, near=True)
     arguments = {"margin": MARGIN, "precision": "tf32x3", "limits": limits}
     with emulated(program) as loss:

@@ -22,7 +22,7 @@ def run(program: Path, problems: int, threads: int, isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "best"])
 def test_no_access_is_out_of_bounds(builder: Builder, isa: str) -> None:
-    """Nor undefined, for random sizes, classes, weights and requested gradients."""
+    """Random sizes, classes, weights and requested gradients cause no such access and no undefined behaviour."""
     run(builder.cpu("run_cpu_panels", builder.memory_or_plain(), KERNELS, SOURCES), 12, 2, isa)
 
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels of the zipped loss: their variants, any order of blocks and threads, bad values, races."""
+"""The CUDA kernels of the zipped loss: variants, orders of blocks and threads, bad values and races."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kernels(cuda_kernels: Path) -> Kernels:
 
 
 def per_pair(call: Call) -> Call:
-    """The call without a reduction, where the loss and its upstream gradient have one value per pair."""
+    """Return the call without a reduction: the loss and its upstream gradient have one value per pair."""
     grad_loss, grad_terms = call.grad_loss.expand(call.pairs), call.grad_terms[:, None].expand(4, call.pairs)
     return replace(call, reduction="none", grad_loss=grad_loss, grad_terms=grad_terms)
 
@@ -38,8 +38,8 @@ def assert_same_bits(first: Result, second: Result) -> None:
         assert torch.equal(values.flatten().view(torch.uint8), other.flatten().view(torch.uint8)), name
 
 
-# A warp computes one pair, or a whole block if rows have 2 KB or more. Loads have 16 bytes if features are aligned, and
-# stores if their gradients are too.
+# One warp computes a pair, or a whole block if rows have 2 KB or more. Loads have 16 bytes if the features are aligned,
+# and stores have 16 bytes if the gradients are aligned too.
 VARIANTS: dict[str, tuple[int, Layout]] = {
     "warp, packed, packed gradients": (64, as_it_is),
     "warp, packed": (67, row_aligned),
@@ -53,7 +53,7 @@ VARIANTS: dict[str, tuple[int, Layout]] = {
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_in_every_order(kernels: Kernels, variant: str, dtype: torch.dtype) -> None:
-    """The block that comes last finishes the sums, and all bits are the same whichever block that is."""
+    """The last block finishes the sums, and all bits are the same whichever block is last."""
     width, layout = VARIANTS[variant]
     call = make_call(29, 5, width, dtype, layouts=(layout, layout))
     results = kernels.run([replace(call, schedule=schedule) for schedule in SCHEDULES])
@@ -70,8 +70,8 @@ def test_more_pairs_than_the_grid_has_warps(kernels: Kernels) -> None:
     assert_same_bits(forward, reverse)
 
 
-def test_one_launch_after_the_other(kernels: Kernels) -> None:
-    """What a launch leaves in counters or shared memory does not change the results of the next."""
+def test_consecutive_launches_are_independent(kernels: Kernels) -> None:
+    """What a launch leaves in counters or shared memory does not change the results of the next launch."""
     calls = [make_call(pairs, 600, 40, seed=pairs) for pairs in (20, 1, 33, 20)]
     together = kernels.run(calls)
     for call, result in zip(calls, together, strict=True):
@@ -84,7 +84,7 @@ ROW = 17
 
 
 def broken(call: Call, argument: str, value: int | float) -> Call:
-    """The call with one bad label, or with a bad weight that pair number ROW uses."""
+    """Return the call with one bad label, or with a bad weight that pair ROW uses."""
     targets, class_weights = [t.clone() for t in call.targets], [w.clone() for w in call.class_weights]
     pair_weight = call.pair_weight.clone()
     k = int(argument[-1]) - 1 if argument[-1].isdigit() else 0
@@ -142,7 +142,7 @@ def test_one_of_several_bad_values_is_reported(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_races(cuda_kernels_for_races: Path, variant: str) -> None:
-    """ThreadSanitizer watches the threads of all blocks, which only barriers and fences order."""
+    """ThreadSanitizer observes the threads of all blocks, which only barriers and fences order."""
     width, layout = VARIANTS[variant]
     pairs = 5 if variant.startswith("block") else 20
     call = replace(make_call(pairs, 5, width, layouts=(layout, layout)), schedule=Schedule(processors=2))

@@ -1,4 +1,4 @@
-"""The emulator of CUDA kernels runs them as a GPU would, and finds their faults."""
+"""The emulator runs CUDA kernels as a GPU would, and finds their faults."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ SANITIZED = [
 
 @pytest.mark.usefixtures("sanitized")
 @pytest.mark.parametrize(("kernel", "finding"), SANITIZED)
-def test_sanitizers_watch_the_kernels(checks: Path, kernel: str, finding: str) -> None:
+def test_sanitizers_find_faults_of_kernels(checks: Path, kernel: str, finding: str) -> None:
     done = run(checks, kernel)
     assert done.returncode != 0
     assert finding in done.stderr
@@ -127,5 +127,5 @@ def test_races_are_found(checks_for_races: Path, kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["coordinates", "rotate", "shuffle_halves", "shared_memory_at_first", "add_up"])
-def test_no_races_are_found_where_there_are_none(checks_for_races: Path, kernel: str) -> None:
+def test_no_races_are_found_in_correct_kernels(checks_for_races: Path, kernel: str) -> None:
     values(checks_for_races, kernel, processors=2)

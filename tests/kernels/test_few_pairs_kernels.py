@@ -1,4 +1,4 @@
-"""The loss over few pairs on CUDA, pair by pair, in the emulator, under the sanitizers, against the definition."""
+"""The loss over few pairs on CUDA, pair by pair, in the emulator under sanitizers, against the definition."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARGIN = 6.0
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the op. Two pairs have distance 0, and one has the margin; some of them have different classes."""
+    """One call of the op. Two pairs have distance 0, and one the margin; some of these have different classes."""
 
     z: tuple[Tensor, Tensor]
     y: tuple[Tensor, Tensor]
@@ -33,12 +33,12 @@ class Call:
         return loss.compute(*self.z, *self.y, self.weight, **options, limits=PAIR_BY_PAIR)
 
     def found(self, outcome: Outcome) -> dict[str, Tensor]:
-        """The results by name."""
+        """Return the results by name."""
         gradients = {f"gradient {k + 1}": g for k, g in enumerate(outcome.gradients) if self.output_mask >> k & 1}
         return {"loss": outcome.loss, "terms": outcome.terms, **gradients}
 
     def definition(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The same by plain PyTorch in `dtype`."""
+        """Compute the results with plain PyTorch in `dtype`."""
         leaves = [z.detach().to(dtype).requires_grad_() for z in self.z]
         weight = None if self.weight is None else self.weight.to(dtype)
         terms = torch.stack([t.mean() for t in reference.pair_terms(*leaves, *self.y, weight, MARGIN, "all")])
@@ -72,7 +72,7 @@ def program(builder: Builder) -> Path:
 
 
 def assert_as_good_as_torch(call: Call, outcome: Outcome) -> None:
-    """The error is at most twice that of plain PyTorch in the dtype that sums are kept in, plus a rounding."""
+    """Check that the error is at most twice that of plain PyTorch in the dtype of sums, plus one rounding."""
     assert outcome.reported == NO_FAULT
     assert outcome.reads == 0
     found = call.found(outcome)
@@ -108,7 +108,7 @@ def test_results_equal_the_definition(program: Path, dtype: torch.dtype) -> None
 
 @pytest.mark.parametrize("output_mask", [0, 1, 2])
 @pytest.mark.parametrize("per_term", [False, True])
-def test_only_the_gradients_that_are_asked_for(program: Path, output_mask: int, per_term: bool) -> None:
+def test_only_requested_gradients_are_computed(program: Path, output_mask: int, per_term: bool) -> None:
     call = replace(make(9, 35, 20), output_mask=output_mask, per_term=per_term)
     with emulated(program) as loss:
         assert_as_good_as_torch(call, call.run(loss))
@@ -124,7 +124,7 @@ def test_classes_without_one_of_the_terms(program: Path, labels: tuple[int, int]
         assert_as_good_as_torch(call, found)
 
 
-def test_labels_need_no_bound_without_weights(program: Path) -> None:
+def test_labels_may_be_any_numbers_without_weights(program: Path) -> None:
     call = make(10, 7, 24, weighted=False)
     moved = replace(call, y=tuple(10**12 * (y - 1) for y in call.y))
     with emulated(program) as loss:
@@ -135,7 +135,7 @@ def test_labels_need_no_bound_without_weights(program: Path) -> None:
 
 @pytest.mark.parametrize("layout", [as_it_is, shifted], ids=["packed", "one by one"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_no_order_of_execution_changes_a_bit(program: Path, dtype: torch.dtype, layout: Layout) -> None:
+def test_the_order_of_execution_changes_no_bit(program: Path, dtype: torch.dtype, layout: Layout) -> None:
     call = make(21, 70, 40, dtype, layout)
     with emulated(program) as loss:
         expected = call.run(loss)
@@ -149,7 +149,7 @@ BROKEN = [("target1", 4, -3), ("target1", 4, 3), ("target2", 6, 1 << 20), ("pair
 
 @pytest.mark.parametrize(("argument", "row", "value"), BROKEN)
 def test_a_bad_value_is_reported(program: Path, argument: str, row: int, value: int) -> None:
-    """Nothing is read out of bounds; the loss and the gradients of the row with the value are NaN."""
+    """Nothing is read out of bounds. The loss and the gradients of the row with the bad value are NaN."""
     good = make(9, 40, 17)
     y1, y2, weight = good.y[0].clone() % 2, good.y[1].clone() % 2, good.weight.clone()
     good = replace(good, y=(y1.clone(), y2.clone()))
@@ -170,7 +170,7 @@ def test_a_bad_value_is_reported(program: Path, argument: str, row: int, value: 
 
 
 def test_the_public_functions(program: Path) -> None:
-    """The loss with its gradient, and its terms with a gradient each, through autograd."""
+    """The loss with its gradient, and each term with its gradient, through autograd."""
     z, y = some(20, 31, 33, torch.bfloat16, near=True)
     weight = torch.rand(3, 3)
     with emulated(program) as emulator, emulator.replaces_op(PAIR_BY_PAIR):

@@ -1,4 +1,4 @@
-"""The portable conversions of csrc/core/half.h, which the emulator uses for CUDA kernels too, against torch's."""
+"""The portable conversions of csrc/core/half.h, which the emulator also uses for CUDA kernels, against torch's."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ TYPES = (torch.bfloat16, torch.float16)
 
 @pytest.fixture(scope="module")
 def program(builder: Builder) -> Path:
-    return builder.alone("convert_halves", builder.memory_or_plain())
+    return builder.standalone("convert_halves", builder.memory_or_plain())
 
 
 def all_of(dtype: torch.dtype) -> Tensor:
+    """Return all values of a 16-bit type."""
     return torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(dtype)
 
 
 def inputs() -> Tensor:
-    """All values of both types, the midpoints between them, the floats next to those, and random bits."""
+    """Return all values of both types, the midpoints between them, the floats next to those, and random bits."""
     exact = torch.cat([all_of(dtype).float() for dtype in TYPES])
     bits = exact.view(torch.int32)
     halfway = torch.cat([bits + (1 << 15), bits + (1 << 12)])

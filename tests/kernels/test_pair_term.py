@@ -22,14 +22,14 @@ PRECISION = {torch.float32: 1e-6, torch.float64: 1e-14}
 
 @pytest.fixture(scope="module")
 def pairs() -> Tensor:
-    """Distance, whether the classes are the same, and weight of each pair."""
+    """Distance, whether the classes are equal, and weight of each pair: [pairs, 3]."""
     return torch.tensor(list(product(DISTANCES, (0.0, 1.0), WEIGHTS)), dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
 def results(builder: Builder, pairs: Tensor) -> dict[tuple[torch.dtype, str], Tensor]:
-    """[pairs, 3]: alignment, separation and coefficient."""
-    program = builder.alone("evaluate_pair_terms", builder.memory_or_plain())
+    """Alignment, separation and coefficient of each pair: [pairs, 3]."""
+    program = builder.standalone("evaluate_pair_terms", builder.memory_or_plain())
     distance, same, weight = pairs.unbind(1)
     request = torch.stack([distance.square(), same, weight, torch.full_like(weight, MARGIN)], 1)
     output = subprocess.run([program], input=request.numpy().tobytes(), capture_output=True, check=True).stdout
@@ -42,7 +42,7 @@ def results(builder: Builder, pairs: Tensor) -> dict[tuple[torch.dtype, str], Te
 
 
 def expected(pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Both terms, and their gradient with respect to z1 for one feature, z1 - z2 = distance."""
+    """Return both terms, and their gradient with respect to z1 for one feature with z1 - z2 = distance."""
     distance, same, weight = pairs.unbind(1)
     z1 = distance[:, None].requires_grad_()
     y1, y2 = torch.arange(len(pairs)), torch.arange(len(pairs)) + (1 - same.long())
@@ -67,7 +67,7 @@ def test_terms_and_gradient(
 
 @pytest.mark.parametrize("dtype", PRECISION, ids=str)
 @pytest.mark.parametrize("form", ["number", "vector"])
-def test_separation_has_no_gradient_at_distance_zero_nor_from_the_margin_on(
+def test_separation_has_no_gradient_at_distance_zero_or_beyond_the_margin(
     results: dict[tuple[torch.dtype, str], Tensor], pairs: Tensor, dtype: torch.dtype, form: str
 ) -> None:
     distance, same = pairs[:, 0], pairs[:, 1] == 1
@@ -79,10 +79,10 @@ def test_separation_has_no_gradient_at_distance_zero_nor_from_the_margin_on(
 
 
 @pytest.mark.parametrize("dtype", PRECISION, ids=str)
-def test_nan_reaches_the_term_of_the_pair(
+def test_nan_propagates_to_the_term_of_the_pair(
     results: dict[tuple[torch.dtype, str], Tensor], pairs: Tensor, dtype: torch.dtype
 ) -> None:
-    """Even with the weight 0."""
+    """It does so even with weight 0."""
     nan, same = pairs[:, 0].isnan(), pairs[:, 1] == 1
     found = results[dtype, "number"].isnan()
     assert found[nan & same].tolist() == [[True, False, False]] * len(WEIGHTS)
@@ -90,7 +90,9 @@ def test_nan_reaches_the_term_of_the_pair(
 
 
 @pytest.mark.parametrize("dtype", PRECISION, ids=str)
-def test_vectors_give_the_bits_of_numbers(results: dict[tuple[torch.dtype, str], Tensor], dtype: torch.dtype) -> None:
+def test_vectors_and_numbers_give_the_same_bits(
+    results: dict[tuple[torch.dtype, str], Tensor], dtype: torch.dtype
+) -> None:
     one_by_one, in_vectors = results[dtype, "number"], results[dtype, "vector"]
     assert torch.equal(one_by_one.isnan(), in_vectors.isnan())
     numbers = ~one_by_one.isnan()

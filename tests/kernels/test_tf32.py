@@ -1,4 +1,4 @@
-"""The parts of float32 that tensor cores multiply exactly: csrc/all_pairs/cuda/tf32.h."""
+"""The TF32 parts of float32, which tensor cores multiply exactly: csrc/all_pairs/cuda/tf32.h."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ U = 2.0**-24  # the unit roundoff of float32
 
 @pytest.fixture(scope="module")
 def program(builder: Builder) -> Path:
-    return builder.alone("split_tf32", builder.memory_or_plain())
+    return builder.standalone("split_tf32", builder.memory_or_plain())
 
 
 def split(program: Path, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The large and the small part."""
+    """Return the large and the small parts."""
     output = subprocess.run([program], input=x.numpy().tobytes(), capture_output=True, check=True).stdout
     parts = torch.frombuffer(bytearray(output), dtype=torch.float32).view(-1, 2)
     return parts[:, 0], parts[:, 1]
 
 
 def some(count: int) -> Tensor:
-    """Values of many magnitudes and both signs."""
+    """Return values of many magnitudes and both signs."""
     random = torch.Generator().manual_seed(0)
     return torch.randn(count, generator=random) * 2.0 ** torch.randint(-20, 20, (count,), generator=random)
 
@@ -41,7 +41,7 @@ def test_a_part_has_the_bits_of_tf32(program: Path) -> None:
     assert torch.equal(split(program, -x)[0], -large)
 
 
-def test_two_parts_hold_all_but_the_last_bits(program: Path) -> None:
+def test_two_parts_represent_all_but_the_last_bits(program: Path) -> None:
     x = some(10000)
     large, small = split(program, x)
     assert ((small.view(torch.int32) & 0x1FFF) == 0).all()
@@ -54,7 +54,7 @@ def test_ties_go_to_even(program: Path) -> None:
     assert split(program, x)[0].tolist() == [1, 1 + 2 * unit, 1 + unit]
 
 
-def test_zero_infinity_and_nan_stay(program: Path) -> None:
+def test_zero_infinity_and_nan_are_unchanged(program: Path) -> None:
     large, _ = split(program, torch.tensor([0.0, -torch.inf, torch.inf, torch.nan]))
     assert large.tolist()[:3] == [0.0, -torch.inf, torch.inf]
     assert large[3].isnan()

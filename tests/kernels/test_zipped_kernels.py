@@ -1,6 +1,6 @@
 """The kernels of the zipped loss, for CUDA (in the emulator) and CPU, against the definition in float64.
 
-All of them run under AddressSanitizer and UndefinedBehaviorSanitizer, with buffers of exactly the size needed.
+They run under AddressSanitizer and UndefinedBehaviorSanitizer, with buffers of exactly the necessary size.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_wide_rows_of_any_strides(kernels: Kernels, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("first", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_layouts(kernels: Kernels, dtype: torch.dtype, first: Layout) -> None:
-    """Each layout with each other, for rows of whole and of broken packs of 16 bytes."""
+    """Every combination of two layouts, for rows that are or are not a multiple of 16 bytes."""
     calls = [make_call(9, 5, width, dtype, layouts=(first, second)) for width, second in product((16, 77), LAYOUTS)]
     # Enough classes that a CUDA kernel uses a block for each pair.
     calls.append(make_call(9, 600, 77, dtype, layouts=(first, as_it_is)))
@@ -71,7 +71,7 @@ def test_layouts(kernels: Kernels, dtype: torch.dtype, first: Layout) -> None:
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_parts_of_the_loss(kernels: Kernels, reduction: str) -> None:
-    """Classification of one or two streams, pairs, or all, with and without weights."""
+    """Classification of one or two streams, pairs, or both, with and without weights."""
     parts = [(1, 0), (2, 0), (0, 17), (1, 17), (2, 17)]
     calls = [
         make_call(41, 7, width, streams=streams, weighted=weighted, reduction=reduction)
@@ -93,7 +93,7 @@ def test_upstream_gradient_of_only_the_loss_or_only_the_terms(kernels: Kernels, 
 
 
 def test_one_row_for_all_pairs(kernels: Kernels) -> None:
-    """A stride of 0, as `expand` makes it, for inputs and upstream gradients."""
+    """Inputs and upstream gradients with a stride of 0, which `expand` creates."""
     call = make_call(40, 7, 64, reduction="none")
     logits, features = (tuple(x[:1].expand(40, -1) for x in two) for two in (call.logits, call.features))
     upstream = {"grad_loss": call.grad_loss[:1].expand(40), "grad_terms": call.grad_terms[:, :1].expand(4, 40)}
@@ -103,7 +103,7 @@ def test_one_row_for_all_pairs(kernels: Kernels) -> None:
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("parts", [(2, 12), (2, 0), (0, 12)], ids=["all", "classification", "pairs"])
 def test_no_pairs(kernels: Kernels, reduction: str, parts: tuple[int, int]) -> None:
-    """As in torch, the mean of no pairs is NaN, and their sum 0."""
+    """As in torch, the mean over no pairs is NaN, and the sum is 0."""
     streams, width = parts
     call = make_call(0, 7, width, streams=streams, reduction=reduction)
     (result,) = kernels.run([call])
@@ -118,7 +118,7 @@ def test_no_pairs(kernels: Kernels, reduction: str, parts: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_at_distance_zero_and_at_the_margin(kernels: Kernels, dtype: torch.dtype) -> None:
-    """The gradient is 0 at the margin, and at distance 0 where it has no direction; nothing is NaN."""
+    """The gradient is 0 at the margin, and at distance 0, where it has no direction. Nothing is NaN."""
     z = torch.zeros(4, 8, dtype=dtype)
     moved = z.clone()
     moved[2:, 3] = 12
@@ -136,7 +136,7 @@ def test_at_distance_zero_and_at_the_margin(kernels: Kernels, dtype: torch.dtype
 
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)  # in float64 the reference itself is too coarse here
 def test_extreme_values(kernels: Kernels, dtype: torch.dtype) -> None:
-    """Logits and features near the largest of float16, and a probability of 0."""
+    """Logits and features near the largest float16 value, and a probability of 0."""
     call = make_call(3, 4, 5, dtype, weighted=False, reduction="none")
     logits = torch.tensor([[6e4, -6e4, 0, 0], [1e-7, 0, 0, 0], [-6e4, -6e4, -6e4, -6e4]]).to(dtype)
     features = torch.full((3, 5), 200.0).to(dtype)

@@ -1,5 +1,5 @@
-// How tests pass tensors to a program and get results back: integers and reals have 8 bytes, and buffers follow their
-// size. Each buffer has its exact size, so that AddressSanitizer notices an access to the first byte beyond it.
+// How tests pass tensors to a program and receive results: integers and reals have 8 bytes, and buffers follow their
+// size. Each buffer has its exact size, so that AddressSanitizer detects an access to the first byte beyond it.
 #pragma once
 
 #include "core/half.h"

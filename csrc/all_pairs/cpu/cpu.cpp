@@ -35,14 +35,15 @@ void over_chunks(int64_t count, int64_t chunk, int64_t bytes, ParallelFor parall
 }  // namespace
 
 template <typename T>
-void copy_features(const Matrix<const T>& features, int64_t rows, int64_t width, acc_t<T>* to, ParallelFor parallel_for) {
+void copy_features(const Matrix<const T>& features, int64_t rows, int64_t width, acc_t<T>* to,
+                   ParallelFor parallel_for) {
   const Kernels<T> kernel = kernels<T>();
   over_chunks(rows, kChunkRows, kChunkRows * width * int64_t(sizeof(acc_t<T>)), parallel_for,
               [&](int64_t begin, int64_t end) { kernel.copy_rows(features, width, {begin, end}, to); });
 }
 
-// Sums pieces of classes row after row, for columns of many rows would lie far from each other. The first piece of a
-// class is summed in its mean's place.
+// Sums pieces of classes row by row, because the values of one column in many rows are far apart in memory. The first
+// piece of a class is summed where its mean will be.
 template <typename T>
 void class_means(const Classes<T>& p, ParallelFor parallel_for) {
   constexpr int64_t kPieceRows = 512;
@@ -113,7 +114,8 @@ void direct(const Direct<Acc>& p, ParallelFor parallel_for) {
   // memory.
   constexpr int64_t kRows = 8;
   const auto over_rows = [&](int side, auto work) {
-    over_chunks(p.rows[side], kRows, kRows * p.rows[1 - side] * p.width * int64_t(sizeof(Acc)) / 16, parallel_for, work);
+    const int64_t bytes = kRows * p.rows[1 - side] * p.width * int64_t(sizeof(Acc)) / 16;
+    over_chunks(p.rows[side], kRows, bytes, parallel_for, work);
   };
   over_rows(0, [&](int64_t begin, int64_t end) { kernels.pairs(p, begin, end); });
   for (int side = 0; side < 2; ++side) {
@@ -126,7 +128,7 @@ void direct(const Direct<Acc>& p, ParallelFor parallel_for) {
 template void direct(const Direct<float>&, ParallelFor);
 template void direct(const Direct<double>&, ParallelFor);
 
-#define FASTCCSA_INSTANCES(T)                                                                            \
+#define FASTCCSA_INSTANCES(T)                                                                    \
   template void copy_features(const Matrix<const T>&, int64_t, int64_t, acc_t<T>*, ParallelFor); \
   template void class_means(const Classes<T>&, ParallelFor);
 FASTCCSA_INSTANCES(float)

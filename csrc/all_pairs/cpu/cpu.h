@@ -11,10 +11,10 @@
 
 namespace fastccsa::all_pairs::cpu {
 
-// Up to this many pairs are computed pair by pair, by measurement.
+// Up to this many pairs are computed pair by pair. The value was measured.
 constexpr int64_t kFewPairs = 16384;
 
-// A pair of a tile whose part of the gradients comes from its rows.
+// A pair of a tile whose part of the gradients is computed from its rows.
 template <typename Acc>
 struct ClosePair {
   int32_t row, column;
@@ -32,8 +32,8 @@ struct ChunkSums {
 template <typename T>
 struct Kernels {
   void (*copy_rows)(const Matrix<const T>& features, int64_t width, Range rows, acc_t<T>* to);  // see copy_features
-  void (*add_rows)(const Side<T>& side, int64_t width, Range rows, double* sum);  // of columns
-  // The squared distance of each of the rows from the mean of its class.
+  void (*add_rows)(const Side<T>& side, int64_t width, Range rows, double* sum);  // sums of columns
+  // Computes the squared distance of each row from the mean of its class.
   void (*deviations)(const Side<T>& side, int64_t width, Range rows, const double* mean, double* of_row);
   void (*centre_rows)(const Centre<T>& p, int64_t begin, int64_t end);
   void (*tile_rows)(const Tile<T>& p, int64_t begin, int64_t end, ChunkSums<acc_t<T>>& sums);
@@ -54,9 +54,9 @@ struct DirectKernels {
 template <Isa isa, typename Acc>
 DirectKernels<Acc> direct_kernels();
 
-// C [rows, columns] = alpha A B, or C += alpha A B if `add`. Row i of A begins at a + row_stride * i: `run` values that
-// are `step` apart, then, after a further `jump`, the next ones. B is packed in panels of the kernels' width, which are
-// panel_stride apart: a panel has `depth` contiguous rows.
+// C [rows, columns] = alpha A B, or C += alpha A B if `add`. Row i of A begins at a + row_stride * i and consists of
+// runs of `run` values that are `step` apart, with an additional `jump` after each run. B is packed in panels of the
+// kernels' width, which are panel_stride apart: a panel has `depth` contiguous rows.
 template <typename Acc>
 struct Product {
   int64_t rows, columns, depth;
@@ -82,9 +82,10 @@ struct ProductKernels {
 template <Isa isa, typename Acc>
 ProductKernels<Acc> product_kernels();
 
-// Features in the type of sums, their rows one after the other: what `direct` takes.
+// Copies features to contiguous rows of the type of sums, which `direct` takes.
 template <typename T>
-void copy_features(const Matrix<const T>& features, int64_t rows, int64_t width, acc_t<T>* to, ParallelFor parallel_for);
+void copy_features(const Matrix<const T>& features, int64_t rows, int64_t width, acc_t<T>* to,
+                   ParallelFor parallel_for);
 
 template <typename T>
 void class_means(const Classes<T>& p, ParallelFor parallel_for);  // without the spread
@@ -98,7 +99,8 @@ void align_classes(const Align<Acc>& p);
 template <typename Acc>
 void direct(const Direct<Acc>& p, ParallelFor parallel_for);
 
-// The same problem with its sides in the order that `panels` prefers: it packs rows of side 0 once and side 1 twice.
+// Returns the same problem with its sides in the order that `panels` prefers: it packs rows of side 0 once, and rows of
+// side 1 twice.
 template <typename T>
 Problem<T> larger_side_first(const Problem<T>& p);
 

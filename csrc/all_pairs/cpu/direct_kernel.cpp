@@ -1,5 +1,5 @@
-// The loss over few pairs on the CPU, from the differences of their rows. Compiled once for each instruction set:
-// FASTCCSA_ISA names it, and core/simd.h has its vectors.
+// The loss over few pairs on the CPU, computed from the differences of their rows. This file is compiled once for each
+// instruction set: FASTCCSA_ISA names it, and core/simd.h has its vectors.
 #include "all_pairs/cpu/cpu.h"
 #include "core/simd.h"
 
@@ -12,14 +12,14 @@ namespace {
 
 using namespace fastccsa::FASTCCSA_ISA;
 
-// The rows of each side whose pairs are computed together, so that each load serves several pairs.
+// How many rows of each side have their pairs computed together, so that each load serves several pairs.
 #if defined(__AVX512F__)
 constexpr int kOwn = 4, kOthers = 4;
 #else
 constexpr int kOwn = 2, kOthers = 4;  // half as many registers
 #endif
 
-// |a_i - b_j|^2 of kOwn rows a and kOthers rows b.
+// Computes |a_i - b_j|^2 for kOwn rows a and kOthers rows b.
 template <typename Acc>
 void squared_distances(const Acc* const* a, const Acc* const* b, int64_t width, Acc (*squared)[kOthers]) {
   constexpr int kLanes = Simd<Acc>::kLanes;
@@ -40,7 +40,7 @@ void squared_distances(const Acc* const* a, const Acc* const* b, int64_t width, 
   }
 }
 
-// The rows from `first` on. Beyond the end, the last one is repeated.
+// Sets `row` to kCount rows, beginning with `first`. Beyond the end, the last row is repeated.
 template <int kCount, typename Acc>
 void rows_from(const Acc* features, int64_t rows, int64_t width, int64_t first, const Acc** row) {
   for (int k = 0; k < kCount; ++k) row[k] = features + std::min(first + k, rows - 1) * width;
@@ -73,8 +73,8 @@ void pairs(const Direct<Acc>& p, int64_t begin, int64_t end) {
   }
 }
 
-// scale * sum_j k_ij (own_i - other_j) of kOwn rows, for one or two vectors of columns, which `load_at` reads and
-// `store_at` writes. Sums of kPart rows are added up, which keeps the rounding error small.
+// Computes scale * sum_j k_ij (own_i - other_j) for kOwn rows and kVectors vectors of columns, which `load_at` reads
+// and `store_at` writes. Adding up sums of kPart rows keeps the rounding error small.
 template <int kVectors, typename Acc, typename Load, typename Store>
 void weighted_differences(const Acc* const* own, const Acc* others, int64_t count, int64_t width, const Acc* k,
                           Acc scale, Acc* const* gradient, Load load_at, Store store_at) {
@@ -101,7 +101,7 @@ void weighted_differences(const Acc* const* own, const Acc* others, int64_t coun
   }
 }
 
-// The gradients of kOwn rows, from k [kOwn, rows of the other side].
+// Computes the gradients of kOwn rows from k [kOwn, rows of the other side].
 template <typename Acc>
 void gradients_of_rows(const Direct<Acc>& p, int side, const Acc* const* rows, const Acc* k, Acc* const* gradients) {
   constexpr int kLanes = Simd<Acc>::kLanes, kVectors = 2;

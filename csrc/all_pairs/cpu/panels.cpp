@@ -1,9 +1,9 @@
-// The loss over all pairs on the CPU, except few.
+// The loss over all pairs on the CPU by matrix products, for more than a few pairs.
 //
 // Both sides are sorted by class, centred and packed for products, side 0 panel by panel. In each panel of the matrix
 // of pairs, threads first take pieces: each computes a product and turns it into coefficients while it is in its cache.
-// Then they take strips of both gradients, with one product each. Pieces and strips are cut along the classes, so that
-// few pairs of one class are multiplied. They depend only on sizes and labels, and so do all sums: any number of
+// Then they take strips of both gradients, with one product each. Pieces and strips follow the class boundaries, so
+// that few pairs of one class are multiplied. They depend only on sizes and labels, and so do all sums: any number of
 // threads gives the same bits.
 #include "all_pairs/cpu/sides.h"
 
@@ -17,11 +17,11 @@ constexpr int64_t kPanelRows = 1024, kPanelBytes = 8192;  // the bytes of a row
 // Panels of short rows with short packed features may have more rows: threads wait for each other after each panel.
 constexpr int64_t kMostPanelBytes = int64_t(1) << 20, kMostPackedBytes = int64_t(3) << 20;
 constexpr int64_t kPieceColumns = 512;
-constexpr int64_t kLeastWidth = 32;   // strips of gradients are not cut into narrower ones,
-constexpr int64_t kTasks = 16;        // nor cut at all if there are this many
-constexpr int64_t kNearStride = 128;  // up to this stride, a column of values is read where it is
+constexpr int64_t kLeastWidth = 32;   // the least width of a part of a strip of gradients
+constexpr int64_t kTasks = 16;        // if there are this many strips, they are not divided
+constexpr int64_t kNearStride = 128;  // up to this stride, a column of values is read in place
 
-// The part of the matrix of pairs that is held in memory at one time.
+// The part of the matrix of pairs that is in memory at one time.
 struct Panel {
   Range side[2];  // rows and columns
   std::vector<Strip> strips[2];
@@ -32,7 +32,7 @@ template <typename Acc>
 struct Piece {
   Range rows, columns;
   std::vector<double> sums[2], loss;  // of coefficients by row and by column; of the loss by row
-  std::vector<ClosePair<Acc>> close;  // counted from its first row and column
+  std::vector<ClosePair<Acc>> close;  // with rows and columns relative to the first ones
 };
 
 // Sizes and strides of the scratch.
@@ -41,7 +41,7 @@ struct Layout {
   explicit Layout(const int64_t (&rows)[2], int64_t width, int64_t packed_width)
       : panels((width + packed_width - 1) / packed_width),
         panel_columns(std::min(rows[1], kPanelBytes / int64_t(sizeof(Acc)))),
-        // Not a power of two, for which all rows would use the same sets of a cache.
+        // Not a power of two: otherwise all rows would use the same cache sets.
         stride((panel_columns + packed_width - 1) / packed_width * packed_width + 16),
         panel_rows(std::min(rows[0], std::max(kPanelRows, most_rows(width)))),
         sizes{{panels * panel_rows * packed_width, panels * rows[1] * packed_width},
@@ -74,7 +74,7 @@ class Sweep {
     for (const Range& rows : even_parts({0, p_.rows[0]}, layout_.panel_rows)) {
       sides_.pack_panel(rows);
       const std::vector<Strip> strips = strips_of(rows, sides_.offset(0));
-      // Panels begin where groups of packed columns do.
+      // Panels begin at the beginnings of groups of packed columns.
       for (int64_t begin = 0; begin < p_.rows[1]; begin += layout_.panel_columns) {
         const Range columns{begin, std::min(p_.rows[1], begin + layout_.panel_columns)};
         const Panel panel{{rows, columns}, {strips, strips_of(columns, sides_.offset(1))}};
@@ -91,8 +91,8 @@ class Sweep {
     return scratch_.values + (i - panel.side[0].begin) * layout_.stride + (j - panel.side[1].begin);
   }
 
-  // The rows of the panel's other side that a strip forms pairs with. Ranges begin and end at multiples of `grain` from
-  // the panel's begin, and may therefore hold more rows.
+  // Returns the rows of the panel's other side that a strip forms pairs with. Ranges begin and end at multiples of
+  // `grain` from the begin of the panel, so they may include other rows.
   std::vector<Range> others_of(const Panel& panel, int side, const Strip& strip, int64_t grain) const {
     const Range& all = panel.side[1 - side];
     std::vector<Range> ranges;
@@ -109,7 +109,7 @@ class Sweep {
     return ranges;
   }
 
-  // The panel's coefficients, without those that are surely 0.
+  // Computes the panel's coefficients, except those that are known to be 0.
   std::vector<Piece<Acc>> coefficients(const Panel& panel) {
     std::vector<Piece<Acc>> pieces;
     for (const Strip& strip : panel.strips[0]) {
@@ -125,7 +125,7 @@ class Sweep {
     return pieces;
   }
 
-  // The piece as a tile of sides that begin at its first row and column.
+  // Returns the piece as a tile of sides that begin at its first row and column.
   Tile<T> tile_of(const Panel& panel, Piece<Acc>& piece) const {
     const int64_t i = piece.rows.begin, j = piece.columns.begin;
     const auto product = [&](int side, int64_t first) {
@@ -163,7 +163,7 @@ class Sweep {
                        Acc(1), false, tile.values, tile.stride});
     std::vector<Acc> column_sums(columns);
     ChunkSums<Acc> sums{column_sums.data(), {}};
-    for (int64_t begin = 0; begin < rows; begin += kChunkRows) {  // long sums of float32 would lose digits
+    for (int64_t begin = 0; begin < rows; begin += kChunkRows) {  // long float32 sums would lose digits
       column_sums.assign(columns, Acc(0));
       kernel_.tile_rows(tile, begin, std::min(rows, begin + kChunkRows), sums);
       for (int64_t j = 0; j < columns; ++j) piece.sums[1][j] += double(column_sums[j]);
@@ -181,7 +181,7 @@ class Sweep {
     }
   }
 
-  // The panel's part of both gradients. Each task is a strip of one of them.
+  // Adds the panel's part of both gradients. Each task is a strip of one of them, or some of its columns.
   void add_products(const Panel& panel, std::vector<Piece<Acc>>& pieces) {
     struct Task {
       int side;
@@ -228,7 +228,7 @@ class Sweep {
         of_range.a = value(panel, range.begin, strip.begin);
         of_range.row_stride = 1;
         of_range.step = layout_.stride;
-      } else {  // gather the values of a column, which are each in another page
+      } else {  // gather the values of a column, each of which is in a different page
         own_values.resize(size(range) * rows);
         for (int64_t k = 0; k < size(range); ++k) {
           std::copy_n(value(panel, range.begin + k, strip.begin), rows, own_values.data() + k * rows);

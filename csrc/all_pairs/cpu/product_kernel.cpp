@@ -1,8 +1,8 @@
-// Matrix products for the loss over all pairs on the CPU, on one thread. Compiled once for each instruction set:
-// FASTCCSA_ISA names it, and core/simd.h has its vectors.
+// Matrix products for the loss over all pairs on the CPU, on one thread. This file is compiled once for each
+// instruction set: FASTCCSA_ISA names it, and core/simd.h has its vectors.
 //
-// Torch's BLAS is slower here: for float32 MKL uses AVX-512 only on Intel's processors, and it would pack both factors
-// again for each of these small products. Here they stay packed.
+// Torch's BLAS is slower here: for float32, MKL uses AVX-512 only on Intel's processors, and it would pack both factors
+// again for each of these small products. Here they are packed only once.
 #include "all_pairs/cpu/cpu.h"
 #include "core/simd.h"
 
@@ -22,8 +22,8 @@ constexpr int kBlockRows = 6;  // 12 of 16
 #endif
 template <typename Acc>
 constexpr int kWidth = 2 * Simd<Acc>::kLanes;
-// The part of the depth that is taken at a time: a block's rows stay in the first-level cache, its columns in the
-// second.
+// How much of the depth is processed at a time, so that a block's rows stay in the first-level cache, and its columns
+// in the second-level cache.
 template <typename Acc>
 constexpr int64_t kDepth = 2048 / int64_t(sizeof(Acc));
 
@@ -34,7 +34,7 @@ void block(const Product<Acc>& p, int64_t depth, const Acc* a, const Acc* b, boo
   vector_t<Acc> sum[kRows][2];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = vector_t<Acc>{};
-  // Each base address serves four rows: more of them would not fit into the general registers.
+  // Each base address serves four rows: more addresses would not fit into the general registers.
   const Acc* base[kBases];
 #pragma GCC unroll 4
   for (int q = 0; q < kBases; ++q) base[q] = a + 4 * q * p.row_stride;
@@ -82,7 +82,7 @@ void product(const Product<Acc>& p) {
   constexpr int64_t kColumns = kWidth<Acc>;
   const int64_t blocks = (p.rows + kBlockRows - 1) / kBlockRows;
   int64_t begin = 0;
-  do {  // once even if the depth is 0, where the product is 0
+  do {  // once even if the depth is 0: the product is then 0
     const int64_t depth = std::min(kDepth<Acc>, p.depth - begin);
     const Acc* a = p.a + begin * p.step + begin / p.run * p.jump;
     const bool add = p.add || begin > 0;

@@ -1,4 +1,4 @@
-// Both sides of a loss on the CPU: sorted by class, centred, and packed for products, with the means of their classes.
+// Both sides of the loss on the CPU: sorted by class, centred, and packed for products, with their class means.
 #pragma once
 
 #include "all_pairs/cpu/cpu.h"
@@ -23,7 +23,7 @@ class Sides {
  public:
   using Acc = acc_t<T>;
 
-  // Writes the packed rows of `scratch`: all of side 1, and at most `panel_rows` of side 0 at a time.
+  // The packed rows are in `scratch`: all of side 1, and at most `panel_rows` of side 0 at a time.
   Sides(const Problem<T>& problem, const PanelScratch<Acc>& scratch, int64_t panel_rows, ParallelFor parallel_for)
       : p_(problem), scratch_(scratch), parallel_for_(parallel_for), products_(products<Acc>()),
         kernel_(for_this_processor([](auto isa) { return kernels<isa, T>(); })),
@@ -57,15 +57,15 @@ class Sides {
   int64_t classes() const { return classes_; }
   const Acc* weight() const { return weight_.empty() ? nullptr : weight_.data(); }
   const Acc* norm(int side) const { return norm_[side].data(); }
-  // The position of a row of side 0 among the packed ones.
+  // The position of a row of side 0 among the packed rows.
   int64_t from_panel(int64_t row) const { return row - panel_.begin; }
 
-  // The side without its first `row` sorted rows.
+  // Returns the side without its first `row` sorted rows.
   Side<T> side_from(int side, int64_t row) const {
     return {sides_[side].features, sides_[side].order + row, sides_[side].label + row};
   }
 
-  // From panel to panel of packed columns.
+  // The distance from one panel of packed columns to the next.
   int64_t packed_stride(int side) const { return packed_rows_[side] * products_.width; }
 
   // Whether pairs of two strips can contribute to the separation term.
@@ -76,7 +76,7 @@ class Sides {
     return own1 < 0 || own2 < 0 || !beyond_[own1 * int64_t(own_[1].size()) + own2];
   }
 
-  // Computes the results from the sums of coefficients by row, those of the loss, and the products in the scratch.
+  // Computes the results from the sums of coefficients and of the loss by row, and from the products in the scratch.
   void finish(const std::vector<double> (&sums)[2], const std::vector<double>& loss) {
     for (int side = 0; side < 2; ++side) {
       const auto of_row = deviation_[side].begin();
@@ -99,7 +99,7 @@ class Sides {
   }
 
  private:
-  // A class with strips of its own: its mean less the common centre, and the norm of that.
+  // A class with its own strips: its mean minus the common centre, and the norm of this difference.
   struct OwnClass {
     int64_t c;
     std::vector<Acc> mean;
@@ -131,8 +131,8 @@ class Sides {
     }
   }
 
-  // Rows are read once for all that is made of them: centred and packed ones, their norms, and their parts in the
-  // spread of their classes.
+  // Computes everything that depends on single rows while they are in the cache: the centred and packed rows, their
+  // norms, and their parts of the spread of their classes.
   void pack_rows(int side, const Range& all) {
     static_assert(kChunkRows % 32 == 0, "chunks begin where packed columns do");
     over_rows(all, [&](const Range& rows) {
@@ -169,8 +169,8 @@ class Sides {
     return std::sqrt(double(products_.squared_distance(a.data(), b.data(), p_.width)));
   }
 
-  // A bound, safe against rounding, on the distance of the range's rows from the mean of their class. NaN counts as
-  // infinitely far.
+  // Returns an upper bound, valid in spite of rounding, on the distance of the range's rows from the mean of their
+  // class. NaN counts as infinitely far.
   double reach(int side, const OwnClass& own, const Range& rows) const {
     double farthest = 0;
     for (int64_t k = rows.begin; k < rows.end; ++k) {
@@ -181,7 +181,7 @@ class Sides {
     return radius + 1e-5 * (own.norm + radius);
   }
 
-  // Finds the classes whose rows in the panel are all beyond the margin of each other, by the triangle inequality.
+  // Finds the pairs of classes whose rows in the panel are all beyond each other's margin, by the triangle inequality.
   void find_distant() {
     for (size_t i = 0; i < own_[0].size(); ++i) {
       const OwnClass& own = own_[0][i];

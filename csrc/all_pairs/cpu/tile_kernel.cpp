@@ -1,5 +1,5 @@
-// The loss over all pairs on the CPU, one chunk at a time. Compiled once for each instruction set: FASTCCSA_ISA names
-// it, and core/simd.h has its vectors.
+// The loss over all pairs on the CPU, one chunk at a time. This file is compiled once for each instruction set:
+// FASTCCSA_ISA names it, and core/simd.h has its vectors.
 #include "all_pairs/cpu/cpu.h"
 #include "core/simd.h"
 
@@ -20,7 +20,7 @@ const T* row_of(const Side<T>& side, int64_t sorted_row) {
   return side.features.row(side.order[sorted_row]);
 }
 
-// Calls work(stride). The usual stride, 1, is a constant, with which the compiler can vectorise the loops.
+// Calls work(stride). The usual stride, 1, is passed as a constant, so that the compiler can vectorise the loops.
 template <typename Work>
 void with_stride(int64_t stride, Work work) {
   if (stride == 1) {
@@ -137,7 +137,7 @@ acc_t<T> squared_distance(const Tile<T>& p, const T* a, const T* b) {
   return sum_of<Acc>(sum);
 }
 
-// Computes those pairs of a row from their rows that the vectors marked by +infinity, which is never a coefficient.
+// Computes from their rows the pairs that `coefficients` has marked with +infinity, which is never a coefficient.
 template <typename T>
 void near_pairs(const Tile<T>& p, int64_t i, const acc_t<T>* weight, ChunkSums<acc_t<T>>& sums) {
   using Acc = acc_t<T>;
@@ -168,14 +168,15 @@ struct RowSums {
   mask_t<Acc> near{};
 };
 
-// Turns one vector of dot products into coefficients.
+// Turns one vector of dot products into coefficients. Marks near pairs with +infinity.
 template <typename T, typename Acc = acc_t<T>>
-vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc> weight, Acc margin, RowSums<Acc>& row) {
+vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc> weight, Acc margin,
+                           RowSums<Acc>& row) {
   using Vector = vector_t<Acc>;
   const Vector infinity = filled(std::numeric_limits<Acc>::infinity()), d2 = norms - Acc(2) * dot;
   const auto weighted = weight > Vector{};
   const auto near = weighted & is_near<T>(d2, norms, margin);
-  // Pairs that are computed from their rows, or have no weight, count as infinitely far: their term is 0.
+  // Pairs that are computed from their rows, or have no weight, count as infinitely far, so that their term is 0.
   const Term<Vector> term = separation_term(weighted & !near ? d2 : infinity, weight, margin);
   row.coefficient += term.coefficient;
   row.loss += term.value;
@@ -258,7 +259,8 @@ namespace fastccsa::all_pairs::cpu {
 template <Isa isa, typename T>
 Kernels<T> kernels() {
   using namespace FASTCCSA_ISA;
-  return {&copy_rows<T>, &add_rows<T>, &deviations<T>, &centre_rows<T>, &tile_rows<T>, &close_pairs<T>, &finish_rows<T>};
+  return {&copy_rows<T>, &add_rows<T>,    &deviations<T>, &centre_rows<T>,
+          &tile_rows<T>, &close_pairs<T>, &finish_rows<T>};
 }
 template Kernels<float> kernels<Isa::FASTCCSA_ISA, float>();
 template Kernels<double> kernels<Isa::FASTCCSA_ISA, double>();

@@ -1,5 +1,5 @@
-// What the loss over all pairs asks of the CUDA runtime. `stream` is a cudaStream_t of the current device. All
-// functions throw std::runtime_error when a call fails.
+// The functions of the CUDA runtime that the loss over all pairs uses. `stream` is a cudaStream_t of the current
+// device. All functions throw std::runtime_error when a call fails.
 #pragma once
 
 #include "all_pairs/cuda/params.h"
@@ -9,13 +9,13 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Starts the kernels that the parameters are for, see launch.cuh.
+// Starts the kernels for these parameters: see launch.cuh.
 template <typename Parameters>
 void run(const Parameters& p, void* stream);
 
 void set_to_zero(void* data, size_t bytes, void* stream);
 
-// Both wait for the stream.
+// Both functions wait for the stream.
 void copy_to_device(void* to, const void* from, size_t bytes, void* stream);
 void copy_to_host(void* to, const void* from, size_t bytes, void* stream);
 

@@ -1,5 +1,6 @@
-// The loss over few pairs on CUDA, from the differences of their rows, in two launches: the pairs, then the gradients
-// and the sums of the terms. Each sum is computed by one group of threads, in an order that depends only on sizes.
+// The loss over few pairs on CUDA, computed from the differences of their rows, in two launches: the pairs, then the
+// gradients and the sums of the terms. Each sum is computed by one group of threads, in an order that depends only on
+// sizes.
 #pragma once
 
 #include "all_pairs/params.h"
@@ -12,18 +13,18 @@ namespace fastccsa::all_pairs::cuda {
 
 using namespace fastccsa::cuda;
 
-// The rows of each side whose pairs a warp computes, so that each load serves four pairs.
+// How many rows of each side a warp combines to pairs, so that each load serves four pairs.
 constexpr int kOwn = kDirectRows, kOthers = kDirectColumns / kWarps;
-static_assert(kOwn * kOthers <= kWarp, "each pair of a warp has a lane of its own");
+static_assert(kOwn * kOthers <= kWarp, "each pair of a warp has its own lane");
 
-// The row; beyond the end, the last one.
+// Returns the row, or the last row if `row` is beyond the end.
 template <typename T>
 __device__ const T* row_or_last(const Direct<T>& p, int side, int64_t row) {
   const int64_t last = p.rows[side] - 1;
   return p.features[side].row(row < last ? row : last);
 }
 
-// |a_i - b_j|^2 of the warp's pairs. Lane kOthers * i + j gets that of pair (i, j).
+// Computes |a_i - b_j|^2 of the warp's pairs. Lane kOthers * i + j gets the value of pair (i, j).
 template <bool kPacked, typename T>
 __device__ acc_t<T> squared_distance_of_lane(const Direct<T>& p, int64_t first1, int64_t first2, int lane) {
   using Acc = acc_t<T>;
@@ -75,7 +76,7 @@ __device__ acc_t<T> squared_distance_of_lane(const Direct<T>& p, int64_t first1,
 // the host raises an error at its next call.
 template <typename T>
 __device__ PairTerm<acc_t<T>> checked_pair(const Direct<T>& p, acc_t<T> squared_distance, int64_t i, int64_t j,
-                                                   FaultWord* fault) {
+                                           FaultWord* fault) {
   using Acc = acc_t<T>;
   const FaultReport report = p.fault(i, j);
   if (report.fault == Fault::kNone) return p.pair(squared_distance, i, j);
@@ -83,7 +84,7 @@ __device__ PairTerm<acc_t<T>> checked_pair(const Direct<T>& p, acc_t<T> squared_
   return {Acc(CUDART_NAN), Acc(CUDART_NAN), Acc(CUDART_NAN)};
 }
 
-// Computes coefficients, and each block's sums of the terms.
+// Computes the coefficients, and the sums of the terms in each block.
 template <typename T, bool kPacked>
 __global__ void __launch_bounds__(kThreads) direct_pairs_kernel(const Direct<T> p, FaultWord* fault) {
   using Acc = acc_t<T>;
@@ -125,8 +126,8 @@ __device__ void finish_terms(const Direct<T>& p) {
   if (threadIdx.x == 0) p.finish(sum[0], sum[1]);
 }
 
-// K of a row of `side` and one of the other side. If each term has a plane of its own, it is 0 in the other term's
-// plane.
+// Returns K of a row of `side` and a row of the other side. If each term has its own plane, K is 0 in the plane of the
+// other term.
 template <typename T>
 __device__ acc_t<T> coefficient(const Direct<T>& p, int side, int plane, int64_t row, int64_t other) {
   const int64_t i = side == 0 ? row : other, j = side == 0 ? other : row;
@@ -134,8 +135,8 @@ __device__ acc_t<T> coefficient(const Direct<T>& p, int side, int plane, int64_t
   return counts ? p.coefficient[i * p.rows[1] + j] : acc_t<T>(0);
 }
 
-// scale * sum_j k_ij (own_i - other_j) of the rows from `first` on, with one thread per column. Coefficients are staged
-// in shared memory. Sums of kPart rows are added up, which keeps the rounding error small.
+// Computes scale * sum_j k_ij (own_i - other_j) for kOwn rows, beginning with `first`, with one thread per column.
+// Coefficients are staged in shared memory. Adding up sums of kPart rows keeps the rounding error small.
 template <typename T>
 __device__ void gradients_of_rows(const Direct<T>& p, int side, int plane, int64_t first) {
   using Acc = acc_t<T>;
@@ -149,7 +150,7 @@ __device__ void gradients_of_rows(const Direct<T>& p, int side, int plane, int64
   for (int r = 0; inside && r < kOwn; ++r) own[r] = load(row_or_last(p, side, first + r)[d * mine.column_stride]);
   for (int64_t begin = 0; begin < others; begin += kStaged) {
     const int count = others - begin < kStaged ? int(others - begin) : kStaged;
-    __syncthreads();  // the coefficients before have been read
+    __syncthreads();  // the previous coefficients have been read
     if (staged < count && first + of < p.rows[side]) {
       k[staged][of] = coefficient(p, side, plane, first + of, begin + staged);
     } else {

@@ -1,6 +1,6 @@
-// The grids of the kernels for all pairs. `launch_kernels(parameters, fault, launch)` starts what the parameters are
-// for by `launch(kernel, blocks, arguments...)`, with kThreads threads per block: on a GPU in cuda.cu, in the
-// emulator in the tests. Kernels report bad labels and weights in `fault`.
+// The grids of the kernels for all pairs. `launch_kernels(parameters, fault, launch)` starts the kernels for these
+// parameters by `launch(kernel, blocks, arguments...)`, with kThreads threads per block: on a GPU in cuda.cu, and in
+// the emulator in the tests. Kernels report bad labels and weights in `fault`.
 #pragma once
 
 #include "all_pairs/cuda/direct_kernel.cuh"
@@ -77,7 +77,7 @@ void launch_kernels(const Direct<T>& p, FaultWord* fault, Launch launch) {
   }
   const auto pairs_kernel = packed ? &direct_pairs_kernel<T, true> : &direct_pairs_kernel<T, false>;
   launch(pairs_kernel, dim3(unsigned(direct_blocks(p.rows[0], p.rows[1]))), p, fault);
-  // One block for the terms, and those of the gradients.
+  // One block for the terms, and the blocks for the gradients.
   const int64_t groups = groups_of(p, 0) + groups_of(p, 1);
   const unsigned chunks = groups == 0 || p.width == 0 ? 1 : parts(p.width, kThreads);
   launch(&direct_gradients_kernel<T>, dim3(unsigned(1 + groups), chunks), p);

@@ -1,4 +1,4 @@
-// Parameters of the kernels that only CUDA has: they prepare the sweep over tiles.
+// Parameters of the kernels that exist only for CUDA: they prepare the sweep over tiles.
 #pragma once
 
 #include "all_pairs/cuda/tf32.h"
@@ -6,9 +6,9 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Contiguous copies of the labels and the weights. With `poison`, they are checked: the kernel reports a bad one to
-// the host's next call, replaces a bad label by 0, so that nothing is read out of bounds, and sets `poison` to NaN,
-// which the last kernels add to all results.
+// Makes contiguous copies of the labels and the weights. If `poison` is given, they are checked: the kernel reports a
+// bad value to the host's next call, replaces a bad label by 0, so that nothing is read out of bounds, and sets
+// `poison` to NaN, which the last kernels add to all results.
 template <typename Acc>
 struct Inputs {
   Vector<const int64_t> given_label[2];
@@ -20,14 +20,15 @@ struct Inputs {
   Acc* poison;        // [], 0 at first; nullptr: not checked
 };
 
-// Class numbers for sorted labels that nothing bounds: the number of rows of both sides with a smaller label.
+// Numbers the classes of sorted labels that may be any numbers: a class has the number of rows, of both sides, with a
+// smaller label.
 struct Ranks {
   const int64_t* sorted[2];  // [N], the labels
   int64_t rows[2];
   int64_t* label[2];         // [N], the class numbers
 };
 
-// Where each class begins among the sorted rows.
+// Finds where each class begins among the sorted rows.
 struct Offsets {
   const int64_t* label[2];  // [N], sorted
   int64_t rows[2];
@@ -35,7 +36,7 @@ struct Offsets {
   int64_t* offset[2];       // [classes + 1]
 };
 
-// How far the rows of each block of sorted rows lie from the mean of the block, at most.
+// Finds the largest distance of the rows of each block of sorted rows from the mean of the block.
 template <typename T>
 struct Radii {
   Side<T> side;
@@ -46,7 +47,7 @@ struct Radii {
   double* radius;         // [blocks]; NaN if a row has one
 };
 
-// Two parts of each value that TF32 holds exactly: see split_tf32.
+// Splits each value into two parts that TF32 represents exactly: see split_tf32.
 struct Split {
   const float* value;  // [count]
   int64_t count;

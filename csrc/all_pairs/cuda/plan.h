@@ -1,4 +1,4 @@
-// Which tiles of the matrix of pairs the sweep on CUDA computes. Rows and columns are sorted by class.
+// Chooses the tiles of the matrix of pairs that the sweep on CUDA computes. Rows and columns are sorted by class.
 #pragma once
 
 #include "all_pairs/ranges.h"
@@ -9,11 +9,11 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Up to this many pairs are computed pair by pair. Not measured.
+// Up to this many pairs are computed pair by pair. The value was not measured.
 constexpr int64_t kFewPairs = 65536;
-// Up to this many pairs, the tiles depend only on the sizes. There is no host sync then: all work is queued at once,
-// and a CUDA graph can hold it. Above, skipping tiles of one class and tiles beyond the margin is worth a host sync.
-// Not measured.
+// Up to this many pairs, the tiles depend only on the sizes. Then there is no host sync: all work is queued at once,
+// and a CUDA graph can capture it. For more pairs, skipping tiles of one class and tiles beyond the margin is worth a
+// host sync. The value was not measured.
 constexpr int64_t kPairsWithoutHostSync = int64_t(1) << 22;
 
 // The largest tile, in float32; 8 MiB.
@@ -27,7 +27,7 @@ struct TileRange {
   Range rows, columns;
 };
 
-// Tiles that cover every pair, whatever the labels. They are wider where there are few rows.
+// Returns tiles that cover every pair, whatever the labels are. They are wider if there are few rows.
 inline std::vector<TileRange> all_tiles(int64_t rows, int64_t columns, const TileSize& most, size_t element_bytes) {
   std::vector<TileRange> tiles;
   for (const Range& own : even_parts({0, rows}, most.rows)) {
@@ -42,8 +42,8 @@ struct Block : Range {
   int64_t first, last;  // classes
 };
 
-// All rows in blocks of at most `limit`. Large classes get blocks of their own and small ones share: so few pairs of
-// one class are computed.
+// Divides all rows into blocks of at most `limit`. Large classes have their own blocks and small classes share, so that
+// few pairs of one class are computed.
 inline std::vector<Block> blocks_of(const std::vector<int64_t>& offset, int64_t limit) {
   std::vector<Block> blocks;
   const int64_t small = limit / 4;
@@ -68,8 +68,9 @@ inline bool one_class(const Block& row, const Block& column) {
   return row.first == row.last && column.first == column.last && row.first == column.first;
 }
 
-// Tiles that cover every pair which can have a part in the separation term: not those of two blocks of one class, nor
-// of blocks that are beyond the margin of each other. `beyond` has a value for each block of rows and of columns.
+// Returns tiles that cover every pair that can contribute to the separation term. They omit pairs of blocks of the same
+// class, and pairs of blocks that are beyond each other's margin. `beyond` has a value for each block of rows and of
+// columns.
 inline std::vector<TileRange> tiles_of(const std::vector<Block>& rows, const std::vector<Block>& columns,
                                        const std::vector<char>& beyond, int64_t most_columns) {
   std::vector<TileRange> tiles;

@@ -11,14 +11,14 @@ namespace fastccsa::all_pairs::cuda {
 
 using namespace fastccsa::cuda;
 
-// Concurrent writes of NaN are harmless: they store the same value. One of concurrent reports is kept.
+// Concurrent writes of NaN are harmless: they store the same value. Of several concurrent reports, one is kept.
 template <typename Acc>
 __device__ void report(Acc* poison, FaultWord* word, const FaultReport& found) {
   *static_cast<volatile FaultWord*>(word) = encode(found);
   *static_cast<volatile Acc*>(poison) = Acc(CUDART_NAN);
 }
 
-// One thread per label, side 0 first, then one per weight.
+// One thread per label, those of side 0 first, then one per weight.
 template <typename Acc>
 __global__ void __launch_bounds__(kThreads) inputs_kernel(const Inputs<Acc> p, FaultWord* fault) {
   int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads) inputs_kernel(const Inputs<Acc> p, F
   p.weight[k] = weight;
 }
 
-// The number of values below `value`.
+// Returns the number of values below `value`.
 __device__ inline int64_t lower_bound(const int64_t* sorted, int64_t count, int64_t value) {
   int64_t first = 0;
   while (count > 0) {
@@ -53,7 +53,7 @@ __device__ inline int64_t lower_bound(const int64_t* sorted, int64_t count, int6
   return first;
 }
 
-// One thread per row, side 0 first.
+// One thread per row, those of side 0 first.
 __global__ void __launch_bounds__(kThreads) ranks_kernel(const Ranks p) {
   const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   const int side = k >= p.rows[0];
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) ranks_kernel(const Ranks p) {
   p.label[side][row] = lower_bound(p.sorted[0], p.rows[0], label) + lower_bound(p.sorted[1], p.rows[1], label);
 }
 
-// One thread per class and one for the end, side 0 first.
+// For each side, one thread per class and one for the end.
 __global__ void __launch_bounds__(kThreads) offsets_kernel(const Offsets p) {
   const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x, side = k / (p.classes + 1), c = k % (p.classes + 1);
   if (side < 2) p.offset[side][c] = lower_bound(p.label[side], p.rows[side], c);

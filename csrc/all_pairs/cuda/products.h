@@ -1,8 +1,8 @@
-// Matrix products on CUDA by cuBLAS, in the precision that is asked for.
+// Matrix products on CUDA by cuBLAS, in the requested precision.
 //
 // Tensor cores multiply float32 as TF32, which keeps 11 of its 24 bits. With kTf32x3 each factor is the sum of two
-// parts that TF32 holds exactly (tf32.h), and three of the four products of parts are added up: that has about the
-// accuracy of float32. The precision is an argument of each call, so torch's settings neither matter nor change.
+// parts that TF32 holds exactly (tf32.h), and three of the four products of parts are added up, which gives about
+// the accuracy of float32. The precision is an argument of each call, so torch's settings neither matter nor change.
 #pragma once
 
 #include "core/cublas.h"
@@ -15,11 +15,12 @@
 namespace fastccsa::all_pairs::cuda {
 
 enum class Precision { kIeee, kTf32x3, kTf32 };
+constexpr const char* kPrecisions[] = {"ieee", "tf32x3", "tf32"};  // their names, in the same order
 
-// A row-major factor of a product: one matrix, or two parts that it is the sum of, the large one first.
+// A row-major factor of a product: one matrix, or two parts whose sum it is, the large one first.
 template <typename Acc>
 struct Factor {
-  const Acc* part[2];  // without parts, the second is nullptr
+  const Acc* part[2];  // for a single matrix, the second is nullptr
   int64_t stride;      // from row to row
   bool transposed = false;
 
@@ -30,9 +31,9 @@ struct Factor {
   Factor transpose() const { return {{part[0], part[1]}, stride, !transposed}; }
 };
 
-// C [m, n] = alpha A B + beta C of one part of each factor. A row-major matrix is the transpose of the column-major
-// one with the same memory, so the product is computed as C^T = B^T A^T: the factors change places, and nothing is
-// transposed that was not transposed before.
+// Computes C [m, n] = alpha A B + beta C with one part of each factor. A row-major matrix is the transpose of the
+// column-major one in the same memory, so the product is computed as C^T = B^T A^T: the factors change places, and
+// their `transposed` flags stay as they are.
 template <typename Acc>
 void multiply(const Blas& blas, bool tf32, int64_t m, int64_t n, int64_t k, Acc alpha, const Factor<Acc>& a,
               int part_of_a, const Factor<Acc>& b, int part_of_b, Acc beta, Acc* c, int64_t stride) {
@@ -47,7 +48,8 @@ void multiply(const Blas& blas, bool tf32, int64_t m, int64_t n, int64_t k, Acc 
   if (status != 0) throw std::runtime_error("fastccsa: cublasGemmEx failed with status " + std::to_string(status));
 }
 
-// The same of whole factors; both have parts, or neither. The smallest products of parts are added first.
+// Computes C = A B + beta C, times alpha, with whole factors; either both or neither of them have two parts. The
+// smallest products of parts are added first.
 template <typename Acc>
 void add_product(const Blas& blas, Precision precision, int64_t m, int64_t n, int64_t k, Acc alpha,
                  const Factor<Acc>& a, const Factor<Acc>& b, Acc beta, Acc* c, int64_t stride) {

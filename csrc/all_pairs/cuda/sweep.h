@@ -1,19 +1,19 @@
-// The loss over all pairs on CUDA: what is allocated, which kernels and products run, and in which order.
+// The loss over all pairs on CUDA: allocates memory, and runs the kernels and the matrix products in their order.
 //
 // Both sides are sorted by class. Alignment needs no pairs: around the class means it is a sum over rows. Separation
 // needs the pairs of different classes: cuBLAS multiplies tiles of centred rows, a kernel turns the dot products of a
-// tile into the coefficients of the gradient in place, and two more products add those up. One sweep over the tiles
-// computes the loss and its gradients, in O((N1 + N2) D) memory and one tile.
+// tile into the coefficients of the gradient in place, and two more products add them up. One sweep over the tiles
+// computes the loss and its gradients, in O((N1 + N2) D) memory plus one tile.
 //
-// This file needs neither torch nor CUDA. Its `Device` is the one of op.cpp on a GPU, and the emulator in the tests:
+// This file needs neither torch nor CUDA. `Device` is defined by op.cpp for a GPU, and by the tests for the emulator:
 //
 //   Buffer<U>                   owns memory of the device; `data()` is null in an empty one
 //   Buffer<U> allocate<U>(n)    not initialised
 //   Buffer<U> zeros<U>(n)
 //   Buffer<U> upload(vector)    from the host
-//   vector<U> read(data, n)     to the host, which waits for it
+//   vector<U> read(data, n)     to the host, with a host sync
 //   Sorted sort(labels, n)      a stable sort of a Buffer<int64_t>, with the buffers `values` and `order`
-//   void run(parameters)        starts the kernels that the parameters are for
+//   void run(parameters)        starts the kernels for these parameters
 //   Blas blas()
 //   bool is_capturing()         whether a CUDA graph records the queued work, so that the host must not wait
 #pragma once
@@ -72,7 +72,7 @@ class Sweep {
     Buffer<double> mean, spread, factor;  // by class
     Buffer<Acc> centred, parts[2], norm;  // `parts`: of the centred rows, for TF32
     Buffer<double> sums;
-    Buffer<Acc> product;  // empty where the gradient is not needed
+    Buffer<Acc> product;  // empty if the gradient is not needed
   };
 
   bool needs_host_sync() const {
@@ -81,7 +81,7 @@ class Sweep {
 
   // ---- sorting ----
 
-  // Copies labels and weights; with `poison`, checks them.
+  // Copies labels and weights, and checks them if `poison` is given.
   void copy_inputs(Acc* poison) {
     for (int side = 0; side < 2; ++side) sides_[side].label = device_.template allocate<int64_t>(p_.rows[side]);
     if (p_.weight.data != nullptr) weight_ = device_.template allocate<Acc>(p_.labels * p_.labels);
@@ -97,9 +97,9 @@ class Sweep {
   FaultReport sort_on_host() {
     if (device_.is_capturing()) {
       throw std::runtime_error(
-          "a CUDA graph cannot hold the loss over all pairs of " + std::to_string(p_.rows[0]) + " x " +
-          std::to_string(p_.rows[1]) + " rows, for which the host looks at labels. It can hold up to " +
-          std::to_string(options_.pairs_without_host_sync) + " pairs, of no more classes than there are rows");
+          "a CUDA graph cannot capture the loss over all pairs of " + std::to_string(p_.rows[0]) + " x " +
+          std::to_string(p_.rows[1]) + " rows, for which the host must read the labels. It can capture up to " +
+          std::to_string(options_.pairs_without_host_sync) + " pairs, with at most as many classes as rows");
     }
     copy_inputs(nullptr);
     std::vector<int64_t> labels[2];
@@ -148,7 +148,7 @@ class Sweep {
                         {sides_[0].offset.data(), sides_[1].offset.data()}});
   }
 
-  // ---- what the rows have in common ----
+  // ---- means and centred rows ----
 
   Side<T> side(int k) const { return {p_.features[k], sides_[k].order.data(), sides_[k].label.data()}; }
 
@@ -191,7 +191,7 @@ class Sweep {
 
   // ---- tiles ----
 
-  // Each block's mean, and the distance from it to the farthest of its rows.
+  // The mean of each block, and its distance from the farthest row of the block.
   struct Balls {
     std::vector<double> mean, radius;
   };
@@ -210,7 +210,8 @@ class Sweep {
     return {device_.read(mean.data(), count * p_.width), device_.read(radius.data(), count)};
   }
 
-  // Which pairs of blocks are beyond the margin of each other as a whole, by the triangle inequality. NaN is not.
+  // Finds the pairs of blocks that are entirely beyond each other's margin, by the triangle inequality. Blocks with NaN
+  // never are.
   std::vector<char> beyond_margin(const std::vector<Block>& rows, const std::vector<Block>& columns) {
     std::vector<char> beyond(rows.size() * columns.size());
     if (beyond.size() == 1) return beyond;  // skipping a single tile is not worth another host sync
@@ -253,13 +254,13 @@ class Sweep {
     for (const TileRange& tile : tiles) add_tile(tile, rows);
   }
 
-  // Empty unless products need parts.
+  // Allocates memory for one part of a factor, or nothing if products do not need parts.
   Buffer<Acc> allocate_part(int64_t count) {
     const bool in_parts = options_.precision == Precision::kTf32x3 && sizeof(Acc) == sizeof(float);
     return in_parts ? device_.template allocate<Acc>(count) : Buffer<Acc>();
   }
 
-  // The factor of products that `values` is, split in its parts where there is room for them.
+  // Returns `values` as a factor of products, split into parts if these are allocated.
   Factor<Acc> factor(const Buffer<Acc>& values, const Buffer<Acc> (&parts)[2], int64_t count, int64_t stride) {
     if constexpr (std::is_same_v<Acc, float>) {
       if (parts[0].data() != nullptr) {
@@ -308,7 +309,7 @@ class Sweep {
     add_gradient(1, others.begin, columns, coefficients.transpose(), a, rows);
   }
 
-  // ---- the end ----
+  // ---- results ----
 
   void finish() {
     device_.run(Terms<Acc>{alignment_.data(), classes_, loss_.data(), p_.rows[0], p_.scale, poison_.data(), p_.loss,
@@ -326,10 +327,10 @@ class Sweep {
   const Options& options_;
   const bool syncs_;  // whether the host reads the labels
   SortedSide sides_[2];
-  std::vector<int64_t> offset_[2];  // of the classes, where the host has sorted them
-  int64_t classes_ = 0;             // may be more than occur
+  std::vector<int64_t> offset_[2];  // of the classes, if the host has sorted them
+  int64_t classes_ = 0;             // may be more than the classes that occur
   Buffer<Acc> weight_;              // [classes, classes], or empty
-  Buffer<Acc> poison_;              // see Inputs; empty where kernels have nothing to check
+  Buffer<Acc> poison_;              // see Inputs; empty if kernels have nothing to check
   Buffer<double> alignment_;        // by class
   Buffer<Acc> centre_;
   Buffer<Acc> values_, value_parts_[2];  // of a tile
@@ -344,8 +345,8 @@ void compute_pair_by_pair(Device& device, const Problem<T>& p) {
   device.run(Direct<T>{p, coefficient.data(), sums.data()});
 }
 
-// The whole loss; there is a row on each side. Returns the first bad label or weight where the host looks for one.
-// Where it does not, kernels report it to the next call, and the results are NaN.
+// Computes the whole loss; each side must have at least one row. If the host reads the labels, returns the first bad
+// label or weight. Otherwise kernels report it to the next call, and the results are NaN.
 template <typename T, typename Device>
 FaultReport compute(Device& device, const Problem<T>& p, const Options& options) {
   if (p.rows[0] * p.rows[1] > options.few_pairs) return Sweep<T, Device>(device, p, options).run();

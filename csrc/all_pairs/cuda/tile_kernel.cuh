@@ -1,5 +1,5 @@
-// The loss over all pairs on CUDA, before and after the matrix products of tiles. Each sum is computed by one group of
-// threads, in an order that depends only on sizes.
+// The kernels of the loss over all pairs on CUDA that run before and after the matrix products of tiles. Each sum is
+// computed by one group of threads, in an order that depends only on sizes.
 #pragma once
 
 #include "all_pairs/params.h"
@@ -16,7 +16,7 @@ __device__ const T* row_of(const Side<T>& side, int64_t sorted_row) {
   return side.features.row(side.order[sorted_row]);
 }
 
-// The sum of one column's values over the groups of a block, in the order of the groups.
+// Returns the sum of one column's values over the groups of a block, in the order of the groups.
 __device__ inline double over_row_groups(double value, int group, int column) {
   __shared__ double of_group[kRowGroups][kChunkColumns];
   __syncthreads();  // the values of the previous sum have been read
@@ -110,7 +110,7 @@ __device__ FromRows<acc_t<T>> from_rows(const Tile<T>& p, int64_t i, int64_t j, 
   return {pair_term(d2, false, weight, p.margin), d2};
 }
 
-// gradient += coefficient * (own - other) for the row of `side` of a pair, by one warp
+// Adds coefficient * (own - other) to the gradient of the row of `side` of a pair, by one warp.
 template <typename T>
 __device__ void add_close_pair(const Tile<T>& p, int side, int64_t i, int64_t j, int lane) {
   using Acc = acc_t<T>;
@@ -244,7 +244,8 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(const Finish<T> p) {
   const int64_t k = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (k >= p.rows) return;
   const T* z = row_of(p.side, k);
-  for (int64_t d = lane; d < p.width; d += kWarp) finish_value(p, k, d, double(load(z[d * p.side.features.column_stride])));
+  const int64_t stride = p.side.features.column_stride;
+  for (int64_t d = lane; d < p.width; d += kWarp) finish_value(p, k, d, double(load(z[d * stride])));
 }
 
 // One block.

@@ -31,7 +31,7 @@ class Sets:
         return self.z1, self.z2
 
     def to(self, dtype: torch.dtype) -> Sets:
-        """The same values in another precision, as new leaves."""
+        """Return the same values in another precision, as new leaves."""
         z1, z2 = (z.detach().to(dtype).requires_grad_() for z in self.leaves)
         return replace(self, z1=z1, z2=z2, weight=None if self.weight is None else self.weight.to(dtype))
 
@@ -40,7 +40,7 @@ class Sets:
         return functional.contrastive_alignment(*arguments, pairs="all", reduction=reduction)
 
     def terms(self, reduction: str = "mean", margin: float = MARGIN) -> tuple[Tensor, Tensor]:
-        """Alignment and separation by the definition."""
+        """Return alignment and separation by the definition."""
         terms = reference.pair_terms(self.z1, self.z2, self.y1, self.y2, self.weight, margin, "all")
         return tuple(t.sum() if reduction == "sum" else t.mean() for t in terms)
 
@@ -50,7 +50,7 @@ class Sets:
 
 @pytest.fixture
 def use_method(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A function after which the losses compute all pairs by the given method of the op, however many there are."""
+    """A function that makes the losses use the given method of the op, whatever the number of pairs."""
 
     def use(method: str) -> None:
         monkeypatch.setattr(_all_pairs, "_op", partial(torch.ops.fastccsa.all_pairs.default, method=method))
@@ -69,9 +69,9 @@ METHODS = {
 
 @pytest.fixture(params=[pytest.param(d, marks=[pytest.mark.cuda] if d.startswith("cuda") else []) for d in METHODS])
 def device(request: pytest.FixtureRequest, use_method: Callable[[str], None]) -> str:
-    """The device of a test; the losses compute by the method for the test's number of pairs, or by that for many pairs.
+    """The device of a test. The losses use the method for the test's number of pairs, or a method for many pairs.
 
-    On CUDA the tiles of many pairs depend on the labels, or, up to some millions of pairs, only on the sizes.
+    On CUDA, tiles depend on the labels or, up to some millions of pairs, only on the sizes.
     """
     use_method(METHODS[request.param])
     return request.param.split()[0]
@@ -92,7 +92,7 @@ def make_sets() -> Callable[..., Sets]:
         random = torch.Generator().manual_seed(seed)
 
         def features(rows: int) -> Tensor:
-            # With this spread some distances are within the margin and some beyond.
+            # With this spread, some distances are within the margin and some beyond it.
             z = MARGIN / max(2 * width, 1) ** 0.5 * torch.randn(rows, width, generator=random, dtype=torch.float64)
             return (z + 3).to(device, dtype).requires_grad_()
 

@@ -1,4 +1,4 @@
-"""The accuracy in float32: errors are at most twice those of plain differences, also for near pairs."""
+"""The accuracy in float32: even for near pairs, errors are at most twice those of plain differences."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ EPS = torch.finfo(torch.float32).eps
 
 
 def far_from_the_origin(z, random):
-    """Norm 1e3, and the other side's points at distance 1e-3 of this one's."""
+    """Return points of norm 1e3, and points of the other side at distance 1e-3 from them."""
     z = z * (1e3 / z.norm(dim=1, keepdim=True))
     step = torch.randn(z.shape, generator=random, dtype=torch.float64)
     return z, z + 1e-3 * step / step.norm(dim=1, keepdim=True)
 
 
 def one_cluster(z, random):
-    """All points within 1e-3 of one point of norm 1e3."""
+    """Return points that are all within 1e-3 of one point of norm 1e3."""
     centre = 1e3 * z[:1] / z[:1].norm()
     return centre + 1e-4 * z, centre + 1e-4 * z.flip(0).roll(1, 1)
 
 
 def two_clusters(z, random):
-    """Pairs at distance 1, around two places at distance 1e3: no common centre is near both."""
+    """Return pairs at distance 1, around two places at distance 1e3: no common centre is near both places."""
     place = torch.zeros_like(z)
     place[::2, 0] = 1e3
     step = torch.randn(z.shape, generator=random, dtype=torch.float64)
@@ -42,7 +42,7 @@ def independent(z, random):
 
 
 def low_dimensional(z, random):
-    """Points of a plane: many pairs are near, at every scale."""
+    """Return points of a plane: many pairs are near, at every scale."""
     basis = torch.randn(2, z.shape[1], generator=random, dtype=torch.float64)
     return z[:, :2] @ basis, z[:, 2:4] @ basis
 
@@ -76,7 +76,7 @@ def test_error_against_plain_differences(make_sets, device, case):
 @pytest.mark.parametrize("share", [0.05, 0.07, 0.2, 0.45, 0.55, 0.9])
 @pytest.mark.parametrize("along", ["one axis", "all axes"])
 def test_pairs_that_are_equally_near_relative_to_their_norms(device, along, share):
-    """Two distant places, around each of which d^2 is about `share` of |a|^2 + |b|^2: worst just above a threshold."""
+    """Around two distant places, d^2 is about `share` of |a|^2 + |b|^2. Shares just above a threshold are worst."""
     rows, width = 60, 256
     errors, plain, sizes = [], [], []
     for seed in range(4):
@@ -105,8 +105,8 @@ def gradients(implementation, z1, z2, y1, y2, margin):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_sixteen_bits_are_added_up_in_float32(device, dtype):
-    """Only the gradients are rounded to 16 bits, once, at the end; the loss is float32."""
+def test_16_bit_features_are_summed_in_float32(device, dtype):
+    """Only the gradients are rounded to 16 bits, once at the end. The loss is float32."""
     random = torch.Generator().manual_seed(0)
     z1, z2 = torch.randn(2, 300, 40, generator=random).to(device, dtype)
     y1, y2 = torch.randint(4, (2, 300), generator=random).to(device)
@@ -124,7 +124,7 @@ def test_sixteen_bits_are_added_up_in_float32(device, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_the_gradient_at_distance_zero_is_zero(device, dtype):
-    """Points of different classes in one place: the loss is margin^2, and the gradient 0, not NaN."""
+    """For equal points of different classes, the loss is margin^2, and the gradient is 0 and not NaN."""
     z1 = torch.full((5, 8), 100.0, dtype=dtype, device=device, requires_grad=True)
     z2 = torch.full((3, 8), 100.0, dtype=dtype, device=device, requires_grad=True)
     y1, y2 = torch.zeros(5, dtype=torch.int64, device=device), torch.ones(3, dtype=torch.int64, device=device)

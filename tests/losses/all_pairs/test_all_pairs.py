@@ -47,11 +47,11 @@ def test_margins(make_sets, device, margin):
     assert_same(make_sets(dtype=torch.float64, device=device), margin=margin)
 
 
-# Rows of each class on both sides: large classes, which are cut; small ones, which share strips; classes of either kind
-# that only one side has; more rows than a panel.
+# The numbers of rows of each class on both sides: large classes, which are divided; small ones, which share strips;
+# classes of either kind that occur on only one side; more rows than a panel has.
 CLASS_SIZES = {
     "large and small": ([130, 3, 70, 5, 5, 300], [2, 90, 65, 40, 1, 3]),
-    "small ones between": ([64, 63, 64, 1, 64], [63, 64, 1, 64, 63]),
+    "small between large": ([64, 63, 64, 1, 64], [63, 64, 1, 64, 63]),
     "absent on a side": ([0, 200, 10, 0, 70], [100, 0, 90, 30, 0]),
     "one row of each": ([1] * 150, [1] * 150),
     "panels": ([700, 30, 600], [900, 1300, 60]),
@@ -61,7 +61,7 @@ CLASS_SIZES = {
 
 @pytest.mark.parametrize("sizes", CLASS_SIZES.values(), ids=CLASS_SIZES.keys())
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_any_sizes_of_classes(make_sets, device, sizes, dtype):
+def test_classes_of_any_size(make_sets, device, sizes, dtype):
     sets = make_sets(*map(sum, sizes), len(sizes[0]), 5, dtype=dtype, device=device)
     random = torch.Generator().manual_seed(1)
     for labels, counts in zip((sets.y1, sets.y2), sizes, strict=True):
@@ -72,7 +72,7 @@ def test_any_sizes_of_classes(make_sets, device, sizes, dtype):
 
 @pytest.mark.parametrize("gap", [4.0, 11.0, 30.0])
 def test_distant_classes(make_sets, device, gap):
-    """Classes that are entirely beyond the margin, partly, and not at all; NaN is not beyond it."""
+    """Classes that are entirely, partly or not at all beyond the margin. NaN is not beyond it."""
     sets = make_sets(260, 300, 3, 6, dtype=torch.float64, device=device)
     with torch.no_grad():
         for z, y in ((sets.z1, sets.y1), (sets.z2, sets.y2)):
@@ -86,7 +86,7 @@ def test_distant_classes(make_sets, device, gap):
     assert torch.autograd.grad(loss, sets.z1)[0].isnan().all()
 
 
-def test_any_number_of_threads_gives_the_same_bits(make_sets, use_method):
+def test_the_number_of_threads_changes_no_bit(make_sets, use_method):
     use_method("products")
     sets = make_sets(300, 700, 5, 140)
     threads = torch.get_num_threads()
@@ -113,7 +113,7 @@ def test_classes_missing_on_a_side(make_sets, device):
 
 
 def test_features_without_columns(make_sets, device):
-    """All distances are 0, and pairs of different classes have no direction to be pushed in."""
+    """All distances are 0, so the gradient of pairs of different classes has no direction."""
     sets = make_sets(200, 300, 3, 0, dtype=torch.float64, device=device, weighted=False)
     different = (sets.y1[:, None] != sets.y2).double().mean().item()
     loss = sets.loss(margin=2.0)
@@ -121,7 +121,7 @@ def test_features_without_columns(make_sets, device):
     assert [g.shape for g in torch.autograd.grad(loss, sets.leaves)] == [(200, 0), (300, 0)]
 
 
-def test_labels_need_no_bound_without_weights():
+def test_labels_may_be_any_numbers_without_weights():
     z = torch.eye(3, dtype=torch.float64)
     labels = torch.tensor([-5, 10**12, 7])
     expected = reference.contrastive_alignment(z, z, labels, labels, margin=2.0, pairs="all")
@@ -148,7 +148,7 @@ def test_empty_sides(make_sets, device, rows):
         lambda x: x.repeat_interleave(2, 0)[::2],
         lambda x: torch.cat([x.flatten()[:1], x.flatten()])[1:].view_as(x),
     ],
-    ids=["transposed", "columns of a wider one", "every second column", "every second row", "misaligned"],
+    ids=["transposed", "columns of a wider matrix", "every second column", "every second row", "misaligned"],
 )
 def test_views(make_sets, device, dtype, view):
     sets = make_sets(dtype=dtype, device=device)
@@ -189,7 +189,7 @@ def test_whole_loss_and_its_terms(make_sets, device, rows, reduction):
         torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-14)
 
 
-def test_nan_reaches_the_loss(make_sets, device):
+def test_nan_propagates_to_the_loss(make_sets, device):
     for k in range(2):
         sets = make_sets(device=device)
         with torch.no_grad():
@@ -214,7 +214,7 @@ from fastccsa import functional, reference
 from fastccsa.ops import all_pairs as _all_pairs
 torch.manual_seed(0)
 op = _all_pairs._op
-# Ragged sizes; classes with pieces of their own and without; near pairs, which are computed from their rows.
+# Ragged sizes; classes with and without their own strips; near pairs, which are computed from their rows.
 for sizes, width, classes in (((29, 43), 39, 4), ((150, 260), 9, 3), ((70, 90), 130, 40)):
     y = [torch.randint(classes, (n,)) for n in sizes]
     points = [torch.randn(n, width, dtype=torch.float64) for n in sizes]
@@ -240,10 +240,10 @@ print(torch.ops.fastccsa.instruction_set())
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
 def test_every_instruction_set(isa):
-    """Pair by pair and in panels; all other tests run the best instruction set."""
+    """Pair by pair and in panels. All other tests use the best instruction set."""
     environment = os.environ | {"FASTCCSA_ISA": isa}
     done = subprocess.run([sys.executable, "-c", EVERY_METHOD], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     if platform.machine() in ("x86_64", "AMD64"):
-        # An older processor falls back to what it has.
+        # An older processor falls back to a lesser instruction set.
         assert done.stdout.strip() in {"portable": ("portable",), "avx2": ("avx2", "portable")}.get(isa, ISAS)

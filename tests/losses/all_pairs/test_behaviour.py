@@ -14,7 +14,7 @@ from fastccsa import functional, reference
 
 
 def op_arguments(sets, per_term, output_mask=3):
-    """Positional and named arguments of the op."""
+    """Return positional and keyword arguments of the op."""
     options = {"labels": 7, "margin": 12.0, "mean": True, "precision": "ieee"}
     options |= {"output_mask": output_mask, "per_term": per_term}
     return (*sets.leaves, sets.y1, sets.y2, sets.weight), options
@@ -65,7 +65,7 @@ def test_one_tensor_on_both_sides(make_sets, device):
     torch.testing.assert_close(torch.autograd.grad(mine, z), torch.autograd.grad(true, z), rtol=1e-11, atol=1e-14)
 
 
-def test_graph_kept_and_used_twice_even_after_the_input_changed(make_sets, device):
+def test_a_retained_graph_can_be_used_twice_even_after_an_input_changed(make_sets, device):
     sets = make_sets(device=device)
     copies = [z.clone() for z in sets.leaves]
     loss = functional.contrastive_alignment(*copies, sets.y1, sets.y2, margin=12.0, pairs="all")
@@ -96,8 +96,8 @@ def test_inference_and_no_grad(make_sets, device):
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiles_whole(make_sets, device, backend):
-    """No graph break: the op is one node among others."""
+def test_compiles_without_graph_breaks(make_sets, device, backend):
+    """The op is an ordinary node of the graph."""
     torch._dynamo.reset()
     sets = make_sets(device=device)
     logits = [torch.randn(len(z), 7, device=device) for z in sets.leaves]
@@ -132,7 +132,7 @@ def test_compiles_once_for_all_sizes(make_sets, device):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_autocast_with_mixed_sides(make_sets, device, dtype):
-    """Under autocast one side may be in half precision; products are computed in float32."""
+    """Under autocast, one side may be in half precision; products are computed in float32."""
     sets = make_sets(device=device)
     arguments = (sets.y1, sets.y2, sets.weight, 12.0, "all")
     with torch.autocast(device, dtype=dtype):
@@ -156,14 +156,14 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
-def test_memory_stays_far_below_the_matrix():
-    """The matrix would be 256 MiB, and its gradient as much again."""
+def test_memory_is_far_below_the_matrix_of_pairs():
+    """The matrix would take 256 MiB, and its gradient another 256 MiB."""
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 48
 
 
-def test_more_pairs_than_32_bits_count(device):
-    """5 x 10^9 pairs, almost all in blocks that are beyond the margin."""
+def test_more_pairs_than_fit_into_32_bits(device):
+    """There are 5 x 10^9 pairs, almost all of them in blocks that are beyond the margin."""
     z2 = torch.full((1_000_000, 1), 100.0, device=device)
     z2[-2:, 0] = 0.5
     z1 = torch.zeros(5000, 1, device=device, requires_grad=True)
@@ -208,7 +208,7 @@ def test_bad_input(make_sets, device, name, change, message):
 def test_bad_values(make_sets, device, request, name, change, message):
     sets = make_sets(device=device)
     if request.node.callspec.params["device"] in ("cuda", "cuda in tiles"):
-        pytest.skip("the host does not wait for the GPU: see test_on_cuda.py")
+        pytest.skip("there is no host sync: see test_on_cuda.py")
     with pytest.raises(RuntimeError, match=message):
         call_with(sets, name, change)
 
@@ -228,7 +228,7 @@ def test_labels_beyond_the_logits(make_sets):
         ({"precision": "tf32"}, "precision 'tf32' concerns the matrix products of pairs='all'"),
     ],
 )
-def test_options_that_do_not_go_together(make_sets, arguments, message):
+def test_incompatible_options(make_sets, arguments, message):
     with pytest.raises(fastccsa.InputError, match=message):
         fastccsa.WeightedCCSALoss(**arguments)
     sets = make_sets()

@@ -1,4 +1,4 @@
-"""The memory of past features: a ring, plugged into the loss, equal on all ranks."""
+"""The memory of past features: it is a ring, works with the loss, and is equal on all ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastccsa import FeatureMemory, InputError, PairMemory, functional, referenc
 
 
 def batch(first: int, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows that contain their own number."""
+    """Return features, labels and domains of rows that contain their own number."""
     number = torch.arange(first, first + rows)
     return number[:, None] + torch.tensor([0.0, 0.5]), number % 7, number % 3
 
@@ -49,7 +49,7 @@ def test_the_loss_of_a_batch_against_the_memory():
     torch.testing.assert_close(torch.autograd.grad(loss, z)[0], expected)
 
 
-def test_state_dict_holds_the_ring():
+def test_state_dict_contains_the_ring():
     memory = FeatureMemory(capacity=5, width=2)
     memory.push(*batch(0, 7))
     stored = io.BytesIO()
@@ -67,7 +67,7 @@ def test_state_dict_holds_the_ring():
 
 
 def test_gradients_do_not_shrink_with_the_memory():
-    """Each image's gradient is that of its mean over the other stream's memory; past images have none."""
+    """The gradient of each image is that of its mean over the memory of the other stream. Past images have none."""
     random = torch.Generator().manual_seed(1)
     weight, memory = torch.rand(3, 3, generator=random), PairMemory(capacity=30, width=4)
     shown: list[tuple] = []

@@ -1,5 +1,5 @@
-"""On a GPU: what few pairs launch and allocate, and that neither they nor tiles by sizes make the host wait, so that a
-graph can hold the call."""
+"""On a GPU: launches and allocations for few pairs, and no host sync for few pairs or tiles by sizes, so that a graph
+can capture the call."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def any_sets(request: pytest.FixtureRequest, make_sets, dtype):
 
 
 def step_of(sets) -> Callable[[], tuple[Tensor, ...]]:
-    """Forward and backward; the upstream gradient exists before."""
+    """Return a function that runs forward and backward. It does not create the upstream gradient."""
     upstream = torch.ones((), device="cuda")
 
     def step() -> tuple[Tensor, ...]:
         loss = sets.loss()
         return (loss.detach(), *torch.autograd.grad(loss, sets.leaves, upstream))
 
-    step()  # what the first call creates once does not count
+    step()  # what only the first call creates does not count
     return step
 
 
@@ -55,14 +55,14 @@ def step(sets) -> Callable[[], tuple[Tensor, ...]]:
 
 
 def test_launches(sets, step) -> None:
-    """Two for the loss and the gradients, and one multiplication per side; 16-bit gradients are then rounded."""
+    """Two for the loss and the gradients, and one multiplication per side. Then 16-bit gradients are rounded."""
     launched = kernels(step)
     assert sum("fastccsa" in name for name in launched) == 2, launched
     assert len(launched) == (4 if sets.z1.dtype == torch.float32 else 6), launched
 
 
 def test_allocations(sets, step) -> None:
-    """Results, gradients before they are multiplied, one coefficient per pair, and the sums of blocks."""
+    """Results, gradients before their multiplication, one coefficient per pair, and the sums of blocks."""
     assert len(step()) == 3
     _, requested = cuda_requests(step)
     rows = (ROWS1 + ROWS2) * WIDTH
@@ -81,7 +81,7 @@ def test_no_host_sync(any_sets) -> None:
 
 
 def test_a_graph_follows_its_inputs(any_sets) -> None:
-    """Also for the whole loss: captured once, replayed with other features and labels."""
+    """The graph of the whole loss is captured once, and replayed with other features and labels."""
     sets, step = any_sets, step_of(any_sets)
     logits = [torch.randn(len(z), 7, device="cuda", dtype=z.dtype, requires_grad=True) for z in sets.leaves]
     loss_fn = fastccsa.WeightedCCSALoss(pair_weight=sets.weight, margin=12.0, pairs="all").cuda()
@@ -108,12 +108,12 @@ def test_a_graph_follows_its_inputs(any_sets) -> None:
         assert all(torch.equal(a, b) for a, b in zip(captured, whole(), strict=True))
 
 
-def test_error_where_a_graph_cannot_hold_the_call(make_sets, use_method) -> None:
+def test_error_if_a_graph_cannot_capture_the_call(make_sets, use_method) -> None:
     use_method("products_by_labels")
     sets = make_sets(*MANY, width=WIDTH, device="cuda")
     sets.loss()
-    refused = pytest.raises(RuntimeError, match="a CUDA graph cannot hold the loss over all pairs of 300 x 500 rows")
-    with refused, torch.cuda.graph(torch.cuda.CUDAGraph()):
+    message = "a CUDA graph cannot capture the loss over all pairs of 300 x 500 rows"
+    with pytest.raises(RuntimeError, match=message), torch.cuda.graph(torch.cuda.CUDAGraph()):
         sets.loss()
 
 

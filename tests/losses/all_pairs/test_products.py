@@ -1,4 +1,4 @@
-"""The precision of float32 products: what each choice gives on each device, independent of torch's own settings."""
+"""The precision of float32 products: each choice on each device, independent of torch's own settings."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_torch_keeps_its_setting(setting: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_no_code_touches_torchs_settings_of_products() -> None:
-    """They belong to the whole process, so to the user; the op passes its precision with each product."""
+def test_no_code_uses_torchs_settings_of_products() -> None:
+    """They apply to the whole process, so they are the user's. The op passes its precision with each product."""
     package = Path(fastccsa.__file__).parent
     sources = list(package.rglob("*.py"))
     assert len(sources) > 50
@@ -93,6 +93,6 @@ for name in ("torch_get_current_cuda_blas_handle", "cublasGemmEx", "cublasGetMat
 
 @pytest.mark.skipif(torch.version.cuda is None, reason="torch without CUDA")
 def test_torch_has_loaded_the_functions_that_the_op_looks_up() -> None:
-    """csrc/core/torch_blas.h finds them in torch's CUDA library, or in those that it depends on."""
+    """csrc/core/torch_blas.h finds them in torch's CUDA library, or in the libraries that it depends on."""
     done = subprocess.run([sys.executable, "-c", LOOKED_UP], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Several processes: every pair of all ranks' batches, its gradients, and memories that stay equal."""
+"""Several processes: every pair of all ranks' batches, the gradients, and memories that stay equal."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_all_ranks_together_are_one_batch(tmp_path: Path, world: int) -> None:
     (z1, z2), (y1, y2) = map(torch.cat, leaves), map(torch.cat, list(zip(*batches, strict=True))[2:])
     whole = reference.contrastive_alignment(z1, z2, y1, y2, weight, 4.0, "all", "sum")
     expected = torch.autograd.grad(whole, [*leaves[0], *leaves[1]])
-    upstream = sum(range(1, world + 1))  # the ranks' losses count with weights 1, 2, ...
+    upstream = sum(range(1, world + 1))  # the losses of the ranks have weights 1, 2, ...
     for reduction, scale in (("mean", 1 / (len(z1) * len(z2))), ("sum", 1.0)):
         for rank, result in enumerate(found):
             loss, g1, g2 = result[reduction]

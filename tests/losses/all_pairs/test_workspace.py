@@ -1,4 +1,4 @@
-"""The memory of a call beyond that of its inputs, also where every pair is computed from its rows."""
+"""The memory of a call in addition to its inputs, even if every pair is computed from its rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 LIMIT = 64 * 2**20
 
-# The peak of the process during the call, as the kernel counts pages. Torch and its threads are loaded before.
+# Prints the peak of the process during the call, as the kernel counts pages. Torch and its threads are loaded before.
 ONE_CALL = """
 import sys, torch
 from pathlib import Path
@@ -19,7 +19,7 @@ dtype, spread = getattr(torch, sys.argv[1]), float(sys.argv[2])
 torch.set_num_threads(2)
 def call(rows):
     random = torch.Generator().manual_seed(0)
-    # Two places, so that the common centre is near neither; all pairs of different classes are within one of them.
+    # Two places, so that the common centre is near neither of them; almost all rows are at one place.
     z = spread * torch.randn(2, rows, 4, generator=random, dtype=torch.float64) + 1
     z = torch.cat([z[:, :-2], z.new_tensor([-1.0]).expand(2, 2, 4) * rows], 1).to(dtype)
     y = torch.zeros(2, rows, dtype=torch.int64)
