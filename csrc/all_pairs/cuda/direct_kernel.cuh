@@ -13,7 +13,7 @@ namespace fastccsa::all_pairs::cuda {
 
 using namespace fastccsa::cuda;
 
-// How many rows of each side a warp combines to pairs, so that each load serves four pairs.
+// How many rows of each side a warp combines into pairs, so that each load serves four pairs.
 constexpr int kOwn = kDirectRows, kOthers = kDirectColumns / kWarps;
 static_assert(kOwn * kOthers <= kWarp, "each pair of a warp has its own lane");
 

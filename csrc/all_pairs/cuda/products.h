@@ -48,7 +48,7 @@ void multiply(const Blas& blas, bool tf32, int64_t m, int64_t n, int64_t k, Acc 
   if (status != 0) throw std::runtime_error("fastccsa: cublasGemmEx failed with status " + std::to_string(status));
 }
 
-// Computes C = A B + beta C, times alpha, with whole factors; either both or neither of them have two parts. The
+// Computes C [m, n] = alpha A B + beta C with whole factors. Either both factors have two parts, or neither. The
 // smallest products of parts are added first.
 template <typename Acc>
 void add_product(const Blas& blas, Precision precision, int64_t m, int64_t n, int64_t k, Acc alpha,
