@@ -2,9 +2,6 @@
 
 import sys
 
-# The installed package comes before the checkout's folder of the same name, which may not be built.
-sys.path.append(sys.path.pop(0))
-
 from fastccsa.cli import main
 
 if __name__ == "__main__":
