@@ -82,17 +82,9 @@ void check(const Arguments& a) {
 // [0, N, D] if it was not requested.
 using Result = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-// Returns a large matrix on the CPU in recycled memory, of the type of sums, or nothing if that is not possible.
-template <typename T>
-MaybeTensor recycled(const Tensor& like, int64_t rows, int64_t columns) {
-  if (!like.is_cpu()) return std::nullopt;
-  return recycled_matrix(rows, columns, number_of(kAccType<T>), sizeof(acc_t<T>));
-}
-
 template <typename T>
 Tensor scratch(const Tensor& like, int64_t rows, int64_t columns) {
-  const MaybeTensor large = recycled<T>(like, rows, columns);
-  return large ? *large : empty({rows, columns}, kAccType<T>, like);
+  return large_empty({rows, columns}, kAccType<T>, sizeof(acc_t<T>), like);
 }
 
 template <typename T>
@@ -100,10 +92,7 @@ Result make_result(const Arguments& a) {
   const auto gradient = [&](int side) {
     const Tensor& features = a.features[side];
     const int64_t planes = !a.needs_gradient(side) ? 0 : a.per_term ? 2 : 1;
-    const int64_t rows = features.size(0), width = features.size(1);
-    const MaybeTensor large = recycled<T>(features, planes * rows, width);
-    return large ? torch::stable::view(*large, {planes, rows, width})
-                 : empty({planes, rows, width}, kAccType<T>, features);
+    return large_empty({planes, features.size(0), features.size(1)}, kAccType<T>, sizeof(acc_t<T>), features);
   };
   return {empty({}, kAccType<T>, a.features[0]), empty({2}, kAccType<T>, a.features[0]), gradient(0), gradient(1)};
 }

@@ -4,18 +4,13 @@
 #include "core/torch_binding.h"
 #include "core/torch_large_tensor.h"
 
-#include <torch/csrc/stable/ops.h>
-
 namespace fastccsa {
 namespace {
 
 Tensor large_empty_like(Tensor like) {
-  const int64_t rows = like.size(0), columns = like.size(1);
-  const ScalarType type = like.scalar_type();
-  MaybeTensor recycled;
-  if (type == ScalarType::Float) recycled = recycled_matrix(rows, columns, aoti_torch_dtype_float32(), sizeof(float));
-  if (type == ScalarType::Double) recycled = recycled_matrix(rows, columns, aoti_torch_dtype_float64(), sizeof(double));
-  return recycled ? *recycled : torch::stable::new_empty(like, {rows, columns});
+  return with_type(like, "like", [&](auto t) {
+    return large_empty({like.size(0), like.size(1)}, like.scalar_type(), sizeof(t), like);
+  });
 }
 
 std::string instruction_set() { return name_of(isa()); }

@@ -76,15 +76,26 @@ inline int32_t number_of(ScalarType type) {
   return torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
 }
 
+struct Strides {
+  int64_t values[3] = {1, 1, 1};
+};
+
+// The strides of a contiguous tensor of at most three dimensions.
+inline Strides contiguous_strides(std::initializer_list<int64_t> sizes) {
+  Strides strides;
+  for (int d = int(sizes.size()) - 2; d >= 0; --d) strides.values[d] = strides.values[d + 1] * sizes.begin()[d + 1];
+  return strides;
+}
+
 // Returns an uninitialised, contiguous tensor of at most three dimensions, on the device of `like`.
 inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type, const Tensor& like) {
-  int64_t strides[3] = {1, 1, 1};
-  for (int d = int(sizes.size()) - 2; d >= 0; --d) strides[d] = strides[d + 1] * sizes.begin()[d + 1];
+  const Strides strides = contiguous_strides(sizes);
   int32_t device_type;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides, number_of(type),
-                                                         device_type, like.get_device_index(), &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides.values,
+                                                         number_of(type), device_type, like.get_device_index(),
+                                                         &handle));
   return Tensor(handle);
 }
 

@@ -144,9 +144,7 @@ BackwardResult backward(const Arguments& arguments, const Tensor& first, const U
   }
   const auto gradient = [&](int bit, const MaybeTensor& of, int64_t columns, T** data) {
     if (!of || !(upstream.output_mask >> bit & 1)) return empty({0}, type, first);
-    MaybeTensor recycled;
-    if (first.is_cpu()) recycled = recycled_matrix(in.pairs, columns, number_of(type), sizeof(T));
-    Tensor result = recycled ? *recycled : empty({in.pairs, columns}, type, first);
+    Tensor result = large_empty({in.pairs, columns}, type, sizeof(T), first);
     *data = data_of<T>(result);
     return result;
   };
