@@ -18,10 +18,11 @@ def set_cpu_cache_limit(size: int) -> int:
     """Set how many bytes of large CPU results this process keeps for later results; 0, the default, keeps nothing.
 
     With a limit of 0, the memory of a large gradient returns to the system when the gradient is freed. The next
-    gradient gets new pages, which the system must map and zero; this takes several times as long as computing the
-    gradient. Set a limit if the loss is called repeatedly on the CPU with large batches: it applies to results of 8 MiB
-    or more, such as the gradients of 4096 rows of 512 float32 features. The system's allocator recycles smaller results
-    anyway, and CUDA is not affected. `fastccsa train` on the CPU sets a limit during the run.
+    gradient gets new pages, which the system must map and zero. Set a limit if the loss is called repeatedly on the CPU
+    with large batches: it applies to results of 8 MiB or more, such as the gradients of 4096 rows of 512 float32
+    features. Measured for 65,536 pairs of that width on two cores: 19 ms with a limit, 47 ms without one (forward and
+    backward, medians). The system's allocator recycles smaller results anyway, and CUDA is not affected.
+    `fastccsa train` on the CPU sets a limit during the run.
 
     The cost is memory: up to ``size`` bytes stay with the process between calls. They are marked as unused
     (``MADV_FREE``), so the system takes them back when memory runs short, without writing them to disk; until then they
