@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fastccsa._version import __version__
 from fastccsa.system.extras import EXTRAS, not_installed, pip_command
 
-__all__ = ["Part", "Report", "check"]
+__all__ = ["Check", "Report", "check"]
 
 GET_NVCC = "reinstall with an nvcc: on PATH, in CUDA_HOME, or from `pip install 'fastccsa[cuda]'`"
 
@@ -23,7 +23,7 @@ PURPOSES = {
 
 
 @dataclass(frozen=True)
-class Part:
+class Check:
     """One part of the installation.
 
     Attributes:
@@ -41,51 +41,51 @@ class Part:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of :func:`check`; ``print`` it, or read ``parts``.
+    """The result of :func:`check`; ``print`` it, or read ``checks``.
 
     Attributes:
-        parts: one entry per part, in the order of the printed report.
+        checks: one entry per part, in the order of the printed report.
     """
 
-    parts: list[Part] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
     @property
     def usable(self) -> bool:
         """Whether the loss can be computed on this machine, at least on the CPU."""
-        return all(part.usable for part in self.parts if part.name in ("PyTorch", "ops"))
+        return all(part.usable for part in self.checks if part.name in ("PyTorch", "ops"))
 
-    def __getitem__(self, name: str) -> Part:
-        return next(part for part in self.parts if part.name == name)
+    def __getitem__(self, name: str) -> Check:
+        return next(part for part in self.checks if part.name == name)
 
     def __str__(self) -> str:
-        width = max(len(part.name) for part in self.parts)
+        width = max(len(part.name) for part in self.checks)
         lines = [f"fastccsa {__version__}"]
-        for part in self.parts:
+        for part in self.checks:
             lines.append(f"  {'ok' if part.usable else '--'}  {part.name:<{width}}  {part.state}")
             if part.advice:
                 lines.append(f"      {'':<{width}}  -> {part.advice}")
         return "\n".join(lines)
 
 
-def _torch() -> Part:
+def _torch() -> Check:
     import torch
 
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
     old = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10)
-    return Part("PyTorch", not old, f"{torch.__version__}, {cuda}", "upgrade to torch 2.10 or later" if old else "")
+    return Check("PyTorch", not old, f"{torch.__version__}, {cuda}", "upgrade to torch 2.10 or later" if old else "")
 
 
-def _ops() -> Part:
+def _ops() -> Check:
     try:
         import torch
 
         from fastccsa import _build_info
         from fastccsa.ops import library
     except ImportError as error:
-        return Part("ops", False, str(error), "`pip install .`, and start Python outside the checkout")
+        return Check("ops", False, str(error), "`pip install .`, and start Python outside the checkout")
     isa = torch.ops.fastccsa.instruction_set()
     built = f"built with {_build_info.COMPILER} against torch {_build_info.TORCH_VERSION}"
-    return Part("ops", library.library_path().exists(), f"{built}; CPU kernels: {isa}")
+    return Check("ops", library.library_path().exists(), f"{built}; CPU kernels: {isa}")
 
 
 def _architecture_names(architectures: tuple[str, ...]) -> str:
@@ -120,24 +120,24 @@ def _runs_on(capability: tuple[int, int], architectures: tuple[str, ...]) -> boo
     return False
 
 
-def _cuda_code() -> Part:
+def _cuda_code() -> Check:
     try:
         from fastccsa import _build_info
     except ImportError:
-        return Part("CUDA code", False, "unknown: nothing was built")
+        return Check("CUDA code", False, "unknown: nothing was built")
     if not _build_info.CUDA_VERSION:
-        return Part("CUDA code", False, "not built", GET_NVCC)
+        return Check("CUDA code", False, "not built", GET_NVCC)
     names = _architecture_names(_build_info.CUDA_ARCHITECTURES)
-    return Part("CUDA code", True, f"built with nvcc {_build_info.CUDA_VERSION} for {names}")
+    return Check("CUDA code", True, f"built with nvcc {_build_info.CUDA_VERSION} for {names}")
 
 
-def _gpus() -> list[Part]:
+def _gpus() -> list[Check]:
     import torch
 
     if torch.version.cuda is None:
-        return [Part("GPU", False, "this PyTorch has no CUDA support", "install a CUDA build of torch to use a GPU")]
+        return [Check("GPU", False, "this PyTorch has no CUDA support", "install a CUDA build of torch to use a GPU")]
     if not torch.cuda.is_available():
-        return [Part("GPU", False, "none is visible to PyTorch", "the CPU is used; see `nvidia-smi` if there is one")]
+        return [Check("GPU", False, "none is visible to PyTorch", "the CPU is used; see `nvidia-smi` if there is one")]
     try:
         from fastccsa._build_info import CUDA_ARCHITECTURES
     except ImportError:
@@ -148,23 +148,23 @@ def _gpus() -> list[Part]:
         name = f"{torch.cuda.get_device_name(index)}, compute capability {capability[0]}.{capability[1]}"
         fits = _runs_on(capability, CUDA_ARCHITECTURES)
         advice = f"reinstall with TORCH_CUDA_ARCH_LIST={capability[0]}.{capability[1]}+PTX"
-        gpus.append(Part(f"GPU {index}", fits, name, "" if fits else advice))
+        gpus.append(Check(f"GPU {index}", fits, name, "" if fits else advice))
     return gpus
 
 
-def _dali() -> Part:
+def _dali() -> Check:
     advice = "`pip install nvidia-dali-cuda130` (CUDA 12: nvidia-dali-cuda120), or use backend='torchvision'"
     if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
-        return Part("DALI", False, "not installed", advice)
+        return Check("DALI", False, "not installed", advice)
     wheels = [name for name in ("nvidia-dali-cuda130", "nvidia-dali-cuda120") if _version(name)]
-    return Part("DALI", True, ", ".join(f"{name} {_version(name)}" for name in wheels) or "installed")
+    return Check("DALI", True, ", ".join(f"{name} {_version(name)}" for name in wheels) or "installed")
 
 
-def _extra(name: str) -> Part:
+def _extra(name: str) -> Check:
     missing = not_installed(name)
     if not missing:
-        return Part(f"extra {name}", True, f"{PURPOSES[name]}; installed")
-    return Part(
+        return Check(f"extra {name}", True, f"{PURPOSES[name]}; installed")
+    return Check(
         f"extra {name}", False, f"{PURPOSES[name]}; not installed: {', '.join(missing)}", f"`{pip_command(name)}`"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -120,6 +121,25 @@ def test_by_default_nothing_is_kept() -> None:
     ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300, check=True)
     size = PAIRS * WIDTH * 4
     assert ended.stdout.splitlines() == [str([-size, -size, size, size]), "0"]
+
+
+def asks_for_large_pages(tensor: Tensor) -> bool:
+    """Whether the system was asked for pages of 2 MiB in the middle of a large tensor."""
+    address, inside = tensor.data_ptr() + tensor.nbytes // 2, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if mapping := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(mapping[1], 16) <= address < int(mapping[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return "hg" in line.split()
+    raise AssertionError("no mapping holds the tensor")
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no large pages on this system")
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_large_results_ask_for_large_pages(limit: int) -> None:
+    fastccsa.set_cpu_cache_limit(limit)
+    assert not asks_for_large_pages(torch.empty(32 << 20, dtype=torch.uint8))
+    assert all(map(asks_for_large_pages, gradients(*problem(0))))
 
 
 def test_without_a_limit_nothing_is_kept() -> None:

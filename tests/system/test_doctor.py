@@ -23,7 +23,7 @@ def test_every_part_is_named_and_usable_parts_say_so():
 
 
 def test_what_is_missing_comes_with_advice():
-    for part in fastccsa.check().parts:
+    for part in fastccsa.check().checks:
         assert part.usable or part.advice or part.name == "CUDA code"
 
 
