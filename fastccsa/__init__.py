@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastccsa.models import load_model
     from fastccsa.ops.allocator import set_cpu_cache_limit
     from fastccsa.ops.profiling import nvtx_ranges
-    from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
+    from fastccsa.sampling import ImageSampler, PairSampler, balanced_loss, inverse_probability
     from fastccsa.system.doctor import check
     from fastccsa.system.errors import InputError
 
@@ -34,6 +34,7 @@ _HOMES = {
     "PairSampler": "fastccsa.sampling",
     "ImageSampler": "fastccsa.sampling",
     "inverse_probability": "fastccsa.sampling",
+    "balanced_loss": "fastccsa.sampling",
     "Manifest": "fastccsa.collections.manifest",
     "InputError": "fastccsa.system.errors",
     "check": "fastccsa.system.doctor",
@@ -56,6 +57,7 @@ __all__ = [  # noqa: RUF022 - in the order of the documentation
     "PairSampler",
     "ImageSampler",
     "inverse_probability",
+    "balanced_loss",
     "Manifest",
     "data",
     "load_model",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import click
 
 from fastccsa.images.choices import ImageBackend
+from fastccsa.system.choices import literal_of
 from fastccsa.system.devices import Amp
 
 DEVICE_HELP = "auto, cpu, cuda or cuda:N."
@@ -56,6 +57,6 @@ def options_of(config: type) -> Callable[..., Any]:
 
 def _click_type(kind: Any) -> Any:
     """Return the click type of an annotation; None if click is to use the type of the default."""
-    if get_origin(kind) is Literal:
-        return choice(kind)
+    if (literal := literal_of(kind)) is not None:
+        return choice(literal)
     return next((number for number in (int, float) if number == kind or number in get_args(kind)), None)

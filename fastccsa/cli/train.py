@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -26,6 +27,7 @@ class ImagesPerClass(click.ParamType):
 
 
 option = options_of(TrainConfig)
+balance_option = partial(option, show_default="the recipe's")
 
 
 @click.command("train")
@@ -63,8 +65,30 @@ option = options_of(TrainConfig)
 )
 @option("lr_gamma", "Factor by which the learning rate is multiplied at each reduction.")
 @option("weight_decay", "Weight decay of AdamW.")
-@option("margin", "Distance up to which features of different classes are pushed apart.")
-@option("alpha", "Share of the alignment in the loss.")
+@option("recipe", "How the parts of the loss are balanced: ours, the paper's text, or its authors' code.")
+@balance_option("alpha", "Share of the alignment in the loss.")
+@option("alpha_warmup", "Epochs over which alpha rises from 0 to its value; 0 for none.")
+@balance_option("margin", "Distance up to which features of different classes are pushed apart.")
+@balance_option(
+    "normalize_features",
+    "Divide the features by their norm before they are compared.",
+    "--normalize-features/--raw-features",
+)
+@balance_option("distance_unit", "Unit of distances in the loss: that of the features, or the margin.")
+@balance_option(
+    "class_weight_scale", "Scale of the weights 1/P(class): mean 1, largest 1 (max), or not scaled (plain)."
+)
+@balance_option("pair_weight_scale", "Scale of the weights 1/P(pair of classes).")
+@balance_option("pair_weight_cap", "Largest weight of a pair, in multiples of the mean; 0 for no limit.")
+@balance_option(
+    "classification_reduction", "What the mean of the cross-entropy divides by: images (mean), or their weights."
+)
+@balance_option("negatives", "Classes of the pairs that are not drawn to match: different, or any.")
+@balance_option(
+    "joint_forward",
+    "Pass both images of the pairs through the network in one batch, with shared BatchNorm statistics, or in two.",
+    "--joint-forward/--separate-forward",
+)
 @option("pairs", "Pairs that the alignment sums over: the pairs as drawn (zipped), or every pair of a batch (all).")
 @option(
     "memory",
@@ -72,12 +96,6 @@ option = options_of(TrainConfig)
     "for none. Each of their features takes 4 bytes, in memory and in every checkpoint.",
 )
 @option("match_probability", "Share of pairs that are drawn from one class.")
-@option("negatives", "Classes of the other pairs: different, or any.")
-@option(
-    "joint_forward",
-    "Pass both images of the pairs through the network in one batch, with shared BatchNorm statistics, or in two.",
-    "--joint-forward/--separate-forward",
-)
 @option("image_backend", BACKEND_HELP)
 @option(
     "cache",

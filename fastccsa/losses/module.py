@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from fastccsa.losses.functional import weighted_ccsa_loss, weighted_ccsa_loss_terms
-from fastccsa.losses.terms import CCSATerms
+from fastccsa.losses.terms import CCSATerms, unit_features
 from fastccsa.losses.validate import check_margin_and_alpha, check_options, checked_weight
 from fastccsa.ops.choices import Pairs, Precision, Reduction
 
@@ -23,6 +23,11 @@ class WeightedCCSALoss(nn.Module):
     One fused kernel computes the forward pass, one the backward pass. The weights become buffers: they move with the
     module and are saved with it.
 
+    The defaults of ``margin`` and ``alpha`` are the paper's, for features of a network with ImageNet weights. Where
+    distances between features are much smaller than the margin, the pair terms outweigh the classification several
+    hundred times. :func:`fastccsa.balanced_loss` makes this module with weights, a margin and a share that fit any
+    network; use that unless you have reasons of your own.
+
     Args:
         class_weight1: [C] weights of the first stream's classes, 0 or more; None is 1 for each.
         class_weight2: [C] weights of the second stream's classes, as for the first.
@@ -35,6 +40,8 @@ class WeightedCCSALoss(nn.Module):
             see :func:`fastccsa.functional.weighted_ccsa_loss`.
         precision: ``"ieee"``, ``"tf32x3"`` or ``"tf32"``: how CUDA multiplies float32 matrices with ``pairs="all"``;
             see the same function.
+        normalize_features: divide each row of features by its Euclidean norm first, in float32 or better; distances are
+            then at most 2, and the loss cannot change the scale of the features.
 
     Raises:
         InputError: a weight that is negative, not finite or of the wrong shape; a margin below 0; ``alpha`` outside
@@ -63,6 +70,7 @@ class WeightedCCSALoss(nn.Module):
         pairs: Pairs = "zipped",
         reduction: Reduction = "mean",
         precision: Precision = "ieee",
+        normalize_features: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("class_weight1", checked_weight("class_weight1", class_weight1, dim=1))
@@ -75,6 +83,7 @@ class WeightedCCSALoss(nn.Module):
         self.pairs: Pairs = pairs
         self.reduction: Reduction = reduction
         self.precision: Precision = precision
+        self.normalize_features = bool(normalize_features)
 
     def forward(
         self,
@@ -119,11 +128,25 @@ class WeightedCCSALoss(nn.Module):
         """
         return self._call(weighted_ccsa_loss_terms, logits1, logits2, features1, features2, target1, target2)
 
-    def _call(self, function: Callable[..., Result], *batch: Tensor) -> Result:
+    def _call(
+        self,
+        function: Callable[..., Result],
+        logits1: Tensor,
+        logits2: Tensor,
+        features1: Tensor,
+        features2: Tensor,
+        *targets: Tensor,
+    ) -> Result:
         """Call a function of `fastccsa.functional` with this module's weights and options."""
         weights = self._buffers  # faster than attributes, each of which takes half a microsecond
+        if self.normalize_features:
+            features1, features2 = unit_features(features1), unit_features(features2)
         return function(
-            *batch,
+            logits1,
+            logits2,
+            features1,
+            features2,
+            *targets,
             class_weight1=weights["class_weight1"],
             class_weight2=weights["class_weight2"],
             pair_weight=weights["pair_weight"],
@@ -139,5 +162,6 @@ class WeightedCCSALoss(nn.Module):
         weighted = [name for name, _ in self.named_buffers()]
         return (
             f"margin={self.margin:g}, alpha={self.alpha:g}, pairs={self.pairs!r}, reduction={self.reduction!r}, "
-            f"weights: {', '.join(weighted) or 'none'}"
+            + "normalize_features=True, " * self.normalize_features
+            + f"weights: {', '.join(weighted) or 'none'}"
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-__all__ = ["CCSATerms", "total_loss"]
+__all__ = ["CCSATerms", "total_loss", "unit_features"]
 
 
 class CCSATerms(NamedTuple):
@@ -40,3 +42,8 @@ def total_loss(classification1: Tensor, classification2: Tensor, pair_loss: Tens
         The loss, of the same shape.
     """
     return (1 - alpha) * (classification1 + classification2) + alpha * pair_loss
+
+
+def unit_features(features: Tensor) -> Tensor:
+    """Divide each row of features [N, D] by its Euclidean norm, in float32 or better; rows of zeros stay zero."""
+    return normalize(features.to(torch.promote_types(features.dtype, torch.float32)))

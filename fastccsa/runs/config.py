@@ -10,7 +10,8 @@ from typing import Literal
 
 from fastccsa.images.choices import BrokenImages, Cache, ImageBackend
 from fastccsa.ops.choices import Pairs
-from fastccsa.sampling import Negatives
+from fastccsa.sampling import RECIPES, Balance, Negatives, Recipe
+from fastccsa.sampling.balance import ClassificationReduction, DistanceUnit, WeightScale
 from fastccsa.system.choices import check_choices
 from fastccsa.system.devices import Amp
 from fastccsa.system.errors import InputError
@@ -24,6 +25,9 @@ FRACTION_KEEPS = 5  # so that every n_sec of Table 2, 1 to 5, gives the same num
 # "w" weights by the inverse probability of the class, or of the pair of classes; "u" does not; "-" omits the term.
 ClassificationWeight = Literal["w", "u"]
 Alignment = Literal["w", "u", "-"]
+
+# Balance of the runs whose config.json does not name a recipe.
+_BEFORE_RECIPES = {"recipe": "paper", "class_weight_scale": "mean", "pair_weight_scale": "mean"}
 
 # Metadata of the fields that control where and how fast a run trains; they may change when the run is resumed.
 _SETTING = {"changes_result": False}
@@ -54,15 +58,19 @@ class TrainConfig:
         batch_size: images per step, or pairs per step.
         lr, weight_decay: learning rate and weight decay of AdamW.
         lr_gamma: factor by which the learning rate is multiplied every ``lr_step`` epochs.
-        margin, alpha: the loss's margin m, and the share of the alignment in the loss (CCSA only).
+        recipe: how the parts of the loss are balanced: ``"balanced"``, ``"paper"`` (its text as printed) or
+            ``"authors"`` (their released code); see `fastccsa.sampling.balance`. It gives each of the following ten
+            fields that is None its value (CCSA only).
+        alpha, margin, normalize_features, distance_unit, class_weight_scale, pair_weight_scale, pair_weight_cap,
+            classification_reduction, negatives, joint_forward: see `fastccsa.sampling.Balance`.
+        alpha_warmup: epochs over which alpha rises linearly from 0 to its value; 0 for none (CCSA only).
         pairs: zipped: the pairs as they are drawn; all: every first image of a batch with every second image, without
             additional passes through the network (CCSA only).
         memory: number of past images of each stream whose features are also compared with the other stream's batch; 0
             for none. Needs pairs all; see `fastccsa.PairMemory`. The memory starts empty and persists from epoch to
             epoch. Pairs are weighted by 1/(P(y1) P(y2)), as for independent draws, like always with pairs all.
-        match_probability, negatives: parameters of the pair sampler (CCSA only).
-        joint_forward: pass both images of the pairs through the network as one batch, so that the domains share
-            BatchNorm's statistics; otherwise as two batches (CCSA only).
+        match_probability: probability that the second image of a pair is drawn to have the class of the first (CCSA
+            only).
         image_backend: what decodes and transforms the images: native, dali, torchvision, or auto; see `PairLoader`.
         cache: decode each image once and keep its crop on disk, next to the manifest; the crops are used from disk,
             from memory (ram) or from GPU memory (gpu). none decodes every time. Test images are used once and not
@@ -113,13 +121,21 @@ class TrainConfig:
     weight_decay: float = 1e-3
     classification_weight: ClassificationWeight = "w"
     alignment: Alignment = "w"
-    margin: float = 50.0
-    alpha: float = 0.5
+    recipe: Recipe = "balanced"
+    alpha: float | None = None
+    margin: float | None = None
+    normalize_features: bool | None = None
+    distance_unit: DistanceUnit | None = None
+    class_weight_scale: WeightScale | None = None
+    pair_weight_scale: WeightScale | None = None
+    pair_weight_cap: float | None = None
+    classification_reduction: ClassificationReduction | None = None
+    negatives: Negatives | None = None
+    joint_forward: bool | None = None
+    alpha_warmup: float = 0.0
     pairs: Pairs = "zipped"
     memory: int = 0
     match_probability: float = 0.25
-    negatives: Negatives = "different"
-    joint_forward: bool = True
     image_backend: ImageBackend = "auto"
     cache: Cache = "none"
     amp: Amp = "auto"
@@ -143,6 +159,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         self._check()
+        recipe = RECIPES[self.recipe]
+        for item in fields(Balance):
+            if getattr(self, item.name) is None:
+                object.__setattr__(self, item.name, getattr(recipe, item.name))
+        _ = self.balance  # checks the values
         paper = (BASELINE_EPOCHS, BASELINE_LR_STEP) if self.is_baseline else (CCSA_EPOCHS, CCSA_LR_STEP)
         object.__setattr__(self, "epochs", self.epochs or paper[0])
         object.__setattr__(self, "lr_step", self.lr_step or paper[1])
@@ -151,6 +172,11 @@ class TrainConfig:
     def is_baseline(self) -> bool:
         """Whether the loss is only cross-entropy, on single images."""
         return self.alignment == "-"
+
+    @property
+    def balance(self) -> Balance:
+        """How strongly each part of the loss counts."""
+        return Balance(**{item.name: getattr(self, item.name) for item in fields(Balance)})
 
     @property
     def image_cache(self) -> str | None:
@@ -167,12 +193,11 @@ class TrainConfig:
         for name in ("lr", "lr_gamma"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be a positive number")
-        for name in ("weight_decay", "margin", "clip", "time_limit"):
+        for name in ("weight_decay", "clip", "time_limit", "alpha_warmup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 0 or a positive number")
-        for name in ("alpha", "match_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must lie between 0 and 1")
+        if not 0 <= self.match_probability <= 1:
+            raise InputError(f"match_probability is {self.match_probability}: it must lie between 0 and 1")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema is {self.ema}: it must be at least 0 and below 1")
         if not 0 < self.fraction <= 1:
@@ -213,6 +238,8 @@ class TrainConfig:
         if not isinstance(values, dict) or not values.keys() <= known:
             unknown = sorted(values.keys() - known) if isinstance(values, dict) else "everything"
             raise InputError(f"the configuration has fields that this version does not know: {unknown}")
+        if "recipe" not in values:  # written before there were recipes
+            values = {**_BEFORE_RECIPES, **values}
         try:
             return TrainConfig(**values)
         except TypeError as error:

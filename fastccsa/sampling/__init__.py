@@ -5,9 +5,21 @@ start at any step, and every rank computes its own share of the same epoch.
 """
 
 from fastccsa.sampling._sampler import uniforms
+from fastccsa.sampling.balance import RECIPES, Balance, Recipe, balanced_loss
 from fastccsa.sampling.image_sampler import ImageSampler
 from fastccsa.sampling.pair_sampler import PairSampler
 from fastccsa.sampling.probabilities import Negatives, PairProbabilities
 from fastccsa.sampling.weights import inverse_probability
 
-__all__ = ["ImageSampler", "Negatives", "PairProbabilities", "PairSampler", "inverse_probability", "uniforms"]
+__all__ = [
+    "RECIPES",
+    "Balance",
+    "ImageSampler",
+    "Negatives",
+    "PairProbabilities",
+    "PairSampler",
+    "Recipe",
+    "balanced_loss",
+    "inverse_probability",
+    "uniforms",
+]

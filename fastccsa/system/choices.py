@@ -8,8 +8,25 @@ from fastccsa.system.errors import InputError
 
 
 def choices_of(config: type) -> dict[str, tuple[Any, ...]]:
-    """Return the allowed values of each field of ``config`` that is annotated with a `Literal`, by field name."""
-    return {name: get_args(kind) for name, kind in get_type_hints(config).items() if get_origin(kind) is Literal}
+    """Return the allowed values of each field of ``config`` that is annotated with a `Literal`, by field name.
+
+    They include None where the annotation is a union with None.
+    """
+    found = {}
+    for name, kind in get_type_hints(config).items():
+        literal = literal_of(kind)
+        if literal is not None:
+            found[name] = get_args(literal) + (() if literal is kind else (None,))
+    return found
+
+
+def literal_of(kind: Any) -> Any:
+    """Return the `Literal` that an annotation is, or that it forms a union of with None; else None."""
+    if get_origin(kind) is Literal:
+        return kind
+    parts = get_args(kind)
+    found = [part for part in parts if get_origin(part) is Literal]
+    return found[0] if len(parts) == 2 and found and type(None) in parts else None
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

@@ -15,14 +15,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastccsa.images import ImageLoader, PairLoader, Transforms
-from fastccsa.losses import CCSATerms, PairMemory, WeightedCCSALoss, distributed
+from fastccsa.losses import CCSATerms, PairMemory, distributed
 from fastccsa.losses.functional import weighted_cross_entropy
-from fastccsa.losses.terms import total_loss
+from fastccsa.losses.terms import total_loss, unit_features
+from fastccsa.ops.choices import Reduction
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.images import RunImages
 from fastccsa.runs.sampling_record import SamplingRecord
-from fastccsa.sampling import ImageSampler, PairSampler, inverse_probability
+from fastccsa.sampling import ImageSampler, PairSampler
 from fastccsa.training.ranks import ALONE, Ranks, sum_over_ranks
 
 Two = tuple[Tensor, Tensor]  # one of each stream
@@ -78,7 +79,11 @@ class Baseline:
             drop_last=_leaves_too_few(len(images.training), config, ranks, images_per_row=1),
         )
         probabilities = sampler.probabilities()
-        self.class_weight = _weights(probabilities, config.classification_weight, device)
+        balance = config.balance
+        self.reduction = balance.classification_reduction
+        self.class_weight: Tensor | None = None
+        if config.classification_weight == "w":
+            self.class_weight = torch.as_tensor(balance.class_weight(probabilities), dtype=torch.float32, device=device)
         self.record = _record(images, first=probabilities, class_weight1=self.class_weight)
         self.loader = ImageLoader(
             images.training,
@@ -96,7 +101,8 @@ class Baseline:
         """Compute the loss, [1]."""
         logits, _ = forward(batch["images"])
         with stage("loss"):
-            return weighted_cross_entropy(logits, batch["target"], self.class_weight).float().unsqueeze(0)
+            loss = weighted_cross_entropy(logits, batch["target"], self.class_weight, self.reduction)
+            return loss.float().unsqueeze(0)
 
 
 class CCSA:
@@ -110,6 +116,7 @@ class CCSA:
     ) -> None:
         self.memory = PairMemory(config.memory, width).to(device) if config.memory else nn.Module()
         self.ranks = ranks
+        balance = config.balance
         # All pairs combine the rows of all ranks. The two rows of a zipped pair are on the same rank, and with
         # memories, which all ranks share, each rank only needs the pairs of its own rows.
         self.sees_all_ranks = config.pairs == "all" and not config.memory
@@ -119,26 +126,25 @@ class CCSA:
             primary=images.training.domains.index(images.primary),
             num_classes=len(images.training.classes),
             match_probability=config.match_probability,
-            negatives=config.negatives,
+            negatives=balance.negatives,
             batch_size=ranks.share(config.batch_size),
             seed=config.seed,
             rank=ranks.rank,
             world_size=ranks.world,
             # With a joint forward pass, a single pair is a batch of two images.
             drop_last=_leaves_too_few(
-                len(images.training), config, ranks, images_per_row=2 if config.joint_forward else 1
+                len(images.training), config, ranks, images_per_row=2 if balance.joint_forward else 1
             ),
         )
         probabilities = sampler.probabilities(pairs=config.pairs)
-        self.joint_forward = config.joint_forward
-        self.loss = WeightedCCSALoss(
-            class_weight1=_weights(probabilities.first, config.classification_weight, device),
-            class_weight2=_weights(probabilities.second, config.classification_weight, device),
-            pair_weight=_weights(probabilities.joint, config.alignment, device),
-            margin=config.margin,
-            alpha=config.alpha,
+        self.joint_forward = balance.joint_forward
+        self.loss = balance.loss(
+            probabilities,
             pairs=config.pairs,
-        )
+            weighted_classes=config.classification_weight == "w",
+            weighted_pairs=config.alignment == "w",
+        ).to(device)
+        self._class_weights = self.loss.class_weight1, self.loss.class_weight2
         self.record = _record(
             images,
             **probabilities._asdict(),
@@ -169,19 +175,24 @@ class CCSA:
         with stage("loss"):
             if isinstance(self.memory, PairMemory):
                 domains = (batch["domain1"], batch["domain2"])
-                terms = self._with_memory(self.memory, logits, features, targets, domains)
+                terms = self._with_memory(self.memory, logits, self._compared(features), targets, domains)
             elif self.sees_all_ranks and not self.ranks.is_alone:
-                terms = self._of_all_ranks(logits, features, targets)
+                terms = self._of_all_ranks(logits, self._compared(features), targets)
             else:
                 terms = self.loss.terms(*logits, *features, *targets)
             return torch.stack([term.float() for term in terms])
 
+    def _compared(self, features: Two) -> Two:
+        """Return the features as the pair terms compare them."""
+        return (unit_features(features[0]), unit_features(features[1])) if self.loss.normalize_features else features
+
     def _of_all_ranks(self, logits: Two, features: Two, targets: Two) -> CCSATerms:
         """Compute the terms over the rows of all ranks, on every rank; features travel around the ranks in a ring."""
-        one, two = self._classification(logits, targets)
-        rows = torch.full_like(one, len(targets[0]))
-        classification1, classification2, count = sum_over_ranks(torch.stack([rows * one, rows * two, rows]))
-        classification = (classification1 / count, classification2 / count)
+        sums = torch.stack(self._classification(logits, targets, "sum"))
+        divisors = torch.stack([self._divisor(*stream) for stream in zip(self._class_weights, targets, strict=True)])
+        sums, divisors = sum_over_ranks(torch.stack([sums, divisors.to(sums)]))
+        one, two = sums / divisors
+        classification = one, two
         pairs = distributed.contrastive_alignment_terms(
             *features, *targets, pair_weight=self.loss.pair_weight, margin=self.loss.margin
         )
@@ -198,14 +209,22 @@ class CCSA:
             margin=self.loss.margin,
             group=None if self.ranks.is_alone else dist.group.WORLD,
         )
-        classification = self._classification(logits, targets)
+        classification = self._classification(logits, targets, self.loss.reduction)
         loss = total_loss(*classification, alignment + separation, self.loss.alpha)
         return CCSATerms(loss, *classification, alignment, separation)
 
-    def _classification(self, logits: Two, targets: Two) -> Two:
-        weights = self.loss.class_weight1, self.loss.class_weight2
-        one, two = map(weighted_cross_entropy, logits, targets, weights)
+    def _classification(self, logits: Two, targets: Two, reduction: Reduction) -> Two:
+        one, two = (
+            weighted_cross_entropy(*stream, reduction)
+            for stream in zip(logits, targets, self._class_weights, strict=True)
+        )
         return one, two
+
+    def _divisor(self, class_weight: Tensor | None, target: Tensor) -> Tensor:
+        """Return what the classification of these images is divided by: their number, or the sum of their weights."""
+        if class_weight is None or self.loss.reduction == "mean":
+            return torch.full((), len(target), dtype=torch.float32, device=target.device)
+        return class_weight[target].sum()
 
 
 def build_objective(
@@ -217,12 +236,6 @@ def build_objective(
         InputError: its images cannot be loaded, or the ranks cannot share its batches evenly.
     """
     return (Baseline if config.is_baseline else CCSA)(config, images, device, width, ranks)
-
-
-def _weights(probabilities: np.ndarray, kind: str, device: torch.device) -> Tensor | None:
-    if kind != "w":
-        return None
-    return torch.as_tensor(inverse_probability(probabilities), dtype=torch.float32, device=device)
 
 
 def _record(images: RunImages, **tables: np.ndarray | Tensor | None) -> SamplingRecord:

@@ -2,21 +2,40 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import get_args
 
 import pytest
 
+from fastccsa.sampling import RECIPES, Balance, Recipe
 from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig
 
+BALANCE = ("recipe", *(field.name for field in dataclasses.fields(Balance)))
 
-def test_defaults_are_the_papers() -> None:
+
+def test_training_is_the_papers_by_default() -> None:
     ccsa, baseline = TrainConfig(), TrainConfig(alignment="-")
     assert (ccsa.epochs, ccsa.lr_step) == (20, 10)
     assert (baseline.epochs, baseline.lr_step) == (135, 45)
-    assert (ccsa.lr, ccsa.weight_decay, ccsa.batch_size, ccsa.margin, ccsa.alpha) == (1e-4, 1e-3, 32, 50, 0.5)
+    assert (ccsa.lr, ccsa.weight_decay, ccsa.batch_size) == (1e-4, 1e-3, 32)
     assert (ccsa.backbone, ccsa.size, ccsa.match_probability) == ("resnet18", 224, 0.25)
     assert baseline.is_baseline
     assert not ccsa.is_baseline
+
+
+@pytest.mark.parametrize("recipe", get_args(Recipe))
+def test_a_recipe_gives_each_part_of_the_balance_that_is_not_given(recipe) -> None:
+    assert TrainConfig(recipe=recipe).balance == RECIPES[recipe]
+    changed = TrainConfig(recipe=recipe, alpha=0.25, joint_forward=False)
+    assert changed.balance == dataclasses.replace(RECIPES[recipe], alpha=0.25, joint_forward=False)
+    assert (changed.alpha, changed.margin) == (0.25, RECIPES[recipe].margin)
+
+
+def test_a_configuration_without_a_recipe_keeps_its_meaning() -> None:
+    """Written before there were recipes: raw features, alpha 0.5, and weights with an expected value of 1."""
+    values = {key: value for key, value in json.loads(TrainConfig().to_json()).items() if key not in BALANCE}
+    old = TrainConfig.from_json(json.dumps({**values, "alpha": 0.25, "margin": 12.0, "negatives": "any"}))
+    assert old.balance == Balance(alpha=0.25, margin=12.0, negatives="any")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +66,12 @@ def test_differences_name_what_changes_the_result_and_nothing_else() -> None:
         ("alignment", "x"),
         ("classification_weight", "-"),
         ("negatives", "some"),
+        ("recipe", "secret"),
+        ("distance_unit", "metre"),
+        ("class_weight_scale", "median"),
+        ("pair_weight_scale", "median"),
+        ("pair_weight_cap", 0.5),
+        ("classification_reduction", "sum"),
         ("amp", "int8"),
         ("image_backend", "pil"),
         ("pairs", "some"),

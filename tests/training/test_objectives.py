@@ -18,6 +18,10 @@ CPU = torch.device("cpu")
 WIDTH = 1024  # width of the features of the network below
 # Everything is float64, except for the float32 terms that objectives return, and a few sums of these.
 ROUNDING = {"rtol": 2.0**-22, "atol": 0.0, "check_dtype": False}
+# Features as they are, distances in their units, and weights with an expected value of 1.
+PLAIN = {
+    "recipe": "paper", "class_weight_scale": "mean", "pair_weight_scale": "mean", "margin": 3.0, "alpha": 0.3,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def test_unweighted_baseline(objective_of, forward) -> None:
 @pytest.mark.parametrize("pairs", ["zipped", "all"])
 @pytest.mark.parametrize("joint_forward", [True, False])
 def test_ccsa_is_the_reference_loss(objective_of, forward, joint_forward, pairs) -> None:
-    objective = objective_of(batch_size=8, joint_forward=joint_forward, pairs=pairs, margin=3.0, alpha=0.3)
+    objective = objective_of(batch_size=8, joint_forward=joint_forward, pairs=pairs, **PLAIN)
     batch = next(objective.loader.epoch(0))
     (logits1, features1), (logits2, features2) = forward(batch["images1"]), forward(batch["images2"])
     probabilities = objective.loader.sampler.probabilities(pairs)
@@ -78,7 +82,7 @@ def test_ccsa_is_the_reference_loss(objective_of, forward, joint_forward, pairs)
 
 
 def test_each_stream_is_compared_with_the_memory_of_the_other(objective_of, forward) -> None:
-    settings = {"batch_size": 8, "pairs": "all", "margin": 3.0, "alpha": 0.3}
+    settings = {"batch_size": 8, "pairs": "all", **PLAIN}
     objective = objective_of(memory=20, **settings)
     objective.memory.double()
     weight = torch.tensor(safe_inverse(np.outer(*objective.loader.sampler.probabilities()[:2])))
@@ -103,7 +107,7 @@ def test_each_stream_is_compared_with_the_memory_of_the_other(objective_of, forw
 
 
 def test_a_memory_of_one_batch_changes_nothing(objective_of) -> None:
-    settings = {"batch_size": 8, "pairs": "all", "margin": 3.0}
+    settings = {"batch_size": 8, "pairs": "all", **PLAIN, "alpha": 0.5}
     plain, remembering = objective_of(**settings), objective_of(memory=8, **settings)
     remembering.memory.double()
     model = build_model("shufflenet_v2_x0_5", 7, weights="none").eval().double()
@@ -119,6 +123,44 @@ def test_a_memory_of_one_batch_changes_nothing(objective_of) -> None:
         torch.testing.assert_close(other, one, rtol=0, atol=1e-12 * largest)
 
 
+@pytest.mark.parametrize("memory", [0, 8])
+@pytest.mark.parametrize("alignment", ["w", "u"])
+@pytest.mark.parametrize("reduction", ["mean", "weighted_mean"])
+def test_a_balance_reaches_the_loss(objective_of, forward, reduction, alignment, memory) -> None:
+    """Unit features, distances in units of the margin, capped weights, and both means of the cross-entropy."""
+    cap, margin, pairs = 1.1, 0.7, "all" if memory else "zipped"
+    settings = {"batch_size": 8, "pairs": pairs, "memory": memory, "alignment": alignment, "alpha": 0.3}
+    objective = objective_of(
+        recipe="paper", normalize_features=True, distance_unit="margin", pair_weight_scale="max", pair_weight_cap=cap,
+        margin=margin, classification_reduction=reduction, **settings,
+    )  # fmt: skip
+    if memory:
+        objective.memory.double()
+    batch = next(objective.loader.epoch(0))
+    logits, features = forward(torch.cat([batch["images1"], batch["images2"]]))
+    z1, z2 = (features / features.norm(dim=1, keepdim=True)).chunk(2)
+    probabilities = objective.loader.sampler.probabilities(pairs)
+    weight = np.ones((7, 7))
+    if alignment == "w":
+        plain = np.divide(1, probabilities.joint, out=np.zeros((7, 7)), where=probabilities.joint > 0)
+        weight = plain / plain.max()
+        expected_weight = (probabilities.joint * weight).sum()
+        capped = weight.max() > cap * expected_weight
+        assert capped == (pairs == "zipped")  # every x1 with every x2: all pairs of classes are equally probable here
+        weight = np.array(objective.record.pair_weight) * margin**2
+        assert (probabilities.joint * weight).sum() == pytest.approx(expected_weight)
+        assert weight.max() == pytest.approx(cap * expected_weight if capped else 1)
+    pair_terms = reference.pair_terms(z1, z2, batch["target1"], batch["target2"], torch.tensor(weight), margin, pairs)
+    classification = 0
+    for logit, target, p in zip(logits.chunk(2), (batch["target1"], batch["target2"]), probabilities, strict=False):
+        weights = torch.tensor(np.divide(1, p, out=np.zeros(7), where=p > 0))[target]  # plain, as printed
+        losses = weights * F.cross_entropy(logit, target, reduction="none")
+        classification += losses.sum() / weights.sum() if reduction == "weighted_mean" else losses.mean()
+    expected = 0.7 * classification + 0.3 * sum(term.mean() for term in pair_terms) / margin**2
+    tolerance = {"rtol": 2.0**-20, "atol": 0.0, "check_dtype": False}  # the weights are float32
+    torch.testing.assert_close(objective(forward, batch)[0], expected, **tolerance)
+
+
 def safe_inverse(probability: np.ndarray) -> np.ndarray:
     """Return 1/p, scaled to mean 1 under p: p * (k / p) sums to 1 over the cells that occur."""
     inverse = np.divide(1, probability, out=np.zeros_like(probability), where=probability > 0)
@@ -127,7 +169,7 @@ def safe_inverse(probability: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("classification", "alignment"), [("w", "w"), ("w", "u"), ("u", "w"), ("u", "u")])
 def test_each_weighting_is_switched_separately(objective_of, classification, alignment) -> None:
-    loss = objective_of(classification_weight=classification, alignment=alignment).loss
+    loss = objective_of(classification_weight=classification, alignment=alignment, **PLAIN).loss
     assert (loss.class_weight1 is not None) == (classification == "w")
     assert (loss.class_weight2 is not None) == (classification == "w")
     assert (loss.pair_weight is not None) == (alignment == "w")

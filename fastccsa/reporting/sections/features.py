@@ -86,7 +86,7 @@ def features_of(group: RunGroup, runs_folder: Path, colours: Mapping[str, int], 
         seed=run.config.seed,
         images=len(after),
         scatters=tuple(_scatters(group.name, moments, colours, cache)),
-        distances=tuple(_distance_charts(group.name, moments, run.config.margin)),
+        distances=tuple(_distance_charts(group.name, moments, run.config.balance.margin)),
         note=note,
     )
 
