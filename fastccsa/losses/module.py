@@ -141,6 +141,7 @@ class WeightedCCSALoss(nn.Module):
         weights = self._buffers  # faster than attributes, each of which takes half a microsecond
         if self.normalize_features:
             features1, features2 = unit_features(features1), unit_features(features2)
+            logits1, logits2 = logits1.to(features1.dtype), logits2.to(features2.dtype)  # one dtype for all
         return function(
             logits1,
             logits2,

@@ -113,6 +113,17 @@ def test_normalised_features_make_the_loss_independent_of_their_scale(sampler) -
     torch.testing.assert_close((gradient * z1).sum(1), torch.zeros(PAIRS, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("pairs", ["zipped", "all"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_half_precision_features_are_normalised_in_float32(sampler, dtype, pairs) -> None:
+    loss_fn = balanced_loss(sampler.probabilities(pairs), pairs=pairs, normalize_features=True, alpha=0.5)
+    tensors = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in batch()]
+    exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
+    found = loss_fn(*tensors)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), loss_fn(*exact), rtol=1e-5, atol=0)
+
+
 def test_unweighted_parts_count_all_classes_and_pairs_the_same(sampler) -> None:
     balance, probabilities = Balance(alpha=0.5, margin=2.0), sampler.probabilities()
     loss = balance.loss(probabilities, weighted_classes=False, weighted_pairs=False)
