@@ -410,7 +410,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
             write_environment(folder, device, training=training_speed(state.history))
     scores = score_best(state, run)
     assert scores.selection is not None
-    say(f"test scores, {images.selection_rule}, epoch {scores.selection.epoch}:\n{scores}")
+    say(f"test scores of epoch {scores.selection.epoch} ({images.selection_rule}):\n{scores}")
     return scores
 
 

@@ -68,7 +68,7 @@ def test_the_rule_decides_which_model_is_kept(make, monkeypatch, rule, capsys) -
         "validation macro-average recall of HAM",
         "paper": "highest mean validation macro-average recall of HAM",
     }[rule]
-    assert f"test scores, {words}, epoch {epoch}:" in capsys.readouterr().out
+    assert f"test scores of epoch {epoch} ({words}):" in capsys.readouterr().out
 
     selection = scores.selection
     assert selection is not None
