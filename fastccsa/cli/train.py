@@ -113,7 +113,15 @@ balance_option = partial(option, show_default="the recipe's")
     "ema",
     "Decay per step of a moving average of the weights, which is then validated and saved as the model; 0 for none.",
 )
-@option("patience", "Epochs without a higher validation recall after which training ends; 0 for none.")
+@option(
+    "selection",
+    "Epoch whose model is kept: the latest within one standard error of the highest validation recall, with domains "
+    "weighted by what their validation images can tell (informative), or the highest mean over the domains (paper).",
+)
+@option(
+    "patience",
+    "Epochs without a higher validation recall, averaged as --selection does, after which training ends; 0 for none.",
+)
 @option("time_limit", "Minutes after which the run saves and stops; the same command resumes it. 0 for none.")
 @option("broken_images", "Replace an image that cannot be read by another of its class and domain, or stop the run.")
 @option(

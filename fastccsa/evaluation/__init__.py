@@ -7,6 +7,16 @@ from fastccsa.system.extras import install_advice
 with install_advice():
     from fastccsa.evaluation.evaluate import evaluate, run_split, score_outputs
     from fastccsa.evaluation.outputs import Outputs
-    from fastccsa.evaluation.scores import DomainScores, Scores, Selection, score
+    from fastccsa.evaluation.scores import Candidate, DomainScores, Scores, Selection, score
 
-__all__ = ["DomainScores", "Outputs", "Scores", "Selection", "evaluate", "run_split", "score", "score_outputs"]
+__all__ = [
+    "Candidate",
+    "DomainScores",
+    "Outputs",
+    "Scores",
+    "Selection",
+    "evaluate",
+    "run_split",
+    "score",
+    "score_outputs",
+]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,37 @@ class DomainScores:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """An epoch (from 1) that could be selected, and its validation recall, averaged over the domains, in [0, 1]."""
+
+    epoch: int
+    recall: float
+
+
+@dataclass(frozen=True)
 class Selection:
-    """How the model was selected among a run's epochs: the rule in words, the epoch (from 1), and its recall."""
+    """How the model was selected among a run's epochs.
+
+    Attributes:
+        rule: the rule in words.
+        epoch, recall: the selected epoch (from 1), and its validation recall as the rule averages it over the domains.
+        choices: what each rule would have selected, by its name, with the recall as that rule averages it; empty in
+            scores of older versions.
+        last: the last epoch, with its recall as the run's rule averages it; None in scores of older versions.
+    """
 
     rule: str
     epoch: int
     recall: float
+    choices: Mapping[Any, Candidate] = field(default_factory=dict)
+    last: Candidate | None = None
+
+    @staticmethod
+    def from_values(values: Mapping[str, Any]) -> Selection:
+        """Make a selection from the values that `dataclasses.asdict` returned for one."""
+        choices = {rule: Candidate(**chosen) for rule, chosen in values.get("choices", {}).items()}
+        last = Candidate(**values["last"]) if values.get("last") else None
+        return Selection(**{**values, "choices": choices, "last": last})
 
 
 @dataclass(frozen=True)
@@ -99,7 +124,7 @@ class Scores:
                 )
                 for name, domain in values["domains"].items()
             }
-            selection = Selection(**values["selection"]) if values["selection"] else None
+            selection = Selection.from_values(values["selection"]) if values["selection"] else None
             return Scores(values["split"], tuple(values["classes"]), domains, selection)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not valid scores: {type(error).__name__} {error}") from error

@@ -38,8 +38,7 @@ class TrainState:
         average: the moving average of the weights; a module without state if there is none.
         epoch, step: the next step and its epoch, counted from 0.
         meter: the loss sums of an epoch that was interrupted at ``step``; empty between epochs.
-        history: one record for every finished epoch.
-        best_epoch, best_recall: number (from 1) and validation recall, in [0, 1], of the best epoch so far.
+        history: one record for every finished epoch; the selected epoch follows from its validation recalls.
     """
 
     model: Classifier
@@ -52,12 +51,10 @@ class TrainState:
     step: int = 0
     meter: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_recall: float = -1.0
 
 
 _STATEFUL = ("model", "optimizer", "scheduler", "scaler", "memory", "average")
-_PLAIN = ("epoch", "step", "meter", "history", "best_epoch", "best_recall")
+_PLAIN = ("epoch", "step", "meter", "history")
 _ADDED_LATER = ("memory", "average")  # missing from checkpoints of older versions
 
 
@@ -76,7 +73,7 @@ def check_room(folder: Path, state: TrainState) -> None:
     parameters = sum(parameter.nbytes for parameter in state.model.parameters())
     others = sum(buffer.nbytes for module in (state.memory, state.average) for buffer in module.state_dict().values())
     checkpoint = 3 * parameters + others  # the optimiser keeps two numbers per weight
-    # Room for a new checkpoint in addition to the last two, and for the best model.
+    # Room for a new checkpoint in addition to the last two, and for the selected model.
     there = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     needed, free = 3 * checkpoint + parameters - there, shutil.disk_usage(folder).free
     if needed > free:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from fastccsa.images.choices import BrokenImages, Cache, ImageBackend
 from fastccsa.ops.choices import Pairs
+from fastccsa.runs.selection import SelectionRule
 from fastccsa.sampling import RECIPES, Balance, Negatives, Recipe
 from fastccsa.sampling.balance import ClassificationReduction, DistanceUnit, WeightScale
 from fastccsa.system.choices import check_choices
@@ -82,7 +83,11 @@ class TrainConfig:
         clip: maximum norm of a step's gradient; 0 does not clip.
         ema: decay per step of a moving average of the weights; the average is then validated and saved as the model.
             0 for none; 0.999 averages over about a thousand steps.
-        patience: number of epochs without a higher validation recall after which training ends; 0 for none.
+        selection: which epoch's model is kept. informative: the latest within one standard error of the highest
+            validation recall, where domains are weighted by what their validation images can tell; paper: the highest
+            mean over the domains. See `fastccsa.runs.selection`.
+        patience: number of epochs without a higher validation recall, averaged over the domains as ``selection`` does,
+            after which training ends; 0 for none.
         sync_batchnorm: under torchrun, compute BatchNorm's statistics over the batches of all processes; otherwise each
             process has its own, and the first process's are saved.
         broken_images: what happens when an image cannot be read: replace it by another one of its class and domain and
@@ -143,6 +148,7 @@ class TrainConfig:
     accumulate: int = 1
     clip: float = 0.0
     ema: float = 0.0
+    selection: SelectionRule = "informative"
     patience: int = 0
     sync_batchnorm: bool = False
     broken_images: BrokenImages = field(default="replace", metadata=_SETTING)
@@ -240,6 +246,7 @@ class TrainConfig:
             raise InputError(f"the configuration has fields that this version does not know: {unknown}")
         if "recipe" not in values:  # written before there were recipes
             values = {**_BEFORE_RECIPES, **values}
+        values.setdefault("selection", "paper")  # the only rule of versions without this field
         try:
             return TrainConfig(**values)
         except TypeError as error:

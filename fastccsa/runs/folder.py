@@ -4,13 +4,14 @@ config.json         the configuration, with the manifest's checksum
 environment.json    versions, hardware, first weights, time
 sampling.json       class counts, and the probabilities and weights of classes and pairs
 metrics.jsonl       one line per epoch
-model.safetensors, model.json    the best model so far
+model.safetensors, model.json    the model of the epoch that is selected so far
 last.pt             everything needed to resume
 previous.pt         the checkpoint before that
 diverged.csv        the images of a batch whose loss was not finite
 diverged.safetensors    the inputs of that batch, as the network received them
 trace.json          a profile of a few steps, if requested
 test_outputs.safetensors    logits and features of the test images
+scores_last.json    test scores of the last epoch's model
 scores.json         test scores by domain; present once the run is finished
 tensorboard/        scalars
 """
@@ -41,6 +42,7 @@ from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
 SCORES_FILE = "scores.json"
+LAST_SCORES_FILE = "scores_last.json"
 METRICS_FILE = "metrics.jsonl"
 OUTPUTS_FILE = "test_outputs.safetensors"
 ENVIRONMENT_FILE = "environment.json"
@@ -95,6 +97,11 @@ def finished_scores(folder: Path) -> Scores | None:
     """Read the test scores of a finished run; None if the run is not finished."""
     file = folder / SCORES_FILE
     return Scores.read(file) if file.exists() else None
+
+
+def write_last_scores(folder: Path, scores: Scores) -> None:
+    """Write the test scores of the last epoch's model."""
+    _write(folder / LAST_SCORES_FILE, scores.to_json())
 
 
 def write_scores(folder: Path, scores: Scores) -> None:

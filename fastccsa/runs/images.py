@@ -6,12 +6,14 @@ import hashlib
 import math
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fastccsa.collections import Manifest, nested_subset
 from fastccsa.runs.config import FRACTION_KEEPS, TrainConfig
+from fastccsa.runs.selection import Criterion, SelectionRule, criteria
 from fastccsa.system.errors import InputError
 
 DEFAULT_PRIMARY = "HAM"
@@ -27,18 +29,39 @@ class RunImages:
         validation: validation images of ``domains``, which select the model.
         primary: key of the primary domain.
         domains: keys of the training domains, the primary first.
+        selection: the rule that selects the model.
     """
 
     training: Manifest
     validation: Manifest
     primary: str
     domains: tuple[str, ...]
+    selection: SelectionRule
+
+    @cached_property
+    def criteria(self) -> dict[SelectionRule, Criterion]:
+        """The criterion of each rule on the validation images."""
+        counts = self.validation.summary()
+        return criteria({name: counts.loc[name].tolist() for name in self.domains})
+
+    @property
+    def criterion(self) -> Criterion:
+        """The criterion of the run's own rule."""
+        return self.criteria[self.selection]
 
     @property
     def selection_rule(self) -> str:
         """How the model is selected, in words; excluded domains are not used for it."""
-        over = f" over {', '.join(self.domains)}" if len(self.domains) > 1 else f" of {self.primary}"
-        return f"highest mean validation macro-average recall{over}"
+        weights, error = self.criterion.weights, self.criterion.error
+        if error is None:
+            over = f"over {', '.join(self.domains)}" if len(self.domains) > 1 else f"of {self.primary}"
+            return f"highest mean validation macro-average recall {over}"
+        if len(self.domains) == 1:
+            recall = f"validation macro-average recall of {self.primary}"
+        else:
+            shares = (f"{name} {100 * weights[name] / sum(weights.values()):.0f} %" for name in self.domains)
+            recall = f"weighted mean validation macro-average recall over {', '.join(shares)}"
+        return f"latest epoch within one standard error ({100 * error:.1f} points) of the highest {recall}"
 
 
 def open_manifest(config: TrainConfig) -> tuple[TrainConfig, Manifest]:
@@ -83,6 +106,7 @@ def select_images(config: TrainConfig, manifest: Manifest) -> RunImages:
         validation=manifest.select("validation", domains),
         primary=primary,
         domains=domains,
+        selection=config.selection,
     )
     _check(images, config)
     if len(manifest.select("test")) == 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastccsa.evaluation.scores import Scores
 from fastccsa.runs.config import CONFIG_FILE, TrainConfig
-from fastccsa.runs.folder import ENVIRONMENT_FILE, METRICS_FILE, SCORES_FILE, experiment_of, is_letter
+from fastccsa.runs.folder import ENVIRONMENT_FILE, LAST_SCORES_FILE, METRICS_FILE, SCORES_FILE, experiment_of, is_letter
 from fastccsa.system.errors import InputError
 
 NOTE_FILE = "note.txt"
@@ -28,6 +28,7 @@ class Run:
         history: one record per epoch (the lines of metrics.jsonl); empty if there is no such file.
         environment: versions and hardware; None if there is no such file.
         folder: the run folder.
+        last: test scores of the last epoch's model; None if there is no such file.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Run:
     history: tuple[dict[str, Any], ...] = ()
     environment: dict[str, Any] | None = None
     folder: Path = Path()
+    last: Scores | None = None
 
     @property
     def letter(self) -> str | None:
@@ -124,7 +126,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _read_run(folder: Path) -> Run:
-    environment = folder / ENVIRONMENT_FILE
+    environment, last = folder / ENVIRONMENT_FILE, folder / LAST_SCORES_FILE
     return Run(
         name=run_name(folder),
         config=TrainConfig.read(folder),
@@ -132,6 +134,7 @@ def _read_run(folder: Path) -> Run:
         history=_read_history(folder / METRICS_FILE),
         environment=_read_object(environment, _text(environment)) if environment.exists() else None,
         folder=folder,
+        last=Scores.read(last) if last.exists() else None,
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastccsa.collections import Manifest
-from fastccsa.evaluation import Outputs, Scores, Selection, score, score_outputs
+from fastccsa.evaluation import Candidate, Outputs, Scores, Selection, score, score_outputs
 from fastccsa.evaluation.evaluate import Predictions, evaluation_loader, predict
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier, ModelCard, load_model, save_model
@@ -31,10 +31,12 @@ from fastccsa.runs.folder import (
     saving,
     training_speed,
     write_environment,
+    write_last_scores,
     write_metrics,
 )
 from fastccsa.runs.images import RunImages, open_manifest, select_images
 from fastccsa.runs.results import run_test, write_results
+from fastccsa.runs.selection import SelectionRule
 from fastccsa.system.devices import amp_dtype, deterministic, pick_device
 from fastccsa.system.files import remove_leftovers
 from fastccsa.system.machine import memory_bytes
@@ -244,14 +246,11 @@ def model_to_keep(state: TrainState) -> Classifier:
 
 
 def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> None:
-    """Validate, keep the model if it is the best so far, and save everything."""
+    """Validate, keep the model if its epoch is selected, and save everything."""
     lr = float(state.scheduler.get_last_lr()[0])
     scores = validate(state, run)
     end_epoch(state.scheduler)
     state.epoch, state.step, state.meter = state.epoch + 1, 0, {}
-    is_best = scores.average > state.best_recall
-    if is_best:
-        state.best_epoch, state.best_recall = state.epoch, scores.average
     by_domain = {name: domain.macro_recall for name, domain in scores.domains.items()}
     broken = len(run.objective.loader.broken)
     state.history.append(
@@ -261,13 +260,15 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
             **means,
             "broken_images": broken,
             "validation_recall": scores.average,
+            "selection": {rule: criterion.mean(by_domain) for rule, criterion in run.images.criteria.items()},
             "validation": by_domain,
         }
     )
+    selected = choice(state, run, run.images.selection)
     if run.ranks.is_first:
         # The checkpoint comes last: a run that resumes from the one before it writes the other files again.
         with saving(run.folder):
-            if is_best:
+            if selected.epoch == state.epoch:
                 save_model(run.folder, model_to_keep(state), run.card)
             write_metrics(run.folder, state.history)
         save(state, run)
@@ -277,20 +278,35 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
     run.log.add("validation_recall", {"average": scores.average, **by_domain}, batch)
     run.say(
         f"epoch {state.epoch}/{run.config.epochs}  loss {means['loss']:.4f}  lr {lr:.1e}  "
-        f"validation recall {100 * scores.average:.1f} "
-        f"(best {100 * state.best_recall:.1f}, epoch {state.best_epoch})  "
+        f"validation recall {100 * criterion_by_epoch(state, run, run.images.selection)[-1]:.1f} "
+        f"(selected: {100 * selected.recall:.1f}, epoch {selected.epoch})  "
         f"{means['images_per_second']:.0f} images/s" + (f"  {broken} broken images replaced" if broken else "")
     )
 
 
-def is_done(state: TrainState, config: TrainConfig) -> bool:
-    """Whether all epochs are done, or training ends early because it has not improved for ``patience`` epochs."""
-    waited = state.epoch - state.best_epoch
-    return state.epoch >= config.epochs or bool(config.patience and waited >= config.patience)
+def criterion_by_epoch(state: TrainState, run: Run, rule: SelectionRule) -> list[float]:
+    """Return the criterion of ``rule`` for every finished epoch."""
+    # Computed from the recalls, because records of older versions do not have the criteria.
+    return [run.images.criteria[rule].mean(record["validation"]) for record in state.history]
+
+
+def choice(state: TrainState, run: Run, rule: SelectionRule) -> Candidate:
+    """Return the finished epoch that ``rule`` selects."""
+    values = criterion_by_epoch(state, run, rule)
+    epoch = run.images.criteria[rule].select(values)
+    return Candidate(epoch, values[epoch - 1])
+
+
+def is_done(state: TrainState, run: Run) -> bool:
+    """Whether all epochs are done, or the highest criterion of the run's rule is ``patience`` epochs ago."""
+    values, patience = criterion_by_epoch(state, run, run.images.selection), run.config.patience
+    # The selected epoch may be a later one whose criterion is lower: only a higher criterion counts as an improvement.
+    highest = values.index(max(values)) + 1 if values else 0
+    return state.epoch >= run.config.epochs or bool(patience and state.epoch - highest >= patience)
 
 
 def train(config: TrainConfig, progress: bool = True) -> Scores:
-    """Train a run, or resume it where it stopped, and score its best model on the test images.
+    """Train a run, or resume it where it stopped, and score the model of the selected epoch on the test images.
 
     The same call resumes from the last checkpoint. On the CPU, with the same number of threads, a resumed run ends with
     the same weights, bit for bit, as an uninterrupted one. A finished run is left unchanged. Under torchrun the
@@ -301,7 +317,7 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
         progress: print status lines on stdout, and show a progress bar on a terminal.
 
     Returns:
-        The test scores by domain of the epoch with the highest mean validation recall.
+        The test scores by domain of the epoch that ``config.selection`` selects.
 
     Raises:
         InputError: something in the input keeps the run from starting (raised before it starts), the folder holds
@@ -383,7 +399,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
             say=say,
             progress=progress,
         )
-        while not is_done(state, config):
+        while not is_done(state, run):
             if state.step == 0:
                 stop_if_requested(state, run)
             means = train_one_epoch(state, run)
@@ -393,7 +409,8 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
         with saving(folder):
             write_environment(folder, device, training=training_speed(state.history))
     scores = score_best(state, run)
-    say(f"test scores, {images.selection_rule}, epoch {state.best_epoch}:\n{scores}")
+    assert scores.selection is not None
+    say(f"test scores of epoch {scores.selection.epoch} ({images.selection_rule}):\n{scores}")
     return scores
 
 
@@ -412,13 +429,31 @@ def open_validation(config: TrainConfig, images: RunImages, device: torch.device
 
 
 def score_best(state: TrainState, run: Run) -> Scores:
-    """Score the best epoch's model on the test images of every domain; write its outputs and the scores."""
+    """Score the selected epoch's model on the test images of every domain; write its outputs and the scores.
+
+    The last epoch's model is scored too, which shows the effect of the selection.
+    """
     run.ranks.highest(0)  # wait until the first rank has written the model
-    share = run_test(run.config, load_model(run.folder), run.manifest, run.device, run.ranks.rank, run.ranks.world)
-    outputs = Outputs.join(run.ranks.gather(share))
-    selection = Selection(run.images.selection_rule, state.best_epoch, state.best_recall)
-    scores = replace(score_outputs(outputs), selection=selection)
+    rule = run.images.selection
+    last = Candidate(state.epoch, criterion_by_epoch(state, run, rule)[-1])
+    choices = {name: choice(state, run, name) for name in run.images.criteria}
+    selected = choices[rule]
+    outputs = test_outputs(load_model(run.folder), run)
+    scores = score_outputs(outputs)
+    of_last = scores
+    if selected.epoch != last.epoch:
+        of_last = score_outputs(test_outputs(model_to_keep(state), run))
+    scores = replace(
+        scores, selection=Selection(run.images.selection_rule, selected.epoch, selected.recall, choices, last)
+    )
     if run.ranks.is_first:
         with saving(run.folder):
+            write_last_scores(run.folder, replace(of_last, selection=Selection("last epoch", last.epoch, last.recall)))
             write_results(run.folder, outputs, scores)
     return scores
+
+
+def test_outputs(model: Classifier, run: Run) -> Outputs:
+    """Return the outputs of ``model`` on the test images, of which each rank takes a share."""
+    share = run_test(run.config, model, run.manifest, run.device, run.ranks.rank, run.ranks.world)
+    return Outputs.join(run.ranks.gather(share))

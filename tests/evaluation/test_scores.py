@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from fastccsa.evaluation import Scores, Selection, score
+from fastccsa.evaluation import Candidate, Scores, Selection, score
 from fastccsa.system.errors import InputError
 
 CLASSES = ("nv", "mel", "bcc")
@@ -56,6 +57,15 @@ def test_json_round_trip() -> None:
     assert values["domains"]["HAM"]["recall"][2] is None
     selected = Scores("test", CLASSES, scores.domains, Selection("highest", 3, 0.5))
     assert Scores.from_json(selected.to_json()) == selected
+    choices = {"informative": Candidate(3, 0.5), "paper": Candidate(2, 0.75)}
+    compared = replace(selected, selection=Selection("highest", 3, 0.5, choices, Candidate(4, 0.25)))
+    assert Scores.from_json(compared.to_json()) == compared
+
+
+def test_scores_of_older_versions_are_read() -> None:
+    values = json.loads(by_hand().to_json())
+    values["selection"] = {"rule": "highest", "epoch": 3, "recall": 0.5}
+    assert Scores.from_json(json.dumps(values)).selection == Selection("highest", 3, 0.5, {}, None)
 
 
 def test_table_is_in_percent() -> None:

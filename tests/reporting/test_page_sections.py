@@ -109,6 +109,41 @@ def test_the_scale_is_that_of_the_configurations(page: Page) -> None:
     assert facts["Model selection"][0] == "highest mean validation recall of HAM"
 
 
+def test_the_choice_of_each_rule_and_the_last_epoch_are_shown(experiments: Path, page: Page) -> None:
+    averages = []
+    for name in ("scores.json", "scores_last.json"):
+        domains = json.loads((experiments / "K/seed0" / name).read_text())["domains"]
+        averages.append(100 * np.mean([domain["macro_recall"] for domain in domains.values()]))
+    assert averages[0] != pytest.approx(averages[1], abs=0.1)
+    (table,) = page.tables["numbers selection"]  # only K: A is a run of an older version
+    assert table == [
+        ["seed", "informative (used)", "paper", "last epoch", "test, selected", "test, last epoch"],
+        ["0", "epoch 2: 50.0 %", "epoch 1: 75.0 %", "epoch 3: 25.0 %", *(f"{average:.1f} %" for average in averages)],
+    ]
+    text = " ".join(page.text.split())
+    rule = "Selection rule: highest mean validation recall of HAM. Selected: "
+    assert f"{rule}epoch 2 of 3 (50.0 %) with seed 0, epoch 2 of 3 (50.0 %) with seed 1." in text
+    assert f"{rule}epoch 2 of 3 (50.0 %)." in text
+
+
+def test_the_curve_of_the_mean_is_the_criterion_of_the_run_s_rule(own: Path) -> None:
+    run = own / "K" / "seed0"
+    curves = {}
+    for rule in ("informative", "paper"):
+        config = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps({**config, "selection": rule}))
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for record in records:
+            record["validation"] = {"HAM": record["validation_recall"], "DMF": 0.0}
+            record["selection"] = {"informative": 0.5, "paper": record["validation_recall"]}
+        (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        chart = charts_of(page_of(own, images=False))["Validation recall, %, of K by epoch"]
+        lines = [path.attrib["d"] for path in chart.iter("path") if "stroke: var(--ink)" in path.attrib["style"]]
+        curves[rule] = [float(y) for line in lines for _, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", line)][-3:]
+    assert len(set(curves["informative"])) == 1
+    assert len(set(curves["paper"])) == 3
+
+
 def test_recall_by_class_is_the_mean_over_domains_then_seeds(experiments: Path, page: Page) -> None:
     found = []
     for seed in (0, 1):

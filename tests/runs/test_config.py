@@ -47,6 +47,12 @@ def test_json_round_trip(config, tmp_path) -> None:
     assert TrainConfig.read(tmp_path) == config
 
 
+def test_a_configuration_of_an_older_version_selects_by_the_paper_s_rule() -> None:
+    values = json.loads(TrainConfig().to_json())
+    assert values.pop("selection") == "informative"
+    assert TrainConfig.from_json(json.dumps(values)).selection == "paper"
+
+
 def test_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainConfig().lr = 1.0  # type: ignore[misc]

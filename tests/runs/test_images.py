@@ -28,15 +28,33 @@ def test_every_domain_is_used_by_default(make_config) -> None:
     assert images.domains == ("HAM", "DMF", "SON")
     assert len(images.training) == 45
     assert len(images.validation) == 18
-    assert images.selection_rule == "highest mean validation macro-average recall over HAM, DMF, SON"
+    assert images.selection_rule == (
+        "latest epoch within one standard error (11.8 points) of the highest weighted mean validation macro-average "
+        "recall over HAM 33 %, DMF 33 %, SON 33 %"
+    )
+    paper = selected(make_config(selection="paper"))
+    assert paper.selection_rule == "highest mean validation macro-average recall over HAM, DMF, SON"
 
 
 def test_the_primary_domain_only(make_config) -> None:
-    images = selected(make_config(n_sec=0, alignment="-"))
+    config = make_config(n_sec=0, alignment="-")
+    images = selected(config)
     for part, split in ((images.training, "train"), (images.validation, "validation")):
         assert set(part.table["domain"]) == {"HAM"}
         assert set(part.table["split"]) == {split}
-    assert images.selection_rule == "highest mean validation macro-average recall of HAM"
+    assert images.selection_rule == (
+        "latest epoch within one standard error (20.4 points) of the highest validation macro-average recall of HAM"
+    )
+    paper = selected(replace(config, selection="paper"))
+    assert paper.selection_rule == "highest mean validation macro-average recall of HAM"
+
+
+def test_a_domain_whose_validation_images_have_one_class_does_not_select(make_config, tmp_path) -> None:
+    def one_class(table):
+        return table[(table["domain"] != "SON") | (table["label"] == "nv")]
+
+    images = selected(changed(make_config(), tmp_path, one_class))
+    assert images.selection_rule.endswith("over HAM 50 %, DMF 50 %, SON 0 %")
 
 
 def test_n_sec_reduces_only_secondary_training_images(make_config) -> None:

@@ -31,10 +31,11 @@ def differences(one: Path, other: Path) -> list[str]:
     """Name the tensors of two finished runs that differ in any bit: best model, last weights, optimiser, average."""
     found = _different(load_file(one / "model.safetensors"), load_file(other / "model.safetensors"), "best model")
     first, second = (torch.load(run / "last.pt", weights_only=True) for run in (one, other))
-    for part in ("model", "optimizer", "scheduler", "average", "memory", "random", "epoch", "best_recall"):
+    for part in ("model", "optimizer", "scheduler", "average", "memory", "random", "epoch"):
         found += _different(first[part], second[part], part)
-    if (one / "scores.json").read_text() != (other / "scores.json").read_text():
-        found.append("scores.json")
+    for name in ("scores_last.json", "scores.json"):
+        if (one / name).read_text() != (other / name).read_text():
+            found.append(name)
     return found
 
 

@@ -132,7 +132,7 @@ def test_training_ends_early_without_improvement(make_config, monkeypatch) -> No
         return replace(scores, domains={k: replace(v, macro_recall=recall) for k, v in scores.domains.items()})
 
     monkeypatch.setattr(loop_module, "validate", scripted)
-    config = make_config(alignment="-", n_sec=0, epochs=9, patience=2)
+    config = make_config(alignment="-", n_sec=0, epochs=9, patience=2, selection="paper")
     scores = train(config, progress=False)
     assert scores.selection is not None
     assert scores.selection.epoch == 1

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from fastccsa.evaluation.scores import Candidate
 from fastccsa.reporting.groups import RunGroup
 from fastccsa.reporting.plots import Series, curves
+from fastccsa.runs.records import Run
 
 # Names of the loss terms of metrics.jsonl on the page.
 TERMS = {
@@ -35,29 +37,67 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Selected:
+    """The selected epoch of one seed, and the alternatives.
+
+    Attributes:
+        seed, epochs: the seed, and the number of epochs.
+        chosen: the selected epoch, with its validation recall.
+        choices: what each rule would have selected, by its name; empty for runs of older versions.
+        last: the last epoch; None for runs of older versions.
+        test, last_test: mean test recall over the domains of the selected and the last epoch's model, in [0, 1];
+            ``last_test`` is None for runs of older versions.
+    """
+
+    seed: int
+    epochs: int
+    chosen: Candidate
+    choices: Mapping[str, Candidate]
+    last: Candidate | None
+    test: float
+    last_test: float | None
+
+
+@dataclass(frozen=True)
 class Training:
     """An experiment's training.
 
     Attributes:
         charts: one per term of the loss, then the validation recall; empty without a history.
-        selections: for each seed: the seed, the selected epoch, the number of epochs, and the validation recall.
+        selections: the selected epoch of each seed that recorded it.
         rule: the rule of the selection; empty if it is unknown.
     """
 
     charts: tuple[Chart, ...]
-    selections: tuple[tuple[int, int, int, float], ...]
+    selections: tuple[Selected, ...]
     rule: str
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Names of the rules whose choices were recorded."""
+        return tuple(dict.fromkeys(rule for seed in self.selections for rule in seed.choices))
 
 
 def training_of(group: RunGroup, colours: Mapping[str, int]) -> Training:
     """Return the curves of ``group``; ``colours`` are the numbers of the domains' colours."""
-    selections = []
-    for run in group.runs:
-        chosen = run.scores.selection
-        if chosen is not None:
-            selections.append((run.config.seed, chosen.epoch, len(run.history) or run.config.epochs, chosen.recall))
+    selections = [selected for run in group.runs if (selected := _selected(run))]
     rules = [run.scores.selection.rule for run in group.runs if run.scores.selection]
     return Training(tuple(_charts(group, colours)), tuple(selections), rules[0] if rules else "")
+
+
+def _selected(run: Run) -> Selected | None:
+    found = run.scores.selection
+    if found is None:
+        return None
+    return Selected(
+        seed=run.config.seed,
+        epochs=len(run.history) or run.config.epochs,
+        chosen=Candidate(found.epoch, found.recall),
+        choices=found.choices,
+        last=found.last,
+        test=run.scores.average,
+        last_test=run.last.average if run.last else None,
+    )
 
 
 def _charts(group: RunGroup, colours: Mapping[str, int]) -> list[Chart]:
@@ -78,7 +118,7 @@ def _validation_chart(group: RunGroup, colours: Mapping[str, int]) -> Chart:
         _over_seeds(group, domain, partial(_recall, domain), colour, band=False) for domain, colour in colours.items()
     ]
     if len(colours) > 1:
-        lines.append(_over_seeds(group, "mean", partial(_term, "validation_recall"), None))
+        lines.append(_over_seeds(group, "mean", partial(_criterion, group.shown.config.selection), None))
     title = "Validation recall, %"
     marks = [run.scores.selection.epoch for run in group.runs if run.scores.selection]
     series = [line for line in lines if line is not None]
@@ -88,6 +128,12 @@ def _validation_chart(group: RunGroup, colours: Mapping[str, int]) -> Chart:
 
 def _term(name: str, record: Record) -> float | None:
     return record.get(name)
+
+
+def _criterion(rule: str, record: Record) -> float | None:
+    """Return the mean recall by which ``rule`` selects; older versions recorded only the paper's."""
+    value: float | None = record.get("selection", {}).get(rule, record["validation_recall"])
+    return value
 
 
 def _recall(domain: str, record: Record) -> float | None:
