@@ -67,9 +67,9 @@ def read_arms(folder: Path, first: Iterable[str] = ()) -> Arms:
         InputError: there is none, a file is broken, or the runs do not test the same images or, with the same seed,
             leave out different domains.
     """
-    found = sorted(path.parent for path in folder.glob(f"*/seed*/{SCORES_FILE}"))
-    order = list(first)
-    found.sort(key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
+    rank = {name: position for position, name in enumerate(first)}
+    found = [path.parent for path in folder.glob(f"*/seed*/{SCORES_FILE}")]
+    found.sort(key=lambda path: (rank.get(path.parent.name, len(rank)), path.parent.name, len(path.name), path.name))
     arms: Arms = {}
     for path in found:
         (run,) = read_runs(path).runs
@@ -180,7 +180,7 @@ def _facts(by_seed: Mapping[int, Result]) -> dict[str, Any]:
         different += [float(np.median(distances.different))] if len(distances.different) else []
         if result.run.history and not result.run.config.is_baseline:
             last = result.run.history[-1]
-            shares.append(result.run.config.alpha * (last["alignment"] + last["separation"]) / last["loss"])
+            shares.append((result.run.config.alpha or 0) * (last["alignment"] + last["separation"]) / last["loss"])
     runs = [result.run for result in by_seed.values()]
     return {
         "seeds": len(runs),
