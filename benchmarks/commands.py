@@ -69,7 +69,17 @@ OPTIONS: dict[str, click.Option] = {
         _option("--random", COUNT, "Number of seeds of the random criterion."),
         _option("training_images --images", COUNT, "Training images to choose channels by."),
         _option("--discrimination-images", COUNT, "Images for the classification loss."),
+        _option("--arms", str, "Variants of training, separated by commas: A, E, S, K, or name=key:value+key:value."),
+        _option("--seeds", COUNT, "Runs of each arm: seeds 0, 1, ..."),
+        _option("--leave-out", str, "Domains separated by commas; each seed leaves one of them out, in turn."),
+        _option("--scale", str, "Image size, epochs and so on, as in `fastccsa experiment`."),
+        _several("settings --set", str, "FIELD=VALUE, a setting of all runs"),
+        _option("--against", str, "Arms that every later arm is compared with, separated by commas."),
+        _option("--report", FOLDER, "Only report the finished runs in this folder."),
+        _option("csv --manifest", click.Path(path_type=Path, exists=True, dir_okay=False), "CSV file of the images."),
+        _option("folder --out", click.Path(path_type=Path, file_okay=False), "Folder of all runs."),
         # how it is measured
+        _option("--jobs", COUNT, "Runs at a time, with equal shares of the processors."),
         _option("--device", str, "auto, cpu, cuda or cuda:N."),
         _option("--threads", COUNT, "Threads on the CPU; otherwise one per usable CPU."),
         _option("--workers", COUNT, "Workers of each input pipeline; otherwise one per usable CPU, at most 16."),
@@ -128,6 +138,11 @@ SCRIPTS = {
         "Prune runs by every criterion without fine-tuning; repeating the command measures only what --out lacks.",
         "run layer rate criteria weights=kept,squares,joint random=3 training-images=512 discrimination-images=128 "
         "threads=1 out",
+    ),
+    "method": (
+        "Train variants of the method with several seeds, and compare them by group of domains, with 95 % intervals."
+        "\n\nRepeating the command resumes interrupted runs and keeps finished ones.",
+        "csv folder arms=A,E,S,K seeds=5 leave-out scale=small settings against=S,E,A jobs=1 device=auto report",
     ),
 }
 TYPED: dict[str, SimpleNamespace] = {}  # the options of the command that runs pytest, by benchmark
