@@ -32,6 +32,8 @@ _BEFORE_RECIPES = {"recipe": "paper", "class_weight_scale": "mean", "pair_weight
 
 # Metadata of the fields that control where and how fast a run trains; they may change when the run is resumed.
 _SETTING = {"changes_result": False}
+# Metadata of the fields that do not concern a baseline, which has no pairs.
+_OF_PAIRS = {"of_pairs": True}
 
 
 @dataclass(frozen=True)
@@ -126,21 +128,21 @@ class TrainConfig:
     weight_decay: float = 1e-3
     classification_weight: ClassificationWeight = "w"
     alignment: Alignment = "w"
-    recipe: Recipe = "balanced"
-    alpha: float | None = None
-    margin: float | None = None
-    normalize_features: bool | None = None
-    distance_unit: DistanceUnit | None = None
+    recipe: Recipe = field(default="balanced", metadata=_OF_PAIRS)
+    alpha: float | None = field(default=None, metadata=_OF_PAIRS)
+    margin: float | None = field(default=None, metadata=_OF_PAIRS)
+    normalize_features: bool | None = field(default=None, metadata=_OF_PAIRS)
+    distance_unit: DistanceUnit | None = field(default=None, metadata=_OF_PAIRS)
     class_weight_scale: WeightScale | None = None
-    pair_weight_scale: WeightScale | None = None
-    pair_weight_cap: float | None = None
+    pair_weight_scale: WeightScale | None = field(default=None, metadata=_OF_PAIRS)
+    pair_weight_cap: float | None = field(default=None, metadata=_OF_PAIRS)
     classification_reduction: ClassificationReduction | None = None
-    negatives: Negatives | None = None
-    joint_forward: bool | None = None
-    alpha_warmup: float = 0.0
-    pairs: Pairs = "zipped"
-    memory: int = 0
-    match_probability: float = 0.25
+    negatives: Negatives | None = field(default=None, metadata=_OF_PAIRS)
+    joint_forward: bool | None = field(default=None, metadata=_OF_PAIRS)
+    alpha_warmup: float = field(default=0.0, metadata=_OF_PAIRS)
+    pairs: Pairs = field(default="zipped", metadata=_OF_PAIRS)
+    memory: int = field(default=0, metadata=_OF_PAIRS)
+    match_probability: float = field(default=0.25, metadata=_OF_PAIRS)
     image_backend: ImageBackend = "auto"
     cache: Cache = "none"
     amp: Amp = "auto"
@@ -219,10 +221,13 @@ class TrainConfig:
 
     def differences(self, other: TrainConfig) -> list[str]:
         """Return ``field: own value, not the other's`` for each differing field that changes the result of training."""
+        baselines = self.is_baseline and other.is_baseline
         return [
             f"{item.name}: {getattr(self, item.name)!r}, not {getattr(other, item.name)!r}"
             for item in fields(self)
-            if item.metadata.get("changes_result", True) and getattr(self, item.name) != getattr(other, item.name)
+            if getattr(self, item.name) != getattr(other, item.name)
+            and item.metadata.get("changes_result", True)
+            and not (baselines and item.metadata.get("of_pairs"))
         ]
 
     def to_json(self) -> str:

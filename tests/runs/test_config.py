@@ -66,6 +66,14 @@ def test_differences_name_what_changes_the_result_and_nothing_else() -> None:
     assert other.differences(config) == ["exclude: ('SON',), not ()", "lr: 0.001, not 0.0001"]
 
 
+def test_what_concerns_only_pairs_does_not_change_a_baseline() -> None:
+    """So that experiments with another recipe start from the same baseline."""
+    ours, theirs = TrainConfig(alignment="-"), TrainConfig(alignment="-", recipe="paper", class_weight_scale="mean")
+    assert ours.differences(theirs) == []
+    assert TrainConfig(alignment="-", classification_reduction="weighted_mean").differences(ours)
+    assert "recipe: 'balanced', not 'paper'" in TrainConfig().differences(TrainConfig(recipe="paper"))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
