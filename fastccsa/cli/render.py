@@ -33,7 +33,7 @@ import click
     type=click.FloatRange(min=0, max=1),
     default=0.0,
     show_default=True,
-    help="How strongly artefacts indicate the class, another one in each domain: 0 not at all, 1 fully.",
+    help="How strongly artefacts indicate the class, a different one in each domain: 0 not at all, 1 fully.",
 )
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Random seed.")
 @click.option(

@@ -7,8 +7,9 @@ from dataclasses import replace
 from fastccsa.collections.rendering.styles import Style
 from fastccsa.collections.taxonomy import CLASSES, DOMAINS
 
-#: Artefacts, and the class each one accompanies in HAM. The n-th domain after HAM moves every class n places down this
-#: list, so that an artefact accompanies another class in each domain. SONIC's nevi get the stickers, as in reality.
+#: Artefacts as fields of `Style`, in the order of the classes they accompany in HAM. In the n-th domain after HAM,
+#: every class moves n places down this list, so that an artefact accompanies a different class in each domain. The
+#: order gives HAM's melanomas a ruler, MSK's ink, and SONIC's nevi a sticker, as in reality.
 CUES = ("hairy", "ruler", "bubbles", "cast", "ink", "stickers", "aperture")
 
 _HAIRS = 20.0  # mean number of hairs where they are the cue: enough to be seen

@@ -87,8 +87,8 @@ def render_collections(
             HAM's look, 1 their own, and 2 doubles the differences, up to the limits of what is possible.
         confounding: How strongly artefacts (hair, ruler, gel bubbles, colour cast, ink, sticker, round mask) indicate
             the class, from 0 to 1: at 0 they are independent of it, at 1 each picture has the artefact of its class
-            and no other. In each domain an artefact indicates another class, so it misleads a classifier that was
-            trained in one domain.
+            and no other. In each domain an artefact indicates a different class, so it misleads a classifier that was
+            trained on one domain.
         width: Width of HAM's images in pixels, at least 64; those of other domains are 0.9 to 1.25 times as wide, and
             as wide as HAM's at a shift of 0.
         minimum: Minimum number of images of each class in a domain, at least 10, so that every split has one. A
