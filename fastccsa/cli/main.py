@@ -19,6 +19,7 @@ from fastccsa.system.extras import install_advice
 # The summaries are kept here because reading them from the commands would import every command.
 SUMMARIES = {
     "prepare": "Make a manifest from folders of dermatology datasets.",
+    "render": "Draw seven synthetic collections, with a manifest.",
     "preview": "Draw augmented training pairs as a PNG.",
     "train": "Train a baseline or a CCSA model; the same command again resumes.",
     "evaluate": "Score a trained run on every domain.",

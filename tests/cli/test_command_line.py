@@ -17,6 +17,7 @@ from fastccsa.cli import main
 
 COMMANDS = (
     "prepare",
+    "render",
     "preview",
     "train",
     "evaluate",
@@ -76,7 +77,9 @@ def test_each_command_has_help(command: str) -> None:
     assert result.stdout.startswith("Usage:")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["prune", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["prune", "--help"], ["render", "--help"], ["report", "--help"]]
+)
 def test_help_loads_no_heavy_package(arguments: Sequence[str]) -> None:
     result = python(
         "import sys\n"

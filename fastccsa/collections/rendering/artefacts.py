@@ -22,8 +22,8 @@ _STICKERS = (
 
 def add_artefacts(colours: Field, style: Style, rng: np.random.Generator) -> Field:
     """Return the scene, float32 [3, height, width], with random artefacts according to ``style``."""
-    if style.hair and rng.random() < 0.5:
-        colours = _hair(colours, rng, rng.poisson(2 * style.hair))
+    if style.hair and rng.random() < style.hairy:
+        colours = _hair(colours, rng, rng.poisson(style.hair))
     if rng.random() < style.bubbles:
         colours = _bubbles(colours, rng)
     if rng.random() < style.ink:

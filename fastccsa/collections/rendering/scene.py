@@ -11,7 +11,9 @@ from PIL import Image, ImageFilter
 
 from fastccsa.collections.rendering.artefacts import add_artefacts
 from fastccsa.collections.rendering.canvas import EXTENT, Canvas, Field, planes, smooth_noise
+from fastccsa.collections.rendering.confounding import confounded
 from fastccsa.collections.rendering.lesions import paint_lesion
+from fastccsa.collections.rendering.shifts import shifted
 from fastccsa.collections.rendering.styles import STYLES, Style
 
 # Absorption of red, green and blue light per unit of optical density (natural logarithm), roughly that of melanin and
@@ -24,11 +26,13 @@ _BARE_SKIN = planes((0.97, 0.87, 0.82))
 _CANVAS_SHARE = 0.7
 # The grey level that a change of contrast leaves unchanged.
 _PIVOT = 0.55
+# The white balance of a colour cast.
+_CAST = (0.75, 1.06, 1.10)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The identity of a picture. Together with the seed and the width, it determines every pixel.
+    """The identity of a picture. Together with the settings of `render`, it determines every pixel.
 
     Attributes:
         domain: Key of the collection.
@@ -43,16 +47,20 @@ class Picture:
     view: int
 
 
-def render(picture: Picture, seed: int, width: int) -> tuple[Image.Image, int]:
+def render(
+    picture: Picture, seed: int, width: int, *, shift: float = 1.0, confounding: float = 0.0
+) -> tuple[Image.Image, int]:
     """Render the picture as an RGB image, and return it with the JPEG quality that its camera uses.
 
-    Views of one lesion share the lesion and the skin; position, light, artefacts and camera settings differ.
+    Views of one lesion share the lesion and the skin; position, light, artefacts and camera settings differ. The
+    arguments are those of `render_collections`.
     """
     kind = zlib.crc32(f"{picture.domain}/{picture.label}".encode())
     patient = np.random.default_rng([seed, kind, picture.lesion])
     photo = np.random.default_rng([seed, kind, picture.lesion, 1 + picture.view])
     styles = STYLES[picture.domain]
-    style = styles[picture.view % len(styles)]
+    style = shifted(styles[picture.view % len(styles)], shift)
+    style = confounded(style, picture.domain, picture.label, confounding)
     tone = patient.standard_normal(2)
     canvas = paint_lesion(picture.label, patient, round(_CANVAS_SHARE * width))
     size = round(style.frame[0] * width), round(style.frame[1] * width)
@@ -129,6 +137,8 @@ def _light(style: Style, rng: np.random.Generator, height: int, width: int) -> F
 def _colour_response(style: Style, rng: np.random.Generator) -> tuple[Field, Field]:
     """Return white balance, saturation and contrast as a matrix [3, 3] and an offset [3, 1, 1]."""
     gain = np.array(style.gain) * np.exp(rng.normal(0, style.gain_spread, 3))
+    if style.cast and rng.random() < style.cast:
+        gain *= _CAST
     saturation, contrast = rng.uniform(*style.saturation), rng.uniform(*style.contrast)
     mix = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
     return (mix * gain).astype(np.float32), planes(np.full(3, _PIVOT * (1 - contrast)))
