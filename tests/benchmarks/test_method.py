@@ -272,6 +272,8 @@ def test_an_arm_with_fewer_seeds_is_compared_on_those(study: Path, finished: Run
     text = as_markdown(found)
     assert "| near - K | 1 | +0.0 [+0.0, +0.0] (one seed) | -12.5 [" in text
     assert "Seen abroad: UDA (seed 0); MSK (seed 1)." in text
+    *_, more = report_method(study, ["near"], {"near": "third"})["differences"]
+    assert (more["arm"], more["minus"], more["home"][3]) == ("K", "near", 1)
 
 
 def test_without_a_left_out_domain_there_is_no_such_column(finished: Runs, tmp_path: Path) -> None:

@@ -164,7 +164,6 @@ def test_coverage(of_seeds: float, of_images: float, low: float, high: float) ->
         arms = (np.where(right, targets, 3) for right in (first, random.random((seeds, n)) < 0.5))
         found = Bootstrap(targets, domains, replicates=400, seed=trial).difference(*arms, [(0, 1)] * seeds)
         covered += found.low <= 0 <= found.high
-    print(covered / trials)
     noise = 3 * math.sqrt(0.05 * 0.95 / trials)
     assert low - noise <= covered / trials <= high + noise
 
