@@ -18,13 +18,13 @@ from typing import Any
 
 import click
 
-from benchmarks.method_report import REPORT_FILE, as_markdown, report_method, write_report
 from fastccsa.experiments.describe import describe_plan
 from fastccsa.experiments.plan import Plan, PlannedRun
 from fastccsa.experiments.rows import Experiment
 from fastccsa.experiments.scale import Scale, parse_scale, parse_settings, train_config
 from fastccsa.experiments.scheduler import execute, make_slots
 from fastccsa.experiments.validate import check_classes, check_folder, check_writable
+from fastccsa.reporting.arms import REPORT_FILE, as_markdown, compare_arms, write_comparison
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import experiment_folder
 from fastccsa.runs.images import open_manifest, select_images
@@ -64,8 +64,8 @@ def main(options: SimpleNamespace) -> None:
             raise click.UsageError("give --manifest and --out to run the arms, or --report to read finished runs")
         folder = options.folder
         failed = _run(options)
-    found = report_method(folder, options.against.split(","), {arm.name: arm.about for arm in ARMS.values()})
-    write_report(found, folder / REPORT_FILE)
+    found = compare_arms(folder, options.against.split(","), {arm.name: arm.about for arm in ARMS.values()})
+    write_comparison(found, folder / REPORT_FILE)
     click.echo(as_markdown(found))
     if failed:
         sys.exit(1)

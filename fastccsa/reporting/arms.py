@@ -1,7 +1,9 @@
-"""The runs of `python -m benchmarks method`: recalls by group of domains and paired differences, with 95 % intervals.
+"""Arms of an experiment: recalls by group of domains and paired differences, with 95 % intervals.
 
-Groups: "home" is the primary domain; "abroad" the other training domains that show several classes; "unseen" the
-domain that was left out; then the means over the domains that show several classes, and over all.
+An arm is a folder ``<arm>`` with runs ``seed<k>``: one way of training, with several seeds. Arms are compared on equal
+seeds and test images. Groups: "home" is the primary domain; "abroad" the other training domains that show several
+classes; "unseen" the domains that were left out; then the means over the domains that show several classes, and over
+all. A domain with a single class says nothing about telling classes apart.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from fastccsa.system import machine
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
-REPORT_FILE = "method.json"
+REPORT_FILE = "arms.json"
 GROUPS = {
     "home": "home",
     "abroad": "seen abroad",
@@ -96,7 +98,7 @@ def _check_same_test(one: Result, other: Result) -> None:
         raise InputError(f"{one.run.folder} and {other.run.folder} test different images: report them separately")
 
 
-def report_method(folder: Path, against: Sequence[str], about: Mapping[str, str]) -> dict[str, Any]:
+def compare_arms(folder: Path, against: Sequence[str], about: Mapping[str, str]) -> dict[str, Any]:
     """Compare the arms in a folder.
 
     Args:
@@ -197,8 +199,8 @@ def _mean(values: Sequence[float], digits: int = 2) -> float | None:
     return round(statistics.mean(values), digits) if values else None
 
 
-def write_report(found: Mapping[str, Any], file: Path) -> None:
-    """Write the result of `report_method` as JSON, one line per row of a table."""
+def write_comparison(found: Mapping[str, Any], file: Path) -> None:
+    """Write the result of `compare_arms` as JSON, one line per row of a table."""
     parts = []
     for key, value in found.items():
         text = json.dumps(value)
@@ -210,7 +212,7 @@ def write_report(found: Mapping[str, Any], file: Path) -> None:
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:
-    """Format the result of `report_method` as Markdown tables."""
+    """Format the result of `compare_arms` as Markdown tables."""
     shown = [group for group in GROUPS if any(row[group] for row in found["scores"])]
     heads = [GROUPS[group] for group in shown]
 
