@@ -41,10 +41,10 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """The finished runs of one experiment, by seed; any other run forms a group by itself.
+    """The finished runs of one arm, such as an experiment, by seed; any other run forms a group by itself.
 
     Attributes:
-        name: the experiment's letter, or the run's name.
+        name: the arm (the experiment's letter), or the run's name.
         runs: the runs.
     """
 
@@ -64,7 +64,7 @@ class RunGroup:
     @property
     def is_experiment(self) -> bool:
         """Whether the runs belong to an experiment of the paper, whose numbers they can be compared with."""
-        return all(run.letter in EXPERIMENTS for run in self.runs)
+        return all(run.arm in EXPERIMENTS for run in self.runs)
 
     @property
     def anchor(self) -> str:

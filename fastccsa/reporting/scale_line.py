@@ -17,7 +17,7 @@ _IGNORED = ("seed", "init", "manifest_sha256", "primary", "cache", "image_backen
 
 def scale_lines(runs: Sequence[Run]) -> list[str]:
     """Describe how the experiments among ``runs`` differ from the paper's, separately for baselines and CCSA."""
-    rows = [(run, run.letter) for run in runs if run.letter in EXPERIMENTS]
+    rows = [(run, run.arm) for run in runs if run.arm in EXPERIMENTS]
     kinds = {
         "baselines": [row for row in rows if row[0].config.is_baseline],
         "CCSA": [row for row in rows if not row[0].config.is_baseline],

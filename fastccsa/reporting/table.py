@@ -86,7 +86,7 @@ def score_table(folder: RunFolder) -> ScoreTable:
     domains = domain_order(runs)
     groups = group_runs(runs)
     scores = score_rows(groups, domains)
-    with_seeds = any(group.is_experiment for group in groups)
+    with_seeds = any(group.is_experiment or len(group.runs) > 1 for group in groups)
     return ScoreTable(
         settings=(*SETTINGS, "seeds") if with_seeds else SETTINGS,
         domains=domains,

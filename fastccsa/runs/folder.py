@@ -77,20 +77,15 @@ def open_run(config: TrainConfig) -> Path:
     return folder
 
 
-def experiment_folder(runs: str | os.PathLike[str], letter: str, seed: int) -> Path:
-    """Return the run folder of an experiment and seed in the folder of all runs: ``<letter>/seed<k>``."""
-    return Path(runs) / letter / f"seed{seed}"
+def experiment_folder(runs: str | os.PathLike[str], arm: str, seed: int) -> Path:
+    """Return the run folder ``<arm>/seed<k>`` in the folder of all runs; an experiment's arm is its letter."""
+    return Path(runs) / arm / f"seed{seed}"
 
 
 def experiment_of(folder: Path) -> tuple[str, int] | None:
-    """Return the letter and seed of a folder named as by `experiment_folder`; None for any other folder."""
+    """Return the arm and seed of a folder named as by `experiment_folder`; None for any other folder."""
     seed = re.fullmatch(r"seed(\d+)", folder.name)
-    return (folder.parent.name, int(seed[1])) if seed and is_letter(folder.parent.name) else None
-
-
-def is_letter(name: str) -> bool:
-    """Return whether ``name`` can be the letter of an experiment."""
-    return re.fullmatch("[A-Z]", name) is not None
+    return (folder.parent.name, int(seed[1])) if seed else None
 
 
 def finished_scores(folder: Path) -> Scores | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastccsa.evaluation.scores import Scores
 from fastccsa.runs.config import CONFIG_FILE, TrainConfig
-from fastccsa.runs.folder import ENVIRONMENT_FILE, LAST_SCORES_FILE, METRICS_FILE, SCORES_FILE, experiment_of, is_letter
+from fastccsa.runs.folder import ENVIRONMENT_FILE, LAST_SCORES_FILE, METRICS_FILE, SCORES_FILE, experiment_of
 from fastccsa.system.errors import InputError
 
 NOTE_FILE = "note.txt"
@@ -22,7 +22,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        name: name of its folder; for an experiment also the letter, as in K/seed0.
+        name: name of its folder; with several seeds also the arm, as in K/seed0.
         config: its configuration.
         scores: its test scores.
         history: one record per epoch (the lines of metrics.jsonl); empty if there is no such file.
@@ -40,8 +40,8 @@ class Run:
     last: Scores | None = None
 
     @property
-    def letter(self) -> str | None:
-        """Letter of the experiment that `fastccsa experiment` made the run for; None for other runs."""
+    def arm(self) -> str | None:
+        """What the run is one seed of: for `fastccsa experiment` the letter; None for other runs."""
         experiment = experiment_of(self.folder.resolve())
         return None if experiment is None else experiment[0]
 
@@ -80,7 +80,7 @@ class RunFolder:
 
 
 def read_runs(path: Path) -> RunFolder:
-    """Read a folder of run folders, a single run folder, or the ``<letter>/seed<k>`` folders of experiments.
+    """Read a folder of run folders, a single run folder, or the ``<arm>/seed<k>`` folders of experiments.
 
     Raises:
         InputError: the folder is missing or has no finished run, or a file of a run is broken.
@@ -107,14 +107,14 @@ def read_runs(path: Path) -> RunFolder:
 
 
 def _find_runs(path: Path) -> list[Path]:
-    """List the run folders in ``path``, and the run folders of experiments one level below it."""
+    """List the run folders in ``path``, and the folders ``<arm>/seed<k>`` below it."""
     children = sorted(child for child in path.iterdir() if child.is_dir())
-    below = [folder for child in children if is_letter(child.name) for folder in child.iterdir()]
+    below = [folder for child in children for folder in child.iterdir() if experiment_of(folder)]
     return sorted(folder for folder in [*children, *below] if _is_run(folder))
 
 
 def run_name(folder: Path) -> str:
-    """Return the name of a run: its folder's name, or ``<letter>/seed<k>`` for an experiment."""
+    """Return the name of a run: its folder's name, or ``<arm>/seed<k>`` where there are several seeds of an arm."""
     folder = folder.resolve()
     experiment = experiment_of(folder)
     return folder.name if experiment is None else f"{experiment[0]}/seed{experiment[1]}"
