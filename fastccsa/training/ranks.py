@@ -10,6 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# DistributedDataParallel imports this module, whose default arguments are the group of that moment. Imported after
+# the group is made, it would keep the group alive, and gloo's threads can abort a process that exits while they run.
+import torch.distributed.nn
 from torch import Tensor
 from torch.distributed import PrefixStore
 from torch.distributed.rendezvous import rendezvous

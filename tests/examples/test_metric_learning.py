@@ -16,6 +16,20 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 COMMAND = [str(EXAMPLES / "metric_learning.py"), "--steps", "6", "--backend", "aot_eager"]
 
+# gloo's threads can abort a process that exits while they run. The system may list a thread for a moment after its end.
+CHECK_THREADS = """
+import runpy, sys, time
+from pathlib import Path
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+for _ in range(100):
+    left = [name for file in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := file.read_text())]
+    if not left:
+        break
+    time.sleep(0.1)
+assert not left, f"threads left: {left}"
+"""
+
 
 def last_loss(*launcher: str) -> float:
     """Run the example and return the last loss that it prints."""
@@ -26,9 +40,12 @@ def last_loss(*launcher: str) -> float:
     return float(re.search(r"loss after 6 steps: ([\d.]+)", ended.stdout)[1])
 
 
-def test_two_ranks_take_the_steps_of_one() -> None:
+def test_two_ranks_take_the_steps_of_one(tmp_path: Path) -> None:
+    """And they leave no thread of gloo behind."""
+    (tmp_path / "check.py").write_text(CHECK_THREADS)
     alone = last_loss()
-    together = last_loss("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    together = last_loss(*torchrun, str(tmp_path / "check.py"))
     assert 0 < alone < 1
     assert abs(alone - together) < 1e-4 * alone
 

@@ -114,6 +114,32 @@ def test_a_signal_to_one_rank_stops_both_at_the_same_step(two_ranks) -> None:
     assert [found["stopped"] for found in two_ranks] == [(143, (0, 2))] * 2
 
 
+# Imports only what opens the ranks, so that DistributedDataParallel is the first to need other modules of torch.
+WRAP_A_MODEL = """
+import time
+from pathlib import Path
+import torch
+from fastccsa.training.ranks import open_ranks
+with open_ranks("cpu"):
+    torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+for _ in range(100):  # the system may list a thread for a moment after its end
+    left = [name for file in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := file.read_text())]
+    if not left:
+        break
+    time.sleep(0.1)
+assert not left, f"threads left: {left}"
+"""
+
+
+def test_no_thread_of_gloo_remains(tmp_path: Path) -> None:
+    """Such a thread can abort a process that exits while it runs."""
+    script = tmp_path / "wrap.py"
+    script.write_text(WRAP_A_MODEL)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ended = subprocess.run([*torchrun, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def stopped(config: TrainConfig, ranks: Ranks) -> tuple[int, tuple[int, int]]:
     """Train until the last rank receives SIGTERM in its second step; return the exit status and the saved state."""
     learn, taken = Step.learn, []
