@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastccsa.collections.manifest import Manifest
     from fastccsa.losses import CCSATerms, WeightedCCSALoss
     from fastccsa.losses.memory import FeatureMemory, PairMemory
+    from fastccsa.losses.terms import median_distance
     from fastccsa.models import load_model
     from fastccsa.ops.allocator import set_cpu_cache_limit
     from fastccsa.ops.profiling import nvtx_ranges
@@ -31,6 +32,7 @@ _HOMES = {
     "CCSATerms": "fastccsa.losses",
     "FeatureMemory": "fastccsa.losses.memory",
     "PairMemory": "fastccsa.losses.memory",
+    "median_distance": "fastccsa.losses.terms",
     "PairSampler": "fastccsa.sampling",
     "ImageSampler": "fastccsa.sampling",
     "inverse_probability": "fastccsa.sampling",
@@ -58,6 +60,7 @@ __all__ = [  # noqa: RUF022 - in the order of the documentation
     "ImageSampler",
     "inverse_probability",
     "balanced_loss",
+    "median_distance",
     "Manifest",
     "data",
     "load_model",

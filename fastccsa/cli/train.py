@@ -67,8 +67,8 @@ balance_option = partial(option, show_default="the recipe's")
 @option("weight_decay", "Weight decay of AdamW.")
 @option("recipe", "How the parts of the loss are balanced: ours, the paper's text, or its authors' code.")
 @balance_option("alpha", "Share of the alignment in the loss.")
-@option("alpha_warmup", "Epochs over which alpha rises from 0 to its value; 0 for none.")
 @balance_option("margin", "Distance up to which features of different classes are pushed apart.")
+@balance_option("margin_unit", "Unit of the margin: that of the features, or their median distance at the start.")
 @balance_option(
     "normalize_features",
     "Divide the features by their norm before they are compared.",

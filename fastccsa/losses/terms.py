@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-__all__ = ["CCSATerms", "total_loss", "unit_features"]
+__all__ = ["CCSATerms", "median_distance", "total_loss", "unit_features"]
 
 
 class CCSATerms(NamedTuple):
@@ -47,3 +47,10 @@ def total_loss(classification1: Tensor, classification2: Tensor, pair_loss: Tens
 def unit_features(features: Tensor) -> Tensor:
     """Divide each row of features [N, D] by its Euclidean norm, in float32 or better; rows of zeros stay zero."""
     return normalize(features.to(torch.promote_types(features.dtype, torch.float32)))
+
+
+@torch.no_grad()
+def median_distance(features1: Tensor, features2: Tensor) -> float:
+    """Compute the median Euclidean distance between rows of [N1, D] and rows of [N2, D]; a few hundred rows suffice."""
+    promoted = torch.promote_types(features1.dtype, torch.float32)
+    return torch.cdist(features1.to(promoted), features2.to(promoted)).median().item()

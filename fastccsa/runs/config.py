@@ -12,7 +12,7 @@ from fastccsa.images.choices import BrokenImages, Cache, ImageBackend
 from fastccsa.ops.choices import Pairs
 from fastccsa.runs.selection import SelectionRule
 from fastccsa.sampling import RECIPES, Balance, Negatives, Recipe
-from fastccsa.sampling.balance import ClassificationReduction, DistanceUnit, WeightScale
+from fastccsa.sampling.balance import ClassificationReduction, DistanceUnit, MarginUnit, WeightScale
 from fastccsa.system.choices import check_choices
 from fastccsa.system.devices import Amp
 from fastccsa.system.errors import InputError
@@ -62,11 +62,10 @@ class TrainConfig:
         lr, weight_decay: learning rate and weight decay of AdamW.
         lr_gamma: factor by which the learning rate is multiplied every ``lr_step`` epochs.
         recipe: how the parts of the loss are balanced: ``"balanced"``, ``"paper"`` (its text as printed) or
-            ``"authors"`` (their released code); see `fastccsa.sampling.balance`. It gives each of the following ten
+            ``"authors"`` (their released code); see `fastccsa.sampling.balance`. It gives each of the following
             fields that is None its value (CCSA only).
-        alpha, margin, normalize_features, distance_unit, class_weight_scale, pair_weight_scale, pair_weight_cap,
-            classification_reduction, negatives, joint_forward: see `fastccsa.sampling.Balance`.
-        alpha_warmup: epochs over which alpha rises linearly from 0 to its value; 0 for none (CCSA only).
+        alpha, margin, margin_unit, normalize_features, distance_unit, class_weight_scale, pair_weight_scale,
+            pair_weight_cap, classification_reduction, negatives, joint_forward: see `fastccsa.sampling.Balance`.
         pairs: zipped: the pairs as they are drawn; all: every first image of a batch with every second image, without
             additional passes through the network (CCSA only).
         memory: number of past images of each stream whose features are also compared with the other stream's batch; 0
@@ -131,6 +130,7 @@ class TrainConfig:
     recipe: Recipe = field(default="balanced", metadata=_OF_PAIRS)
     alpha: float | None = field(default=None, metadata=_OF_PAIRS)
     margin: float | None = field(default=None, metadata=_OF_PAIRS)
+    margin_unit: MarginUnit | None = field(default=None, metadata=_OF_PAIRS)
     normalize_features: bool | None = field(default=None, metadata=_OF_PAIRS)
     distance_unit: DistanceUnit | None = field(default=None, metadata=_OF_PAIRS)
     class_weight_scale: WeightScale | None = None
@@ -139,7 +139,6 @@ class TrainConfig:
     classification_reduction: ClassificationReduction | None = None
     negatives: Negatives | None = field(default=None, metadata=_OF_PAIRS)
     joint_forward: bool | None = field(default=None, metadata=_OF_PAIRS)
-    alpha_warmup: float = field(default=0.0, metadata=_OF_PAIRS)
     pairs: Pairs = field(default="zipped", metadata=_OF_PAIRS)
     memory: int = field(default=0, metadata=_OF_PAIRS)
     match_probability: float = field(default=0.25, metadata=_OF_PAIRS)
@@ -201,7 +200,7 @@ class TrainConfig:
         for name in ("lr", "lr_gamma"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be a positive number")
-        for name in ("weight_decay", "clip", "time_limit", "alpha_warmup"):
+        for name in ("weight_decay", "clip", "time_limit"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 0 or a positive number")
         if not 0 <= self.match_probability <= 1:

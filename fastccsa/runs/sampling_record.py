@@ -29,6 +29,7 @@ class SamplingRecord:
         joint: P(y1, y2), [C, C], with y1 along the rows; None for a baseline.
         class_weight1, class_weight2: weights of the cross-entropy, [C]; None if it is unweighted.
         pair_weight: weights of the alignment, [C, C]; None if it is unweighted.
+        margin: the margin in units of the features that are compared; None for a baseline, and in older records.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +41,7 @@ class SamplingRecord:
     class_weight1: Vector | None = None
     class_weight2: Vector | None = None
     pair_weight: Matrix | None = None
+    margin: float | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``sampling.json`` into a run folder.

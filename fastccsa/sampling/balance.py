@@ -27,6 +27,9 @@ Recipe = Literal["balanced", "paper", "authors"]
 # How weights 1/p are scaled: to an expected weight of 1, to a largest weight of 1, or not at all.
 WeightScale = Literal["mean", "max", "plain"]
 
+# What a margin of 1 means: 1 in the units of the features, or the median distance between features at the start.
+MarginUnit = Literal["feature", "median"]
+
 # What a squared distance of 1 means: 1 in the units of the features, or the square of the margin.
 DistanceUnit = Literal["feature", "margin"]
 
@@ -40,8 +43,10 @@ class Balance:
 
     Attributes:
         alpha: share of the pair terms in the loss, in [0, 1]; the cross-entropy of both streams has the rest.
-        margin: distance beyond which pairs of different classes no longer matter: in units of the features, or, with
-            ``normalize_features``, between points of the unit sphere, where distances are at most 2.
+        margin: distance beyond which pairs of different classes no longer matter, in units of ``margin_unit``.
+        margin_unit: ``"feature"``: that of the features, or of the unit sphere with ``normalize_features``.
+            ``"median"``: the median distance between the features of two images of different classes when training
+            starts, so that the margin suits every network.
         normalize_features: divide the features by their norm before they are compared. Alignment then cannot shrink or
             inflate them, and the margin means the same for every network. The logits do not change.
         distance_unit: ``"margin"`` divides the pair terms by the square of the margin, so that both are of the order of
@@ -63,6 +68,7 @@ class Balance:
 
     alpha: float
     margin: float
+    margin_unit: MarginUnit = "feature"
     normalize_features: bool = False
     distance_unit: DistanceUnit = "feature"
     class_weight_scale: WeightScale = "mean"
@@ -96,6 +102,7 @@ class Balance:
         self,
         probabilities: PairProbabilities,
         *,
+        distance: float | None = None,
         pairs: Pairs = "zipped",
         weighted_classes: bool = True,
         weighted_pairs: bool = True,
@@ -104,9 +111,13 @@ class Balance:
 
         Args:
             probabilities: what `fastccsa.PairSampler.probabilities` returned for the same ``pairs``.
+            distance: the median distance that a margin in units of ``"median"`` refers to, above 0.
             pairs: the pairs that the loss sums over; see `fastccsa.WeightedCCSALoss`.
             weighted_classes: weight the cross-entropy by 1/P(y); otherwise all classes count the same.
             weighted_pairs: weight the pair terms by 1/P(y1, y2); otherwise all pairs count the same.
+
+        Raises:
+            InputError: the margin needs a distance, and it is missing or not a positive number.
         """
         import torch
 
@@ -116,22 +127,33 @@ class Balance:
             return torch.from_numpy(weight).float()
 
         first, second, joint = probabilities
-        unit = self.margin**2 if self.distance_unit == "margin" else 1.0
+        margin = self.margin * self._margin_unit(distance)
+        unit = margin**2 if self.distance_unit == "margin" else 1.0
         pair_weight = self.pair_weight(joint) if weighted_pairs else np.ones_like(joint)
         return WeightedCCSALoss(
             class_weight1=tensor(self.class_weight(first)) if weighted_classes else None,
             class_weight2=tensor(self.class_weight(second)) if weighted_classes else None,
             pair_weight=tensor(pair_weight / unit) if weighted_pairs or unit != 1 else None,
-            margin=self.margin,
+            margin=margin,
             alpha=self.alpha,
             pairs=pairs,
             reduction=self.classification_reduction,
             normalize_features=self.normalize_features,
         )
 
+    def _margin_unit(self, distance: float | None) -> float:
+        if self.margin_unit == "feature":
+            return 1.0
+        if distance is None or not 0 < distance < np.inf:
+            raise InputError(
+                f"distance is {distance}: the margin is a multiple of the median distance between features, so give "
+                "distance=fastccsa.median_distance(features1, features2) of your network before training"
+            )
+        return distance
+
 
 RECIPES: dict[Recipe, Balance] = {
-    "balanced": Balance(alpha=0.1, margin=1.0, normalize_features=True, distance_unit="margin", pair_weight_cap=10.0),
+    "balanced": Balance(alpha=0.5, margin=1.2, margin_unit="median", distance_unit="margin", pair_weight_cap=10.0),
     # Equations 7 and 8 do not scale the weights; section 3 states m, and that the two parts are balanced equally.
     "paper": Balance(alpha=0.5, margin=50.0, class_weight_scale="plain", pair_weight_scale="plain"),
     "authors": Balance(
@@ -146,13 +168,19 @@ RECIPES: dict[Recipe, Balance] = {
 
 
 def balanced_loss(
-    probabilities: PairProbabilities, recipe: Recipe = "balanced", pairs: Pairs = "zipped", **changes: Any
+    probabilities: PairProbabilities,
+    distance: float | None = None,
+    recipe: Recipe = "balanced",
+    pairs: Pairs = "zipped",
+    **changes: Any,
 ) -> WeightedCCSALoss:
     """Make a `fastccsa.WeightedCCSALoss` whose weights, margin and shares fit together.
 
     Args:
         probabilities: the probabilities of classes and of pairs of classes, from
             `fastccsa.PairSampler.probabilities` for the same ``pairs``.
+        distance: the median distance between features of two images before training, from
+            `fastccsa.median_distance`; ``"balanced"`` needs it, because its margin is a multiple of it.
         recipe: ``"balanced"``, ``"paper"`` (its text as printed) or ``"authors"`` (their released code); see
             `RECIPES`. The last two also choose pairs and pass them through the network in their own way: see the
             fields ``negatives`` and ``joint_forward`` of `Balance`, which the loss itself does not use.
@@ -163,20 +191,21 @@ def balanced_loss(
         The loss; its weights are float32 and on the CPU.
 
     Raises:
-        InputError: an unknown recipe or field, or a value out of range.
+        InputError: an unknown recipe or field, a missing distance, or a value out of range.
 
     Example:
-        >>> import fastccsa
+        >>> import torch, fastccsa
         >>> sampler = fastccsa.PairSampler([0, 1, 0, 1], domains=[0, 0, 1, 1], num_classes=2)
-        >>> fastccsa.balanced_loss(sampler.probabilities(), alpha=0.2).alpha
-        0.2
+        >>> distance = fastccsa.median_distance(torch.zeros(3, 8), torch.ones(4, 8))
+        >>> fastccsa.balanced_loss(sampler.probabilities(), distance, alpha=0.2, margin=2.0).margin
+        5.656854152679443
     """
     check_choice("recipe", recipe, get_args(Recipe))
     names = [item.name for item in fields(Balance)]
     for name in changes:
         if name not in names:
             raise InputError(f"{name} is not part of the balance; its fields are {', '.join(names)}")
-    return replace(RECIPES[recipe], **changes).loss(probabilities, pairs=pairs)
+    return replace(RECIPES[recipe], **changes).loss(probabilities, distance=distance, pairs=pairs)
 
 
 def capped(weights: NDArray[np.float64], p: NDArray[np.float64], cap: float) -> NDArray[np.float64]:

@@ -42,6 +42,7 @@ from fastccsa.system.files import remove_leftovers
 from fastccsa.system.machine import memory_bytes
 from fastccsa.system.progress import Say, status_lines
 from fastccsa.training.average import WeightAverage
+from fastccsa.training.calibration import typical_distance
 from fastccsa.training.divergence import divergence
 from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.meter import Meter, Summary
@@ -358,6 +359,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
             resumed = load_checkpoint(folder, state)
         if ranks.rank:  # each rank needs different dropout masks, and only the first rank's random state is saved
             torch.manual_seed(config.seed + ranks.rank * 1_000_003 + state.epoch * 1_009 + state.step)
+        objective.calibrate(lambda: ranks.gather(typical_distance(model, images.training, config, device, dtype))[0])
         if resumed:
             say(f"resuming {folder} after epoch {state.epoch}, step {state.step}")
         if ranks.is_first:

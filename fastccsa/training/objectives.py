@@ -53,6 +53,13 @@ class Objective(Protocol):
     def loader(self) -> ImageLoader | PairLoader:
         """The loader of the training batches."""
 
+    def calibrate(self, measure: Callable[[], float]) -> None:
+        """Adapt the loss to the model before the first step, and again when the run is resumed.
+
+        ``measure`` returns the median distance between the features of the model. What depends on it is kept in
+        ``memory``, so that a resumed run uses the distance that the run started with.
+        """
+
     def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
         """Compute the terms [len(terms)], float32; ``forward`` maps images to (logits, features)."""
 
@@ -97,6 +104,9 @@ class Baseline:
             num_threads=config.workers or None,
         )
 
+    def calibrate(self, measure: Callable[[], float]) -> None:
+        """Do nothing: cross-entropy does not depend on the scale of the features."""
+
     def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
         """Compute the loss, [1]."""
         logits, _ = forward(batch["images"])
@@ -138,20 +148,15 @@ class CCSA:
         )
         probabilities = sampler.probabilities(pairs=config.pairs)
         self.joint_forward = balance.joint_forward
-        self.loss = balance.loss(
-            probabilities,
-            pairs=config.pairs,
-            weighted_classes=config.classification_weight == "w",
-            weighted_pairs=config.alignment == "w",
-        ).to(device)
-        self._class_weights = self.loss.class_weight1, self.loss.class_weight2
-        self.record = _record(
-            images,
-            **probabilities._asdict(),
-            class_weight1=self.loss.class_weight1,
-            class_weight2=self.loss.class_weight2,
-            pair_weight=self.loss.pair_weight,
-        )
+        self._images, self._probabilities, self._device = images, probabilities, device
+        self._weighted = {
+            "weighted_classes": config.classification_weight == "w",
+            "weighted_pairs": config.alignment == "w",
+        }
+        self._balance, self._pairs = balance, config.pairs
+        if balance.margin_unit == "median":
+            self.memory.register_buffer("distance", torch.full((), torch.nan, dtype=torch.float64, device=device))
+        self._use_distance(1.0)  # until it is measured
         self.loader = PairLoader(
             images.training,
             sampler,
@@ -161,6 +166,28 @@ class CCSA:
             backend=config.image_backend,
             on_error="raise" if config.broken_images == "stop" else "replace",
             num_threads=config.workers or None,
+        )
+
+    def calibrate(self, measure: Callable[[], float]) -> None:
+        """Measure the distance that the margin refers to, unless a resumed run has already done so."""
+        if self._balance.margin_unit == "median":
+            distance = self.memory.get_buffer("distance")
+            if distance.isnan():
+                distance.fill_(measure())
+            self._use_distance(distance.item())
+
+    def _use_distance(self, distance: float) -> None:
+        """Make the loss, and the record of its weights."""
+        loss = self._balance.loss(self._probabilities, distance=distance, pairs=self._pairs, **self._weighted)
+        self.loss = loss.to(self._device)
+        self._class_weights = self.loss.class_weight1, self.loss.class_weight2
+        self.record = _record(
+            self._images,
+            margin=self.loss.margin,
+            **self._probabilities._asdict(),
+            class_weight1=self.loss.class_weight1,
+            class_weight2=self.loss.class_weight2,
+            pair_weight=self.loss.pair_weight,
         )
 
     def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
@@ -238,13 +265,14 @@ def build_objective(
     return (Baseline if config.is_baseline else CCSA)(config, images, device, width, ranks)
 
 
-def _record(images: RunImages, **tables: np.ndarray | Tensor | None) -> SamplingRecord:
+def _record(images: RunImages, margin: float | None = None, **tables: np.ndarray | Tensor | None) -> SamplingRecord:
     counts = images.training.summary().loc[list(images.domains)]
     plain = {name: _rows(table) for name, table in tables.items() if table is not None}
     return SamplingRecord(
         classes=images.training.classes,
         domains=images.domains,
         counts=_rows(counts.to_numpy()),
+        margin=margin,
         **plain,
     )
 

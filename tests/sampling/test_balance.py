@@ -72,6 +72,8 @@ def test_weights_are_scaled_as_said(sampler) -> None:
 def test_the_loss_is_the_reference_with_the_recipes_values(sampler, recipe, pairs) -> None:
     balance, probabilities = RECIPES[recipe], sampler.probabilities(pairs)
     logits1, logits2, z1, z2, y1, y2 = batch()
+    distance = np.median([(a - b).norm().item() for a in z1 for b in z2])
+    margin = balance.margin * (distance if balance.margin_unit == "median" else 1)
     if balance.normalize_features:
         z1, z2 = z1 / z1.norm(dim=1, keepdim=True), z2 / z2.norm(dim=1, keepdim=True)
     first, second, joint = (torch.from_numpy(table).double() for table in (
@@ -82,28 +84,36 @@ def test_the_loss_is_the_reference_with_the_recipes_values(sampler, recipe, pair
         reference.weighted_cross_entropy(logits, y, weight, balance.classification_reduction)
         for logits, y, weight in ((logits1, y1, first), (logits2, y2, second))
     ]
-    unit = balance.margin**2 if balance.distance_unit == "margin" else 1
-    align = reference.contrastive_alignment(z1, z2, y1, y2, joint, balance.margin, pairs) / unit
+    unit = margin**2 if balance.distance_unit == "margin" else 1
+    align = reference.contrastive_alignment(z1, z2, y1, y2, joint, margin, pairs) / unit
     expected = (1 - balance.alpha) * sum(ones) + balance.alpha * align
-    loss = balanced_loss(probabilities, recipe, pairs)(*batch())
+    loss = balanced_loss(probabilities, distance, recipe, pairs)(*batch())
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)  # the module's weights are float32
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_median_distance_is_over_every_pair_of_rows(dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    z1, z2 = (torch.randn(n, WIDTH, generator=generator, dtype=torch.float64).to(dtype) for n in (5, 7))
+    expected = np.median(
+        [(a.double() - b.double()).norm().item() for a in z1 for b in z2]
+    )  # 35 pairs: one in the middle
+    assert fastccsa.median_distance(z1, z2) == pytest.approx(expected, rel=1e-5)
+
+
 def test_unit_distances_do_not_depend_on_the_margin(sampler) -> None:
-    """Features and margin scaled together leave the loss as it is."""
+    """Features and their distance at the start scaled together leave the loss as it is."""
     probabilities = sampler.probabilities()
     logits1, logits2, z1, z2, y1, y2 = batch()
     losses = [
-        balanced_loss(probabilities, alpha=0.5, margin=scale * 3, distance_unit="margin", normalize_features=False)(
-            logits1, logits2, scale * z1, scale * z2, y1, y2
-        )
+        balanced_loss(probabilities, scale, margin=3.0)(logits1, logits2, scale * z1, scale * z2, y1, y2)
         for scale in (1, 40)
     ]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=0)
 
 
 def test_normalised_features_make_the_loss_independent_of_their_scale(sampler) -> None:
-    loss_fn = balanced_loss(sampler.probabilities(), normalize_features=True)
+    loss_fn = balanced_loss(sampler.probabilities(), 1.0, normalize_features=True)
     logits1, logits2, z1, z2, y1, y2 = batch()
     z1.requires_grad_()
     one = loss_fn(logits1, logits2, z1, z2, y1, y2)
@@ -116,7 +126,7 @@ def test_normalised_features_make_the_loss_independent_of_their_scale(sampler) -
 @pytest.mark.parametrize("pairs", ["zipped", "all"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_half_precision_features_are_normalised_in_float32(sampler, dtype, pairs) -> None:
-    loss_fn = balanced_loss(sampler.probabilities(pairs), pairs=pairs, normalize_features=True, alpha=0.5)
+    loss_fn = balanced_loss(sampler.probabilities(pairs), 1.0, pairs=pairs, normalize_features=True)
     tensors = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in batch()]
     exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
     found = loss_fn(*tensors)
@@ -134,12 +144,15 @@ def test_unweighted_parts_count_all_classes_and_pairs_the_same(sampler) -> None:
 
 def test_the_facade_has_it_and_changes_are_checked(sampler) -> None:
     assert fastccsa.balanced_loss is balanced_loss
-    assert balanced_loss(sampler.probabilities(), alpha=0.2).alpha == 0.2
+    assert balanced_loss(sampler.probabilities(), 3.0, alpha=0.2).alpha == 0.2
     for changes, message in (
         ({"recipe": "secret"}, "recipe is 'secret'; choose one of 'balanced', 'paper', 'authors'"),
         ({"temperature": 1}, "temperature is not part of the balance; its fields are alpha, margin"),
         ({"alpha": 2}, "alpha is 2: it must lie between 0 and 1"),
         ({"margin": 0, "distance_unit": "margin"}, "margin is 0: it cannot be the unit"),
+        ({"margin_unit": "median"}, "distance is None: the margin is a multiple of the median distance"),
+        ({"margin_unit": "median", "distance": 0.0}, "distance is 0.0"),
+        ({"margin_unit": "median", "distance": float("nan")}, "distance is nan"),
         ({"margin": float("inf")}, "margin is inf"),
         ({"pair_weight_cap": 0.5}, "pair_weight_cap is 0.5: it must be 0 .no limit. or at least 1"),
         ({"distance_unit": "metre"}, "distance_unit is 'metre'"),

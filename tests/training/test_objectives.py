@@ -123,6 +123,21 @@ def test_a_memory_of_one_batch_changes_nothing(objective_of) -> None:
         torch.testing.assert_close(other, one, rtol=0, atol=1e-12 * largest)
 
 
+def test_the_margin_is_a_multiple_of_the_distance_that_the_run_starts_with(objective_of) -> None:
+    settings = {"margin_unit": "median", "margin": 1.5, "distance_unit": "margin", "alignment": "u"}
+    objective = objective_of(**settings)
+    objective.calibrate(lambda: 4.0)
+    assert (objective.loss.margin, objective.record.margin) == (6.0, 6.0)
+    assert objective.loss.pair_weight.unique().tolist() == pytest.approx([1 / 36])
+    resumed = objective_of(**settings)
+    resumed.memory.load_state_dict(objective.memory.state_dict())
+    resumed.calibrate(lambda: pytest.fail("measured again"))
+    assert resumed.loss.margin == 6.0
+    in_features = objective_of(**{**settings, "margin_unit": "feature"})
+    in_features.calibrate(lambda: pytest.fail("measured in vain"))
+    assert in_features.loss.margin == 1.5
+
+
 @pytest.mark.parametrize("memory", [0, 8])
 @pytest.mark.parametrize("alignment", ["w", "u"])
 @pytest.mark.parametrize("reduction", ["mean", "weighted_mean"])
@@ -182,7 +197,10 @@ def test_a_last_batch_of_one_image_is_left_out(objective_of) -> None:
     assert len(objective_of(batch_size=4, joint_forward=False).loader) == 11
 
 
-@pytest.mark.parametrize("settings", [{"alignment": "-", "n_sec": 0}, {"alignment": "u", "n_sec": 2}, {"pairs": "all"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"alignment": "-", "n_sec": 0}, {"alignment": "u", "n_sec": 2, "recipe": "paper"}, {"pairs": "all"}],
+)
 def test_the_record_has_the_samplers_tables_and_the_weights_of_the_loss(objective_of, tmp_path, settings) -> None:
     objective = objective_of(**settings)
     objective.record.write(tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from fastccsa.reporting.groups import RunGroup, read_outputs, start_of
 from fastccsa.reporting.plots import histograms
 from fastccsa.reporting.projection import FEWEST, project
 from fastccsa.reporting.scatter import scatter
+from fastccsa.runs.records import Run
+from fastccsa.runs.sampling_record import SamplingRecord
 
 PER_GROUP = 30  # images used per domain and class
 BINS = 48
@@ -51,6 +53,7 @@ class Features:
         images: number of images used.
         scatters: title, drawing, and its groups with the numbers of their colours.
         distances: charts before (if known) and after the run.
+        margin: the margin of the run, in units of the features.
         note: what is missing, if anything.
     """
 
@@ -58,6 +61,7 @@ class Features:
     images: int
     scatters: tuple[tuple[str, Markup, Mapping[str, int]], ...]
     distances: tuple[DistanceChart, ...]
+    margin: float
     note: str
 
 
@@ -81,14 +85,29 @@ def features_of(group: RunGroup, runs_folder: Path, colours: Mapping[str, int], 
     moments = {"after": balanced_part(outputs, PER_GROUP)}
     if before is not None:
         moments = {"before": balanced_part(before, PER_GROUP), **moments}
-    after = moments["after"]
+    if run.config.normalize_features:
+        moments = {moment: _normalised(outputs) for moment, outputs in moments.items()}
+    after, margin = moments["after"], _margin(run)
     return Features(
         seed=run.config.seed,
         images=len(after),
         scatters=tuple(_scatters(group.name, moments, colours, cache)),
-        distances=tuple(_distance_charts(group.name, moments, run.config.balance.margin)),
+        distances=tuple(_distance_charts(group.name, moments, margin)),
+        margin=margin,
         note=note,
     )
+
+
+def _normalised(outputs: Outputs) -> Outputs:
+    """Divide the features by their norms, as the loss did."""
+    norms = np.linalg.norm(outputs.features, axis=1, keepdims=True)
+    return replace(outputs, features=outputs.features / np.maximum(norms, np.finfo(np.float32).tiny))
+
+
+def _margin(run: Run) -> float:
+    """Return the margin that the run was trained with, in units of the features."""
+    record = SamplingRecord.read(run.folder)
+    return run.config.balance.margin if record is None or record.margin is None else record.margin
 
 
 def _scatters(
