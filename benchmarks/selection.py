@@ -2,10 +2,10 @@
 
 Every run is pruned by every criterion at the same number of channels in every layer, from the first layer to the
 last, or in one layer while the others stay whole, under the network's own loss. The weights of the channels that stay
-are "kept" (the layer's own), "squares" (those that minimise L_M), or "joint" (those that descend the joint loss, as in
-`fastccsa prune`). Two criteria exist only here: "reconstruction" is dcp without the discrimination loss, and "exact" is
-dcp with the gradient of that loss evaluated for every channel. Repeating the command measures only what --out lacks,
-and prints all results.
+are "kept" (the layer's own), "squares" (those that minimise L_M, as in `fastccsa prune`), or "joint" (those that
+descend the joint loss, as with `--refit joint`). Two criteria exist only here: "reconstruction" is dcp without the
+discrimination loss, and "exact" is dcp with the gradient of that loss evaluated for every channel. Repeating the
+command measures only what --out lacks, and prints all results.
 """
 
 from __future__ import annotations
@@ -161,16 +161,17 @@ def _choose(
 ) -> tuple[list[int], Tensor]:
     """Choose ``steps`` channels of a layer by the row's criterion, and their weights."""
     conv, criterion = convolution(model, layer), row["criterion"]
-    solved_by = losses if row["weights"] == "joint" else ()
+    joint = row["weights"] == "joint"
+    solved_by = losses if joint else ()
     chosen_by = {"dcp": losses, "exact": losses, "reconstruction": ()}.get(criterion, solved_by)
     ranking = rank_channels(criterion, model, layer, losses[0], row["seed"]) if criterion in CRITERIA else None
     growth = 1.0 if criterion == "exact" else GROWTH
-    choose: Callable[..., Selection] = partial(Selection, gram, conv)
+    choose: Callable[..., Selection] = partial(Selection, gram, conv, descend=joint)
     selection = choose(*chosen_by, ranking=ranking, steps=steps, growth=growth)
     order = selection.walk().order
     if row["weights"] == "kept":
         return sorted(order), conv.weight[:, sorted(order)]
-    if chosen_by is not solved_by or growth != GROWTH:
+    if joint and (chosen_by is not solved_by or growth != GROWTH):
         selection = choose(*solved_by, ranking=order, steps=steps)
         selection.walk()
     return sorted(order), selection.weight(steps)

@@ -15,12 +15,18 @@ option = options_of(PruneConfig)
 @click.command("prune")
 @option("run", "Folder of the finished run to prune.", required=True, default=None)
 @option("out", "Folder of the pruned run; repeating the command resumes it.", required=True, default=None)
-@option("threshold", "Adaptive stop: a layer has enough channels when one more would lower its loss by less than this.")
+@option("threshold", "Adaptive stop: share of a layer's loss without any channel at which it has enough; see --stop.")
 @option("rate", "Fraction of the channels to remove from every layer, instead of --threshold.")
+@option(
+    "stop",
+    "What is compared with --threshold: the gap to the reconstruction loss with all channels, or the fall of the joint "
+    "loss with the last channel.",
+)
 @option("criterion", "How channels are ranked.")
+@option("refit", "What the weights of the kept channels minimise: the reconstruction loss or the joint loss.")
 @option("round_to", "Round the number of channels kept up to a multiple of this.")
 @option("loss_weight", "Weight of the discrimination loss relative to the reconstruction loss.")
-@option("images", "Training images on which outputs are reconstructed.")
+@option("images", "Training images on which outputs are reconstructed.  [default: as many pixels as 512 of 224 px]")
 @option(
     "discrimination_images",
     "Number of these images used for the discrimination loss: half for its gradient, half for its value.",

@@ -232,7 +232,7 @@ def _plan_run(
             out=str(folder),
             threshold=row.threshold,
             images=scale.prune_images,
-            discrimination_images=math.ceil(scale.prune_images / 4),
+            discrimination_images=min(128, math.ceil(scale.prune_images / 4)),
             seed=config.seed,
         )
         check_pruned_folder(folder, pruning)

@@ -53,7 +53,7 @@ class Scale:
 _FROM_RANDOM_WEIGHTS = Scale(weights="none", cache="disk", lr=3e-4, baseline_lr=1e-3)
 PRESETS: dict[str, Scale] = {
     "paper": Scale(),
-    "small": replace(_FROM_RANDOM_WEIGHTS, size=64, epochs=12, baseline_epochs=24),
+    "small": replace(_FROM_RANDOM_WEIGHTS, size=64, epochs=12, baseline_epochs=24, prune_images=6272),
     "tiny": replace(_FROM_RANDOM_WEIGHTS, size=32, epochs=2, baseline_epochs=4, prune_images=64),
 }
 

@@ -13,6 +13,8 @@ from fastccsa.system.errors import InputError
 
 Criterion = Literal["dcp", "magnitude", "taylor", "random"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
+Stop = Literal["gap", "fall"]
+Refit = Literal["reconstruction", "joint"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,18 @@ class PruneConfig:
         run: folder of the finished run to prune.
         out: folder of the pruned run.
         manifest: CSV file of the images; None uses the run's own.
-        threshold: a layer has enough channels once another one lowers its joint loss by at most this share of the loss
-            without any channel; in (0, 1).
+        threshold: a layer has enough channels once the difference that ``stop`` names is at most this share of its
+            loss without any channel; in (0, 1).
+        stop: which difference is compared with the threshold: gap (of the reconstruction loss from its value with all
+            channels) or fall (of the joint loss by the last channel).
         rate: share of the channels to remove from every layer, in (0, 1).
         criterion: how channels are ranked: dcp (by the gradient of the joint loss), magnitude, taylor or random.
+        refit: what the weights of the kept channels minimise: reconstruction (that loss only; the discrimination loss
+            takes part in the choice of channels) or joint (they descend the joint loss).
         round_to: the number of channels kept is rounded up to a multiple of this.
         loss_weight: lambda, the weight of the discrimination loss in the joint loss; 0 uses only reconstruction.
-        images: number of training images on which outputs are reconstructed.
+        images: number of training images on which outputs are reconstructed; None is as many pixels as 512 images of
+            224 px. In a ResNet-18 each weight of the widest layer is then determined by 5 positions.
         discrimination_images: number of these on which the discrimination loss is computed: half for its gradient, half
             for its value.
         auxiliary: number of auxiliary losses besides the final one; None is 2 for networks of up to 8 blocks, else 3.
@@ -51,10 +58,12 @@ class PruneConfig:
     manifest: str | None = None
     threshold: float | None = None
     rate: float | None = None
+    stop: Stop = "gap"
     criterion: Criterion = "dcp"
+    refit: Refit = "reconstruction"
     round_to: int = 1
     loss_weight: float = 1.0
-    images: int = 512
+    images: int | None = None
     discrimination_images: int = 128
     auxiliary: int | None = None
     stage_epochs: int = 1
@@ -73,11 +82,11 @@ class PruneConfig:
             if value is not None and not 0 < value < 1:
                 raise InputError(f"{name} is {value}: it must lie between 0 and 1, both excluded")
         check_choices(self)
-        lowest = {"round_to": 1, "images": 2, "discrimination_images": 2, "stage_epochs": 1, "workers": 0}
+        lowest = {"round_to": 1, "discrimination_images": 2, "stage_epochs": 1, "workers": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least {low}")
-        for name, low in {"auxiliary": 0, "epochs": 1, "seed": 0}.items():
+        for name, low in {"images": 2, "auxiliary": 0, "epochs": 1, "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"{name} is {value}: it must be at least {low}")

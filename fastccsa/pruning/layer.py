@@ -16,8 +16,9 @@ from fastccsa.pruning.discrimination import Discrimination
 from fastccsa.pruning.gram import Gram, accumulate
 from fastccsa.pruning.remove import keep_channels
 from fastccsa.pruning.resnet import PrunableLayer, Stage, after_layer, convolution, layer_inputs, run_blocks, run_stem
-from fastccsa.pruning.select import Selection, kept_by_threshold
+from fastccsa.pruning.select import Selection
 from fastccsa.pruning.state import LayerRecord, PruneState
+from fastccsa.pruning.stop import kept_by_threshold
 from fastccsa.pruning.subset import Part, Subset
 
 CHUNK = 16  # images per chunk
@@ -71,7 +72,7 @@ def prune_layer(
     discrimination, check = (discrimination_of(state, stage, layer, inputs, part) for part in parts)
     with torch.enable_grad():
         ranking = rank_channels(config.criterion, model, layer, discrimination, config.seed or 0)
-        # A threshold may stop anywhere; the rest of the path shows what other thresholds would keep.
+        # A threshold needs the whole path: "gap" compares with its end, and the rest shows what others would keep.
         steps = gram.channels if config.rate is None else channels_by_rate(config, gram.channels)
         selection = Selection(
             gram,
@@ -81,15 +82,18 @@ def prune_layer(
             loss_weight=config.loss_weight,
             ranking=ranking,
             steps=steps,
+            descend=config.refit == "joint",
         )
         with tqdm(desc=layer.name, total=steps, unit="channel", leave=False, disable=None if progress else True) as bar:
             path = selection.walk(bar.update)
-        count = steps if config.threshold is None else kept_by_threshold(path, config.threshold)
+        count = steps
+        if config.threshold is not None:
+            count = kept_by_threshold(config.stop, path.losses, path.reconstruction, config.threshold)
         count = round_up(count, config.round_to, gram.channels)
         weight = selection.weight(count)
     kept = path.order[:count]
     keep_channels(model, layer, sorted(kept), weight, subset.images.shape[-1])
-    return LayerRecord(layer.name, gram.channels, kept, path.losses, time.perf_counter() - started)
+    return LayerRecord(layer.name, gram.channels, kept, path.losses, path.reconstruction, time.perf_counter() - started)
 
 
 @torch.no_grad()

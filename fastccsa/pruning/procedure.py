@@ -30,7 +30,7 @@ from fastccsa.pruning.resnet import (
     stages_of,
 )
 from fastccsa.pruning.state import STATE_FILE, PruneState, check_same, load_state, save_state
-from fastccsa.pruning.subset import Subset, load_subset
+from fastccsa.pruning.subset import Subset, default_images, load_subset
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import SCORES_FILE, finished_scores, open_run, write_environment
 from fastccsa.runs.images import RunImages, open_manifest, select_images
@@ -162,7 +162,7 @@ def choose_channels(
     subset = load_subset(
         training,
         images,
-        count=config.images,
+        count=config.images or default_images(training.size),
         discrimination=config.discrimination_images,
         seed=training.seed,
         device=device,

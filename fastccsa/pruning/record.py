@@ -13,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastccsa.models import Classifier
 from fastccsa.pruning.config import PruneConfig
-from fastccsa.pruning.select import Path as LossPath
-from fastccsa.pruning.select import kept_by_threshold
 from fastccsa.pruning.state import LayerRecord
+from fastccsa.pruning.stop import kept_by_threshold
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
@@ -100,6 +99,9 @@ class PruneRecord:
         """Count the channels that each layer would keep at another threshold, along its path in this pruning.
 
         In this pruning, a layer's inputs were already pruned at the pruning's own threshold or rate. A path that was
-        not followed to the end (with a rate) limits the count to its length.
+        not followed to the end (with a rate) limits the count to its length, and counts as the whole layer.
         """
-        return {layer.name: kept_by_threshold(LossPath((), layer.losses), threshold) for layer in self.layers}
+        stop = self.config["stop"]
+        return {
+            layer.name: kept_by_threshold(stop, layer.losses, layer.reconstruction, threshold) for layer in self.layers
+        }

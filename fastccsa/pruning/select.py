@@ -2,8 +2,8 @@
 
     L(W) = L_M(W) + lambda L_S(W)
 
-Each iteration adds the channel with the largest gradient of L; then the weights W of all chosen channels take a step
-that decreases L:
+Each iteration adds the channel with the largest gradient of L. Then the weights W of all chosen channels minimise L_M
+or, with ``descend``, take a step that decreases L:
 
     W_t = argmin over W of  L_M(W) + lambda <(1 - t) S + t g, W>,    S <- (1 - t) S + t g
 
@@ -17,8 +17,8 @@ step is only as long as it also lowers L on those images.
 
 L_M, its gradient for every candidate, and every W_t are computed exactly from the Gram matrix. L_S and its gradient are
 computed exactly on the cached inputs, but not for every channel: only each time that the number of channels has grown
-by the factor `GROWTH`. In between, the slope replaces the gradient, the weights are updated for each channel, and L is
-assumed to fall in proportion to the function that the weights minimise.
+by the factor `GROWTH`. In between, the last gradient (with ``descend``, the slope) replaces it, the weights are updated
+for each channel, and L is assumed to fall in proportion to the function that the weights minimise.
 
 After Zhuang et al., "Discrimination-aware Channel Pruning for Deep Neural Networks" (NeurIPS 2018), Algorithm 2.
 """
@@ -43,15 +43,17 @@ STEPS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
 
 @dataclass(frozen=True)
 class Path:
-    """The order in which channels were chosen, and the joint loss along the way.
+    """The order in which channels were chosen, and the losses along the way.
 
     Attributes:
         order: channels, most important first.
         losses: L with none, one, two, ... of them.
+        reconstruction: the minimum of L_M with as many.
     """
 
     order: tuple[int, ...]
     losses: tuple[float, ...]
+    reconstruction: tuple[float, ...]
 
 
 class Selection:
@@ -65,6 +67,7 @@ class Selection:
         loss_weight: lambda.
         ranking: the order in which to choose channels, for other criteria; None uses the joint gradient.
         steps: number of channels to choose; None chooses all.
+        descend: let the weights descend L; otherwise they minimise L_M, and L_S only takes part in the choice.
         growth: factor by which the number of channels grows between two evaluations of the gradient of L_S; 1 evaluates
             it for every channel.
     """
@@ -79,6 +82,7 @@ class Selection:
         ranking: Sequence[int] | None = None,
         steps: int | None = None,
         growth: float = GROWTH,
+        descend: bool = True,
     ) -> None:
         self._gram = gram
         self._shape = (conv.out_channels, gram.channels, *conv.kernel_size)
@@ -88,6 +92,7 @@ class Selection:
         self._ranking = ranking
         self._steps = gram.channels if steps is None else steps
         self._growth = growth
+        self._descends = descend and self._discrimination is not None
         self._factor = GrowingFactor(gram, self._steps)
         self._target = self._factor.follow(gram.cross)
         # The gradient of L_S that the choice uses, and S, which is updated with the channels; both times Q lambda.
@@ -110,14 +115,14 @@ class Selection:
             self._factor.add(channel)
             self._taken[channel] = True
             falls.append(self._last_fall())
-            if renew and self._discrimination is not None:
+            if renew and self._descends:
                 self._past.append((count, self._slope_side.solved[: self._factor.taken].float()))
                 known[count + 1] = self._descend()
             after_channel()
         if self._steps not in known:
             known[self._steps] = self._joint_loss()
         self._past.append((self._steps, self._slope_side.solved))
-        return Path(tuple(self._factor.order), joint_losses(known, falls))
+        return Path(tuple(self._factor.order), joint_losses(known, falls), self._reconstructions())
 
     def weight(self, count: int) -> Tensor:
         """Compute the weight [m, count, kh, kw] on the first ``count`` channels of the path, in ascending order."""
@@ -183,6 +188,12 @@ class Selection:
         self._slope = self._pull = torch.lerp(self._slope, self._pull, step)
         return found
 
+    def _reconstructions(self) -> tuple[float, ...]:
+        """Return the minimum of L_M, including the ridge, over the weights of the first 0, 1, 2, ... channels."""
+        by_channel = self._target.solved.square().sum(1).view(-1, self._gram.taps).sum(1)
+        left = self._gram.energy - torch.cat([by_channel.new_zeros(1), by_channel]).cumsum(0)
+        return tuple((left / (2 * self._gram.elements)).tolist())
+
     def _reconstruction(self, slope: Tensor) -> float:
         """Return L_M, including the ridge, of the chosen channels; ``slope`` is the solution of the slope."""
         squares = float(self._target.solved.square().sum()) - float(slope.square().sum())
@@ -208,12 +219,3 @@ def joint_losses(known: dict[int, float], falls: Sequence[float]) -> tuple[float
             passed += falls[number] / total if total > 0 else 1 / (end - begin)
             losses.append(known[begin] + passed * (known[end] - known[begin]))
     return tuple(losses)
-
-
-def kept_by_threshold(path: Path, threshold: float) -> int:
-    """Return the number of channels t at which ``|L(t-1) - L(t)| / L(0) <= threshold`` first holds; all if never."""
-    first = path.losses[0]
-    for count, (before, after) in enumerate(pairwise(path.losses), start=1):
-        if abs(before - after) <= threshold * first:
-            return count
-    return len(path.losses) - 1

@@ -29,6 +29,7 @@ class LayerRecord:
         channels: number of input channels that it had.
         kept: the channels kept, in the order in which they were chosen.
         losses: the joint loss with none, one, two, ... channels.
+        reconstruction: the minimum of the reconstruction loss with as many.
         seconds: duration of the selection.
     """
 
@@ -36,6 +37,7 @@ class LayerRecord:
     channels: int
     kept: tuple[int, ...]
     losses: tuple[float, ...]
+    reconstruction: tuple[float, ...]
     seconds: float
 
     @staticmethod
@@ -45,7 +47,8 @@ class LayerRecord:
         Raises:
             TypeError, KeyError: ``values`` does not have the fields of a record.
         """
-        return LayerRecord(**(values | {"kept": tuple(values["kept"]), "losses": tuple(values["losses"])}))
+        tuples = {name: tuple(values[name]) for name in ("kept", "losses", "reconstruction")}
+        return LayerRecord(**(values | tuples))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,15 @@ from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
 from fastccsa.training import build_objective
+
+
+def default_images(size: int) -> int:
+    """Return how many images with this side length in pixels the least squares need: the pixels of 512 at 224 px.
+
+    The weights of a ResNet-18's widest layer have 4608 entries per output. 512 images at 64 px have only 2048 positions
+    there, which half of its channels would reproduce exactly without reproducing those of other images.
+    """
+    return math.ceil(512 * (224 / size) ** 2)
 
 
 @dataclass(frozen=True)

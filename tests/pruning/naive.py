@@ -24,12 +24,14 @@ def select(
     steps=None,
     dtype=torch.float64,
     check=None,
+    descend=True,
 ):
     """Choose input channels of a convolution of ``model``: the order, the joint losses, and the last weight.
 
     ``loss`` maps a model and images to L_S, ``check`` a model to its value on other images. For each channel, the whole
     network is run on all images: for the gradients of both parts of the joint loss by autograd, then for L at every
-    step length. The least squares problem on the patches of the chosen channels is solved again each time.
+    step length. The least squares problem on the patches of the chosen channels is solved again each time; without
+    ``descend`` its solutions are the weights.
     """
     model, baseline = model.to(dtype), baseline.to(dtype)
     images, discrimination_images = images.to(dtype), discrimination_images.to(dtype)
@@ -63,8 +65,8 @@ def select(
         norms = (gradient(exact) + pull).square().sum((0, 2, 3))
         norms[order] = -1
         order.append(int(norms.argmax()))
-        found = float("inf")
-        for number in range(first, len(STEPS)):
+        found, best = float("inf"), 0
+        for number in range(first, len(STEPS) if descend else 0):
             tried = torch.lerp(slope, pull, STEPS[number])
             with torch.no_grad():
                 conv.weight.copy_(_least_squares(model, conv, baseline, base, images, order, taps, tried))
@@ -73,7 +75,8 @@ def select(
                 break
             best, found = number, value
         first = max(best - 1, 0)
-        slope = torch.lerp(slope, pull, STEPS[best])
+        if descend:
+            slope = torch.lerp(slope, pull, STEPS[best])
         with torch.no_grad():
             conv.weight.copy_(_least_squares(model, conv, baseline, base, images, order, taps, slope))
     with torch.no_grad():

@@ -18,8 +18,6 @@ from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs, Scores, score_outputs
 from fastccsa.pruning import CRITERIA, PruneConfig, layer, procedure, prune
 from fastccsa.pruning.record import PruneRecord, Size
-from fastccsa.pruning.select import Path as LossPath
-from fastccsa.pruning.select import kept_by_threshold
 from fastccsa.pruning.subset import deal
 from fastccsa.runs.folder import OUTPUTS_FILE
 from fastccsa.system.errors import InputError
@@ -161,14 +159,6 @@ def test_the_record_shows_what_other_thresholds_would_keep(make_run, tmp_path) -
     assert counts[-1] >= len(record.layers)
 
 
-def test_it_stops_at_the_first_fall_that_is_small_relative_to_the_first_loss() -> None:
-    path = LossPath((3, 1, 0, 2), (10.0, 6.0, 5.0, 4.9, 4.0))
-    assert kept_by_threshold(path, 0.2) == 2
-    assert kept_by_threshold(path, 0.02) == 3
-    assert kept_by_threshold(path, 0.005) == 4
-    assert kept_by_threshold(path, 0.9) == 1
-
-
 def test_gradient_and_value_of_a_loss_use_images_of_the_same_kinds(manifest_csv) -> None:
     manifest = stratified_subset(Manifest.read(manifest_csv), 24)
     first, second, rest = deal(manifest, 18)
@@ -198,6 +188,9 @@ def test_too_few_images_for_the_discrimination_loss_are_an_error(make_run, tmp_p
         ({"rate": 0.5, "round_to": 0}, "round_to"),
         ({"rate": 0.5, "fraction": 0.0}, "fraction is 0.0"),
         ({"rate": 0.5, "criterion": "luck"}, "luck"),
+        ({"threshold": 1e-3, "stop": "never"}, "never"),
+        ({"threshold": 1e-3, "refit": "nothing"}, "nothing"),
+        ({"threshold": 1e-3, "images": 1}, "images is 1"),
         ({"rate": 0.5, "nonsense": 1}, "nonsense"),
         ({"rate": 0.5, "device": "abacus"}, "abacus"),
     ],

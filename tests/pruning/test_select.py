@@ -57,12 +57,13 @@ def select_naively(state, stage, layer, pixels, labels, few=None, **options):
 
 
 @pytest.mark.parametrize("number", range(4))
-@pytest.mark.parametrize("loss_weight", [0.0, 1.0])
-def test_both_algorithms_choose_the_same_channels_in_the_same_order(model, number, loss_weight) -> None:
+@pytest.mark.parametrize(("loss_weight", "descend"), [(0.0, True), (1.0, True), (1.0, False)])
+def test_both_algorithms_choose_the_same_channels_in_the_same_order(model, number, loss_weight, descend) -> None:
     problem = make_problem(model, number)
     steps = min(6, convolution(model, problem[2]).in_channels)
-    order, losses, weight = select_naively(*problem, loss_weight=loss_weight, steps=steps)
-    selection = select_fast(*problem, loss_weight=loss_weight, steps=steps, growth=1)
+    options = {"loss_weight": loss_weight, "steps": steps, "descend": descend}
+    order, losses, weight = select_naively(*problem, **options)
+    selection = select_fast(*problem, **options, growth=1)
     path = selection.walk()
     assert list(path.order) == order
     np.testing.assert_allclose(path.losses, losses, rtol=1e-4, atol=1e-6)
@@ -119,6 +120,17 @@ def test_the_default_updates_the_gradient_often_enough_for_a_wide_layer(model) -
 def test_losses_between_two_evaluations_fall_in_proportion_to_the_minimised_function() -> None:
     found = joint_losses({0: 14.0, 2: 8.0, 3: 7.0, 5: 7.5}, [2.0, 1.0, 1.0, 0.0, 0.0])
     assert found == pytest.approx([14.0, 10.0, 8.0, 7.0, 7.25, 7.5])
+
+
+def test_the_loss_only_takes_part_in_the_choice_if_the_weights_do_not_descend(model) -> None:
+    problem = make_problem(model, -1)
+    chosen = select_fast(*problem, steps=6, descend=False)
+    order = chosen.walk().order
+    assert order != select_fast(*problem, steps=6, loss_weight=0).walk().order
+    squares, joint = (select_fast(*problem, steps=6, ranking=order, loss_weight=weight) for weight in (0, 1))
+    squares.walk(), joint.walk()
+    torch.testing.assert_close(chosen.weight(6), squares.weight(6), rtol=0, atol=0)
+    assert not torch.allclose(chosen.weight(6), joint.weight(6), rtol=1e-3)
 
 
 def test_dead_channels_are_chosen_last(model) -> None:
