@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from fastccsa.training import TrainConfig
 
 # With these, the demo takes about eight minutes on two processor cores.
-IMAGES = 2000
+IMAGES = 1600
 SIZE = 64
 SEEDS = 2
 EPOCHS = 6
-BASELINE_EPOCHS = 4  # epochs of the baselines per epoch of CCSA
+BASELINE_EPOCHS = 3  # epochs of the baselines per epoch of CCSA
 BASELINE_LR, LR = 1e-3, 3e-4  # the paper's rate is for ImageNet weights; these networks start from random weights
 SHIFT, CONFOUNDING = 1.0, 0.5
 UNSEEN = "UDA"
