@@ -47,6 +47,26 @@ ARMS = {
         Arm("E", "baseline on all training domains", {"alignment": "-"}),
         Arm("S", "the sampler: pairs and weighted cross-entropy without alignment, from A", {"alpha": 0.0}),
         Arm("K", "the default configuration, from A", {}),
+        Arm("authors", "K by the recipe of the authors' code", {"recipe": "authors"}),
+        Arm("paper", "K by the recipe of the paper's text", {"recipe": "paper"}),
+        Arm("quarter", "K with a quarter of the alignment", {"alpha": 0.2}),
+        Arm("fourfold", "K with four times the alignment", {"alpha": 0.8}),
+        Arm("wide", "K with twice the margin", {"margin": 2.4}),
+        Arm(
+            "sphere",
+            "K on normalised features, margin 1",
+            {
+                "normalize_features": True,
+                "margin": 1.0,
+                "margin_unit": "feature",
+            },
+        ),
+        Arm("uncapped", "K without a cap on the weights of pairs", {"pair_weight_cap": 0.0}),
+        Arm("unweighted", "K with unweighted alignment", {"alignment": "u"}),
+        Arm("separate", "K with a forward pass for each stream", {"joint_forward": False}),
+        Arm("all", "K over all pairs of a batch", {"pairs": "all"}),
+        Arm("memory", "K over all pairs with a memory", {"pairs": "all", "memory": 1024}),
+        Arm("ema", "K with a moving average of the weights", {"ema": 0.99}),
     )
 }
 # The settings that the description of an experiment also names, by their names there.

@@ -44,7 +44,7 @@ def test_arms_are_named_or_defined_and_the_start_is_added() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("B", "'B' is neither one of A, E, S, K nor name=key:value"),
+        ("B", "'B' is neither one of A, E, S, K, authors, .* nor name=key:value"),
         ("../x=lr:1", "'../x=lr:1' is neither"),
         ("K=lr:1", "'K' is defined twice"),
         ("K,K", "'K' is defined twice"),
