@@ -10,9 +10,13 @@ from fastccsa.experiments.rows import EXPERIMENTS
 from fastccsa.experiments.scale import Scale, train_config
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.records import Run
+from fastccsa.sampling import RECIPES
 
 # Fields that are not part of the method: they distinguish runs of one row, or only change how images are read.
 _IGNORED = ("seed", "init", "manifest_sha256", "primary", "cache", "image_backend", "weights", "lr_step")
+
+
+_OF_PAIRS = {item.name for item in fields(TrainConfig) if item.metadata.get("of_pairs")}
 
 
 def scale_lines(runs: Sequence[Run]) -> list[str]:
@@ -35,7 +39,7 @@ def _differences(rows: Sequence[tuple[Run, str]]) -> Iterator[str]:
     for name in (item.name for item in fields(TrainConfig) if item.metadata.get("changes_result", True)):
         if name in _IGNORED:
             continue
-        found = [(getattr(config, name), getattr(paper, name)) for config, paper in pairs]
+        found = [(getattr(config, name), getattr(paper, name)) for config, paper in pairs if _counts(config, name)]
         different = [(value, paper) for value, paper in found if value != paper]
         if different:
             yield f"{name} {_values(value for value, _ in found)} ({_values(paper for _, paper in different)})"
@@ -44,9 +48,17 @@ def _differences(rows: Sequence[tuple[Run, str]]) -> Iterator[str]:
         yield f"first weights {_values(sorted(starts))} (imagenet)"
 
 
+def _counts(config: TrainConfig, name: str) -> bool:
+    """Whether a field says something about a run: not if it does not concern baselines, or follows from the recipe."""
+    if config.is_baseline and name in _OF_PAIRS:
+        return False
+    return getattr(config, name) != getattr(RECIPES[config.recipe], name, None)
+
+
 def _paper(letter: str) -> TrainConfig:
     row = EXPERIMENTS[letter]
-    return train_config(row if row.threshold is None else EXPERIMENTS["K"], Scale(), {})
+    settings = {"recipe": "paper", "selection": "paper"}
+    return train_config(row if row.threshold is None else EXPERIMENTS["K"], Scale(), settings)
 
 
 def _first_weights(run: Run) -> str:

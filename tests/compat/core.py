@@ -22,6 +22,7 @@ LIGHT = ("losses", "ops", "sampling", "system")
 # Each command with arguments that are valid as far as can be told without the images and the runs they name.
 COMMANDS = {
     "prepare": ("--csv", "own=own.csv", "--out", "manifest.csv"),
+    "render": ("--out", "rendered"),
     "preview": ("--manifest", "manifest.csv", "--out", "pairs.png"),
     "train": ("--manifest", "manifest.csv", "--out", "run"),
     "evaluate": ("--run", "run"),

@@ -101,12 +101,24 @@ def test_the_scale_is_stated_with_the_papers(write_experiment, tmp_path) -> None
 
 
 def test_settings_that_differ_from_the_papers_row_are_stated(write_experiment, tmp_path) -> None:
-    write_experiment("K", 0, dict.fromkeys(SEVEN, 5), init="runs/A/seed0")
+    paper = {"init": "runs/A/seed0", "recipe": "paper", "selection": "paper"}
+    write_experiment("K", 0, dict.fromkeys(SEVEN, 5), **paper)
     assert table_of(tmp_path).scale == ("Scale of CCSA (the paper's in brackets): as in the paper.",)
-    write_experiment("L", 0, dict.fromkeys(SEVEN, 5), init="runs/A/seed0", margin=10.0, n_sec=3)
+    write_experiment("L", 0, dict.fromkeys(SEVEN, 5), **paper, margin=10.0, n_sec=3)
     (line,) = table_of(tmp_path).scale
-    assert "margin 50, 10 (50)" in line
+    assert "margin 10 (50)" in line
     assert "n_sec all, 3 (all)" in line
+
+
+def test_another_recipe_is_stated_without_what_follows_from_it(write_experiment, tmp_path) -> None:
+    write_experiment("K", 0, dict.fromkeys(SEVEN, 5), init="runs/A/seed0", alpha=0.25)
+    write_experiment("A", 0, dict.fromkeys(SEVEN, 5), weights="imagenet")
+    baselines, ccsa = table_of(tmp_path).scale
+    assert baselines == "Scale of baselines (the paper's in brackets): selection informative (paper)."
+    assert ccsa == (
+        "Scale of CCSA (the paper's in brackets): recipe balanced (paper); alpha 0.25 (0.5); "
+        "selection informative (paper)."
+    )
 
 
 def test_avg_is_compared_over_the_same_domains(write_experiment, tmp_path) -> None:

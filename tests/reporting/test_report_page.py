@@ -122,7 +122,7 @@ def test_settings_show_the_configuration(two_runs: Path) -> None:
     settings = dict(Page(page_of(two_runs)).tables["settings"][1])
     assert settings["init"] == "runs/A"
     assert settings["exclude"] == "UDA"
-    assert settings["margin"] == "50.0"
+    assert (settings["recipe"], settings["margin"]) == ("balanced", "1.2")
 
 
 def test_a_run_without_curves_says_so(write_run) -> None:

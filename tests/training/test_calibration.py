@@ -43,7 +43,7 @@ def measured(model: nn.Module, config, manifest) -> float:
 
 
 def test_it_is_the_median_over_pairs_of_two_domains_and_classes(opened) -> None:
-    config, manifest = opened()
+    config, manifest = opened(batch_size=15)  # 45 images: none is dropped
     training = select_images(config, manifest).training
     assert training.summary().to_numpy().max() <= PER_GROUP  # every image is used
     with evaluation_loader(training, CPU, config.size) as loader:
@@ -66,6 +66,28 @@ def test_normalised_features_have_distances_on_the_unit_sphere(opened) -> None:
     one, other = (measured(Colours(factor), config, manifest) for factor in (1.0, 50.0))
     assert 0 < one <= 2
     assert other == pytest.approx(one, rel=1e-3)  # the mean colours are near 0, and computed in float32
+
+
+def test_batches_give_the_statistics_and_the_model_stays_as_it_is(make_config) -> None:
+    """In evaluation, the second BatchNorm would pass on features a thousand times as large."""
+    config, manifest = open_manifest(make_config(batch_size=15))
+
+    class Normalised(Colours):
+        def __init__(self) -> None:
+            super().__init__(1000.0)
+            self.norm, self.dropout = nn.BatchNorm1d(3), nn.Dropout(1e-9)
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            logits, features = super().forward(images)
+            return logits, self.dropout(self.norm(features))
+
+    model = Normalised().eval()
+    before, random = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
+    assert 0.1 < measured(model, config, manifest) < 10
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), random)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
 
 
 def test_equal_features_are_an_error(opened) -> None:
