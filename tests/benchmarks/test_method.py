@@ -124,7 +124,7 @@ def test_the_command_trains_all_arms_and_reports_them(command: list[str], first_
     found = json.loads((folder / "arms.json").read_text())
     assert [row["arm"] for row in found["scores"]] == ["A", "S", "near"]
     assert [(row["arm"], row["minus"]) for row in found["differences"]] == [("near", "S"), ("S", "A"), ("near", "A")]
-    assert [row["about"] for row in found["arms"]][-1] == "margin 3.0, alpha 0.1"
+    assert [row["about"] for row in found["arms"]][-1] == "alpha 0.1, margin 3.0"
     assert found["domains"]["1"]["unseen"] == ["UDA"]
     for row in found["scores"]:
         low, high = np.array(list(row.values())[1:])[:, 1:3].T
