@@ -66,7 +66,7 @@ def test_it_prints_recalls_and_differences_with_intervals(demo: tuple[Path, str]
     assert [row["arm"] for row in found["scores"]] == ["baseline", "aggregation", "ccsa"]
     compared = {(row["arm"], row["minus"]) for row in found["differences"]}
     assert {("ccsa", "aggregation"), ("ccsa", "baseline")} <= compared
-    assert found["domains"]["0"]["unseen"] == ["UDA"]
+    assert found["domains"]["0"]["unseen"] == ["MSK"]
     assert set(found["domains"]["0"]["all"]) == set(TABLE1)
     for line in conclusions(found):
         assert line in printed
