@@ -32,10 +32,13 @@ def test_results_have_a_line_for_each_run(path: Path) -> None:
     """This keeps the files short and their differences readable."""
     text = path.read_text(encoding="utf-8")
     fields = json.loads(text)
-    runs = fields["runs"] if "runs" in fields else fields["rows"]
+    lists = [fields[name] for name in ("runs", "rows", "scores", "differences", "arms") if name in fields]
+    rows = [row for each in lists for row in each]
+    assert rows
     lines = [line.rstrip(",") for line in text.splitlines()]
-    assert len(lines) == 2 + len(fields) + 1 + len(runs)  # the braces, a line per field, the closing bracket
-    assert [json.loads(line) for line in lines if line.startswith("{") and len(line) > 1] == runs
+    # The braces, a line per field, the closing brackets of the lists, and their rows.
+    assert len(lines) == 2 + len(fields) + len(lists) + len(rows)
+    assert [json.loads(line) for line in lines if line.startswith("{") and len(line) > 1] == rows
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
