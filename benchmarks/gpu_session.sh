@@ -150,13 +150,13 @@ else
   if $DRY_RUN || has_module pandas; then
     step "tests of training" 90 "${TEST[@]}" tests/training
     # The next steps use its images.
-    step "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --epochs 3 --out "$WORK/demo"
+    step "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --seeds 1 --epochs 3 --out "$WORK/demo"
     step "step, 32 pairs" 60 "${STEP[@]}" --pairs 32 --cuda-graph --out "$OUT/step-32-$MACHINE.json"
     step "step, 256 pairs" 75 "${STEP[@]}" --pairs 256 --cuda-graph --out "$OUT/step-256-$MACHINE.json"
     step "step, compiled" 75 "${STEP[@]}" --pairs 256 --cuda-graph --compile --no-plain \
       --out "$OUT/step-256-compiled-$MACHINE.json"
     step "step, no graph" 45 "${STEP[@]}" --pairs 32 --no-plain --out "$OUT/step-32-no-graph-$MACHINE.json"
-    step "pruning" 60 "$PYTHON" -m fastccsa prune --run "$WORK/demo/runs/K" --rate 0.3 --epochs 1 --images 128 \
+    step "pruning" 60 "$PYTHON" -m fastccsa prune --run "$WORK/demo/runs/ccsa/seed0" --rate 0.3 --epochs 1 --images 128 \
       --device cuda --out "$WORK/pruned"
   else
     for name in "tests of training" "demo" "step, 32 pairs" "step, 256 pairs" "step, compiled" "step, no graph" \
