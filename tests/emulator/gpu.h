@@ -1,5 +1,5 @@
 // A GPU for kernels compiled by a C++ compiler: `gpu.launch(grid, block, kernel, arguments...)` runs the launch to
-// completion. Blocks are distributed over multiprocessors, each of which is an operating system thread.
+// completion; the size of dynamic shared memory may precede the kernel. Blocks are distributed over multiprocessors, each of which is an operating system thread.
 #pragma once
 
 #include "emulator/multiprocessor.h"
@@ -16,7 +16,13 @@ class Gpu {
   // Throws KernelError if the threads of a block wait for each other forever; the GPU cannot be used after that.
   template <typename... Parameters, typename... Arguments>
   void launch(dim3 grid, dim3 block, void (*kernel)(Parameters...), const Arguments&... arguments) {
-    run({grid, block, [&] { kernel(arguments...); }});
+    run({grid, block, 0, [&] { kernel(arguments...); }});
+  }
+
+  // The same with dynamic shared memory.
+  template <typename... Parameters, typename... Arguments>
+  void launch(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Parameters...), const Arguments&... arguments) {
+    run({grid, block, shared_bytes, [&] { kernel(arguments...); }});
   }
 
  private:

@@ -1,61 +1,20 @@
 #include "emulator/multiprocessor.h"
 
-#include "emulator/fiber.h"
+#include "emulator/thread.h"
 
 #include <link.h>
 
 #include <algorithm>
-#include <atomic>
 #include <sstream>
-#include <string>
 
 namespace emulator {
 
-enum class State { kReady, kAtBarrier, kInExchange, kReturned };
-
-// A thread of the block, and what it is waiting for.
-struct Thread {
-  Thread() : fiber(&run_kernels, this) {}
-
-  static void run_kernels(void* thread);
-
-  // Returns once the multiprocessor has made the thread ready again.
-  void wait(State what_for, Site where, SyncPoint* points, unsigned& passed) {
-    SyncPoint& point = points[passed++ % 2];
-    point.leave();
-    state = what_for;
-    site = where;
-    fiber.pause();
-    point.enter();
-  }
-
-  Fiber fiber;
-  State state = State::kReturned;
-  Site site{};
-  Coordinates coordinates;
-  const Launch* launch = nullptr;
-  SyncPoint *block_before = nullptr, *block_after = nullptr;
-  Fences* fences = nullptr;
-
-  SyncPoint* barrier = nullptr;  // the block's two
-  unsigned barriers = 0;         // passed so far
-
-  unsigned lane = 0;
-  Thread* warp = nullptr;  // the first thread of the warp, which holds what the warp shares
-  SyncPoint exchange_of_warp[2];
-  unsigned exchanges = 0;
-  uint32_t mask = 0;
-  unsigned from = 0;
-  uint64_t offered = 0, received = 0;
-};
+thread_local Thread* running = nullptr;
 
 namespace {
 
-// The CUDA thread that this operating system thread is running.
-thread_local Thread* running = nullptr;
-
-// Shared memory is the thread_local memory of this program, so each multiprocessor has its own. At the start of each
-// block it is NaN (all bits set), which exposes values that are read before they are written.
+// Static shared memory is the thread_local memory of this program, so each multiprocessor has its own. At the start of
+// each block it is NaN (all bits set), which exposes values that are read before they are written.
 int poison_if_ours(dl_phdr_info* module, size_t, void*) {
   const volatile char* const ours = reinterpret_cast<char*>(&running);
   for (const ElfW(Phdr)* segment = module->dlpi_phdr; segment < module->dlpi_phdr + module->dlpi_phnum; ++segment) {
@@ -74,7 +33,15 @@ std::string describe(const Thread& thread) {
   if (thread.state == State::kReturned) return "returned";
   std::ostringstream text;
   text << "in " << thread.site.call << " at " << thread.site.file << ":" << thread.site.line;
-  if (thread.state == State::kInExchange) text << " with mask 0x" << std::hex << thread.mask;
+  if (thread.state == State::kInCollective) text << " with mask 0x" << std::hex << thread.mask;
+  if (thread.state == State::kAtBarrier && thread.barrier > 0) {
+    text << " for " << thread.expected << " threads with id " << thread.barrier;
+  }
+  if (thread.state == State::kAtMbarrier) {
+    const Mbarrier& barrier = thread.block->mbarriers.at(thread.mbarrier);
+    text << " for parity " << thread.parity << " of address " << thread.mbarrier << ", which is in phase "
+         << barrier.phase << " and lacks " << barrier.pending << " of " << barrier.arrivals << " arrivals";
+  }
   return text.str();
 }
 
@@ -96,12 +63,13 @@ Multiprocessor::Multiprocessor(const Schedule& schedule)
 
 Multiprocessor::~Multiprocessor() = default;
 
-void Multiprocessor::run(const Launch& launch, unsigned block) {
+void Multiprocessor::start(const Launch& launch, unsigned block) {
   dl_iterate_phdr(&poison_if_ours, nullptr);
+  shared_.reset(launch.shared_bytes);
   SyncPoint& before = residence_[blocks_ % 2];
   SyncPoint& after = residence_[++blocks_ % 2];
   before.leave();
-  fences_ = std::make_unique<Fences>(courier_);
+  block_ = std::make_unique<Block>(courier_, shared_);
   count_ = launch.block_size.count();
   while (threads_.size() < count_) threads_.push_back(std::make_unique<Thread>());
   for (unsigned t = 0; t < count_; ++t) {
@@ -111,16 +79,29 @@ void Multiprocessor::run(const Launch& launch, unsigned block) {
     thread.launch = &launch;
     thread.block_before = &before;
     thread.block_after = &after;
-    thread.fences = fences_.get();
-    thread.barrier = barrier_;
+    thread.block = block_.get();
+    thread.started = Started();
     thread.lane = t % kWarpSize;
     thread.warp = threads_[t - thread.lane].get();
-    thread.barriers = thread.exchanges = 0;
+    thread.collectives = 0;
   }
+}
+
+void Multiprocessor::run(const Launch& launch, unsigned block) {
+  start(launch, block);
   const unsigned warps = (count_ + kWarpSize - 1) / kWarpSize;
-  do {
+  for (;;) {
     for (unsigned warp : warp_order_.next(warps)) run_warp(warp);
-  } while (release_barrier());
+    if (all_returned()) break;
+    const bool some = release_barriers(), others = release_mbarriers();
+    if (!some && !others) fail("a barrier waits for threads that never reach it");
+  }
+  check_products();
+}
+
+bool Multiprocessor::all_returned() const {
+  return std::all_of(threads_.begin(), threads_.begin() + count_,
+                     [](const auto& thread) { return thread->state == State::kReturned; });
 }
 
 void Multiprocessor::finish() {
@@ -136,53 +117,100 @@ void Multiprocessor::run_warp(unsigned warp) {
       if (thread.state != State::kReady) continue;
       running = &thread;
       thread.fiber.resume();
+      if (thread.state == State::kFaulty) fail(thread.fault);
     }
-  } while (release_exchanges(first, lanes));
+  } while (release_collectives(first, lanes));
 }
 
 // Releases the lanes whose partners have arrived; returns false if no lane waits for another.
-bool Multiprocessor::release_exchanges(unsigned first, unsigned lanes) {
-  bool waiting = false, released = false;
+bool Multiprocessor::release_collectives(unsigned first, unsigned lanes) {
+  bool released = false;
+  uint32_t waiting = 0;
   for (unsigned lane = 0; lane < lanes; ++lane) {
+    if (threads_[first + lane]->state == State::kInCollective) waiting |= 1u << lane;
+  }
+  for (uint32_t left = waiting; left != 0; left &= left - 1) {
+    const unsigned lane = unsigned(__builtin_ctz(left));
     const Thread& one = *threads_[first + lane];
-    if (one.state != State::kInExchange) continue;
-    waiting = true;
-    const auto in_mask = [&](unsigned other) { return (one.mask >> other & 1) != 0; };
-    bool complete = in_mask(lane);
-    for (unsigned other = 0; other < kWarpSize; ++other) {
-      if (!in_mask(other)) continue;
-      const Thread* partner = other < lanes ? threads_[first + other].get() : nullptr;
-      complete = complete && partner != nullptr && partner->state == State::kInExchange && partner->mask == one.mask &&
-                 same(partner->site, one.site) && partner->from < kWarpSize && in_mask(partner->from);
+    if (one.state != State::kInCollective) continue;  // released with an earlier lane
+    bool complete = (one.mask >> lane & 1) != 0 && (one.mask & ~waiting) == 0;
+    void* arguments[kWarpSize] = {};
+    for (uint32_t mask = one.mask; complete && mask != 0; mask &= mask - 1) {
+      const unsigned other = unsigned(__builtin_ctz(mask));
+      const Thread& partner = *threads_[first + other];
+      complete = partner.state == State::kInCollective && partner.mask == one.mask && same(partner.site, one.site);
+      arguments[other] = partner.argument;
     }
     if (!complete) continue;
-    for (unsigned other = 0; other < lanes; ++other) {
-      if (!in_mask(other)) continue;
-      Thread& partner = *threads_[first + other];
-      partner.received = threads_[first + partner.from]->offered;
-      partner.state = State::kReady;
+    if (const char* const error = one.operation(arguments, one.mask)) fail(error);
+    for (uint32_t mask = one.mask; mask != 0; mask &= mask - 1) {
+      threads_[first + unsigned(__builtin_ctz(mask))]->state = State::kReady;
     }
     released = true;
   }
-  if (waiting && !released) fail("an exchange waits for lanes that never take part");
+  if (waiting != 0 && !released) fail("a collective call waits for lanes that never take part");
   return released;
 }
 
-// Releases the block once all of its threads have arrived; returns false once all have returned.
-bool Multiprocessor::release_barrier() {
-  const Thread& one = *threads_[0];
-  for (unsigned t = 0; t < count_; ++t) {
-    const Thread& thread = *threads_[t];
-    const bool together = thread.state == one.state && (one.state == State::kReturned || same(thread.site, one.site));
-    if (!together) fail("a barrier waits for threads that never reach it");
+// Releases the barriers that all their threads have reached; returns false if there is none.
+bool Multiprocessor::release_barriers() {
+  bool released = false;
+  for (int id = 0; id < kBarriers; ++id) {
+    const Thread* one = nullptr;
+    unsigned arrived = 0;
+    bool together = true, predicate = false;
+    for (unsigned t = 0; t < count_; ++t) {
+      const Thread& thread = *threads_[t];
+      if (thread.state != State::kAtBarrier || thread.barrier != id) continue;
+      if (one == nullptr) one = &thread;
+      // Warps may wait at different places for the same named barrier, but not the lanes of a warp.
+      const Thread& model = id == 0 ? *one : *thread.warp;
+      together = together && model.state == State::kAtBarrier && model.barrier == id && same(thread.site, model.site) &&
+                 thread.expected == one->expected;
+      predicate = predicate || thread.predicate;
+      ++arrived;
+    }
+    if (arrived == 0 || !together || arrived != one->expected) continue;
+    for (unsigned t = 0; t < count_; ++t) {
+      Thread& thread = *threads_[t];
+      if (thread.state != State::kAtBarrier || thread.barrier != id) continue;
+      thread.predicate = predicate;
+      thread.state = State::kReady;
+    }
+    ++block_->barriers[id].passed;
+    released = true;
   }
-  if (one.state == State::kReturned) return false;
-  for (unsigned t = 0; t < count_; ++t) threads_[t]->state = State::kReady;
-  return true;
+  return released;
+}
+
+bool Multiprocessor::release_mbarriers() {
+  bool released = false;
+  for (unsigned t = 0; t < count_; ++t) {
+    Thread& thread = *threads_[t];
+    if (thread.state != State::kAtMbarrier || !block_->mbarriers.at(thread.mbarrier).ended(thread.parity)) continue;
+    thread.state = State::kReady;
+    released = true;
+  }
+  return released;
+}
+
+// The warps of a warpgroup must start the same products.
+void Multiprocessor::check_products() const {
+  constexpr unsigned kWarpgroup = 4 * kWarpSize;
+  for (unsigned t = 0; t < count_; ++t) {
+    const unsigned first = t - t % kWarpgroup, last = first + kWarpgroup - 1;
+    const unsigned issued = threads_[t]->started.issued;
+    if (issued > 0 && (last >= count_ || threads_[first]->started.issued != issued)) {
+      fail("the warps of a warpgroup started different numbers of products");
+    }
+    if (issued == 0 && threads_[first]->started.issued > 0) {
+      fail("the warps of a warpgroup started different numbers of products");
+    }
+  }
 }
 
 // Reports where each thread is.
-void Multiprocessor::fail(const char* what) const {
+void Multiprocessor::fail(const std::string& what) const {
   const dim3 block = threads_[0]->coordinates.block;
   std::ostringstream text;
   text << "block (" << block.x << ", " << block.y << ", " << block.z << "): " << what;
@@ -192,40 +220,6 @@ void Multiprocessor::fail(const char* what) const {
     text << "\n  threads " << t << " to " << end - 1 << ": " << where;
   }
   throw KernelError(text.str());
-}
-
-const Coordinates& coordinates() { return running->coordinates; }
-
-unsigned lane() { return running->lane; }
-
-void synchronise(Site site) {
-  Thread& self = *running;
-  self.wait(State::kAtBarrier, site, self.barrier, self.barriers);
-}
-
-uint64_t exchange(uint32_t mask, uint64_t offered, unsigned from, Site site) {
-  Thread& self = *running;
-  self.mask = mask;
-  self.offered = offered;
-  self.from = from;
-  self.wait(State::kInExchange, site, self.warp->exchange_of_warp, self.exchanges);
-  return self.received;
-}
-
-Fences& fences() { return *running->fences; }
-
-void Fences::fence() {
-  fenced_.leave();
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  observed_.enter();
-}
-
-unsigned Fences::add(unsigned* address, unsigned value) {
-  static SyncPoint atomics;
-  courier_.carry(fenced_, atomics);
-  const unsigned before = __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
-  courier_.carry(atomics, observed_);
-  return before;
 }
 
 }  // namespace emulator

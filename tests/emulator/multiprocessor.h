@@ -1,4 +1,4 @@
-// Runs one block at a time: its threads as fibers, with CUDA's barriers and exchanges between them.
+// Runs one block at a time: its threads as fibers, with CUDA's barriers and collective calls between them.
 //
 // A warp runs until each of its threads waits for other warps or has returned. Warps therefore drift as far apart as
 // the barriers allow, which exposes missing barriers. Threads that can never continue are an error.
@@ -6,11 +6,14 @@
 
 #include "emulator/sanitizers.h"
 #include "emulator/schedule.h"
+#include "emulator/shared_memory.h"
+#include "emulator/started.h"
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace emulator {
@@ -28,6 +31,7 @@ struct dim3 {
 
 struct Launch {
   dim3 grid_size, block_size;
+  size_t shared_bytes;           // of dynamic shared memory
   std::function<void()> kernel;  // called by each thread
 };
 
@@ -44,14 +48,21 @@ class Fences {
   explicit Fences(Courier& courier) : courier_(courier) {}
 
   void fence();
+  // Atomic operations: they return the value before.
   unsigned add(unsigned* address, unsigned value);
+  template <typename T>
+  T max(T* address, T value);
 
  private:
+  template <typename Change>
+  void order(Change change);
+
   Courier& courier_;
   SyncPoint fenced_, observed_;
 };
 
 struct Thread;
+struct Block;
 
 class Multiprocessor {
  public:
@@ -64,20 +75,25 @@ class Multiprocessor {
   void finish();
 
  private:
+  void start(const Launch& launch, unsigned block);
   void run_warp(unsigned warp);
-  bool release_exchanges(unsigned first, unsigned lanes);
-  bool release_barrier();
-  [[noreturn]] void fail(const char* what) const;
+  bool release_collectives(unsigned first, unsigned lanes);
+  bool release_barriers();
+  bool release_mbarriers();
+  bool all_returned() const;
+  void check_products() const;
+  [[noreturn]] void fail(const std::string& what) const;
 
   Sequence warp_order_, lane_order_;
   std::vector<std::unique_ptr<Thread>> threads_;  // as many as the largest block so far has had
   unsigned count_ = 0;                            // threads in this block
   unsigned blocks_ = 0;                           // blocks run so far
-  // The points where one block makes room for the next, and the barrier. There are two of each, used in turn: with one,
-  // a thread that reached the next barrier would seem ordered before those still leaving this one.
-  SyncPoint residence_[2], barrier_[2];
+  // The points where one block makes room for the next. There are two, used in turn: with one, a thread that begins
+  // would seem ordered before those of the previous block that are still leaving.
+  SyncPoint residence_[2];
   Courier courier_;
-  std::unique_ptr<Fences> fences_;  // of this block
+  SharedMemory shared_;
+  std::unique_ptr<Block> block_;  // what the threads of this block share
 };
 
 // ---- functions that kernels call through device.h ----
@@ -89,19 +105,37 @@ struct Coordinates {
 const Coordinates& coordinates();
 unsigned lane();
 
-// The place of a call that waits for other threads, for error messages.
-struct Site {
-  const char* call;
-  const char* file;
-  int line;
-};
+// Waits for all threads of the block, and returns whether `predicate` holds for one of them.
+bool synchronise(Site site, bool predicate = false);
 
-// Waits for all threads of the block.
-void synchronise(Site site);
+// Waits until `threads` threads, whole warps, wait at barrier number `id`, 1 to 15.
+void synchronise(int id, int threads, Site site);
+
+// What the lanes of a warp do together, once all lanes in a mask have called collective(): it gets the argument of each
+// lane in the mask. It returns an error or null.
+using Operation = const char* (*)(void* const* arguments, uint32_t mask);
+void collective(uint32_t mask, Operation operation, void* argument, Site site);
 
 // Waits for the lanes in `mask`; each offers 64 bits and receives those that lane `from` offers.
 uint64_t exchange(uint32_t mask, uint64_t offered, unsigned from, Site site);
 
+// Waits for the lanes in `mask`, and returns those for which `predicate` holds.
+uint32_t vote(uint32_t mask, bool predicate, Site site);
+
+// Ends the launch with an error of the calling thread.
+[[noreturn]] void fail(const std::string& what, Site site);
+
 Fences& fences();
+
+// The block's dynamic shared memory.
+SharedMemory& shared_memory();
+
+// What the calling thread has started.
+Started& started();
+
+// Barriers in shared memory that count arrivals.
+void initialise_mbarrier(uint32_t address, uint32_t arrivals, Site site);
+void arrive_at_mbarrier(uint32_t address, Site site);
+void wait_for_mbarrier(uint32_t address, uint32_t parity, Site site);
 
 }  // namespace emulator

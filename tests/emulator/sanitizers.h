@@ -9,6 +9,7 @@
 #endif
 #if defined(EMULATOR_RACE_DETECTOR)
 #include <sanitizer/tsan_interface.h>
+extern "C" void __tsan_read_range(void* address, unsigned long bytes);
 #endif
 
 namespace emulator {
@@ -38,6 +39,8 @@ inline void* new_racer() { return __tsan_create_fiber(0); }
 inline void delete_racer(void* racer) { __tsan_destroy_fiber(racer); }
 inline void* current_racer() { return __tsan_get_current_fiber(); }
 inline void become_racer(void* racer) { __tsan_switch_to_fiber(racer, __tsan_switch_to_fiber_no_sync); }
+// The emulator's code is not instrumented: this notes what it reads on behalf of the current racer.
+inline void note_read(void* address, size_t bytes) { __tsan_read_range(address, bytes); }
 class SyncPoint {
  public:
   void leave() { __tsan_release(this); }
@@ -51,6 +54,7 @@ inline void* new_racer() { return nullptr; }
 inline void delete_racer(void*) {}
 inline void* current_racer() { return nullptr; }
 inline void become_racer(void*) {}
+inline void note_read(void*, size_t) {}
 class SyncPoint {
  public:
   void leave() {}

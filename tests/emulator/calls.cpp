@@ -1,0 +1,191 @@
+// What a thread does when a kernel calls a function of multiprocessor.h.
+#include "emulator/thread.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+namespace emulator {
+
+const Coordinates& coordinates() { return running->coordinates; }
+
+unsigned lane() { return running->lane; }
+
+namespace {
+
+bool wait_at_barrier(int id, unsigned threads, bool predicate, Site site) {
+  Thread& self = *running;
+  Barrier& barrier = self.block->barriers[id];
+  SyncPoint& point = barrier.points[barrier.passed % 2];
+  point.leave();
+  self.barrier = id;
+  self.expected = threads;
+  self.predicate = predicate;
+  self.wait(State::kAtBarrier, site);
+  point.enter();
+  return self.predicate;
+}
+
+}  // namespace
+
+bool synchronise(Site site, bool predicate) {
+  return wait_at_barrier(0, running->launch->block_size.count(), predicate, site);
+}
+
+void synchronise(int id, int threads, Site site) {
+  if (id < 1 || id >= kBarriers) fail("a named barrier has a number from 1 to 15", site);
+  if (threads < 1 || threads % int(kWarpSize) != 0) fail("a named barrier is for whole warps", site);
+  wait_at_barrier(id, unsigned(threads), false, site);
+}
+
+void collective(uint32_t mask, Operation operation, void* argument, Site site) {
+  Thread& self = *running;
+  SyncPoint& point = self.warp->collective_of_warp[self.collectives++ % 2];
+  point.leave();
+  self.mask = mask;
+  self.operation = operation;
+  self.argument = argument;
+  self.wait(State::kInCollective, site);
+  point.enter();
+}
+
+uint64_t exchange(uint32_t mask, uint64_t offered, unsigned from, Site site) {
+  struct Exchange {
+    uint64_t offered, received;
+    unsigned from;
+  } own{offered, 0, from};
+  const Operation operation = [](void* const* arguments, uint32_t mask) -> const char* {
+    for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+      if ((mask >> lane & 1) == 0) continue;
+      Exchange& one = *static_cast<Exchange*>(arguments[lane]);
+      if (one.from >= kWarpSize || (mask >> one.from & 1) == 0) return "a lane reads from a lane that never takes part";
+      one.received = static_cast<const Exchange*>(arguments[one.from])->offered;
+    }
+    return nullptr;
+  };
+  collective(mask, operation, &own, site);
+  return own.received;
+}
+
+uint32_t vote(uint32_t mask, bool predicate, Site site) {
+  struct Vote {
+    bool predicate;
+    uint32_t result;
+  } own{predicate, 0};
+  const Operation operation = [](void* const* arguments, uint32_t mask) -> const char* {
+    uint32_t result = 0;
+    for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+      if ((mask >> lane & 1) != 0 && static_cast<const Vote*>(arguments[lane])->predicate) result |= 1u << lane;
+    }
+    for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+      if ((mask >> lane & 1) != 0) static_cast<Vote*>(arguments[lane])->result = result;
+    }
+    return nullptr;
+  };
+  collective(mask, operation, &own, site);
+  return own.result;
+}
+
+void fail(const std::string& what, Site site) {
+  Thread& self = *running;
+  self.fault = what;
+  self.wait(State::kFaulty, site);
+  std::abort();
+}
+
+Fences& fences() { return running->block->fences; }
+
+SharedMemory& shared_memory() { return running->block->shared; }
+
+Started& started() { return running->started; }
+
+namespace {
+
+Mbarrier& mbarrier_at(uint32_t address, Site site) {
+  Block& block = *running->block;
+  const auto found = block.mbarriers.find(address);
+  if (found == block.mbarriers.end()) fail("there is no initialised mbarrier at address " + std::to_string(address), site);
+  uint64_t word;
+  std::memcpy(&word, block.shared.at(address, sizeof word, site), sizeof word);
+  if (word != found->second.word()) fail("an mbarrier was overwritten at address " + std::to_string(address), site);
+  return found->second;
+}
+
+void store(uint32_t address, const Mbarrier& barrier, Site site) {
+  const uint64_t word = barrier.word();
+  std::memcpy(running->block->shared.at(address, sizeof word, site), &word, sizeof word);
+}
+
+}  // namespace
+
+void initialise_mbarrier(uint32_t address, uint32_t arrivals, Site site) {
+  if (arrivals < 1 || arrivals >= 1u << 20) fail("an mbarrier is for 1 to 2^20 - 1 arrivals", site);
+  Block& block = *running->block;
+  block.shared.at(address, sizeof(uint64_t), site);
+  Mbarrier& barrier = block.mbarriers[address];
+  barrier.arrivals = barrier.pending = arrivals;
+  barrier.phase = 0;
+  store(address, barrier, site);
+}
+
+void arrive_at_mbarrier(uint32_t address, Site site) {
+  Mbarrier& barrier = mbarrier_at(address, site);
+  barrier.points[barrier.phase % 2].leave();
+  if (--barrier.pending == 0) {
+    barrier.pending = barrier.arrivals;
+    ++barrier.phase;
+  }
+  store(address, barrier, site);
+}
+
+void wait_for_mbarrier(uint32_t address, uint32_t parity, Site site) {
+  Thread& self = *running;
+  if (parity > 1) fail("the parity of a phase is 0 or 1", site);
+  Mbarrier& barrier = mbarrier_at(address, site);
+  if (!barrier.ended(parity)) {
+    self.mbarrier = address;
+    self.parity = parity;
+    self.wait(State::kAtMbarrier, site);
+  }
+  barrier.points[parity].enter();
+}
+
+void Fences::fence() {
+  fenced_.leave();
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  observed_.enter();
+}
+
+namespace {
+SyncPoint atomics;  // of all blocks
+}
+
+template <typename Change>
+void Fences::order(Change change) {
+  courier_.carry(fenced_, atomics);
+  change();
+  courier_.carry(atomics, observed_);
+}
+
+unsigned Fences::add(unsigned* address, unsigned value) {
+  unsigned before = 0;
+  order([&] { before = __atomic_fetch_add(address, value, __ATOMIC_RELAXED); });
+  return before;
+}
+
+template <typename T>
+T Fences::max(T* address, T value) {
+  T before = 0;
+  order([&] {
+    before = __atomic_load_n(address, __ATOMIC_RELAXED);
+    while (before < value && !__atomic_compare_exchange_n(address, &before, value, false, __ATOMIC_RELAXED,
+                                                          __ATOMIC_RELAXED)) {
+    }
+  });
+  return before;
+}
+
+template int Fences::max(int*, int);
+template unsigned Fences::max(unsigned*, unsigned);
+
+}  // namespace emulator

@@ -1,0 +1,84 @@
+// A thread of a block, and what the threads of a block share: for the emulator's own files.
+#pragma once
+
+#include "emulator/fiber.h"
+#include "emulator/multiprocessor.h"
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace emulator {
+
+enum class State { kReady, kAtBarrier, kAtMbarrier, kInCollective, kReturned, kFaulty };
+
+// A thread of the block, and what it is waiting for.
+struct Thread {
+  Thread() : fiber(&run_kernels, this) {}
+
+  static void run_kernels(void* thread);
+
+  // Returns once the multiprocessor has made the thread ready again.
+  void wait(State what_for, Site where) {
+    state = what_for;
+    site = where;
+    fiber.pause();
+  }
+
+  Fiber fiber;
+  State state = State::kReturned;
+  Site site{};
+  Coordinates coordinates;
+  const Launch* launch = nullptr;
+  SyncPoint *block_before = nullptr, *block_after = nullptr;
+  Block* block = nullptr;
+  std::string fault;
+  Started started;
+
+  int barrier = 0;  // where it waits, 0 for that of the whole block, and for how many threads
+  unsigned expected = 0;
+  bool predicate = false;  // in, and out
+
+  uint32_t mbarrier = 0, parity = 0;
+
+  unsigned lane = 0;
+  Thread* warp = nullptr;  // the first thread of the warp, which holds what the warp shares
+  SyncPoint collective_of_warp[2];
+  unsigned collectives = 0;  // so far
+  uint32_t mask = 0;
+  Operation operation = nullptr;
+  void* argument = nullptr;
+};
+
+constexpr int kBarriers = 16;
+
+// Barriers have two sync points, used in turn: with one, a thread that reached the next barrier would seem ordered
+// before those still leaving this one.
+struct Barrier {
+  SyncPoint points[2];
+  unsigned passed = 0;
+};
+
+struct Mbarrier {
+  SyncPoint points[2];
+  uint32_t arrivals = 0, pending = 0;
+  uint32_t phase = 0;
+
+  bool ended(uint32_t parity) const { return phase % 2 != parity; }
+  // What the barrier's memory holds, so that an overwritten barrier is noticed.
+  uint64_t word() const { return uint64_t(phase) << 40 | uint64_t(arrivals) << 20 | pending; }
+};
+
+struct Block {
+  explicit Block(Courier& courier, SharedMemory& shared) : fences(courier), shared(shared) {}
+
+  Fences fences;
+  SharedMemory& shared;
+  Barrier barriers[kBarriers];
+  std::map<uint32_t, Mbarrier> mbarriers;  // by address
+};
+
+// The CUDA thread that this operating system thread is running.
+extern thread_local Thread* running;
+
+}  // namespace emulator

@@ -1,0 +1,138 @@
+"""The emulator's tensor cores and asynchronous copies compute matrix products, and their faults are found."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from .cases import ORDERS, SANITIZER_OPTIONS
+from .programs import Builder
+
+ROWS, INNER = 64, 64
+DTYPES = (torch.bfloat16, torch.float16)
+KERNELS = [
+    *(("warps_k", columns) for columns in (64, 128)),
+    *(("warps_mn", columns) for columns in (64, 256)),
+    *(("wgmma_k", columns) for columns in (64, 128)),
+    *((name, columns) for name in ("wgmma_mn", "wgmma_registers") for columns in (64, 128, 256)),
+    ("two_groups_k", 128),
+]
+
+
+@pytest.fixture(scope="module")
+def program(builder: Builder) -> Path:
+    return builder.emulated("run_tensor_core", builder.memory_or_plain())
+
+
+@pytest.fixture(scope="module")
+def program_for_races(builder: Builder) -> Path:
+    return builder.emulated("run_tensor_core", builder.races())
+
+
+@dataclass(frozen=True)
+class Product:
+    """D = A B^T or A B, plus a shift of each row; A has up to 64 rows, and beyond them D is 0."""
+
+    kernel: str
+    columns: int
+    dtype: torch.dtype = torch.bfloat16
+    rows: int = 50
+
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        random = torch.Generator().manual_seed(self.columns)
+        by_rows = self.kernel.endswith("_k")
+        a = torch.randn(self.rows, INNER, generator=random).to(self.dtype)
+        b = torch.randn((self.columns, INNER) if by_rows else (INNER, self.columns), generator=random).to(self.dtype)
+        return a, b, torch.randn(self.rows, generator=random)
+
+    def run(self, program: Path, fault: str = "none", order: str = "forward") -> subprocess.CompletedProcess[bytes]:
+        a, b, shift = self.matrices()
+        dtype = str(self.dtype).removeprefix("torch.")
+        command = [program, self.kernel, str(self.columns), fault, str(ORDERS.index(order))]
+        command.insert(2, dtype)
+        content = b"".join(x.contiguous().view(torch.uint8).numpy().tobytes() for x in (a, b, shift))
+        request = struct.pack("<q", self.rows) + content
+        return subprocess.run(command, input=request, capture_output=True, env={**os.environ, **SANITIZER_OPTIONS})
+
+    def excess(self, done: subprocess.CompletedProcess[bytes]) -> float:
+        """Return the largest error in units of its bound: a rounding for each of the 64 sums of products."""
+        assert done.returncode == 0, done.stderr.decode()[:4000]
+        d = torch.frombuffer(bytearray(done.stdout[8:]), dtype=torch.float32).view(ROWS, self.columns).double()
+        a, b, shift = (x.double() for x in self.matrices())
+        b = b.T if self.kernel.endswith("_k") else b
+        exact, magnitude = torch.zeros(2, ROWS, self.columns, dtype=torch.float64)
+        exact[: self.rows] = a @ b + shift[:, None]
+        magnitude[: self.rows] = a.abs() @ b.abs() + shift.abs()[:, None]
+        bound = (INNER + 1) * torch.finfo(torch.float32).eps / 2 * magnitude
+        error = (d - exact).abs()
+        assert not (error[self.rows :] > 0).any()
+        return (error[: self.rows] / bound[: self.rows]).nan_to_num(torch.inf).max().item()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("kernel", "columns"), KERNELS)
+def test_products_are_those_of_float64(program: Path, kernel: str, columns: int, dtype: torch.dtype) -> None:
+    product = Product(kernel, columns, dtype)
+    done = product.run(program)
+    assert product.excess(done) <= 1
+    for order in ORDERS[1:]:
+        assert product.run(program, order=order).stdout == done.stdout
+
+
+WRONG = [
+    ("warps_k", 64, "wait_for_copies"),
+    ("warps_k", 64, "barrier_after_copies"),
+    ("warps_k", 64, "commit_copies"),
+    ("wgmma_k", 64, "wait_for_copies"),
+    ("wgmma_mn", 128, "wgmma_commit"),
+    ("wgmma_registers", 256, "wgmma_wait"),
+    ("wgmma_mn", 64, "barrier_before_overwriting"),
+]
+
+
+@pytest.mark.parametrize(("kernel", "columns", "fault"), WRONG)
+def test_results_are_wrong_if_something_is_missing(program: Path, kernel: str, columns: int, fault: str) -> None:
+    product = Product(kernel, columns)
+    assert max(product.excess(product.run(program, fault, order)) for order in ORDERS) > 1
+
+
+ERRORS = [
+    ("wgmma_fence", "wgmma_fence() must precede a product"),
+    ("one_warp", "the warps of a warpgroup started different numbers of products"),
+    ("bounds", "is not that of 16 aligned bytes in dynamic shared memory"),
+]
+
+
+@pytest.mark.parametrize(("fault", "message"), ERRORS)
+def test_errors_of_products(program: Path, fault: str, message: str) -> None:
+    done = Product("wgmma_mn", 64).run(program, fault)
+    assert done.returncode == 1
+    assert message in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "fault"),
+    [
+        ("warps_k", "barrier_after_copies"),
+        ("wgmma_k", "barrier_after_copies"),
+        ("wgmma_mn", "barrier_after_copies"),
+        ("wgmma_mn", "barrier_before_overwriting"),
+    ],
+)
+def test_races_are_found(program_for_races: Path, kernel: str, fault: str) -> None:
+    done = Product(kernel, 64).run(program_for_races, fault)
+    assert done.returncode != 0
+    assert b"data race" in done.stderr
+
+
+@pytest.mark.parametrize(("kernel", "columns"), KERNELS)
+def test_no_races_are_found_in_correct_kernels(program_for_races: Path, kernel: str, columns: int) -> None:
+    product = Product(kernel, columns)
+    assert product.excess(product.run(program_for_races)) <= 1
