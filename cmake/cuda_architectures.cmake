@@ -2,7 +2,8 @@
 #
 # Default: machine code for Ampere (8.0, 8.6), Ada (8.9), Hopper (9.0) and Blackwell (10.0, 12.0), and PTX of the
 # newest for later GPUs. TORCH_CUDA_ARCH_LIST overrides this in PyTorch's spelling: "8.0;9.0+PTX", separated by spaces
-# or semicolons; "9.0a" is valid too.
+# or semicolons. Machine code for 9.0 is that of 9.0a, which all such GPUs run: only it has the instructions of
+# warpgroups (wgmma).
 function(fastccsa_cuda_architectures result)
   set(wanted "$ENV{TORCH_CUDA_ARCH_LIST}")
   if(NOT wanted)
@@ -15,7 +16,11 @@ function(fastccsa_cuda_architectures result)
       message(FATAL_ERROR "TORCH_CUDA_ARCH_LIST: '${entry}' is not an architecture; write for example 8.0;9.0+PTX")
     endif()
     set(number "${CMAKE_MATCH_1}${CMAKE_MATCH_2}")
-    list(APPEND architectures "${number}-real")
+    if(number STREQUAL "90")
+      list(APPEND architectures "90a-real")
+    else()
+      list(APPEND architectures "${number}-real")
+    endif()
     if(CMAKE_MATCH_3)
       list(APPEND architectures "${number}-virtual")
     endif()

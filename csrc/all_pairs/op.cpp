@@ -11,6 +11,8 @@
 #include "core/torch_views.h"
 #if defined(FASTCCSA_CUDA)
 #include "all_pairs/cuda/cuda.h"
+#include "all_pairs/cuda/fused/fused.h"
+#include "all_pairs/cuda/fused/run.h"
 #include "all_pairs/cuda/sweep.h"
 #include "core/torch_blas.h"
 #include "core/torch_stream.h"
@@ -135,8 +137,8 @@ void fill_without_pairs(const Arguments& a, const Result& result) {
 
 // ---- ways to compute it ----
 
-constexpr const char* kMethods[] = {"auto", "direct", "products", "products_by_labels"};
-enum class Method : int64_t { kAuto, kDirect, kProducts, kProductsByLabels };
+constexpr const char* kMethods[] = {"auto", "direct", "products", "products_by_labels", "fused", "fused_mma"};
+enum class Method : int64_t { kAuto, kDirect, kProducts, kProductsByLabels, kFused, kFusedMma };
 
 // The largest number of pairs that `method` computes pair by pair, if this is faster for up to `few` pairs.
 int64_t few_pairs(Method method, int64_t few) {
@@ -259,6 +261,27 @@ class TorchDevice {
     cuda::run(p, stream_);
   }
 
+  template <typename T>
+  cuda::FusedVariant fused_variant(int64_t width, cuda::FusedChoice choice) const {
+    return cuda::fused_variant<T>(width, choice);
+  }
+  template <typename T>
+  void run_fused_prepare(const cuda::Fused<T>& p) const {
+    cuda::run_fused_prepare(p, stream_);
+  }
+  template <typename T>
+  void run_fused_ranks(const cuda::Fused<T>& p) const {
+    cuda::run_fused_ranks(p, stream_);
+  }
+  template <typename T>
+  void run_fused_main(const cuda::Fused<T>& p, cuda::FusedKernel kernel) const {
+    cuda::run_fused_main(p, kernel, stream_);
+  }
+  template <typename T>
+  void run_fused_finish(const cuda::Fused<T>& p) const {
+    cuda::run_fused_finish(p, stream_);
+  }
+
   Blas blas() {
     if (!blas_) blas_.emplace();
     return blas_->get();
@@ -283,6 +306,15 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
   if (method == Method::kProductsByLabels) options.pairs_without_host_sync = 0;
   const torch::stable::accelerator::DeviceGuard guard(a.features[0].get_device_index());
   TorchDevice device(a.features[0]);
+  if constexpr (sizeof(T) == 2) {
+    const bool wanted = method == Method::kFused || method == Method::kFusedMma ||
+                        (method == Method::kAuto && p.rows[0] * p.rows[1] > options.few_pairs);
+    if (wanted && cuda::has_fused_kernels<T>(p.width)) {
+      const auto choice = method == Method::kFusedMma ? cuda::FusedChoice::kMma : cuda::FusedChoice::kByDevice;
+      cuda::FusedLoss<T, TorchDevice>(device, p, choice).run();
+      return;
+    }
+  }
   const FaultReport fault = cuda::compute(device, p, options);
   if (fault.fault != Fault::kNone) fail_on(fault, p.labels, "");
 }

@@ -121,6 +121,17 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// The same, and returns whether `predicate` holds for any of them.
+__device__ __forceinline__ bool named_barrier_or(int id, int threads, bool predicate) {
+  int any;
+  asm volatile(
+      "{\n.reg .pred own, any;\nsetp.ne.b32 own, %1, 0;\nbar.red.or.pred any, %2, %3, own;\nselp.b32 %0, 1, 0, any;\n}"
+      : "=r"(any)
+      : "r"(int(predicate)), "r"(id), "r"(threads)
+      : "memory");
+  return any != 0;
+}
+
 // The rest of this file needs compute capability 9.0, and products of a warpgroup need 9.0a. Elsewhere these functions
 // end the kernel, so a kernel that uses them compiles for every architecture.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

@@ -32,10 +32,10 @@ bool synchronise(Site site, bool predicate) {
   return wait_at_barrier(0, running->launch->block_size.count(), predicate, site);
 }
 
-void synchronise(int id, int threads, Site site) {
+bool synchronise(int id, int threads, Site site, bool predicate) {
   if (id < 1 || id >= kBarriers) fail("a named barrier has a number from 1 to 15", site);
   if (threads < 1 || threads % int(kWarpSize) != 0) fail("a named barrier is for whole warps", site);
-  wait_at_barrier(id, unsigned(threads), false, site);
+  return wait_at_barrier(id, unsigned(threads), predicate, site);
 }
 
 void collective(uint32_t mask, Operation operation, void* argument, Site site) {

@@ -109,7 +109,7 @@ unsigned lane();
 bool synchronise(Site site, bool predicate = false);
 
 // Waits until `threads` threads, whole warps, wait at barrier number `id`, 1 to 15.
-void synchronise(int id, int threads, Site site);
+bool synchronise(int id, int threads, Site site, bool predicate = false);
 
 // What the lanes of a warp do together, once all lanes in a mask have called collective(): it gets the argument of each
 // lane in the mask. It returns an error or null.

@@ -2,6 +2,8 @@
 // stdout. emulated_all_pairs.py is the other end. The host code is the same as for a GPU: csrc/all_pairs/cuda/sweep.h.
 #include "emulator/device.h"
 #include "emulator/gpu.h"
+#include "all_pairs/cuda/fused/launch.cuh"
+#include "all_pairs/cuda/fused/run.h"
 #include "all_pairs/cuda/launch.cuh"
 #include "all_pairs/cuda/sweep.h"
 
@@ -53,7 +55,7 @@ class EmulatedDevice {
   template <typename U>
   Buffer<U> zeros(int64_t count) const {
     Buffer<U> buffer = allocate<U>(count);
-    std::fill_n(buffer.data(), count, U(0));
+    std::fill_n(buffer.data(), count, U{});
     return buffer;
   }
 
@@ -98,6 +100,37 @@ class EmulatedDevice {
     run<Centre<T>>(p);
   }
 
+  // ---- the fused kernels ----
+
+  void choose_fused_kernel(int64_t kernel, int64_t threads_blocks) {
+    fused_kernel_ = cuda::FusedKernel(kernel);
+    threads_blocks_ = int(threads_blocks);
+  }
+
+  template <typename T>
+  cuda::FusedVariant fused_variant(int64_t, cuda::FusedChoice) const {
+    cuda::FusedVariant variant{fused_kernel_, {}, threads_blocks_};
+    cuda::with_fused_kernel<T>(fused_kernel_, [&](auto, int, size_t, cuda::FusedShape shape) { variant.shape = shape; });
+    return variant;
+  }
+
+  template <typename T>
+  void run_fused_prepare(const cuda::Fused<T>& p) {
+    cuda::launch_fused_prepare(p, &fault_, launch_fused());
+  }
+  template <typename T>
+  void run_fused_ranks(const cuda::Fused<T>& p) {
+    cuda::launch_fused_ranks(p, launch_fused());
+  }
+  template <typename T>
+  void run_fused_main(const cuda::Fused<T>& p, cuda::FusedKernel kernel) {
+    cuda::launch_fused_main(p, kernel, launch_fused());
+  }
+  template <typename T>
+  void run_fused_finish(const cuda::Fused<T>& p) {
+    cuda::launch_fused_finish(p, launch_fused());
+  }
+
   Blas blas() const { return {&naive_gemm_ex, nullptr}; }
   bool is_capturing() const { return capturing_; }
 
@@ -107,18 +140,27 @@ class EmulatedDevice {
   const std::vector<double>& centre() const { return centre_; }
 
  private:
+  auto launch_fused() {
+    return [this](auto kernel, const cuda::FusedGrid& grid, const auto&... arguments) {
+      gpu_.launch(grid.blocks, unsigned(grid.threads), grid.shared_bytes, kernel, arguments...);
+    };
+  }
+
   emulator::Gpu& gpu_;
   const bool capturing_;
   FaultWord fault_ = 0;
   int64_t reads_ = 0;
   std::vector<int64_t> tiles_;  // per tile: first row, rows, first column, columns
   std::vector<double> centre_;
+  cuda::FusedKernel fused_kernel_{};
+  int threads_blocks_ = 1;
 };
 
 // The fields of a request, in this order.
 struct Request {
   int64_t rows[2], width, labels, output_mask, per_term, precision;
   int64_t few_pairs, pairs_without_host_sync, tile_rows, tile_columns, capturing;
+  int64_t fused_kernel, threads_blocks;  // a FusedKernel, or -1: by matrix products
   double margin, scale;
 };
 
@@ -159,7 +201,12 @@ void answer(emulator::Gpu& gpu) {
   FaultReport raised;
   std::string error;
   try {
-    raised = cuda::compute(device, problem, options);
+    if (request.fused_kernel < 0) {
+      raised = cuda::compute(device, problem, options);
+    } else if constexpr (sizeof(T) == 2) {
+      device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
+      cuda::FusedLoss<T, EmulatedDevice>(device, problem, cuda::FusedChoice::kByDevice).run();
+    }
   } catch (const std::runtime_error& thrown) {
     error = thrown.what();
   }

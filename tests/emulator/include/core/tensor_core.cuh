@@ -103,6 +103,10 @@ inline void named_barrier(int id, int threads, EMULATOR_CALLER) {
   emulator::synchronise(id, threads, {"named_barrier", file, line});
 }
 
+inline bool named_barrier_or(int id, int threads, bool predicate, EMULATOR_CALLER) {
+  return emulator::synchronise(id, threads, {"named_barrier_or", file, line}, predicate);
+}
+
 inline void barrier_init(uint32_t barrier, uint32_t arrivals, EMULATOR_CALLER) {
   emulator::initialise_mbarrier(barrier, arrivals, {"barrier_init", file, line});
 }

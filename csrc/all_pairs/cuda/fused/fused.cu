@@ -1,0 +1,103 @@
+// Runs the fused kernels of the loss over all pairs on CUDA.
+#include "all_pairs/cuda/fused/fused.h"
+#include "all_pairs/cuda/fused/launch.cuh"
+#include "core/cuda_check.h"
+#include "core/cuda_fault.h"
+
+#include <array>
+#include <atomic>
+
+namespace fastccsa::all_pairs::cuda {
+namespace {
+
+auto launch_on(void* stream) {
+  return [stream](auto kernel, const FusedGrid& grid, const auto&... arguments) {
+    if (grid.blocks.x == 0) return;
+    kernel<<<grid.blocks, grid.threads, grid.shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
+    check_cuda(cudaGetLastError(), "launching a kernel");
+  };
+}
+
+int attribute(cudaDeviceAttr name, int device) {
+  int value = 0;
+  check_cuda(cudaDeviceGetAttribute(&value, name, device), "asking for the properties of the GPU");
+  return value;
+}
+
+// Whether the GPU has the instructions of compute capability 9.0a, and this build has code for them.
+bool has_wgmma(int device) {
+#if defined(FASTCCSA_HOPPER)
+  return attribute(cudaDevAttrComputeCapabilityMajor, device) == 9;
+#else
+  (void)device;
+  return false;
+#endif
+}
+
+constexpr int kDevices = 64;
+
+// Allows the main kernel its shared memory on this device, and returns how many blocks of threads run at once.
+template <typename T>
+FusedVariant find_variant(FusedKernel kernel, int device) {
+  FusedVariant variant{kernel, {}, 0};
+  with_fused_kernel<T>(kernel, [&](auto function, int threads, size_t bytes, FusedShape shape) {
+    variant.shape = shape;
+    // Blocks per multiprocessor, by device; 0: not asked for yet. Several threads may find the same value at once.
+    static std::array<std::atomic<int>, kDevices> known{};
+    std::atomic<int>& blocks = known[device % kDevices];
+    int count = device < kDevices ? blocks.load() : 0;
+    if (count == 0) {
+      check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+                 "reserving shared memory");
+      check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, function, threads, bytes),
+                 "asking for the occupancy of a kernel");
+      count = count > 0 ? count : 1;  // then the launch fails with CUDA's message
+      if (device < kDevices) blocks.store(count);
+    }
+    variant.threads_blocks = count * attribute(cudaDevAttrMultiProcessorCount, device);
+  });
+  return variant;
+}
+
+}  // namespace
+
+template <typename T>
+FusedVariant fused_variant(int64_t width, FusedChoice choice) {
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "asking for the current GPU");
+  const int padded = width <= 64 ? 64 : width <= 128 ? 128 : width <= 256 ? 256 : 512;
+  const bool wgmma = choice == FusedChoice::kByDevice && has_wgmma(device);
+  const int shared = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return find_variant<T>(fused_kernel(padded, wgmma, size_t(shared)), device);
+}
+
+template <typename T>
+void run_fused_prepare(const Fused<T>& p, void* stream) {
+  launch_fused_prepare(p, fault_word(), launch_on(stream));
+}
+
+template <typename T>
+void run_fused_ranks(const Fused<T>& p, void* stream) {
+  launch_fused_ranks(p, launch_on(stream));
+}
+
+template <typename T>
+void run_fused_main(const Fused<T>& p, FusedKernel kernel, void* stream) {
+  launch_fused_main(p, kernel, launch_on(stream));
+}
+
+template <typename T>
+void run_fused_finish(const Fused<T>& p, void* stream) {
+  launch_fused_finish(p, launch_on(stream));
+}
+
+#define FASTCCSA_FUSED_INSTANCES(T)                               \
+  template FusedVariant fused_variant<T>(int64_t, FusedChoice);   \
+  template void run_fused_prepare(const Fused<T>&, void*);        \
+  template void run_fused_ranks(const Fused<T>&, void*);          \
+  template void run_fused_main(const Fused<T>&, FusedKernel, void*); \
+  template void run_fused_finish(const Fused<T>&, void*);
+FASTCCSA_FUSED_INSTANCES(bfloat16)
+FASTCCSA_FUSED_INSTANCES(half)
+
+}  // namespace fastccsa::all_pairs::cuda

@@ -1,0 +1,92 @@
+// The parts of the fused kernels that do not depend on the kind of tensor-core instructions.
+//
+// Rows in shared memory consist of 16-byte chunks. Chunk c of row r is stored at chunk c ^ (r % 8) of its group of 8
+// (`swizzled`), so that the instructions which read 8 rows at a time use all banks.
+#pragma once
+
+#include "all_pairs/cuda/fused/pair.cuh"
+#include "all_pairs/cuda/fused/work.cuh"
+
+namespace fastccsa::all_pairs::cuda {
+
+__device__ __forceinline__ int swizzled(int chunk, int row) { return chunk ^ (row & 7); }
+
+// Starts to copy the norm and the label of column v of a block of rows, if it exists, to those of a tile.
+template <typename T>
+__device__ __forceinline__ void copy_column(const FusedSide<T>& others, const RowBlock& block, int v, float* norm,
+                                            int* label) {
+  if (v < block.columns) {
+    const int column = block.column(v);
+    copy_async_4(shared_address(norm), others.norm + column);
+    copy_async_4(shared_address(label), others.label + column);
+  } else {
+    *norm = kFar;
+    *label = kNoColumn;
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ LaneRow lane_row(const FusedSide<T>& own, const RowBlock& block, const PairRules<T>& rules,
+                                            int row) {
+  if (row >= block.rows) return {kFar, kNoRow, 0};
+  const int label = own.label[block.first + row];
+  return {own.norm[block.first + row], label, label * rules.row_stride};
+}
+
+// Adds the sums of a warp's rows over the lanes that share them, and stores them.
+__device__ __forceinline__ void store_row_sums(const float (&sums)[2], float* to, int first_row) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float sum = sums[h];
+    sum += __shfl_xor_sync(kAllLanes, sum, 1);
+    sum += __shfl_xor_sync(kAllLanes, sum, 2);
+    if (lane % 4 == 0) to[first_row + lane / 4 + h * 8] = sum;
+  }
+}
+
+// Where the gradients of a segment go, and what they are multiplied by and increased by.
+struct GradientTarget {
+  float* to;
+  float factor, poison;
+};
+
+template <typename T>
+__device__ __forceinline__ GradientTarget gradient_target(const Fused<T>& p, const RowBlock& block, const Segment& s,
+                                                          float factor) {
+  if (s.slot < 0) return {p.side[block.side].gradient + int64_t(block.first) * p.width, factor, p.found->poison};
+  return {p.partial + int64_t(s.slot) * p.shape.rows * p.width, 1.0f, 0.0f};
+}
+
+// Writes two neighbouring values of a row's gradient: (sum K) a - sum K b.
+__device__ __forceinline__ void store_gradient(const GradientTarget& target, int width, int row, int column,
+                                               float row_sum, float a0, float a1, float kb0, float kb1) {
+  float* to = target.to + int64_t(row) * width + column;
+  const float first = fmaf(target.factor, fmaf(row_sum, a0, -kb0), target.poison);
+  const float second = fmaf(target.factor, fmaf(row_sum, a1, -kb1), target.poison);
+  if (width % 2 == 0) {
+    if (column < width) *reinterpret_cast<float2*>(to) = make_float2(first, second);
+  } else {
+    if (column < width) to[0] = first;
+    if (column + 1 < width) to[1] = second;
+  }
+}
+
+// Stores the sums of a block of threads' terms. `scratch` holds two values per warp; `synchronise` waits for the first
+// `warps` warps, which all call this.
+template <typename T, typename Synchronise>
+__device__ __forceinline__ void store_loss(const Fused<T>& p, double (&loss)[2], double* scratch, int warps,
+                                           Synchronise synchronise) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+#pragma unroll
+  for (int term = 0; term < 2; ++term) loss[term] = reduce<kWarp>(loss[term], Add());
+  synchronise();
+  if (lane < 2) scratch[2 * warp + lane] = lane == 0 ? loss[0] : loss[1];
+  synchronise();
+  if (threadIdx.x >= 2) return;
+  double sum = 0;
+  for (int w = 0; w < warps; ++w) sum += scratch[2 * w + threadIdx.x];
+  p.loss[int(threadIdx.x) * p.plan.threads_blocks + blockIdx.x] = sum;
+}
+
+}  // namespace fastccsa::all_pairs::cuda

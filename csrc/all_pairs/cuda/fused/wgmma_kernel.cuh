@@ -1,0 +1,443 @@
+// The fused loss over all pairs by the instructions of Hopper GPUs (wgmma).
+//
+// Two warpgroups compute and a third copies. A unit of work is two tiles of 64 columns. With S_t the products of the
+// rows with tile t, K_t its coefficients, and L and R the halves of the values of a row:
+//
+//   group 0   S0; K0;              kb_L += K0 B0_L (K0 from registers);   kb_L += K1 B1_L (K1 from shared memory)
+//   group 1   S1; kb_R += K0 B0_R (K0 from shared memory); K1;            kb_R += K1 B1_R (K1 from registers)
+//
+// Group 1 starts S1 when S0 is done, so that each group's pairs are computed while the other one's products run. Each
+// warp of the third group owns one of the four half tiles and refills it when the last group that reads it has released
+// it: group 0 releases the L halves and group 1 the R halves. The readers of S have finished by then, because the
+// coefficients that they store are waited for first.
+#pragma once
+
+#include "all_pairs/cuda/fused/tile_memory.cuh"
+
+namespace fastccsa::all_pairs::cuda {
+
+constexpr int kGroupThreads = 128, kWgmmaThreads = 3 * kGroupThreads;
+
+template <int kWidth>
+struct WgmmaShape {
+  static constexpr int kRows = 64, kColumns = 64, kUnit = 2 * kColumns;  // kColumns of a tile
+  static constexpr int kHalf = kWidth / 2;
+  static constexpr int kSlab = 64 * 128;          // bytes of 64 values of 64 rows, in the 128-byte swizzle
+  static constexpr int kSlabs = kWidth / 64;
+  static constexpr int kTileBytes = kSlabs * kSlab;
+  // Shared memory, in bytes: rows, two tiles, and the coefficients of both.
+  static constexpr int kTiles = kTileBytes, kCoefficients = 3 * kTileBytes, kNorms = kCoefficients + 2 * kSlab;
+  static constexpr int kLabels = kNorms + kUnit * 4, kRowSums = kLabels + kUnit * 4;
+  static constexpr int kAny = kRowSums + 2 * kRows * 4, kBarriers = kAny + 2 * 4 * 4;
+  static constexpr int kBytes = kBarriers + 16 * 8;
+};
+
+template <typename T, int kWidth>
+class WgmmaTile {
+  using Shape = WgmmaShape<kWidth>;
+  static constexpr int kSlab = Shape::kSlab, kHalf = Shape::kHalf, kGroups = 8;
+  // Barriers, counted in 8 bytes: half tile filled and released, coefficients stored and released, S0 done.
+  enum Barrier { kFull = 0, kEmpty = 4, kStored = 8, kRead = 10, kFirstDone = 12 };
+  enum NamedBarrier { kConsumers = 1, kOwnGroup = 2 };
+
+ public:
+  __device__ __forceinline__ WgmmaTile(const Fused<T>& p, unsigned char* memory)
+      : p_(p), memory_(memory), base_(shared_address(memory)) {}
+
+  __device__ __forceinline__ void run() {
+    if (threadIdx.x == 0) {
+      for (int k = 0; k < 4; ++k) {
+        barrier_init(barrier(kFull + k), kWarp);
+        barrier_init(barrier(kEmpty + k), 4);
+      }
+      for (int k = 0; k < 2; ++k) {
+        barrier_init(barrier(kStored + k), kGroupThreads);
+        barrier_init(barrier(kRead + k), 4);
+      }
+      barrier_init(barrier(kFirstDone), 4);
+      fence_barrier_init();
+    }
+    __syncthreads();
+    if (threadIdx.x / kGroupThreads == 2) {
+      give_registers<40>();
+      produce();
+    } else {
+      take_registers<232>();
+      consume();
+    }
+  }
+
+ private:
+  __device__ __forceinline__ uint32_t barrier(int k) const { return base_ + Shape::kBarriers + k * 8; }
+  __device__ __forceinline__ float* norms() const { return reinterpret_cast<float*>(memory_ + Shape::kNorms); }
+  __device__ __forceinline__ int* labels() const { return reinterpret_cast<int*>(memory_ + Shape::kLabels); }
+  __device__ __forceinline__ float* row_sums() const { return reinterpret_cast<float*>(memory_ + Shape::kRowSums); }
+  __device__ __forceinline__ volatile uint32_t* any() const {
+    return reinterpret_cast<volatile uint32_t*>(memory_ + Shape::kAny);
+  }
+  static __device__ __forceinline__ void wait_for_consumers() { named_barrier(kConsumers, 2 * kGroupThreads); }
+
+  // The place of a 16-byte chunk of a row, relative to the rows or a tile.
+  static __device__ __forceinline__ int place(int row, int chunk) {
+    return (chunk >> 3) * kSlab + row * 128 + swizzled(chunk & 7, row) * 16;
+  }
+
+  // ---- the copying group ----
+
+  __device__ __forceinline__ void produce() {
+    const int lane = threadIdx.x % kWarp, own = threadIdx.x / kWarp - 2 * kGroupThreads / kWarp;
+    const int tile = own >> 1, half = own & 1;
+    constexpr int kChunks = kWidth / 16, kStep = kWarp / kChunks;  // chunks of half a row; rows copied at a time
+    const int chunk = half * kChunks + lane % kChunks, of = lane / kChunks;
+    const uint32_t to = base_ + Shape::kTiles + tile * Shape::kTileBytes + (chunk >> 3) * kSlab;
+    uint32_t phase = 0;
+    Segments<T> segments(p_, blockIdx.x);
+    for (Segment s; segments.next(s);) {
+      const RowBlock block = row_block(p_, s.block);
+      const FusedSide<T>& others = p_.side[1 - block.side];
+      for (int unit = s.begin; unit < s.end; ++unit) {
+        const int first = unit * Shape::kUnit + tile * Shape::kColumns;
+        if (first >= block.columns) continue;  // the last unit may have one tile
+        barrier_wait(barrier(kEmpty + own), phase ^ 1);
+        if (block.contiguous(first, Shape::kColumns)) {
+          const T* from = others.features + (block.column(first) + of) * others.stride + chunk * 8;
+#pragma unroll 8
+          for (int k = 0; k < Shape::kColumns / kStep; ++k) {
+            const int row = k * kStep + of;
+            copy_async_16(to + row * 128 + swizzled(chunk & 7, row) * 16, from + k * kStep * others.stride);
+          }
+        } else {
+#pragma unroll 1
+          for (int row = of; row < Shape::kColumns; row += kStep) {
+            const bool exists = first + row < block.columns;
+            const int64_t column = exists ? block.column(first + row) : 0;
+            copy_async_16(to + row * 128 + swizzled(chunk & 7, row) * 16,
+                          others.features + column * others.stride + chunk * 8, exists);
+          }
+        }
+        if (half == 0) {
+          for (int row = lane; row < Shape::kColumns; row += kWarp) {
+            const int at = tile * Shape::kColumns + row;
+            copy_column(others, block, first + row, norms() + at, labels() + at);
+          }
+        }
+        commit_copies();
+        wait_for_copies<0>();
+        fence_async_proxy();
+        barrier_arrive(barrier(kFull + own));
+        phase ^= 1;
+      }
+    }
+  }
+
+  // ---- the computing groups ----
+
+  __device__ __forceinline__ void copy_rows(const FusedSide<T>& own, const RowBlock& block) {
+    constexpr int kChunks = kWidth / 8, kStep = 2 * kGroupThreads / kChunks;
+    const int chunk = threadIdx.x % kChunks, of = threadIdx.x / kChunks;
+#pragma unroll 4
+    for (int k = 0; k < Shape::kRows / kStep; ++k) {
+      const int row = k * kStep + of;
+      const bool exists = row < block.rows;
+      copy_async_16(base_ + place(row, chunk), own.features + (block.first + (exists ? row : 0)) * own.stride + chunk * 8,
+                    exists);
+    }
+    commit_copies();
+  }
+
+  // Starts one half of the products of the rows with a tile.
+  __device__ __forceinline__ void multiply(float (&s)[32], int tile, int half, bool first) const {
+    const uint64_t rows = matrix_descriptor(base_, 16, 1024);
+    const uint64_t columns = matrix_descriptor(base_ + Shape::kTiles + tile * Shape::kTileBytes, 16, 1024);
+#pragma unroll
+    for (int k = 0; k < kWidth / 32; ++k) {
+      const int step = half * (kWidth / 32) + k;
+      const uint64_t offset = uint64_t(((step >> 2) * kSlab + (step & 3) * 32) >> 4);
+      wgmma_k<T, 64>(s, rows + offset, columns + offset, !first || k > 0);
+    }
+  }
+
+  // The half of a tile's values that a group accumulates.
+  __device__ __forceinline__ uint64_t values(int tile, int group) const {
+    const uint32_t at = base_ + Shape::kTiles + tile * Shape::kTileBytes + group * (Shape::kSlabs / 2) * kSlab;
+    return matrix_descriptor(at, kSlab, 1024);
+  }
+
+  // Start kb += K B for a tile, with K from registers or from shared memory.
+  __device__ __forceinline__ void multiply_back(float (&kb)[kHalf / 2], const uint32_t (&k)[16], int tile,
+                                                int group) const {
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      const uint32_t part[4] = {k[4 * step], k[4 * step + 1], k[4 * step + 2], k[4 * step + 3]};
+      wgmma_mn<T, kHalf>(kb, part, values(tile, group) + uint64_t(step * 2048 >> 4));
+    }
+  }
+  __device__ __forceinline__ void multiply_back(float (&kb)[kHalf / 2], int tile, int group) const {
+    const uint64_t k = matrix_descriptor(base_ + Shape::kCoefficients + tile * kSlab, 16, 1024);
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      wgmma_mn<T, kHalf>(kb, k + uint64_t(step * 32 >> 4), values(tile, group) + uint64_t(step * 2048 >> 4));
+    }
+  }
+
+  // What a group keeps while it goes through a segment.
+  struct State {
+    PairRules<T> rules;
+    LaneRow rows[2];
+    float row_sum[2];
+    double loss[2];      // of all segments
+    int row;             // the first of the warp's 16 rows
+    bool counts, back;   // whether the loss is added up in this pass, and whether the gradient is needed
+  };
+
+  template <int kTerms>
+  __device__ __forceinline__ void coefficients(float (&s)[32], State& state, int tile) const {
+    const float* norm = norms() + tile * Shape::kColumns;
+    const int* label = labels() + tile * Shape::kColumns;
+    float pair_loss[2] = {};
+    const uint32_t near = pair_coefficients<kTerms, kGroups>(s, state.rules, state.rows, norm, label, pair_loss);
+    if (__any_sync(kAllLanes, near != 0)) {
+      const unsigned char* columns = memory_ + Shape::kTiles + tile * Shape::kTileBytes;
+      const auto distance = [&](int r, int c) {
+        const auto a = [&](int chunk) { return memory_ + place(state.row + r, chunk); };
+        const auto b = [&](int chunk) { return columns + place(c, chunk); };
+        return squared_distance_in_shared<kWidth, T>(a, b, threadIdx.x % kWarp);
+      };
+      compute_near_pairs<kTerms, kGroups>(near, s, state.rules, state.rows, label, pair_loss, distance);
+    }
+    if (!state.counts) return;
+    state.loss[0] += double(pair_loss[0]);
+    state.loss[1] += double(pair_loss[1]);
+  }
+
+  // Turns the products of a tile into packed coefficients. Returns whether any of the thread's is not 0.
+  __device__ __forceinline__ bool pack(float (&s)[32], uint32_t (&k)[16], State& state, int tile) const {
+    if (p_.terms == kSeparationTerm) {
+      coefficients<kSeparationTerm>(s, state, tile);
+    } else if (p_.terms == kAlignmentTerm) {
+      coefficients<kAlignmentTerm>(s, state, tile);
+    } else {
+      coefficients<kBothTerms>(s, state, tile);
+    }
+    return pack_coefficients<kGroups, T>(s, k, state.row_sum) != 0;
+  }
+
+  // Stores the coefficients of a tile for the other group. Returns whether any of the tile's is not 0.
+  __device__ __forceinline__ bool store(const uint32_t (&k)[16], bool any_here, const State& state, int tile,
+                                        uint32_t phase) const {
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp % 4;
+    barrier_wait(barrier(kRead + tile), phase ^ 1);
+    const bool any_in_warp = __any_sync(kAllLanes, any_here);
+    if (lane == 0) any()[tile * 4 + warp] = any_in_warp;
+    unsigned char* to = memory_ + Shape::kCoefficients + tile * kSlab + (state.row + lane / 4) * 128 + lane % 4 * 4;
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        *reinterpret_cast<uint32_t*>(to + h * 1024 + swizzled(n, lane / 4) * 16) = k[n * 2 + h];
+      }
+    }
+    fence_async_proxy();
+    barrier_arrive(barrier(kStored + tile));
+    if (!state.back) return false;
+    return !p_.skip_tiles || named_barrier_or(kOwnGroup + tile, kGroupThreads, any_in_warp);
+  }
+
+  // Whether any coefficient that the other group has stored for a tile is not 0.
+  __device__ __forceinline__ bool stored_any(int tile, const State& state) const {
+    if (!state.back) return false;
+    const volatile uint32_t* of_warp = any() + tile * 4;
+    return !p_.skip_tiles || (of_warp[0] | of_warp[1] | of_warp[2] | of_warp[3]) != 0;
+  }
+
+  __device__ __forceinline__ void arrive_by_warp(int k) const {
+    if (threadIdx.x % kWarp == 0) barrier_arrive(barrier(k));
+  }
+
+  // S0; K0; kb_L += K0 B0_L
+  __device__ __forceinline__ void first_tile(float (&kb)[kHalf / 2], State& state, uint32_t& phase) const {
+    float s[32];
+    uint32_t k[16];
+    barrier_wait(barrier(kFull + 0), phase);
+    keep(s);
+    wgmma_fence();
+    multiply(s, 0, 0, true);
+    wgmma_commit();
+    barrier_wait(barrier(kFull + 1), phase);
+    wgmma_fence();
+    multiply(s, 0, 1, false);
+    wgmma_commit();
+    wgmma_wait<0>();
+    keep(s);
+    arrive_by_warp(kFirstDone);
+    const bool some = pack(s, k, state, 0);
+    if (store(k, some, state, 0, phase)) {
+      keep(kb);
+      wgmma_fence();
+      multiply_back(kb, k, 0, 0);
+      wgmma_commit();
+      wgmma_wait<0>();
+      keep(kb);
+    }
+    arrive_by_warp(kEmpty + 0);
+    phase ^= 1;
+  }
+
+  __device__ __forceinline__ void first_group(float (&kb)[kHalf / 2], State& state, int units, bool tail,
+                                              uint32_t (&phase)[2]) const {
+#pragma unroll 1
+    for (int unit = 0; unit < units; ++unit) {
+      first_tile(kb, state, phase[0]);
+      barrier_wait(barrier(kStored + 1), phase[1]);
+      if (stored_any(1, state)) {
+        keep(kb);
+        wgmma_fence();
+        multiply_back(kb, 1, 0);
+        wgmma_commit();
+        wgmma_wait<0>();
+        keep(kb);
+      }
+      arrive_by_warp(kEmpty + 2);
+      arrive_by_warp(kRead + 1);
+      phase[1] ^= 1;
+    }
+    if (tail) first_tile(kb, state, phase[0]);
+  }
+
+  __device__ __forceinline__ void second_group(float (&kb)[kHalf / 2], State& state, int units, bool tail,
+                                               uint32_t (&phase)[2]) const {
+#pragma unroll 1
+    for (int unit = 0; unit < units; ++unit) {
+      float s[32];
+      uint32_t k[16];
+      barrier_wait(barrier(kFirstDone), phase[0]);
+      barrier_wait(barrier(kFull + 3), phase[1]);
+      keep(s);
+      wgmma_fence();
+      multiply(s, 1, 1, true);
+      wgmma_commit();
+      barrier_wait(barrier(kFull + 2), phase[1]);
+      wgmma_fence();
+      multiply(s, 1, 0, false);
+      wgmma_commit();
+      barrier_wait(barrier(kStored + 0), phase[0]);
+      if (stored_any(0, state)) {
+        keep(kb);
+        wgmma_fence();
+        multiply_back(kb, 0, 1);
+        wgmma_commit();
+        wgmma_wait<1>();
+      } else {
+        wgmma_wait<0>();
+      }
+      keep(s);
+      const bool some = pack(s, k, state, 1);  // while K0 B0_R runs
+      wgmma_wait<0>();
+      keep(kb);
+      arrive_by_warp(kEmpty + 1);
+      arrive_by_warp(kRead + 0);
+      if (store(k, some, state, 1, phase[1])) {
+        keep(kb);
+        wgmma_fence();
+        multiply_back(kb, k, 1, 1);
+        wgmma_commit();
+        wgmma_wait<0>();
+        keep(kb);
+      }
+      arrive_by_warp(kEmpty + 3);
+      phase[0] ^= 1;
+      phase[1] ^= 1;
+    }
+    if (!tail) return;
+    barrier_wait(barrier(kFirstDone), phase[0]);
+    barrier_wait(barrier(kStored + 0), phase[0]);
+    if (stored_any(0, state)) {
+      keep(kb);
+      wgmma_fence();
+      multiply_back(kb, 0, 1);
+      wgmma_commit();
+      wgmma_wait<0>();
+      keep(kb);
+    }
+    arrive_by_warp(kEmpty + 1);
+    arrive_by_warp(kRead + 0);
+    phase[0] ^= 1;
+  }
+
+  __device__ __forceinline__ void consume() {
+    const int group = threadIdx.x / kGroupThreads, warp = threadIdx.x / kWarp % 4, lane = threadIdx.x % kWarp;
+    const float factor = gradient_factor(p_);
+    State state;
+    state.loss[0] = state.loss[1] = 0;
+    state.row = warp * 16;
+    uint32_t phase[2] = {0, 0};  // of the barriers of tile 0, and of tile 1
+    Segments<T> segments(p_, blockIdx.x);
+    for (Segment s; segments.next(s);) {
+      const RowBlock block = row_block(p_, s.block);
+      const FusedSide<T>& own = p_.side[block.side];
+      wait_for_consumers();  // the previous segment is done with the rows and the sums
+      copy_rows(own, block);
+      state.rules = pair_rules(p_, block.side);
+      state.counts = block.side == p_.loss_side;
+      state.back = own.gradient != nullptr;
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        state.rows[h] = lane_row(own, block, state.rules, state.row + lane / 4 + h * 8);
+        state.row_sum[h] = 0;
+      }
+      float kb[kHalf / 2];
+#pragma unroll
+      for (float& value : kb) value = 0;
+      wait_for_copies<0>();
+      fence_async_proxy();
+      wait_for_consumers();
+
+      const int all = units_of(p_, block);
+      const bool tail = s.end == all && s.begin < s.end && (all - 1) * Shape::kUnit + Shape::kColumns >= block.columns;
+      const int units = s.end - s.begin - (tail ? 1 : 0);
+      if (group == 0) {
+        first_group(kb, state, units, tail, phase);
+      } else {
+        second_group(kb, state, units, tail, phase);
+      }
+      if (!state.back) continue;
+      store_row_sums(state.row_sum, row_sums() + group * Shape::kRows, state.row);
+      wait_for_consumers();
+      store_gradients(kb, block, gradient_target(p_, block, s, factor), state.row, group);
+    }
+    store_loss(p_, state.loss, reinterpret_cast<double*>(memory_ + Shape::kRowSums), 2 * kGroupThreads / kWarp,
+               [] { wait_for_consumers(); });
+  }
+
+  __device__ __forceinline__ void store_gradients(const float (&kb)[kHalf / 2], const RowBlock& block,
+                                                  const GradientTarget& target, int first_row, int group) const {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = first_row + lane / 4 + h * 8;
+      if (row >= block.rows) continue;
+      const float sum = row_sums()[row] + row_sums()[Shape::kRows + row];
+#pragma unroll
+      for (int n = 0; n < kHalf / 8; ++n) {
+        const int d = group * kHalf + n * 8 + lane % 4 * 2;
+        float a0, a1;
+        unpack_pair<T>(*reinterpret_cast<const uint32_t*>(memory_ + place(row, d >> 3) + lane % 4 * 4), a0, a1);
+        store_gradient(target, p_.width, row, d, sum, a0, a1, kb[n * 4 + 2 * h], kb[n * 4 + 2 * h + 1]);
+      }
+    }
+  }
+
+  const Fused<T>& p_;
+  unsigned char* const memory_;
+  const uint32_t base_;
+};
+
+// On other architectures the kernel is empty: run.h never starts it there.
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kWgmmaThreads, 1) fused_wgmma_kernel(const __grid_constant__ Fused<T> p) {
+#if !defined(__CUDACC__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  WgmmaTile<T, kWidth>(p, dynamic_shared()).run();
+#endif
+}
+
+}  // namespace fastccsa::all_pairs::cuda
