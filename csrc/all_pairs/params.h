@@ -149,13 +149,13 @@ struct Tile {
 };
 
 // The last step: writes the gradients of the sorted rows in the caller's order.
-template <typename T>
+template <typename T, typename Mean = double>
 struct Finish {
   using Acc = acc_t<T>;
   Side<T> side;
   int64_t rows;
   int64_t width;
-  const double* other_mean;    // [classes, width], of the other side
+  const Mean* other_mean;      // [classes, width], of the other side; not read for a class whose coefficient is 0
   const double* coefficient;   // [classes]: the alignment gradient of z is coefficient * (z - other_mean)
   const Acc* centre;           // [width]
   const double* sums;          // [N]
@@ -164,6 +164,7 @@ struct Finish {
   const Acc* poison;           // added to the results: see cuda::Inputs; nullptr: 0
   Acc* gradient;               // [1, N, width] of the loss, or [2, N, width] of alignment and separation
   bool per_term;               // whether `gradient` has the second form
+  const int64_t* place = nullptr;  // [classes]: the mean of class c is stored at place[c]; nullptr: at c
 };
 
 // Adds up the terms: alignment by class, and separation by row of side 0.
@@ -275,12 +276,17 @@ FASTCCSA_HOST_DEVICE Acc pair_weight(const Acc* weight, int64_t classes, int64_t
 }
 
 // Writes the gradient of column d of sorted row k, whose value is z.
-template <typename T>
-FASTCCSA_HOST_DEVICE void finish_value(const Finish<T>& p, int64_t k, int64_t d, double z) {
+template <typename T, typename Mean>
+FASTCCSA_HOST_DEVICE void finish_value(const Finish<T, Mean>& p, int64_t k, int64_t d, double z) {
   using Acc = acc_t<T>;
   const int64_t label = p.side.label[k], to = p.side.order[k] * p.width + d, from = k * p.width + d;
   const Acc zero_or_nan = p.poison == nullptr ? Acc(0) : *p.poison;
-  const Acc alignment = Acc(p.scale * p.coefficient[label] * (z - p.other_mean[label * p.width + d])) + zero_or_nan;
+  const double coefficient = p.coefficient[label];
+  Acc alignment = zero_or_nan;
+  if (coefficient != 0) {
+    const int64_t place = p.place == nullptr ? label : p.place[label];
+    alignment += Acc(p.scale * coefficient * (z - double(p.other_mean[place * p.width + d])));
+  }
   const Acc centred = Acc(z) - p.centre[d];
   const Acc separation = Acc(p.scale * (p.sums[k] * double(centred) + double(p.separation[from])));
   if (p.per_term) {

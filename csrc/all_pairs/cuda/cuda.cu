@@ -20,7 +20,9 @@ void run(const Parameters& p, void* stream) {
   template void run(const Radii<T>&, void*);      \
   template void run(const Centre<T>&, void*);     \
   template void run(const Tile<T>&, void*);       \
-  template void run(const Finish<T>&, void*);     \
+  template void run(const Finish<T, mean_t<T>>&, void*); \
+  template void run(const ClassSums<T>&, void*);  \
+  template void run(const AlignClasses<T>&, void*); \
   template void run(const Direct<T>&, void*);
 FASTCCSA_INSTANCES(float)
 FASTCCSA_INSTANCES(double)
@@ -29,12 +31,12 @@ FASTCCSA_INSTANCES(half)
 
 #define FASTCCSA_SUM_INSTANCES(Acc)               \
   template void run(const Inputs<Acc>&, void*);   \
-  template void run(const Align<Acc>&, void*);    \
+  template void run(const CountingSort<Acc>&, void*); \
   template void run(const Terms<Acc>&, void*);
 FASTCCSA_SUM_INSTANCES(float)
 FASTCCSA_SUM_INSTANCES(double)
 
-template void run(const Ranks&, void*);
+template void run(const Numbers&, void*);
 template void run(const Offsets&, void*);
 template void run(const Split&, void*);
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "all_pairs/cuda/params.h"
+#include "all_pairs/cuda/prepare_params.h"
 #include "core/half.h"
 
 #include <cstddef>

@@ -5,27 +5,12 @@
 
 #include "all_pairs/cuda/direct_kernel.cuh"
 #include "all_pairs/cuda/plan_kernel.cuh"
+#include "all_pairs/cuda/prepare_kernel.cuh"
 #include "all_pairs/cuda/tile_kernel.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
 inline unsigned parts(int64_t count, int64_t size) { return unsigned((count + size - 1) / size); }
-
-template <typename Acc, typename Launch>
-void launch_kernels(const Inputs<Acc>& p, FaultWord* fault, Launch launch) {
-  const int64_t weights = p.given_weight.data == nullptr ? 0 : p.classes * p.classes;
-  launch(&inputs_kernel<Acc>, dim3(parts(p.rows[0] + p.rows[1] + weights, kThreads)), p, fault);
-}
-
-template <typename Launch>
-void launch_kernels(const Ranks& p, FaultWord*, Launch launch) {
-  launch(&ranks_kernel, dim3(parts(p.rows[0] + p.rows[1], kThreads)), p);
-}
-
-template <typename Launch>
-void launch_kernels(const Offsets& p, FaultWord*, Launch launch) {
-  launch(&offsets_kernel, dim3(parts(2 * (p.classes + 1), kThreads)), p);
-}
 
 template <typename T, typename Launch>
 void launch_kernels(const Classes<T>& p, FaultWord*, Launch launch) {
@@ -35,11 +20,6 @@ void launch_kernels(const Classes<T>& p, FaultWord*, Launch launch) {
 template <typename T, typename Launch>
 void launch_kernels(const Radii<T>& p, FaultWord*, Launch launch) {
   launch(&radii_kernel<T>, dim3(unsigned(p.blocks)), p);
-}
-
-template <typename Acc, typename Launch>
-void launch_kernels(const Align<Acc>& p, FaultWord*, Launch launch) {
-  launch(&align_kernel<Acc>, dim3(unsigned(p.classes) + parts(p.width, kThreads)), p);
 }
 
 template <typename T, typename Launch>
@@ -59,9 +39,9 @@ void launch_kernels(const Tile<T>& p, FaultWord*, Launch launch) {
   if (p.gradient[1] != nullptr) launch(&tile_columns_kernel<T>, dim3(parts(p.columns, kWarp)), p);
 }
 
-template <typename T, typename Launch>
-void launch_kernels(const Finish<T>& p, FaultWord*, Launch launch) {
-  launch(&finish_kernel<T>, dim3(parts(p.rows, kWarps)), p);
+template <typename T, typename Mean, typename Launch>
+void launch_kernels(const Finish<T, Mean>& p, FaultWord*, Launch launch) {
+  launch(&finish_kernel<T, Mean>, dim3(parts(p.rows, kWarps)), p);
 }
 
 template <typename Acc, typename Launch>

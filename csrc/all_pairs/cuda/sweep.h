@@ -20,6 +20,7 @@
 
 #include "all_pairs/cuda/params.h"
 #include "all_pairs/cuda/plan.h"
+#include "all_pairs/cuda/prepare.h"
 #include "all_pairs/cuda/products.h"
 #include "all_pairs/sort.h"
 #include "all_pairs/values.h"
@@ -45,7 +46,7 @@ class Sweep {
   using Acc = acc_t<T>;
 
   Sweep(Device& device, const Problem<T>& problem, const Options& options)
-      : device_(device), p_(problem), options_(options), syncs_(needs_host_sync()) {}
+      : device_(device), p_(problem), options_(options), syncs_(needs_host_sync()), ready_(device, problem) {}
 
   // Returns the first bad label or weight if the host finds one; nothing is computed then.
   FaultReport run() {
@@ -53,9 +54,9 @@ class Sweep {
       const FaultReport fault = sort_on_host();
       if (fault.fault != Fault::kNone) return fault;
     } else {
-      sort_on_device();
+      ready_.sort();
     }
-    find_means();
+    ready_.find_means(true);
     centre_rows();
     sweep(syncs_ ? tiles_by_labels() : all_tiles(p_.rows[0], p_.rows[1], options_.tile, sizeof(Acc)));
     finish();
@@ -66,10 +67,8 @@ class Sweep {
   template <typename U>
   using Buffer = typename Device::template Buffer<U>;
 
-  // One side in the order of its classes, and the results of the kernels for it.
-  struct SortedSide {
-    Buffer<int64_t> order, label, offset;
-    Buffer<double> mean, spread, factor;  // by class
+  // The results of the kernels for one side.
+  struct SweptSide {
     Buffer<Acc> centred, parts[2], norm;  // `parts`: of the centred rows, for TF32
     Buffer<double> sums;
     Buffer<Acc> product;  // empty if the gradient is not needed
@@ -81,19 +80,6 @@ class Sweep {
 
   // ---- sorting ----
 
-  // Copies labels and weights, and checks them if `poison` is given.
-  void copy_inputs(Acc* poison) {
-    for (int side = 0; side < 2; ++side) sides_[side].label = device_.template allocate<int64_t>(p_.rows[side]);
-    if (p_.weight.data != nullptr) weight_ = device_.template allocate<Acc>(p_.labels * p_.labels);
-    device_.run(Inputs<Acc>{{p_.label[0], p_.label[1]},
-                            {p_.rows[0], p_.rows[1]},
-                            p_.weight,
-                            p_.labels,
-                            {sides_[0].label.data(), sides_[1].label.data()},
-                            weight_.data(),
-                            poison});
-  }
-
   FaultReport sort_on_host() {
     if (device_.is_capturing()) {
       throw std::runtime_error(
@@ -101,90 +87,41 @@ class Sweep {
           std::to_string(p_.rows[1]) + " rows, for which the host must read the labels. It can capture up to " +
           std::to_string(options_.pairs_without_host_sync) + " pairs, with at most as many classes as rows");
     }
-    copy_inputs(nullptr);
+    ready_.copy_inputs(false);
     std::vector<int64_t> labels[2];
-    for (int side = 0; side < 2; ++side) labels[side] = device_.read(sides_[side].label.data(), p_.rows[side]);
+    for (int side = 0; side < 2; ++side) labels[side] = device_.read(ready_.side[side].label.data(), p_.rows[side]);
     std::vector<Acc> weights;
-    if (weight_.data() != nullptr) weights = device_.read(weight_.data(), p_.labels * p_.labels);
+    if (ready_.weight.data() != nullptr) weights = device_.read(ready_.weight.data(), p_.labels * p_.labels);
     const Vector<const int64_t> label[2] = {{labels[0].data(), 1}, {labels[1].data(), 1}};
     const Matrix<const Acc> weight{weights.empty() ? nullptr : weights.data(), p_.labels, 1};
     const FaultReport fault = first_fault(label, p_.rows, p_.labels, weight);
     if (fault.fault != Fault::kNone) return fault;
 
     const Sorted sorted = sort_by_class(label, p_.rows);
-    classes_ = int64_t(sorted.classes.size());
+    ready_.classes = int64_t(sorted.classes.size());
     for (int side = 0; side < 2; ++side) {
       offset_[side] = sorted.offset[side];
-      sides_[side].order = device_.upload(sorted.order[side]);
-      sides_[side].label = device_.upload(sorted.label[side]);
-      sides_[side].offset = device_.upload(sorted.offset[side]);
+      ready_.side[side].order = device_.upload(sorted.order[side]);
+      ready_.side[side].label = device_.upload(sorted.label[side]);
+      ready_.side[side].offset = device_.upload(sorted.offset[side]);
     }
-    if (!weights.empty()) weight_ = device_.upload(weights_of(sorted.classes, weight));
+    if (!weights.empty()) ready_.weight = device_.upload(weights_of(sorted.classes, weight));
     return {};
   }
 
-  void sort_on_device() {
-    const bool bounded = p_.labels > 0;
-    if (bounded) poison_ = device_.template zeros<Acc>(1);
-    copy_inputs(poison_.data());
-    for (int side = 0; side < 2; ++side) {
-      auto sorted = device_.sort(sides_[side].label, p_.rows[side]);
-      sides_[side].label = std::move(sorted.values);
-      sides_[side].order = std::move(sorted.order);
-    }
-    classes_ = bounded ? p_.labels : p_.rows[0] + p_.rows[1];
-    if (!bounded) {
-      Buffer<int64_t> ranks[2];
-      for (int side = 0; side < 2; ++side) ranks[side] = device_.template allocate<int64_t>(p_.rows[side]);
-      device_.run(Ranks{{sides_[0].label.data(), sides_[1].label.data()},
-                        {p_.rows[0], p_.rows[1]},
-                        {ranks[0].data(), ranks[1].data()}});
-      for (int side = 0; side < 2; ++side) sides_[side].label = std::move(ranks[side]);
-    }
-    for (SortedSide& side : sides_) side.offset = device_.template allocate<int64_t>(classes_ + 1);
-    device_.run(Offsets{{sides_[0].label.data(), sides_[1].label.data()},
-                        {p_.rows[0], p_.rows[1]},
-                        classes_,
-                        {sides_[0].offset.data(), sides_[1].offset.data()}});
-  }
+  // ---- centred rows ----
 
-  // ---- means and centred rows ----
-
-  Side<T> side(int k) const { return {p_.features[k], sides_[k].order.data(), sides_[k].label.data()}; }
-
-  void find_means() {
-    const int64_t chunks = (p_.width + kChunkColumns - 1) / kChunkColumns;
-    for (int k = 0; k < 2; ++k) {
-      SortedSide& own = sides_[k];
-      own.mean = device_.template allocate<double>(classes_ * p_.width);
-      own.spread = device_.template allocate<double>(classes_ * chunks);
-      own.factor = device_.template allocate<double>(classes_);
-      device_.run(Classes<T>{side(k), own.offset.data(), classes_, p_.width, own.mean.data(), own.spread.data()});
-    }
-    alignment_ = device_.template allocate<double>(classes_);
-    centre_ = device_.template allocate<Acc>(p_.width);
-    device_.run(Align<Acc>{{sides_[0].mean.data(), sides_[1].mean.data()},
-                           {sides_[0].spread.data(), sides_[1].spread.data()},
-                           chunks,
-                           {sides_[0].offset.data(), sides_[1].offset.data()},
-                           classes_,
-                           p_.width,
-                           weight_.data(),
-                           alignment_.data(),
-                           {sides_[0].factor.data(), sides_[1].factor.data()},
-                           centre_.data(),
-                           {sides_[0].label.data(), sides_[1].label.data()}});
-  }
+  Side<T> side(int k) const { return ready_.rows_of(k); }
 
   void centre_rows() {
     for (int k = 0; k < 2; ++k) {
-      SortedSide& own = sides_[k];
+      SweptSide& own = sides_[k];
       const int64_t values = p_.rows[k] * p_.width;
       own.centred = device_.template allocate<Acc>(values);
       own.norm = device_.template allocate<Acc>(p_.rows[k]);
       own.sums = device_.template zeros<double>(p_.rows[k]);
       if (p_.gradient[k] != nullptr) own.product = device_.template zeros<Acc>(values);
-      device_.run(Centre<T>{side(k), p_.rows[k], p_.width, centre_.data(), own.centred.data(), own.norm.data()});
+      device_.run(Centre<T>{side(k), p_.rows[k], p_.width, ready_.centre.data(), own.centred.data(), own.norm.data()});
       for (Buffer<Acc>& part : own.parts) part = allocate_part(values);
     }
   }
@@ -289,8 +226,8 @@ class Sweep {
                         values_.data(),
                         columns,
                         {sides_[0].norm.data(), sides_[1].norm.data()},
-                        weight_.data(),
-                        classes_,
+                        ready_.weight.data(),
+                        ready_.classes,
                         p_.margin,
                         {sides_[0].sums.data(), sides_[1].sums.data()},
                         {sides_[0].product.data(), sides_[1].product.data()},
@@ -312,13 +249,14 @@ class Sweep {
   // ---- results ----
 
   void finish() {
-    device_.run(Terms<Acc>{alignment_.data(), classes_, loss_.data(), p_.rows[0], p_.scale, poison_.data(), p_.loss,
-                           p_.terms});
+    device_.run(Terms<Acc>{ready_.alignment.data(), ready_.classes, loss_.data(), p_.rows[0], p_.scale,
+                           ready_.poison.data(), p_.loss, p_.terms});
+    const Means<T> means = ready_.means();
     for (int k = 0; k < 2; ++k) {
       if (p_.gradient[k] == nullptr) continue;
-      device_.run(Finish<T>{side(k), p_.rows[k], p_.width, sides_[1 - k].mean.data(), sides_[k].factor.data(),
-                            centre_.data(), sides_[k].sums.data(), sides_[k].product.data(), p_.scale, poison_.data(),
-                            p_.gradient[k], p_.per_term});
+      device_.run(Finish<T, mean_t<T>>{side(k), p_.rows[k], p_.width, means.mean[1 - k], ready_.side[k].factor.data(),
+                                       ready_.centre.data(), sides_[k].sums.data(), sides_[k].product.data(), p_.scale,
+                                       ready_.poison.data(), p_.gradient[k], p_.per_term, means.place});
     }
   }
 
@@ -326,13 +264,9 @@ class Sweep {
   const Problem<T>& p_;
   const Options& options_;
   const bool syncs_;  // whether the host reads the labels
-  SortedSide sides_[2];
+  Prepared<T, Device> ready_;
+  SweptSide sides_[2];
   std::vector<int64_t> offset_[2];  // of the classes, if the host has sorted them
-  int64_t classes_ = 0;             // may be more than the classes that occur
-  Buffer<Acc> weight_;              // [classes, classes], or empty
-  Buffer<Acc> poison_;              // see Inputs; empty if kernels have nothing to check
-  Buffer<double> alignment_;        // by class
-  Buffer<Acc> centre_;
   Buffer<Acc> values_, value_parts_[2];  // of a tile
   Buffer<int32_t> close_;
   Buffer<double> partial_, loss_;

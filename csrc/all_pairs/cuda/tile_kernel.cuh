@@ -50,29 +50,6 @@ __global__ void __launch_bounds__(kThreads) classes_kernel(const Classes<T> p) {
   if (threadIdx.x == 0) p.spread[c * gridDim.y + blockIdx.y] = spread;
 }
 
-// One block per class, then one thread per column of the centre.
-template <typename Acc>
-__global__ void __launch_bounds__(kThreads) align_kernel(const Align<Acc> p) {
-  const int64_t c = blockIdx.x;
-  if (c < p.classes) {
-    double between = 0;
-    for (int64_t d = threadIdx.x; p.has_pairs(c) && d < p.width; d += kThreads) {
-      const double difference = p.mean[0][c * p.width + d] - p.mean[1][c * p.width + d];
-      between += difference * difference;
-    }
-    between = reduce<kThreads>(between, Add());
-    if (threadIdx.x == 0) p.finish_class(c, double(p.own_weight(c)), between);
-    return;
-  }
-  const int64_t d = (c - p.classes) * kThreads + threadIdx.x;
-  if (d >= p.width) return;
-  double total = 0;
-  for (int64_t of = p.next_class(-1); of < p.classes; of = p.next_class(of)) {
-    for (int side = 0; side < 2; ++side) total += double(p.count(side, of)) * p.mean[side][of * p.width + d];
-  }
-  p.set_centre(d, total);
-}
-
 // One warp per row. Norms are summed in float64, because all pairs of a row share the error of its norm: it does not
 // average out.
 template <typename T>
@@ -238,8 +215,8 @@ __global__ void __launch_bounds__(kThreads) tile_columns_kernel(const Tile<T> p)
 }
 
 // One warp per row.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) finish_kernel(const Finish<T> p) {
+template <typename T, typename Mean>
+__global__ void __launch_bounds__(kThreads) finish_kernel(const Finish<T, Mean> p) {
   const int lane = threadIdx.x % kWarp;
   const int64_t k = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (k >= p.rows) return;
