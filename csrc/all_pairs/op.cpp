@@ -137,8 +137,8 @@ void fill_without_pairs(const Arguments& a, const Result& result) {
 
 // ---- ways to compute it ----
 
-constexpr const char* kMethods[] = {"auto", "direct", "products", "products_by_labels", "fused", "fused_mma"};
-enum class Method : int64_t { kAuto, kDirect, kProducts, kProductsByLabels, kFused, kFusedMma };
+constexpr const char* kMethods[] = {"auto", "direct", "products", "products_by_labels", "fused", "fused_mma", "fused_sorted", "fused_mma_sorted"};
+enum class Method : int64_t { kAuto, kDirect, kProducts, kProductsByLabels, kFused, kFusedMma, kFusedSorted, kFusedMmaSorted };
 
 // The largest number of pairs that `method` computes pair by pair, if this is faster for up to `few` pairs.
 int64_t few_pairs(Method method, int64_t few) {
@@ -307,11 +307,15 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
   const torch::stable::accelerator::DeviceGuard guard(a.features[0].get_device_index());
   TorchDevice device(a.features[0]);
   if constexpr (sizeof(T) == 2) {
-    const bool wanted = method == Method::kFused || method == Method::kFusedMma ||
+    const bool wanted = method >= Method::kFused ||
                         (method == Method::kAuto && p.rows[0] * p.rows[1] > options.few_pairs);
     if (wanted && cuda::has_fused_kernels<T>(p.width)) {
-      const auto choice = method == Method::kFusedMma ? cuda::FusedChoice::kMma : cuda::FusedChoice::kByDevice;
-      cuda::FusedLoss<T, TorchDevice>(device, p, choice).run();
+      cuda::FusedOptions fused;
+      const bool mma = method == Method::kFusedMma || method == Method::kFusedMmaSorted;
+      if (mma) fused.choice = cuda::FusedChoice::kMma;
+      if (method == Method::kFused || method == Method::kFusedMma) fused.order = cuda::FusedOrder::kAsGiven;
+      if (method == Method::kFusedSorted || method == Method::kFusedMmaSorted) fused.order = cuda::FusedOrder::kSorted;
+      cuda::FusedLoss<T, TorchDevice>(device, p, fused).run();
       return;
     }
   }

@@ -33,6 +33,7 @@ class Limits:
     tile: tuple[int, int] = (40, 75)
     capturing: bool = False
     fused: tuple[int, int] = (-1, 0)  # the position of a fused kernel, and how many of its blocks run at once
+    sorted: bool = False  # for fused kernels: whether rows are sorted by class
 
 
 # Tiles that depend on the labels, which needs a host sync, or only on the sizes.
@@ -79,9 +80,9 @@ class EmulatedLoss:
         acc = accumulator(z1.dtype)
         sizes = (len(z1), len(z2), z1.shape[1], labels if weight is None else len(weight))
         options = (output_mask, per_term, PRECISIONS.index(precision))
-        chosen = (limits.few_pairs, limits.pairs_without_host_sync, *limits.tile, limits.capturing, *limits.fused)
+        chosen = (limits.few_pairs, limits.pairs_without_host_sync, *limits.tile, limits.capturing, *limits.fused, limits.sorted)
         scale = 1 / (len(z1) * len(z2)) if mean else 1.0
-        head = struct.pack("<15q2d", DTYPES.index(z1.dtype), *sizes, *options, *chosen, margin, scale)
+        head = struct.pack("<16q2d", DTYPES.index(z1.dtype), *sizes, *options, *chosen, margin, scale)
         self._send(head + b"".join(encode_view(None if x is None else x.detach()) for x in (z1, z2, y1, y2, weight)))
         error = self._block().decode()
         raised, reported = self._fault(), self._fault()

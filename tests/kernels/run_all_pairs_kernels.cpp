@@ -160,7 +160,7 @@ class EmulatedDevice {
 struct Request {
   int64_t rows[2], width, labels, output_mask, per_term, precision;
   int64_t few_pairs, pairs_without_host_sync, tile_rows, tile_columns, capturing;
-  int64_t fused_kernel, threads_blocks;  // a FusedKernel, or -1: by matrix products
+  int64_t fused_kernel, threads_blocks, sorted;  // a FusedKernel, or -1: by matrix products
   double margin, scale;
 };
 
@@ -205,7 +205,9 @@ void answer(emulator::Gpu& gpu) {
       raised = cuda::compute(device, problem, options);
     } else if constexpr (sizeof(T) == 2) {
       device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
-      cuda::FusedLoss<T, EmulatedDevice>(device, problem, cuda::FusedChoice::kByDevice).run();
+      cuda::FusedOptions fused;
+      fused.order = request.sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
+      cuda::FusedLoss<T, EmulatedDevice>(device, problem, fused).run();
     }
   } catch (const std::runtime_error& thrown) {
     error = thrown.what();

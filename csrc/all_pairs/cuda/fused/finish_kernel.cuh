@@ -1,18 +1,12 @@
 // The last kernel of the fused loss over all pairs: adds the partial sums of gradients, and the loss.
 #pragma once
 
-#include "all_pairs/cuda/fused/pair.cuh"
+#include "all_pairs/cuda/fused/gradient.cuh"
 #include "all_pairs/cuda/fused/work.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
 constexpr int kFinishRows = 8;  // rows of a block of threads
-
-// What sums of coefficients times differences are multiplied by to become gradients.
-template <typename T>
-__device__ __forceinline__ float gradient_factor(const Fused<T>& p) {
-  return float(-2.0 * p.scale / double(coefficient_scale(p)));
-}
 
 // Adds the terms of all blocks of threads, in a fixed order.
 template <typename T>
@@ -24,7 +18,7 @@ __device__ void finish_loss(const Fused<T>& p) {
   }
   for (double& value : sum) value = reduce<kThreads>(value, Add());
   if (threadIdx.x != 0) return;
-  const float poison = p.found->poison;
+  const float poison = p.zero_or_nan();
   for (int term = 0; term < 2; ++term) {
     if (p.terms >> term & 1) p.results[1][term] = float(p.scale * sum[term]) + poison;
   }
@@ -50,16 +44,20 @@ __global__ void __launch_bounds__(kThreads) fused_finish_kernel(const Fused<T> p
     to = find(p.plan.share, p.plan.threads_blocks, end - 1);
     if (from == to) return;  // written by the only one
   }
-  const float factor = gradient_factor(p), poison = p.found->poison;
-  float* gradient = own.gradient + int64_t(block.first + first) * p.width;
-  for (int k = threadIdx.x; k < rows * p.width; k += kThreads) {
-    float sum = 0;
-    for (int c = from; c <= to; ++c) {
-      if (p.plan.share[c] == p.plan.share[c + 1]) continue;  // this one has no work
-      const int slot = 2 * c + (c == from);                  // `from` has the first part, see Segment
-      sum += p.partial[(int64_t(slot) * p.shape.rows + first) * p.width + k];
+  const float factor = gradient_factor(p);
+  const int lane = threadIdx.x % kWarp;
+  for (int r = threadIdx.x / kWarp; r < rows; r += kWarps) {
+    const GradientTarget target = result_target(p, block.side, block.first + first + r, factor);
+    const T* z = own.features + int64_t(block.first + first + r) * own.stride;
+    for (int d = lane; d < p.width; d += kWarp) {
+      float sum = 0;
+      for (int c = from; c <= to; ++c) {
+        if (p.plan.share[c] == p.plan.share[c + 1]) continue;  // this one has no work
+        const int slot = 2 * c + (c == from);                  // `from` has the first part, see Segment
+        sum += p.partial[(int64_t(slot) * p.shape.rows + first + r) * p.width + d];
+      }
+      target.to[d] = target.value(d, load(z[d]), sum);
     }
-    gradient[k] = factor * sum + poison;
   }
 }
 

@@ -23,7 +23,8 @@ void launch_fused_prepare(const Fused<T>& p, FaultWord* fault, Launch launch) {
   for (const FusedSource<T>& from : p.source) {
     packed = packed && aligned(from.features.data, from.features.row_stride, from.features.column_stride);
   }
-  const int64_t weights = p.weight.data == nullptr ? 0 : p.labels * p.labels;
+  const bool reads_weights = p.weight.data != nullptr && (p.check || std::is_same_v<T, half>);
+  const int64_t weights = reads_weights ? p.labels * p.labels : 0;
   const int64_t blocks =
       1 + parts(int64_t(p.source[0].count) + p.source[1].count, kPlanWarps) + parts(weights, kPlanThreads);
   const auto kernel = packed ? &fused_prepare_kernel<T, true> : &fused_prepare_kernel<T, false>;

@@ -246,11 +246,11 @@ class MmaTile {
     if (own.gradient == nullptr) return;
     store_row_sums(row_sum, row_sums() + warp % Shape::kWarpColumns * kRows, row);
     __syncthreads();
-    store_gradients(kb, block, gradient_target(p_, block, segment, factor), back_row, back_column);
+    store_gradients(kb, block, segment, factor, back_row, back_column);
   }
 
   __device__ __forceinline__ void store_gradients(const float (&kb)[kRowTiles][kColumnTiles][4], const RowBlock& block,
-                                                  const GradientTarget& target, int row, int column) const {
+                                                  const Segment& segment, float factor, int row, int column) const {
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
@@ -258,6 +258,7 @@ class MmaTile {
       for (int h = 0; h < 2; ++h) {
         const int r = row + m * 16 + lane / 4 + h * 8;
         if (r >= block.rows) continue;
+        const GradientTarget target = gradient_target(p_, block, segment, r, factor);
         float sum = 0;
 #pragma unroll
         for (int w = 0; w < Shape::kWarpColumns; ++w) sum += row_sums()[w * kRows + r];
@@ -267,7 +268,8 @@ class MmaTile {
           const unsigned char* at = memory_ + r * kRowBytes + swizzled(d >> 3, r) * 16 + lane % 4 * 4;
           float a0, a1;
           unpack_pair<T>(*reinterpret_cast<const uint32_t*>(at), a0, a1);
-          store_gradient(target, p_.width, r, d, sum, a0, a1, kb[m][n][2 * h], kb[m][n][2 * h + 1]);
+          store_gradient(target, p_.width, d, a0, a1, fmaf(sum, a0, -kb[m][n][2 * h]),
+                         fmaf(sum, a1, -kb[m][n][2 * h + 1]));
         }
       }
     }

@@ -31,6 +31,14 @@ struct FusedShape {
   int rows, unit;
 };
 
+// The gradient of alignment, where it is computed from class means instead of pairs: coefficient * (z - other_mean).
+struct FusedAlignment {
+  const double* coefficient;  // [classes]; nullptr: not computed here
+  const float* other_mean;    // by class, of the other side: see Means
+  const int64_t* place;       // [classes], or nullptr: see Means
+  float* gradient;            // [count, width]; nullptr: it is added to that of separation
+};
+
 // The rows of a side as the kernels read them.
 template <typename T>
 struct FusedSide {
@@ -39,14 +47,16 @@ struct FusedSide {
   const int32_t* label;   // [count]
   const float* norm;      // [count], |z|^2
   const int64_t* offset;  // [classes + 1]: where each class begins among these rows; nullptr: they are not sorted
+  const int64_t* order;   // [count]: the gradient of row k is row order[k] of the result; nullptr: row k
   float* gradient;        // [count, width], or nullptr: not needed
+  FusedAlignment alignment;
   int count;
   int blocks;             // of rows; 0: this side is not taken as rows
 };
 
 // Values that the first kernel finds. All are 0 at first.
 struct FusedFindings {
-  float poison;           // NaN if a label or a weight is bad: it is added to all results
+  float poison;           // NaN if a label or a weight is bad
   unsigned largest_norm, largest_weight;  // the bits of the largest values; only for float16
   int wide_labels;        // whether labels that may be any numbers do not fit into 32 bits
 };
@@ -89,12 +99,14 @@ struct Fused {
   FusedTerms terms;
   int skip_tiles;              // whether products with tiles of coefficients that are all 0 are skipped
   FusedFindings* found;
+  const float* poison;         // [], added to all results; nullptr: 0
   float* partial;              // [2 G, shape.rows, width], partial sums of gradients
   double* loss;                // [2, G]: alignment and separation, by block of threads
   int loss_side;               // the side whose pass adds up the loss
   float* results[2];           // the loss [] and both terms [2]; nullptr: not needed
 
   FASTCCSA_HOST_DEVICE int row_blocks() const { return side[0].blocks + side[1].blocks; }
+  FASTCCSA_HOST_DEVICE float zero_or_nan() const { return poison == nullptr ? 0.0f : *poison; }
   FASTCCSA_HOST_DEVICE int split_from() const { return plan.waves * plan.threads_blocks; }
 };
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "all_pairs/cuda/fused/work.cuh"
-#include "all_pairs/cuda/plan_kernel.cuh"
+#include "all_pairs/cuda/prepare_sort.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 

@@ -8,9 +8,9 @@
 
 #include "all_pairs/cuda/fused/params.h"
 #include "all_pairs/cuda/fused/variant.h"
+#include "all_pairs/cuda/prepare.h"
 
 #include <algorithm>
-#include <type_traits>
 
 namespace fastccsa::all_pairs::cuda {
 
@@ -20,77 +20,117 @@ bool has_fused_kernels(int64_t width) {
   return sizeof(T) == 2 && width <= kLargestFusedWidth;
 }
 
+// From this many pairs on, rows are sorted by class, so that pairs of one class can be left out; alignment is computed
+// from class means. With fewer rows on one side, sorting the other would take longer than what it saves.
+constexpr int64_t kSortedPairs = int64_t(1) << 24, kSortedRows = 1024;
+
+enum class FusedOrder { kBySizes, kAsGiven, kSorted };
+
+struct FusedOptions {
+  FusedChoice choice = FusedChoice::kByDevice;
+  FusedOrder order = FusedOrder::kBySizes;
+};
+
 template <typename T, typename Device>
 class FusedLoss {
  public:
-  FusedLoss(Device& device, const Problem<T>& problem, FusedChoice choice)
-      : device_(device), problem_(problem), variant_(device.template fused_variant<T>(problem.width, choice)) {}
+  FusedLoss(Device& device, const Problem<T>& problem, const FusedOptions& options)
+      : device_(device),
+        problem_(problem),
+        variant_(device.template fused_variant<T>(problem.width, options.choice)),
+        sorted_(options.order == FusedOrder::kBySizes ? pays_to_sort(problem) : options.order == FusedOrder::kSorted),
+        ready_(device, problem) {}
 
-  // Rows stay in the caller's order, and alignment is computed from pairs, as is separation.
   void run() {
     found_ = device_.template zeros<FusedFindings>(1);
-    const int side = p_from_problem();
-    allocate_scratch();
-    const bool gradients = problem_.gradient[0] != nullptr || problem_.gradient[1] != nullptr;
-    if (!(problem_.per_term && gradients)) {
-      p_.terms = kBothTerms;
-      launch(side, true);
-      return;
+    set_common();
+    if (sorted_) {
+      ready_.sort();
+      ready_.find_means(false);
+      for (int k = 0; k < 2; ++k) set_sorted_side(k);
+    } else {
+      for (int k = 0; k < 2; ++k) set_side(k);
     }
-    for (const FusedTerms term : {kAlignmentTerm, kSeparationTerm}) {
-      p_.terms = term;
-      for (int k = 0; k < 2; ++k) {
-        if (problem_.gradient[k] == nullptr || term == kAlignmentTerm) continue;
-        p_.side[k].gradient = problem_.gradient[k] + problem_.rows[k] * problem_.width;
-      }
-      p_.results[0] = term == kSeparationTerm ? problem_.loss : nullptr;
-      launch(side, term == kAlignmentTerm);
-    }
+    set_plan();
+    device_.run_fused_prepare(p_);
+    if (!sorted_ && problem_.labels == 0) device_.run_fused_ranks(p_);
+    sorted_ ? run_separation() : run_both_terms();
   }
 
  private:
   template <typename U>
   using Buffer = typename Device::template Buffer<U>;
 
-  // Returns the side whose pass adds up the loss.
-  int p_from_problem() {
+  static bool pays_to_sort(const Problem<T>& p) {
+    return p.rows[0] * p.rows[1] >= kSortedPairs && std::min(p.rows[0], p.rows[1]) >= kSortedRows;
+  }
+
+  bool needs_gradient() const { return problem_.gradient[0] != nullptr || problem_.gradient[1] != nullptr; }
+
+  // ---- parameters ----
+
+  void set_common() {
     p_.shape = variant_.shape;
     p_.width = int(problem_.width);
     p_.padded_width = padded_width(variant_.kernel);
     p_.weight = problem_.weight;
     p_.labels = problem_.labels;
-    p_.check = 1;
+    p_.check = sorted_ ? 0 : 1;
     p_.margin = float(problem_.margin);
     p_.scale = problem_.scale;
     p_.skip_tiles = 1;
     p_.found = found_.data();
-    p_.results[0] = problem_.loss;
-    p_.results[1] = problem_.terms;
-    const bool any = problem_.gradient[0] != nullptr || problem_.gradient[1] != nullptr;
-    p_.loss_side = any && problem_.gradient[0] == nullptr ? 1 : 0;
-    for (int k = 0; k < 2; ++k) {
-      const int count = int(problem_.rows[k]);
-      const Matrix<const T>& features = problem_.features[k];
-      const bool in_place = problem_.width == p_.padded_width && features.column_stride == 1 &&
-                            reinterpret_cast<uintptr_t>(features.data) % 16 == 0 && features.row_stride % 8 == 0;
-      if (!in_place) packed_[k] = device_.template allocate<T>(int64_t(count) * p_.padded_width);
-      label_[k] = device_.template allocate<int32_t>(count);
-      norm_[k] = device_.template allocate<float>(count);
-      p_.source[k] = {features, problem_.label[k], nullptr, count, packed_[k].data(), label_[k].data(), norm_[k].data()};
-      const bool taken = problem_.gradient[k] != nullptr || p_.loss_side == k;
-      p_.side[k] = {in_place ? features.data : packed_[k].data(),
-                    in_place ? features.row_stride : p_.padded_width,
-                    label_[k].data(),
-                    norm_[k].data(),
-                    nullptr,
-                    problem_.gradient[k],
-                    count,
-                    taken ? (count + p_.shape.rows - 1) / p_.shape.rows : 0};
-    }
-    return p_.loss_side;
+    p_.poison = &found_.data()->poison;
+    p_.loss_side = needs_gradient() && problem_.gradient[0] == nullptr ? 1 : 0;
   }
 
-  void allocate_scratch() {
+  // Rows stay in the caller's order. They are copied only where the kernels cannot read them.
+  void set_side(int k) {
+    const Matrix<const T>& features = problem_.features[k];
+    const bool in_place = problem_.width == p_.padded_width && features.column_stride == 1 &&
+                          reinterpret_cast<uintptr_t>(features.data) % 16 == 0 && features.row_stride % 8 == 0;
+    set_side(k, !in_place, problem_.label[k], nullptr);
+    if (!in_place) return;
+    p_.side[k].features = features.data;
+    p_.side[k].stride = features.row_stride;
+  }
+
+  // Rows are copied in the order of their classes.
+  void set_sorted_side(int k) {
+    const auto& own = ready_.side[k];
+    set_side(k, true, {own.label.data(), 1}, own.order.data());
+    const Means<T> means = ready_.means();
+    FusedSide<T>& side = p_.side[k];
+    side.offset = own.offset.data();
+    side.order = own.order.data();
+    side.alignment = {own.factor.data(), means.mean[1 - k], means.place, nullptr};
+    if (problem_.per_term && problem_.gradient[k] != nullptr) {
+      side.alignment.gradient = problem_.gradient[k];
+      side.gradient += problem_.rows[k] * problem_.width;
+    }
+    p_.weight = {ready_.weight.data(), ready_.classes, 1};
+    p_.labels = ready_.classes;
+    p_.poison = ready_.poison.data();
+  }
+
+  void set_side(int k, bool copied, const Vector<const int64_t>& label, const int64_t* order) {
+    const int count = int(problem_.rows[k]);
+    if (copied) packed_[k] = device_.template allocate<T>(int64_t(count) * p_.padded_width);
+    label_[k] = device_.template allocate<int32_t>(count);
+    norm_[k] = device_.template allocate<float>(count);
+    p_.source[k] = {problem_.features[k], label, order, count, packed_[k].data(), label_[k].data(), norm_[k].data()};
+    const bool taken = problem_.gradient[k] != nullptr || p_.loss_side == k;
+    FusedSide<T>& side = p_.side[k];
+    side.features = packed_[k].data();
+    side.stride = p_.padded_width;
+    side.label = label_[k].data();
+    side.norm = norm_[k].data();
+    side.gradient = problem_.gradient[k];
+    side.count = count;
+    side.blocks = taken ? (count + p_.shape.rows - 1) / p_.shape.rows : 0;
+  }
+
+  void set_plan() {
     int64_t units = 0;
     for (int k = 0; k < 2; ++k) {
       units += int64_t(p_.side[k].blocks) * ((p_.side[1 - k].count + p_.shape.unit - 1) / p_.shape.unit);
@@ -106,18 +146,44 @@ class FusedLoss {
     p_.loss = loss_.data();
   }
 
-  void launch(int, bool prepare) {
-    if (prepare) {
-      device_.run_fused_prepare(p_);
-      if (problem_.labels == 0) device_.run_fused_ranks(p_);
-    }
+  // ---- launches ----
+
+  void run_main() {
     device_.run_fused_main(p_, variant_.kernel);
     device_.run_fused_finish(p_);
+  }
+
+  // Alignment is computed from pairs, as is separation.
+  void run_both_terms() {
+    p_.results[1] = problem_.terms;
+    if (!(problem_.per_term && needs_gradient())) {
+      p_.terms = kBothTerms;
+      p_.results[0] = problem_.loss;
+      return run_main();
+    }
+    p_.terms = kAlignmentTerm;
+    run_main();
+    p_.terms = kSeparationTerm;
+    p_.results[0] = problem_.loss;
+    for (int k = 0; k < 2; ++k) {
+      if (p_.side[k].gradient != nullptr) p_.side[k].gradient += problem_.rows[k] * problem_.width;
+    }
+    run_main();
+  }
+
+  void run_separation() {
+    p_.terms = kSeparationTerm;
+    run_main();
+    const int groups = p_.plan.threads_blocks;
+    device_.run(Terms<float>{ready_.alignment.data(), ready_.classes, loss_.data() + groups, groups, problem_.scale,
+                             ready_.poison.data(), problem_.loss, problem_.terms});
   }
 
   Device& device_;
   const Problem<T>& problem_;
   const FusedVariant variant_;
+  const bool sorted_;
+  Prepared<T, Device> ready_;
   Fused<T> p_{};
   Buffer<FusedFindings> found_;
   Buffer<T> packed_[2];

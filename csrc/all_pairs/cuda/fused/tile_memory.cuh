@@ -4,7 +4,7 @@
 // (`swizzled`), so that the instructions which read 8 rows at a time use all banks.
 #pragma once
 
-#include "all_pairs/cuda/fused/pair.cuh"
+#include "all_pairs/cuda/fused/gradient.cuh"
 #include "all_pairs/cuda/fused/work.cuh"
 
 namespace fastccsa::all_pairs::cuda {
@@ -45,30 +45,28 @@ __device__ __forceinline__ void store_row_sums(const float (&sums)[2], float* to
   }
 }
 
-// Where the gradients of a segment go, and what they are multiplied by and increased by.
-struct GradientTarget {
-  float* to;
-  float factor, poison;
-};
-
+// Where the gradient of a row of a segment goes: to the result, or to the partial sums.
 template <typename T>
 __device__ __forceinline__ GradientTarget gradient_target(const Fused<T>& p, const RowBlock& block, const Segment& s,
-                                                          float factor) {
-  if (s.slot < 0) return {p.side[block.side].gradient + int64_t(block.first) * p.width, factor, p.found->poison};
-  return {p.partial + int64_t(s.slot) * p.shape.rows * p.width, 1.0f, 0.0f};
+                                                          int row, float factor) {
+  if (s.slot < 0) return result_target(p, block.side, block.first + row, factor);
+  GradientTarget target{};
+  target.to = p.partial + (int64_t(s.slot) * p.shape.rows + row) * p.width;
+  target.factor = 1.0f;
+  return target;
 }
 
-// Writes two neighbouring values of a row's gradient: (sum K) a - sum K b.
-__device__ __forceinline__ void store_gradient(const GradientTarget& target, int width, int row, int column,
-                                               float row_sum, float a0, float a1, float kb0, float kb1) {
-  float* to = target.to + int64_t(row) * width + column;
-  const float first = fmaf(target.factor, fmaf(row_sum, a0, -kb0), target.poison);
-  const float second = fmaf(target.factor, fmaf(row_sum, a1, -kb1), target.poison);
+// Writes two neighbouring values of a row's gradient, given sums of K (a - b).
+__device__ __forceinline__ void store_gradient(const GradientTarget& target, int width, int column, float a0, float a1,
+                                               float sum0, float sum1) {
+  if (column >= width) return;
+  const bool both = column + 1 < width;
+  const float first = target.value(column, a0, sum0), second = both ? target.value(column + 1, a1, sum1) : 0.0f;
   if (width % 2 == 0) {
-    if (column < width) *reinterpret_cast<float2*>(to) = make_float2(first, second);
+    *reinterpret_cast<float2*>(target.to + column) = make_float2(first, second);
   } else {
-    if (column < width) to[0] = first;
-    if (column + 1 < width) to[1] = second;
+    target.to[column] = first;
+    if (both) target.to[column + 1] = second;
   }
 }
 

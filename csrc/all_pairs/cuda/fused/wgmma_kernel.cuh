@@ -403,26 +403,28 @@ class WgmmaTile {
       if (!state.back) continue;
       store_row_sums(state.row_sum, row_sums() + group * Shape::kRows, state.row);
       wait_for_consumers();
-      store_gradients(kb, block, gradient_target(p_, block, s, factor), state.row, group);
+      store_gradients(kb, block, s, factor, state.row, group);
     }
     store_loss(p_, state.loss, reinterpret_cast<double*>(memory_ + Shape::kRowSums), 2 * kGroupThreads / kWarp,
                [] { wait_for_consumers(); });
   }
 
   __device__ __forceinline__ void store_gradients(const float (&kb)[kHalf / 2], const RowBlock& block,
-                                                  const GradientTarget& target, int first_row, int group) const {
+                                                  const Segment& segment, float factor, int first_row, int group) const {
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int row = first_row + lane / 4 + h * 8;
       if (row >= block.rows) continue;
+      const GradientTarget target = gradient_target(p_, block, segment, row, factor);
       const float sum = row_sums()[row] + row_sums()[Shape::kRows + row];
 #pragma unroll
       for (int n = 0; n < kHalf / 8; ++n) {
         const int d = group * kHalf + n * 8 + lane % 4 * 2;
         float a0, a1;
         unpack_pair<T>(*reinterpret_cast<const uint32_t*>(memory_ + place(row, d >> 3) + lane % 4 * 4), a0, a1);
-        store_gradient(target, p_.width, row, d, sum, a0, a1, kb[n * 4 + 2 * h], kb[n * 4 + 2 * h + 1]);
+        store_gradient(target, p_.width, d, a0, a1, fmaf(sum, a0, -kb[n * 4 + 2 * h]),
+                       fmaf(sum, a1, -kb[n * 4 + 2 * h + 1]));
       }
     }
   }
