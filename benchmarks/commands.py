@@ -69,7 +69,12 @@ OPTIONS: dict[str, click.Option] = {
         _option("--random", COUNT, "Number of seeds of the random criterion."),
         _option("training_images --images", COUNT, "Training images to choose channels by."),
         _option("--discrimination-images", COUNT, "Images for the classification loss."),
-        _option("--arms", str, "Variants of training, separated by commas: A, E, S, K, or name=key:value+key:value."),
+        _several(
+            "--arms",
+            str,
+            "Variants of training, separated by commas: A, E, S, K, or name=key:value+key:value. Those of a repeated "
+            "option are trained after all seeds of the ones before",
+        ),
         _option("--seeds", COUNT, "Runs of each arm: seeds 0, 1, ..."),
         _option("--leave-out", str, "Domains separated by commas; each seed leaves one of them out, in turn."),
         _option("--scale", str, "Image size, epochs and so on, as in `fastccsa experiment`."),

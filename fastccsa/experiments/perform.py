@@ -1,11 +1,14 @@
-"""Carrying out one planned run, in this process or in its own."""
+"""Carrying out one planned run, in this process or in another one."""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
+import sys
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -35,7 +38,7 @@ class Outcome:
 
 
 def log_file(run: PlannedRun) -> Path:
-    """Return the log file of a run that has its own process."""
+    """Return the log file of a run that another process carries out."""
     return run.folder.with_name(f"{run.folder.name}.log")
 
 
@@ -58,22 +61,65 @@ def perform(run: PlannedRun, slot: Slot) -> Outcome:
     return Outcome("finished")
 
 
-def perform_in_child(run: PlannedRun, slot: Slot) -> Outcome:
-    """Perform a run in a new process, whose output goes to `log_file`, and wait for it."""
-    context = multiprocessing.get_context("spawn")  # after a fork, torch's threads and CUDA would not work
-    receiver, sender = context.Pipe(duplex=False)
-    log = log_file(run)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    process = context.Process(target=_child, args=(run, slot, sender, log), name=CHILD_NAME, daemon=True)
-    process.start()
-    sender.close()
-    try:
-        outcome: Outcome = receiver.recv()
-    except EOFError:
-        process.join()
-        return Outcome("failed", f"its process ended with status {process.exitcode} without a message; see {log}")
-    process.join()
-    return outcome
+class Child:
+    """A process that performs one run after another; the output of each goes to its `log_file`.
+
+    Starting a process takes seconds, for torch and for a GPU's context, and the next run can use both.
+    """
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")  # after a fork, torch's threads and CUDA would not work
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_child, args=(theirs,), name=CHILD_NAME, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def perform(self, run: PlannedRun, slot: Slot) -> Outcome:
+        """Perform a run, and wait for it."""
+        log = log_file(run)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection.send((run, slot, log))
+            outcome: Outcome = self._connection.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._process.join()
+            status = self._process.exitcode
+            return Outcome("failed", f"its process ended with status {status} without a message; see {log}")
+        return outcome
+
+    def end(self) -> None:
+        """End the process, which must not be performing a run."""
+        with suppress(OSError):  # it has died
+            self._connection.send(None)
+        self._connection.close()
+        self._process.join()
+
+
+class Children:
+    """The processes of a scheduler, at most one for each run at a time, reused for runs on the same device."""
+
+    def __init__(self) -> None:
+        self._idle: dict[str, list[Child]] = {}
+
+    def perform(self, run: PlannedRun, slot: Slot) -> Outcome:
+        """Perform a run in one of the processes, or in a new one, and wait for it. Thread-safe."""
+        idle = self._idle.setdefault(slot.device, [])
+        try:
+            child = idle.pop()
+        except IndexError:
+            child = Child()
+        outcome = child.perform(run, slot)
+        if outcome.status == "failed":
+            child.end()  # an error of a GPU's kernel makes the GPU unusable for the rest of the process
+        else:
+            idle.append(child)
+        return outcome
+
+    def end(self) -> None:
+        """End all processes, which must not be performing a run."""
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().end()
 
 
 def _train(run: PlannedRun, slot: Slot) -> None:
@@ -89,12 +135,34 @@ def _prune(run: PlannedRun, slot: Slot) -> None:
     prune(**asdict(replace(run.pruning, device=slot.device, workers=run.config.workers or slot.threads)))
 
 
-def _child(run: PlannedRun, slot: Slot, sender: Connection, log: Path) -> None:
+def _child(connection: Connection) -> None:
+    """Perform runs until the parent sends None."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    while task := connection.recv():
+        run, slot, log = task
+        _write_output_to(log)
+        outcome = perform(run, slot)
+        _release_memory()
+        connection.send(outcome)
+
+
+def _write_output_to(log: Path) -> None:
+    """Append everything that this process writes from now on to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for output in (1, 2):
         os.dup2(file, output)
-    sender.send(perform(run, slot))
+    os.close(file)
+
+
+def _release_memory() -> None:
+    """Return the GPU memory of a finished run, which other processes may need; this process keeps it otherwise."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _die_with_parent() -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
-from fastccsa.experiments.perform import CHILD_NAME, Outcome, Slot, perform, perform_in_child
+from fastccsa.experiments.perform import CHILD_NAME, Children, Outcome, Slot, perform
 from fastccsa.experiments.plan import PlannedRun
 from fastccsa.runs.folder import finished_scores
 from fastccsa.runs.locks import is_locked
@@ -40,7 +40,7 @@ def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.w
     """Carry out the unfinished runs, and return how each of them ended.
 
     A run waits for the one it starts from, and for any other process that is working on it. With a single slot, the
-    runs are carried out in this process; with more, each run has its own process.
+    runs are carried out in this process; with more, in a process for each slot, one run after another.
 
     Args:
         runs: the runs of a plan, including all that they start from.
@@ -109,9 +109,11 @@ def _workers(slots: Sequence[Slot]) -> Iterator[Start]:
     if len(slots) == 1:
         yield _here
         return
+    children = Children()
     with _threads_of_children(slots[0].threads), ThreadPoolExecutor(len(slots)) as pool:
         try:
-            yield lambda run, slot: pool.submit(perform_in_child, run, slot)
+            yield lambda run, slot: pool.submit(children.perform, run, slot)
+            children.end()
         except BaseException:
             for process in multiprocessing.active_children():
                 if process.name == CHILD_NAME:

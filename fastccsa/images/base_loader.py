@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from fastccsa.images.augment import PACKED_COLUMNS
-from fastccsa.images.backend import Backend
+from fastccsa.images.backend import Backend, choose_backend, choose_crop_backend
 from fastccsa.images.choices import ImageBackend, Mode
 from fastccsa.images.readahead import read_ahead
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store import default_folder, open_store
+from fastccsa.images.store import default_folder, has_store, open_store
 from fastccsa.images.store_backend import StoreBackend, check_cache
 from fastccsa.images.transforms import IntArray, Transforms, Views
 from fastccsa.system.choices import check_choice
@@ -89,7 +89,7 @@ class Loader(ABC):
             self._read = self._source.read
         else:
             folder = default_folder(manifest.folder) if cache_dir is None else Path(cache_dir)
-            decoder = "torchvision" if backend == "torchvision" else "dali"
+            decoder = choose_crop_backend(backend, has_store(transforms, folder, "dali"))
             # A cache in memory reads all crops once anyway, so verifying them costs little.
             store = open_store(
                 self._source, transforms, folder, decoder, num_threads=num_threads, verify=cache != "disk"
@@ -232,7 +232,7 @@ class Loader(ABC):
 
     def _make_backend(self, backend: str, mode: str, num_threads: int) -> Backend:
         if backend == "auto":
-            backend = "native" if mode == "fused" and self.device.type == "cpu" else "dali"
+            backend = choose_backend(mode, self.device)
         if backend == "native":
             from fastccsa.images.native import NativeBackend
 

@@ -39,8 +39,10 @@ class PairLoader(Loader):
             ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
         transforms: the transforms.
         backend: the decoder. "native" is fastccsa's own decoder on the CPU (only ``mode="fused"``), "dali" is NVIDIA
-            DALI on CPU or GPU, "torchvision" is slow but needs neither. "auto" is "native" where that is possible and
-            "dali" otherwise. A store is made with DALI, unless the backend is "torchvision".
+            DALI on CPU or GPU, "torchvision" is slow but can do everything. "auto" is "native" on the CPU
+            with ``mode="fused"``, and otherwise "dali" or, where DALI is not installed, "native" for ``mode="fused"``
+            and "torchvision" for "exact". A store is made with DALI where it is installed, unless the backend is
+            "torchvision".
         mode: "fused" resamples each image once, "exact" twice, exactly as in the paper. Ignored with a cache.
         on_error: "replace" shows another image in place of a broken one and names it in the log and in ``broken``;
             "raise" stops.

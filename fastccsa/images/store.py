@@ -17,9 +17,11 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -29,16 +31,19 @@ from fastccsa.images.store_crops import CropMaker
 from fastccsa.images.store_index import Entry, Index
 from fastccsa.images.transforms import IntArray, Transforms
 from fastccsa.system.errors import InputError
+from fastccsa.system.machine import usable_cpus
 
 logger = logging.getLogger("fastccsa.images")
 
 FORMAT = 1
 FOLDER = ".fastccsa-cache"
+INDEX_FILE = "index.json"
 
 # How often the index is written while building. After a kill, crops made since the last write are made again.
 _CHECKPOINT_SECONDS = 2.0
 _CHECKPOINT_SHARE = 0.05  # maximum share of the time spent on writing the index
 _CHANNELS = 3
+_VERIFIED_TOGETHER = 64  # crops that a thread verifies at a time
 
 
 @dataclass(frozen=True)
@@ -89,13 +94,12 @@ def open_store(
         InputError: the folder cannot be written, the disk is full, an image is broken and the source's ``on_error`` is
             "raise", or no image can be read.
     """
-    settings = {"format": FORMAT, "resize": transforms.resize, "crop": transforms.crop, "backend": backend}
-    name = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6).hexdigest()
-    folder = folder / name
+    settings = _settings(transforms, backend)
+    folder = _subfolder(folder, settings)
     with _reported(folder), _locked(folder):
         for leftover in folder.glob(".index.json.*"):  # from a run that was killed while writing the index
             leftover.unlink()
-        builder = _Builder(folder, Index.read(folder / "index.json", settings), transforms)
+        builder = _Builder(folder, Index.read(folder / INDEX_FILE, settings), transforms)
         try:
             builder.check_rows(verify)
             todo = builder.plan(source)
@@ -106,11 +110,24 @@ def open_store(
             builder.close()
 
 
+def has_store(transforms: Transforms, folder: Path, backend: str) -> bool:
+    """Return whether ``backend`` has made crops of these sizes in ``folder``, for any images."""
+    return (_subfolder(folder, _settings(transforms, backend)) / INDEX_FILE).exists()
+
+
+def _settings(transforms: Transforms, backend: str) -> dict[str, Any]:
+    return {"format": FORMAT, "resize": transforms.resize, "crop": transforms.crop, "backend": backend}
+
+
+def _subfolder(folder: Path, settings: dict[str, Any]) -> Path:
+    return folder / hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
 class _Builder:
     """Brings a store up to date. The caller must hold the lock."""
 
     def __init__(self, folder: Path, index: Index, transforms: Transforms) -> None:
-        self._index_path = folder / "index.json"
+        self._index_path = folder / INDEX_FILE
         self._array_path = folder / "crops.bin"
         self._index = index
         self._side = transforms.crop
@@ -126,13 +143,23 @@ class _Builder:
         if not done or not (always or os.fstat(self._file).st_mtime_ns != self._index.array_mtime_ns):
             return
         damaged = 0
-        for entry in tqdm(done, desc="verifying crops", unit="image", disable=None):
-            if zlib.crc32(os.pread(self._file, self._row_bytes, entry.row * self._row_bytes)) != entry.pixels:
-                entry.pixels = None
-                damaged += 1
+        parts = [done[start : start + _VERIFIED_TOGETHER] for start in range(0, len(done), _VERIFIED_TOGETHER)]
+        progress = tqdm(total=len(done), desc="verifying crops", unit="image", disable=None)
+        with progress, ThreadPoolExecutor(usable_cpus(), thread_name_prefix="fastccsa-verifier") as threads:
+            for part, sums in zip(parts, threads.map(self._checksums, parts), strict=True):
+                for entry, found in zip(part, sums, strict=True):
+                    if found != entry.pixels:
+                        entry.pixels = None
+                        damaged += 1
+                progress.update(len(part))
         if damaged:
             logger.warning("%s: %d of %d crops are damaged; making them again", self._array_path, damaged, len(done))
         self._save()
+
+    def _checksums(self, entries: list[Entry]) -> list[int]:
+        """Return the checksums of rows as they are on the disk."""
+        rows = (os.pread(self._file, self._row_bytes, entry.row * self._row_bytes) for entry in entries)
+        return [zlib.crc32(row) for row in rows]
 
     def plan(self, source: ImageSource) -> list[int]:
         """Assign a row to every image and reserve disk space for it; return the images to make crops of."""

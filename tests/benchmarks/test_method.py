@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks import method
 from benchmarks.method import parse_arms, plan_arms
 from fastccsa import training
 from fastccsa.cli import main
+from fastccsa.experiments.plan import PlannedRun
 from fastccsa.experiments.scale import parse_scale, parse_settings
 from fastccsa.runs.config import TrainConfig
 from fastccsa.system.errors import InputError
@@ -93,6 +95,21 @@ def test_an_impossible_run_is_named(manifest: Path, tmp_path: Path) -> None:
     for domain, reason in (("HAM", "the primary domain HAM cannot be excluded"), ("PH2", "'PH2' is not in")):
         with pytest.raises(InputError, match=f"arm E, seed 1: .*{reason}"):
             plan_arms(parse_arms("E"), 2, manifest, tmp_path, parse_scale(SCALE), {}, ["MSK", domain])
+
+
+def test_repeated_arms_come_after_all_seeds_of_the_ones_before(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[PlannedRun] = []
+    monkeypatch.setattr(method, "execute", lambda runs, slots: planned.extend(runs) or {})
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    where = ["--manifest", str(manifest), "--out", str(tmp_path / "runs"), "--scale", SCALE, *settings]
+    invoke(*where, "--seeds", "2", "--arms", "A,K", "--arms", "S,near=margin:3", "--device", "cpu")
+    assert [run.name for run in planned] == [
+        f"{arm} seed {seed}" for arms in (("A", "K"), ("S", "near")) for seed in (0, 1) for arm in arms
+    ]
+    twice = invoke(*where, "--arms", "A,K", "--arms", "K")
+    assert "'K' is defined twice" in twice.stderr
 
 
 # A run of the command

@@ -148,12 +148,13 @@ def test_children_get_their_own_threads_unless_the_environment_says_otherwise(pl
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
 
-    def child(run, slot):
-        seen.append((os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]))
-        write_scores(open_run(run.config), SCORES)
-        return perform_module.Outcome("finished")
+    class Children(perform_module.Children):
+        def perform(self, run, slot):
+            seen.append((os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]))
+            write_scores(open_run(run.config), SCORES)
+            return perform_module.Outcome("finished")
 
-    monkeypatch.setattr(scheduler, "perform_in_child", child)
+    monkeypatch.setattr(scheduler, "Children", Children)
     execute(plan_of("AD").runs, [Slot("cpu", 3)] * 2)
     assert seen == [("3", "ACTIVE")] * 2
     assert "OMP_NUM_THREADS" not in os.environ
@@ -178,19 +179,45 @@ def test_a_pruned_row_is_pruned_from_its_start_with_its_seed(plan_of, trained, m
     assert (calls[0]["threshold"], calls[0]["images"], calls[0]["discrimination_images"]) == (1e-3, 30, 8)
 
 
-def _die(*arguments) -> None:
-    os._exit(7)
-
-
-def test_a_child_that_dies_without_a_message_is_a_failed_run(plan_of, monkeypatch) -> None:
-    (run,) = plan_of("A").runs
-    monkeypatch.setattr(perform_module, "_child", _die)
+@pytest.fixture
+def forked(monkeypatch) -> None:
+    """Fork the children, so that they have the stubs of the test."""
     monkeypatch.setattr(
         perform_module.multiprocessing, "get_context", lambda kind, get=multiprocessing.get_context: get("fork")
     )
-    outcome = perform_module.perform_in_child(run, Slot("cpu"))
+
+
+def test_a_child_that_dies_without_a_message_is_a_failed_run(plan_of, monkeypatch, forked) -> None:
+    (run,) = plan_of("A").runs
+    monkeypatch.setattr(perform_module, "perform", lambda run, slot: os._exit(7))
+    children = perform_module.Children()
+    outcome = children.perform(run, Slot("cpu"))
     assert outcome.status == "failed"
     assert "status 7" in outcome.message
+    monkeypatch.setattr(perform_module, "perform", lambda run, slot: perform_module.Outcome("finished"))
+    assert children.perform(run, Slot("cpu")).status == "finished"
+    children.end()
+
+
+def test_a_child_performs_one_run_after_another_each_with_its_log(plan_of, monkeypatch, forked) -> None:
+    def train(config: TrainConfig) -> None:
+        os.write(1, f"{config.out} in {os.getpid()}\n".encode())  # pytest replaces sys.stdout
+        if config.out.endswith("A/seed1"):
+            raise RuntimeError("an illegal memory access was encountered")
+        write_scores(open_run(config), SCORES)
+
+    monkeypatch.setattr(training, "train", train, raising=False)
+    a0, e0, a1, e1 = plan_of("AE", seeds=2).runs
+    children = perform_module.Children()
+    outcomes = [children.perform(run, Slot("cpu")) for run in (a0, e0, a1, e1)]
+    children.end()
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished", "failed", "finished"]
+    lines = [perform_module.log_file(run).read_text().splitlines()[0] for run in (a0, e0, a1, e1)]
+    assert [line.split(" in ")[0] for line in lines] == [str(run.folder) for run in (a0, e0, a1, e1)]
+    processes = [int(line.split(" in ")[1]) for line in lines]
+    assert processes[0] == processes[1] == processes[2]
+    assert processes[3] not in (processes[0], os.getpid())  # after an error, a process may be unusable
+    assert not multiprocessing.active_children()
 
 
 def test_two_schedulers_on_one_folder_share_the_work(plan_of, trained) -> None:

@@ -14,6 +14,7 @@ from sample_images import assert_same, grey_levels
 
 from fastccsa.collections.manifest import Manifest
 from fastccsa.images import ImageLoader, PairLoader, Transforms
+from fastccsa.images import backend as chosen_backend
 from fastccsa.sampling import ImageSampler, PairSampler
 from fastccsa.system.errors import InputError
 
@@ -284,6 +285,42 @@ def test_without_dali_the_error_names_the_wheels(manifest: Manifest, monkeypatch
     for options in ({}, {"backend": "torchvision"}):
         with pair_loader(manifest, **options) as loader:
             assert len(next(loader.epoch(0))["images1"]) == 4
+
+
+@pytest.fixture
+def without_dali(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Hide DALI; returns the log."""
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.setitem(sys.modules, "fastccsa.images.dali", None)
+    chosen_backend._say_once.cache_clear()
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "chosen"),
+    [
+        ("fused", "cpu", "native"),
+        ("fused", "cuda", "native"),
+        ("exact", "cpu", "torchvision"),
+        ("exact", "cuda", "torchvision"),
+    ],
+)
+def test_auto_is_what_is_installed(without_dali: pytest.LogCaptureFixture, mode: str, device: str, chosen: str) -> None:
+    assert [chosen_backend.choose_backend(mode, torch.device(device)) for _ in range(2)] == [chosen] * 2
+    expected = 0 if (mode, device) == ("fused", "cpu") else 1  # said once
+    assert without_dali.text.count("DALI is not installed") == expected
+
+
+def test_without_dali_auto_makes_the_images_of_torchvision(
+    manifest: Manifest, without_dali: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    for options in ({"mode": "exact"}, {"cache": "ram", "cache_dir": tmp_path}):
+        with (
+            pair_loader(manifest, **options) as auto,
+            pair_loader(manifest, **options, backend="torchvision") as named,
+        ):
+            assert_same(auto.epoch(0), list(named.epoch(0)))
+    assert "the crops of the images are made by torchvision" in without_dali.text
 
 
 def test_importing_the_loaders_loads_no_heavy_library() -> None:
