@@ -64,10 +64,11 @@ Multiprocessor::Multiprocessor(const Schedule& schedule)
 Multiprocessor::~Multiprocessor() = default;
 
 void Multiprocessor::start(const Launch& launch, unsigned block) {
-  dl_iterate_phdr(&poison_if_ours, nullptr);
-  shared_.reset(launch.shared_bytes);
   SyncPoint& before = residence_[blocks_ % 2];
   SyncPoint& after = residence_[++blocks_ % 2];
+  before.enter();  // this frees what the threads of the previous block have allocated
+  dl_iterate_phdr(&poison_if_ours, nullptr);
+  shared_.reset(launch.shared_bytes);
   before.leave();
   block_ = std::make_unique<Block>(courier_, shared_);
   count_ = launch.block_size.count();
