@@ -83,6 +83,15 @@ def test_errors(barriers: Path, kernel: str, words: list[str], order: str) -> No
         assert expected in done.stderr
 
 
+@pytest.mark.parametrize(("kernel", "words"), ERRORS)
+def test_errors_under_the_race_detector(barriers_for_races: Path, kernel: str, words: list[str]) -> None:
+    done = run(barriers_for_races, kernel)
+    assert done.returncode == 1
+    for expected in words:
+        assert expected in done.stderr
+    assert "data race" not in done.stderr
+
+
 def test_access_beyond_dynamic_shared_memory(builder: Builder, barriers: Path) -> None:
     if not builder.works(MEMORY):
         pytest.skip("g++ has no AddressSanitizer here")

@@ -123,6 +123,9 @@ def test_errors_of_products(program: Path, fault: str, message: str) -> None:
         ("warps_k", "barrier_after_copies"),
         ("wgmma_k", "barrier_after_copies"),
         ("wgmma_mn", "barrier_after_copies"),
+        ("wgmma_k", "async_proxy_fence"),
+        ("wgmma_mn", "async_proxy_fence"),
+        ("wgmma_registers", "async_proxy_fence"),
         ("wgmma_mn", "barrier_before_overwriting"),
     ],
 )

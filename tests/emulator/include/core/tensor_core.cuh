@@ -115,9 +115,10 @@ inline void barrier_wait(uint32_t barrier, uint32_t parity, EMULATOR_CALLER) {
   emulator::wait_for_mbarrier(barrier, parity, {"barrier_wait", file, line});
 }
 
-// These have no effect here, so nothing notices where they are missing.
+// This has no effect here, so nothing notices where it is missing.
 inline void fence_barrier_init() {}
-inline void fence_async_proxy() {}
+
+inline void fence_async_proxy() { emulator::fence_proxy(); }
 
 // ---- products of a warpgroup ----
 
