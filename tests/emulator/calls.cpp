@@ -123,7 +123,9 @@ namespace {
 Mbarrier& mbarrier_at(uint32_t address, Site site) {
   Block& block = *running->block;
   const auto found = block.mbarriers.find(address);
-  if (found == block.mbarriers.end()) fail("there is no initialised mbarrier at address " + std::to_string(address), site);
+  if (found == block.mbarriers.end()) {
+    fail("there is no initialised mbarrier at address " + std::to_string(address), site);
+  }
   uint64_t word;
   std::memcpy(&word, block.shared.at(address, sizeof word, site), sizeof word);
   if (word != found->second.word()) fail("an mbarrier was overwritten at address " + std::to_string(address), site);

@@ -255,7 +255,7 @@ void start_product(Product product, Site site) {
   note_reads(product, site);  // it may read from now on until the thread has waited
   Accumulators& accumulators = own.accumulators[product.d];
   if (accumulators.pending == 0) {
-    if (!own.fenced) fail("wgmma_fence() must precede a product whose accumulators the thread has touched", site);
+    if (!own.fenced) fail("wgmma_fence() must precede the first product, and the first after a wait", site);
     accumulators.values.assign(product.d, product.d + product.columns / 2);
     std::fill_n(product.d, product.columns / 2, std::numeric_limits<float>::quiet_NaN());
   }

@@ -104,7 +104,7 @@ def test_results_are_wrong_if_something_is_missing(program: Path, kernel: str, c
 
 
 ERRORS = [
-    ("wgmma_fence", "wgmma_fence() must precede a product"),
+    ("wgmma_fence", "wgmma_fence() must precede the first product"),
     ("one_warp", "the warps of a warpgroup started different numbers of products"),
     ("bounds", "is not that of 16 aligned bytes in dynamic shared memory"),
 ]

@@ -1,5 +1,5 @@
-// Replaces csrc/core/tensor_core.cuh: the same functions for the emulator. docs/testing-kernels.md says what they check,
-// and what they do not.
+// Replaces csrc/core/tensor_core.cuh: the same functions for the emulator. docs/testing-kernels.md says what it checks,
+// and what it does not.
 #pragma once
 
 #include "core/half.h"
@@ -94,8 +94,10 @@ uint32_t pack_pair(float& low, float& high) {
   return bits | round(high) << 16;
 }
 
-// Subnormal numbers count as zero.
-inline float reciprocal_square_root(float x) { return 1 / std::sqrt(std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x); }
+// Subnormal numbers count as zero. The result is more accurate than a GPU's.
+inline float reciprocal_square_root(float x) {
+  return 1 / std::sqrt(std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x);
+}
 
 // ---- barriers ----
 
