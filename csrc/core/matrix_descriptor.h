@@ -1,7 +1,7 @@
 // How the products of a warpgroup (wgmma) find a matrix in shared memory.
 //
-// The matrix consists of rows of 128 bytes. Eight rows lie next to each other, and the hardware swizzles them: bits 4 to
-// 6 of an address are XORed with its bits 7 to 9. Row 0 of such a group is therefore aligned to 1024 bytes.
+// The matrix consists of rows of 128 bytes. Eight rows lie next to each other, and are swizzled: bits 4 to 6 of an
+// address are XORed with its bits 7 to 9. The first row of such a group is therefore aligned to 1024 bytes.
 //
 // K-major (each row of 128 bytes holds 64 values of the product's inner dimension): `stride_bytes` leads from 8 rows to
 // the next 8, and `leading_bytes` has no effect. A product takes 16 values of each row; the next 16 lie 32 bytes later.

@@ -51,12 +51,14 @@ constexpr bool kIs16Bit = std::is_same_v<T, bfloat16> || std::is_same_v<T, half>
 
 // ---- products of a warp ----
 //
-// Lane l holds, with g = l / 4 and t = l % 4: of the 16x16 A, rows g and g + 8, columns 2t, 2t + 1, 2t + 8 and 2t + 9; of
-// the 16x8 B, rows 2t, 2t + 1 (b0), 2t + 8 and 2t + 9 (b1) of column g; of D, rows g (d[0], d[1]) and g + 8 (d[2], d[3]),
-// columns 2t and 2t + 1.
+// The registers of lane l, with g = l / 4 and t = l % 4; the lower half of a register is the first of its two values:
+//   A, 16x16: a[0] and a[1] hold columns 2t and 2t + 1 of rows g and g + 8; a[2] and a[3] hold columns 2t + 8 and
+//   2t + 9.
+//   B, 16x8: b0 holds rows 2t and 2t + 1 of column g; b1 holds rows 2t + 8 and 2t + 9.
+//   D, 16x8: d[0] and d[1] are columns 2t and 2t + 1 of row g; d[2] and d[3] are those of row g + 8.
 
-// Loads four 8x8 matrices of 16-bit values. Lane l passes the address of row l % 8 of matrix l / 8, and receives in r[i]
-// the columns 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of matrix i.
+// Loads four 8x8 matrices of 16-bit values. Lane l passes the address of row l % 8 of matrix l / 8. It receives in r[i]
+// columns 2t and 2t + 1 of row g of matrix i.
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -145,8 +147,9 @@ __device__ __forceinline__ bool named_barrier_or(int id, int threads, bool predi
 #define FASTCCSA_SM90A(...) __trap()
 #endif
 
-// A barrier of 8 bytes in shared memory. Its phases, 0 first, end each after `arrivals` arrivals. One thread initialises
-// it, then calls fence_barrier_init(), and then all threads synchronise.
+// An mbarrier: 8 bytes in shared memory that count arrivals. A phase ends after `arrivals` of them, and the next
+// begins; phases are numbered from 0. One thread initialises it and calls fence_barrier_init(), and then the block
+// synchronises.
 __device__ __forceinline__ void barrier_init(uint32_t barrier, uint32_t arrivals) {
   FASTCCSA_SM90(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory"));
 }
@@ -160,8 +163,9 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
   FASTCCSA_SM90(asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory"));
 }
 
-// The calling thread waits until the current phase, or the one before, has this parity and has ended: for parity 1 it
-// returns at once from a new barrier. After 2^34 ns it ends the kernel, so that an error shows as a failed launch.
+// The calling thread waits until the phase with this parity has ended. If the current phase has the other parity, that
+// is the phase before, so the thread does not wait: on a new barrier, parity 1 has ended. After 2^34 ns this ends the
+// kernel, so that an error of the protocol shows as a failed launch.
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
   FASTCCSA_SM90(asm volatile(
       "{\n.reg .pred ended, late;\n.reg .u64 start, now;\n"
@@ -177,7 +181,8 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
       : "memory"));
 }
 
-// Makes the calling thread's writes to shared memory visible to products of a warpgroup, once threads have synchronised.
+// Lets products of a warpgroup see what the calling thread has written to shared memory, copies included, once threads
+// have synchronised after it.
 __device__ __forceinline__ void fence_async_proxy() {
   FASTCCSA_SM90(asm volatile("fence.proxy.async.shared::cta;" ::: "memory"));
 }
@@ -198,7 +203,9 @@ __device__ __forceinline__ void take_registers() {
 }
 
 // Precedes the first product, and each product whose registers were read or written since the previous one.
-__device__ __forceinline__ void wgmma_fence() { FASTCCSA_SM90A(asm volatile("wgmma.fence.sync.aligned;" ::: "memory")); }
+__device__ __forceinline__ void wgmma_fence() {
+  FASTCCSA_SM90A(asm volatile("wgmma.fence.sync.aligned;" ::: "memory"));
+}
 
 // Makes a group of the products since the previous group.
 __device__ __forceinline__ void wgmma_commit() {
@@ -235,8 +242,9 @@ __device__ __forceinline__ void keep(float (&values)[kCount]) {
 #define FASTCCSA_D64(I) FASTCCSA_D32(I), FASTCCSA_D32(I + 32)
 #define FASTCCSA_D128(I) FASTCCSA_D64(I), FASTCCSA_D64(I + 64)
 
-// One product with COUNT accumulators and the inputs `...`. The strings name MATRICES, A and B, and whether to ADD to D.
-// Of the FLAGS, 1 1 are the signs of A and B, and then 1 means MN-major: of A, if it is in shared memory, and of B.
+// One product with COUNT accumulators and the inputs `...`. The strings name the MATRICES A and B, and whether to ADD
+// to D. In FLAGS, 1 and 1 are the signs of A and B; the last is 1 if B is MN-major, and 0 before it means that A is
+// K-major.
 #define FASTCCSA_WGMMA_OF(TYPE, COLUMNS, COUNT, MATRICES, ADD, FLAGS, ...)                                \
   asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " ADD ", 0;\n"                                       \
                "wgmma.mma_async.sync.aligned.m64n" #COLUMNS "k16.f32." TYPE "." TYPE                      \

@@ -16,13 +16,13 @@ namespace {
 bool wait_at_barrier(int id, unsigned threads, bool predicate, Site site) {
   Thread& self = *running;
   Barrier& barrier = self.block->barriers[id];
-  SyncPoint& point = barrier.points[barrier.passed % 2];
-  point.leave();
+  Rendezvous& point = barrier.points[barrier.passed % 2];
+  self.leave(point);
   self.barrier = id;
   self.expected = threads;
   self.predicate = predicate;
   self.wait(State::kAtBarrier, site);
-  point.enter();
+  self.enter(point);
   return self.predicate;
 }
 
@@ -40,13 +40,13 @@ bool synchronise(int id, int threads, Site site, bool predicate) {
 
 void collective(uint32_t mask, Operation operation, void* argument, Site site) {
   Thread& self = *running;
-  SyncPoint& point = self.warp->collective_of_warp[self.collectives++ % 2];
-  point.leave();
+  Rendezvous& point = self.warp->collective_of_warp[self.collectives++ % 2];
+  self.leave(point);
   self.mask = mask;
   self.operation = operation;
   self.argument = argument;
   self.wait(State::kInCollective, site);
-  point.enter();
+  self.enter(point);
 }
 
 uint64_t exchange(uint32_t mask, uint64_t offered, unsigned from, Site site) {
@@ -99,12 +99,33 @@ SharedMemory& shared_memory() { return running->block->shared; }
 
 Started& started() { return running->started; }
 
+void fence_proxy() {
+  Thread& self = *running;
+  if (!self.proxy) return;  // there is no dynamic shared memory, hence nothing to read
+  self.block->uses_proxies = true;
+  self.fenced.leave();
+  self.proxy->act([&] { self.fenced.enter(); });
+}
+
+void read_by_proxy(void* address, size_t bytes) {
+  Thread& self = *running;
+  self.block->uses_proxies = true;
+  note_read(address, bytes);
+  self.proxy->act([&] {
+    note_read(address, bytes);
+    self.read.leave();
+  });
+  self.read.enter();
+}
+
 namespace {
 
 Mbarrier& mbarrier_at(uint32_t address, Site site) {
   Block& block = *running->block;
   const auto found = block.mbarriers.find(address);
-  if (found == block.mbarriers.end()) fail("there is no initialised mbarrier at address " + std::to_string(address), site);
+  if (found == block.mbarriers.end()) {
+    fail("there is no initialised mbarrier at address " + std::to_string(address), site);
+  }
   uint64_t word;
   std::memcpy(&word, block.shared.at(address, sizeof word, site), sizeof word);
   if (word != found->second.word()) fail("an mbarrier was overwritten at address " + std::to_string(address), site);
@@ -130,7 +151,7 @@ void initialise_mbarrier(uint32_t address, uint32_t arrivals, Site site) {
 
 void arrive_at_mbarrier(uint32_t address, Site site) {
   Mbarrier& barrier = mbarrier_at(address, site);
-  barrier.points[barrier.phase % 2].leave();
+  running->leave(barrier.points[barrier.phase % 2]);
   if (--barrier.pending == 0) {
     barrier.pending = barrier.arrivals;
     ++barrier.phase;
@@ -147,7 +168,7 @@ void wait_for_mbarrier(uint32_t address, uint32_t parity, Site site) {
     self.parity = parity;
     self.wait(State::kAtMbarrier, site);
   }
-  barrier.points[parity].enter();
+  self.enter(barrier.points[parity]);
 }
 
 void Fences::fence() {

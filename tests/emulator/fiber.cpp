@@ -64,6 +64,13 @@ void Fiber::pause() {
   after_switch(own, &outer_stack_);
 }
 
+void Fiber::leave(SyncPoint& point) {
+  void* const self = current_racer();
+  become_racer(racer_);
+  point.leave();
+  become_racer(self);
+}
+
 EMULATOR_SWITCHES_STACKS void Fiber::go(Place& to) { __builtin_longjmp(to, 1); }
 
 EMULATOR_SWITCHES_STACKS void Fiber::exchange(Place& from, Place& to) {

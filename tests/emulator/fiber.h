@@ -16,6 +16,9 @@ class Fiber {
   void resume();  // called from outside: returns when the fiber pauses
   void pause();   // called from inside: returns when the fiber is resumed
 
+  // Orders what the fiber has done before later entries of the point. Called from outside.
+  void leave(SyncPoint& point);
+
  private:
   // A point of execution, as saved by GCC's __builtin_setjmp. Unlike swapcontext() it makes no system call, which would
   // take thirty times as long, and unlike with setjmp() no sanitizer mistakes it for the unwinding of a stack.

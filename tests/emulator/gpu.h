@@ -1,5 +1,6 @@
 // A GPU for kernels compiled by a C++ compiler: `gpu.launch(grid, block, kernel, arguments...)` runs the launch to
-// completion; the size of dynamic shared memory may precede the kernel. Blocks are distributed over multiprocessors, each of which is an operating system thread.
+// completion; the size of dynamic shared memory may precede the kernel. Blocks are distributed over multiprocessors,
+// each of which is an operating system thread.
 #pragma once
 
 #include "emulator/multiprocessor.h"
@@ -21,7 +22,8 @@ class Gpu {
 
   // The same with dynamic shared memory.
   template <typename... Parameters, typename... Arguments>
-  void launch(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  void launch(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Parameters...),
+              const Arguments&... arguments) {
     run({grid, block, shared_bytes, [&] { kernel(arguments...); }});
   }
 

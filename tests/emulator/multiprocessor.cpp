@@ -64,10 +64,11 @@ Multiprocessor::Multiprocessor(const Schedule& schedule)
 Multiprocessor::~Multiprocessor() = default;
 
 void Multiprocessor::start(const Launch& launch, unsigned block) {
-  dl_iterate_phdr(&poison_if_ours, nullptr);
-  shared_.reset(launch.shared_bytes);
   SyncPoint& before = residence_[blocks_ % 2];
   SyncPoint& after = residence_[++blocks_ % 2];
+  before.enter();  // this frees what the threads of the previous block have allocated
+  dl_iterate_phdr(&poison_if_ours, nullptr);
+  shared_.reset(launch.shared_bytes);
   before.leave();
   block_ = std::make_unique<Block>(courier_, shared_);
   count_ = launch.block_size.count();
@@ -81,6 +82,7 @@ void Multiprocessor::start(const Launch& launch, unsigned block) {
     thread.block_after = &after;
     thread.block = block_.get();
     thread.started = Started();
+    if (launch.shared_bytes > 0 && !thread.proxy) thread.proxy = std::make_unique<Proxy>();
     thread.lane = t % kWarpSize;
     thread.warp = threads_[t - thread.lane].get();
     thread.collectives = 0;
@@ -195,7 +197,7 @@ bool Multiprocessor::release_mbarriers() {
 }
 
 // The warps of a warpgroup must start the same products.
-void Multiprocessor::check_products() const {
+void Multiprocessor::check_products() {
   constexpr unsigned kWarpgroup = 4 * kWarpSize;
   for (unsigned t = 0; t < count_; ++t) {
     const unsigned first = t - t % kWarpgroup, last = first + kWarpgroup - 1;
@@ -210,7 +212,10 @@ void Multiprocessor::check_products() const {
 }
 
 // Reports where each thread is.
-void Multiprocessor::fail(const std::string& what) const {
+void Multiprocessor::fail(const std::string& what) {
+  // None of the threads continues.
+  for (unsigned t = 0; t < count_; ++t) threads_[t]->fiber.leave(residence_[blocks_ % 2]);
+  residence_[blocks_ % 2].enter();
   const dim3 block = threads_[0]->coordinates.block;
   std::ostringstream text;
   text << "block (" << block.x << ", " << block.y << ", " << block.z << "): " << what;

@@ -81,8 +81,8 @@ class Multiprocessor {
   bool release_barriers();
   bool release_mbarriers();
   bool all_returned() const;
-  void check_products() const;
-  [[noreturn]] void fail(const std::string& what) const;
+  void check_products();
+  [[noreturn]] void fail(const std::string& what);
 
   Sequence warp_order_, lane_order_;
   std::vector<std::unique_ptr<Thread>> threads_;  // as many as the largest block so far has had
@@ -132,6 +132,11 @@ SharedMemory& shared_memory();
 
 // What the calling thread has started.
 Started& started();
+
+// Products of a warpgroup read shared memory through a proxy. It sees a write of a thread once that thread has called
+// fence_proxy() and then synchronised. Only the race detector notices a missing fence.
+void fence_proxy();
+void read_by_proxy(void* address, size_t bytes);
 
 // Barriers in shared memory that count arrivals.
 void initialise_mbarrier(uint32_t address, uint32_t arrivals, Site site);

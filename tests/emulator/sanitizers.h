@@ -62,24 +62,39 @@ class SyncPoint {
 };
 #endif
 
-// Carries the order from one sync point to another, as a separate thread would.
-class Courier {
+// A racer that never runs code of its own.
+class Proxy {
  public:
-  Courier() : racer_(new_racer()) {}
-  ~Courier() { delete_racer(racer_); }
-  Courier(const Courier&) = delete;
-  Courier& operator=(const Courier&) = delete;
+  Proxy() : racer_(new_racer()) {}
+  ~Proxy() { delete_racer(racer_); }
+  Proxy(const Proxy&) = delete;
+  Proxy& operator=(const Proxy&) = delete;
 
-  void carry(SyncPoint& from, SyncPoint& to) {
+  // Runs `body` as this racer.
+  template <typename Body>
+  void act(Body body) {
     void* const self = current_racer();
     become_racer(racer_);
-    from.enter();
-    to.leave();
+    body();
     become_racer(self);
   }
 
  private:
   void* racer_;
+};
+
+// Carries the order from one sync point to another, as a separate thread would.
+class Courier {
+ public:
+  void carry(SyncPoint& from, SyncPoint& to) {
+    proxy_.act([&] {
+      from.enter();
+      to.leave();
+    });
+  }
+
+ private:
+  Proxy proxy_;
 };
 
 }  // namespace emulator

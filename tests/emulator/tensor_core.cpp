@@ -162,6 +162,20 @@ void for_each_chunk_of_a(const Product& product, uint32_t first_row, Visit visit
   }
 }
 
+// The first of the warp's rows of A and D.
+uint32_t first_row() { return coordinates().thread.x / kWarpSize % 4 * kRows; }
+
+// Notes that a product reads its matrices; the lanes of a warp share them.
+void note_reads(const Product& product, Site site) {
+  const SharedMemory& shared = shared_memory();
+  unsigned chunk = 0;
+  const auto note = [&](uint32_t address, uint32_t, uint32_t) {
+    if (chunk++ % kWarpSize == lane()) read_by_proxy(shared.at(address, kChunkBytes, site), kChunkBytes);
+  };
+  if (!product.a_in_registers) for_each_chunk_of_a(product, first_row(), note);
+  for_each_chunk_of_b(product, note);
+}
+
 struct Finish {
   Started* started;
   const SharedMemory* shared;
@@ -238,9 +252,10 @@ void start_product(Product product, Site site) {
   const bool swizzled = Matrix(product.b).is_swizzled_by_128_bytes() &&
                         (product.a_in_registers || Matrix(product.a).is_swizzled_by_128_bytes());
   if (!swizzled) fail("only descriptors with a swizzle of 128 bytes are emulated", site);
+  note_reads(product, site);  // it may read from now on until the thread has waited
   Accumulators& accumulators = own.accumulators[product.d];
   if (accumulators.pending == 0) {
-    if (!own.fenced) fail("wgmma_fence() must precede a product whose accumulators the thread has touched", site);
+    if (!own.fenced) fail("wgmma_fence() must precede the first product, and the first after a wait", site);
     accumulators.values.assign(product.d, product.d + product.columns / 2);
     std::fill_n(product.d, product.columns / 2, std::numeric_limits<float>::quiet_NaN());
   }
@@ -252,20 +267,10 @@ void start_product(Product product, Site site) {
 
 void finish_products(unsigned pending, Site site) {
   Started& own = started();
-  const SharedMemory& shared = shared_memory();
   size_t count = 0;
   while (count < own.products.size() && own.products[count].group + pending < own.product_group) ++count;
-  const uint32_t first_row = coordinates().thread.x / kWarpSize % 4 * kRows;
-  // The lanes share the reads of their warp, for the race detector and for errors.
-  for (size_t p = 0; p < count; ++p) {
-    unsigned chunk = 0;
-    const auto touch = [&](uint32_t address, uint32_t, uint32_t) {
-      if (chunk++ % kWarpSize == lane()) note_read(shared.at(address, kChunkBytes, site), kChunkBytes);
-    };
-    if (!own.products[p].a_in_registers) for_each_chunk_of_a(own.products[p], first_row, touch);
-    for_each_chunk_of_b(own.products[p], touch);
-  }
-  Finish finish{&own, &shared, first_row, count, site};
+  for (size_t p = 0; p < count; ++p) note_reads(own.products[p], site);
+  Finish finish{&own, &shared_memory(), first_row(), count, site};
   collective(kAllLanes, finish_warp, &finish, site);
   for (size_t p = 0; p < count; ++p) {
     const auto found = own.accumulators.find(own.products[p].d);

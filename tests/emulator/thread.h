@@ -6,13 +6,23 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 
 namespace emulator {
 
 enum class State { kReady, kAtBarrier, kAtMbarrier, kInCollective, kReturned, kFaulty };
 
+// Where threads, and the asynchronous proxies of threads, are ordered.
+struct Rendezvous {
+  SyncPoint threads, proxies;
+};
+
 // A thread of the block, and what it is waiting for.
+//
+// Products of a warpgroup read shared memory through the asynchronous proxy. For the race detector this is a second
+// racer of each thread: it knows what other proxies know where threads synchronise, and what its own thread knows only
+// after a fence.
 struct Thread {
   Thread() : fiber(&run_kernels, this) {}
 
@@ -25,7 +35,12 @@ struct Thread {
     fiber.pause();
   }
 
+  void leave(Rendezvous& rendezvous);
+  void enter(Rendezvous& rendezvous);
+
   Fiber fiber;
+  std::unique_ptr<Proxy> proxy;  // from the first launch with dynamic shared memory on
+  SyncPoint fenced, read;        // from the thread to its proxy, and back
   State state = State::kReturned;
   Site site{};
   Coordinates coordinates;
@@ -43,7 +58,7 @@ struct Thread {
 
   unsigned lane = 0;
   Thread* warp = nullptr;  // the first thread of the warp, which holds what the warp shares
-  SyncPoint collective_of_warp[2];
+  Rendezvous collective_of_warp[2];
   unsigned collectives = 0;  // so far
   uint32_t mask = 0;
   Operation operation = nullptr;
@@ -52,15 +67,15 @@ struct Thread {
 
 constexpr int kBarriers = 16;
 
-// Barriers have two sync points, used in turn: with one, a thread that reached the next barrier would seem ordered
+// Barriers have two points, used in turn: with one, a thread that reached the next barrier would seem ordered
 // before those still leaving this one.
 struct Barrier {
-  SyncPoint points[2];
+  Rendezvous points[2];
   unsigned passed = 0;
 };
 
 struct Mbarrier {
-  SyncPoint points[2];
+  Rendezvous points[2];
   uint32_t arrivals = 0, pending = 0;
   uint32_t phase = 0;
 
@@ -76,7 +91,18 @@ struct Block {
   SharedMemory& shared;
   Barrier barriers[kBarriers];
   std::map<uint32_t, Mbarrier> mbarriers;  // by address
+  bool uses_proxies = false;               // so far; without fences and products, proxies know nothing
 };
+
+inline void Thread::leave(Rendezvous& rendezvous) {
+  rendezvous.threads.leave();
+  if (block->uses_proxies) proxy->act([&] { rendezvous.proxies.leave(); });
+}
+
+inline void Thread::enter(Rendezvous& rendezvous) {
+  rendezvous.threads.enter();
+  if (block->uses_proxies) proxy->act([&] { rendezvous.proxies.enter(); });
+}
 
 // The CUDA thread that this operating system thread is running.
 extern thread_local Thread* running;

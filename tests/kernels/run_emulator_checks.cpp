@@ -43,6 +43,50 @@ __global__ void vote_and_broadcast(int* out) {
   out[blockIdx.x * kThreads + threadIdx.x] = 100 * winner + __shfl_sync(0xffffffffu, int(threadIdx.x), winner);
 }
 
+// Threads 3 and 35 vote in their warps, and thread 40 in the block.
+__global__ void votes(int* out) {
+  const bool own = threadIdx.x % 32 == 3;
+  int result = __any_sync(0xffffffffu, own) + 2 * __any_sync(0xffffffffu, 0);
+  result += 4 * __all_sync(0xffffffffu, threadIdx.x < 32);
+  result += 8 * __syncthreads_or(threadIdx.x == 40) + 16 * __syncthreads_or(0);
+  out[blockIdx.x * kThreads + threadIdx.x] = result + 100 * __popc(__ballot_sync(0xffffffffu, threadIdx.x % 3 == 0));
+}
+
+__global__ void shuffle_up_and_down(int* out) {
+  const int up = __shfl_up_sync(0xffffffffu, int(threadIdx.x), 3);
+  const int down = __shfl_down_sync(0xffffffffu, int(threadIdx.x), 5);
+  out[blockIdx.x * kThreads + threadIdx.x] = 100 * up + down;
+}
+
+// The lanes exchange values through shared memory.
+template <bool kBarrier>
+__global__ void rotate_in_a_warp(int* out) {
+  __shared__ int values[kThreads];
+  const unsigned first = threadIdx.x / 32 * 32;
+  values[threadIdx.x] = int(threadIdx.x);
+  if (kBarrier) __syncwarp();
+  out[blockIdx.x * kThreads + threadIdx.x] = values[first + (threadIdx.x + 1) % 32];
+}
+
+// Bit 0: floats and their bits. Bit 1: a vector. Bits 2 and 3: the greatest of all threads' values.
+__global__ void bits_vectors_and_maxima(int* out) {
+  __shared__ int greatest;
+  __shared__ unsigned greatest_unsigned;
+  __shared__ float4 vectors[kThreads];
+  if (threadIdx.x == 0) greatest = -100, greatest_unsigned = 0;
+  vectors[threadIdx.x] = make_float4(1, 2, 3, float(threadIdx.x));
+  __syncthreads();
+  atomicMax(&greatest, -int(threadIdx.x) - 1);
+  atomicMax(&greatest_unsigned, 0xfffffff0u + threadIdx.x % 8);
+  __syncthreads();
+  const bool bits = __float_as_uint(-1.0f) == 0xbf800000u && __uint_as_float(0x40000000u) == 2 &&
+                    __float_as_int(-0.0f) == INT32_MIN && __int_as_float(0x3f000000) == 0.5f;
+  const float4 vector = vectors[63 - threadIdx.x];
+  const bool moved = vector.y == 2 && max(int(vector.w), 40) == __ldg(&greatest) + 64 - min(int(threadIdx.x), 23);
+  out[blockIdx.x * kThreads + threadIdx.x] =
+      bits + 2 * moved + 4 * (greatest == -1) + 8 * (greatest_unsigned == 0xfffffff7u);
+}
+
 __global__ void shared_memory_at_first(int* out) {
   __shared__ int value;
   __shared__ float real;
@@ -142,6 +186,11 @@ const std::map<std::string, Kernel> kKernels = {
     {"rotate", rotate},
     {"shuffle_halves", shuffle_halves},
     {"vote_and_broadcast", vote_and_broadcast},
+    {"votes", votes},
+    {"shuffle_up_and_down", shuffle_up_and_down},
+    {"rotate_in_a_warp", rotate_in_a_warp<true>},
+    {"rotate_in_a_warp_without_barrier", rotate_in_a_warp<false>},
+    {"bits_vectors_and_maxima", bits_vectors_and_maxima},
     {"shared_memory_at_first", shared_memory_at_first},
     {"add_up", add_up<true, true, true>},
     {"add_up_without_first_fence", add_up<false, true, true>},

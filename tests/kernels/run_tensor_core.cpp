@@ -27,6 +27,7 @@ enum Fault {
   kWaitForCopies,
   kBarrierAfterCopies,
   kCommitCopies,
+  kAsyncProxyFence,
   kWgmmaFence,
   kWgmmaCommit,
   kWgmmaWait,
@@ -35,9 +36,17 @@ enum Fault {
   kBounds,
   kFaults
 };
-const char* const kFaultNames[kFaults] = {
-    "none",         "wait_for_copies", "barrier_after_copies", "commit_copies",              "wgmma_fence",
-    "wgmma_commit", "wgmma_wait",      "one_warp",             "barrier_before_overwriting", "bounds"};
+const char* const kFaultNames[kFaults] = {"none",
+                                          "wait_for_copies",
+                                          "barrier_after_copies",
+                                          "commit_copies",
+                                          "async_proxy_fence",
+                                          "wgmma_fence",
+                                          "wgmma_commit",
+                                          "wgmma_wait",
+                                          "one_warp",
+                                          "barrier_before_overwriting",
+                                          "bounds"};
 
 struct Arguments {
   const uint16_t *a, *b;  // a: [rows, 64]; b: [columns, 64] or [64, columns]
@@ -90,7 +99,7 @@ __device__ Shared load(const Arguments& p, bool b_has_inner_rows) {
     wait_for_copies<1>();
     wait_for_copies<0>();
   }
-  fence_async_proxy();
+  if (p.fault != kAsyncProxyFence) fence_async_proxy();
   if (p.fault != kBarrierAfterCopies) __syncthreads();
   return at;
 }

@@ -60,6 +60,28 @@ def test_vote_and_broadcast(checks: Path) -> None:
     assert values(checks, "vote_and_broadcast") == BLOCKS * (32 * [100 * 7 + 7] + 32 * [100 * 3 + 35])
 
 
+def test_votes(checks: Path) -> None:
+    # 3 divides 11 of the numbers from 0 to 31, and 11 from 32 to 63.
+    assert values(checks, "votes") == BLOCKS * (32 * [1 + 4 + 8 + 100 * 11] + 32 * [1 + 8 + 100 * 11])
+
+
+def test_shuffle_up_and_down(checks: Path) -> None:
+    lanes = [(lane if lane < 3 else lane - 3, lane + 5 if lane < 27 else lane) for lane in range(32)]
+    expected = [100 * (first + up) + first + down for first in (0, 32) for up, down in lanes]
+    assert values(checks, "shuffle_up_and_down") == BLOCKS * expected
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_barrier_of_a_warp(checks: Path, order: str) -> None:
+    block = [t // 32 * 32 + (t + 1) % 32 for t in range(THREADS)]
+    assert values(checks, "rotate_in_a_warp", order) == BLOCKS * block
+
+
+def test_bits_vectors_and_maxima(checks: Path) -> None:
+    # Thread t reads 63 - t: max(63 - t, 40) = 63 - min(t, 23).
+    assert values(checks, "bits_vectors_and_maxima") == BLOCKS * THREADS * [15]
+
+
 @pytest.mark.parametrize("processors", [1, 3])
 def test_shared_memory_is_poisoned_before_each_block(checks: Path, processors: int) -> None:
     assert values(checks, "shared_memory_at_first", processors=processors)[:BLOCKS] == BLOCKS * [-1]
@@ -71,7 +93,7 @@ def test_the_last_block_sees_all_others(checks: Path, order: str, processors: in
     assert values(checks, "add_up", order, processors)[: BLOCKS + 1] == [1, 2, 3, 6]
 
 
-@pytest.mark.parametrize("kernel", ["rotate_without_barrier", "rotate_twice"])
+@pytest.mark.parametrize("kernel", ["rotate_without_barrier", "rotate_twice", "rotate_in_a_warp_without_barrier"])
 def test_results_depend_on_the_order_if_a_barrier_is_missing(checks: Path, kernel: str) -> None:
     assert values(checks, kernel, "forward") != values(checks, kernel, "reverse")
 
@@ -112,6 +134,7 @@ def test_sanitizers_find_faults_of_kernels(checks: Path, kernel: str, finding: s
 
 RACES = [
     "rotate_without_barrier",
+    "rotate_in_a_warp_without_barrier",
     "rotate_twice",
     "add_up_without_first_fence",
     "add_up_without_barrier",
@@ -126,6 +149,18 @@ def test_races_are_found(checks_for_races: Path, kernel: str) -> None:
     assert "data race" in done.stderr
 
 
-@pytest.mark.parametrize("kernel", ["coordinates", "rotate", "shuffle_halves", "shared_memory_at_first", "add_up"])
+CORRECT = [
+    "coordinates",
+    "rotate",
+    "rotate_in_a_warp",
+    "shuffle_halves",
+    "votes",
+    "bits_vectors_and_maxima",
+    "shared_memory_at_first",
+    "add_up",
+]
+
+
+@pytest.mark.parametrize("kernel", CORRECT)
 def test_no_races_are_found_in_correct_kernels(checks_for_races: Path, kernel: str) -> None:
     values(checks_for_races, kernel, processors=2)

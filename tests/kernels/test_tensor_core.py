@@ -104,7 +104,7 @@ def test_results_are_wrong_if_something_is_missing(program: Path, kernel: str, c
 
 
 ERRORS = [
-    ("wgmma_fence", "wgmma_fence() must precede a product"),
+    ("wgmma_fence", "wgmma_fence() must precede the first product"),
     ("one_warp", "the warps of a warpgroup started different numbers of products"),
     ("bounds", "is not that of 16 aligned bytes in dynamic shared memory"),
 ]
@@ -123,6 +123,9 @@ def test_errors_of_products(program: Path, fault: str, message: str) -> None:
         ("warps_k", "barrier_after_copies"),
         ("wgmma_k", "barrier_after_copies"),
         ("wgmma_mn", "barrier_after_copies"),
+        ("wgmma_k", "async_proxy_fence"),
+        ("wgmma_mn", "async_proxy_fence"),
+        ("wgmma_registers", "async_proxy_fence"),
         ("wgmma_mn", "barrier_before_overwriting"),
     ],
 )
@@ -136,3 +139,23 @@ def test_races_are_found(program_for_races: Path, kernel: str, fault: str) -> No
 def test_no_races_are_found_in_correct_kernels(program_for_races: Path, kernel: str, columns: int) -> None:
     product = Product(kernel, columns)
     assert product.excess(product.run(program_for_races)) <= 1
+
+
+def test_packed_pairs_and_reciprocal_square_roots(builder: Builder) -> None:
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(1000, generator=random) * 2.0 ** torch.randint(-30, 18, (1000,), generator=random)
+    values[:4] = torch.tensor([0.0, torch.inf, 1e-39, 65520.0])
+    program = builder.emulated("pack_pairs", builder.memory_or_plain())
+    environment = {**os.environ, **SANITIZER_OPTIONS}
+    done = subprocess.run([program], input=values.numpy().tobytes(), capture_output=True, check=True, env=environment)
+    parts = torch.frombuffer(bytearray(done.stdout), dtype=torch.int32)[: 2 * 3 * 500].view(2, 500, 3)
+    for dtype, pairs in zip(DTYPES, parts, strict=True):
+        rounded = values.to(dtype)
+        assert torch.equal(pairs[:, 0], rounded.view(torch.int32))
+        assert torch.equal(pairs[:, 1:].contiguous().view(torch.float32).flatten(), rounded.float())
+    roots = torch.frombuffer(bytearray(done.stdout), dtype=torch.float32)[2 * 3 * 500 :].double()
+    assert torch.equal(roots.isnan(), values < 0)
+    assert roots[:3].tolist() == [torch.inf, 0, torch.inf]  # of a subnormal number too
+    ratio = roots[3:] * values[3:].double().sqrt()
+    ratio = ratio[values[3:] > 0]
+    assert (ratio - 1).abs().max() <= 2 * torch.finfo(torch.float32).eps

@@ -1,5 +1,5 @@
-// Replaces csrc/core/tensor_core.cuh: the same functions for the emulator. docs/testing-kernels.md says what they check,
-// and what they do not.
+// Replaces csrc/core/tensor_core.cuh: the same functions for the emulator. docs/testing-kernels.md says what it checks,
+// and what it does not.
 #pragma once
 
 #include "core/half.h"
@@ -94,8 +94,10 @@ uint32_t pack_pair(float& low, float& high) {
   return bits | round(high) << 16;
 }
 
-// Subnormal numbers count as zero.
-inline float reciprocal_square_root(float x) { return 1 / std::sqrt(std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x); }
+// Subnormal numbers count as zero. The result is more accurate than a GPU's.
+inline float reciprocal_square_root(float x) {
+  return 1 / std::sqrt(std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x);
+}
 
 // ---- barriers ----
 
@@ -119,9 +121,10 @@ inline void barrier_wait(uint32_t barrier, uint32_t parity, EMULATOR_CALLER) {
   emulator::wait_for_mbarrier(barrier, parity, {"barrier_wait", file, line});
 }
 
-// These have no effect here, so nothing notices where they are missing.
+// This has no effect here, so nothing notices where it is missing.
 inline void fence_barrier_init() {}
-inline void fence_async_proxy() {}
+
+inline void fence_async_proxy() { emulator::fence_proxy(); }
 
 // ---- products of a warpgroup ----
 
