@@ -6,7 +6,9 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-constexpr int kFinishRows = 8;  // rows of a block of threads
+// A block of threads adds the partial sums of one row. Each group of kFinishThreads threads takes every kFinishGroups-th
+// of them, and has its loads in flight together.
+constexpr int kFinishGroups = 4, kFinishThreads = kThreads / kFinishGroups;
 
 // Adds the terms of all blocks of threads, in a fixed order.
 template <typename T>
@@ -25,39 +27,45 @@ __device__ void finish_loss(const Fused<T>& p) {
   if (p.results[0] != nullptr) *p.results[0] = p.results[1][0] + p.results[1][1];
 }
 
-// Block (x, y): kFinishRows rows of block of rows x among those that may be cut; the last x adds the loss.
+// Block (x, y): row y of block of rows x among those that may be cut; the last x adds the loss.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) fused_finish_kernel(const Fused<T> p) {
-  const int split = p.row_blocks() - p.split_from(), of = blockIdx.x;
+  const int split = p.row_blocks() - p.split_from(), of = blockIdx.x, row = blockIdx.y;
   if (of == split) {
-    if (blockIdx.y == 0 && p.results[1] != nullptr) finish_loss(p);
+    if (row == 0 && p.results[1] != nullptr) finish_loss(p);
     return;
   }
   const RowBlock block = row_block(p, p.split_from() + of);
   const FusedSide<T>& own = p.side[block.side];
-  const int first = blockIdx.y * kFinishRows, rows = block.rows - first < kFinishRows ? block.rows - first : kFinishRows;
-  if (own.gradient == nullptr || rows <= 0) return;
-  const int begin = p.plan.first_unit[of], end = p.plan.first_unit[of + 1];
+  if (own.gradient == nullptr || row >= block.rows) return;
+  const int begin = first_unit(p, of), end = first_unit(p, of + 1);
   int from = 0, to = -1;  // the blocks of threads that have a part; none if there are no columns
   if (begin < end) {
-    from = find(p.plan.share, p.plan.threads_blocks, begin);
-    to = find(p.plan.share, p.plan.threads_blocks, end - 1);
+    from = thread_block_of_unit(p, begin);
+    to = thread_block_of_unit(p, end - 1);
     if (from == to) return;  // written by the only one
   }
-  const float factor = gradient_factor(p);
-  const int lane = threadIdx.x % kWarp;
-  for (int r = threadIdx.x / kWarp; r < rows; r += kWarps) {
-    const GradientTarget target = result_target(p, block.side, block.first + first + r, factor);
-    const T* z = own.features + int64_t(block.first + first + r) * own.stride;
-    for (int d = lane; d < p.width; d += kWarp) {
-      float sum = 0;
-      for (int c = from; c <= to; ++c) {
-        if (p.plan.share[c] == p.plan.share[c + 1]) continue;  // this one has no work
-        const int slot = 2 * c + (c == from);                  // `from` has the first part, see Segment
-        sum += p.partial[(int64_t(slot) * p.shape.rows + first + r) * p.width + d];
-      }
-      target.to[d] = target.value(d, load(z[d]), sum);
+  const int group = threadIdx.x / kFinishThreads, lane = threadIdx.x % kFinishThreads;
+  // Slots, see Segment: `from` has the first part. A block of threads without work has no part, but leaves none between
+  // others either, except at the end of the units.
+  const auto part = [&](int c) { return p.partial + (int64_t(2 * c + (c == from)) * p.shape.rows + row) * p.width; };
+  const auto has_part = [&](int c) { return share(p, c) < share(p, c + 1); };
+  const GradientTarget target = result_target(p, block.side, block.first + row, gradient_factor(p));
+  const T* z = own.features + int64_t(block.first + row) * own.stride;
+  __shared__ float of_group[kFinishGroups][kFinishThreads];
+  for (int first = 0; first < p.width; first += kFinishThreads) {
+    const int d = first + lane;
+    float sum = 0;
+#pragma unroll 4
+    for (int c = from + group; c <= to; c += kFinishGroups) {
+      if (d < p.width && has_part(c)) sum += part(c)[d];
     }
+    __syncthreads();  // the sums of the previous columns have been read
+    of_group[group][lane] = sum;
+    __syncthreads();
+    if (group != 0 || d >= p.width) continue;
+    for (int g = 1; g < kFinishGroups; ++g) sum += of_group[g][lane];
+    target.to[d] = target.value(d, load(z[d]), sum);
   }
 }
 

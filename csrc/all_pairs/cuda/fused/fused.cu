@@ -42,9 +42,9 @@ FusedVariant find_variant(FusedKernel kernel, int device) {
   FusedVariant variant{kernel, {}, 0};
   with_fused_kernel<T>(kernel, [&](auto function, int threads, size_t bytes, FusedShape shape) {
     variant.shape = shape;
-    // Blocks per multiprocessor, by device; 0: not asked for yet. Several threads may find the same value at once.
-    static std::array<std::atomic<int>, kDevices> known{};
-    std::atomic<int>& blocks = known[device % kDevices];
+    // Blocks per multiprocessor, by kernel and device; 0: not asked for yet. Several threads may find a value at once.
+    static std::array<std::array<std::atomic<int>, kDevices>, kFusedKernels> known{};
+    std::atomic<int>& blocks = known[int(kernel)][device % kDevices];
     int count = device < kDevices ? blocks.load() : 0;
     if (count == 0) {
       check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),

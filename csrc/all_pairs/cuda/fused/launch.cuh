@@ -79,7 +79,7 @@ void launch_fused_main(const Fused<T>& p, FusedKernel kernel, Launch launch) {
 template <typename T, typename Launch>
 void launch_fused_finish(const Fused<T>& p, Launch launch) {
   const unsigned split = unsigned(p.row_blocks() - p.split_from());
-  const dim3 blocks(split + 1, unsigned((p.shape.rows + kFinishRows - 1) / kFinishRows));
+  const dim3 blocks(split + 1, unsigned(p.shape.rows));
   launch(&fused_finish_kernel<T>, FusedGrid{blocks, kThreads, 0}, p);
 }
 

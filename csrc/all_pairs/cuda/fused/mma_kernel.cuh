@@ -167,24 +167,19 @@ class MmaTile {
   // ---- pairs ----
 
   // Turns the warp's products into coefficients in shared memory. Returns whether any is not 0.
-  template <int kTerms>
   __device__ __forceinline__ bool store_coefficients(float (&s)[kGroups * 4], const PairRules<T>& rules,
                                                      const LaneRow (&rows)[2], int stage, int row, int column,
                                                      float (&pair_loss)[2], float (&row_sum)[2]) const {
-    const float* norm = norms() + stage * kColumns + column;
-    const int* label = labels() + stage * kColumns + column;
-    const uint32_t near = pair_coefficients<kTerms, kGroups>(s, rules, rows, norm, label, pair_loss);
-    if (__any_sync(kAllLanes, near != 0)) {
-      const unsigned char* tile = memory_ + Shape::kTiles + stage * Shape::kTileBytes;
-      const auto distance = [&](int r, int c) {
-        const auto a = [&](int chunk) { return memory_ + (row + r) * kRowBytes + swizzled(chunk, row + r) * 16; };
-        const auto b = [&](int chunk) { return tile + (column + c) * kRowBytes + swizzled(chunk, column + c) * 16; };
-        return squared_distance_in_shared<kWidth, T>(a, b, threadIdx.x % kWarp);
-      };
-      compute_near_pairs<kTerms, kGroups>(near, s, rules, rows, label, pair_loss, distance);
-    }
+    const unsigned char* tile = memory_ + Shape::kTiles + stage * Shape::kTileBytes;
+    const auto distance = [&](int r, int c) {
+      const auto a = [&](int chunk) { return memory_ + (row + r) * kRowBytes + swizzled(chunk, row + r) * 16; };
+      const auto b = [&](int chunk) { return tile + (column + c) * kRowBytes + swizzled(chunk, column + c) * 16; };
+      return squared_distance_in_shared<kWidth, T>(a, b, threadIdx.x % kWarp);
+    };
     uint32_t packed[kGroups * 2];
-    const uint32_t any = pack_coefficients<kGroups, T>(s, packed, row_sum);
+    const int at = stage * kColumns + column;
+    tile_coefficients<kGroups>(s, packed, p_.terms, rules, rows, norms() + at, labels() + at, pair_loss, row_sum,
+                               distance);
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
@@ -195,7 +190,7 @@ class MmaTile {
         *reinterpret_cast<uint32_t*>(to) = packed[n * 2 + h];
       }
     }
-    return any != 0;
+    return any_coefficient(packed);
   }
 
   __device__ __forceinline__ void run_segment(const Segment& segment, float factor, double (&loss)[2]) {
@@ -227,14 +222,7 @@ class MmaTile {
       float s[kGroups * 4];
       multiply(s, tile, row, column);
       float unit_loss[2] = {};
-      bool any;
-      if (p_.terms == kSeparationTerm) {
-        any = store_coefficients<kSeparationTerm>(s, rules, rows, stage, row, column, unit_loss, row_sum);
-      } else if (p_.terms == kAlignmentTerm) {
-        any = store_coefficients<kAlignmentTerm>(s, rules, rows, stage, row, column, unit_loss, row_sum);
-      } else {
-        any = store_coefficients<kBothTerms>(s, rules, rows, stage, row, column, unit_loss, row_sum);
-      }
+      const bool any = store_coefficients(s, rules, rows, stage, row, column, unit_loss, row_sum);
       if (counts) {
         loss[0] += double(unit_loss[0]);
         loss[1] += double(unit_loss[1]);

@@ -56,6 +56,7 @@ struct PairRules {
   float margin, scale;  // see coefficient_scale
   const float* weight;
   int row_stride, column_stride;  // of the weights, by the class of a row and of a column of this pass
+  bool sorted;                    // whether columns are sorted by class
 
   __device__ __forceinline__ float weight_of(int row_offset, int column_class) const {
     return weight == nullptr ? 1.0f : weight[row_offset + (column_class < 0 ? 0 : column_class) * column_stride];
@@ -66,7 +67,8 @@ template <typename T>
 __device__ __forceinline__ PairRules<T> pair_rules(const Fused<T>& p, int side) {
   const Matrix<const float>& w = p.weight;
   const int row = int(w.row_stride), column = int(w.column_stride);
-  return {p.margin, coefficient_scale(p), w.data, side == 0 ? row : column, side == 0 ? column : row};
+  return {p.margin, coefficient_scale(p), w.data, side == 0 ? row : column, side == 0 ? column : row,
+          p.side[0].offset != nullptr};
 }
 
 // One of a lane's two rows.
@@ -76,47 +78,11 @@ struct LaneRow {
   int weights;  // offset of its class among the weights
 };
 
-struct LaneSums {
-  float loss[2];      // alignment and separation of this lane's pairs
-  float row[2];       // sums of rounded coefficients of the lane's two rows
-};
-
-// Replaces products by scaled coefficients. With -2 K = `coefficient` of pair_term, the gradient of a row a is the sum
-// of -2 K (a - b). Returns a bit for each pair whose distance must be computed from its rows; its coefficient is 0 so far.
-template <int kTerms, int kGroups, typename T>
-__device__ __forceinline__ uint32_t pair_coefficients(float (&s)[kGroups * 4], const PairRules<T>& rules,
-                                                      const LaneRow (&rows)[2], const float* norms, const int* labels,
-                                                      float (&loss)[2]) {
-  constexpr bool kAlign = (kTerms & kAlignmentTerm) != 0, kSeparate = (kTerms & kSeparationTerm) != 0;
-  const int lane_column = threadIdx.x % 4 * 2;
-  uint32_t near = 0;
-#pragma unroll
-  for (int n = 0; n < kGroups; ++n) {
-    const float2 norm = *reinterpret_cast<const float2*>(norms + n * 8 + lane_column);
-    const int2 label = *reinterpret_cast<const int2*>(labels + n * 8 + lane_column);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const LaneRow& row = rows[e / 2];
-      const int other = e % 2 ? label.y : label.x;
-      const float sum = row.norm + (e % 2 ? norm.y : norm.x);
-      const float d2 = fmaf(-2.0f, s[n * 4 + e], sum);
-      const bool same = row.label == other;
-      const bool exact = d2 > (kAlign && same ? kFusedNearOfOneClass : kFusedNear) * sum;  // false for NaN
-      const float positive = fmaxf(d2, kTiny), inverse = reciprocal_square_root(positive);
-      const float gap = kSeparate && !same && exact ? fmaxf(fmaf(-positive, inverse, rules.margin), 0.0f) : 0.0f;
-      const float weight = rules.weight_of(row.weights, other);
-      const float pull = weight * gap;
-      float k = pull * inverse;
-      if (kSeparate) loss[1] = fmaf(pull, gap, loss[1]);
-      if (kAlign && same) {
-        k = -weight;
-        if (exact) loss[0] = fmaf(weight, d2, loss[0]);
-      }
-      if (!exact && (same ? kAlign : kSeparate)) near |= 1u << (n * 4 + e);
-      s[n * 4 + e] = k * rules.scale;
-    }
-  }
-  return near;
+// Keeps the compiler from loading the norms and labels of all columns first, which takes more registers than there are.
+__device__ __forceinline__ void keep_order() {
+#if defined(__CUDACC__)
+  asm volatile("" ::: "memory");
+#endif
 }
 
 // |a - b|^2 of a row and a column in shared memory, by a warp. `a(chunk)` and `b(chunk)` are the places of their 16-byte
@@ -139,10 +105,11 @@ __device__ __forceinline__ float squared_distance_in_shared(A a, B b, int lane) 
   return reduce<kWarp>(sum, Add());
 }
 
-// Computes the pairs in `near` from their rows, one after the other, by the whole warp. `distance(row, column)` returns
-// |a - b|^2 of a row in [0, 16) and a column of the warp's part of the tile to all lanes.
-template <int kTerms, int kGroups, typename T, typename Distance>
-__device__ __forceinline__ void compute_near_pairs(uint32_t near, float (&s)[kGroups * 4], const PairRules<T>& rules,
+// Computes the pairs in `near` from their rows, one after the other, by the whole warp: bit 2 h + e is the pair of the
+// lane's row h and column e of a group of 8. `distance(row, column)` returns |a - b|^2 of a row in [0, 16) and a column
+// of the group to all lanes.
+template <typename T, typename Distance>
+__device__ __forceinline__ void compute_near_pairs(uint32_t near, float (&k)[4], const PairRules<T>& rules,
                                                    const LaneRow (&rows)[2], const int* labels, float (&loss)[2],
                                                    Distance distance) {
   const int lane = threadIdx.x % kWarp;
@@ -150,42 +117,210 @@ __device__ __forceinline__ void compute_near_pairs(uint32_t near, float (&s)[kGr
   for (unsigned lanes = __ballot_sync(kAllLanes, near != 0); lanes != 0; lanes = __ballot_sync(kAllLanes, near != 0)) {
     const int of = __ffs(int(lanes)) - 1;
     const int pair = __ffs(int(__shfl_sync(kAllLanes, near, of))) - 1;
-    const int column = pair / 4 * 8 + of % 4 * 2 + pair % 2;
-    const float d2 = distance(of / 4 + pair / 2 % 2 * 8, column);
+    const int column = of % 4 * 2 + pair % 2;
+    const float d2 = distance(of / 4 + pair / 2 * 8, column);
     if (lane != of) continue;
     near &= near - 1;
-    const bool second = pair / 2 % 2 != 0;
-    const bool same = (second ? rows[1].label : rows[0].label) == labels[column];
-    const float weight = rules.weight_of(second ? rows[1].weights : rows[0].weights, labels[column]);
+    const bool same = (pair / 2 ? rows[1].label : rows[0].label) == labels[column];
+    const float weight = rules.weight_of(pair / 2 ? rows[1].weights : rows[0].weights, labels[column]);
     const PairTerm<float> term = pair_term(d2, same, weight, rules.margin);
     loss[0] += term.alignment;
     loss[1] += term.separation;
 #pragma unroll
-    for (int i = 0; i < kGroups * 4; ++i) {
-      if (i == pair) s[i] = -0.5f * term.coefficient * rules.scale;
-    }
+    for (int i = 0; i < 4; ++i) k[i] = i == pair ? -0.5f * term.coefficient * rules.scale : k[i];
   }
 }
 
-// Rounds the coefficients to T, packs those of neighbouring columns, and adds them to the sums of rows. Sums are of the
-// rounded values, so that sum K (a - b) = (sum K) a - sum K b stays a sum of differences. packed[2 n + h] belongs to
-// group n of columns and row h of the lane.
-template <int kGroups, typename T>
-__device__ __forceinline__ uint32_t pack_coefficients(const float (&s)[kGroups * 4], uint32_t (&packed)[kGroups * 2],
-                                                      float (&row_sum)[2]) {
+// Rounds two coefficients of neighbouring columns to T, packs them, and adds them to the sum of their row. Sums are of the
+// rounded values, so that sum K (a - b) = (sum K) a - sum K b stays a sum of differences.
+template <typename T>
+__device__ __forceinline__ uint32_t pack_coefficients(float low, float high, float& row_sum) {
+  if (std::is_same_v<T, half>) {  // NaN stays NaN
+    low = low > kLargestHalf ? kLargestHalf : low;
+    high = high > kLargestHalf ? kLargestHalf : high;
+  }
+  const uint32_t packed = pack_pair<T>(low, high);
+  row_sum += low + high;
+  return packed;
+}
+
+// Coefficients of pairs of different classes whose columns are all of one class, as most tiles of sorted rows are:
+// `weight` is that of the lane's two rows, with the scale. Returns whether all lanes' pairs are far from each other;
+// otherwise the results are of no use. A lane compares distances with its largest norm, so it may return false for
+// tiles without near pairs. NaN makes a sum NaN, and so do distances that are 0 or less.
+template <bool kWeighted, int kGroups, typename T>
+__device__ __forceinline__ bool separation_coefficients(const float (&s)[kGroups * 4], uint32_t (&packed)[kGroups * 2],
+                                                        const PairRules<T>& rules, const LaneRow (&rows)[2],
+                                                        const float (&weight)[2], const float* norms,
+                                                        float (&squares)[2], float (&row_sum)[2]) {
+  const int lane_column = threadIdx.x % 4 * 2;
+  float largest = 0, nearest[2] = {kFar, kFar};
+#pragma unroll
+  for (int n = 0; n < kGroups; ++n) {
+    const float2 norm = *reinterpret_cast<const float2*>(norms + n * 8 + lane_column);
+    largest = fmaxf(largest, fmaxf(norm.x, norm.y));
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float k[2];
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const float d2 = fmaf(-2.0f, s[n * 4 + h * 2 + e], rows[h].norm + (e ? norm.y : norm.x));
+        nearest[h] = fminf(nearest[h], d2);
+        const float inverse = reciprocal_square_root(d2);
+        const float gap = fmaxf(fmaf(-d2, inverse, rules.margin), 0.0f);
+        squares[h] = fmaf(gap, gap, squares[h]);
+        k[e] = kWeighted ? gap * weight[h] * inverse : gap * inverse;
+      }
+      packed[n * 2 + h] = pack_coefficients<T>(k[0], k[1], row_sum[h]);
+    }
+  }
+  bool far = true;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) far = far && nearest[h] > kFusedNear * (rows[h].norm + largest) && row_sum[h] == row_sum[h];
+  return __all_sync(kAllLanes, far);
+}
+
+// The same for columns of any classes. For alignment, of the pairs of one class those are near that are so close that
+// its value would suffer.
+template <int kTerms, bool kWeighted, int kGroups, typename T>
+__device__ __forceinline__ bool mixed_coefficients(const float (&s)[kGroups * 4], uint32_t (&packed)[kGroups * 2],
+                                                   const PairRules<T>& rules, const LaneRow (&rows)[2],
+                                                   const float* norms, const int* labels, float (&loss)[2],
+                                                   float (&row_sum)[2]) {
+  constexpr bool kAlign = kTerms == kBothTerms;
+  constexpr float kCloser = kFusedNear / kFusedNearOfOneClass;
+  const int lane_column = threadIdx.x % 4 * 2;
+  float largest = 0, nearest[2] = {kFar, kFar};
+#pragma unroll
+  for (int n = 0; n < kGroups; ++n) {
+    keep_order();
+    const float2 norm = *reinterpret_cast<const float2*>(norms + n * 8 + lane_column);
+    const int2 label = *reinterpret_cast<const int2*>(labels + n * 8 + lane_column);
+    // Columns that do not exist are far from everything, so their norms do not count.
+    largest = fmaxf(largest, fmaxf(norm.x < kFar ? norm.x : 0.0f, norm.y < kFar ? norm.y : 0.0f));
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float k[2];
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int other = e ? label.y : label.x;
+        const float d2 = fmaf(-2.0f, s[n * 4 + h * 2 + e], rows[h].norm + (e ? norm.y : norm.x));
+        const bool same = rows[h].label == other;
+        nearest[h] = fminf(nearest[h], same ? (kAlign ? kCloser * d2 : kFar) : d2);
+        const float weight = kWeighted ? rules.weight_of(rows[h].weights, other) : 1.0f;
+        const float inverse = reciprocal_square_root(d2);
+        const float within = fmaxf(fmaf(-d2, inverse, rules.margin), 0.0f), gap = same ? 0.0f : within;
+        const float pull = kWeighted ? weight * gap : gap;
+        loss[1] = fmaf(pull, gap, loss[1]);
+        float value = same ? (kAlign ? -weight : 0.0f) : pull * inverse;
+        if (kAlign) loss[0] = fmaf(weight, same ? d2 : 0.0f, loss[0]);
+        k[e] = std::is_same_v<T, half> ? value * rules.scale : value;
+      }
+      packed[n * 2 + h] = pack_coefficients<T>(k[0], k[1], row_sum[h]);
+    }
+  }
+  bool far = loss[0] == loss[0];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const bool exists = rows[h].label != kNoRow;
+    far = far && (!exists || nearest[h] > kFusedNear * (rows[h].norm + largest)) && row_sum[h] == row_sum[h];
+  }
+  return __all_sync(kAllLanes, far);
+}
+
+// The same for any tile. Pairs that are near, and NaN, are computed from their rows. The products move to local memory
+// and the columns are taken in a loop, so that this code, which rarely runs, takes no registers from the rest.
+template <int kGroups, typename T, typename Distance>
+__device__ __forceinline__ void near_coefficients(const float (&s)[kGroups * 4], uint32_t (&packed)[kGroups * 2],
+                                                  int terms, const PairRules<T>& rules, const LaneRow (&rows)[2],
+                                                  const float* norms, const int* labels, float (&loss)[2],
+                                                  float (&row_sum)[2], Distance distance) {
+  const bool align = (terms & kAlignmentTerm) != 0, separate = (terms & kSeparationTerm) != 0;
+  const int lane_column = threadIdx.x % 4 * 2;
+  float products[kGroups * 4];
+  uint32_t results[kGroups * 2];
+#pragma unroll
+  for (int i = 0; i < kGroups * 4; ++i) products[i] = s[i];
+#pragma unroll 1
+  for (int n = 0; n < kGroups; ++n) {
+    uint32_t near = 0;
+    float k[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const LaneRow& row = rows[i / 2];
+      const int column = n * 8 + lane_column + i % 2, other = labels[column];
+      const float sum = row.norm + norms[column], d2 = fmaf(-2.0f, products[n * 4 + i], sum);
+      const bool same = row.label == other, counts = same ? align : separate;
+      const bool exact = d2 > (same ? kFusedNearOfOneClass : kFusedNear) * sum;  // false for NaN
+      if (counts && !exact) near |= 1u << i;
+      const float weight = counts && exact ? rules.weight_of(row.weights, other) : 0.0f;
+      const float positive = fmaxf(d2, kTiny), inverse = reciprocal_square_root(positive);
+      const float gap = same ? 0.0f : fmaxf(fmaf(-positive, inverse, rules.margin), 0.0f), pull = weight * gap;
+      loss[1] = fmaf(pull, gap, loss[1]);
+      loss[0] = fmaf(weight, same && exact ? d2 : 0.0f, loss[0]);
+      k[i] = rules.scale * (same ? -weight : pull * inverse);
+    }
+    if (__any_sync(kAllLanes, near != 0)) {
+      const auto of_group = [&](int row, int column) { return distance(row, n * 8 + column); };
+      compute_near_pairs(near, k, rules, rows, labels + n * 8, loss, of_group);
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) results[n * 2 + h] = pack_coefficients<T>(k[2 * h], k[2 * h + 1], row_sum[h]);
+  }
+#pragma unroll
+  for (int i = 0; i < kGroups * 2; ++i) packed[i] = results[i];
+}
+
+// Turns a warp's products with its part of a tile into packed coefficients: packed[2 n + h] belongs to group n of 8
+// columns and row h of the lane. Adds up the loss and the sums of rows. `distance`: see compute_near_pairs.
+template <int kGroups, typename T, typename Distance>
+__device__ __forceinline__ void tile_coefficients(const float (&s)[kGroups * 4], uint32_t (&packed)[kGroups * 2],
+                                                  int terms, const PairRules<T>& rules, const LaneRow (&rows)[2],
+                                                  const float* norms, const int* labels, float (&loss)[2],
+                                                  float (&row_sum)[2], Distance distance) {
+  float found[2] = {}, sums[2] = {};
+  bool done = false;
+  if (terms == kSeparationTerm && rules.sorted) {
+    const int of_tile = labels[0];
+    const bool differ = labels[kGroups * 8 - 1] == of_tile && rows[0].label != of_tile && rows[1].label != of_tile;
+    if (__all_sync(kAllLanes, differ)) {
+      float squares[2] = {}, weight[2] = {1.0f, 1.0f};
+      if (rules.weight == nullptr && rules.scale == 1.0f) {
+        done = separation_coefficients<false, kGroups>(s, packed, rules, rows, weight, norms, squares, sums);
+      } else {
+        const float plain[2] = {rules.weight_of(rows[0].weights, of_tile), rules.weight_of(rows[1].weights, of_tile)};
+        for (int h = 0; h < 2; ++h) weight[h] = plain[h] * rules.scale;
+        done = separation_coefficients<true, kGroups>(s, packed, rules, rows, weight, norms, squares, sums);
+        for (int h = 0; h < 2; ++h) squares[h] *= plain[h];
+      }
+      found[1] = squares[0] + squares[1];
+    } else {
+      done = rules.weight == nullptr
+                 ? mixed_coefficients<kSeparationTerm, false, kGroups>(s, packed, rules, rows, norms, labels, found, sums)
+                 : mixed_coefficients<kSeparationTerm, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums);
+    }
+  } else if (terms == kBothTerms) {
+    done = rules.weight == nullptr
+               ? mixed_coefficients<kBothTerms, false, kGroups>(s, packed, rules, rows, norms, labels, found, sums)
+               : mixed_coefficients<kBothTerms, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums);
+  }
+  if (!done) {
+    for (int k = 0; k < 2; ++k) found[k] = sums[k] = 0;
+    near_coefficients<kGroups>(s, packed, terms, rules, rows, norms, labels, found, sums, distance);
+  }
+  for (int k = 0; k < 2; ++k) {
+    loss[k] += found[k];
+    row_sum[k] += sums[k];
+  }
+}
+
+// Whether any of packed coefficients is not 0.
+template <size_t kCount>
+__device__ __forceinline__ bool any_coefficient(const uint32_t (&packed)[kCount]) {
   uint32_t any = 0;
 #pragma unroll
-  for (int i = 0; i < kGroups * 2; ++i) {
-    float low = s[2 * i], high = s[2 * i + 1];
-    if (sizeof(T) == 2 && !std::is_same_v<T, bfloat16>) {  // NaN stays NaN
-      low = low > kLargestHalf ? kLargestHalf : low;
-      high = high > kLargestHalf ? kLargestHalf : high;
-    }
-    packed[i] = pack_pair<T>(low, high);
-    row_sum[i % 2] += low + high;
-    any |= packed[i];
-  }
-  return any;
+  for (const uint32_t both : packed) any |= both;
+  return any != 0;
 }
 
 }  // namespace fastccsa::all_pairs::cuda

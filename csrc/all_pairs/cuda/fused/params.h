@@ -6,7 +6,7 @@
 // The rows of one side are taken first and then, with exchanged roles, those of the other.
 #pragma once
 
-#include "all_pairs/params.h"
+#include "all_pairs/cuda/prepare_params.h"
 
 #include <cstdint>
 
@@ -77,10 +77,12 @@ struct FusedSource {
 // rows c, c + G, c + 2 G, ... of the first `waves` * G, so that all of a GPU read the same columns at the same time.
 // The units of the remaining blocks of rows are numbered, and block of threads c takes [share[c], share[c + 1]), which
 // evens out the work. Blocks of rows that are cut leave partial sums, at most two for each block of threads.
+//
+// If rows are not sorted, all blocks of rows of a side have the same number of units, and nothing needs to be stored.
 struct FusedPlan {
   int threads_blocks;   // G
   int waves;
-  int32_t* first_unit;  // [blocks of rows - waves * G + 1]
+  int32_t* first_unit;  // [blocks of rows - waves * G + 1]; nullptr: not sorted
   int32_t* share;       // [G + 1]
 };
 

@@ -120,11 +120,12 @@ __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fau
   if (std::is_same_v<T, half> && norm > 0) atomicMax(&p.found->largest_norm, __float_as_uint(norm));
 }
 
-// Block 0 makes the plan; the others take one row per warp, those of side 0 first, and then one weight per thread.
+// Block 0 makes the plan, if it is stored; the others take one row per warp, those of side 0 first, and then one weight
+// per thread.
 template <typename T, bool kPacked>
 __global__ void __launch_bounds__(kPlanThreads) fused_prepare_kernel(const Fused<T> p, FaultWord* fault) {
   if (blockIdx.x == 0) {
-    make_plan(p);
+    if (p.plan.first_unit != nullptr) make_plan(p);
     return;
   }
   const int64_t rows = int64_t(p.source[0].count) + p.source[1].count;

@@ -137,8 +137,10 @@ class FusedLoss {
     }
     const int groups = int(std::min<int64_t>(variant_.threads_blocks, units));
     const int blocks = p_.row_blocks(), waves = std::max(0, blocks / groups - 1);
-    first_unit_ = device_.template allocate<int32_t>(blocks - int64_t(waves) * groups + 1);
-    share_ = device_.template allocate<int32_t>(groups + 1);
+    if (sorted_) {
+      first_unit_ = device_.template allocate<int32_t>(blocks - int64_t(waves) * groups + 1);
+      share_ = device_.template allocate<int32_t>(groups + 1);
+    }
     partial_ = device_.template allocate<float>(int64_t(2) * groups * p_.shape.rows * p_.width);
     loss_ = device_.template allocate<double>(2 * groups);
     p_.plan = {groups, waves, first_unit_.data(), share_.data()};

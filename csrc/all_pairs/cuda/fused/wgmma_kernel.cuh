@@ -190,36 +190,23 @@ class WgmmaTile {
     bool counts, back;   // whether the loss is added up in this pass, and whether the gradient is needed
   };
 
-  template <int kTerms>
-  __device__ __forceinline__ void coefficients(float (&s)[32], State& state, int tile) const {
-    const float* norm = norms() + tile * Shape::kColumns;
-    const int* label = labels() + tile * Shape::kColumns;
-    float pair_loss[2] = {};
-    const uint32_t near = pair_coefficients<kTerms, kGroups>(s, state.rules, state.rows, norm, label, pair_loss);
-    if (__any_sync(kAllLanes, near != 0)) {
-      const unsigned char* columns = memory_ + Shape::kTiles + tile * Shape::kTileBytes;
-      const auto distance = [&](int r, int c) {
-        const auto a = [&](int chunk) { return memory_ + place(state.row + r, chunk); };
-        const auto b = [&](int chunk) { return columns + place(c, chunk); };
-        return squared_distance_in_shared<kWidth, T>(a, b, threadIdx.x % kWarp);
-      };
-      compute_near_pairs<kTerms, kGroups>(near, s, state.rules, state.rows, label, pair_loss, distance);
-    }
-    if (!state.counts) return;
-    state.loss[0] += double(pair_loss[0]);
-    state.loss[1] += double(pair_loss[1]);
-  }
-
   // Turns the products of a tile into packed coefficients. Returns whether any of the thread's is not 0.
-  __device__ __forceinline__ bool pack(float (&s)[32], uint32_t (&k)[16], State& state, int tile) const {
-    if (p_.terms == kSeparationTerm) {
-      coefficients<kSeparationTerm>(s, state, tile);
-    } else if (p_.terms == kAlignmentTerm) {
-      coefficients<kAlignmentTerm>(s, state, tile);
-    } else {
-      coefficients<kBothTerms>(s, state, tile);
+  __device__ __forceinline__ bool pack(const float (&s)[32], uint32_t (&k)[16], State& state, int tile) const {
+    const unsigned char* columns = memory_ + Shape::kTiles + tile * Shape::kTileBytes;
+    const auto distance = [&](int r, int c) {
+      const auto a = [&](int chunk) { return memory_ + place(state.row + r, chunk); };
+      const auto b = [&](int chunk) { return columns + place(c, chunk); };
+      return squared_distance_in_shared<kWidth, T>(a, b, threadIdx.x % kWarp);
+    };
+    float pair_loss[2] = {};
+    const int at = tile * Shape::kColumns;
+    tile_coefficients<kGroups>(s, k, p_.terms, state.rules, state.rows, norms() + at, labels() + at, pair_loss,
+                               state.row_sum, distance);
+    if (state.counts) {
+      state.loss[0] += double(pair_loss[0]);
+      state.loss[1] += double(pair_loss[1]);
     }
-    return pack_coefficients<kGroups, T>(s, k, state.row_sum) != 0;
+    return any_coefficient(k);
   }
 
   // Stores the coefficients of a tile for the other group. Returns whether any of the tile's is not 0.
@@ -286,8 +273,9 @@ class WgmmaTile {
   __device__ __forceinline__ void first_group(float (&kb)[kHalf / 2], State& state, int units, bool tail,
                                               uint32_t (&phase)[2]) const {
 #pragma unroll 1
-    for (int unit = 0; unit < units; ++unit) {
+    for (int unit = 0; unit < units + tail; ++unit) {
       first_tile(kb, state, phase[0]);
+      if (unit == units) break;
       barrier_wait(barrier(kStored + 1), phase[1]);
       if (stored_any(1, state)) {
         keep(kb);
@@ -301,7 +289,6 @@ class WgmmaTile {
       arrive_by_warp(kRead + 1);
       phase[1] ^= 1;
     }
-    if (tail) first_tile(kb, state, phase[0]);
   }
 
   __device__ __forceinline__ void second_group(float (&kb)[kHalf / 2], State& state, int units, bool tail,

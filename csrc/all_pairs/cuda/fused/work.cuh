@@ -58,6 +58,48 @@ FASTCCSA_HOST_DEVICE int find(const int32_t* values, int count, int value) {
   return low;
 }
 
+// ---- the plan ----
+//
+// `of` numbers the blocks of rows that may be cut, from split_from() on, and `unit` their units.
+
+// The units of blocks of rows before `block`, if rows are not sorted.
+template <typename T>
+FASTCCSA_HOST_DEVICE int64_t units_before(const Fused<T>& p, int block) {
+  const auto per_block = [&](int side) { return int64_t(ceil_divide(p.side[1 - side].count, p.shape.unit)); };
+  const int first = block < p.side[0].blocks ? block : p.side[0].blocks;
+  return first * per_block(0) + (block - first) * per_block(1);
+}
+
+template <typename T>
+FASTCCSA_HOST_DEVICE int first_unit(const Fused<T>& p, int of) {
+  if (p.plan.first_unit != nullptr) return p.plan.first_unit[of];
+  return int(units_before(p, p.split_from() + of) - units_before(p, p.split_from()));
+}
+
+template <typename T>
+FASTCCSA_HOST_DEVICE int block_of_unit(const Fused<T>& p, int unit) {
+  const int split = p.row_blocks() - p.split_from();
+  if (p.plan.first_unit != nullptr) return find(p.plan.first_unit, split, unit);
+  const int64_t before = units_before(p, p.split_from()) + unit, of_side = units_before(p, p.side[0].blocks);
+  const int side = before >= of_side;
+  const int64_t per_block = ceil_divide(p.side[1 - side].count, p.shape.unit);
+  return int((before - side * of_side) / per_block + side * p.side[0].blocks) - p.split_from();
+}
+
+// The first unit of a block of threads, or the number of units.
+template <typename T>
+FASTCCSA_HOST_DEVICE int share(const Fused<T>& p, int thread_block) {
+  if (p.plan.share != nullptr) return p.plan.share[thread_block];
+  return int(int64_t(first_unit(p, p.row_blocks() - p.split_from())) * thread_block / p.plan.threads_blocks);
+}
+
+template <typename T>
+FASTCCSA_HOST_DEVICE int thread_block_of_unit(const Fused<T>& p, int unit) {
+  if (p.plan.share != nullptr) return find(p.plan.share, p.plan.threads_blocks, unit);
+  const int64_t units = first_unit(p, p.row_blocks() - p.split_from());
+  return int(((unit + int64_t(1)) * p.plan.threads_blocks - 1) / units);
+}
+
 // A range of units of a block of rows, and where the sum of its gradients goes.
 struct Segment {
   int block;
@@ -70,7 +112,7 @@ template <typename T>
 class Segments {
  public:
   FASTCCSA_HOST_DEVICE Segments(const Fused<T>& p, int thread_block)
-      : p_(p), me_(thread_block), wave_(0), unit_(p.plan.share[thread_block]), end_(p.plan.share[thread_block + 1]) {}
+      : p_(p), me_(thread_block), wave_(0), unit_(share(p, thread_block)), end_(share(p, thread_block + 1)) {}
 
   FASTCCSA_HOST_DEVICE bool next(Segment& s) {
     if (wave_ < p_.plan.waves) {
@@ -81,8 +123,7 @@ class Segments {
       return true;
     }
     if (unit_ >= end_) return false;
-    const int split = p_.row_blocks() - p_.split_from(), of = find(p_.plan.first_unit, split, unit_);
-    const int first = p_.plan.first_unit[of], units = p_.plan.first_unit[of + 1] - first;
+    const int of = block_of_unit(p_, unit_), first = first_unit(p_, of), units = first_unit(p_, of + 1) - first;
     s.block = p_.split_from() + of;
     s.begin = unit_ - first;
     s.end = end_ - first < units ? end_ - first : units;
