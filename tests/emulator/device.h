@@ -66,6 +66,16 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, const char* file = _
   return votes;
 }
 
+struct alignas(8) float2 {
+  float x, y;
+};
+
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+inline void __stcs(uint4* to, uint4 value) { *to = value; }
+
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline void __threadfence() { emulator::fences().fence(); }
