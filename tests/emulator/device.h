@@ -76,6 +76,14 @@ struct alignas(16) uint4 {
 
 inline void __stcs(uint4* to, uint4 value) { *to = value; }
 
+// Selects four of the eight bytes of y and x.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t both = uint64_t(y) << 32 | x;
+  unsigned result = 0;
+  for (int j = 0; j < 4; ++j) result |= unsigned(both >> (8 * (selector >> (4 * j) & 7)) & 0xffu) << (8 * j);
+  return result;
+}
+
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline void __threadfence() { emulator::fences().fence(); }
