@@ -61,22 +61,29 @@ struct Weights {
 struct Region {
   const uint8_t* corner;  // of the window's first row
   const uint8_t* end;     // of the store
-  int64_t stride;         // of rows, in bytes
   int words;              // of four bytes per row; the last one may reach beyond the row
 };
 
-// Reads four bytes, which begin at a multiple of 4 if kAligned.
-template <bool kAligned>
-__device__ inline uint32_t four_bytes(const uint8_t* from, bool whole, const uint8_t* end) {
-  if (kAligned) return *reinterpret_cast<const uint32_t*>(from);
-  if (whole) {  // from two words, which are within the store
+// How a region can be read.
+enum class Access : int {
+  kWords,    // in words: all of its rows begin at multiples of 4 bytes
+  kShifted,  // in pairs of words, which are within the store
+  kBytes,    // only byte by byte, at the end of the store
+};
+
+template <Access access>
+__device__ inline uint32_t four_bytes(const uint8_t* from, const uint8_t* end) {
+  if constexpr (access == Access::kWords) {
+    return *reinterpret_cast<const uint32_t*>(from);
+  } else if constexpr (access == Access::kShifted) {
     const unsigned shift = unsigned(reinterpret_cast<uintptr_t>(from) % 4);
     const uint32_t* words = reinterpret_cast<const uint32_t*>(from - shift);
     return uint32_t(((uint64_t(words[1]) << 32) | words[0]) >> (8 * shift));
+  } else {
+    uint32_t value = 0;
+    for (int j = 0; j < 4; ++j) value |= from + j < end ? uint32_t(from[j]) << (8 * j) : 0u;
+    return value;
   }
-  uint32_t value = 0;
-  for (int j = 0; j < 4; ++j) value |= from + j < end ? uint32_t(from[j]) << (8 * j) : 0u;
-  return value;
 }
 
 // sums += weight * byte j of `bytes`. A byte in the lowest bits of 2^23 is quicker than a conversion.
@@ -108,28 +115,26 @@ struct alignas(16) RowTaps {
   }
 };
 
-// Blends the window's rows under each row of the tile. `blended` begins at the region's corner.
-template <int kTaps, bool kAligned>
-__device__ void blend(const RowTaps<kTaps>* rows, const Region& region, int last_row, float* blended) {
+// Blends the window's rows under each row of the tile. `blended` begins at the region's corner. If kUsed is not 0, no
+// row has more taps than that.
+template <int kUsed, Access access, int kTaps>
+__device__ void blend_rows(const RowTaps<kTaps>* rows, const Region& region, float* blended) {
   const int group = threadIdx.x / (kThreads / kGroups), lane = threadIdx.x % (kThreads / kGroups);
-  const bool whole = region.corner + last_row * region.stride + 4 * region.words + 4 <= region.end;
   rows += group * kRowsOfGroup;
   for (int word = lane; word < region.words; word += kThreads / kGroups) {
     const uint8_t* from = region.corner + 4 * word;
     float sums[kRowsOfGroup][4] = {};
-    if constexpr (kTaps == kFewTaps) {
-      uint32_t bytes[kRowsOfGroup][kTaps];  // all loads are under way before the first one is used
+    if constexpr (kUsed > 0) {
+      uint32_t bytes[kRowsOfGroup][kUsed];  // all loads are under way before the first one is used
 #pragma unroll
       for (int r = 0; r < kRowsOfGroup; ++r) {
 #pragma unroll
-        for (int k = 0; k < kTaps; ++k) {
-          bytes[r][k] = four_bytes<kAligned>(from + rows[r].distance[k], whole, region.end);
-        }
+        for (int k = 0; k < kUsed; ++k) bytes[r][k] = four_bytes<access>(from + rows[r].distance[k], region.end);
       }
 #pragma unroll
       for (int r = 0; r < kRowsOfGroup; ++r) {
 #pragma unroll
-        for (int k = 0; k < kTaps; ++k) {
+        for (int k = 0; k < kUsed; ++k) {
           if (k < 2 || k < rows[r].count) add_bytes(rows[r].of[k], bytes[r][k], sums[r]);
         }
       }
@@ -137,8 +142,7 @@ __device__ void blend(const RowTaps<kTaps>* rows, const Region& region, int last
 #pragma unroll
       for (int r = 0; r < kRowsOfGroup; ++r) {
         for (int k = 0; k < rows[r].count; ++k) {
-          const uint8_t* row = from + rows[r].distance[k];
-          add_bytes(rows[r].of[k], four_bytes<kAligned>(row, whole, region.end), sums[r]);
+          add_bytes(rows[r].of[k], four_bytes<access>(from + rows[r].distance[k], region.end), sums[r]);
         }
       }
     }
@@ -148,6 +152,17 @@ __device__ void blend(const RowTaps<kTaps>* rows, const Region& region, int last
       memcpy(&words, sums[r], sizeof words);
       *reinterpret_cast<Words*>(blended + (group * kRowsOfGroup + r) * kPitch + 4 * word) = words;
     }
+  }
+}
+
+template <Access access, int kTaps>
+__device__ void blend(const RowTaps<kTaps>* rows, bool two_taps, const Region& region, float* blended) {
+  if constexpr (kTaps != kFewTaps) {
+    blend_rows<0, access>(rows, region, blended);
+  } else if (two_taps) {
+    blend_rows<2, access>(rows, region, blended);
+  } else {
+    blend_rows<kFewTaps, access>(rows, region, blended);
   }
 }
 
@@ -161,7 +176,9 @@ __device__ void resample(const Weights<kTaps>& column, int first_column, const f
 #pragma unroll
     for (int r = 0; r < kRowsOfThread; ++r) sums.of[c][r] = 0;
   }
+  const bool two_taps = kTaps == kFewTaps && __ballot_sync(0xffffffffu, column.count > 2) == 0;
   for_each_tap<kTaps>(column.count, [&](int k) {
+    if (k == 2 && two_taps) return;
     const float weight = column.of[k];
     const float* from = blended + kChannels * (column.sample(k) - first_column);
 #pragma unroll
@@ -186,7 +203,8 @@ __device__ void write_nan(const Batch<T>& p, T* image, const Tile& tile) {
 
 // What all threads of a block need to know. One warp finds it out.
 struct Plan {
-  bool good;  // the view is within bounds
+  bool good;      // the view is within bounds
+  bool two_taps;  // no row of the tile has more
   View view;
   Filter horizontal;
   int first;       // the first column of the crop under the tile
@@ -225,20 +243,24 @@ __global__ void __launch_bounds__(kThreads, 4)
   T* image = p.image(i);
   const int64_t stride = int64_t(kChannels) * p.side;
   if (threadIdx.x < kRows) {
-    const Plan own = plan_of(p, i, tile);
-    if (threadIdx.x == 0) plan = own;
+    Plan own = plan_of(p, i, tile);
     if (own.good) {  // behind the image's last row, that row is computed again
       const int y = tile.y + int(threadIdx.x), last = p.size - 1;
-      rows[threadIdx.x].set(Weights<kTaps>::at(own.view.vertical(p.size), y < last ? y : last), stride);
+      const Weights<kTaps> weights = Weights<kTaps>::at(own.view.vertical(p.size), y < last ? y : last);
+      rows[threadIdx.x].set(weights, stride);
+      own.two_taps = __ballot_sync((1u << kRows) - 1, weights.count > 2) == 0;
     }
+    if (threadIdx.x == 0) plan = own;
   }
   __syncthreads();
   if (!plan.good) return write_nan(p, image, tile);
-  const Region region{p.store + plan.corner, p.store + p.crops * p.side * stride, stride, plan.words};
+  const Region region{p.store + plan.corner, p.store + p.crops * p.side * stride, plan.words};
   if (aligned_rows) {
-    blend<kTaps, true>(rows, region, plan.view.window.height - 1, blended);
+    blend<Access::kWords>(rows, plan.two_taps, region, blended);
+  } else if (region.corner + (plan.view.window.height - 1) * stride + 4 * region.words + 4 <= region.end) {
+    blend<Access::kShifted>(rows, plan.two_taps, region, blended);
   } else {
-    blend<kTaps, false>(rows, region, plan.view.window.height - 1, blended);
+    blend<Access::kBytes>(rows, plan.two_taps, region, blended);
   }
   const int column = threadIdx.x % kColumns, group = threadIdx.x / kColumns, x = tile.begin + column;
   const Weights<kTaps> weights = Weights<kTaps>::at(plan.horizontal, x < tile.end ? x : tile.begin);
