@@ -46,17 +46,20 @@ __device__ inline Words load_words(const T* from) {
 // Stores past the first-level cache, which keeps its space for inputs.
 template <typename T>
 __device__ inline void store_words(T* to, const Words& words) {
+#if defined(__CUDACC__)
   __stcs(reinterpret_cast<uint4*>(to), uint4{words.word[0], words.word[1], words.word[2], words.word[3]});
+#else
+  *reinterpret_cast<Words*>(to) = words;
+#endif
 }
 
-__device__ inline float2 load_two(bfloat16, uint32_t word) {
+__device__ inline void load_two(bfloat16, uint32_t word, float* to) {
   const uint32_t bits[2] = {word << 16, word & 0xffff0000u};
-  float2 two;
-  memcpy(&two, bits, sizeof two);
-  return two;
+  memcpy(to, bits, sizeof bits);
 }
-__device__ inline float2 load_two(half, uint32_t word) {
-  return {load(half{uint16_t(word & 0xffffu)}), load(half{uint16_t(word >> 16)})};
+__device__ inline void load_two(half, uint32_t word, float* to) {
+  to[0] = load(half{uint16_t(word & 0xffffu)});
+  to[1] = load(half{uint16_t(word >> 16)});
 }
 
 // Returns both values as one word; one instruction rounds them.
@@ -82,11 +85,7 @@ struct Values {
   __device__ static void load_from(const Words& words, Acc (&values)[kSize]) {
     if constexpr (sizeof(T) == 2) {
 #pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        const float2 two = load_two(T{}, words.word[w]);
-        values[2 * w] = two.x;
-        values[2 * w + 1] = two.y;
-      }
+      for (int w = 0; w < 4; ++w) load_two(T{}, words.word[w], values + 2 * w);
     } else {
       memcpy(values, &words, sizeof words);
     }

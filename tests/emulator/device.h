@@ -66,16 +66,6 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, const char* file = _
   return votes;
 }
 
-struct alignas(8) float2 {
-  float x, y;
-};
-
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
-
-inline void __stcs(uint4* to, uint4 value) { *to = value; }
-
 // Selects four of the eight bytes of y and x.
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   const uint64_t both = uint64_t(y) << 32 | x;

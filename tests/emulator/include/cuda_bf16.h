@@ -14,4 +14,6 @@ struct __nv_bfloat162 {
   __nv_bfloat16 x, y;
 };
 
-inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {fastccsa::to_bfloat16(x), fastccsa::to_bfloat16(y)}; }
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
+  return {fastccsa::to_bfloat16(x), fastccsa::to_bfloat16(y)};
+}
