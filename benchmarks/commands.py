@@ -128,8 +128,9 @@ BENCHMARKS = {
         "run rounds=30 seconds=8 machine out",
     ),
     "augment": (
-        "The device kernel of the augmentation, a copy of as many bytes, and a training step that the kernel feeds.",
-        "device=auto batch crops rounds=30 seconds=8 machine out",
+        "The device kernel of the augmentation, a copy of as many bytes, and a training step that the kernel feeds.\n\n"
+        "With --dtype, only the kernel.",
+        "device=auto dtype batch crops rounds=30 seconds=8 machine out",
     ),
     "sampler": (
         "Time of a batch of 32 pairs, and the memory that a sampler keeps, by the number of images.",

@@ -20,6 +20,20 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
       "Tensor? features1, Tensor? features2, Tensor target1, Tensor? target2, Tensor? class_weight1, "
       "Tensor? class_weight2, Tensor? pair_weight, float margin, float alpha, int reduction, int output_mask) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
+  // The same two passes on CUDA, for more than 512 pairs and a reduced loss, if gradients of the features are wanted. The
+  // forward pass has their rows at hand, so it also computes these gradients, for an upstream gradient of 1. Bit k of
+  // `features_mask` asks for features k + 1. `finish` computes the gradients of the logits (`output_mask` as above) and
+  // replaces the gradients that were left, unless grad_loss is 1.
+  m.def(
+      "zipped_ccsa_forward_and_gradients(Tensor? logits1, Tensor? logits2, Tensor? features1, Tensor? features2, "
+      "Tensor target1, Tensor? target2, Tensor? class_weight1, Tensor? class_weight2, Tensor? pair_weight, "
+      "float margin, float alpha, int reduction, int features_mask) "
+      "-> (Tensor loss, Tensor terms, Tensor saved, Tensor gradient1, Tensor gradient2)");
+  m.def(
+      "zipped_ccsa_finish(Tensor(a!)? gradient1, Tensor(b!)? gradient2, Tensor grad_loss, Tensor saved, "
+      "Tensor? logits1, Tensor? logits2, Tensor? features1, Tensor? features2, Tensor target1, Tensor? target2, "
+      "Tensor? class_weight1, Tensor? class_weight2, Tensor? pair_weight, float margin, float alpha, int reduction, "
+      "int output_mask) -> (Tensor, Tensor)");
   // The size of `saved` for N pairs is rows * N + weight_sums + sums * min(N, max_partials).
   m.def("zipped_saved_layout() -> (int rows, int weight_sums, int sums, int max_partials)");
   // Alignment + separation of every row of one side with every row of the other, and its gradients. Labels must be in

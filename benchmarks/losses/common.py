@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.benchmark import Benchmark, CannotRun
+from benchmarks.harness.graphs import captured
 from benchmarks.harness.memory import cpu_cache, peak_bytes
 from benchmarks.harness.results import FLOOR, RIVAL, Row
 from benchmarks.harness.turns import Around, Call, Turn
@@ -29,6 +30,7 @@ class LossFunction(NamedTuple):
     call: Loss
     note: str = ""  # how it was made
     keeps_memory: bool = False  # it allocates only once, so the memory of a call is meaningless
+    captured: bool = False  # the whole call is captured as a CUDA graph, and replays are timed
     around: Around = nullcontext  # makes the context that its turns run in, from the timed call
 
 
@@ -147,6 +149,7 @@ class LossBenchmark(Benchmark):
             if cell.backward:
                 row.gradient_error = problem.gradient_error(torch.autograd.grad(loss, problem.inputs))
             row.peak_bytes = None if function.keeps_memory else peak_bytes(call, self.device)
+            call = captured(call) if function.captured and self.timed else call
             return self.calls(call, around=function.around) if self.timed else None
 
         return self.try_out(row, make)

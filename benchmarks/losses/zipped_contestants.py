@@ -120,6 +120,13 @@ def _with_pool(problem: Problem, cell: Any) -> LossFunction:
     return LossFunction(functional.weighted_ccsa_loss, note, around=partial(cpu_cache, POOL_BYTES))
 
 
+def _captured(problem: Problem, cell: Any) -> LossFunction:
+    if not problem.inputs[0].is_cuda:
+        raise CannotRun("CUDA graphs need a GPU")
+    note = "the whole call is one CUDA graph: the time of the GPU alone"
+    return LossFunction(functional.weighted_ccsa_loss, note, captured=True)
+
+
 def _compiled_for_small_graphs(problem: Problem, cell: Any) -> LossFunction:
     if problem.inputs[0].is_cuda:
         note = 'mode="reduce-overhead": CUDA graphs, whose memory is their own and not measured'
@@ -158,6 +165,7 @@ def _matrix(cell: Any) -> float:
 CONTESTANTS = (
     Contestant("fastccsa", plain(functional.weighted_ccsa_loss), lambda cell: 1.1 * cell.gradient_bytes, kind=OURS),
     Contestant("fastccsa, pool", _with_pool, lambda cell: 2.2 * cell.gradient_bytes),
+    Contestant("fastccsa, CUDA graph", _captured, lambda cell: 2.2 * cell.gradient_bytes),
     Contestant("eager PyTorch", _eager, _copies(2.2)),
     Contestant("fastccsa.reference", plain(reference.weighted_ccsa_loss, "eager"), _copies(2.2)),
     Contestant("torch.compile", compiled(FORMULATIONS[COMPILED], "default mode"), _copies(2.2), compiled=True),

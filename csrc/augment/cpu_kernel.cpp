@@ -134,7 +134,7 @@ template <typename T>
 void augment(const Batch<T>& p, int64_t begin, int64_t end) {
   Scratch scratch(p.side, p.size, kMaxTaps);
   for (int64_t i = begin; i < end; ++i) {
-    const View view = view_of(p, i);
+    const View view = view_of(request_of(p, i));
     make(p, view, view.vertical(p.size), view.horizontal(p.size), window_of(p, view), int64_t(kChannels) * p.side,
          scratch, p.image(i));
   }
@@ -142,7 +142,7 @@ void augment(const Batch<T>& p, int64_t begin, int64_t end) {
 
 template <typename T>
 void augment_picture(const Batch<T>& p, const Picture& picture) {
-  const View view = view_of(p, 0);
+  const View view = view_of(request_of(p, 0));
   const Filter vertical(picture.height, picture.top, picture.bottom - picture.top, p.size, view.upside_down);
   const Filter horizontal(picture.width, picture.left, picture.right - picture.left, p.size, view.mirrored);
   Scratch scratch(picture.width, p.size, 2 * int(horizontal.reach) + 3);

@@ -7,8 +7,8 @@ namespace fastccsa::augment::cuda {
 
 template <typename T>
 void augment(const Batch<T>& p, void* stream) {
-  launch_augment(p, [&](auto kernel, unsigned tiles, unsigned images, const auto&... arguments) {
-    kernel<<<dim3(tiles, images), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
+  launch_augment(p, [&](auto kernel, unsigned across, unsigned down, unsigned images, const auto&... arguments) {
+    kernel<<<dim3(across, down, images), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
     check_cuda(cudaGetLastError(), "launching a kernel");
   });
 }

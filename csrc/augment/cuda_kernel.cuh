@@ -1,148 +1,275 @@
-// Augmentation on CUDA. A block computes a tile of one image: a few of its rows, and as many columns as fit into shared
-// memory (all of them, at the paper's sizes). First, it blends the rows of the crop under each row of the tile into
-// floats in shared memory. Then each thread resamples one column, so that a column's weights are computed once,
-// normalises the column and writes it.
+// Augmentation on CUDA. A block computes a tile of one image: up to kRows rows and kColumns columns.
+//
+// First it blends the crop's rows under each row of the tile: a thread reads four bytes at a time and writes four
+// floats to shared memory. Then each thread resamples one column of half of the rows, whose weights it computes once.
+// If the result is not contiguous along the rows of the tile, it goes through shared memory as well, so that the block
+// always writes whole sectors of 32 bytes.
 #pragma once
 
-#include "augment/params.h"
-#include "core/cuda_memory.cuh"
+#include "augment/cuda_write.cuh"
 
-#include <math_constants.h>
+#include <type_traits>
 
 namespace fastccsa::augment::cuda {
 
-using fastccsa::cuda::store;
+constexpr int kFewTaps = 3;  // per pixel, along one axis: enough up to a shrink of 1.5
+constexpr int kGroups = 4;   // of threads that blend; each has its own rows
+constexpr int kRowsOfGroup = kRows / kGroups;
+constexpr int kSpan = 176;  // the maximum number of the crop's columns under one tile
+constexpr int kPitch = kChannels * kSpan + 4;  // the distance of two blended rows in shared memory
+// Calls `function(k)` for all taps: in an unrolled loop over kFewTaps, or else for the `count` that there are.
+template <int kTaps, typename Function>
+__device__ void for_each_tap(int count, Function function) {
+  if constexpr (kTaps == kFewTaps) {
+#pragma unroll
+    for (int k = 0; k < kTaps; ++k) function(k);
+  } else {
+    for (int k = 0; k < count; ++k) function(k);
+  }
+}
 
-constexpr int kThreads = 256;
-constexpr int kRows = 8;    // per tile
-constexpr int kSpan = 320;  // the maximum number of a window's columns under one tile
-// The distance from one channel to the next, for which the threads of a warp that write a window's row use 32 different
-// banks.
-constexpr int kPlane = kSpan + 11;
+static_assert(kPitch * kRows * sizeof(float) >= kStage, "the results also fit into the memory of the blended rows");
 
-// Columns [first, last) of the window.
-struct Span {
-  int first, last;
+// The weights of a pixel's taps, with a sum of 1.
+template <int kTaps>
+struct Weights {
+  float of[kTaps];
+  int first, count;
+
+  __device__ static Weights at(const Filter& filter, int position) {
+    const Taps taps = filter.at(position);
+    Weights weights;
+    weights.first = taps.first;
+    weights.count = taps.count;
+    float sum = 0;
+    for_each_tap<kTaps>(taps.count, [&](int k) {
+      weights.of[k] = k < taps.count ? filter.weight(taps, k) : 0.0f;
+      sum += weights.of[k];
+    });
+    const float normaliser = 1 / sum;
+    for_each_tap<kTaps>(taps.count, [&](int k) { weights.of[k] *= normaliser; });
+    return weights;
+  }
+
+  // The sample of a tap. A tap that this pixel does not have repeats the last one, with the weight 0.
+  __device__ int sample(int k) const { return first + (k < count ? k : count - 1); }
 };
 
-// Returns the window's columns under the tile's columns [begin, end).
-__device__ inline Span span_of(const Filter& filter, int begin, int end) {
-  const Taps a = filter.at(begin), b = filter.at(end - 1);
-  const int a_last = a.first + a.count, b_last = b.first + b.count;
-  return {a.first < b.first ? a.first : b.first, a_last > b_last ? a_last : b_last};
-}
+// ---- blending ----
 
-// Blends the window's rows under each row of the tile: `blended` is [kRows, 3, kPlane].
-__device__ inline void blend(const Filter& filter, int y, int rows, const uint8_t* window, int64_t stride, Span span,
-                             float* blended) {
-  const int width = kChannels * (span.last - span.first);
-  const uint8_t* left = window + kChannels * span.first;
-  for (int r = 0; r < rows; ++r) {
-    const Taps taps = filter.at(y + r);
-    const float normaliser = filter.normaliser(taps);
-    const uint8_t* source = left + taps.first * stride;
-    for (int j = threadIdx.x; j < width; j += kThreads) {
-      float sum = 0;
-      for (int k = 0; k < taps.count; ++k) sum += filter.weight(taps, k) * float(source[k * stride + j]);
-      blended[(r * kChannels + j % kChannels) * kPlane + j / kChannels] = sum * normaliser;
-    }
+// The bytes of the crop under a tile.
+struct Region {
+  const uint8_t* corner;  // of the window's first row
+  const uint8_t* end;     // of the store
+  int words;              // of four bytes per row; the last one may reach beyond the row
+};
+
+// How a region can be read.
+enum class Access : int {
+  kWords,    // in words: all of its rows begin at multiples of 4 bytes
+  kShifted,  // in pairs of words, which are within the store
+  kBytes,    // only byte by byte, at the end of the store
+};
+
+template <Access access>
+__device__ inline uint32_t four_bytes(const uint8_t* from, const uint8_t* end) {
+  if constexpr (access == Access::kWords) {
+    return *reinterpret_cast<const uint32_t*>(from);
+  } else if constexpr (access == Access::kShifted) {
+    const unsigned shift = unsigned(reinterpret_cast<uintptr_t>(from) % 4);
+    const uint32_t* words = reinterpret_cast<const uint32_t*>(from - shift);
+    return uint32_t(((uint64_t(words[1]) << 32) | words[0]) >> (8 * shift));
+  } else {
+    uint32_t value = 0;
+    for (int j = 0; j < 4; ++j) value |= from + j < end ? uint32_t(from[j]) << (8 * j) : 0u;
+    return value;
   }
 }
 
-// Resamples one column of the tile: `sums` is [3, kRows].
-__device__ inline void resample(const Filter& filter, int x, Span span, const float* blended, float* sums) {
-  const Taps taps = filter.at(x);
-  const float normaliser = filter.normaliser(taps);
+// sums += weight * byte j of `bytes`. A byte in the lowest bits of 2^23 is quicker than a conversion.
+__device__ inline void add_bytes(float weight, uint32_t bytes, float (&sums)[4]) {
+  constexpr float kTwoTo23 = 8388608.0f;
 #pragma unroll
-  for (int s = 0; s < kChannels * kRows; ++s) sums[s] = 0;
-  for (int k = 0; k < taps.count; ++k) {
-    const float weight = filter.weight(taps, k) * normaliser;
-    const float* column = blended + taps.first + k - span.first;
+  for (int j = 0; j < 4; ++j) {
+    const uint32_t bits = __byte_perm(bytes, 0x4b000000u, 0x7440u + j);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    sums[j] += weight * (value - kTwoTo23);
+  }
+}
+
+// The taps of a row of the tile, with the distances in bytes of their samples from the window's first row.
+template <int kTaps>
+struct alignas(16) RowTaps {
+  float of[kTaps];
+  int count;
+  // Few taps are used only if no distance in a crop exceeds an int: see launch.cuh.
+  std::conditional_t<kTaps == kFewTaps, int, int64_t> distance[kTaps];
+
+  __device__ void set(const Weights<kTaps>& weights, int64_t stride) {
+    count = weights.count;
+    for_each_tap<kTaps>(count, [&](int k) {
+      of[k] = weights.of[k];
+      distance[k] = weights.sample(k) * stride;
+    });
+  }
+};
+
+// Blends the window's rows under each row of the tile. `blended` begins at the region's corner. If kUsed is not 0, no
+// row has more taps than that.
+template <int kUsed, Access access, int kTaps>
+__device__ void blend_rows(const RowTaps<kTaps>* rows, const Region& region, float* blended) {
+  const int group = threadIdx.x / (kThreads / kGroups), lane = threadIdx.x % (kThreads / kGroups);
+  rows += group * kRowsOfGroup;
+  for (int word = lane; word < region.words; word += kThreads / kGroups) {
+    const uint8_t* from = region.corner + 4 * word;
+    float sums[kRowsOfGroup][4] = {};
+    if constexpr (kUsed > 0) {
+      uint32_t bytes[kRowsOfGroup][kUsed];  // all loads are under way before the first one is used
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
+      for (int r = 0; r < kRowsOfGroup; ++r) {
 #pragma unroll
-      for (int channel = 0; channel < kChannels; ++channel) {
-        sums[channel * kRows + r] += weight * column[(r * kChannels + channel) * kPlane];
+        for (int k = 0; k < kUsed; ++k) bytes[r][k] = four_bytes<access>(from + rows[r].distance[k], region.end);
       }
-    }
-  }
-}
-
-// Writes kRows values that are neighbours in memory, 16 bytes at a time.
-template <typename T>
-__device__ inline void write_run(const T* values, T* to) {
-  struct alignas(16) Pack {
-    T value[16 / sizeof(T)];
-  };
-  constexpr int kSize = 16 / int(sizeof(T));
 #pragma unroll
-  for (int first = 0; first < kRows; first += kSize) {
-    Pack pack;
+      for (int r = 0; r < kRowsOfGroup; ++r) {
 #pragma unroll
-    for (int j = 0; j < kSize; ++j) pack.value[j] = values[first + j];
-    *reinterpret_cast<Pack*>(to + first) = pack;
-  }
-}
-
-// Writes the pixels (y .. y + rows, x); positions are those before the transposition. `aligned` allows write_run.
-template <typename T>
-__device__ inline void write(const Batch<T>& p, const View& view, T* image, int y, int rows, int x, const float* sums,
-                             bool aligned) {
-  const int64_t down = view.transposed ? p.column_stride : p.row_stride;
-  const int64_t along = view.transposed ? p.row_stride : p.column_stride;
-#pragma unroll
-  for (int channel = 0; channel < kChannels; ++channel) {
-    T values[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const bool blank = view.transposed ? view.cutout.contains(x, y + r) : view.cutout.contains(y + r, x);
-      const float value = sums[channel * kRows + r] * p.scale[channel] + p.shift[channel];
-      store(values[r], blank ? p.fill[channel] : value);
-    }
-    T* to = image + channel * p.channel_stride + y * down + x * along;
-    if (aligned && down == 1 && rows == kRows) {
-      write_run(values, to);
+        for (int k = 0; k < kUsed; ++k) {
+          if (k < 2 || k < rows[r].count) add_bytes(rows[r].of[k], bytes[r][k], sums[r]);
+        }
+      }
     } else {
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        if (r < rows) to[r * down] = values[r];
-      }
-    }
-  }
-}
-
-// The grid is tiles x images. A tile has `columns` columns and kRows rows; tiles are numbered along rows of the image.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) augment_kernel(Batch<T> p, int columns, bool aligned) {
-  __shared__ float blended[kRows * kChannels * kPlane];
-  const int across = (p.size + columns - 1) / columns;
-  const int y = int(blockIdx.x) / across * kRows;
-  const int begin = int(blockIdx.x) % across * columns;
-  const int end = begin + columns < p.size ? begin + columns : p.size;
-  const int rows = p.size - y < kRows ? p.size - y : kRows;
-  const int64_t i = blockIdx.y;
-  T* image = p.image(i);
-  if (check_view(p, i) != Fault::kNone) {  // the same for every thread
-    for (int x = begin + int(threadIdx.x); x < end; x += kThreads) {
-      for (int r = 0; r < kRows * kChannels; ++r) {
-        const int row = y + r / kChannels;
-        if (row < p.size) {
-          store(image[r % kChannels * p.channel_stride + row * p.row_stride + x * p.column_stride], float(CUDART_NAN));
+      for (int r = 0; r < kRowsOfGroup; ++r) {
+        for (int k = 0; k < rows[r].count; ++k) {
+          add_bytes(rows[r].of[k], four_bytes<access>(from + rows[r].distance[k], region.end), sums[r]);
         }
       }
     }
-    return;
+#pragma unroll
+    for (int r = 0; r < kRowsOfGroup; ++r) {
+      Words words;
+      memcpy(&words, sums[r], sizeof words);
+      *reinterpret_cast<Words*>(blended + (group * kRowsOfGroup + r) * kPitch + 4 * word) = words;
+    }
   }
-  const View view = view_of(p, i);
-  const Filter horizontal = view.horizontal(p.size);
-  const Span span = span_of(horizontal, begin, end);
-  blend(view.vertical(p.size), y, rows, window_of(p, view), int64_t(kChannels) * p.side, span, blended);
+}
+
+template <Access access, int kTaps>
+__device__ void blend(const RowTaps<kTaps>* rows, bool two_taps, const Region& region, float* blended) {
+  if constexpr (kTaps != kFewTaps) {
+    blend_rows<0, access>(rows, region, blended);
+  } else if (two_taps) {
+    blend_rows<2, access>(rows, region, blended);
+  } else {
+    blend_rows<kFewTaps, access>(rows, region, blended);
+  }
+}
+
+// ---- resampling ----
+
+// Resamples one column of kRowsOfThread rows, the first of which is `blended`.
+template <int kTaps>
+__device__ void resample(const Weights<kTaps>& column, int first_column, const float* blended, Pixels& sums) {
+#pragma unroll
+  for (int c = 0; c < kChannels; ++c) {
+#pragma unroll
+    for (int r = 0; r < kRowsOfThread; ++r) sums.of[c][r] = 0;
+  }
+  const bool two_taps = kTaps == kFewTaps && __ballot_sync(0xffffffffu, column.count > 2) == 0;
+  for_each_tap<kTaps>(column.count, [&](int k) {
+    if (k == 2 && two_taps) return;
+    const float weight = column.of[k];
+    const float* from = blended + kChannels * (column.sample(k) - first_column);
+#pragma unroll
+    for (int r = 0; r < kRowsOfThread; ++r) {
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) sums.of[c][r] += weight * from[r * kPitch + c];
+    }
+  });
+}
+
+// ---- the kernel ----
+
+template <typename T>
+__device__ void write_nan(const Batch<T>& p, T* image, const Tile& tile) {
+  for (int x = tile.begin + int(threadIdx.x); x < tile.end; x += kThreads) {
+    for (int r = 0; r < tile.rows * kChannels; ++r) {
+      store(image[r % kChannels * p.channel_stride + (tile.y + r / kChannels) * p.row_stride + x * p.column_stride],
+            float(CUDART_NAN));
+    }
+  }
+}
+
+// What all threads of a block need to know. One warp finds it out.
+struct Plan {
+  bool good;      // the view is within bounds
+  bool two_taps;  // no row of the tile has more
+  View view;
+  Filter horizontal;
+  int first;       // the first column of the crop under the tile
+  int words;       // per row of the region
+  int64_t corner;  // of the region, in bytes of the store
+};
+
+template <typename T>
+__device__ Plan plan_of(const Batch<T>& p, int64_t i, const Tile& tile) {
+  const Request request = request_of(p, i);
+  Plan plan;
+  plan.good = check_view(p, request) == Fault::kNone;
+  if (!plan.good) return plan;
+  plan.view = view_of(request);
+  plan.horizontal = plan.view.horizontal(p.size);
+  // The crop's columns under the tile. The first one is a multiple of 4, and so is then its byte in the row.
+  const Taps a = plan.horizontal.at(tile.begin), b = plan.horizontal.at(tile.end - 1);
+  const int a_last = a.first + a.count, b_last = b.first + b.count;
+  const int left = plan.view.window.left, last = left + (a_last > b_last ? a_last : b_last);
+  plan.first = (left + (a.first < b.first ? a.first : b.first)) / 4 * 4;
+  plan.words = (kChannels * (last - plan.first) + 3) / 4;
+  plan.corner = kChannels * ((plan.view.row * p.side + plan.view.window.top) * p.side + plan.first);
+  return plan;
+}
+
+// The grid has one block per tile: tiles across, tiles down, images. Tiles have `columns` columns. `aligned_rows` says
+// that rows of the store begin at multiples of 4 bytes.
+template <typename T, int kTaps>
+__global__ void __launch_bounds__(kThreads, 4)
+    augment_kernel(Batch<T> p, int columns, Layout layout, bool aligned_rows) {
+  alignas(16) __shared__ float blended[kRows * kPitch];
+  __shared__ RowTaps<kTaps> rows[kRows];
+  __shared__ Plan plan;
+  const int64_t i = blockIdx.z;
+  const Tile tile = tile_of(blockIdx.x, blockIdx.y, p.size, columns);
+  T* image = p.image(i);
+  const int64_t stride = int64_t(kChannels) * p.side;
+  if (threadIdx.x < kRows) {
+    Plan own = plan_of(p, i, tile);
+    if (own.good) {  // behind the image's last row, that row is computed again
+      const int y = tile.y + int(threadIdx.x), last = p.size - 1;
+      const Weights<kTaps> weights = Weights<kTaps>::at(own.view.vertical(p.size), y < last ? y : last);
+      rows[threadIdx.x].set(weights, stride);
+      own.two_taps = __ballot_sync((1u << kRows) - 1, weights.count > 2) == 0;
+    }
+    if (threadIdx.x == 0) plan = own;
+  }
   __syncthreads();
-  for (int x = begin + int(threadIdx.x); x < end; x += kThreads) {
-    float sums[kChannels * kRows];
-    resample(horizontal, x, span, blended, sums);
-    write(p, view, image, y, rows, x, sums, aligned);
+  if (!plan.good) return write_nan(p, image, tile);
+  const Region region{p.store + plan.corner, p.store + p.crops * p.side * stride, plan.words};
+  if (aligned_rows) {
+    blend<Access::kWords>(rows, plan.two_taps, region, blended);
+  } else if (region.corner + (plan.view.window.height - 1) * stride + 4 * region.words + 4 <= region.end) {
+    blend<Access::kShifted>(rows, plan.two_taps, region, blended);
+  } else {
+    blend<Access::kBytes>(rows, plan.two_taps, region, blended);
   }
+  const int column = threadIdx.x % kColumns, group = threadIdx.x / kColumns, x = tile.begin + column;
+  const Weights<kTaps> weights = Weights<kTaps>::at(plan.horizontal, x < tile.end ? x : tile.begin);
+  __syncthreads();
+  Pixels pixels;
+  resample(weights, plan.first - plan.view.window.left, blended + group * kRowsOfThread * kPitch, pixels);
+  const bool transposed = plan.view.transposed;
+  finish(p, transposed, plan.view.cutout, tile.y + group * kRowsOfThread, x, pixels);
+  write(p, layout, transposed, image, tile, column, group, pixels, reinterpret_cast<T*>(blended));
 }
 
 }  // namespace fastccsa::augment::cuda

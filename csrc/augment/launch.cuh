@@ -1,4 +1,4 @@
-// Divides a batch into blocks. `launch(kernel, blocks_across, blocks_down, arguments...)` starts the kernel with
+// Divides a batch into blocks. `launch(kernel, tiles_across, tiles_down, images, arguments...)` starts the kernel with
 // kThreads threads per block: on a GPU in cuda.cu, and on a CPU in the tests.
 #pragma once
 
@@ -8,31 +8,39 @@
 
 namespace fastccsa::augment::cuda {
 
-constexpr int64_t kMaxImages = 65535;  // per launch: CUDA's limit on the height of a grid
+constexpr int64_t kMaxImages = 65535;  // per launch: CUDA's limit on the depth of a grid, and on its height
 
-// Returns the largest number of columns of a tile that never needs more than kSpan columns of a window.
+// Returns the number of columns of a tile: as equal as possible, never needing more than kSpan columns of a crop, and a
+// multiple of 8 if there is a choice.
 inline int tile_columns(int side, int size) {
   const float step = side > size ? float(side) / float(size) : 1.0f;
-  const int columns = int((float(kSpan) - 2 * step - 2) / step);
-  return columns < size ? columns : size;
+  const int fitting = int((float(kSpan) - 2 * step - 5) / step), most = fitting < kColumns ? fitting : kColumns;
+  const int tiles = (size + most - 1) / most, equal = (size + tiles - 1) / tiles, rounded = (equal + 7) / 8 * 8;
+  return rounded <= most ? rounded : equal;
 }
 
-// Whether the runs of kRows pixels of a transposed image begin at multiples of 16 bytes.
 template <typename T>
-bool aligned(const Batch<T>& p) {
+Layout layout_of(const Batch<T>& p) {
   const auto fits = [](int64_t stride) { return stride * int64_t(sizeof(T)) % 16 == 0; };
-  return reinterpret_cast<uintptr_t>(p.images) % 16 == 0 && fits(p.image_stride) && fits(p.channel_stride) &&
-         fits(p.row_stride);
+  if (reinterpret_cast<uintptr_t>(p.images) % 16 != 0 || !fits(p.image_stride) || !fits(p.row_stride)) {
+    return Layout::kOther;
+  }
+  if (p.column_stride == 1 && fits(p.channel_stride)) return Layout::kPlanes;
+  return p.channel_stride == 1 && p.column_stride == kChannels ? Layout::kPixels : Layout::kOther;
 }
 
 template <typename T, typename Launch>
 void launch_augment(Batch<T> p, Launch launch) {
   const int columns = tile_columns(p.side, p.size);
-  const int tiles = (p.size + columns - 1) / columns * ((p.size + kRows - 1) / kRows);
+  const unsigned across = unsigned((p.size + columns - 1) / columns), down = unsigned((p.size + kRows - 1) / kRows);
+  const bool aligned_rows = p.side % 4 == 0 && reinterpret_cast<uintptr_t>(p.store) % 4 == 0;
+  // A little less than 1.5, so that rounding cannot add a fourth tap; and a crop of at most 2^31 bytes.
+  const bool few_taps = float(p.side) <= 1.49f * float(p.size) && p.side <= 1 << 14;
+  const auto kernel = few_taps ? &augment_kernel<T, kFewTaps> : &augment_kernel<T, kMaxTaps>;
   const int64_t count = p.count;
   for (int64_t first = 0; first < count; first += kMaxImages) {
     const int64_t images = count - first < kMaxImages ? count - first : kMaxImages;
-    launch(&augment_kernel<T>, unsigned(tiles), unsigned(images), p, columns, aligned(p));
+    launch(kernel, across, down, unsigned(images), p, columns, layout_of(p), aligned_rows);
     p.images += images * p.image_stride;
     for (Numbers* numbers : {&p.rows, &p.windows, &p.symmetries, &p.cutouts}) numbers->data += images * numbers->stride;
   }

@@ -33,12 +33,14 @@ struct Filter {
   float start;
   float step;
   float reach;
+  float per_reach;  // 1 / reach
 
+  Filter() = default;
   FASTCCSA_HOST_DEVICE Filter(int length, int size, bool backwards)
       : Filter(length, 0, float(length), size, backwards) {}
   FASTCCSA_HOST_DEVICE Filter(int length, float start, float extent, int size, bool backwards)
       : length(length), size(size), backwards(backwards), start(start), step(extent / float(size)),
-        reach(step > 1 ? step : 1) {}
+        reach(step > 1 ? step : 1), per_reach(1 / reach) {}
 
   FASTCCSA_HOST_DEVICE Taps at(int position) const {
     const int place = backwards ? size - 1 - position : position;
@@ -51,7 +53,7 @@ struct Filter {
 
   // The weight of a sample before normalisation.
   FASTCCSA_HOST_DEVICE float weight(const Taps& taps, int k) const {
-    const float distance = (float(taps.first + k) + 0.5f - taps.centre) / reach;
+    const float distance = (float(taps.first + k) + 0.5f - taps.centre) * per_reach;
     const float height = 1.0f - (distance < 0 ? -distance : distance);
     return height > 0 ? height : 0.0f;
   }

@@ -104,7 +104,7 @@ void check_views(const Batch<T>& p) {
       text << '(' << r[0] << ", " << r[1] << ", " << r[2] << ", " << r[3] << ')';
       return text.str();
     };
-    switch (check_view(p, i)) {
+    switch (check_view(p, request_of(p, i))) {
       case Fault::kNone: break;
       case Fault::kRow: fail("rows[", i, "] is ", *p.rows[i], ", but the store has ", p.crops, " crops");
       case Fault::kWindow: fail("windows[", i, "] is ", text(window), ", not within a crop of ", p.side, " pixels");

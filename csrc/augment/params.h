@@ -48,26 +48,38 @@ FASTCCSA_HOST_DEVICE bool inside(const int64_t* r, int64_t side) {
 
 FASTCCSA_HOST_DEVICE Rectangle rectangle(const int64_t* r) { return {int(r[0]), int(r[1]), int(r[2]), int(r[3])}; }
 
-// Returns what is out of bounds. Reads nothing out of bounds itself, whatever the numbers are.
+// The numbers of a view as the caller passed them.
+struct Request {
+  int64_t row, window[4], symmetry, cutout[4];
+};
+
+// Reads everything at once, so that a GPU waits for its memory only once.
 template <typename T>
-FASTCCSA_HOST_DEVICE Fault check_view(const Batch<T>& p, int64_t i) {
-  const int64_t *window = p.windows[i], row = *p.rows[i], symmetry = *p.symmetries[i];
-  if (row < 0 || row >= p.crops) return Fault::kRow;
-  if (!inside(window, p.side) || window[2] == 0 || window[3] == 0) return Fault::kWindow;
-  if (symmetry < 0 || symmetry >= kSymmetries) return Fault::kSymmetry;
-  return inside(p.cutouts[i], p.size) ? Fault::kNone : Fault::kCutout;
+FASTCCSA_HOST_DEVICE Request request_of(const Batch<T>& p, int64_t i) {
+  const int64_t *window = p.windows[i], *cutout = p.cutouts[i];
+  return {*p.rows[i],
+          {window[0], window[1], window[2], window[3]},
+          *p.symmetries[i],
+          {cutout[0], cutout[1], cutout[2], cutout[3]}};
+}
+
+// Returns what is out of bounds.
+template <typename T>
+FASTCCSA_HOST_DEVICE Fault check_view(const Batch<T>& p, const Request& request) {
+  if (request.row < 0 || request.row >= p.crops) return Fault::kRow;
+  if (!inside(request.window, p.side) || request.window[2] == 0 || request.window[3] == 0) return Fault::kWindow;
+  if (request.symmetry < 0 || request.symmetry >= kSymmetries) return Fault::kSymmetry;
+  return inside(request.cutout, p.size) ? Fault::kNone : Fault::kCutout;
 }
 
 // The view must have been checked.
-template <typename T>
-FASTCCSA_HOST_DEVICE View view_of(const Batch<T>& p, int64_t i) {
-  const int64_t symmetry = *p.symmetries[i];
-  return {*p.rows[i],
-          rectangle(p.windows[i]),
-          (symmetry & kUpsideDown) != 0,
-          (symmetry & kMirrored) != 0,
-          (symmetry & kTransposed) != 0,
-          rectangle(p.cutouts[i])};
+FASTCCSA_HOST_DEVICE View view_of(const Request& request) {
+  return {request.row,
+          rectangle(request.window),
+          (request.symmetry & kUpsideDown) != 0,
+          (request.symmetry & kMirrored) != 0,
+          (request.symmetry & kTransposed) != 0,
+          rectangle(request.cutout)};
 }
 
 // The first byte of a view's window, whose rows are 3 * side bytes apart.

@@ -23,12 +23,12 @@ struct Max {
   }
 };
 
-// Combines the values of a group, which is a warp or the whole block. All threads of the group must call it together,
+// Combines the values of a group, which is one thread, a warp or the whole block. All threads of the group must call it together,
 // and all of them get the result.
 template <int kGroup, typename Acc, typename Combine>
 __device__ Acc reduce(Acc value, Combine combine) {
 #pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+  for (int offset = kGroup == 1 ? 0 : kWarp / 2; offset > 0; offset /= 2) {
     value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
   }
   if (kGroup > kWarp) {

@@ -28,12 +28,12 @@ struct OnStream {
 
 template <typename T>
 void forward(const Forward<T>& p, void* stream) {
-  launch_forward(p, fault_word(), next_ticket(), OnStream{static_cast<cudaStream_t>(stream)});
+  launch_forward(p, fault_word(), next_ticket(), OnStream{static_cast<cudaStream_t>(stream)}, run_length(p.in.pairs));
 }
 
 template <typename T>
 void backward(const Backward<T>& p, void* stream) {
-  launch_backward(p, OnStream{static_cast<cudaStream_t>(stream)});
+  launch_backward(p, OnStream{static_cast<cudaStream_t>(stream)}, run_length(p.in.pairs));
 }
 
 template void forward(const Forward<float>&, void*);

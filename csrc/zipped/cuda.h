@@ -6,6 +6,9 @@
 
 namespace fastccsa::zipped::cuda {
 
+// Up to this number of pairs, a block may take one pair, and the forward pass leaves no gradients.
+constexpr int64_t kFewPairs = 512;
+
 // `stream` is a cudaStream_t of the current device. Throws std::runtime_error when a launch fails.
 template <typename T>
 void forward(const Forward<T>& p, void* stream);

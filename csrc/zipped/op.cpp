@@ -25,6 +25,7 @@ struct Arguments {
 
 const char* const kLogits[] = {"logits1", "logits2"};
 const char* const kFeatures[] = {"features1", "features2"};
+const char* const kLeft[] = {"gradient1", "gradient2"};
 
 // Returns the tensor that determines dtype and device: the first one of logits and features.
 const Tensor& leading(const Arguments& arguments) {
@@ -96,15 +97,22 @@ Inputs<T> inputs_of(const Arguments& arguments) {
 using ForwardResult = std::tuple<Tensor, Tensor, Tensor>;
 using BackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
+// Bit k of `features_mask` asks for the gradient of features k + 1, which `left` gets.
 template <typename T>
-ForwardResult forward(const Arguments& arguments, const Tensor& first) {
+ForwardResult forward(const Arguments& arguments, const Tensor& first, int64_t features_mask = 0,
+                      Tensor* left = nullptr) {
   using Acc = acc_t<T>;
   const Inputs<T> in = inputs_of<T>(arguments);
   const bool each = in.reduction == Reduction::kNone;
   Tensor loss = each ? empty({in.pairs}, kAccType<T>, first) : empty({}, kAccType<T>, first);
   Tensor terms = each ? empty({kTerms, in.pairs}, kAccType<T>, first) : empty({kTerms}, kAccType<T>, first);
   Tensor saved = empty({saved_size(in.pairs)}, kAccType<T>, first);
-  const Forward<T> p{in, data_of<Acc>(loss), data_of<Acc>(terms), {data_of<Acc>(saved), in.pairs}};
+  Forward<T> p{in, data_of<Acc>(loss), data_of<Acc>(terms), {data_of<Acc>(saved), in.pairs}};
+  for (int k = 0; k < 2; ++k) {
+    if (!(features_mask >> k & 1)) continue;
+    left[k] = empty({in.pairs, in.width}, first.scalar_type(), first);
+    p.grad_features[k] = data_of<T>(left[k]);
+  }
   if (first.is_cpu()) {
     const FaultReport report = cpu::forward(p, &parallel_for);
     if (report.fault != Fault::kNone) fail_on(report, in.labels, "");
@@ -123,6 +131,7 @@ struct Upstream {
   const MaybeTensor &grad_loss, &grad_terms;
   const Tensor& saved;
   int64_t output_mask;
+  MaybeTensor left[2] = {};  // gradients of the features, which the forward pass left
 };
 
 template <typename T>
@@ -152,6 +161,15 @@ BackwardResult backward(const Arguments& arguments, const Tensor& first, const U
   Tensor logits2 = gradient(1, arguments.logits[1], in.classes, &p.grad_logits[1]);
   Tensor features1 = gradient(2, arguments.features[0], in.width, &p.grad_features[0]);
   Tensor features2 = gradient(3, arguments.features[1], in.width, &p.grad_features[1]);
+  for (int k = 0; k < 2; ++k) {
+    if (!upstream.left[k]) continue;
+    const Tensor& left = *upstream.left[k];
+    check_tensor(kLeft[k], left, first, type, 2);
+    check_size(kLeft[k], left, 0, in.pairs, "one row per pair");
+    check_size(kLeft[k], left, 1, in.width, "the width of the features");
+    p.grad_features[k] = data_of<T>(left);
+    p.left = true;
+  }
   if (first.is_cpu()) {
     cpu::backward(p, &parallel_for);
   } else {
@@ -203,6 +221,54 @@ BackwardResult zipped_ccsa_backward(MaybeTensor grad_loss, MaybeTensor grad_term
                       [&](const Tensor& first, auto t) { return backward<decltype(t)>(arguments, first, upstream); });
 }
 
+#if defined(FASTCCSA_CUDA)
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> zipped_ccsa_forward_and_gradients(
+    MaybeTensor logits1, MaybeTensor logits2, MaybeTensor features1, MaybeTensor features2, Tensor target1,
+    MaybeTensor target2, MaybeTensor class_weight1, MaybeTensor class_weight2, MaybeTensor pair_weight, double margin,
+    double alpha, int64_t reduction, int64_t features_mask) {
+  const Arguments arguments{{logits1, logits2},
+                            {features1, features2},
+                            {target1, target2},
+                            {class_weight1, class_weight2},
+                            pair_weight,
+                            margin,
+                            alpha,
+                            reduction};
+  return with_leading(arguments, [&](const Tensor& first, auto t) {
+    if (!features1 || first.size(0) <= cuda::kFewPairs || Reduction(reduction) == Reduction::kNone) {
+      fail("gradients can only be left by a reduced loss of more than ", cuda::kFewPairs, " pairs with features");
+    }
+    Tensor left[] = {empty({0}, first.scalar_type(), first), empty({0}, first.scalar_type(), first)};
+    const auto [loss, terms, saved] = forward<decltype(t)>(arguments, first, features_mask, left);
+    return std::make_tuple(loss, terms, saved, left[0], left[1]);
+  });
+}
+
+std::tuple<Tensor, Tensor> zipped_ccsa_finish(MaybeTensor gradient1, MaybeTensor gradient2, Tensor grad_loss,
+                                              Tensor saved, MaybeTensor logits1, MaybeTensor logits2,
+                                              MaybeTensor features1, MaybeTensor features2, Tensor target1,
+                                              MaybeTensor target2, MaybeTensor class_weight1,
+                                              MaybeTensor class_weight2, MaybeTensor pair_weight, double margin,
+                                              double alpha, int64_t reduction, int64_t output_mask) {
+  const Arguments arguments{{logits1, logits2},
+                            {features1, features2},
+                            {target1, target2},
+                            {class_weight1, class_weight2},
+                            pair_weight,
+                            margin,
+                            alpha,
+                            reduction};
+  const MaybeTensor of_loss(grad_loss), of_terms;
+  const Upstream upstream{of_loss, of_terms, saved, output_mask & 3, {gradient1, gradient2}};
+  return with_leading(arguments, [&](const Tensor& first, auto t) {
+    const BackwardResult result = backward<decltype(t)>(arguments, first, upstream);
+    return std::make_tuple(std::get<0>(result), std::get<1>(result));
+  });
+}
+
+#endif
+
 // The constants of saved_size.
 std::tuple<int64_t, int64_t, int64_t, int64_t> zipped_saved_layout() {
   return {kSavedRows, kWeightSums, kSums, kMaxPartials};
@@ -221,6 +287,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastccsa, CUDA, m) {
   m.impl("zipped_ccsa", TORCH_BOX(&zipped_ccsa));
   m.impl("zipped_ccsa_forward", TORCH_BOX(&zipped_ccsa));
   m.impl("zipped_ccsa_backward", TORCH_BOX(&zipped_ccsa_backward));
+  m.impl("zipped_ccsa_forward_and_gradients", TORCH_BOX(&zipped_ccsa_forward_and_gradients));
+  m.impl("zipped_ccsa_finish", TORCH_BOX(&zipped_ccsa_finish));
 }
 #endif
 

@@ -104,6 +104,14 @@ struct Forward {
   Acc* loss;   // [] or, without a reduction, [pairs]
   Acc* terms;  // [4] or [4, pairs]
   Saved<Acc> saved;
+  // [pairs, width] contiguous. If not nullptr, the gradients for an upstream gradient of 1 are left here; only CUDA
+  // does that, and only for a reduced loss.
+  T* grad_features[2] = {nullptr, nullptr};
+
+  // Returns row i, or nullptr if this gradient is not needed.
+  FASTCCSA_HOST_DEVICE T* grad_features_row(int k, int64_t i) const {
+    return grad_features[k] == nullptr ? nullptr : grad_features[k] + i * in.width;
+  }
 };
 
 // The last step of the forward pass: computes terms and loss from the sums over all pairs. A stream without logits has
@@ -132,10 +140,18 @@ struct Backward {
   Saved<const Acc> saved;
   T* grad_logits[2];    // [pairs, classes] contiguous; nullptr: not needed
   T* grad_features[2];  // [pairs, width] contiguous; nullptr: not needed
+  // Whether grad_features holds what the forward pass left; then nothing remains to do for an upstream gradient of 1.
+  bool left = false;
 
   // Returns row i, or nullptr if this gradient is not needed.
   FASTCCSA_HOST_DEVICE T* grad_features_row(int k, int64_t i) const {
     return grad_features[k] == nullptr ? nullptr : grad_features[k] + i * in.width;
+  }
+
+  // Whether gradients of the features must be computed.
+  FASTCCSA_HOST_DEVICE bool writes_features() const {
+    if (grad_features[0] == nullptr && grad_features[1] == nullptr) return false;
+    return !(left && grad_terms.data == nullptr && grad_loss.data != nullptr && grad_loss[0] == Acc(1));
   }
 };
 

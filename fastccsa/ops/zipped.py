@@ -16,11 +16,18 @@ __all__ = ["REDUCTIONS", "zipped_ccsa"]
 
 TERMS = 4
 _NO_GRADIENTS = (None,) * 8  # of targets, weights and scalars
+# From this number of pairs on, CUDA's forward pass leaves the gradients of the features for the backward pass, which
+# then need not read the features again: two thirds of the bytes in total. Below, calls are bound by the host.
+LEAVE_GRADIENTS_FROM = 8192
 REDUCTIONS = {name: code for code, name in enumerate(get_args(Reduction))}
 
 _zipped = torch.ops.fastccsa.zipped_ccsa.default
 _forward = named("zipped_ccsa forward", torch.ops.fastccsa.zipped_ccsa_forward.default)
 _backward = named("zipped_ccsa backward", torch.ops.fastccsa.zipped_ccsa_backward.default)
+_forward_and_gradients = named(
+    "zipped_ccsa forward and gradients", torch.ops.fastccsa.zipped_ccsa_forward_and_gradients.default
+)
+_finish = named("zipped_ccsa finish", torch.ops.fastccsa.zipped_ccsa_finish.default)
 
 _ROWS, _WEIGHT_SUMS, _SUMS, _MAX_PARTIALS = torch.ops.fastccsa.zipped_saved_layout()
 
@@ -46,6 +53,21 @@ def _zipped_backward_fake(grad_loss: Any, grad_terms: Any, saved: Tensor, *args:
         else saved.new_empty((0,), dtype=_first(args).dtype)
         for bit, of in enumerate(args[:4])
     )
+
+
+@torch.library.register_fake("fastccsa::zipped_ccsa_forward_and_gradients")
+def _forward_and_gradients_fake(*args: Any) -> tuple[Tensor, ...]:
+    *inputs, features_mask = args
+    left = (
+        of.new_empty(of.shape) if features_mask >> bit & 1 else of.new_empty((0,)) for bit, of in enumerate(inputs[2:4])
+    )
+    return *_zipped_fake(*inputs), *left
+
+
+@torch.library.register_fake("fastccsa::zipped_ccsa_finish")
+def _finish_fake(gradient1: Any, gradient2: Any, grad_loss: Tensor, saved: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    *inputs, output_mask = args
+    return _zipped_backward_fake(grad_loss, None, saved, *inputs, output_mask & 3)[:2]
 
 
 def _first(args: tuple[Any, ...]) -> Tensor:
@@ -89,6 +111,42 @@ class _Zipped(torch.autograd.Function):
         return output
 
     backward = staticmethod(_backward_of)
+
+
+class _ZippedLeavingGradients(_Zipped):
+    """Computes the gradients of the features in the forward pass, for an upstream gradient of 1."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        needs = ctx.needs_input_grad
+        loss, terms, saved, *left = _forward_and_gradients(*inputs, needs[2] | needs[3] << 1)
+        ctx.left = left
+        _setup_context(ctx, inputs, (loss, terms, saved))
+        return loss, terms, saved
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor | None, grad_terms: Tensor | None, _: Any) -> tuple[Any, ...]:
+        # They are given away, and their new owners may change them: a second pass through the graph computes its own.
+        left, ctx.left = ctx.left, None
+        if left is None or grad_loss is None or grad_terms is not None or torch.is_grad_enabled():
+            return _backward_of(ctx, grad_loss, grad_terms, _)
+        needs = ctx.needs_input_grad
+        of_features = [g if needs[2 + k] else None for k, g in enumerate(left)]
+        saved, *inputs = ctx.saved_tensors
+        of_logits = _finish(*of_features, grad_loss, saved, *inputs, *ctx.scalars, needs[0] | needs[1] << 1)
+        return *(g if needs[k] else None for k, g in enumerate(of_logits)), *of_features, *_NO_GRADIENTS
+
+
+def _leaves_gradients(inputs: tuple[Any, ...]) -> bool:
+    """Return whether the forward pass of this call should compute the gradients of the features."""
+    target1, features = inputs[4], inputs[2:4]
+    return (
+        target1.is_cuda
+        and target1.shape[0] >= LEAVE_GRADIENTS_FROM
+        and inputs[-1] != REDUCTIONS["none"]
+        and torch.is_grad_enabled()
+        and any(x is not None and x.requires_grad for x in features)
+    )
 
 
 def _promote(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -161,5 +219,6 @@ def zipped_ccsa(
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(target1.device.type):
         loss, terms, _ = _zipped(*inputs)
     else:
-        loss, terms, _ = _Zipped.apply(*inputs)
+        function = _ZippedLeavingGradients if _leaves_gradients(inputs) else _Zipped
+        loss, terms, _ = function.apply(*inputs)
     return loss, terms

@@ -96,6 +96,14 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, EMULATOR_CALLER) {
   emulator::vote(mask, false, {"__syncwarp", file, line});
 }
 
+// Selects four of the eight bytes of y and x.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t both = uint64_t(y) << 32 | x;
+  unsigned result = 0;
+  for (int j = 0; j < 4; ++j) result |= unsigned(both >> (8 * (selector >> (4 * j) & 7)) & 0xffu) << (8 * j);
+  return result;
+}
+
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 

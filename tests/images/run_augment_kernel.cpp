@@ -15,8 +15,8 @@ void run(void* images, const Batch<T>& shared, const emulator::Schedule& schedul
   Batch<T> p = shared;
   p.images = static_cast<T*>(images);
   emulator::Gpu gpu(schedule);
-  cuda::launch_augment(p, [&](auto kernel, unsigned tiles, unsigned images, const auto&... arguments) {
-    gpu.launch(emulator::dim3(tiles, images), cuda::kThreads, kernel, arguments...);
+  cuda::launch_augment(p, [&](auto kernel, unsigned across, unsigned down, unsigned images, const auto&... arguments) {
+    gpu.launch(emulator::dim3(across, down, images), cuda::kThreads, kernel, arguments...);
   });
 }
 

@@ -110,6 +110,38 @@ def test_images_larger_than_a_tile_equal_the_cpu_kernel(run: Run, side: int, siz
     torch.testing.assert_close(images, augment(store, packed, transforms), rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("offset", [0, 1, 2, 3])
+@pytest.mark.parametrize("size", [6, 9, 12, 15])
+def test_a_store_at_any_address_equals_the_cpu_kernel(run: Run, size: int, offset: int) -> None:
+    """Rows of 8, 12, 16 and 20 pixels or other numbers; words at the end of the store are read byte by byte."""
+    transforms = Transforms(8)
+    object.__setattr__(transforms, "size", size)
+    for side in (transforms.crop, transforms.crop + 1):
+        count = 2 * side * side * 3
+        memory = torch.from_numpy(np.random.default_rng(side).integers(0, 256, offset + count).astype(np.uint8))
+        store = memory[offset:].view(2, side, side, 3)
+        packed = torch.tensor(
+            [[row, top, left, side - top, side - left, 0, 0, 0, 0, symmetry]
+             for symmetry, (row, top, left) in enumerate([(0, 0, 0), (1, 0, 0), (1, 1, 2), (1, 2, 3), (0, 1, 1)])]
+        )  # fmt: skip
+        images = torch.empty(5, 3, size, size)
+        run(store, packed, transforms, images)
+        torch.testing.assert_close(images, augment(store, packed, transforms), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tile_is_written_in_whole_or_value_by_value(run: Run, dtype: torch.dtype) -> None:
+    """Images in aligned memory, and in memory where packs of 16 bytes would not be aligned, have the same bits."""
+    transforms = Transforms(48)
+    store, packed = make_store(transforms), every_symmetry(transforms)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        aligned = torch.empty((16, 3, 48, 48), dtype=dtype, memory_format=memory_format)
+        run(store, packed, transforms, aligned)
+        shifted = torch.empty(aligned.numel() + 1, dtype=dtype)[1:].as_strided(aligned.shape, aligned.stride(), 1)
+        run(store, packed, transforms, shifted)
+        assert torch.equal(aligned, shifted)
+
+
 def test_any_strides_are_written_correctly(run: Run) -> None:
     transforms = Transforms(16)
     store, packed = make_store(transforms), every_symmetry(transforms)

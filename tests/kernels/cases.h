@@ -25,6 +25,8 @@ struct Case {
   Dtype dtype;
   int64_t pairs, classes, labels, width, reduction;
   int64_t needs_grad;               // bit k: the gradient of the k-th of logits 1 and 2, features 1 and 2
+  int64_t left;                     // whether the forward pass leaves the gradients of the features
+  int64_t run_length;               // on CUDA; 0: as for a GPU
   int64_t order, seed, processors;  // how the work is scheduled
   double margin, alpha;
   View logits[2], features[2], target[2], class_weight[2], pair_weight, grad_loss, grad_terms;
@@ -36,7 +38,8 @@ struct Case {
     name.resize(letters);
     read_bytes(name.data(), letters);
     dtype = read_value<Dtype>();
-    for (int64_t* field : {&pairs, &classes, &labels, &width, &reduction, &needs_grad, &order, &seed, &processors}) {
+    for (int64_t* field : {&pairs, &classes, &labels, &width, &reduction, &needs_grad, &left, &run_length, &order, &seed,
+                           &processors}) {
       *field = read_value<int64_t>();
     }
     for (double* field : {&margin, &alpha}) *field = read_value<double>();

@@ -59,6 +59,8 @@ class Call:
     margin: float = 12.0
     alpha: float = 0.3
     needs_grad: tuple[bool, bool, bool, bool] = (True, True, True, True)
+    left: bool = False  # the forward pass leaves the gradients of the features for the backward pass
+    run_length: int = 0  # pairs of a warp on CUDA; 0: as for a GPU
     schedule: Schedule = Schedule()
 
     @property
@@ -215,11 +217,12 @@ def _encode(call: Call) -> bytes:
     needs_grad = sum(1 << k for k, x in enumerate(call.inputs) if x is not None and call.needs_grad[k])
     numbers = (
         DTYPES.index(call.dtype), call.pairs, classes, labels, width, REDUCTIONS.index(call.reduction), needs_grad,
+        int(call.left), call.run_length,
         ORDERS.index(call.schedule.order), call.schedule.seed, call.schedule.processors,
     )  # fmt: skip
     tensors = (*call.logits, *call.features, *call.targets, *call.class_weights)
     tensors += (call.pair_weight, call.grad_loss, call.grad_terms)
-    head = struct.pack("<q", len(name)) + name + struct.pack("<10q2d", *numbers, call.margin, call.alpha)
+    head = struct.pack("<q", len(name)) + name + struct.pack("<12q2d", *numbers, call.margin, call.alpha)
     return head + b"".join(map(encode_view, tensors))
 
 

@@ -85,10 +85,14 @@ def root_mean_square(values: list[Tensor]) -> float:
 
 @pytest.fixture
 def assert_as_good_as_torch(make_case: Callable[..., Case]) -> Callable[..., None]:
-    """The error against float64 is at most twice plain PyTorch's in the same dtype, or the rounding of the result.
+    """The error against float64 is at most twice plain PyTorch's in the same dtype, or the unavoidable roundings.
 
-    Errors are root mean squares over several draws, since a single scalar can be right by luck. In tests of float64
-    itself the reference has rounding errors too, and a sum of n terms is allowed n units.
+    Errors are root mean squares over several draws, since a single scalar can be right by luck. So can a few: at N = 2
+    about ten pairs in twelve draws are of different classes and within the margin. Two roundings are unavoidable. One
+    is that of the result; in tests of float64 itself the reference has rounding errors too, and a sum of n terms is
+    allowed n units. The other is that of a distance d below the margin m, by half a unit of d. It leaves m - d with
+    the same absolute error, which is large relative to a small difference. Its effect on every result is at most that
+    of moving the margin by a unit, since d < m, and is computed so in float64.
     """
 
     def check(function: Callable[..., object], reduction: str = "mean", draws: int = 12, **sizes: object) -> None:
@@ -98,6 +102,9 @@ def assert_as_good_as_torch(make_case: Callable[..., Case]) -> Callable[..., Non
         ours = [values_and_gradients(case, function, reduction) for case in cases]
         exact = [values_and_gradients(case.to(torch.float64), plain_terms, reduction) for case in cases]
         torchs = [values_and_gradients(case.to(dtype), plain_terms, reduction) for case in cases]
+        unit = torch.finfo(ours[0][0].dtype).eps  # of the loss, and of the distances
+        moved = [replace(case.to(torch.float64), margin=case.margin * (1 + unit)) for case in cases]
+        shifted = [values_and_gradients(case, plain_terms, reduction) for case in moved]
         terms = sum(cases[0].inputs[2].shape) if dtype == torch.float64 else 1
         for k, name in enumerate(NAMES):
             assert ours[0][k].shape == exact[0][k].shape
@@ -105,6 +112,7 @@ def assert_as_good_as_torch(make_case: Callable[..., Case]) -> Callable[..., Non
             error = root_mean_square([o[k].double() - t for o, t in zip(ours, truth, strict=True)])
             plain = root_mean_square([p[k].double() - t for p, t in zip(torchs, truth, strict=True)])
             rounding = terms * torch.finfo(ours[0][k].dtype).eps * root_mean_square(truth)
+            rounding += root_mean_square([s[k] - t for s, t in zip(shifted, truth, strict=True)])
             assert error <= 2 * max(plain, rounding), f"{name}: error {error:.3g}, plain PyTorch's {plain:.3g}"
 
     return check

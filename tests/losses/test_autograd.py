@@ -11,6 +11,7 @@ import torch._dynamo.testing
 
 import fastccsa
 from fastccsa import functional, reference
+from fastccsa.ops import zipped
 
 
 def op_arguments(case, reduction=1):
@@ -96,6 +97,121 @@ def test_graph_kept_and_used_twice(make_case, device):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         torch.autograd.grad(loss, case.inputs)
+
+
+@pytest.fixture
+def gradients_are_left(monkeypatch, device):
+    """Let the forward pass leave the gradients of the features: in large batches on CUDA, and here in small ones too.
+
+    Returns a list with an entry for each of its calls. The CPU has no such op, so these tests compose it of others.
+    """
+    calls = []
+    if device == "cpu":
+
+        def forward_and_gradients(*args):
+            *inputs, mask = args
+            loss, terms, saved = zipped._forward(*inputs)
+            _, _, *left = zipped._backward(torch.ones_like(loss), None, saved, *inputs, mask << 2)
+            return loss, terms, saved, *left
+
+        def finish(gradient1, gradient2, grad_loss, saved, *args):
+            *inputs, mask = args
+            left = [gradient1, gradient2]
+            mask |= sum(4 << k for k, gradient in enumerate(left) if gradient is not None)
+            *of_logits, first, second = zipped._backward(grad_loss, None, saved, *inputs, mask)
+            if grad_loss != 1:
+                for gradient, new in zip(left, (first, second), strict=True):
+                    _ = gradient if gradient is None else gradient.copy_(new)
+            return of_logits
+
+        monkeypatch.setattr(zipped, "_finish", finish)
+        monkeypatch.setattr(zipped, "_leaves_gradients", lambda inputs: True)
+    else:
+        forward_and_gradients = zipped._forward_and_gradients
+        monkeypatch.setattr(zipped, "LEAVE_GRADIENTS_FROM", 600)
+    monkeypatch.setattr(
+        zipped, "_forward_and_gradients", lambda *args: (calls.append(args[-1]), forward_and_gradients(*args))[1]
+    )
+    return calls
+
+
+def ordinary(case, upstream, reduction, which=slice(None)):
+    """Compute the gradients with a forward pass that leaves none."""
+    outputs = zipped._Zipped.apply(*op_arguments(case, zipped.REDUCTIONS[reduction]))[:2]
+    total = sum((o * u).sum() for o, u in zip(outputs, upstream, strict=True) if u is not None)
+    return torch.autograd.grad(total, case.inputs[which])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "weighted_mean"])
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_gradients_left_by_the_forward_pass(make_case, device, gradients_are_left, reduction, factor):
+    """They have the same bits for any upstream gradient, and for a second pass, whoever changed the first results."""
+    case = make_case(700, width=64, device=device)
+    upstream = torch.tensor(factor, device=device)
+    expected = ordinary(case, (upstream, None), reduction)
+    loss = case.call(functional.weighted_ccsa_loss, reduction)
+    for again in (True, False):
+        gradients = torch.autograd.grad(loss, case.inputs, upstream, retain_graph=again)
+        assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+        for gradient in gradients:
+            gradient.zero_()
+    assert gradients_are_left == [3]
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(loss, case.inputs)
+
+
+@pytest.mark.parametrize("wanted", [(0,), (2,), (3,), (0, 3)])
+def test_only_some_of_the_gradients_left_by_the_forward_pass(make_case, device, gradients_are_left, wanted):
+    case = make_case(700, width=64, device=device)
+    expected = ordinary(case, (torch.ones((), device=device), None), "mean")
+    loss = case.call(functional.weighted_ccsa_loss)
+    gradients = torch.autograd.grad(loss, [case.inputs[k] for k in wanted], retain_graph=True)
+    assert all(torch.equal(g, expected[k]) for g, k in zip(gradients, wanted, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(torch.autograd.grad(loss, case.inputs), expected, strict=True))
+    inputs = [x.detach().requires_grad_(k in wanted) for k, x in enumerate(case.inputs)]
+    loss = functional.weighted_ccsa_loss(*inputs, *case.targets, *case.weights, margin=case.margin, alpha=case.alpha)
+    loss.backward()
+    for k, x in enumerate(inputs):
+        assert torch.equal(x.grad, expected[k]) if k in wanted else x.grad is None
+
+
+def test_gradients_of_terms_where_the_forward_pass_left_others(make_case, device, gradients_are_left):
+    case = make_case(700, width=64, device=device)
+    factors = torch.tensor([0.5, 2.0, 0.25, 3.0], device=device)
+    terms = case.call(functional.weighted_ccsa_loss_terms)
+    total = terms.loss + sum(f * t for f, t in zip(factors, terms[1:], strict=True))
+    expected = ordinary(case, (torch.ones((), device=device), factors), "mean")
+    for a, b in zip(torch.autograd.grad(total, case.inputs), expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert gradients_are_left == [3]
+
+
+def test_second_derivative_and_changed_inputs_where_gradients_were_left(make_case, device, gradients_are_left):
+    case = make_case(700, width=64, device=device)
+    with pytest.raises(RuntimeError, match=r"fastccsa\.reference"):
+        torch.autograd.grad(case.call(functional.weighted_ccsa_loss), case.inputs, create_graph=True)
+    copies = [x.clone() for x in case.inputs]
+    loss = functional.weighted_ccsa_loss(*copies, *case.targets, *case.weights)
+    with torch.no_grad():
+        copies[2].add_(0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    assert gradients_are_left == [3, 3]
+
+
+@pytest.mark.cuda
+def test_large_batches_leave_gradients_only_where_they_are_used(make_case, monkeypatch):
+    """Not without a gradient of the features, without a reduction, or where no graph is built."""
+    monkeypatch.setattr(zipped, "LEAVE_GRADIENTS_FROM", 600)
+    case = make_case(700, width=64, device="cuda")
+    inputs = op_arguments(case)
+    assert zipped._leaves_gradients(inputs)
+    assert not zipped._leaves_gradients((*inputs[:-1], zipped.REDUCTIONS["none"]))
+    assert not zipped._leaves_gradients((*inputs[:2], inputs[2].detach(), inputs[3].detach(), *inputs[4:]))
+    with torch.no_grad():
+        assert not zipped._leaves_gradients(inputs)
+    monkeypatch.setattr(zipped, "LEAVE_GRADIENTS_FROM", 701)
+    assert not zipped._leaves_gradients(inputs)
 
 
 @pytest.mark.parametrize("changed", range(6))
