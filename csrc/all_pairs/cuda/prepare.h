@@ -85,8 +85,7 @@ class Prepared {
                            weight.data(),
                            alignment.data(),
                            {side[0].factor.data(), side[1].factor.data()},
-                           this->centre.data(),
-                           {}};
+                           this->centre.data()};
     device_.run(AlignClasses<T>{align, this->means(), total.data(), chunks_[0] + chunks_[1], poison_parts_.data(),
                              poison_blocks_, poison.data()});
   }
