@@ -63,22 +63,10 @@ struct Align {
   double* alignment;         // [classes]
   double* coefficient[2];    // [classes]: see Finish
   Acc* centre;               // [width]
-  const int64_t* label[2];   // [N], of the sorted rows; only `next_class` reads them, on CUDA
 
   FASTCCSA_HOST_DEVICE int64_t count(int side, int64_t c) const { return offset[side][c + 1] - offset[side][c]; }
 
   FASTCCSA_HOST_DEVICE bool has_pairs(int64_t c) const { return count(0, c) > 0 && count(1, c) > 0; }
-
-  // The next class after `c` that has a row, or `classes`; -1 asks for the first. The classes that occur may be
-  // far fewer than `classes`.
-  FASTCCSA_HOST_DEVICE int64_t next_class(int64_t c) const {
-    int64_t next = classes;
-    for (int side = 0; side < 2; ++side) {
-      const int64_t row = offset[side][c + 1];
-      if (row < offset[side][classes] && label[side][row] < next) next = label[side][row];
-    }
-    return next;
-  }
 
   FASTCCSA_HOST_DEVICE Acc own_weight(int64_t c) const {
     if (!has_pairs(c)) return Acc(0);

@@ -118,8 +118,7 @@ class Sides {
             weight(),
             alignment_.data(),
             {factor_[0].data(), factor_[1].data()},
-            centre_.data(),
-            {}};
+            centre_.data()};
   }
 
   void class_means() {

@@ -15,13 +15,13 @@ namespace fastccsa::all_pairs::cuda {
 // Limits that decide how the preparation is computed, but do not change its results.
 struct PrepareOptions {
   // Up to this many rows of a side, each block of threads counts all of them. The value was not measured.
-  int64_t few_rows = 16384;
+  int64_t few_rows = 8192;
   int64_t counted_classes = kCountedClasses;
   int64_t chunk_rows = 0;  // that a warp adds up; 0: by sizes
 };
 
-// Enough warps to load features at the speed of the memory, but chunks that are not shorter than a batch of loads, so
-// that most of what is read is features.
+// Enough warps to load features at the speed of the memory: one block of eight on each multiprocessor of a large GPU.
+// Chunks have at least one batch of loads, since a warp also loads labels, and are short enough to keep work even.
 inline int64_t chunk_rows_of(int64_t rows, int64_t column_blocks) {
   constexpr int64_t kLeast = 8, kMost = 256, kEnoughWarps = 1024;
   return std::clamp(ceil_divide(rows * column_blocks, kEnoughWarps * kLeast) * kLeast, kLeast, kMost);
@@ -85,8 +85,7 @@ class Prepared {
                            weight.data(),
                            alignment.data(),
                            {side[0].factor.data(), side[1].factor.data()},
-                           this->centre.data(),
-                           {}};
+                           this->centre.data()};
     device_.run(AlignClasses<T>{align, this->means(), total.data(), chunks_[0] + chunks_[1], poison_parts_.data(),
                              poison_blocks_, poison.data()});
   }

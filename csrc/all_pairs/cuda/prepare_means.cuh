@@ -53,8 +53,15 @@ class RunSums {
     return values;
   }
 
-  __device__ void begin(const Pack<T>& row) {
-    rows_ = batch_ = 0;
+  // Begins a batch with its first row, which may also be the first row of the run.
+  __device__ void begin_batch(const Pack<T>& row, bool begins_run) {
+    shift_ = row;
+    batch_ = 1;
+    part_squares_ = 0;
+#pragma unroll
+    for (int e = 0; e < kSize; ++e) part_[e] = 0;
+    if (!begins_run) return;
+    rows_ = 0;
     squares_ = 0;
 #pragma unroll
     for (int e = 0; e < kSize; ++e) {
@@ -64,13 +71,7 @@ class RunSums {
   }
 
   __device__ void add(const Pack<T>& row) {
-    if (batch_++ == 0) {
-      shift_ = row;
-      part_squares_ = 0;
-#pragma unroll
-      for (int e = 0; e < kSize; ++e) part_[e] = 0;
-      return;
-    }
+    ++batch_;
 #pragma unroll
     for (int e = 0; e < kSize; ++e) {
       const Part difference = Part(load(row.value[e])) - Part(load(shift_.value[e]));
@@ -80,7 +81,6 @@ class RunSums {
   }
 
   __device__ void end_batch() {
-    if (batch_ == 0) return;
     const double count = batch_, share = 1 / count;
     squares_ += double(part_squares_);
 #pragma unroll
@@ -91,25 +91,29 @@ class RunSums {
       sum_[e] += count * from_origin;
     }
     rows_ += batch_;
-    batch_ = 0;
   }
 
-  // After the last batch.
-  __device__ double mean(int e) const { return origin_[e] + sum_[e] / double(rows_); }
   __device__ double total(int e) const { return double(rows_) * origin_[e] + sum_[e]; }
-  __device__ double spread() const {
+
+  // Ends the run: sets the mean of each column, and returns the sum of |z - mean|^2 over all columns of the lane.
+  __device__ double finish(double (&mean)[kSize]) const {
+    const double share = 1 / double(rows_);
     double squares = squares_;
 #pragma unroll
-    for (int e = 0; e < kSize; ++e) squares -= sum_[e] * sum_[e] / double(rows_);
+    for (int e = 0; e < kSize; ++e) {
+      const double from_origin = sum_[e] * share;
+      mean[e] = origin_[e] + from_origin;
+      squares -= sum_[e] * from_origin;
+    }
     return squares;
   }
 
  private:
   const int64_t width_, first_;
-  int rows_ = 0, batch_ = 0;
-  Pack<T> shift_;                        // the first row of the batch
-  Part part_[kSize], part_squares_;      // around it
-  double origin_[kSize], sum_[kSize], squares_;  // the first row of the run, and the sums of batches around it
+  int rows_, batch_;                              // of the run, without the batch; of the batch
+  Pack<T> shift_;                                 // the first row of the batch
+  Part part_[kSize], part_squares_;               // sums around it
+  double origin_[kSize], sum_[kSize], squares_;   // the first row of the run, and the sums around it
 };
 
 // What a warp knows about the next kWarp sorted rows: each lane loads it for one row. Bits are by lane.
@@ -144,22 +148,23 @@ template <typename T, bool kPacked>
 __device__ void store_run(const ClassSums<T>& p, const RunSums<T, kPacked>& run, int side, int64_t chunk, bool begins,
                           bool ends, int64_t label, int place, int lane) {
   constexpr int kSize = Pack<T>::kSize, kParts = kWarpColumns<T> / kChunkColumns;
-  const double spread = reduce<kWarp>(run.spread(), Add());
+  double mean[kSize];
+  const double spread = reduce<kWarp>(run.finish(mean), Add());
   if (begins && ends) {
-    mean_t<T>* mean = p.means.mean[side] + int64_t(place) * p.width;
+    mean_t<T>* to = p.means.mean[side] + int64_t(place) * p.width;
 #pragma unroll
     for (int e = 0; e < kSize; ++e) {
-      if (run.inside(e)) mean[run.column(e)] = mean_t<T>(run.mean(e));
+      if (run.inside(e)) to[run.column(e)] = mean_t<T>(mean[e]);
     }
     const int64_t parts = column_parts(p.width), part = int64_t(blockIdx.y) * kParts + lane;
     if (lane < kParts && part < parts) p.spread[side][label * parts + part] = lane == 0 ? spread : 0.0;
     return;
   }
   const int64_t slot = 2 * chunk + (begins ? 1 : 0);
-  double* mean = p.part[side] + slot * p.width;
+  double* to = p.part[side] + slot * p.width;
 #pragma unroll
   for (int e = 0; e < kSize; ++e) {
-    if (run.inside(e)) mean[run.column(e)] = run.mean(e);
+    if (run.inside(e)) to[run.column(e)] = mean[e];
   }
   if (lane == 0) p.part_spread[side][slot * gridDim.y + blockIdx.y] = spread;
 }
@@ -182,37 +187,45 @@ __global__ void __launch_bounds__(kThreads) class_sums_kernel(const ClassSums<T>
   for (int64_t from = first; from < last; from += kWarp) {
     const WarpRows rows = load_rows(p, side, from, last, lane);
     const int count = last - from < kWarp ? int(last - from) : kWarp;
+    const unsigned needed = all_rows ? kAllLanes : rows.paired;
     for (int batch = 0; batch < count; batch += kBatch) {
+      const int batch_end = batch + kBatch < count ? batch + kBatch : count;
       Pack<T> values[kBatch];
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        const int of = batch + i, order = __shfl_sync(kAllLanes, rows.order, of);
-        if (of < count && (all_rows || (rows.paired >> of & 1) != 0)) {
+        const int order = __shfl_sync(kAllLanes, rows.order, batch + i);
+        if (batch + i < batch_end && (needed >> (batch + i) & 1) != 0) {
           values[i] = run.load_row(p.side[side].features.strided_row(order));
         }
       }
+      // The batch consists of rows of one or more classes.
+      for (int begin = batch, end; begin < batch_end; begin = end) {
+        const int to_class_end = __ffs(int(rows.ends >> begin));
+        const bool ends = to_class_end > 0 && begin + to_class_end <= batch_end;
+        end = ends ? begin + to_class_end : batch_end;
+        if ((needed >> begin & 1) == 0) continue;
+        if (!running) began = (rows.begins >> begin & 1) != 0;
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const int of = batch + i;
-        const int64_t label = __shfl_sync(kAllLanes, rows.label, of);
-        const int place = __shfl_sync(kAllLanes, rows.place, of);
-        const bool paired = (rows.paired >> of & 1) != 0;
-        if (of >= count || !(all_rows || paired)) continue;
-        const bool begins = (rows.begins >> of & 1) != 0, ends = (rows.ends >> of & 1) != 0;
-        if (begins || !running) {
-          run.begin(values[i]);
-          began = begins;
-          running = true;
+        for (int i = 0; i < kBatch; ++i) {
+          if (batch + i < begin || batch + i >= end) continue;
+          if (batch + i == begin) {
+            run.begin_batch(values[i], !running);
+          } else {
+            run.add(values[i]);
+          }
         }
-        run.add(values[i]);
-        if (!ends && from + of + 1 < last) continue;
         run.end_batch();
+        running = !ends && from + end < last;
+        if (running) continue;
+        if (all_rows) {
 #pragma unroll
-        for (int e = 0; e < kSize; ++e) total[e] += run.total(e);
-        if (paired) store_run(p, run, side, chunk, began, ends, label, place, lane);
-        running = false;
+          for (int e = 0; e < kSize; ++e) total[e] += run.total(e);
+        }
+        if ((rows.paired >> begin & 1) == 0) continue;
+        const int64_t label = __shfl_sync(kAllLanes, rows.label, begin);
+        const int place = __shfl_sync(kAllLanes, rows.place, begin);
+        store_run(p, run, side, chunk, began, ends, label, place, lane);
       }
-      if (running) run.end_batch();
     }
   }
   if (!all_rows) return;

@@ -47,11 +47,15 @@ __device__ void clear_poison(const Given<Acc>& p) {
 
 // Returns the label of a row, or 0 if it is bad.
 template <typename Acc>
-__device__ int64_t checked_label(const Given<Acc>& p, int side, int64_t row, bool reports, FaultWord* fault) {
-  const int64_t label = p.given_label[side][row];
+__device__ int64_t checked(int64_t label, const Given<Acc>& p, int side, int64_t row, bool reports, FaultWord* fault) {
   if (p.poison == nullptr || (label >= 0 && label < p.classes)) return label;
   if (reports) report(p.poison + blockIdx.x, fault, {side == 0 ? Fault::kTarget1 : Fault::kTarget2, row, label});
   return 0;
+}
+
+template <typename Acc>
+__device__ int64_t checked_label(const Given<Acc>& p, int side, int64_t row, bool reports, FaultWord* fault) {
+  return checked(p.given_label[side][row], p, side, row, reports, fault);
 }
 
 template <typename Acc>
@@ -142,15 +146,26 @@ __global__ void __launch_bounds__(kThreads) sort_few_kernel(const CountingSort<A
   if (part.side == 2) return check_weights(p, part.chunk, fault);
   for (int c = threadIdx.x; c < kCountedClasses; c += kThreads) total[c] = earlier[c] = 0;
   __syncthreads();
+  constexpr int kLoads = 8;  // that a thread waits for at the same time
+  const int64_t rows = p.rows[part.side];
   int64_t own = 0;
-#pragma unroll 4
-  for (int64_t first = 0; first < p.rows[part.side]; first += kSortRows) {
-    const int64_t row = first + threadIdx.x;
-    if (row >= p.rows[part.side]) continue;
-    const int64_t label = checked_label(p, part.side, row, first == part.first, fault);
-    if (first == part.first) own = label;
-    atomicAdd(&total[label], 1u);
-    if (first < part.first) atomicAdd(&earlier[label], 1u);
+  for (int64_t begin = threadIdx.x; begin < rows; begin += kLoads * kSortRows) {
+    int64_t given[kLoads];
+#pragma unroll
+    for (int k = 0; k < kLoads; ++k) {
+      const int64_t row = begin + k * kSortRows;
+      given[k] = row < rows ? p.given_label[part.side][row] : 0;
+    }
+#pragma unroll
+    for (int k = 0; k < kLoads; ++k) {
+      const int64_t row = begin + k * kSortRows;
+      if (row >= rows) break;
+      const bool is_own = row == part.first + threadIdx.x;
+      const int64_t label = checked(given[k], p, part.side, row, is_own, fault);
+      if (is_own) own = label;
+      atomicAdd(&total[label], 1u);
+      if (row < part.first) atomicAdd(&earlier[label], 1u);
+    }
   }
   __syncthreads();
   sum_before(total);
