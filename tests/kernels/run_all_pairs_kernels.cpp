@@ -206,6 +206,7 @@ void answer(emulator::Gpu& gpu) {
     } else if constexpr (sizeof(T) == 2) {
       device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
       cuda::FusedOptions fused;
+      fused.window = 2;
       fused.order = request.sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
       cuda::FusedLoss<T, EmulatedDevice>(device, problem, fused).run();
     }

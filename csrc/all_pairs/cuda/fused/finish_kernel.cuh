@@ -6,9 +6,8 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// A block of threads adds the partial sums of one row. Each group of kFinishThreads threads takes every kFinishGroups-th
-// of them, and has its loads in flight together.
-constexpr int kFinishGroups = 4, kFinishThreads = kThreads / kFinishGroups;
+// A block of threads adds the partial sums of one row: each group of threads takes every kFinishGroups-th of them.
+constexpr int kFinishGroups = 2, kFinishThreads = kThreads / kFinishGroups;
 
 // Adds the terms of all blocks of threads, in a fixed order.
 template <typename T>
@@ -38,34 +37,42 @@ __global__ void __launch_bounds__(kThreads) fused_finish_kernel(const Fused<T> p
   const RowBlock block = row_block(p, p.split_from() + of);
   const FusedSide<T>& own = p.side[block.side];
   if (own.gradient == nullptr || row >= block.rows) return;
-  const int begin = first_unit(p, of), end = first_unit(p, of + 1);
-  int from = 0, to = -1;  // the blocks of threads that have a part; none if there are no columns
-  if (begin < end) {
-    from = thread_block_of_unit(p, begin);
-    to = thread_block_of_unit(p, end - 1);
-    if (from == to) return;  // written by the only one
+  __shared__ int range[2];  // the blocks of threads that have a part
+  if (threadIdx.x < 2) {
+    const int begin = first_unit(p, of), end = first_unit(p, of + 1);
+    range[threadIdx.x] = begin == end ? -int(threadIdx.x) : thread_block_of_unit(p, threadIdx.x == 0 ? begin : end - 1);
   }
+  __syncthreads();
+  const int from = range[0], to = range[1];  // to < from: there are no columns
+  if (from == to) return;                    // written by the only one
   const int group = threadIdx.x / kFinishThreads, lane = threadIdx.x % kFinishThreads;
-  // Slots, see Segment: `from` has the first part. A block of threads without work has no part, but leaves none between
-  // others either, except at the end of the units.
-  const auto part = [&](int c) { return p.partial + (int64_t(2 * c + (c == from)) * p.shape.rows + row) * p.width; };
-  const auto has_part = [&](int c) { return share(p, c) < share(p, c + 1); };
   const GradientTarget target = result_target(p, block.side, block.first + row, gradient_factor(p));
   const T* z = own.features + int64_t(block.first + row) * own.stride;
-  __shared__ float of_group[kFinishGroups][kFinishThreads];
-  for (int first = 0; first < p.width; first += kFinishThreads) {
-    const int d = first + lane;
-    float sum = 0;
+  __shared__ float of_group[kFinishGroups][4][kFinishThreads];
+  constexpr int kColumns = 4 * kFinishThreads;
+  for (int first = 0; first < p.width; first += kColumns) {
+    float sum[4] = {};
 #pragma unroll 4
     for (int c = from + group; c <= to; c += kFinishGroups) {
-      if (d < p.width && has_part(c)) sum += part(c)[d];
+      if (p.plan.share != nullptr && p.plan.share[c] == p.plan.share[c + 1]) continue;  // this one has no work
+      const int slot = 2 * c + (c == from);  // `from` has the first part: see Segment
+      const float* part = p.partial + (int64_t(slot) * p.shape.rows + row) * p.width + first + lane;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (first + j * kFinishThreads + lane < p.width) sum[j] += part[j * kFinishThreads];
+      }
     }
     __syncthreads();  // the sums of the previous columns have been read
-    of_group[group][lane] = sum;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) of_group[group][j][lane] = sum[j];
     __syncthreads();
-    if (group != 0 || d >= p.width) continue;
-    for (int g = 1; g < kFinishGroups; ++g) sum += of_group[g][lane];
-    target.to[d] = target.value(d, load(z[d]), sum);
+    for (int j = group; j < 4; j += kFinishGroups) {
+      const int d = first + j * kFinishThreads + lane;
+      if (d >= p.width) continue;
+      float total = 0;
+      for (int g = 0; g < kFinishGroups; ++g) total += of_group[g][j][lane];
+      target.to[d] = target.value(d, load(z[d]), total);
+    }
   }
 }
 

@@ -205,17 +205,18 @@ class MmaTile {
 
     __syncthreads();  // the previous segment is done with the rows
     copy_rows(own, block);
-    if (segment.begin < segment.end) copy_tile(others, block, segment.begin, 0);
+    if (segment.begin < segment.end) copy_tile(others, block, segment.first, 0);
     commit_copies();
     const LaneRow rows[2] = {lane_row(own, block, rules, row + lane / 4),
                              lane_row(own, block, rules, row + lane / 4 + 8)};
     float row_sum[2] = {};
     float kb[kRowTiles][kColumnTiles][4] = {};
-    for (int unit = segment.begin, stage = 0; unit < segment.end; ++unit, stage ^= 1) {
+    for (int left = segment.end - segment.begin, unit = segment.first, stage = 0; left > 0; --left, stage ^= 1) {
       wait_for_copies<0>();
       __syncthreads();
-      if (unit + 1 < segment.end) {
-        copy_tile(others, block, unit + 1, stage ^ 1);
+      unit = segment.after(unit);
+      if (left > 1) {
+        copy_tile(others, block, unit, stage ^ 1);
         commit_copies();
       }
       const uint32_t tile = base_ + Shape::kTiles + stage * Shape::kTileBytes;

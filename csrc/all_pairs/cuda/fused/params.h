@@ -79,9 +79,15 @@ struct FusedSource {
 // evens out the work. Blocks of rows that are cut leave partial sums, at most two for each block of threads.
 //
 // If rows are not sorted, all blocks of rows of a side have the same number of units, and nothing needs to be stored.
+//
+// Blocks of threads that all read the same columns at the same moment would wait for each other, because these columns
+// lie in a few slices of the L2 cache. So they begin with different columns, within a window that fits into the cache.
 struct FusedPlan {
   int threads_blocks;   // G
   int waves;
+  int window;           // units; block of threads c begins a whole block of rows at unit c % window
+  int units[2];         // of a block of rows of each side, if rows are not sorted
+  int split_units;      // the sum of `share`, if rows are not sorted
   int32_t* first_unit;  // [blocks of rows - waves * G + 1]; nullptr: not sorted
   int32_t* share;       // [G + 1]
 };

@@ -81,31 +81,40 @@ __device__ void check_weight(const Fused<T>& p, int64_t k, FaultWord* fault) {
   if (std::is_same_v<T, half> && weight > 0.0f) atomicMax(&p.found->largest_weight, __float_as_uint(weight));
 }
 
-// One warp per row: its label, its norm and, if it is copied, its values.
+// Stores a row's label in 32 bits.
+template <typename T>
+__device__ void prepare_label(const Fused<T>& p, int side, int row, int64_t label, FaultWord* fault) {
+  if (p.check && p.labels > 0 && (label < 0 || label >= p.labels)) {
+    report(&p.found->poison, fault, {side == 0 ? Fault::kTarget1 : Fault::kTarget2, row, label});
+    label = 0;
+  }
+  if (label != int64_t(int32_t(label)) || label < 0) *static_cast<volatile int*>(&p.found->wide_labels) = 1;
+  p.source[side].label32[row] = int32_t(label);
+}
+
+// One warp per row: its label, its norm and, if it is copied, its values. All loads are started before the first is used.
 template <typename T, bool kPacked>
 __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fault) {
   const FusedSource<T>& from = p.source[side];
   const int lane = threadIdx.x % kWarp, padded = p.padded_width;
-  if (lane == 0) {
-    int64_t label = from.label[row];
-    if (p.check && p.labels > 0 && (label < 0 || label >= p.labels)) {
-      report(&p.found->poison, fault, {side == 0 ? Fault::kTarget1 : Fault::kTarget2, row, label});
-      label = 0;
-    }
-    if (label != int64_t(int32_t(label)) || label < 0) *static_cast<volatile int*>(&p.found->wide_labels) = 1;
-    from.label32[row] = int32_t(label);
-  }
   const Vector<const T> z = from.features.strided_row(from.order == nullptr ? row : from.order[row]);
   T* to = from.packed == nullptr ? nullptr : from.packed + int64_t(row) * padded;
+  const int64_t label = lane == 0 ? from.label[row] : 0;
   float norm = 0;
   if (kPacked) {
-    constexpr int kSize = Pack<T>::kSize;
-    for (int d = lane * kSize; d < padded; d += kWarp * kSize) {
-      Pack<T> pack{};
-      if (d < p.width) pack = load_pack(z.data + d);
+    constexpr int kSize = Pack<T>::kSize, kMost = kLargestFusedWidth / (kWarp * kSize);
+    Pack<T> pack[kMost];
 #pragma unroll
-      for (int j = 0; j < kSize; ++j) norm = fmaf(load(pack.value[j]), load(pack.value[j]), norm);
-      if (to != nullptr) *reinterpret_cast<Pack<T>*>(to + d) = pack;
+    for (int k = 0; k < kMost; ++k) {
+      const int d = (k * kWarp + lane) * kSize;
+      pack[k] = d < p.width ? load_pack(z.data + d) : Pack<T>{};
+    }
+#pragma unroll
+    for (int k = 0; k < kMost; ++k) {
+      const int d = (k * kWarp + lane) * kSize;
+#pragma unroll
+      for (int j = 0; j < kSize; ++j) norm = fmaf(load(pack[k].value[j]), load(pack[k].value[j]), norm);
+      if (to != nullptr && d < padded) *reinterpret_cast<Pack<T>*>(to + d) = pack[k];
     }
   } else {
     for (int d = lane; d < padded; d += kWarp) {
@@ -116,6 +125,7 @@ __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fau
   }
   norm = reduce<kWarp>(norm, Add());
   if (lane != 0) return;
+  prepare_label(p, side, row, label, fault);
   from.norm[row] = norm;
   if (std::is_same_v<T, half> && norm > 0) atomicMax(&p.found->largest_norm, __float_as_uint(norm));
 }

@@ -8,6 +8,7 @@
 
 #include "all_pairs/cuda/fused/params.h"
 #include "all_pairs/cuda/fused/variant.h"
+#include "all_pairs/cuda/fused/work.cuh"
 #include "all_pairs/cuda/prepare.h"
 
 #include <algorithm>
@@ -29,6 +30,9 @@ enum class FusedOrder { kBySizes, kAsGiven, kSorted };
 struct FusedOptions {
   FusedChoice choice = FusedChoice::kByDevice;
   FusedOrder order = FusedOrder::kBySizes;
+  int window = 64;         // units: see FusedPlan
+  bool whole_blocks = true;  // whether most blocks of rows are not cut
+  bool skip_tiles = true;    // whether products with coefficients that are all 0 are skipped
 };
 
 template <typename T, typename Device>
@@ -38,6 +42,7 @@ class FusedLoss {
       : device_(device),
         problem_(problem),
         variant_(device.template fused_variant<T>(problem.width, options.choice)),
+        options_(options),
         sorted_(options.order == FusedOrder::kBySizes ? pays_to_sort(problem) : options.order == FusedOrder::kSorted),
         ready_(device, problem) {}
 
@@ -78,7 +83,7 @@ class FusedLoss {
     p_.check = sorted_ ? 0 : 1;
     p_.margin = float(problem_.margin);
     p_.scale = problem_.scale;
-    p_.skip_tiles = 1;
+    p_.skip_tiles = options_.skip_tiles;
     p_.found = found_.data();
     p_.poison = &found_.data()->poison;
     p_.loss_side = needs_gradient() && problem_.gradient[0] == nullptr ? 1 : 0;
@@ -136,14 +141,16 @@ class FusedLoss {
       units += int64_t(p_.side[k].blocks) * ((p_.side[1 - k].count + p_.shape.unit - 1) / p_.shape.unit);
     }
     const int groups = int(std::min<int64_t>(variant_.threads_blocks, units));
-    const int blocks = p_.row_blocks(), waves = std::max(0, blocks / groups - 1);
+    const int blocks = p_.row_blocks(), waves = options_.whole_blocks ? std::max(0, blocks / groups - 1) : 0;
     if (sorted_) {
       first_unit_ = device_.template allocate<int32_t>(blocks - int64_t(waves) * groups + 1);
       share_ = device_.template allocate<int32_t>(groups + 1);
     }
     partial_ = device_.template allocate<float>(int64_t(2) * groups * p_.shape.rows * p_.width);
     loss_ = device_.template allocate<double>(2 * groups);
-    p_.plan = {groups, waves, first_unit_.data(), share_.data()};
+    p_.plan = {groups, waves, options_.window, {}, 0, first_unit_.data(), share_.data()};
+    for (int k = 0; k < 2; ++k) p_.plan.units[k] = int(ceil_divide(p_.side[1 - k].count, p_.shape.unit));
+    p_.plan.split_units = sorted_ ? 0 : first_unit(p_, blocks - p_.split_from());
     p_.partial = partial_.data();
     p_.loss = loss_.data();
   }
@@ -184,6 +191,7 @@ class FusedLoss {
   Device& device_;
   const Problem<T>& problem_;
   const FusedVariant variant_;
+  const FusedOptions options_;
   const bool sorted_;
   Prepared<T, Device> ready_;
   Fused<T> p_{};

@@ -72,9 +72,8 @@ class WgmmaTile {
   __device__ __forceinline__ float* norms() const { return reinterpret_cast<float*>(memory_ + Shape::kNorms); }
   __device__ __forceinline__ int* labels() const { return reinterpret_cast<int*>(memory_ + Shape::kLabels); }
   __device__ __forceinline__ float* row_sums() const { return reinterpret_cast<float*>(memory_ + Shape::kRowSums); }
-  __device__ __forceinline__ volatile uint32_t* any() const {
-    return reinterpret_cast<volatile uint32_t*>(memory_ + Shape::kAny);
-  }
+  // Whether each warp of a group has stored a coefficient that is not 0, by tile.
+  __device__ __forceinline__ uint32_t* any() const { return reinterpret_cast<uint32_t*>(memory_ + Shape::kAny); }
   static __device__ __forceinline__ void wait_for_consumers() { named_barrier(kConsumers, 2 * kGroupThreads); }
 
   // The place of a 16-byte chunk of a row, relative to the rows or a tile.
@@ -83,6 +82,17 @@ class WgmmaTile {
   }
 
   // ---- the copying group ----
+
+  // Starts to copy a chunk of every kStep-th row; a constant stride saves the computation of addresses.
+  template <typename Stride>
+  static __device__ __forceinline__ void copy_rows_of_tile(uint32_t to, const T* from, int chunk, int of, Stride stride) {
+    constexpr int kStep = kWarp / (kWidth / 16);
+#pragma unroll 8
+    for (int k = 0; k < Shape::kColumns / kStep; ++k) {
+      const int row = k * kStep + of;
+      copy_async_16(to + row * 128 + swizzled(chunk & 7, row) * 16, from + k * kStep * int64_t(stride));
+    }
+  }
 
   __device__ __forceinline__ void produce() {
     const int lane = threadIdx.x % kWarp, own = threadIdx.x / kWarp - 2 * kGroupThreads / kWarp;
@@ -95,16 +105,16 @@ class WgmmaTile {
     for (Segment s; segments.next(s);) {
       const RowBlock block = row_block(p_, s.block);
       const FusedSide<T>& others = p_.side[1 - block.side];
-      for (int unit = s.begin; unit < s.end; ++unit) {
+      for (int left = s.end - s.begin, unit = s.first; left > 0; --left, unit = s.after(unit)) {
         const int first = unit * Shape::kUnit + tile * Shape::kColumns;
         if (first >= block.columns) continue;  // the last unit may have one tile
         barrier_wait(barrier(kEmpty + own), phase ^ 1);
         if (block.contiguous(first, Shape::kColumns)) {
           const T* from = others.features + (block.column(first) + of) * others.stride + chunk * 8;
-#pragma unroll 8
-          for (int k = 0; k < Shape::kColumns / kStep; ++k) {
-            const int row = k * kStep + of;
-            copy_async_16(to + row * 128 + swizzled(chunk & 7, row) * 16, from + k * kStep * others.stride);
+          if (others.stride == kWidth) {
+            copy_rows_of_tile(to, from, chunk, of, std::integral_constant<int64_t, kWidth>());
+          } else {
+            copy_rows_of_tile(to, from, chunk, of, others.stride);
           }
         } else {
 #pragma unroll 1
@@ -233,8 +243,9 @@ class WgmmaTile {
   // Whether any coefficient that the other group has stored for a tile is not 0.
   __device__ __forceinline__ bool stored_any(int tile, const State& state) const {
     if (!state.back) return false;
-    const volatile uint32_t* of_warp = any() + tile * 4;
-    return !p_.skip_tiles || (of_warp[0] | of_warp[1] | of_warp[2] | of_warp[3]) != 0;
+    if (!p_.skip_tiles) return true;
+    const uint4 of_warp = *reinterpret_cast<const uint4*>(any() + tile * 4);
+    return (of_warp.x | of_warp.y | of_warp.z | of_warp.w) != 0;
   }
 
   __device__ __forceinline__ void arrive_by_warp(int k) const {
@@ -270,74 +281,26 @@ class WgmmaTile {
     phase ^= 1;
   }
 
-  __device__ __forceinline__ void first_group(float (&kb)[kHalf / 2], State& state, int units, bool tail,
-                                              uint32_t (&phase)[2]) const {
-#pragma unroll 1
-    for (int unit = 0; unit < units + tail; ++unit) {
-      first_tile(kb, state, phase[0]);
-      if (unit == units) break;
-      barrier_wait(barrier(kStored + 1), phase[1]);
-      if (stored_any(1, state)) {
-        keep(kb);
-        wgmma_fence();
-        multiply_back(kb, 1, 0);
-        wgmma_commit();
-        wgmma_wait<0>();
-        keep(kb);
-      }
-      arrive_by_warp(kEmpty + 2);
-      arrive_by_warp(kRead + 1);
-      phase[1] ^= 1;
-    }
-  }
-
-  __device__ __forceinline__ void second_group(float (&kb)[kHalf / 2], State& state, int units, bool tail,
-                                               uint32_t (&phase)[2]) const {
-#pragma unroll 1
-    for (int unit = 0; unit < units; ++unit) {
-      float s[32];
-      uint32_t k[16];
-      barrier_wait(barrier(kFirstDone), phase[0]);
-      barrier_wait(barrier(kFull + 3), phase[1]);
-      keep(s);
+  // kb_L += K1 B1_L
+  __device__ __forceinline__ void add_second_tile(float (&kb)[kHalf / 2], const State& state, uint32_t& phase) const {
+    barrier_wait(barrier(kStored + 1), phase);
+    if (stored_any(1, state)) {
+      keep(kb);
       wgmma_fence();
-      multiply(s, 1, 1, true);
+      multiply_back(kb, 1, 0);
       wgmma_commit();
-      barrier_wait(barrier(kFull + 2), phase[1]);
-      wgmma_fence();
-      multiply(s, 1, 0, false);
-      wgmma_commit();
-      barrier_wait(barrier(kStored + 0), phase[0]);
-      if (stored_any(0, state)) {
-        keep(kb);
-        wgmma_fence();
-        multiply_back(kb, 0, 1);
-        wgmma_commit();
-        wgmma_wait<1>();
-      } else {
-        wgmma_wait<0>();
-      }
-      keep(s);
-      const bool some = pack(s, k, state, 1);  // while K0 B0_R runs
       wgmma_wait<0>();
       keep(kb);
-      arrive_by_warp(kEmpty + 1);
-      arrive_by_warp(kRead + 0);
-      if (store(k, some, state, 1, phase[1])) {
-        keep(kb);
-        wgmma_fence();
-        multiply_back(kb, k, 1, 1);
-        wgmma_commit();
-        wgmma_wait<0>();
-        keep(kb);
-      }
-      arrive_by_warp(kEmpty + 3);
-      phase[0] ^= 1;
-      phase[1] ^= 1;
     }
-    if (!tail) return;
-    barrier_wait(barrier(kFirstDone), phase[0]);
-    barrier_wait(barrier(kStored + 0), phase[0]);
+    arrive_by_warp(kEmpty + 2);
+    arrive_by_warp(kRead + 1);
+    phase ^= 1;
+  }
+
+  // kb_R += K0 B0_R, where the unit has no second tile.
+  __device__ __forceinline__ void add_only_tile(float (&kb)[kHalf / 2], const State& state, uint32_t& phase) const {
+    barrier_wait(barrier(kFirstDone), phase);
+    barrier_wait(barrier(kStored + 0), phase);
     if (stored_any(0, state)) {
       keep(kb);
       wgmma_fence();
@@ -348,7 +311,50 @@ class WgmmaTile {
     }
     arrive_by_warp(kEmpty + 1);
     arrive_by_warp(kRead + 0);
+    phase ^= 1;
+  }
+
+  // S1; kb_R += K0 B0_R; K1; kb_R += K1 B1_R
+  __device__ __forceinline__ void second_tile(float (&kb)[kHalf / 2], State& state, uint32_t (&phase)[2]) const {
+    float s[32];
+    uint32_t k[16];
+    barrier_wait(barrier(kFirstDone), phase[0]);
+    barrier_wait(barrier(kFull + 3), phase[1]);
+    keep(s);
+    wgmma_fence();
+    multiply(s, 1, 1, true);
+    wgmma_commit();
+    barrier_wait(barrier(kFull + 2), phase[1]);
+    wgmma_fence();
+    multiply(s, 1, 0, false);
+    wgmma_commit();
+    barrier_wait(barrier(kStored + 0), phase[0]);
+    if (stored_any(0, state)) {
+      keep(kb);
+      wgmma_fence();
+      multiply_back(kb, 0, 1);
+      wgmma_commit();
+      wgmma_wait<1>();
+    } else {
+      wgmma_wait<0>();
+    }
+    keep(s);
+    const bool some = pack(s, k, state, 1);  // while K0 B0_R runs
+    wgmma_wait<0>();
+    keep(kb);
+    arrive_by_warp(kEmpty + 1);
+    arrive_by_warp(kRead + 0);
+    if (store(k, some, state, 1, phase[1])) {
+      keep(kb);
+      wgmma_fence();
+      multiply_back(kb, k, 1, 1);
+      wgmma_commit();
+      wgmma_wait<0>();
+      keep(kb);
+    }
+    arrive_by_warp(kEmpty + 3);
     phase[0] ^= 1;
+    phase[1] ^= 1;
   }
 
   __device__ __forceinline__ void consume() {
@@ -379,13 +385,17 @@ class WgmmaTile {
       fence_async_proxy();
       wait_for_consumers();
 
-      const int all = units_of(p_, block);
-      const bool tail = s.end == all && s.begin < s.end && (all - 1) * Shape::kUnit + Shape::kColumns >= block.columns;
-      const int units = s.end - s.begin - (tail ? 1 : 0);
-      if (group == 0) {
-        first_group(kb, state, units, tail, phase);
-      } else {
-        second_group(kb, state, units, tail, phase);
+#pragma unroll 1
+      for (int left = s.end - s.begin, unit = s.first; left > 0; --left, unit = s.after(unit)) {
+        const bool both = unit * Shape::kUnit + Shape::kColumns < block.columns;
+        if (group == 0) {
+          first_tile(kb, state, phase[0]);
+          if (both) add_second_tile(kb, state, phase[1]);
+        } else if (both) {
+          second_tile(kb, state, phase);
+        } else {
+          add_only_tile(kb, state, phase[0]);
+        }
       }
       if (!state.back) continue;
       store_row_sums(state.row_sum, row_sums() + group * Shape::kRows, state.row);

@@ -60,51 +60,50 @@ FASTCCSA_HOST_DEVICE int find(const int32_t* values, int count, int value) {
 
 // ---- the plan ----
 //
-// `of` numbers the blocks of rows that may be cut, from split_from() on, and `unit` their units.
-
-// The units of blocks of rows before `block`, if rows are not sorted.
-template <typename T>
-FASTCCSA_HOST_DEVICE int64_t units_before(const Fused<T>& p, int block) {
-  const auto per_block = [&](int side) { return int64_t(ceil_divide(p.side[1 - side].count, p.shape.unit)); };
-  const int first = block < p.side[0].blocks ? block : p.side[0].blocks;
-  return first * per_block(0) + (block - first) * per_block(1);
-}
+// `of` numbers the blocks of rows that may be cut, from split_from() on, and `unit` their units. Divisions are of 32 bits,
+// because those of 64 bits take a GPU longer than reading memory.
 
 template <typename T>
 FASTCCSA_HOST_DEVICE int first_unit(const Fused<T>& p, int of) {
   if (p.plan.first_unit != nullptr) return p.plan.first_unit[of];
-  return int(units_before(p, p.split_from() + of) - units_before(p, p.split_from()));
+  const int of_first = p.side[0].blocks - p.split_from();  // blocks of rows of side 0; less than 0: there are none
+  if (of_first <= 0) return of * p.plan.units[1];
+  return of < of_first ? of * p.plan.units[0] : of_first * p.plan.units[0] + (of - of_first) * p.plan.units[1];
 }
 
 template <typename T>
 FASTCCSA_HOST_DEVICE int block_of_unit(const Fused<T>& p, int unit) {
-  const int split = p.row_blocks() - p.split_from();
-  if (p.plan.first_unit != nullptr) return find(p.plan.first_unit, split, unit);
-  const int64_t before = units_before(p, p.split_from()) + unit, of_side = units_before(p, p.side[0].blocks);
-  const int side = before >= of_side;
-  const int64_t per_block = ceil_divide(p.side[1 - side].count, p.shape.unit);
-  return int((before - side * of_side) / per_block + side * p.side[0].blocks) - p.split_from();
+  if (p.plan.first_unit != nullptr) return find(p.plan.first_unit, p.row_blocks() - p.split_from(), unit);
+  const int of_first = p.side[0].blocks - p.split_from() > 0 ? p.side[0].blocks - p.split_from() : 0;
+  const int units = of_first * p.plan.units[0];
+  return unit < units ? unit / p.plan.units[0] : of_first + (unit - units) / p.plan.units[1];
 }
 
-// The first unit of a block of threads, or the number of units.
+// The first unit of a block of threads, or the number of units. Unsorted: the first ones have one unit more.
 template <typename T>
 FASTCCSA_HOST_DEVICE int share(const Fused<T>& p, int thread_block) {
   if (p.plan.share != nullptr) return p.plan.share[thread_block];
-  return int(int64_t(first_unit(p, p.row_blocks() - p.split_from())) * thread_block / p.plan.threads_blocks);
+  const int each = p.plan.split_units / p.plan.threads_blocks, more = p.plan.split_units % p.plan.threads_blocks;
+  return thread_block * each + (thread_block < more ? thread_block : more);
 }
 
 template <typename T>
 FASTCCSA_HOST_DEVICE int thread_block_of_unit(const Fused<T>& p, int unit) {
   if (p.plan.share != nullptr) return find(p.plan.share, p.plan.threads_blocks, unit);
-  const int64_t units = first_unit(p, p.row_blocks() - p.split_from());
-  return int(((unit + int64_t(1)) * p.plan.threads_blocks - 1) / units);
+  const int each = p.plan.split_units / p.plan.threads_blocks, more = p.plan.split_units % p.plan.threads_blocks;
+  const int of_more = more * (each + 1);
+  return unit < of_more ? unit / (each + 1) : more + (unit - of_more) / each;
 }
 
 // A range of units of a block of rows, and where the sum of its gradients goes.
 struct Segment {
   int block;
   int begin, end;  // units
+  int first;       // the unit to begin with; after the last one follows `begin`
   int slot;        // of the partial sums; -1: the segment is the whole block of rows
+
+  // The unit after `unit`.
+  FASTCCSA_HOST_DEVICE int after(int unit) const { return unit + 1 < end ? unit + 1 : begin; }
 };
 
 // Goes through the segments of a block of threads. All its threads compute the same.
@@ -119,13 +118,14 @@ class Segments {
       s.block = wave_++ * p_.plan.threads_blocks + me_;
       s.begin = 0;
       s.end = units_of(p_, row_block(p_, s.block));
+      s.first = p_.plan.window > 0 && s.end > p_.plan.window ? me_ % p_.plan.window : 0;
       s.slot = -1;
       return true;
     }
     if (unit_ >= end_) return false;
     const int of = block_of_unit(p_, unit_), first = first_unit(p_, of), units = first_unit(p_, of + 1) - first;
     s.block = p_.split_from() + of;
-    s.begin = unit_ - first;
+    s.begin = s.first = unit_ - first;
     s.end = end_ - first < units ? end_ - first : units;
     s.slot = s.begin > 0 ? 2 * me_ : s.end < units ? 2 * me_ + 1 : -1;
     unit_ += s.end - s.begin;
