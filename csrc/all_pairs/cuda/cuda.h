@@ -15,11 +15,4 @@ void run(const Parameters& p, void* stream);
 
 void set_to_zero(void* data, size_t bytes, void* stream);
 
-// Both functions wait for the stream.
-void copy_to_device(void* to, const void* from, size_t bytes, void* stream);
-void copy_to_host(void* to, const void* from, size_t bytes, void* stream);
-
-// Whether the stream is being captured into a graph, so that the host must not wait for it.
-bool is_capturing(void* stream);
-
 }  // namespace fastccsa::all_pairs::cuda
