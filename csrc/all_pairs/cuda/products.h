@@ -6,6 +6,7 @@
 #include "all_pairs/cuda/parts.h"
 #include "core/cublas.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -38,6 +39,31 @@ void multiply(const Blas& blas, int64_t m, int64_t n, int64_t k, Acc alpha, cons
   if (status != 0) throw std::runtime_error("fastccsa: cublasGemmEx failed with status " + std::to_string(status));
 }
 
+// Tensor cores cut off what they add to a sum, instead of rounding it: the error of a sum of n terms of one sign grows
+// with n. So where float32's accuracy is promised, the product of the largest parts is divided into shorter ones, whose
+// sums cuBLAS adds in float32. The depths are the largest that keep the promise for clusters of 512 features if tensor
+// cores multiply 16 columns at a time (found by simulation).
+template <typename P>
+constexpr bool kPromisesFloat32 = std::is_same_v<P, Tf32x3> || std::is_same_v<P, Bf16x6>;
+constexpr int64_t kDotDepth = 256, kGradientDepth = 512;
+
+// Computes C = alpha A B + beta C by products of at most `depth` columns of A.
+template <typename Part, typename Acc>
+void multiply_in_pieces(const Blas& blas, int64_t depth, int64_t m, int64_t n, int64_t k, Acc alpha,
+                        const Factor<Part>& a, const Factor<Part>& b, Acc beta, Acc* c, int64_t stride) {
+  for (int64_t at = 0; at < k; at += depth) {
+    const Factor<Part> left{a.data + at * (a.transposed ? a.stride : 1), a.stride, a.transposed};
+    const Factor<Part> right{b.data + at * (b.transposed ? 1 : b.stride), b.stride, b.transposed};
+    multiply(blas, m, n, std::min(depth, k - at), alpha, left, right, at == 0 ? beta : Acc(1), c, stride);
+  }
+}
+
+// Returns the depth of the products of parts i and j with i + j = t.
+template <typename P>
+int64_t depth_of(int t, int64_t limit, int64_t whole) {
+  return kPromisesFloat32<P> && t == 0 ? limit : whole;
+}
+
 // The sorted rows of one side, as SplitRows writes them.
 template <typename P>
 struct SplitSide {
@@ -61,8 +87,9 @@ void dot_products(const Blas& blas, int64_t rows, int64_t columns, const SplitSi
   for (int t = P::kParts - 1; t >= 0; --t) {
     Factor<typename P::Part> others = b.part(column, t);
     others.transposed = true;
-    multiply(blas, rows, columns, (t + 1) * a.stride, Acc(1), a.part(row, 0), others,
-             Acc(t < P::kParts - 1 ? 1 : 0), to, stride);
+    const int64_t whole = (t + 1) * a.stride;
+    multiply_in_pieces(blas, depth_of<P>(t, kDotDepth, whole), rows, columns, whole, Acc(1), a.part(row, 0), others,
+                       Acc(t < P::kParts - 1 ? 1 : 0), to, stride);
   }
 }
 
@@ -75,7 +102,8 @@ void add_gradient(const Blas& blas, int64_t m, int64_t width, int64_t depth,
   for (int t = P::kParts - 1; t >= 0; --t) {
     for (int i = 0; i <= t; ++i) {
       const Factor<typename P::Part> left{coefficient[i], stride, transposed};
-      multiply(blas, m, width, depth, Acc(-1), left, b.part(row, t - i), beta, to, width);
+      multiply_in_pieces(blas, depth_of<P>(t, kGradientDepth, depth), m, width, depth, Acc(-1), left,
+                         b.part(row, t - i), beta, to, width);
       beta = Acc(1);
     }
   }
