@@ -9,14 +9,19 @@ using namespace fastccsa::all_pairs::cuda;
 
 namespace {
 
+// Parts are made for two values at once; the second is another one.
 template <typename P>
 void write_parts(float value) {
-  const P parts = split<P>(value);
-  for (const auto& part : parts.part) {
-    const float number = load(part);
+  float values[2] = {value, 1.5f};
+  Several<typename P::Part, 2> parts[P::kParts];
+  split<P>(values, parts);
+  for (const auto& part : parts) {
+    typename P::Part first;
+    std::memcpy(&first, &part, sizeof first);
+    const float number = load(first);
     std::fwrite(&number, sizeof number, 1, stdout);
   }
-  std::fwrite(&value, sizeof value, 1, stdout);  // now the sum of the parts
+  std::fwrite(values, sizeof *values, 1, stdout);  // now the sum of the parts
 }
 
 }  // namespace

@@ -36,6 +36,19 @@ __device__ FromRows<acc_t<T>> from_rows(const TilePairs<T, P>& p, int64_t i, int
   return {pair_term(d2, false, weight, p.margin), d2};
 }
 
+// The separation term of a pair that is not near, where pairs are many: without branches, and with one reciprocal root.
+// The distance and its inverse are off by about one unit in the last place. Without a weight, the distance may be NaN.
+__device__ inline Term<float> separation_of(float squared_distance, float weight, float margin) {
+  const float root = rsqrtf(squared_distance), rough = squared_distance * root;
+  const float distance = fmaf(fmaf(-rough, rough, squared_distance), 0.5f * root, rough);
+  const float inverse = fmaf(fmaf(-distance, root, 1.0f), root, root);
+  const float gap = fmaxf(margin - distance, 0.0f), pull = weight * gap;  // 0 if the distance is NaN
+  return {pull * gap, gap > 0.0f ? -2.0f * pull * inverse : 0.0f};
+}
+__device__ inline Term<double> separation_of(double squared_distance, double weight, double margin) {
+  return weight > 0 ? separation_term(squared_distance, weight, margin) : Term<double>{0, 0};
+}
+
 // The pairs of one row that a lane computes.
 template <typename Acc>
 struct LanePairs {
@@ -73,9 +86,13 @@ __device__ bool compute_near_pairs(const TilePairs<T, P>& p, int64_t i, int64_t 
   return any;
 }
 
+// As many blocks on a multiprocessor as have enough registers.
+template <typename Acc>
+constexpr int kResident = sizeof(Acc) == 4 ? 3 : 2;
+
 // Block (x, y): block x of columns, block y of rows. Sums of up to some hundred terms are computed in the type of K.
 template <typename T, typename P>
-__global__ void __launch_bounds__(kThreads) tile_pairs_kernel(const TilePairs<T, P> p) {
+__global__ void __launch_bounds__(kThreads, kResident<acc_t<T>>) tile_pairs_kernel(const TilePairs<T, P> p) {
   using Acc = acc_t<T>;
   using Part = typename P::Part;
   constexpr int kPack = 16 / int(sizeof(Acc)), kPacks = kLaneColumns / kPack;
@@ -124,14 +141,11 @@ __global__ void __launch_bounds__(kThreads) tile_pairs_kernel(const TilePairs<T,
         for (int e = 0; e < kPack; ++e) {
           const int q = k * kPack + e;
           const Acc norms = own_norm + norm[q], d2 = norms - Acc(2) * dot.value[e];
-          if (!(weight[q] > Acc(0))) continue;
-          if (is_near<T>(d2, norms, p.margin)) {
-            pairs.near |= 1u << q;
-          } else {
-            const PairTerm<Acc> term = pair_term(d2, false, weight[q], p.margin);
-            pairs.coefficient[q] = term.coefficient;
-            loss += term.separation;
-          }
+          const bool near = weight[q] > Acc(0) && is_near<T>(d2, norms, p.margin);
+          const Term<Acc> term = separation_of(d2, near ? Acc(0) : weight[q], p.margin);
+          pairs.near |= unsigned(near) << q;
+          pairs.coefficient[q] = term.coefficient;
+          loss += term.value;
         }
       }
       if (__ballot_sync(kAllLanes, pairs.near != 0) != 0) {
@@ -144,15 +158,15 @@ __global__ void __launch_bounds__(kThreads) tile_pairs_kernel(const TilePairs<T,
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
       const int at = column_of<Acc>(lane, k * kPack);
+      Acc coefficient[kPack];
+#pragma unroll
+      for (int e = 0; e < kPack; ++e) coefficient[e] = pairs.coefficient[k * kPack + e];
       Several<Part, kPack> parts[P::kParts];
+      split<P>(coefficient, parts);  // sums are those of what the products will read
 #pragma unroll
       for (int e = 0; e < kPack; ++e) {
-        Acc coefficient = pairs.coefficient[k * kPack + e];
-        const P split_k = split<P>(coefficient);  // sums are those of what the products will read
-        column_sum[k * kPack + e] += coefficient;
-        row_sum += coefficient;
-#pragma unroll
-        for (int part = 0; part < P::kParts; ++part) parts[part].value[e] = split_k.part[part];
+        column_sum[k * kPack + e] += coefficient[e];
+        row_sum += coefficient[e];
       }
       if (at >= columns) continue;
 #pragma unroll

@@ -5,36 +5,68 @@
 #include "core/cuda_memory.cuh"
 #include "core/cuda_reduce.cuh"
 
+#include <cstring>
+
 namespace fastccsa::all_pairs::cuda {
 
 using namespace fastccsa::cuda;
 
-__device__ inline void round_to(double& part, double x) { part = x; }
-__device__ inline void round_to(float& part, float x) { part = round_to_tf32(x); }
-__device__ inline void round_to(bfloat16& part, float x) { store(part, x); }
-
-// Splits x into parts, the largest first, and replaces it by their sum. Each part holds what the parts before it leave
-// over, rounded.
-template <typename P, typename Acc>
-__device__ P split(Acc& x) {
-  P parts;
-  Acc sum = 0, rest = x;
-#pragma unroll
-  for (int k = 0; k < P::kParts; ++k) {
-    round_to(parts.part[k], rest);
-    const Acc part = load(parts.part[k]);
-    rest -= part;
-    sum += part;
-  }
-  x = sum;
-  return parts;
-}
-
-// Several values that are stored at once.
+// Several neighbouring values, which are stored at once. Those in bfloat16 are the bits of one integer,
+// the first value lowest.
 template <typename Part, int kCount>
 struct alignas(sizeof(Part) * kCount) Several {
   Part value[kCount];
 };
+template <>
+struct Several<bfloat16, 2> {
+  uint32_t bits;
+};
+template <>
+struct Several<bfloat16, 4> {
+  uint64_t bits;
+};
+
+// Rounds x to parts, and subtracts them from x: what is left over is for the next parts.
+template <int kCount>
+__device__ void round_to(Several<double, kCount>& parts, double (&x)[kCount]) {
+  for (int e = 0; e < kCount; ++e) {
+    parts.value[e] = x[e];
+    x[e] = 0;
+  }
+}
+template <int kCount>
+__device__ void round_to(Several<float, kCount>& parts, float (&x)[kCount]) {
+#pragma unroll
+  for (int e = 0; e < kCount; ++e) {
+    parts.value[e] = round_to_tf32(x[e]);
+    x[e] -= parts.value[e];
+  }
+}
+template <int kCount>
+__device__ void round_to(Several<bfloat16, kCount>& parts, float (&x)[kCount]) {
+  parts.bits = 0;
+#pragma unroll
+  for (int e = 0; e < kCount; e += 2) {
+    const __nv_bfloat162 rounded = __floats2bfloat162_rn(x[e], x[e + 1]);
+    uint32_t two;
+    std::memcpy(&two, &rounded, sizeof two);
+    parts.bits |= decltype(parts.bits)(two) << (16 * e);
+    x[e] -= __uint_as_float(two << 16);
+    x[e + 1] -= __uint_as_float(two & 0xffff0000u);
+  }
+}
+
+// Splits values into parts, the largest first, and replaces them by the sums of their parts.
+template <typename P, int kCount, typename Acc>
+__device__ void split(Acc (&x)[kCount], Several<typename P::Part, kCount> (&parts)[P::kParts]) {
+  Acc rest[kCount];
+#pragma unroll
+  for (int e = 0; e < kCount; ++e) rest[e] = x[e];
+#pragma unroll
+  for (int k = 0; k < P::kParts; ++k) round_to(parts[k], rest);
+#pragma unroll
+  for (int e = 0; e < kCount; ++e) x[e] -= rest[e];
+}
 
 // A lane splits this many neighbouring columns at once.
 constexpr int kSplitColumns = 4;
@@ -45,7 +77,6 @@ template <typename T, typename P, bool kPacked>
 __global__ void __launch_bounds__(kThreads) split_rows_kernel(const SplitRows<T, P> p) {
   using Acc = acc_t<T>;
   using Part = typename P::Part;
-  using Values = Several<T, kSplitColumns>;
   const int lane = threadIdx.x % kWarp, which = blockIdx.y;
   const int64_t row = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (row >= p.rows[which]) return;
@@ -54,22 +85,22 @@ __global__ void __launch_bounds__(kThreads) split_rows_kernel(const SplitRows<T,
   Part* to = p.parts[which] + row * P::kParts * p.stride;
   double norm = 0;
   for (int64_t d = int64_t(lane) * kSplitColumns; d < p.stride; d += kWarp * kSplitColumns) {
-    Values values;
-    const bool whole = kPacked && d + kSplitColumns <= p.width;
-    if (whole) values = *reinterpret_cast<const Values*>(z + d);
-    Several<Part, kSplitColumns> parts[P::kParts];
+    Acc x[kSplitColumns] = {};
+    if (kPacked && d + kSplitColumns <= p.width) {
+      struct alignas(sizeof(T) * kSplitColumns) Values {
+        T value[kSplitColumns];
+      };
+      const Values values = *reinterpret_cast<const Values*>(z + d);
 #pragma unroll
-    for (int e = 0; e < kSplitColumns; ++e) {
-      Acc x = 0;
-      if (d + e < p.width) {
-        x = load(whole ? values.value[e] : z[(d + e) * side.features.column_stride]);
-        if (p.centre != nullptr) x -= p.centre[d + e];
-      }
-      const P split_x = split<P>(x);
-      norm += double(x) * double(x);
-#pragma unroll
-      for (int k = 0; k < P::kParts; ++k) parts[k].value[e] = split_x.part[k];
+      for (int e = 0; e < kSplitColumns; ++e) x[e] = load(values.value[e]);
+    } else {
+      for (int e = 0; e < kSplitColumns && d + e < p.width; ++e) x[e] = load(z[(d + e) * side.features.column_stride]);
     }
+    for (int e = 0; p.centre != nullptr && e < kSplitColumns && d + e < p.width; ++e) x[e] -= p.centre[d + e];
+    Several<Part, kSplitColumns> parts[P::kParts];
+    split<P>(x, parts);
+#pragma unroll
+    for (int e = 0; e < kSplitColumns; ++e) norm += double(x[e]) * double(x[e]);
 #pragma unroll
     for (int k = 0; k < P::kParts; ++k) {
       const int at = which == 0 ? k : P::kParts - 1 - k;
