@@ -11,7 +11,7 @@ using GemmEx = int (*)(void* handle, int transpose_a, int transpose_b, int m, in
 // Values of enumerations in cublas_api.h and library_types.h. They are part of the binary interface and never change.
 namespace cublas {
 constexpr int kOpN = 0, kOpT = 1;
-constexpr int kR32F = 0, kR64F = 1;
+constexpr int kR32F = 0, kR64F = 1, kR16BF = 14;
 constexpr int kCompute32F = 68, kCompute64F = 70, kCompute32FFastTf32 = 77;
 constexpr int kGemmDefault = -1;
 constexpr int kDefaultMath = 0;
