@@ -85,7 +85,7 @@ class EmulatedDevice {
     run<cuda::SplitRows<T, P>>(p);
   }
 
-  Blas blas() const { return {&naive_gemm_ex, nullptr}; }
+  Blas blas() const { return {&naive_gemm_ex, &naive_gemm_batched, nullptr}; }
 
   FaultReport fault() const { return fault_ == 0 ? FaultReport() : decode(fault_); }
   const std::vector<int64_t>& tiles() const { return tiles_; }
