@@ -126,12 +126,6 @@ constexpr T max(T a, T b) {
   return a < b ? b : a;
 }
 
-inline float __uint_as_float(unsigned bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 // CUDA's has an error of up to 2 units in the last place; this one has one rounding more than 1.
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 

@@ -77,4 +77,19 @@ inline int naive_gemm_ex(void*, int transpose_a, int transpose_b, int m, int n, 
   return kNotSupported;
 }
 
+inline int naive_gemm_batched(void* handle, int transpose_a, int transpose_b, int m, int n, int k, const void* alpha,
+                              const void* a, int a_type, int lda, long long a_distance, const void* b, int b_type,
+                              int ldb, long long b_distance, const void* beta, void* c, int c_type, int ldc,
+                              long long c_distance, int count, int compute_type, int algorithm) {
+  const auto bytes = [](int type) { return type == cublas::kR64F ? 8 : type == cublas::kR32F ? 4 : 2; };
+  for (int i = 0; i < count; ++i) {
+    const int status = naive_gemm_ex(
+        handle, transpose_a, transpose_b, m, n, k, alpha, static_cast<const char*>(a) + i * a_distance * bytes(a_type),
+        a_type, lda, static_cast<const char*>(b) + i * b_distance * bytes(b_type), b_type, ldb, beta,
+        static_cast<char*>(c) + i * c_distance * bytes(c_type), c_type, ldc, compute_type, algorithm);
+    if (status != 0) return status;
+  }
+  return 0;
+}
+
 }  // namespace fastccsa::all_pairs::testing

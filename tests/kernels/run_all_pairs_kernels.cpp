@@ -118,7 +118,7 @@ class EmulatedDevice {
     cuda::launch_fused_finish(p, launch_fused());
   }
 
-  Blas blas() const { return {&naive_gemm_ex, nullptr}; }
+  Blas blas() const { return {&naive_gemm_ex, &naive_gemm_batched, nullptr}; }
 
   FaultReport fault() const { return fault_ == 0 ? FaultReport() : decode(fault_); }
   const std::vector<int64_t>& tiles() const { return tiles_; }

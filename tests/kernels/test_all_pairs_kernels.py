@@ -174,6 +174,17 @@ def test_precisions(program: Path, precision: str, least: float, most: float) ->
     assert least <= errors_of(found, z, y, 12.0) <= most
 
 
+@pytest.mark.parametrize(("rows", "width"), [((1100, 24), 16), ((24, 1100), 16), ((2, 1100), 400)], ids=str)
+def test_divided_products(program: Path, rows: tuple[int, int], width: int) -> None:
+    """Precision "ieee" divides products of more than 512 terms into pieces, of which the last is shorter.
+
+    They fit into the memory of a tile, except in the last case, which computes one after the other.
+    """
+    z, y = some(*rows, width, torch.float32, near=False)
+    with emulated(program) as loss, loss.replaces_op(Limits(tile=(1100, 24))):
+        assert_close(results(z, y, None, as_it_is), definition(z, y, None), 4e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_16_bit_features_are_multiplied_as_they_are(program: Path, dtype: torch.dtype) -> None:
     """Only the coefficients are rounded, to 8 bits or 16, whatever the precision. Rows are not centred."""

@@ -40,7 +40,8 @@ FASTCCSA_PRODUCT_INSTANCES(half, Bf16x3)
 #define FASTCCSA_SUM_INSTANCES(Acc)               \
   template void run(const Inputs<Acc>&, void*);   \
   template void run(const CountingSort<Acc>&, void*); \
-  template void run(const Terms<Acc>&, void*);
+  template void run(const Terms<Acc>&, void*);    \
+  template void run(const AddPieces<Acc>&, void*);
 FASTCCSA_SUM_INSTANCES(float)
 FASTCCSA_SUM_INSTANCES(double)
 

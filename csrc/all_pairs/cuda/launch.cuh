@@ -29,6 +29,11 @@ void launch_kernels(const TilePairs<T, P>& p, FaultWord*, Launch launch) {
   launch(&tile_pairs_kernel<T, P>, blocks, p);
 }
 
+template <typename Acc, typename Launch>
+void launch_kernels(const AddPieces<Acc>& p, FaultWord*, Launch launch) {
+  launch(&add_pieces_kernel<Acc>, dim3(parts(p.values, kThreads)), p);
+}
+
 template <typename T, typename P, typename Launch>
 void launch_kernels(const TileSums<T, P>& p, FaultWord*, Launch launch) {
   launch(&tile_sums_kernel<T, P>, dim3(unsigned(1 + blocks_for_rows(p) + blocks_for_columns(p))), p);

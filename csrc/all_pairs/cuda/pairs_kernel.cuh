@@ -199,7 +199,18 @@ __global__ void __launch_bounds__(kThreads, kResident<acc_t<T>>) tile_pairs_kern
   if (threadIdx.x == 0) p.block_loss[int64_t(blockIdx.y) * gridDim.x + chunk] = whole;
 }
 
-// ---- the second kernel ----
+// ---- gradients and sums ----
+
+// One thread per value.
+template <typename Acc>
+__global__ void __launch_bounds__(kThreads) add_pieces_kernel(const AddPieces<Acc> p) {
+  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (k >= p.values) return;
+  Acc sum = 0;
+#pragma unroll 8
+  for (int64_t piece = 0; piece < p.count; ++piece) sum += p.pieces[piece * p.values + k];
+  p.to[k] += sum;
+}
 
 // Adds coefficient * (own - other) to the gradient of the row of `side` of a pair, by one warp.
 template <typename T, typename P>
@@ -281,7 +292,7 @@ __device__ void finish_columns(const TileSums<T, P>& p, int64_t chunk, int q, in
   }
 }
 
-// How many blocks of the second kernel add up rows, and columns.
+// How many blocks of the last kernel add up rows, and columns.
 template <typename T, typename P>
 FASTCCSA_HOST_DEVICE int64_t blocks_for_rows(const TileSums<T, P>& p) {
   return p.gradient[0] == nullptr ? 0 : (p.tile.rows + kWarps - 1) / kWarps;

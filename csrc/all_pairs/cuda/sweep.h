@@ -159,8 +159,12 @@ class Sweep {
     device_.run(pairs);
     for (int k = 0; k < 2; ++k) {
       if (p_.gradient[k] == nullptr) continue;
-      add_gradient(blas, size[k], p_.width, size[1 - k], pairs.coefficient, pairs.stride, k == 1, split[1 - k],
-                   begin[1 - k], Acc(first[k] ? 0 : 1), sides_[k].product.data() + begin[k] * p_.width);
+      Acc* const to = sides_[k].product.data() + begin[k] * p_.width;
+      // Pieces take the memory of the dot products, unless the coefficients are there.
+      const Pieces<Acc> pieces{dot_.data(), in_place() == 1 ? 0 : pairs.rows * pairs.stride};
+      const int64_t count = add_gradient(blas, size[k], p_.width, size[1 - k], pairs.coefficient, pairs.stride, k == 1,
+                                         split[1 - k], begin[1 - k], Acc(first[k] ? 0 : 1), to, pieces);
+      if (count > 0) device_.run(AddPieces<Acc>{dot_.data(), count, size[k] * p_.width, to});
     }
     device_.run(TileSums<T, P>{pairs,
                                {first[0], first[1]},

@@ -59,7 +59,15 @@ struct TilePairs {
   uint32_t* close;      // [rows, blocks of columns, kLaneColumns]: bit l of word q is column q of lane l
 };
 
-// The second kernel: adds up the sums of the blocks, and adds the gradients of close pairs.
+// Adds the pieces of a product to a gradient, in their order.
+template <typename Acc>
+struct AddPieces {
+  const Acc* pieces;  // [count, values]
+  int64_t count, values;
+  Acc* to;            // [values]
+};
+
+// The last kernel of a tile: adds up the sums of the blocks, and adds the gradients of close pairs.
 template <typename T, typename P>
 struct TileSums {
   using Acc = acc_t<T>;

@@ -86,8 +86,9 @@ def test_no_code_uses_torchs_settings_of_products() -> None:
 LOOKED_UP = """
 import ctypes, torch
 library = ctypes.CDLL("libtorch_cuda.so")
-for name in ("torch_get_current_cuda_blas_handle", "cublasGemmEx", "cublasGetMathMode", "cublasSetMathMode"):
-    getattr(library, name)
+for name in ("GemmEx", "GemmStridedBatchedEx", "GetMathMode", "SetMathMode"):
+    getattr(library, "cublas" + name)
+library.torch_get_current_cuda_blas_handle
 """
 
 
