@@ -39,17 +39,14 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
   // Alignment + separation of every row of one side with every row of the other, and its gradients. Labels must be in
   // [0, labels), or may be any numbers if `labels` is 0; `pair_weight` is [labels, labels], and bounds them too. `mean`
   // divides by the number of pairs. Bit k of `output_mask` asks for the gradient of side k. `per_term` gives each term
-  // its own gradient. `precision` is how CUDA multiplies float32: ieee, tf32x3 or tf32. `method` is auto, which chooses
-  // by the number of pairs; direct, which computes pair by pair; products, which uses matrix products; or
-  // products_by_labels, which on CUDA waits for the labels and skips pairs that contribute nothing. Returns the loss
-  // [], alignment and separation [2], and the gradient of each side: [1, N, D] of the loss, [2, N, D] of the terms, or
-  // [0, N, D].
+  // its own gradient. `precision` is how CUDA multiplies float32: ieee, bf16x3 or tf32. `method` is auto, which chooses
+  // by the number of pairs; direct, which computes pair by pair; or products, which uses matrix products. Returns the
+  // loss [], alignment and separation [2], and the gradient of each side: [1, N, D] of the loss, [2, N, D] of the terms,
+  // or [0, N, D].
   m.def(
       "all_pairs(Tensor features1, Tensor features2, Tensor target1, Tensor target2, Tensor? pair_weight, *, "
       "int labels, float margin, bool mean, int output_mask, bool per_term, str precision, str method=\"auto\") "
       "-> (Tensor loss, Tensor terms, Tensor gradient1, Tensor gradient2)");
-  // The largest number of pairs for which CUDA needs no host sync.
-  m.def("all_pairs_without_host_sync() -> int");
   m.def("instruction_set() -> str");
   // Returns an uninitialised, contiguous matrix on the CPU, of the size and dtype of `like`. Large ones of float32 or
   // float64 reuse the memory of earlier ones.

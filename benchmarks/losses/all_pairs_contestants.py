@@ -121,7 +121,7 @@ def _chunks(cell: Any) -> float:
 
 CONTESTANTS = (
     Contestant("fastccsa", partial(_fastccsa, "ieee"), _ours, kind=OURS),
-    Contestant("fastccsa, tf32x3", partial(_fastccsa, "tf32x3"), _ours),
+    Contestant("fastccsa, bf16x3", partial(_fastccsa, "bf16x3"), _ours),
     Contestant("fastccsa, tf32", partial(_fastccsa, "tf32"), _ours),
     Contestant("torch.cdist", plain(_by_cdist), _matrices(6)),
     Contestant("differences", plain(_by_differences), lambda cell: 3 * cell.width * cell.matrix_bytes),

@@ -1,8 +1,7 @@
 // Binds the loss over all pairs to torch: checks the tensors, allocates the results, and runs the kernels of their
 // device.
 #include "all_pairs/cpu/cpu.h"
-#include "all_pairs/cuda/plan.h"
-#include "all_pairs/cuda/products.h"
+#include "all_pairs/cuda/precision.h"
 #include "all_pairs/values.h"
 #include "core/torch_check.h"
 #include "core/torch_fault.h"
@@ -137,8 +136,9 @@ void fill_without_pairs(const Arguments& a, const Result& result) {
 
 // ---- ways to compute it ----
 
-constexpr const char* kMethods[] = {"auto", "direct", "products", "products_by_labels", "fused", "fused_mma", "fused_sorted", "fused_mma_sorted"};
-enum class Method : int64_t { kAuto, kDirect, kProducts, kProductsByLabels, kFused, kFusedMma, kFusedSorted, kFusedMmaSorted };
+constexpr const char* kMethods[] = {"auto",      "direct",       "products",        "fused",
+                                    "fused_mma", "fused_sorted", "fused_mma_sorted"};
+enum class Method : int64_t { kAuto, kDirect, kProducts, kFused, kFusedMma, kFusedSorted, kFusedMmaSorted };
 
 // The largest number of pairs that `method` computes pair by pair, if this is faster for up to `few` pairs.
 int64_t few_pairs(Method method, int64_t few) {
@@ -232,20 +232,6 @@ class TorchDevice {
     return buffer;
   }
 
-  template <typename U>
-  Buffer<U> upload(const std::vector<U>& values) const {
-    const Buffer<U> buffer = allocate<U>(int64_t(values.size()));
-    cuda::copy_to_device(buffer.data(), values.data(), values.size() * sizeof(U), stream_);
-    return buffer;
-  }
-
-  template <typename U>
-  std::vector<U> read(const U* from, int64_t count) const {
-    std::vector<U> values(count);
-    cuda::copy_to_host(values.data(), from, size_t(count) * sizeof(U), stream_);
-    return values;
-  }
-
   Sorted sort(const Buffer<int64_t>& labels, int64_t) const {
     using torch::stable::detail::from, torch::stable::detail::to;
     const std::optional<bool> stable = true;
@@ -287,8 +273,6 @@ class TorchDevice {
     return blas_->get();
   }
 
-  bool is_capturing() const { return cuda::is_capturing(stream_); }
-
  private:
   const Tensor& like_;
   void* const stream_;
@@ -303,7 +287,6 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
   cuda::Options options;
   options.precision = precision;
   options.few_pairs = few_pairs(method, options.few_pairs);
-  if (method == Method::kProductsByLabels) options.pairs_without_host_sync = 0;
   const torch::stable::accelerator::DeviceGuard guard(a.features[0].get_device_index());
   TorchDevice device(a.features[0]);
   if constexpr (sizeof(T) == 2) {
@@ -319,8 +302,7 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
       return;
     }
   }
-  const FaultReport fault = cuda::compute(device, p, options);
-  if (fault.fault != Fault::kNone) fail_on(fault, p.labels, "");
+  cuda::compute(device, p, options);
 }
 #endif
 
@@ -348,14 +330,11 @@ Result all_pairs(Tensor features1, Tensor features2, Tensor target1, Tensor targ
   });
 }
 
-int64_t all_pairs_without_host_sync() { return cuda::kPairsWithoutHostSync; }
-
 }  // namespace
 
 // One kernel serves every device; its checks raise an error for a device that this build does not support.
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CompositeExplicitAutograd, m) {
   m.impl("all_pairs", TORCH_BOX(&all_pairs));
-  m.impl("all_pairs_without_host_sync", TORCH_BOX(&all_pairs_without_host_sync));
 }
 
 }  // namespace fastccsa::all_pairs

@@ -93,7 +93,7 @@ struct Align {
   }
 };
 
-// The input of the products: sorted rows minus the common centre, and their squared norms.
+// The input of the products on the CPU: sorted rows minus the common centre, and their squared norms.
 template <typename T>
 struct Centre {
   using Acc = acc_t<T>;
@@ -105,17 +105,8 @@ struct Centre {
   Acc* norm;          // [N]
 };
 
-// On CUDA a warp takes this many columns of one row of a tile. If it took whole rows, few rows would not keep a GPU
-// busy.
-constexpr int64_t kTileColumns = 256;
-
-FASTCCSA_HOST_DEVICE int64_t tile_chunks(int64_t columns) { return (columns + kTileColumns - 1) / kTileColumns; }
-
-// The number of 32-bit words that hold one bit per pair of a row.
-FASTCCSA_HOST_DEVICE int64_t close_words(int64_t columns) { return (columns + 31) / 32; }
-
-// One tile. Kernels replace the dot products of centred rows in it by coefficients K: the gradient of the separation
-// term is sum_j K_ij (a_i - b_j) for row i, and sum_i K_ij (b_j - a_i) for column j.
+// One tile on the CPU; for CUDA see cuda/tile.h. Kernels replace the dot products of centred rows in it by coefficients
+// K: the gradient of the separation term is sum_j K_ij (a_i - b_j) for row i, and sum_i K_ij (b_j - a_i) for column j.
 template <typename T>
 struct Tile {
   using Acc = acc_t<T>;
@@ -132,8 +123,6 @@ struct Tile {
   double* sums[2];      // [N]: the sum of K over each sorted row; the tile's is added
   Acc* gradient[2];     // [N, width] of sorted rows: receives the part of close pairs; nullptr: not needed
   double* loss;         // [N]: the sum of W (margin - d)^2 over each sorted row of side 0; the tile's is added
-  int32_t* close;       // [rows, close_words(columns)], on CUDA: a bit for each close pair
-  double* partial;      // [2, tile_chunks(columns), rows], scratch on CUDA: sums of coefficients, and of the loss
 };
 
 // The last step: writes the gradients of the sorted rows in the caller's order.
@@ -149,13 +138,13 @@ struct Finish {
   const double* sums;          // [N]
   const Acc* separation;       // [N, width]
   double scale;                // a factor of the results
-  const Acc* poison;           // added to the results: see cuda::Inputs; nullptr: 0
+  const Acc* poison;           // added to the results: see cuda::Given; nullptr: 0
   Acc* gradient;               // [1, N, width] of the loss, or [2, N, width] of alignment and separation
   bool per_term;               // whether `gradient` has the second form
   const int64_t* place = nullptr;  // [classes]: the mean of class c is stored at place[c]; nullptr: at c
 };
 
-// Adds up the terms: alignment by class, and separation by row of side 0.
+// Adds up the terms: alignment by class, and separation by row of side 0 or, on CUDA, by tile.
 template <typename Acc>
 struct Terms {
   const double* alignment;   // [classes]
@@ -163,7 +152,7 @@ struct Terms {
   const double* separation;  // [rows]
   int64_t rows;
   double scale;
-  const Acc* poison;         // added to the results: see cuda::Inputs; nullptr: 0
+  const Acc* poison;         // added to the results: see cuda::Given; nullptr: 0
   Acc* loss;                 // []
   Acc* terms;                // [2]
 

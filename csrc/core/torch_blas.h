@@ -24,12 +24,13 @@ class TorchBlas {
   TorchBlas(const TorchBlas&) = delete;
   TorchBlas& operator=(const TorchBlas&) = delete;
 
-  Blas get() const { return {functions_.gemm, handle_}; }
+  Blas get() const { return {functions_.gemm, functions_.gemm_batched, handle_}; }
 
  private:
   struct Functions {
     AOTITorchError (*current_handle)(void**);
     GemmEx gemm;
+    GemmStridedBatchedEx gemm_batched;
     int (*get_mode)(void*, int*);
     int (*set_mode)(void*, int);
   };
@@ -48,6 +49,7 @@ class TorchBlas {
       Functions functions;
       find(functions.current_handle, "torch_get_current_cuda_blas_handle");
       find(functions.gemm, "cublasGemmEx");
+      find(functions.gemm_batched, "cublasGemmStridedBatchedEx");
       find(functions.get_mode, "cublasGetMathMode");
       find(functions.set_mode, "cublasSetMathMode");
       return functions;

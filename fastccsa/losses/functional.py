@@ -22,13 +22,13 @@ is also the dtype of the result. Results are bitwise reproducible from run to ru
 
 **Pairs.** ``pairs="zipped"`` pairs row i of one stream with row i of the other. ``pairs="all"`` pairs every row with
 every row, without building the N1 x N2 matrix: memory is O((N1 + N2) D). In float32 the error is at most twice the
-error of computing every difference of two rows, even for close points far from the origin: rows are centred, and pairs
-that are close relative to their norms are computed from their difference.
+error of computing every difference of two rows, even for close points far from the origin, unless you choose another
+``precision``: rows are centred, and pairs that are close relative to their norms are computed from their difference.
 
 **Errors.** On the CPU, a label outside its range or a negative weight raises an error at once. On CUDA that check would
 have to wait for the GPU. Instead the kernels read nothing out of bounds and make that call's loss NaN, and the next
-call raises an error that names the argument, the row and the value. (With ``pairs="all"`` and more than 4,194,304
-pairs, the host waits for the GPU anyway, and the call itself raises the error.)
+call raises an error that names the argument, the row and the value. No call waits for the GPU, whatever its size, so a
+CUDA graph can capture each of them.
 """
 
 from __future__ import annotations
@@ -91,16 +91,15 @@ def weighted_ccsa_loss(
         alpha: share of the pair terms: 0 leaves only the weighted classification, 1 only the pair terms.
         pairs: ``"zipped"``: row i with row i. ``"all"``: every row of the first stream with every row of the second,
             as in the paper's equations (5) and (6). The streams may then have different lengths N1 and N2, and the mean
-            of the pair terms is over N1 * N2. Above 4,194,304 pairs (2048 x 2048) the host waits for the GPU, because
-            the labels decide which tiles are computed.
+            of the pair terms is over N1 * N2.
         reduction: ``"mean"`` divides by N, so that the gradients of shards average to those of the whole batch.
             ``"sum"`` adds up. ``"none"`` returns [N]; only for zipped pairs. ``"weighted_mean"`` divides each
             classification term by the sum of its weights, as ``torch.nn.CrossEntropyLoss(weight=...)`` does, and the
             pair terms by the number of pairs. For an empty batch, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
-        precision: how CUDA multiplies float32 matrices for more than 65,536 pairs, with ``pairs="all"``: ``"ieee"``, in
-            float32; ``"tf32x3"``, by three products on tensor cores with about the same accuracy; or ``"tf32"``, by one
-            such product, with errors of about 1e-3 of the norms. It applies to bfloat16 and float16 features too, which
-            are multiplied as float32. float64 features, and all features on the CPU, always use ``"ieee"``.
+        precision: how tensor cores multiply float32 features, with ``pairs="all"`` on CUDA and many pairs. ``"ieee"``
+            is a promise: errors are at most twice those of differences in float32. ``"bf16x3"`` keeps about 16 bits of
+            the features and of the coefficients, ``"tf32"`` 11. Features of other types, and all features on the CPU,
+            have one precision, whatever the choice: bfloat16 and float16 are multiplied as they are.
 
     Returns:
         The loss: a scalar, or [N] with ``reduction="none"``; float32, or float64 for float64 inputs.

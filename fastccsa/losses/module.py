@@ -38,7 +38,7 @@ class WeightedCCSALoss(nn.Module):
             which may then have different lengths.
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"weighted_mean"``;
             see :func:`fastccsa.functional.weighted_ccsa_loss`.
-        precision: ``"ieee"``, ``"tf32x3"`` or ``"tf32"``: how CUDA multiplies float32 matrices with ``pairs="all"``;
+        precision: ``"ieee"``, ``"bf16x3"`` or ``"tf32"``: how CUDA multiplies float32 features with ``pairs="all"``;
             see the same function.
         normalize_features: divide each row of features by its Euclidean norm first, in float32 or better; distances are
             then at most 2, and the loss cannot change the scale of the features.

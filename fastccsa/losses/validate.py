@@ -41,6 +41,8 @@ def check_options(pairs: str, reduction: str, precision: str, *, classification:
     if pairs not in _PAIRS:
         raise InputError(f"pairs is {pairs!r}; choose 'zipped' (row i with row i) or 'all' (every row with every row)")
     check_choice("reduction", reduction, _REDUCTIONS)
+    if precision == "tf32x3":
+        raise InputError("precision 'tf32x3' no longer exists; choose 'ieee', the default, which is as accurate")
     check_choice("precision", precision, _PRECISIONS)
     if pairs == "all":
         if reduction == "none":

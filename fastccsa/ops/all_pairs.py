@@ -14,10 +14,7 @@ from fastccsa.ops.allocator import large_empty
 from fastccsa.ops.library import accumulation_dtype
 from fastccsa.ops.profiling import named
 
-__all__ = ["PAIRS_WITHOUT_HOST_SYNC", "all_pairs", "all_pairs_with_gradients"]
-
-PAIRS_WITHOUT_HOST_SYNC: int = torch.ops.fastccsa.all_pairs_without_host_sync.default()
-"""The largest number of pairs without a host sync on CUDA, so that a CUDA graph can capture the loss."""
+__all__ = ["all_pairs", "all_pairs_with_gradients"]
 
 # Fewer numbers take less than 8 MiB in every dtype, and smaller results are never kept; see `set_cpu_cache_limit`.
 _FEW_NUMBERS = 1 << 20
@@ -138,7 +135,7 @@ def all_pairs(
         reduction: ``"sum"``; any other is the mean over the pairs.
         per_term: whether the terms can be differentiated. Without it only the loss can be, and the gradients take half
             the memory.
-        precision: one of `fastccsa.ops.choices.Precision`, for float32 products on CUDA.
+        precision: one of `fastccsa.ops.choices.Precision`, for float32 features on CUDA.
         labels: the number of classes, which labels must be below; 0 if only ``weight`` bounds them.
 
     Returns:

@@ -16,5 +16,6 @@ Pairs = Literal["zipped", "all"]
 # How the values of a batch become the result. Their positions are the codes that the op takes.
 Reduction = Literal["none", "mean", "sum", "weighted_mean"]
 
-# How CUDA multiplies float32 matrices: in float32, by three products of TF32 parts, or by one product in TF32.
-Precision = Literal["ieee", "tf32x3", "tf32"]
+# How CUDA multiplies float32 features: as accurately as in float32, by three products of bfloat16 parts, or by one
+# product in TF32.
+Precision = Literal["ieee", "bf16x3", "tf32"]

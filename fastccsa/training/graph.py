@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fastccsa.ops.all_pairs import PAIRS_WITHOUT_HOST_SYNC
 from fastccsa.runs.config import TrainConfig
 from fastccsa.system.errors import InputError
 from fastccsa.training.ranks import Ranks
@@ -31,13 +30,10 @@ def check_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | 
     """
     if not config.cuda_graph:
         return
-    limit = PAIRS_WITHOUT_HOST_SYNC
-    many_pairs = config.pairs == "all" and config.batch_size**2 > limit
     obstacles = {
         f"device is {device}: it needs a CUDA GPU": device.type != "cuda",
         f"cache is {config.cache}: it needs the images in the GPU's memory, cache gpu": config.cache != "gpu",
         "pairs is all, with a memory, which grows from step to step": bool(config.memory),
-        f"pairs is all, with more than {limit} pairs per batch, whose tiles depend on their labels": many_pairs,
         f"accumulate is {config.accumulate}: it captures steps of one batch": config.accumulate > 1,
         "amp is float16: its loss scaling runs on the host; use bfloat16 or none": dtype == torch.float16,
         f"{ranks.world} processes train together: it supports only one": not ranks.is_alone,

@@ -126,6 +126,9 @@ constexpr T max(T a, T b) {
   return a < b ? b : a;
 }
 
+// CUDA's has an error of up to 2 units in the last place; this one has one rounding more than 1.
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+
 inline void __threadfence() { emulator::fences().fence(); }
 
 inline unsigned atomicAdd(unsigned* address, unsigned value) { return emulator::fences().add(address, value); }

@@ -32,7 +32,7 @@ using fastccsa::testing::write_bytes;
 // are written are noticed.
 class EmulatedDevice {
  public:
-  EmulatedDevice(emulator::Gpu& gpu, bool capturing) : gpu_(gpu), capturing_(capturing) {}
+  explicit EmulatedDevice(emulator::Gpu& gpu) : gpu_(gpu) {}
 
   template <typename U>
   struct Buffer {
@@ -59,26 +59,13 @@ class EmulatedDevice {
     return buffer;
   }
 
-  template <typename U>
-  Buffer<U> upload(const std::vector<U>& values) const {
-    Buffer<U> buffer = allocate<U>(int64_t(values.size()));
-    std::copy(values.begin(), values.end(), buffer.data());
-    return buffer;
-  }
-
-  template <typename U>
-  std::vector<U> read(const U* from, int64_t count) {
-    ++reads_;
-    return std::vector<U>(from, from + count);
-  }
-
   Sorted sort(const Buffer<int64_t>& labels, int64_t count) const {
-    std::vector<int64_t> order(count), values(count);
-    std::iota(order.begin(), order.end(), int64_t(0));
-    std::stable_sort(order.begin(), order.end(),
+    Buffer<int64_t> order = allocate<int64_t>(count), values = allocate<int64_t>(count);
+    std::iota(order.data(), order.data() + count, int64_t(0));
+    std::stable_sort(order.data(), order.data() + count,
                      [&](int64_t a, int64_t b) { return labels.data()[a] < labels.data()[b]; });
-    for (int64_t k = 0; k < count; ++k) values[k] = labels.data()[order[k]];
-    return {upload(values), upload(order)};
+    for (int64_t k = 0; k < count; ++k) values.data()[k] = labels.data()[order.data()[k]];
+    return {std::move(values), std::move(order)};
   }
 
   template <typename Parameters>
@@ -88,16 +75,16 @@ class EmulatedDevice {
     });
   }
 
-  template <typename T>
-  void run(const Tile<T>& p) {
+  template <typename T, typename P>
+  void run(const cuda::TilePairs<T, P>& p) {
     tiles_.insert(tiles_.end(), {p.begin[0], p.rows, p.begin[1], p.columns});
-    run<Tile<T>>(p);
+    run<cuda::TilePairs<T, P>>(p);
   }
 
-  template <typename T>
-  void run(const Centre<T>& p) {
-    centre_.assign(p.centre, p.centre + p.width);
-    run<Centre<T>>(p);
+  template <typename T, typename P>
+  void run(const cuda::SplitRows<T, P>& p) {
+    if (p.centre != nullptr) centre_.assign(p.centre, p.centre + p.width);
+    run<cuda::SplitRows<T, P>>(p);
   }
 
   // ---- the fused kernels ----
@@ -131,11 +118,9 @@ class EmulatedDevice {
     cuda::launch_fused_finish(p, launch_fused());
   }
 
-  Blas blas() const { return {&naive_gemm_ex, nullptr}; }
-  bool is_capturing() const { return capturing_; }
+  Blas blas() const { return {&naive_gemm_ex, &naive_gemm_batched, nullptr}; }
 
   FaultReport fault() const { return fault_ == 0 ? FaultReport() : decode(fault_); }
-  int64_t reads() const { return reads_; }
   const std::vector<int64_t>& tiles() const { return tiles_; }
   const std::vector<double>& centre() const { return centre_; }
 
@@ -147,11 +132,9 @@ class EmulatedDevice {
   }
 
   emulator::Gpu& gpu_;
-  const bool capturing_;
   FaultWord fault_ = 0;
-  int64_t reads_ = 0;
   std::vector<int64_t> tiles_;  // per tile: first row, rows, first column, columns
-  std::vector<double> centre_;
+  std::vector<double> centre_;  // empty if rows are not centred
   cuda::FusedKernel fused_kernel_{};
   int threads_blocks_ = 1;
 };
@@ -159,7 +142,7 @@ class EmulatedDevice {
 // The fields of a request, in this order.
 struct Request {
   int64_t rows[2], width, labels, output_mask, per_term, precision;
-  int64_t few_pairs, pairs_without_host_sync, tile_rows, tile_columns, capturing;
+  int64_t few_pairs, tile_rows, tile_columns;
   int64_t fused_kernel, threads_blocks, sorted;  // a FusedKernel, or -1: by matrix products
   double margin, scale;
 };
@@ -171,7 +154,7 @@ void answer(emulator::Gpu& gpu) {
   View views[5];  // features and labels of both sides, weights
   for (View& view : views) view.read();
   const int64_t planes = request.per_term ? 2 : 1;
-  const EmulatedDevice memory(gpu, false);
+  const EmulatedDevice memory(gpu);
   const auto loss = memory.allocate<Acc>(1), terms = memory.allocate<Acc>(2);
   int64_t sizes[2];
   EmulatedDevice::Buffer<Acc> gradient[2];
@@ -194,30 +177,20 @@ void answer(emulator::Gpu& gpu) {
   cuda::Options options;
   options.precision = cuda::Precision(request.precision);
   options.few_pairs = request.few_pairs;
-  options.pairs_without_host_sync = request.pairs_without_host_sync;
   options.tile = {request.tile_rows, request.tile_columns};
 
-  EmulatedDevice device(gpu, request.capturing != 0);
-  FaultReport raised;
-  std::string error;
-  try {
-    if (request.fused_kernel < 0) {
-      raised = cuda::compute(device, problem, options);
-    } else if constexpr (sizeof(T) == 2) {
-      device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
-      cuda::FusedOptions fused;
-      fused.window = 2;
-      fused.order = request.sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
-      cuda::FusedLoss<T, EmulatedDevice>(device, problem, fused).run();
-    }
-  } catch (const std::runtime_error& thrown) {
-    error = thrown.what();
+  EmulatedDevice device(gpu);
+  if (request.fused_kernel < 0) {
+    cuda::compute(device, problem, options);
+  } else if constexpr (sizeof(T) == 2) {
+    device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
+    cuda::FusedOptions fused;
+    fused.window = 2;
+    fused.order = request.sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
+    cuda::FusedLoss<T, EmulatedDevice>(device, problem, fused).run();
   }
   const FaultReport reported = device.fault();
-  write_bytes(error.data(), error.size());
-  write(std::vector<int64_t>{int64_t(raised.fault), raised.row, raised.value});
   write(std::vector<int64_t>{int64_t(reported.fault), reported.row, reported.value});
-  write(std::vector<int64_t>{device.reads()});
   write(device.tiles());
   write(device.centre());
   write_bytes(loss.data(), sizeof(Acc));

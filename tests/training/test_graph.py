@@ -60,7 +60,6 @@ def test_a_step_in_fixed_memory_equals_an_ordinary_step(make_config, monkeypatch
         ({}, CPU, None, ALONE, r"device is cpu: it needs a CUDA GPU"),
         ({"cache": "ram"}, GPU, None, ALONE, "cache is ram: it needs the images in the GPU's memory"),
         ({"pairs": "all", "memory": 64}, GPU, None, ALONE, "pairs is all, with a memory"),
-        ({"pairs": "all", "batch_size": 2049}, GPU, None, ALONE, "more than 4194304 pairs per batch"),
         ({"accumulate": 2}, GPU, None, ALONE, "accumulate is 2"),
         ({}, GPU, torch.float16, ALONE, "use bfloat16 or none"),
         ({}, GPU, None, Ranks(0, 2), "2 processes train together"),
@@ -71,6 +70,10 @@ def test_an_error_says_why_a_graph_is_not_available(make_config, changes, device
     with pytest.raises(InputError, match=reason):
         check_graph(config, device, dtype, ranks)
     check_graph(replace(config, cuda_graph=False), device, dtype, ranks)
+
+
+def test_a_graph_holds_any_number_of_pairs(make_config) -> None:
+    check_graph(make_config(cache="gpu", cuda_graph=True, pairs="all", batch_size=1 << 16), GPU, None, ALONE)
 
 
 def test_it_is_reported_before_anything_is_written(make_config) -> None:

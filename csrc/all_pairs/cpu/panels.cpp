@@ -144,9 +144,7 @@ class Sweep {
             p_.margin,
             {piece.sums[0].data(), piece.sums[1].data()},
             {product(0, i), product(1, j)},
-            piece.loss.data(),
-            nullptr,
-            nullptr};
+            piece.loss.data()};
   }
 
   void compute(const Panel& panel, Piece<Acc>& piece) {

@@ -16,10 +16,6 @@ void run(const Parameters& p, void* stream) {
 }
 
 #define FASTCCSA_INSTANCES(T)                     \
-  template void run(const Classes<T>&, void*);    \
-  template void run(const Radii<T>&, void*);      \
-  template void run(const Centre<T>&, void*);     \
-  template void run(const Tile<T>&, void*);       \
   template void run(const Finish<T, mean_t<T>>&, void*); \
   template void run(const ClassSums<T>&, void*);  \
   template void run(const AlignClasses<T>&, void*); \
@@ -29,37 +25,31 @@ FASTCCSA_INSTANCES(double)
 FASTCCSA_INSTANCES(bfloat16)
 FASTCCSA_INSTANCES(half)
 
+#define FASTCCSA_PRODUCT_INSTANCES(T, P)              \
+  template void run(const SplitRows<T, P>&, void*);   \
+  template void run(const TilePairs<T, P>&, void*);   \
+  template void run(const TileSums<T, P>&, void*);
+FASTCCSA_PRODUCT_INSTANCES(double, Float64)
+FASTCCSA_PRODUCT_INSTANCES(float, Tf32)
+FASTCCSA_PRODUCT_INSTANCES(float, Tf32x3)
+FASTCCSA_PRODUCT_INSTANCES(float, Bf16x3)
+FASTCCSA_PRODUCT_INSTANCES(float, Bf16x6)
+FASTCCSA_PRODUCT_INSTANCES(bfloat16, Bfloat16)
+FASTCCSA_PRODUCT_INSTANCES(half, Bf16x3)
+
 #define FASTCCSA_SUM_INSTANCES(Acc)               \
   template void run(const Inputs<Acc>&, void*);   \
   template void run(const CountingSort<Acc>&, void*); \
-  template void run(const Terms<Acc>&, void*);
+  template void run(const Terms<Acc>&, void*);    \
+  template void run(const AddPieces<Acc>&, void*);
 FASTCCSA_SUM_INSTANCES(float)
 FASTCCSA_SUM_INSTANCES(double)
 
 template void run(const Numbers&, void*);
 template void run(const Offsets&, void*);
-template void run(const Split&, void*);
 
 void set_to_zero(void* data, size_t bytes, void* stream) {
   check_cuda(cudaMemsetAsync(data, 0, bytes, static_cast<cudaStream_t>(stream)), "setting memory to zero");
-}
-
-void copy_to_device(void* to, const void* from, size_t bytes, void* stream) {
-  const auto on = static_cast<cudaStream_t>(stream);
-  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, on), "copying to the GPU");
-  check_cuda(cudaStreamSynchronize(on), "waiting for the GPU");
-}
-
-void copy_to_host(void* to, const void* from, size_t bytes, void* stream) {
-  const auto on = static_cast<cudaStream_t>(stream);
-  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, on), "copying from the GPU");
-  check_cuda(cudaStreamSynchronize(on), "waiting for the GPU");
-}
-
-bool is_capturing(void* stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check_cuda(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status), "asking for the state of a stream");
-  return status != cudaStreamCaptureStatusNone;
 }
 
 }  // namespace fastccsa::all_pairs::cuda

@@ -2,7 +2,6 @@
 // device. All functions throw std::runtime_error when a call fails.
 #pragma once
 
-#include "all_pairs/cuda/params.h"
 #include "all_pairs/cuda/prepare_params.h"
 #include "core/half.h"
 
@@ -15,12 +14,5 @@ template <typename Parameters>
 void run(const Parameters& p, void* stream);
 
 void set_to_zero(void* data, size_t bytes, void* stream);
-
-// Both functions wait for the stream.
-void copy_to_device(void* to, const void* from, size_t bytes, void* stream);
-void copy_to_host(void* to, const void* from, size_t bytes, void* stream);
-
-// Whether the stream is being captured into a graph, so that the host must not wait for it.
-bool is_capturing(void* stream);
 
 }  // namespace fastccsa::all_pairs::cuda

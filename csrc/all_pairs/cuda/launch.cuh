@@ -4,39 +4,39 @@
 #pragma once
 
 #include "all_pairs/cuda/direct_kernel.cuh"
-#include "all_pairs/cuda/plan_kernel.cuh"
+#include "all_pairs/cuda/finish_kernel.cuh"
+#include "all_pairs/cuda/pairs_kernel.cuh"
 #include "all_pairs/cuda/prepare_kernel.cuh"
-#include "all_pairs/cuda/tile_kernel.cuh"
+#include "all_pairs/cuda/split_kernel.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
 inline unsigned parts(int64_t count, int64_t size) { return unsigned((count + size - 1) / size); }
 
-template <typename T, typename Launch>
-void launch_kernels(const Classes<T>& p, FaultWord*, Launch launch) {
-  launch(&classes_kernel<T>, dim3(unsigned(p.classes), parts(p.width, kChunkColumns)), p);
+template <typename T, typename P, typename Launch>
+void launch_kernels(const SplitRows<T, P>& p, FaultWord*, Launch launch) {
+  bool packed = true;
+  for (const Side<T>& side : p.side) {
+    packed = packed && aligned(side.features.data, side.features.row_stride, side.features.column_stride);
+  }
+  const dim3 blocks(parts(p.rows[0] > p.rows[1] ? p.rows[0] : p.rows[1], kWarps), 2);
+  launch(packed ? &split_rows_kernel<T, P, true> : &split_rows_kernel<T, P, false>, blocks, p);
 }
 
-template <typename T, typename Launch>
-void launch_kernels(const Radii<T>& p, FaultWord*, Launch launch) {
-  launch(&radii_kernel<T>, dim3(unsigned(p.blocks)), p);
+template <typename T, typename P, typename Launch>
+void launch_kernels(const TilePairs<T, P>& p, FaultWord*, Launch launch) {
+  const dim3 blocks(unsigned(blocks_of_columns(p.columns)), unsigned(blocks_of_rows(p.rows)));
+  launch(&tile_pairs_kernel<T, P>, blocks, p);
 }
 
-template <typename T, typename Launch>
-void launch_kernels(const Centre<T>& p, FaultWord*, Launch launch) {
-  launch(&centre_kernel<T>, dim3(parts(p.rows, kWarps)), p);
+template <typename Acc, typename Launch>
+void launch_kernels(const AddPieces<Acc>& p, FaultWord*, Launch launch) {
+  launch(&add_pieces_kernel<Acc>, dim3(parts(p.values, kThreads)), p);
 }
 
-template <typename Launch>
-void launch_kernels(const Split& p, FaultWord*, Launch launch) {
-  launch(&split_kernel, dim3(parts(p.count, kThreads)), p);
-}
-
-template <typename T, typename Launch>
-void launch_kernels(const Tile<T>& p, FaultWord*, Launch launch) {
-  launch(&tile_rows_kernel<T>, dim3(parts(p.rows, kWarps), unsigned(tile_chunks(p.columns))), p);
-  launch(&tile_sums_kernel<T>, dim3(parts(p.rows, kWarps)), p);
-  if (p.gradient[1] != nullptr) launch(&tile_columns_kernel<T>, dim3(parts(p.columns, kWarp)), p);
+template <typename T, typename P, typename Launch>
+void launch_kernels(const TileSums<T, P>& p, FaultWord*, Launch launch) {
+  launch(&tile_sums_kernel<T, P>, dim3(unsigned(1 + blocks_for_rows(p) + blocks_for_columns(p))), p);
 }
 
 template <typename T, typename Mean, typename Launch>

@@ -58,12 +58,6 @@ class Prepared {
     counts_rows() ? sort_by_counting() : sort_on_device();
   }
 
-  // Makes contiguous copies of the labels, and of the weights, without sorting. They are checked if `checks`.
-  void copy_inputs(bool checks) {
-    for (int k = 0; k < 2; ++k) side[k].label = allocate<int64_t>(p_.rows[k]);
-    device_.run(Inputs<Acc>{given(checks), {side[0].label.data(), side[1].label.data()}});
-  }
-
   // After the sort: finds class means, alignment, the sum of the poison and, if `centre`, the common centre.
   void find_means(bool centre) {
     const int64_t means = std::min({classes, p_.rows[0], p_.rows[1]}), parts = column_parts(p_.width);
@@ -113,10 +107,10 @@ class Prepared {
 
   bool counts_rows() const { return p_.labels > 0 && p_.labels <= options_.counted_classes; }
 
-  Given<Acc> given(bool checks) {
+  Given<Acc> given() {
     Given<Acc> p{{p_.label[0], p_.label[1]}, {p_.rows[0], p_.rows[1]}, p_.weight, p_.labels, nullptr, nullptr};
     weight = p.weights() > 0 ? allocate<Acc>(p.weights()) : Buffer<Acc>();
-    if (checks && p_.labels > 0) {
+    if (p_.labels > 0) {
       poison_blocks_ = p.blocks();
       poison_parts_ = allocate<Acc>(poison_blocks_);
     }
@@ -127,7 +121,7 @@ class Prepared {
 
   void sort_by_counting() {
     classes = p_.labels;
-    CountingSort<Acc> p{given(true), {}, {}, {}};
+    CountingSort<Acc> p{given(), {}, {}, {}};
     Buffer<int32_t> count[2], total[2];
     const bool few = std::max(p_.rows[0], p_.rows[1]) <= options_.few_rows;
     for (int k = 0; k < 2; ++k) {
@@ -147,7 +141,8 @@ class Prepared {
   }
 
   void sort_on_device() {
-    copy_inputs(true);
+    for (int k = 0; k < 2; ++k) side[k].label = allocate<int64_t>(p_.rows[k]);
+    device_.run(Inputs<Acc>{given(), {side[0].label.data(), side[1].label.data()}});
     const int64_t rows = p_.rows[0] + p_.rows[1];
     const bool by_rank = p_.weight.data == nullptr && (p_.labels == 0 || p_.labels > rows);
     classes = by_rank ? rows : p_.labels;

@@ -63,16 +63,12 @@ METHODS = {
     "cpu in panels": "products",
     "cuda": "auto",
     "cuda in tiles": "products",
-    "cuda in tiles by labels": "products_by_labels",
 }
 
 
 @pytest.fixture(params=[pytest.param(d, marks=[pytest.mark.cuda] if d.startswith("cuda") else []) for d in METHODS])
 def device(request: pytest.FixtureRequest, use_method: Callable[[str], None]) -> str:
-    """The device of a test. The losses use the method for the test's number of pairs, or a method for many pairs.
-
-    On CUDA, tiles depend on the labels or, up to some millions of pairs, only on the sizes.
-    """
+    """The device of a test. The losses use the method for the test's number of pairs, or a method for many pairs."""
     use_method(METHODS[request.param])
     return request.param.split()[0]
 

@@ -224,7 +224,8 @@ def test_labels_beyond_the_logits(make_sets):
     ("arguments", "message"),
     [
         ({"pairs": "all", "reduction": "none"}, r"a matrix of N1 x N2 values; choose 'mean' or 'sum'"),
-        ({"pairs": "all", "precision": "half"}, "precision is 'half'; choose one of 'ieee', 'tf32x3', 'tf32'"),
+        ({"pairs": "all", "precision": "half"}, "precision is 'half'; choose one of 'ieee', 'bf16x3', 'tf32'"),
+        ({"pairs": "all", "precision": "tf32x3"}, "precision 'tf32x3' no longer exists; choose 'ieee'"),
         ({"precision": "tf32"}, "precision 'tf32' concerns the matrix products of pairs='all'"),
     ],
 )
