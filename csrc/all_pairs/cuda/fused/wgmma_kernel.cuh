@@ -16,7 +16,7 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-constexpr int kGroupThreads = 128, kWgmmaThreads = 3 * kGroupThreads;
+constexpr int kGroupThreads = 128, kGroupWarps = kGroupThreads / kWarp, kWgmmaThreads = 3 * kGroupThreads;
 
 template <int kWidth>
 struct WgmmaShape {
@@ -42,7 +42,14 @@ class WgmmaTile {
 
  public:
   __device__ __forceinline__ WgmmaTile(const Fused<T>& p, unsigned char* memory)
-      : p_(p), memory_(memory), base_(shared_address(memory)) {}
+      : p_(p),
+        memory_(memory),
+        base_(shared_address(memory)),
+        warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)),
+        rows_(low_half(base_, 16)),
+        columns_(low_half(base_ + Shape::kTiles, 16)),
+        values_(low_half(base_ + Shape::kTiles, kSlab)),
+        coefficients_(low_half(base_ + Shape::kCoefficients, 16)) {}
 
   __device__ __forceinline__ void run() {
     if (threadIdx.x == 0) {
@@ -58,7 +65,7 @@ class WgmmaTile {
       fence_barrier_init();
     }
     __syncthreads();
-    if (threadIdx.x / kGroupThreads == 2) {
+    if (warp_ / kGroupWarps == 2) {
       give_registers<40>();
       produce();
     } else {
@@ -95,7 +102,7 @@ class WgmmaTile {
   }
 
   __device__ __forceinline__ void produce() {
-    const int lane = threadIdx.x % kWarp, own = threadIdx.x / kWarp - 2 * kGroupThreads / kWarp;
+    const int lane = threadIdx.x % kWarp, own = warp_ - 2 * kGroupWarps;
     const int tile = own >> 1, half = own & 1;
     constexpr int kChunks = kWidth / 16, kStep = kWarp / kChunks;  // chunks of half a row; rows copied at a time
     const int chunk = half * kChunks + lane % kChunks, of = lane / kChunks;
@@ -155,38 +162,51 @@ class WgmmaTile {
     commit_copies();
   }
 
+  // ---- descriptors ----
+  //
+  // Only the low half of a descriptor depends on the address. It is taken from lane 0 right before it is used, which tells
+  // the compiler that all lanes agree: then it computes with the registers of the warp, which the instructions need, and
+  // not with those of each lane, which takes longer than the products.
+
+  static constexpr uint64_t kHighHalf = uint64_t(1024 >> 4 | 1 << 30) << 32;  // see matrix_descriptor
+  static __device__ __forceinline__ uint32_t low_half(uint32_t address, uint32_t leading_bytes) {
+    return uint32_t(matrix_descriptor(address, leading_bytes, 1024));
+  }
+  static __device__ __forceinline__ uint32_t of_warp(uint32_t low) { return __shfl_sync(kAllLanes, low, 0); }
+  static __device__ __forceinline__ uint64_t at(uint32_t low, int bytes) {
+    return kHighHalf | uint64_t(low + uint32_t(bytes >> 4));
+  }
+
   // Starts one half of the products of the rows with a tile.
   __device__ __forceinline__ void multiply(float (&s)[32], int tile, int half, bool first) const {
-    const uint64_t rows = matrix_descriptor(base_, 16, 1024);
-    const uint64_t columns = matrix_descriptor(base_ + Shape::kTiles + tile * Shape::kTileBytes, 16, 1024);
+    const uint32_t rows = of_warp(rows_), columns = of_warp(columns_);
 #pragma unroll
     for (int k = 0; k < kWidth / 32; ++k) {
-      const int step = half * (kWidth / 32) + k;
-      const uint64_t offset = uint64_t(((step >> 2) * kSlab + (step & 3) * 32) >> 4);
-      wgmma_k<T, 64>(s, rows + offset, columns + offset, !first || k > 0);
+      const int step = half * (kWidth / 32) + k, bytes = (step >> 2) * kSlab + (step & 3) * 32;
+      wgmma_k<T, 64>(s, at(rows, bytes), at(columns, tile * Shape::kTileBytes + bytes), !first || k > 0);
     }
   }
 
-  // The half of a tile's values that a group accumulates.
-  __device__ __forceinline__ uint64_t values(int tile, int group) const {
-    const uint32_t at = base_ + Shape::kTiles + tile * Shape::kTileBytes + group * (Shape::kSlabs / 2) * kSlab;
-    return matrix_descriptor(at, kSlab, 1024);
+  // Where the half of a tile's values begins that a group accumulates.
+  static __device__ __forceinline__ int values_at(int tile, int group) {
+    return tile * Shape::kTileBytes + group * (Shape::kSlabs / 2) * kSlab;
   }
 
   // Start kb += K B for a tile, with K from registers or from shared memory.
   __device__ __forceinline__ void multiply_back(float (&kb)[kHalf / 2], const uint32_t (&k)[16], int tile,
                                                 int group) const {
+    const uint32_t values = of_warp(values_);
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       const uint32_t part[4] = {k[4 * step], k[4 * step + 1], k[4 * step + 2], k[4 * step + 3]};
-      wgmma_mn<T, kHalf>(kb, part, values(tile, group) + uint64_t(step * 2048 >> 4));
+      wgmma_mn<T, kHalf>(kb, part, at(values, values_at(tile, group) + step * 2048));
     }
   }
   __device__ __forceinline__ void multiply_back(float (&kb)[kHalf / 2], int tile, int group) const {
-    const uint64_t k = matrix_descriptor(base_ + Shape::kCoefficients + tile * kSlab, 16, 1024);
+    const uint32_t k = of_warp(coefficients_), values = of_warp(values_);
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      wgmma_mn<T, kHalf>(kb, k + uint64_t(step * 32 >> 4), values(tile, group) + uint64_t(step * 2048 >> 4));
+      wgmma_mn<T, kHalf>(kb, at(k, tile * kSlab + step * 32), at(values, values_at(tile, group) + step * 2048));
     }
   }
 
@@ -222,7 +242,7 @@ class WgmmaTile {
   // Stores the coefficients of a tile for the other group. Returns whether any of the tile's is not 0.
   __device__ __forceinline__ bool store(const uint32_t (&k)[16], bool any_here, const State& state, int tile,
                                         uint32_t phase) const {
-    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp % 4;
+    const int lane = threadIdx.x % kWarp, warp = warp_ % kGroupWarps;
     barrier_wait(barrier(kRead + tile), phase ^ 1);
     const bool any_in_warp = __any_sync(kAllLanes, any_here);
     if (lane == 0) any()[tile * 4 + warp] = any_in_warp;
@@ -358,7 +378,7 @@ class WgmmaTile {
   }
 
   __device__ __forceinline__ void consume() {
-    const int group = threadIdx.x / kGroupThreads, warp = threadIdx.x / kWarp % 4, lane = threadIdx.x % kWarp;
+    const int group = warp_ / kGroupWarps, warp = warp_ % kGroupWarps, lane = threadIdx.x % kWarp;
     const float factor = gradient_factor(p_);
     State state;
     state.loss[0] = state.loss[1] = 0;
@@ -429,6 +449,10 @@ class WgmmaTile {
   const Fused<T>& p_;
   unsigned char* const memory_;
   const uint32_t base_;
+  // Of lane 0, so that the compiler knows that all lanes agree: only then does it compute descriptors once per warp.
+  const int warp_;
+  // Low halves of descriptors: of the rows and of tile 0 as factors of S, of tile 0 as a factor of K B, and of K.
+  const uint32_t rows_, columns_, values_, coefficients_;
 };
 
 // On other architectures the kernel is empty: run.h never starts it there.
