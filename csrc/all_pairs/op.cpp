@@ -279,6 +279,15 @@ class TorchDevice {
   std::optional<TorchBlas> blas_;
 };
 
+cuda::FusedOptions fused_options(Method method) {
+  cuda::FusedOptions options;
+  const bool mma = method == Method::kFusedMma || method == Method::kFusedMmaSorted;
+  const bool sorted = method == Method::kFusedSorted || method == Method::kFusedMmaSorted;
+  if (mma) options.choice = cuda::FusedChoice::kMma;
+  if (method != Method::kAuto) options.order = sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
+  return options;
+}
+
 template <typename T>
 void compute_on_cuda(const Arguments& a, const Result& result, Method method, cuda::Precision precision) {
   const Problem<T> p = problem_of<T>(a, result);
@@ -290,16 +299,9 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
   const torch::stable::accelerator::DeviceGuard guard(a.features[0].get_device_index());
   TorchDevice device(a.features[0]);
   if constexpr (sizeof(T) == 2) {
-    const bool wanted = method >= Method::kFused ||
-                        (method == Method::kAuto && p.rows[0] * p.rows[1] > options.few_pairs);
-    if (wanted && cuda::has_fused_kernels<T>(p.width)) {
-      cuda::FusedOptions fused;
-      const bool mma = method == Method::kFusedMma || method == Method::kFusedMmaSorted;
-      if (mma) fused.choice = cuda::FusedChoice::kMma;
-      if (method == Method::kFused || method == Method::kFusedMma) fused.order = cuda::FusedOrder::kAsGiven;
-      if (method == Method::kFusedSorted || method == Method::kFusedMmaSorted) fused.order = cuda::FusedOrder::kSorted;
-      cuda::FusedLoss<T, TorchDevice>(device, p, fused).run();
-      return;
+    const bool many = p.rows[0] * p.rows[1] > cuda::kFewPairsOf16Bits;
+    if (cuda::has_fused_kernels<T>(p.width) && (method >= Method::kFused || (method == Method::kAuto && many))) {
+      return cuda::FusedLoss<T, TorchDevice>(device, p, fused_options(method)).run();
     }
   }
   cuda::compute(device, p, options);

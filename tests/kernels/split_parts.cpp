@@ -29,7 +29,6 @@ void write_parts(float value) {
 int main() {
   for (float value; std::fread(&value, sizeof value, 1, stdin) == 1;) {
     write_parts<Tf32>(value);
-    write_parts<Tf32x3>(value);
     write_parts<Bfloat16>(value);
     write_parts<Bf16x3>(value);
     write_parts<Bf16x6>(value);

@@ -23,7 +23,6 @@ struct Parts {
 
 using Float64 = Parts<double, 1>;     // not split
 using Tf32 = Parts<float, 1>;         // one product, errors of about 2^-11 of the factors
-using Tf32x3 = Parts<float, 2>;       // three products, nearly as accurate as float32
 using Bfloat16 = Parts<bfloat16, 1>;  // one product, exact for features in bfloat16
 using Bf16x3 = Parts<bfloat16, 2>;    // three products, errors of about 2^-16; two parts hold a float16 exactly
 using Bf16x6 = Parts<bfloat16, 3>;    // six products, as accurate as float32

@@ -7,11 +7,9 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// `ieee` promises errors of at most twice those of differences in float32. The last choice, which is not public, has
-// factors of nearly the same accuracy, but in TF32 tensor cores add up fewer products at a time, so sums are less
-// accurate.
-enum class Precision { kIeee, kBf16x3, kTf32, kTf32x3 };
-constexpr const char* kPrecisions[] = {"ieee", "bf16x3", "tf32", "ieee_tf32x3"};  // their names, in the same order
+// `ieee` promises errors of at most twice those of differences in float32.
+enum class Precision { kIeee, kBf16x3, kTf32 };
+constexpr const char* kPrecisions[] = {"ieee", "bf16x3", "tf32"};  // their names, in the same order
 
 // Whether rows are centred before they are multiplied. Features of 16 bits are not: tensor cores multiply them exactly
 // as they are.
@@ -32,7 +30,6 @@ void with_parts(Precision precision, Use use) {
       case Precision::kIeee: return use(Bf16x6());
       case Precision::kBf16x3: return use(Bf16x3());
       case Precision::kTf32: return use(Tf32());
-      case Precision::kTf32x3: return use(Tf32x3());
     }
   }
 }

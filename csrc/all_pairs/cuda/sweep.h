@@ -106,7 +106,8 @@ class Sweep {
       blocks = std::max(blocks, blocks_down * chunks);
       close = std::max(close, down * chunks * kLaneColumns);
     }
-    dot_ = p_.width > 0 ? device_.template allocate<Acc>(values) : device_.template zeros<Acc>(values);
+    dots_ = with_room_for_pieces(values);
+    dot_ = p_.width > 0 ? device_.template allocate<Acc>(dots_) : device_.template zeros<Acc>(dots_);
     if (any_gradient()) {
       for (int k = in_place(); k < P::kParts; ++k) coefficient_[k] = device_.template allocate<Part>(values);
       row_sums_ = device_.template allocate<Acc>(rows);
@@ -117,6 +118,20 @@ class Sweep {
     close_ = device_.template allocate<uint32_t>(close);
     loss_ = device_.template allocate<double>(int64_t(tiles_.size()));
     for (size_t k = 0; k < tiles_.size(); ++k) add_tile(tiles_[k], loss_.data() + k);
+  }
+
+  // Returns how many values the memory of `values` dot products must hold so that the pieces of divided products fit; if
+  // that is more than twice as many, they are computed one after the other.
+  int64_t with_room_for_pieces(int64_t values) const {
+    int64_t most = values;
+    for (const TileRange& tile : tiles_) {
+      const int64_t sizes[2] = {size(tile.rows), size(tile.columns)};
+      for (int k = 0; kPromisesFloat32<P> && k < 2; ++k) {
+        const int64_t pieces = ceil_divide(sizes[1 - k], kGradientDepth) * sizes[k] * p_.width;
+        if (p_.gradient[k] != nullptr && pieces <= 2 * values) most = std::max(most, pieces);
+      }
+    }
+    return most;
   }
 
   // The number of parts of coefficients, 0 or 1, that replace the dot products in their memory.
@@ -161,7 +176,7 @@ class Sweep {
       if (p_.gradient[k] == nullptr) continue;
       Acc* const to = sides_[k].product.data() + begin[k] * p_.width;
       // Pieces take the memory of the dot products, unless the coefficients are there.
-      const Pieces<Acc> pieces{dot_.data(), in_place() == 1 ? 0 : pairs.rows * pairs.stride};
+      const Pieces<Acc> pieces{dot_.data(), in_place() == 1 ? 0 : dots_};
       const int64_t count = add_gradient(blas, size[k], p_.width, size[1 - k], pairs.coefficient, pairs.stride, k == 1,
                                          split[1 - k], begin[1 - k], Acc(first[k] ? 0 : 1), to, pieces);
       if (count > 0) device_.run(AddPieces<Acc>{dot_.data(), count, size[k] * p_.width, to});
@@ -193,6 +208,7 @@ class Sweep {
   Prepared<T, Device> ready_;
   SweptSide sides_[2];
   int64_t stride_ = 0;  // of the parts of rows
+  int64_t dots_ = 0;    // the size of `dot_`
   Buffer<Acc> dot_;     // of a tile, like all that follows but `loss_`
   Buffer<Part> coefficient_[P::kParts];
   Buffer<Acc> row_sums_, column_sums_;
