@@ -1,5 +1,5 @@
-// The last kernels of the loss over all pairs on CUDA: they put the gradients together, and add up the terms in an order
-// that depends only on sizes.
+// The last kernels of the loss over all pairs on CUDA: they put the gradients together, and add up the terms in an
+// order that depends only on sizes.
 #pragma once
 
 #include "all_pairs/params.h"

@@ -9,7 +9,8 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-static_assert(kBlockRows == kWarps * kWarpRows && kBlockColumns == kWarp * kLaneColumns && kWarps * 32 == kBlockColumns);
+static_assert(kBlockRows == kWarps * kWarpRows && kBlockColumns == kWarp * kLaneColumns &&
+              kWarps * 32 == kBlockColumns);
 
 // A lane reads and writes packs of neighbouring columns, and its packs are kWarp packs apart. Returns the place, within
 // a block, of column q of a lane.

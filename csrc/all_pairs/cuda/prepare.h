@@ -1,5 +1,5 @@
-// Prepares the loss over all pairs on CUDA, without a host sync: checks labels and weights, sorts the rows of both sides
-// by class, and finds class means, alignment and, on request, the common centre. See sweep.h for `Device`.
+// Prepares the loss over all pairs on CUDA, without a host sync: checks labels and weights, sorts the rows of both
+// sides by class, and finds class means, alignment and, on request, the common centre. See sweep.h for `Device`.
 #pragma once
 
 #include "all_pairs/cuda/prepare_params.h"

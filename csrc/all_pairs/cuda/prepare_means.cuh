@@ -1,9 +1,9 @@
 // The kernels that find the means of classes, the spread of their rows, alignment, and the common centre.
 //
 // The sum of |z - mean|^2 must not be the difference of two large numbers. Up to kBatch rows are added up around the
-// first of them, s: sum |z - mean|^2 = sum |z - s|^2 - |sum (z - s)|^2 / n. Since s is one of the rows, the first sum is
-// at most n + 1 times the result, and usually twice. Batches, and later the parts of a class, are added up in the same
-// way in float64, where factors up to the number of rows do no harm.
+// first of them, s: sum |z - mean|^2 = sum |z - s|^2 - |sum (z - s)|^2 / n. Since s is one of the rows, the first sum
+// is at most n + 1 times the result, and usually twice. Batches, and later the parts of a class, are added up in the
+// same way in float64, where factors up to the number of rows do no harm.
 #pragma once
 
 #include "all_pairs/cuda/prepare_params.h"

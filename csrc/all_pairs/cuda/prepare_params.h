@@ -1,5 +1,5 @@
-// Parameters of the kernels that prepare the loss over all pairs on CUDA: they sort the rows of both sides by class, and
-// find class means, alignment and the common centre. prepare.h runs them.
+// Parameters of the kernels that prepare the loss over all pairs on CUDA: they sort the rows of both sides by class,
+// and find class means, alignment and the common centre. prepare.h runs them.
 #pragma once
 
 #include "all_pairs/params.h"

@@ -120,8 +120,8 @@ class Sweep {
     for (size_t k = 0; k < tiles_.size(); ++k) add_tile(tiles_[k], loss_.data() + k);
   }
 
-  // Returns how many values the memory of `values` dot products must hold so that the pieces of divided products fit; if
-  // that is more than twice as many, they are computed one after the other.
+  // Returns how many values the memory of `values` dot products must hold so that the pieces of divided products fit;
+  // if that is more than twice as many, they are computed one after the other.
   int64_t with_room_for_pieces(int64_t values) const {
     int64_t most = values;
     for (const TileRange& tile : tiles_) {

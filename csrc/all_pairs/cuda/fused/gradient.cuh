@@ -44,7 +44,9 @@ __device__ __forceinline__ GradientTarget result_target(const Fused<T>& p, int s
   if (alignment.gradient != nullptr) target.alignment_to = alignment.gradient + to * p.width;
   // A class without pairs has no mean, but its part of the separate gradient must be written.
   const int64_t place = target.alignment == 0.0f ? 0 : alignment.place == nullptr ? label : alignment.place[label];
-  if (target.alignment != 0.0f || target.alignment_to != nullptr) target.other_mean = alignment.other_mean + place * p.width;
+  if (target.alignment != 0.0f || target.alignment_to != nullptr) {
+    target.other_mean = alignment.other_mean + place * p.width;
+  }
   return target;
 }
 

@@ -1,5 +1,5 @@
-// The grids of the fused kernels. `launch(kernel, grid, arguments...)` starts a kernel: on a GPU in fused.cu, and in the
-// emulator in the tests.
+// The grids of the fused kernels. `launch(kernel, grid, arguments...)` starts a kernel: on a GPU in fused.cu, and in
+// the emulator in the tests.
 #pragma once
 
 #include "all_pairs/cuda/fused/finish_kernel.cuh"

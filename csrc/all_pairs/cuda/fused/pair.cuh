@@ -85,8 +85,8 @@ __device__ __forceinline__ void keep_order() {
 #endif
 }
 
-// |a - b|^2 of a row and a column in shared memory, by a warp. `a(chunk)` and `b(chunk)` are the places of their 16-byte
-// chunks.
+// |a - b|^2 of a row and a column in shared memory, by a warp. `a(chunk)` and `b(chunk)` are the places of their
+// 16-byte chunks.
 template <int kWidth, typename T, typename A, typename B>
 __device__ __forceinline__ float squared_distance_in_shared(A a, B b, int lane) {
   float sum = 0;
@@ -131,8 +131,8 @@ __device__ __forceinline__ void compute_near_pairs(uint32_t near, float (&k)[4],
   }
 }
 
-// Rounds two coefficients of neighbouring columns to T, packs them, and adds them to the sum of their row. Sums are of the
-// rounded values, so that sum K (a - b) = (sum K) a - sum K b stays a sum of differences.
+// Rounds two coefficients of neighbouring columns to T, packs them, and adds them to the sum of their row. Sums are of
+// the rounded values, so that sum K (a - b) = (sum K) a - sum K b stays a sum of differences.
 template <typename T>
 __device__ __forceinline__ uint32_t pack_coefficients(float low, float high, float& row_sum) {
   if (std::is_same_v<T, half>) {  // NaN stays NaN
@@ -176,7 +176,9 @@ __device__ __forceinline__ bool separation_coefficients(const float (&s)[kGroups
   }
   bool far = true;
 #pragma unroll
-  for (int h = 0; h < 2; ++h) far = far && nearest[h] > kFusedNear * (rows[h].norm + largest) && row_sum[h] == row_sum[h];
+  for (int h = 0; h < 2; ++h) {
+    far = far && nearest[h] > kFusedNear * (rows[h].norm + largest) && row_sum[h] == row_sum[h];
+  }
   return __all_sync(kAllLanes, far);
 }
 
@@ -295,9 +297,10 @@ __device__ __forceinline__ void tile_coefficients(const float (&s)[kGroups * 4],
       }
       found[1] = squares[0] + squares[1];
     } else {
+      constexpr int kTerm = kSeparationTerm;
       done = rules.weight == nullptr
-                 ? mixed_coefficients<kSeparationTerm, false, kGroups>(s, packed, rules, rows, norms, labels, found, sums)
-                 : mixed_coefficients<kSeparationTerm, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums);
+                 ? mixed_coefficients<kTerm, false, kGroups>(s, packed, rules, rows, norms, labels, found, sums)
+                 : mixed_coefficients<kTerm, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums);
     }
   } else if (terms == kBothTerms) {
     done = rules.weight == nullptr

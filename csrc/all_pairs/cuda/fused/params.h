@@ -1,9 +1,9 @@
 // Parameters of the fused kernels of the loss over all pairs, for 16-bit features on CUDA.
 //
-// A block of threads keeps the features of a few rows of one side in shared memory and passes over the rows of the other
-// side, the columns, in tiles. Tensor cores multiply the rows by a tile, which gives the distances of its pairs; these
-// become coefficients K of the gradient, which tensor cores multiply by the same tile. No matrix of pairs is stored.
-// The rows of one side are taken first and then, with exchanged roles, those of the other.
+// A block of threads keeps the features of a few rows of one side in shared memory and passes over the rows of the
+// other side, the columns, in tiles. Tensor cores multiply the rows by a tile, which gives the distances of its pairs;
+// these become coefficients K of the gradient, which tensor cores multiply by the same tile. No matrix of pairs is
+// stored. The rows of one side are taken first and then, with exchanged roles, those of the other.
 #pragma once
 
 #include "all_pairs/cuda/prepare_params.h"
@@ -15,8 +15,8 @@ namespace fastccsa::all_pairs::cuda {
 // Features are padded by zeros, which change neither distances nor products, to 64, 128, 256 or this many columns.
 constexpr int kLargestFusedWidth = 512;
 
-// Products of 16-bit values are exact, and tensor cores add them up with a relative error of about 2^-21 of the norms n =
-// |a|^2 + |b|^2. Pairs whose share d^2 / n is below these limits are computed again from their rows.
+// Products of 16-bit values are exact, and tensor cores add them up with a relative error of about 2^-21 of the norms n
+// = |a|^2 + |b|^2. Pairs whose share d^2 / n is below these limits are computed again from their rows.
 //
 // - Of different classes: the error of d^2 is then below 2^-15. The gradient is rounded to 8 or 11 bits anyway.
 // - Of one class, in kernels that also compute alignment: the gradient does not depend on d, and rows of one class are

@@ -92,7 +92,8 @@ __device__ void prepare_label(const Fused<T>& p, int side, int row, int64_t labe
   p.source[side].label32[row] = int32_t(label);
 }
 
-// One warp per row: its label, its norm and, if it is copied, its values. All loads are started before the first is used.
+// One warp per row: its label, its norm and, if it is copied, its values. All loads are started before the first is
+// used.
 template <typename T, bool kPacked>
 __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fault) {
   const FusedSource<T>& from = p.source[side];

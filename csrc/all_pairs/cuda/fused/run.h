@@ -21,13 +21,13 @@ bool has_fused_kernels(int64_t width) {
   return sizeof(T) == 2 && width <= kLargestFusedWidth;
 }
 
-// Up to this many pairs, computing pair by pair is faster: on an H200, 128 x 128 pairs of width 512 took 25 us and not 32,
-// and 256 x 256 pairs 40 us and not 35.
+// Up to this many pairs, computing pair by pair is faster: on an H200, 128 x 128 pairs of width 512 took 25 us and not
+// 32, and 256 x 256 pairs 40 us and not 35.
 constexpr int64_t kFewPairsOf16Bits = 32768;
 
 // From this many pairs on, rows are sorted by class, so that pairs of one class can be left out; alignment is computed
 // from class means. With fewer rows on one side, sorting the other would take longer than what it saves.
-constexpr int64_t kSortedPairs = int64_t(1) << 24, kSortedRows = 1024;
+constexpr int64_t kSortedPairs = int64_t(1) << 25, kSortedRows = 1024;
 
 enum class FusedOrder { kBySizes, kAsGiven, kSorted };
 

@@ -7,7 +7,9 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-enum class FusedKernel { kMma64, kMma128, kMma256, kMma512Small, kMma512, kMma512Large, kWgmma128, kWgmma256, kWgmma512 };
+enum class FusedKernel {
+  kMma64, kMma128, kMma256, kMma512Small, kMma512, kMma512Large, kWgmma128, kWgmma256, kWgmma512
+};
 constexpr int kFusedKernels = int(FusedKernel::kWgmma512) + 1;
 
 // Returns the kernel for features of a padded width. `wgmma`: whether the GPU has these instructions and the build has

@@ -13,24 +13,11 @@
 #pragma once
 
 #include "all_pairs/cuda/fused/tile_memory.cuh"
+#include "all_pairs/cuda/fused/wgmma_products.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
 constexpr int kGroupThreads = 128, kGroupWarps = kGroupThreads / kWarp, kWgmmaThreads = 3 * kGroupThreads;
-
-template <int kWidth>
-struct WgmmaShape {
-  static constexpr int kRows = 64, kColumns = 64, kUnit = 2 * kColumns;  // kColumns of a tile
-  static constexpr int kHalf = kWidth / 2;
-  static constexpr int kSlab = 64 * 128;          // bytes of 64 values of 64 rows, in the 128-byte swizzle
-  static constexpr int kSlabs = kWidth / 64;
-  static constexpr int kTileBytes = kSlabs * kSlab;
-  // Shared memory, in bytes: rows, two tiles, and the coefficients of both.
-  static constexpr int kTiles = kTileBytes, kCoefficients = 3 * kTileBytes, kNorms = kCoefficients + 2 * kSlab;
-  static constexpr int kLabels = kNorms + kUnit * 4, kRowSums = kLabels + kUnit * 4;
-  static constexpr int kAny = kRowSums + 2 * kRows * 4, kBarriers = kAny + 2 * 4 * 4;
-  static constexpr int kBytes = kBarriers + 16 * 8;
-};
 
 template <typename T, int kWidth>
 class WgmmaTile {
@@ -45,11 +32,8 @@ class WgmmaTile {
       : p_(p),
         memory_(memory),
         base_(shared_address(memory)),
-        warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)),
-        rows_(low_half(base_, 16)),
-        columns_(low_half(base_ + Shape::kTiles, 16)),
-        values_(low_half(base_ + Shape::kTiles, kSlab)),
-        coefficients_(low_half(base_ + Shape::kCoefficients, 16)) {}
+        products_(base_),
+        warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)) {}
 
   __device__ __forceinline__ void run() {
     if (threadIdx.x == 0) {
@@ -92,7 +76,8 @@ class WgmmaTile {
 
   // Starts to copy a chunk of every kStep-th row; a constant stride saves the computation of addresses.
   template <typename Stride>
-  static __device__ __forceinline__ void copy_rows_of_tile(uint32_t to, const T* from, int chunk, int of, Stride stride) {
+  static __device__ __forceinline__ void copy_rows_of_tile(uint32_t to, const T* from, int chunk, int of,
+                                                           Stride stride) {
     constexpr int kStep = kWarp / (kWidth / 16);
 #pragma unroll 8
     for (int k = 0; k < Shape::kColumns / kStep; ++k) {
@@ -156,58 +141,10 @@ class WgmmaTile {
     for (int k = 0; k < Shape::kRows / kStep; ++k) {
       const int row = k * kStep + of;
       const bool exists = row < block.rows;
-      copy_async_16(base_ + place(row, chunk), own.features + (block.first + (exists ? row : 0)) * own.stride + chunk * 8,
-                    exists);
+      const T* from = own.features + (block.first + (exists ? row : 0)) * own.stride + chunk * 8;
+      copy_async_16(base_ + place(row, chunk), from, exists);
     }
     commit_copies();
-  }
-
-  // ---- descriptors ----
-  //
-  // Only the low half of a descriptor depends on the address. It is taken from lane 0 right before it is used, which tells
-  // the compiler that all lanes agree: then it computes with the registers of the warp, which the instructions need, and
-  // not with those of each lane, which takes longer than the products.
-
-  static constexpr uint64_t kHighHalf = uint64_t(1024 >> 4 | 1 << 30) << 32;  // see matrix_descriptor
-  static __device__ __forceinline__ uint32_t low_half(uint32_t address, uint32_t leading_bytes) {
-    return uint32_t(matrix_descriptor(address, leading_bytes, 1024));
-  }
-  static __device__ __forceinline__ uint32_t of_warp(uint32_t low) { return __shfl_sync(kAllLanes, low, 0); }
-  static __device__ __forceinline__ uint64_t at(uint32_t low, int bytes) {
-    return kHighHalf | uint64_t(low + uint32_t(bytes >> 4));
-  }
-
-  // Starts one half of the products of the rows with a tile.
-  __device__ __forceinline__ void multiply(float (&s)[32], int tile, int half, bool first) const {
-    const uint32_t rows = of_warp(rows_), columns = of_warp(columns_);
-#pragma unroll
-    for (int k = 0; k < kWidth / 32; ++k) {
-      const int step = half * (kWidth / 32) + k, bytes = (step >> 2) * kSlab + (step & 3) * 32;
-      wgmma_k<T, 64>(s, at(rows, bytes), at(columns, tile * Shape::kTileBytes + bytes), !first || k > 0);
-    }
-  }
-
-  // Where the half of a tile's values begins that a group accumulates.
-  static __device__ __forceinline__ int values_at(int tile, int group) {
-    return tile * Shape::kTileBytes + group * (Shape::kSlabs / 2) * kSlab;
-  }
-
-  // Start kb += K B for a tile, with K from registers or from shared memory.
-  __device__ __forceinline__ void multiply_back(float (&kb)[kHalf / 2], const uint32_t (&k)[16], int tile,
-                                                int group) const {
-    const uint32_t values = of_warp(values_);
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      const uint32_t part[4] = {k[4 * step], k[4 * step + 1], k[4 * step + 2], k[4 * step + 3]};
-      wgmma_mn<T, kHalf>(kb, part, at(values, values_at(tile, group) + step * 2048));
-    }
-  }
-  __device__ __forceinline__ void multiply_back(float (&kb)[kHalf / 2], int tile, int group) const {
-    const uint32_t k = of_warp(coefficients_), values = of_warp(values_);
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      wgmma_mn<T, kHalf>(kb, at(k, tile * kSlab + step * 32), at(values, values_at(tile, group) + step * 2048));
-    }
   }
 
   // What a group keeps while it goes through a segment.
@@ -279,11 +216,11 @@ class WgmmaTile {
     barrier_wait(barrier(kFull + 0), phase);
     keep(s);
     wgmma_fence();
-    multiply(s, 0, 0, true);
+    products_.multiply(s, 0, 0, true);
     wgmma_commit();
     barrier_wait(barrier(kFull + 1), phase);
     wgmma_fence();
-    multiply(s, 0, 1, false);
+    products_.multiply(s, 0, 1, false);
     wgmma_commit();
     wgmma_wait<0>();
     keep(s);
@@ -292,7 +229,7 @@ class WgmmaTile {
     if (store(k, some, state, 0, phase)) {
       keep(kb);
       wgmma_fence();
-      multiply_back(kb, k, 0, 0);
+      products_.multiply_back(kb, k, 0, 0);
       wgmma_commit();
       wgmma_wait<0>();
       keep(kb);
@@ -307,7 +244,7 @@ class WgmmaTile {
     if (stored_any(1, state)) {
       keep(kb);
       wgmma_fence();
-      multiply_back(kb, 1, 0);
+      products_.multiply_back(kb, 1, 0);
       wgmma_commit();
       wgmma_wait<0>();
       keep(kb);
@@ -324,7 +261,7 @@ class WgmmaTile {
     if (stored_any(0, state)) {
       keep(kb);
       wgmma_fence();
-      multiply_back(kb, 0, 1);
+      products_.multiply_back(kb, 0, 1);
       wgmma_commit();
       wgmma_wait<0>();
       keep(kb);
@@ -342,17 +279,17 @@ class WgmmaTile {
     barrier_wait(barrier(kFull + 3), phase[1]);
     keep(s);
     wgmma_fence();
-    multiply(s, 1, 1, true);
+    products_.multiply(s, 1, 1, true);
     wgmma_commit();
     barrier_wait(barrier(kFull + 2), phase[1]);
     wgmma_fence();
-    multiply(s, 1, 0, false);
+    products_.multiply(s, 1, 0, false);
     wgmma_commit();
     barrier_wait(barrier(kStored + 0), phase[0]);
     if (stored_any(0, state)) {
       keep(kb);
       wgmma_fence();
-      multiply_back(kb, 0, 1);
+      products_.multiply_back(kb, 0, 1);
       wgmma_commit();
       wgmma_wait<1>();
     } else {
@@ -367,7 +304,7 @@ class WgmmaTile {
     if (store(k, some, state, 1, phase[1])) {
       keep(kb);
       wgmma_fence();
-      multiply_back(kb, k, 1, 1);
+      products_.multiply_back(kb, k, 1, 1);
       wgmma_commit();
       wgmma_wait<0>();
       keep(kb);
@@ -427,7 +364,8 @@ class WgmmaTile {
   }
 
   __device__ __forceinline__ void store_gradients(const float (&kb)[kHalf / 2], const RowBlock& block,
-                                                  const Segment& segment, float factor, int first_row, int group) const {
+                                                  const Segment& segment, float factor, int first_row,
+                                                  int group) const {
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -449,10 +387,9 @@ class WgmmaTile {
   const Fused<T>& p_;
   unsigned char* const memory_;
   const uint32_t base_;
-  // Of lane 0, so that the compiler knows that all lanes agree: only then does it compute descriptors once per warp.
+  const WgmmaProducts<T, kWidth> products_;
+  // Of lane 0, so that the compiler knows that all lanes agree: see WgmmaProducts.
   const int warp_;
-  // Low halves of descriptors: of the rows and of tile 0 as factors of S, of tile 0 as a factor of K B, and of K.
-  const uint32_t rows_, columns_, values_, coefficients_;
 };
 
 // On other architectures the kernel is empty: run.h never starts it there.

@@ -60,8 +60,8 @@ FASTCCSA_HOST_DEVICE int find(const int32_t* values, int count, int value) {
 
 // ---- the plan ----
 //
-// `of` numbers the blocks of rows that may be cut, from split_from() on, and `unit` their units. Divisions are of 32 bits,
-// because those of 64 bits take a GPU longer than reading memory.
+// `of` numbers the blocks of rows that may be cut, from split_from() on, and `unit` their units. Divisions are of 32
+// bits, because those of 64 bits take a GPU longer than reading memory.
 
 template <typename T>
 FASTCCSA_HOST_DEVICE int first_unit(const Fused<T>& p, int of) {
