@@ -14,6 +14,7 @@ more rivals.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
@@ -44,8 +45,10 @@ SQUARES = [128, 256, 512, 1024, 2048, 4096, 16384, 65536]  # both sides have gra
 AGAINST_A_MEMORY = [32, 256]  # rows; only they have a gradient
 MEMORY = 65536
 FUSED = ("fused", "fused_sorted", "fused_mma_sorted")  # as given, by class, and by class without wgmma
+UNSORTED_MMA = ("fused_mma",)
 FLOAT32_SIZES = [(1024, 1024, 3), (4096, 4096, 3), (16384, 16384, 3), (32, MEMORY, 1), (MEMORY, MEMORY, 3)]
 ERROR_ROWS = 2048
+ERROR_WIDTHS, ERROR_SHAPES, ERROR_MARGIN = (512, 500, 256, 128, 100, 20), ((700, 1300), (1501, 333), (64, 5000)), 1.45
 RIVALS_ROWS = [1024, 4096]
 ZIPPED_ROWS = [32, 4096, 65536, 262144]
 PROFILED = [
@@ -195,6 +198,40 @@ def all_pairs(report: Report) -> None:
                     )  # fmt: skip
 
 
+def errors(report: Report) -> None:
+    """Compare gradients and loss of 16-bit features with float64, by each kernel: the largest relative errors."""
+    for dtype in (torch.bfloat16, torch.float16):
+        worst = {method: {"gradient": 0.0, "loss": 0.0} for method in (*FUSED, *UNSORTED_MMA)}
+        for width, (rows, columns), weighted in itertools.product(ERROR_WIDTHS, ERROR_SHAPES, (False, True)):
+            a, b = (torch.randn(n, width, device=DEVICE) / math.sqrt(width) + 0.05 for n in (rows, columns))
+            y = [make_labels(n, MIXES["table1"]) for n in (rows, columns)]
+            weight = torch.rand(len(CLASSES), len(CLASSES), device=DEVICE) + 0.1 if weighted else None
+            z = a.to(dtype), b.to(dtype)
+            loss, gradients = _exact(z, y, weight, ERROR_MARGIN)
+            for method, found in worst.items():
+                result = torch.ops.fastccsa.all_pairs.default(
+                    *z, *y, weight, labels=len(CLASSES), margin=ERROR_MARGIN, mean=False, output_mask=3, per_term=False,
+                    precision="ieee", method=method,
+                )  # fmt: skip
+                found["loss"] = max(found["loss"], abs(float(result[0]) - loss) / loss)
+                for its, exact in zip(result[2:], gradients, strict=True):
+                    found["gradient"] = max(found["gradient"], float((its[0] - exact).norm() / exact.norm()))
+        for method, found in worst.items():
+            report("errors", f"{str(dtype).removeprefix('torch.')} {method}", **found)
+
+
+def _exact(
+    z: Sequence[Tensor], y: Sequence[Tensor], weight: Tensor | None, margin: float
+) -> tuple[float, tuple[Tensor, ...]]:
+    """Return the sum over all pairs, and both gradients, in float64."""
+    a, b = (side.double().requires_grad_() for side in z)
+    squared = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.t()).clamp_min(1e-30)
+    gap = (margin - squared.sqrt()).clamp_min(0)
+    pairs = torch.where(y[0][:, None] == y[1], squared, gap.square())
+    loss = (pairs if weight is None else pairs * weight.double()[y[0]][:, y[1]]).sum()
+    return float(loss.detach()), torch.autograd.grad(loss, (a, b))
+
+
 def float32(report: Report) -> None:
     """Measure the loss over all pairs of float32 features, by precision: first errors, then times."""
     _float32_errors(report)
@@ -336,6 +373,7 @@ def profile(report: Report) -> None:
 
 PARTS: dict[str, Callable[[Report], None]] = {
     "all-pairs": all_pairs,
+    "errors": errors,
     "float32": float32,
     "zipped": zipped,
     "rivals": rivals,

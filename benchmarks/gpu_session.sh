@@ -178,7 +178,7 @@ SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name 
   --launch-timeout 60 --print-limit 20)
 
 group=core
-step "probe, all pairs" 45 "${PROBE[@]}" all-pairs
+step "probe, all pairs" 45 "${PROBE[@]}" errors all-pairs
 step "probe, float32" 30 "${PROBE[@]}" float32
 step "tests of all pairs" 75 "${TEST[@]}" tests/losses/all_pairs
 step "probe, zipped" 20 "${PROBE[@]}" zipped
