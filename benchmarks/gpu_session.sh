@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call of at most ten minutes, the most important first. It builds only for this
-# machine's GPU (in the checkout, so rebuild afterwards for other GPUs), and runs the CUDA tests, the benchmarks' main
-# cells, the demo, the training step, compute-sanitizer, and then as much of the sweep as there is time for. A step that
-# fails does not stop the others.
+# Everything that needs a GPU, as a list that may be cut off anywhere: what has never run on a GPU comes first, and each
+# step has a time limit, prints its outcome at once and writes its results by itself. The core takes at most 240 s; the
+# other steps follow as far as the budget reaches. A step that fails does not stop the others.
+#
+# The libraries in the checkout are used if they run on this GPU, and otherwise built for it only (so rebuild afterwards
+# for other GPUs). Libraries built from older sources also run: delete them, or set BUILD=1.
 #
 #   benchmarks/gpu_session.sh             run
 #   benchmarks/gpu_session.sh --dry-run   only list the steps
@@ -10,6 +12,7 @@
 # Environment:
 #   OUT              folder for the results (default: benchmarks/results)
 #   BUDGET           total seconds (default: 570)
+#   BUILD            1: build in any case
 #   PYTHON           the interpreter that has torch >= 2.10 (default: python3)
 #   WHEELS           folder of wheels to install first, for machines without a network (default: .whl, if it exists)
 #   FASTCCSA_COMMIT  the commit, where the checkout has no .git
@@ -19,6 +22,7 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-benchmarks/results}
 BUDGET=${BUDGET:-570}
+BUILD=${BUILD:-0}
 WHEELS=${WHEELS:-.whl}
 DRY_RUN=false
 case "${1:-}" in
@@ -35,12 +39,15 @@ export PYTHONPATH="$PWD:$SITE${PYTHONPATH:+:$PYTHONPATH}"
 
 summary=()
 failures=0
-built=false
+group=core
 
 remaining() { echo $((BUDGET - SECONDS)); }
 
 note() {  # note NAME OUTCOME
-  summary+=("$(printf '%-28s %s' "$1" "$2")")
+  local line
+  line=$(printf '%-28s %s' "$1" "$2")
+  summary+=("$line")
+  echo "== $SECONDS s: $line"
 }
 
 # step NAME LIMIT COMMAND...: run it for at most LIMIT seconds, or what is left of the budget.
@@ -48,7 +55,7 @@ step() {
   local name=$1 limit=$2 status start=$SECONDS
   shift 2
   if $DRY_RUN; then
-    printf '%-28s at most %3d s: %s\n' "$name" "$limit" "$*"
+    printf '%-28s %-5s at most %3d s: %s\n' "$name" "$group" "$limit" "$*"
     return 0
   fi
   (( $(remaining) < limit )) && limit=$(remaining)
@@ -71,7 +78,24 @@ step() {
 }
 
 skip() {  # skip NAME REASON
-  if $DRY_RUN; then printf '%-28s would be skipped: %s\n' "$1" "$2"; else note "$1" "skipped: $2"; fi
+  if $DRY_RUN; then printf '%-28s %-5s would be skipped: %s\n' "$1" "$group" "$2"; else note "$1" "skipped: $2"; fi
+}
+
+finish() {
+  $DRY_RUN && exit 0
+  echo
+  echo "==== $MACHINE, compute capability $CAPABILITY, commit ${FASTCCSA_COMMIT:-not known}, $SECONDS s"
+  printf '%s\n' "${summary[@]}"
+  exec >&- 2>&-  # so that tee, which writes the log, ends
+  wait "$LOG"
+  exit $((failures > 0))
+}
+
+# with MODULE NAME LIMIT COMMAND...: a step that needs a Python module.
+with() {
+  local module=$1
+  shift
+  if $DRY_RUN || has_module "$module"; then step "$@"; else skip "$1" "$module is not installed"; fi
 }
 
 has_module() { "$PYTHON" -c "import $1" 2>/dev/null; }
@@ -105,13 +129,8 @@ if ! $DRY_RUN; then
   if compgen -G "$WHEELS/*.whl" >/dev/null; then
     "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --target "$SITE" "$WHEELS"/*.whl || true
   fi
-  for module in torch numpy setuptools pybind11 pytest pytest_benchmark click rich tqdm matplotlib; do
+  for module in torch numpy pytest pytest_benchmark click rich tqdm matplotlib; do
     has_module "$module" || echo "gpu_session: $module is missing; carry its wheel in WHEELS"
-  done
-  "$PYTHON" -c 'import setuptools, sys; sys.exit(int(setuptools.__version__.split(".")[0]) < 77)' ||
-    echo "gpu_session: setuptools is older than 77, which the build needs; carry its wheel in WHEELS"
-  for tool in cmake ninja nvcc compute-sanitizer; do
-    command -v "$tool" >/dev/null || echo "gpu_session: $tool is not on PATH"
   done
 fi
 if [[ -z ${FASTCCSA_COMMIT:-} ]] && git rev-parse HEAD >/dev/null 2>&1; then
@@ -120,86 +139,99 @@ if [[ -z ${FASTCCSA_COMMIT:-} ]] && git rev-parse HEAD >/dev/null 2>&1; then
 fi
 export FASTCCSA_COMMIT=${FASTCCSA_COMMIT:-}
 
-# ---- the steps ----
+# ---- a library that runs here ----
+
+what_a_build_needs() {
+  for module in setuptools pybind11; do
+    has_module "$module" || echo "gpu_session: $module is missing; carry its wheel in WHEELS"
+  done
+  "$PYTHON" -c 'import setuptools, sys; sys.exit(int(setuptools.__version__.split(".")[0]) < 77)' ||
+    echo "gpu_session: setuptools is older than 77, which the build needs; carry its wheel in WHEELS"
+  for tool in cmake ninja nvcc; do
+    command -v "$tool" >/dev/null || echo "gpu_session: $tool is not on PATH"
+  done
+}
+
+group=build
+if ! $DRY_RUN && [[ $BUILD != 1 ]] && timeout 60 "$PYTHON" -m benchmarks.gpu_probe --fits; then
+  note "build" "skipped: the library in the checkout runs on this GPU"
+else
+  $DRY_RUN || what_a_build_needs
+  if ! step "build" 240 env FASTCCSA_CUDA=1 TORCH_CUDA_ARCH_LIST="$CAPABILITY" \
+    "$PYTHON" setup.py build_ext --inplace --build-temp build/gpu_session; then
+    failures=1
+    note "everything else" "skipped: nothing was built"
+    finish
+  fi
+fi
+
+# ---- the core ----
 
 TEST=("$PYTHON" -m pytest -q -m cuda -p no:cacheprovider)
+$DRY_RUN || ! has_module xdist || TEST+=(-n 8)
+PROBE=("$PYTHON" -m benchmarks.gpu_probe --out "$OUT/probe-$MACHINE.jsonl")
 BENCH=("$PYTHON" -m benchmarks zipped --device cuda --machine "$MACHINE")
 ALL_PAIRS=("$PYTHON" -m benchmarks all-pairs --device cuda --machine "$MACHINE")
-STEP=("$PYTHON" -m benchmarks step --machine "$MACHINE" --device cuda --size 224 --cache gpu --manifest "$WORK/demo/images/manifest.csv"
-  --rounds 3 --steps 20)
-RESULTS="$OUT/zipped-$MACHINE"
+STEP=("$PYTHON" -m benchmarks step --machine "$MACHINE" --device cuda --cache gpu --rounds 3 --steps 20
+  --manifest "$WORK/demo/images/manifest.csv")
 SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa --error-exitcode 9
   --launch-timeout 60 --print-limit 20)
 
-step "build" 240 env FASTCCSA_CUDA=1 TORCH_CUDA_ARCH_LIST="$CAPABILITY" \
-  "$PYTHON" setup.py build_ext --inplace --build-temp build/gpu_session && built=true
+group=core
+step "probe, all pairs" 45 "${PROBE[@]}" errors all-pairs
+step "probe, float32" 30 "${PROBE[@]}" float32
+step "tests of all pairs" 75 "${TEST[@]}" tests/losses/all_pairs
+step "probe, zipped" 20 "${PROBE[@]}" zipped
+with pandas "benchmark, augmentation" 20 "$PYTHON" -m benchmarks augment --device cuda --seconds 0.4 \
+  --dtype float32 --dtype bfloat16 --machine "$MACHINE" --out "$OUT/augment-$MACHINE.json"
+step "probe, rivals and profile" 50 "${PROBE[@]}" profile rivals
 
-if ! $built && ! $DRY_RUN; then
-  skip "everything else" "nothing was built"
+# ---- the rest ----
+
+group=rest
+# The steps and runs below use the demo's images. It trains A, E and K.
+with pandas "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --seeds 1 --epochs 3 --out "$WORK/demo"
+with nvidia.dali "benchmark, images" 60 "$PYTHON" -m benchmarks images --device cuda --machine "$MACHINE" \
+  --shape 3000x2000 --files 64 --rounds 3 --seconds 1 --out "$OUT/images-$MACHINE.json"
+for size in 64 112 224; do
+  for pairs in 32 256; do
+    with pandas "step, $size px, $pairs pairs" 45 "${STEP[@]}" --size "$size" --pairs "$pairs" --cuda-graph \
+      --out "$OUT/step-$size-$pairs-$MACHINE.json"
+  done
+done
+with pandas "epoch, 112 px" 45 "$PYTHON" -m fastccsa train --manifest "$WORK/demo/images/manifest.csv" \
+  --out "$WORK/epoch" --n-sec 0 --alignment - --weights none --size 112 --epochs 2 --device cuda --cache gpu --cuda-graph
+with pandas "A and K, 112 px" 90 "$PYTHON" -m fastccsa experiment K --manifest "$WORK/demo/images/manifest.csv" \
+  --out "$WORK/runs" --scale tiny,size=112,epochs=4 --device cuda
+if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
+  step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" tests/losses/gpu_calls.py
+  step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" tests/losses/gpu_calls.py
 else
-  step "tests of the loss" 120 "${TEST[@]}" tests/losses --ignore tests/losses/all_pairs
-  step "tests of all pairs" 90 "${TEST[@]}" tests/losses/all_pairs
-  step "benchmark, main cells" 120 "${BENCH[@]}" --seconds 3 -n 32 -n 262144 --dtype float32 --dtype bfloat16 \
-    --out "$RESULTS.json"
-  step "benchmark, all pairs" 90 "${ALL_PAIRS[@]}" --seconds 3 -n 16384 -n 65536 --out "$OUT/all-pairs-$MACHINE.json"
-  step "benchmark, few pairs" 60 "${ALL_PAIRS[@]}" --seconds 1 -n 32 -n 128 -n 256 -n 512 -n 1024 -n 2048 --labels uniform \
-    --out "$OUT/all-pairs-small-$MACHINE.json"
-  step "benchmark, memory" 45 "${ALL_PAIRS[@]}" --seconds 1 --memory 65536 -d 128 -d 512 --labels uniform \
-    --out "$OUT/all-pairs-memory-$MACHINE.json"
-  step "errors, all pairs" 60 "${ALL_PAIRS[@]}" --hard --out "$OUT/all-pairs-hard-$MACHINE.json"
-  if $DRY_RUN || has_module pandas; then
-    step "tests of training" 90 "${TEST[@]}" tests/training
-    # The next steps use its images.
-    step "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --seeds 1 --epochs 3 --out "$WORK/demo"
-    step "step, 32 pairs" 60 "${STEP[@]}" --pairs 32 --cuda-graph --out "$OUT/step-32-$MACHINE.json"
-    step "step, 256 pairs" 75 "${STEP[@]}" --pairs 256 --cuda-graph --out "$OUT/step-256-$MACHINE.json"
-    step "step, compiled" 75 "${STEP[@]}" --pairs 256 --cuda-graph --compile --no-plain \
-      --out "$OUT/step-256-compiled-$MACHINE.json"
-    step "step, no graph" 45 "${STEP[@]}" --pairs 32 --no-plain --out "$OUT/step-32-no-graph-$MACHINE.json"
-    step "pruning" 60 "$PYTHON" -m fastccsa prune --run "$WORK/demo/runs/ccsa/seed0" --rate 0.3 --epochs 1 --images 128 \
-      --device cuda --out "$WORK/pruned"
-  else
-    for name in "tests of training" "demo" "step, 32 pairs" "step, 256 pairs" "step, compiled" "step, no graph" \
-      "pruning"; do
-      skip "$name" "pandas is not installed"
-    done
-  fi
-  if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
-    step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" tests/losses/gpu_calls.py
-    step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" tests/losses/gpu_calls.py
-  else
-    skip "memcheck" "no compute-sanitizer"
-    skip "racecheck" "no compute-sanitizer"
-  fi
-  if $DRY_RUN || has_module pandas; then
-    step "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
-    step "benchmark, augmentation" 60 "$PYTHON" -m benchmarks augment --device cuda --seconds 4 \
-      --machine "$MACHINE" --out "$OUT/augment-$MACHINE.json"
-  else
-    skip "tests of the augmentation" "pandas is not installed"
-    skip "benchmark, augmentation" "pandas is not installed"
-  fi
-  if $DRY_RUN || has_module nvidia.dali; then
-    step "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore tests/images/test_augment.py
-    step "benchmark, images" 120 "$PYTHON" -m benchmarks images --device cuda --machine "$MACHINE" --shape 3000x2000 \
-      --files 64 --rounds 3 --seconds 1 --out "$OUT/images-$MACHINE.json"
-  else
-    skip "tests of the pipeline" "nvidia.dali is not installed"
-    skip "benchmark, images" "nvidia.dali is not installed"
-  fi
-  # The margin is for the cell in progress, which is always finished.
-  left=$(($(remaining) - 60))
-  (( left > 0 )) || left=0
-  minutes=$(printf '%d.%02d' $((left / 60)) $((left % 60 * 100 / 60)))
-  step "benchmark, sweep" 600 "${BENCH[@]}" --seconds 1 --full --minutes "$minutes" \
-    --rival "eager PyTorch" --rival torch.compile --rival "torch.compile, small graphs" \
-    --out "$RESULTS-sweep.json"
+  skip "memcheck" "no compute-sanitizer"
+  skip "racecheck" "no compute-sanitizer"
 fi
-$DRY_RUN && exit 0
-
-echo
-echo "==== $MACHINE, compute capability $CAPABILITY, commit ${FASTCCSA_COMMIT:-not known}, $SECONDS s"
-printf '%s\n' "${summary[@]}"
-exec >&- 2>&-  # so that tee, which writes the log, ends
-wait "$LOG"
-exit $((failures > 0))
+step "tests of the loss" 120 "${TEST[@]}" tests/losses --ignore tests/losses/all_pairs
+with pandas "tests of training" 90 "${TEST[@]}" tests/training
+with pandas "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
+with nvidia.dali "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore tests/images/test_augment.py
+with pandas "step, compiled" 75 "${STEP[@]}" --size 224 --pairs 256 --cuda-graph --compile --no-plain \
+  --out "$OUT/step-224-256-compiled-$MACHINE.json"
+with pandas "step, no graph" 45 "${STEP[@]}" --size 224 --pairs 32 --no-plain --out "$OUT/step-224-32-no-graph-$MACHINE.json"
+with pandas "pruning" 60 "$PYTHON" -m fastccsa prune --run "$WORK/demo/runs/ccsa/seed0" --rate 0.3 --epochs 1 \
+  --images 128 --device cuda --out "$WORK/pruned"
+step "errors, all pairs" 60 "${ALL_PAIRS[@]}" --hard --out "$OUT/all-pairs-hard-$MACHINE.json"
+step "benchmark, zipped" 120 "${BENCH[@]}" --seconds 1 -n 32 -n 262144 --dtype float32 --dtype bfloat16 \
+  --out "$OUT/zipped-$MACHINE.json"
+step "benchmark, all pairs" 90 "${ALL_PAIRS[@]}" --seconds 1 -n 16384 -n 65536 --out "$OUT/all-pairs-$MACHINE.json"
+step "benchmark, few pairs" 60 "${ALL_PAIRS[@]}" --seconds 1 -n 32 -n 128 -n 256 -n 512 -n 1024 -n 2048 \
+  --labels uniform --out "$OUT/all-pairs-small-$MACHINE.json"
+step "benchmark, memory" 45 "${ALL_PAIRS[@]}" --seconds 1 --memory 65536 -d 128 -d 512 --labels uniform \
+  --out "$OUT/all-pairs-memory-$MACHINE.json"
+# The margin is for the cell in progress, which is always finished.
+left=$(($(remaining) - 60))
+(( left > 0 )) || left=0
+minutes=$(printf '%d.%02d' $((left / 60)) $((left % 60 * 100 / 60)))
+step "benchmark, sweep" 600 "${BENCH[@]}" --seconds 1 --full --minutes "$minutes" \
+  --rival "eager PyTorch" --rival torch.compile --rival "torch.compile, small graphs" \
+  --out "$OUT/zipped-$MACHINE-sweep.json"
+finish

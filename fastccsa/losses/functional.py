@@ -23,7 +23,8 @@ is also the dtype of the result. Results are bitwise reproducible from run to ru
 **Pairs.** ``pairs="zipped"`` pairs row i of one stream with row i of the other. ``pairs="all"`` pairs every row with
 every row, without building the N1 x N2 matrix: memory is O((N1 + N2) D). In float32 the error is at most twice the
 error of computing every difference of two rows, even for close points far from the origin, unless you choose another
-``precision``: rows are centred, and pairs that are close relative to their norms are computed from their difference.
+``precision``: rows are centred, and pairs that are close relative to their norms are computed from their difference. On
+CUDA, bfloat16 and float16 features go to the tensor cores as they are.
 
 **Errors.** On the CPU, a label outside its range or a negative weight raises an error at once. On CUDA that check would
 have to wait for the GPU. Instead the kernels read nothing out of bounds and make that call's loss NaN, and the next
@@ -96,10 +97,11 @@ def weighted_ccsa_loss(
             ``"sum"`` adds up. ``"none"`` returns [N]; only for zipped pairs. ``"weighted_mean"`` divides each
             classification term by the sum of its weights, as ``torch.nn.CrossEntropyLoss(weight=...)`` does, and the
             pair terms by the number of pairs. For an empty batch, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
-        precision: how tensor cores multiply float32 features, with ``pairs="all"`` on CUDA and many pairs. ``"ieee"``
-            is a promise: errors are at most twice those of differences in float32. ``"bf16x3"`` keeps about 16 bits of
-            the features and of the coefficients, ``"tf32"`` 11. Features of other types, and all features on the CPU,
-            have one precision, whatever the choice: bfloat16 and float16 are multiplied as they are.
+        precision: how tensor cores multiply float32 features, with ``pairs="all"`` on CUDA and more than 65,536 pairs.
+            ``"ieee"`` is a promise: errors are at most twice those of differences in float32. ``"bf16x3"`` keeps about
+            16 bits of the features and of the coefficients, ``"tf32"`` 11. Features of other types, and all
+            features on the CPU, have one precision, whatever the choice: bfloat16 and float16 go to the tensor cores as
+            they are.
 
     Returns:
         The loss: a scalar, or [N] with ``reduction="none"``; float32, or float64 for float64 inputs.
