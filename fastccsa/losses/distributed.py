@@ -192,7 +192,7 @@ def contrastive_alignment_terms(
         ``(loss, alignment, separation)``: scalars; only the loss has a gradient.
     """
     check_options("all", reduction, precision, classification=False)
-    margin, _ = checked_margin_and_alpha(margin)
+    margin, _ = checked_margin_and_alpha(margin, 0.0)
     y1, y2 = as_labels("target1", y1), as_labels("target2", y2)
     ranks = group or dist.group.WORLD
     if ranks is None:

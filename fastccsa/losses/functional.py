@@ -243,7 +243,8 @@ def weighted_cross_entropy(
     """
     loss, _ = zipped_ccsa(
         logits, None, None, None, as_labels("target1", target), None,
-        class_weight1=in_accumulation_dtype("class_weight1", class_weight, logits), margin=0.0, alpha=0.0, reduction=reduction,
+        class_weight1=in_accumulation_dtype("class_weight1", class_weight, logits),
+        margin=0.0, alpha=0.0, reduction=reduction,
     )  # fmt: skip
     return loss
 
@@ -308,7 +309,7 @@ def _contrastive_alignment(
     Over all pairs, the two terms have gradients only with `per_term`.
     """
     check_options(pairs, reduction, precision, classification=False)
-    margin, _ = checked_margin_and_alpha(margin)
+    margin, _ = checked_margin_and_alpha(margin, 0.0)
     y1, y2 = as_labels("target1", y1), as_labels("target2", y2)
     pair_weight = in_accumulation_dtype("pair_weight", pair_weight, z1)
     if pairs == "all":

@@ -27,7 +27,6 @@ __all__ = [
     "in_one_dtype",
 ]
 
-_INFINITY = float("inf")
 _PAIRS, _REDUCTIONS, _PRECISIONS = get_args(Pairs), get_args(Reduction), get_args(Precision)
 
 
@@ -61,7 +60,7 @@ def check_options(pairs: str, reduction: str, precision: str, *, classification:
         raise InputError("reduction 'weighted_mean' is for classification terms; choose 'mean', 'sum' or 'none' here")
 
 
-def checked_margin_and_alpha(margin: Any, alpha: Any = 0.0) -> tuple[float, float]:
+def checked_margin_and_alpha(margin: Any, alpha: Any) -> tuple[float, float]:
     """Return the margin, which is a distance, and alpha, which is a share, as floats.
 
     Args:
@@ -76,7 +75,8 @@ def checked_margin_and_alpha(margin: Any, alpha: Any = 0.0) -> tuple[float, floa
         margin = _number("margin", margin)
     if type(alpha) is not float:
         alpha = _number("alpha", alpha)
-    if not 0 <= margin < _INFINITY:
+    # Not a global: torch.compile makes symbols of floats outside of the function, and specialises twice.
+    if not 0 <= margin < float("inf"):
         raise InputError(f"margin is {margin}; it is a distance, so it must be 0 or more, and finite")
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha is {alpha}; it is a share, so it must be in [0, 1]")

@@ -33,7 +33,7 @@ def check_transforms() -> None:
         )
 
 
-def no_forward_derivative(*_: Any) -> None:
+def no_forward_derivative(ctx: Any, *grad_inputs: Any) -> Any:
     """Serve as the ``jvp`` of an autograd.Function that has none.
 
     Raises:

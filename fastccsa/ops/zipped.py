@@ -22,8 +22,8 @@ from fastccsa.system.errors import InputError
 __all__ = ["REDUCTIONS", "zipped_ccsa"]
 
 TERMS = 4
-_NAMES = ("logits1", "logits2", "features1", "features2", "target1", "target2")
-_NAMES += ("class_weight1", "class_weight2", "pair_weight")
+_WEIGHTS = ("class_weight1", "class_weight2", "pair_weight")
+_NAMES = ("logits1", "logits2", "features1", "features2", "target1", "target2", *_WEIGHTS)
 _NO_GRADIENTS = (None,) * 8  # of targets, weights and scalars
 # From this number of pairs on, CUDA's forward pass leaves the gradients of the features for the backward pass, which
 # then need not read the features again: two thirds of the bytes in total. Below, calls are bound by the host.
@@ -45,7 +45,7 @@ _ROWS, _WEIGHT_SUMS, _SUMS, _MAX_PARTIALS = torch.ops.fastccsa.zipped_saved_layo
 @torch.library.register_fake("fastccsa::zipped_ccsa_forward")
 def _zipped_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     first, reduction = _first(args), args[-1]
-    check_devices([(name, x) for name, x in zip(_NAMES, args, strict=False)])
+    check_devices(list(zip(_NAMES, args, strict=False)))
     _check_meta(first, *args[:9])
     pairs, dtype = first.shape[0], accumulation_dtype(first.dtype)
     each = reduction == REDUCTIONS["none"]
@@ -84,7 +84,7 @@ def _finish_fake(gradient1: Any, gradient2: Any, grad_loss: Tensor, saved: Tenso
 def _check_meta(first: Tensor, *tensors: Tensor | None) -> None:
     if not first.is_meta:
         return
-    logits1, logits2, features1, features2, *_, pair_weight = tensors
+    logits1, logits2, features1, *_, pair_weight = tensors
     check_meta(_NAMES[0] if logits1 is not None else _NAMES[2], first, None, -1, -1)
     rows, dtype, sums = first.shape[0], first.dtype, accumulation_dtype(first.dtype)
     logits = logits1 if logits1 is not None else logits2
@@ -257,6 +257,6 @@ def zipped_ccsa(
             function = _ZippedLeavingGradients if _leaves_gradients(inputs) else _Zipped
             loss, terms, _ = function.apply(*inputs)
     except RuntimeError as error:
-        name_bad_weight(error, dict(zip(_NAMES[6:], inputs[6:9], strict=True)))
+        name_bad_weight(error, dict(zip(_WEIGHTS, inputs[6:9], strict=True)))
         raise
     return loss, terms
