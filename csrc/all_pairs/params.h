@@ -194,7 +194,7 @@ struct Problem {
     const int64_t l1 = label[0][i], l2 = label[1][j];
     if (l1 < 0 || l1 >= labels) return {Fault::kTarget1, i, l1};
     if (l2 < 0 || l2 >= labels) return {Fault::kTarget2, j, l2};
-    if (!(weight.row(l1)[l2 * weight.column_stride] >= Acc(0))) return {Fault::kPairWeight, i, l1 * labels + l2};
+    if (!is_weight(weight.row(l1)[l2 * weight.column_stride])) return {Fault::kPairWeight, i, l1 * labels + l2};
     return {};
   }
 

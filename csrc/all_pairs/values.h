@@ -8,8 +8,8 @@
 
 namespace fastccsa::all_pairs {
 
-// Returns the first label outside [0, labels), or else the first weight that is negative or NaN. If `labels` is 0,
-// nothing is checked.
+// Returns the first label outside [0, labels), or else the first weight that is negative or not finite. If `labels` is
+// 0, nothing is checked.
 template <typename Acc>
 FaultReport first_fault(const Vector<const int64_t> (&label)[2], const int64_t (&rows)[2], int64_t labels,
                         const Matrix<const Acc>& weight) {
@@ -20,7 +20,7 @@ FaultReport first_fault(const Vector<const int64_t> (&label)[2], const int64_t (
     }
   }
   for (int64_t k = 0; weight.data != nullptr && k < labels * labels; ++k) {
-    if (!(weight.row(k / labels)[k % labels * weight.column_stride] >= Acc(0))) return {Fault::kPairWeight, 0, k};
+    if (!is_weight(weight.row(k / labels)[k % labels * weight.column_stride])) return {Fault::kPairWeight, 0, k};
   }
   return {};
 }

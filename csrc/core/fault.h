@@ -8,11 +8,18 @@
 #include "core/macros.h"
 
 #include <cstdint>
+#include <limits>
 
 namespace fastccsa {
 
 // The argument that holds the bad value.
 enum class Fault : int32_t { kNone = 0, kTarget1, kTarget2, kClassWeight1, kClassWeight2, kPairWeight };
+
+// Whether a weight is finite and 0 or more; NaN is neither.
+template <typename Acc>
+FASTCCSA_HOST_DEVICE bool is_weight(Acc value) {
+  return value >= Acc(0) && value <= std::numeric_limits<Acc>::max();
+}
 
 struct FaultReport {
   Fault fault = Fault::kNone;

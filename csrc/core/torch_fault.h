@@ -22,10 +22,10 @@ constexpr const char* kClassWeight[] = {"class_weight1", "class_weight2"};
   }
   const std::string rest = std::string(when) + "; weights must be 0 or more";
   if (report.fault == Fault::kPairWeight) {
-    if (labels == 0) fail("pair_weight holds a negative or NaN value", rest);
-    fail("pair_weight[", report.value / labels, ", ", report.value % labels, "] is negative or NaN", rest);
+    if (labels == 0) fail("pair_weight holds a negative or non-finite value", rest);
+    fail("pair_weight[", report.value / labels, ", ", report.value % labels, "] is negative or not finite", rest);
   }
-  fail(kClassWeight[second], "[", report.value, "] is negative or NaN", rest);
+  fail(kClassWeight[second], "[", report.value, "] is negative or not finite", rest);
 }
 
 #if defined(FASTCCSA_CUDA)

@@ -51,11 +51,11 @@ FASTCCSA_HOST_DEVICE PairLabels<acc_t<T>> read_labels(const Inputs<T>& in, int64
     }
     if (in.class_weight[k].data == nullptr) continue;
     pair.class_weight[k] = in.class_weight[k][pair.label[k]];
-    if (!(pair.class_weight[k] >= Acc(0))) pair.fault = k == 0 ? Fault::kClassWeight1 : Fault::kClassWeight2;
+    if (!is_weight(pair.class_weight[k])) pair.fault = k == 0 ? Fault::kClassWeight1 : Fault::kClassWeight2;
   }
   if (pair.fault == Fault::kNone && in.pair_weight.data != nullptr) {
     pair.pair_weight = in.pair_weight.strided_row(pair.label[0])[pair.label[1]];
-    if (!(pair.pair_weight >= Acc(0))) pair.fault = Fault::kPairWeight;
+    if (!is_weight(pair.pair_weight)) pair.fault = Fault::kPairWeight;
   }
   return pair;
 }

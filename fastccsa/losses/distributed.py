@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastccsa.losses.validate import check_options
+from fastccsa.losses.validate import as_labels, check_options, checked_margin_and_alpha
 from fastccsa.ops.all_pairs import all_pairs_with_gradients
 from fastccsa.ops.choices import Precision, Reduction
 from fastccsa.ops.library import accumulation_dtype, in_accumulation_dtype
@@ -192,9 +192,11 @@ def contrastive_alignment_terms(
         ``(loss, alignment, separation)``: scalars; only the loss has a gradient.
     """
     check_options("all", reduction, precision, classification=False)
+    margin, _ = checked_margin_and_alpha(margin, 0.0)
+    y1, y2 = as_labels("target1", y1), as_labels("target2", y2)
     ranks = group or dist.group.WORLD
     if ranks is None:
         raise InputError("torch.distributed is not initialised; for one process use functional.contrastive_alignment")
     options = _Options(margin, mean=reduction == "mean", precision=precision, group=ranks)
-    loss, terms = _Ring.apply(z1, z2, y1, y2, in_accumulation_dtype(pair_weight, z1), options)
+    loss, terms = _Ring.apply(z1, z2, y1, y2, in_accumulation_dtype("pair_weight", pair_weight, z1), options)
     return AlignmentTerms(loss, *terms.unbind(0))

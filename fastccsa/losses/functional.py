@@ -13,12 +13,14 @@ loss = weighted_ccsa_loss(logits1, logits2, features1, features2, target1, targe
 :func:`weighted_cross_entropy` are its two halves. :mod:`fastccsa.reference` defines the same functions in plain
 PyTorch, and :class:`fastccsa.WeightedCCSALoss` is a module that stores the weights and options.
 
-**Shapes and dtypes.** Logits are [N, C], features [N, D], targets [N] int64. Logits and features are float64, float32,
-bfloat16 or float16, all of one dtype; under `torch.autocast` their dtypes may differ, and they are promoted. Tensors
-may have any strides and live on the CPU or on CUDA. Sums are accumulated in float32 (float64 for float64 inputs), which
-is also the dtype of the result. Results are bitwise reproducible from run to run.
+**Shapes and dtypes.** Logits are [N, C], features [N, D], targets [N] int64 (or uint8, as for
+``torch.nn.functional.cross_entropy``). Logits and features are float64, float32, bfloat16 or float16. The dtype of
+logits may differ from that of features, and under `torch.autocast` those of the streams too; they are promoted. Tensors
+may have any strides and live on the CPU or on CUDA, and meta tensors give shapes. Sums are accumulated in float32
+(float64 for float64 inputs), which is also the dtype of the result. Results are bitwise reproducible from run to run.
 
-**Weights** are constants: no gradient flows to them. They may have any floating dtype.
+**Weights, margin and alpha** are constants: no gradient flows to them. Weights may be tensors, lists or arrays of any
+real dtype.
 
 **Pairs.** ``pairs="zipped"`` pairs row i of one stream with row i of the other. ``pairs="all"`` pairs every row with
 every row, without building the N1 x N2 matrix: memory is O((N1 + N2) D). In float32 the error is at most twice the
@@ -26,10 +28,13 @@ error of computing every difference of two rows, even for close points far from 
 ``precision``: rows are centred, and pairs that are close relative to their norms are computed from their difference. On
 CUDA, bfloat16 and float16 features go to the tensor cores as they are.
 
-**Errors.** On the CPU, a label outside its range or a negative weight raises an error at once. On CUDA that check would
-have to wait for the GPU. Instead the kernels read nothing out of bounds and make that call's loss NaN, and the next
-call raises an error that names the argument, the row and the value. No call waits for the GPU, whatever its size, so a
-CUDA graph can capture each of them.
+**Transforms** of torch.func (vmap, grad, jvp) and derivatives of second order or in forward mode raise an error that
+names :mod:`fastccsa.reference`, which supports them.
+
+**Errors.** On the CPU, a label outside its range, or a weight of the batch that is negative or not finite, raises an
+error at once. On CUDA that check would have to wait for the GPU. Instead the kernels read nothing out of bounds and
+make that call's loss NaN, and the next call raises an error that names the argument, the row and the value. No call
+waits for the GPU, whatever its size, so a CUDA graph can capture each of them.
 """
 
 from __future__ import annotations
@@ -37,7 +42,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastccsa.losses.terms import CCSATerms, total_loss
-from fastccsa.losses.validate import check_logits, check_options
+from fastccsa.losses.validate import (
+    as_labels,
+    check_logits,
+    check_options,
+    checked_margin_and_alpha,
+    in_one_dtype,
+)
 from fastccsa.ops.all_pairs import all_pairs
 from fastccsa.ops.choices import Pairs, Precision, Reduction
 from fastccsa.ops.library import in_accumulation_dtype
@@ -108,8 +119,9 @@ def weighted_ccsa_loss(
 
     Raises:
         RuntimeError: shapes that disagree, an unsupported dtype, tensors on different devices, a label outside
-            [0, C), a weight that is negative or NaN or of the wrong size; the message names the argument.
-        InputError: an unknown ``pairs``, ``reduction`` or ``precision``, or values that cannot be combined.
+            [0, C), a transform of torch.func; the message names the argument.
+        InputError: an unknown ``pairs``, ``reduction`` or ``precision``, or values that cannot be combined; a weight
+            that is negative or not finite, a margin that is, or ``alpha`` outside [0, 1].
     """
     loss, _ = _weighted_ccsa(
         logits1, logits2, features1, features2, target1, target2, class_weight1, class_weight2, pair_weight,
@@ -178,7 +190,7 @@ def contrastive_alignment(
 
     Raises:
         RuntimeError: as for :func:`weighted_ccsa_loss`.
-        InputError: an unknown ``pairs``, ``reduction`` or ``precision``, or values that cannot be combined.
+        InputError: as for :func:`weighted_ccsa_loss`.
     """
     loss, _ = _contrastive_alignment(
         z1, z2, y1, y2, pair_weight,
@@ -229,11 +241,12 @@ def weighted_cross_entropy(
 
     Raises:
         RuntimeError: as for :func:`weighted_ccsa_loss`.
-        InputError: an unknown ``reduction``.
+        InputError: an unknown ``reduction``, or a weight that is negative or not finite.
     """
     loss, _ = zipped_ccsa(
-        logits, None, None, None, target, None,
-        class_weight1=in_accumulation_dtype(class_weight, logits), margin=0.0, alpha=0.0, reduction=reduction,
+        logits, None, None, None, as_labels("target1", target), None,
+        class_weight1=in_accumulation_dtype("class_weight1", class_weight, logits),
+        margin=0.0, alpha=0.0, reduction=reduction,
     )  # fmt: skip
     return loss
 
@@ -248,10 +261,14 @@ def _weighted_ccsa(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
     """Compute the loss and, only if `per_term`, its four terms, which cost a second set of gradients over all pairs."""
     check_options(pairs, reduction, precision)
-    pair_weight = in_accumulation_dtype(pair_weight, features1)
+    margin, alpha = checked_margin_and_alpha(margin, alpha)
+    target1, target2 = as_labels("target1", target1), as_labels("target2", target2)
     if pairs == "zipped":
-        class_weight1 = in_accumulation_dtype(class_weight1, logits1)
-        class_weight2 = in_accumulation_dtype(class_weight2, logits2)
+        if logits1.dtype is not features1.dtype:
+            logits1, logits2, features1, features2 = in_one_dtype(logits1, logits2, features1, features2)
+        class_weight1 = in_accumulation_dtype("class_weight1", class_weight1, logits1)
+        class_weight2 = in_accumulation_dtype("class_weight2", class_weight2, logits2)
+        pair_weight = in_accumulation_dtype("pair_weight", pair_weight, features1)
         loss, terms = zipped_ccsa(
             logits1, logits2, features1, features2, target1, target2,
             class_weight1=class_weight1, class_weight2=class_weight2, pair_weight=pair_weight,
@@ -260,7 +277,7 @@ def _weighted_ccsa(
         return loss, terms.unbind(0) if per_term else ()
     check_logits((logits1, logits2), (features1, features2))
     pair_loss, pair_terms = all_pairs(
-        features1, features2, target1, target2, pair_weight,
+        features1, features2, target1, target2, in_accumulation_dtype("pair_weight", pair_weight, features1),
         margin=margin, reduction=reduction, per_term=per_term, precision=precision, labels=logits1.shape[-1],
     )  # fmt: skip
     classification = _classification(logits1, logits2, target1, target2, class_weight1, class_weight2, reduction)
@@ -278,8 +295,8 @@ def _classification(
         return first, weighted_cross_entropy(logits2, target2, class_weight2, reduction)
     _, terms = zipped_ccsa(
         logits1, logits2, None, None, target1, target2,
-        class_weight1=in_accumulation_dtype(class_weight1, logits1),
-        class_weight2=in_accumulation_dtype(class_weight2, logits2),
+        class_weight1=in_accumulation_dtype("class_weight1", class_weight1, logits1),
+        class_weight2=in_accumulation_dtype("class_weight2", class_weight2, logits2),
         margin=0.0, alpha=0.0, reduction=reduction,
     )  # fmt: skip
     return terms[0], terms[1]
@@ -294,7 +311,9 @@ def _contrastive_alignment(
     Over all pairs, the two terms have gradients only with `per_term`.
     """
     check_options(pairs, reduction, precision, classification=False)
-    pair_weight = in_accumulation_dtype(pair_weight, z1)
+    margin, _ = checked_margin_and_alpha(margin, 0.0)
+    y1, y2 = as_labels("target1", y1), as_labels("target2", y2)
+    pair_weight = in_accumulation_dtype("pair_weight", pair_weight, z1)
     if pairs == "all":
         return all_pairs(
             z1, z2, y1, y2, pair_weight, margin=margin, reduction=reduction, per_term=per_term, precision=precision

@@ -57,10 +57,7 @@ class FeatureMemory(nn.Module):
         self.register_buffer("_domains", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("_pushed", torch.zeros((), dtype=torch.int64))
         self._count = 0  # the value of _pushed, readable without a host sync
-        self.register_load_state_dict_post_hook(lambda module, _: module._recount())
-
-    def _recount(self) -> None:
-        self._count = int(self._pushed)
+        self.register_load_state_dict_post_hook(_recount)
 
     @property
     def capacity(self) -> int:
@@ -145,6 +142,12 @@ class FeatureMemory(nn.Module):
     def extra_repr(self) -> str:
         """Return its size, for ``print(memory)``."""
         return f"{len(self)} of {self.capacity} rows, width={self._features.shape[1]}"
+
+
+def _recount(memory: FeatureMemory, _: object) -> None:
+    """Read the number of rows after loading. A function of the module, so that memories can be pickled."""
+    if not memory._pushed.is_meta:
+        memory._count = int(memory._pushed)
 
 
 class PairMemory(nn.Module):

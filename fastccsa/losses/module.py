@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from fastccsa.losses.functional import weighted_ccsa_loss, weighted_ccsa_loss_terms
 from fastccsa.losses.terms import CCSATerms, unit_features
-from fastccsa.losses.validate import check_margin_and_alpha, check_options, checked_weight
+from fastccsa.losses.validate import check_options, checked_margin_and_alpha, checked_weight
 from fastccsa.ops.choices import Pairs, Precision, Reduction
 
 __all__ = ["WeightedCCSALoss"]
@@ -21,7 +22,7 @@ class WeightedCCSALoss(nn.Module):
     """The weighted classification and contrastive semantic alignment loss (paper, equations 1, 2 and 5 to 8).
 
     One fused kernel computes the forward pass, one the backward pass. The weights become buffers: they move with the
-    module and are saved with it.
+    module and are saved with it; ``half()`` and ``bfloat16()`` leave them in float32.
 
     The defaults of ``margin`` and ``alpha`` are the paper's, for features of a network with ImageNet weights. Where
     distances between features are much smaller than the margin, the pair terms outweigh the classification several
@@ -76,14 +77,22 @@ class WeightedCCSALoss(nn.Module):
         self.register_buffer("class_weight1", checked_weight("class_weight1", class_weight1, dim=1))
         self.register_buffer("class_weight2", checked_weight("class_weight2", class_weight2, dim=1))
         self.register_buffer("pair_weight", checked_weight("pair_weight", pair_weight, dim=2))
-        check_margin_and_alpha(margin, alpha)
         check_options(pairs, reduction, precision)
-        self.margin = float(margin)
-        self.alpha = float(alpha)
+        self.margin, self.alpha = checked_margin_and_alpha(margin, alpha)
         self.pairs: Pairs = pairs
         self.reduction: Reduction = reduction
         self.precision: Precision = precision
         self.normalize_features = bool(normalize_features)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WeightedCCSALoss:
+        """Move the weights, but keep their precision: they are constants, and float16 ends at 65504."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, weight in before.items():
+            moved = self._buffers[name]
+            if weight is not None and moved is not None and torch.finfo(moved.dtype).bits < 32:
+                self._buffers[name] = weight.to(moved.device)
+        return self
 
     def forward(
         self,

@@ -11,6 +11,13 @@ import torch
 from torch import Tensor
 
 from fastccsa.ops.allocator import large_empty
+from fastccsa.ops.arguments import (
+    check_devices,
+    check_meta,
+    check_transforms,
+    name_bad_weight,
+    no_forward_derivative,
+)
 from fastccsa.ops.library import accumulation_dtype
 from fastccsa.ops.profiling import named
 
@@ -19,6 +26,7 @@ __all__ = ["all_pairs", "all_pairs_with_gradients"]
 # Fewer numbers take less than 8 MiB in every dtype, and smaller results are never kept; see `set_cpu_cache_limit`.
 _FEW_NUMBERS = 1 << 20
 _PLAIN = (Tensor, torch.nn.Parameter)
+_NAMES = ("features1", "features2", "target1", "target2", "pair_weight")
 _op = torch.ops.fastccsa.all_pairs.default
 
 
@@ -27,9 +35,26 @@ _op = torch.ops.fastccsa.all_pairs.default
 
 @torch.library.register_fake("fastccsa::all_pairs")
 def _fake(
-    z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | None, *, output_mask: int, per_term: bool, **_: Any
+    z1: Tensor,
+    z2: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+    weight: Tensor | None,
+    *,
+    labels: int,
+    output_mask: int,
+    per_term: bool,
+    **_: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(z1.dtype)
+    check_devices(list(zip(_NAMES, (z1, z2, y1, y2, weight), strict=True)))
+    if z1.is_meta:
+        check_meta(_NAMES[0], z1, None, -1, -1)
+        check_meta(_NAMES[1], z2, z1.dtype, -1, z1.shape[-1])
+        for name, y, z in zip(_NAMES[2:4], (y1, y2), (z1, z2), strict=True):
+            check_meta(name, y, torch.int64, z.shape[0])
+        classes = labels or (-1 if weight is None else weight.shape[0])
+        check_meta(_NAMES[4], weight, dtype, classes, classes)
     planes = [(2 if per_term else 1) if output_mask >> side & 1 else 0 for side in range(2)]
     gradients = (z.new_empty((count, *z.shape), dtype=dtype) for count, z in zip(planes, (z1, z2), strict=True))
     return z1.new_empty((), dtype=dtype), z1.new_empty((2,), dtype=dtype), *gradients  # type: ignore[return-value]
@@ -97,6 +122,8 @@ class _Eager(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Any) -> tuple[Any, ...]:
         return *_backward(ctx, *upstream), None
 
+    jvp = staticmethod(no_forward_derivative)
+
 
 def _is_eager(*tensors: Tensor) -> bool:
     """Return whether the tensors hold numbers, and no tracer or functorch transform sees the call."""
@@ -142,9 +169,13 @@ def all_pairs(
         The loss, a scalar, and alignment and separation, [2], in the dtype of sums.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices that disagree, a bad label or weight; the message names the argument.
+        InputError: a bad weight.
+        RuntimeError: shapes, dtypes or devices that disagree, a bad label; on CUDA, a bad label or weight of an earlier
+            call; a transform of torch.func. The message names the argument.
     """
-    if z1.dtype != z2.dtype and torch.is_autocast_enabled(z1.device.type):
+    if not torch.compiler.is_compiling():
+        check_transforms()
+    if z1.dtype != z2.dtype and not z1.is_meta and torch.is_autocast_enabled(z1.device.type):
         widest = torch.promote_types(z1.dtype, z2.dtype)
         widest = widest if widest == torch.float64 else torch.float32
         z1, z2 = z1.to(widest), z2.to(widest)
@@ -159,7 +190,11 @@ def all_pairs(
         "precision": precision,
     }
     if _is_eager(z1, z2):
-        loss, terms, _, _ = _Eager.apply(z1, z2, y1, y2, weight, options)
+        try:
+            loss, terms, _, _ = _Eager.apply(z1, z2, y1, y2, weight, options)
+        except RuntimeError as error:
+            name_bad_weight(error, {"pair_weight": weight})
+            raise
     else:
         loss, terms, _, _ = _op(z1, z2, y1, y2, weight, **options)
     return loss, terms

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["accumulation_dtype", "in_accumulation_dtype", "library_path"]
+from fastccsa.system.errors import InputError
+
+__all__ = ["accumulation_dtype", "as_weight", "in_accumulation_dtype", "library_path"]
 
 
 def library_path() -> Path:
@@ -36,9 +39,39 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
-def in_accumulation_dtype(weight: Tensor | None, inputs: Tensor) -> Tensor | None:
-    """Return ``weight`` in the dtype in which sums over ``inputs`` are accumulated, as the ops require; or None."""
+def in_accumulation_dtype(name: str, weight: Any, inputs: Tensor) -> Tensor | None:
+    """Return a weight in the dtype in which sums over ``inputs`` are accumulated, as the ops require; or None.
+
+    Args:
+        name: its name in the message.
+        weight: a tensor, a list or an array, which goes to the device of ``inputs``; or None.
+        inputs: logits or features.
+
+    Raises:
+        InputError: not a tensor, list or array of real numbers.
+    """
     if weight is None:
         return None
     dtype = accumulation_dtype(inputs.dtype)
-    return weight if weight.dtype is dtype else weight.to(dtype)  # `to` costs a microsecond even without a change
+    if isinstance(weight, Tensor):
+        if weight.dtype is dtype:
+            return weight  # `to` costs a microsecond even without a change
+        if not weight.is_complex():
+            return weight.to(dtype)
+        raise InputError(f"{name} is {weight.dtype}; weights are real: pass {name}.real")
+    return as_weight(name, weight).to(dtype).to(inputs.device)
+
+
+def as_weight(name: str, weight: Any) -> Tensor:
+    """Return a list or an array of any strides and byte order as a new tensor of float64.
+
+    Raises:
+        InputError: it does not hold real numbers in rows of one length.
+    """
+    try:
+        return torch.tensor(weight.tolist() if hasattr(weight, "tolist") else weight, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{name} is {type(weight).__name__} and cannot be read as numbers ({error}); "
+            "pass a tensor, a list or an array of numbers"
+        ) from None

@@ -7,6 +7,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from fastccsa.ops.arguments import (
+    check_devices,
+    check_meta,
+    check_transforms,
+    name_bad_weight,
+    no_forward_derivative,
+)
 from fastccsa.ops.choices import Reduction
 from fastccsa.ops.library import accumulation_dtype
 from fastccsa.ops.profiling import named
@@ -15,6 +22,8 @@ from fastccsa.system.errors import InputError
 __all__ = ["REDUCTIONS", "zipped_ccsa"]
 
 TERMS = 4
+_WEIGHTS = ("class_weight1", "class_weight2", "pair_weight")
+_NAMES = ("logits1", "logits2", "features1", "features2", "target1", "target2", *_WEIGHTS)
 _NO_GRADIENTS = (None,) * 8  # of targets, weights and scalars
 # From this number of pairs on, CUDA's forward pass leaves the gradients of the features for the backward pass, which
 # then need not read the features again: two thirds of the bytes in total. Below, calls are bound by the host.
@@ -36,6 +45,8 @@ _ROWS, _WEIGHT_SUMS, _SUMS, _MAX_PARTIALS = torch.ops.fastccsa.zipped_saved_layo
 @torch.library.register_fake("fastccsa::zipped_ccsa_forward")
 def _zipped_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     first, reduction = _first(args), args[-1]
+    check_devices(list(zip(_NAMES, args, strict=False)))
+    _check_meta(first, *args[:9])
     pairs, dtype = first.shape[0], accumulation_dtype(first.dtype)
     each = reduction == REDUCTIONS["none"]
     loss = first.new_empty((pairs,) if each else (), dtype=dtype)
@@ -68,6 +79,21 @@ def _forward_and_gradients_fake(*args: Any) -> tuple[Tensor, ...]:
 def _finish_fake(gradient1: Any, gradient2: Any, grad_loss: Tensor, saved: Tensor, *args: Any) -> tuple[Tensor, ...]:
     *inputs, output_mask = args
     return _zipped_backward_fake(grad_loss, None, saved, *inputs, output_mask & 3)[:2]
+
+
+def _check_meta(first: Tensor, *tensors: Tensor | None) -> None:
+    if not first.is_meta:
+        return
+    logits1, logits2, features1, *_, pair_weight = tensors
+    check_meta(_NAMES[0] if logits1 is not None else _NAMES[2], first, None, -1, -1)
+    rows, dtype, sums = first.shape[0], first.dtype, accumulation_dtype(first.dtype)
+    logits = logits1 if logits1 is not None else logits2
+    classes = logits.shape[-1] if logits is not None else pair_weight.shape[0] if pair_weight is not None else -1
+    width = features1.shape[-1] if features1 is not None else -1
+    shapes = 2 * [(dtype, rows, classes)] + 2 * [(dtype, rows, width)] + 2 * [(torch.int64, rows)]
+    shapes += [(sums, classes), (sums, classes), (sums, classes, classes)]
+    for name, x, (expected, *sizes) in zip(_NAMES, tensors, shapes, strict=True):
+        check_meta(name, x, expected, *sizes)
 
 
 def _first(args: tuple[Any, ...]) -> Tensor:
@@ -111,6 +137,7 @@ class _Zipped(torch.autograd.Function):
         return output
 
     backward = staticmethod(_backward_of)
+    jvp = staticmethod(no_forward_derivative)
 
 
 class _ZippedLeavingGradients(_Zipped):
@@ -155,7 +182,9 @@ def _promote(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(dtypes) <= 1:
         return inputs
     widest = torch.float64 if torch.float64 in dtypes else torch.float32
-    return (*(x if x is None else x.to(widest) for x in inputs[:4]), *inputs[4:])
+    promoted = (x if x is None else x.to(widest) for x in inputs[:4])
+    weights = (w if w is None else w.to(widest) for w in inputs[6:9])
+    return (*promoted, *inputs[4:6], *weights, *inputs[9:])
 
 
 def _register_autocast(device: str) -> None:
@@ -206,8 +235,9 @@ def zipped_ccsa(
         The loss ([] or [N]) and its four terms ([4] or [4, N]), in the dtype of sums.
 
     Raises:
-        InputError: an unknown reduction.
-        RuntimeError: shapes, dtypes or devices that disagree; a bad label or weight (on CUDA, in the next call).
+        InputError: an unknown reduction, a bad weight.
+        RuntimeError: shapes, dtypes or devices that disagree; a bad label; on CUDA, a bad label or weight of an earlier
+            call; a transform of torch.func.
     """
     code = REDUCTIONS.get(reduction)
     if code is None:
@@ -216,9 +246,17 @@ def zipped_ccsa(
         logits1, logits2, features1, features2, target1, target2,
         class_weight1, class_weight2, pair_weight, margin, alpha, code,
     )  # fmt: skip
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled(target1.device.type):
+    if torch.compiler.is_compiling():
         loss, terms, _ = _zipped(*inputs)
-    else:
-        function = _ZippedLeavingGradients if _leaves_gradients(inputs) else _Zipped
-        loss, terms, _ = function.apply(*inputs)
+        return loss, terms
+    check_transforms()
+    try:
+        if torch._C._is_any_autocast_enabled():  # on any device: the op applies the rule of its own
+            loss, terms, _ = _zipped(*inputs)
+        else:
+            function = _ZippedLeavingGradients if _leaves_gradients(inputs) else _Zipped
+            loss, terms, _ = function.apply(*inputs)
+    except RuntimeError as error:
+        name_bad_weight(error, dict(zip(_WEIGHTS, inputs[6:9], strict=True)))
+        raise
     return loss, terms

@@ -55,15 +55,18 @@ def set_at(index, value):
 VALUES = [
     ("target1", set_at(5, 7), r"target1\[5\] is 7, but labels must be in \[0, 7\)"),
     ("target2", set_at(36, -1), r"target2\[36\] is -1, but labels must be in \[0, 7\)"),
-    ("class_weight1", set_at(slice(None), -1.0), r"class_weight1\[\d\] is negative or NaN; weights must be 0 or more"),
-    ("class_weight2", set_at(slice(None), float("nan")), r"class_weight2\[\d\] is negative or NaN"),
-    ("pair_weight", set_at(slice(None), -0.5), r"pair_weight\[\d, \d\] is negative or NaN"),
+    ("class_weight1", set_at(slice(None), -1.0), r"class_weight1\[0\] is -1\.0; weights must be 0 or more, and finite"),
+    ("class_weight2", set_at(slice(None), float("nan")), r"class_weight2\[0\] is nan; weights must be 0 or more"),
+    ("class_weight2", set_at(slice(None), float("inf")), r"class_weight2\[0\] is inf; weights must be 0 or more"),
+    ("pair_weight", set_at(slice(None), -0.5), r"pair_weight\[0, 0\] is -0\.5; weights must be 0 or more, and finite"),
+    ("pair_weight", set_at(slice(None), float("inf")), r"pair_weight\[0, 0\] is inf; weights must be 0 or more"),
 ]
 
 
 @pytest.mark.parametrize(("name", "change", "message"), VALUES)
 def test_values(make_case, name, change, message):
-    with pytest.raises(RuntimeError, match=message):
+    expected = fastccsa.InputError if "weight" in name else RuntimeError
+    with pytest.raises(expected, match=message):
         call_with(make_case(), name, change)
 
 

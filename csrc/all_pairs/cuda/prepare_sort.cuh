@@ -63,7 +63,7 @@ __device__ void check_weights(const Given<Acc>& p, int64_t chunk, FaultWord* fau
   for (int64_t k = chunk * kCheckedWeights + threadIdx.x; k < p.weights() && k < (chunk + 1) * kCheckedWeights;
        k += kThreads) {
     const Acc weight = p.given_weight.row(k / p.classes)[k % p.classes * p.given_weight.column_stride];
-    if (p.poison != nullptr && !(weight >= Acc(0))) {
+    if (p.poison != nullptr && !is_weight(weight)) {
       report(p.poison + blockIdx.x, fault, {Fault::kPairWeight, 0, k});
     }
     p.weight[k] = weight;

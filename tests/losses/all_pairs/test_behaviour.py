@@ -187,7 +187,8 @@ WRONG = [
 WRONG_VALUES = [
     ("y1", lambda x: torch.full_like(x, 7), r"target1\[0\] is 7, but labels must be in \[0, 7\)"),
     ("y2", lambda x: torch.full_like(x, -1), r"target2\[0\] is -1, but labels must be in \[0, 7\)"),
-    ("pair_weight", lambda x: -x - 1, r"pair_weight\[0, 0\] is negative or NaN; weights must be 0 or more"),
+    ("pair_weight", lambda x: -x - 1, r"pair_weight\[0, 0\] is -1\.\d+; weights must be 0 or more, and finite"),
+    ("pair_weight", lambda x: x / 0, r"pair_weight\[0, 0\] is inf; weights must be 0 or more, and finite"),
 ]
 
 
@@ -209,7 +210,8 @@ def test_bad_values(make_sets, device, request, name, change, message):
     sets = make_sets(device=device)
     if request.node.callspec.params["device"] in ("cuda", "cuda in tiles"):
         pytest.skip("there is no host sync: see test_on_cuda.py")
-    with pytest.raises(RuntimeError, match=message):
+    expected = fastccsa.InputError if name == "pair_weight" else RuntimeError
+    with pytest.raises(expected, match=message):
         call_with(sets, name, change)
 
 

@@ -77,7 +77,7 @@ __device__ void make_plan(const Fused<T>& p) {
 template <typename T>
 __device__ void check_weight(const Fused<T>& p, int64_t k, FaultWord* fault) {
   const float weight = p.weight.row(k / p.labels)[k % p.labels * p.weight.column_stride];
-  if (p.check && !(weight >= 0.0f)) report(&p.found->poison, fault, {Fault::kPairWeight, 0, k});
+  if (p.check && !is_weight(weight)) report(&p.found->poison, fault, {Fault::kPairWeight, 0, k});
   if (std::is_same_v<T, half> && weight > 0.0f) atomicMax(&p.found->largest_weight, __float_as_uint(weight));
 }
 
