@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fastccsa.collections.labels import LabelMaps
 from fastccsa.collections.readers import Row, read_own_csv, read_own_folders
 from fastccsa.system.errors import InputError
 
@@ -96,3 +97,22 @@ def test_folders_name_domain_and_class(tmp_path: Path, write_image: WriteImage) 
     ]
     with pytest.raises(InputError, match="there is no folder"):
         read_own_folders(tmp_path / "none", "mine")
+
+
+def test_only_empty_cells_are_empty(tmp_path: Path, write_image: WriteImage) -> None:
+    for name in "abcd":
+        write_image(tmp_path / f"{name}.png")
+    path = table(tmp_path, "image,label,domain,group\na.png,none,NA,null\nb.png,NA,,null\nc.png,null,n/a,\nd.png, ,,\n")
+    collection = read_own_csv(path, "mine", LabelMaps.read().of("own", any_label=True))
+    assert [row[1:4] for row in collection.rows] == [
+        ("none", "mine/null", "NA"),
+        ("NA", "mine/null", "mine"),
+        ("null", "mine/c.png", "n/a"),
+    ]
+    assert collection.left_out == [("no diagnosis", "d.png")]
+
+
+def test_a_field_too_many_is_refused_with_its_line(tmp_path: Path, write_image: WriteImage) -> None:
+    write_image(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"line 3 has more fields than the 2 columns of line 1; put quotes"):
+        read_own_csv(table(tmp_path, "image,label\na.png,nv,,\na.png,nevus, blue\n"), "mine")

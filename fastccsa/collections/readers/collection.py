@@ -116,9 +116,16 @@ def collect(
     return collection
 
 
-def classify(diagnoses: Iterable[str], labels: LabelMap) -> tuple[str | None, str]:
-    """Return the class that the diagnoses agree on and "", or None and the reason why there is none."""
-    filled = [" ".join(diagnosis.split()) for diagnosis in diagnoses if first_filled(diagnosis)]
+def classify(diagnoses: Iterable[str], labels: LabelMap, literal: bool = False) -> tuple[str | None, str]:
+    """Return the class that the diagnoses agree on and "", or None and the reason why there is none.
+
+    Args:
+        diagnoses: the diagnosis fields as written.
+        labels: the label map.
+        literal: only empty fields are missing values, and "none" or "NA" are diagnoses like others.
+    """
+    filled = [" ".join(diagnosis.split()) for diagnosis in diagnoses]
+    filled = [diagnosis for diagnosis in filled if (diagnosis if literal else first_filled(diagnosis))]
     if not filled:
         return None, NO_DIAGNOSIS
     meanings = {diagnosis: labels.find(diagnosis) for diagnosis in filled}

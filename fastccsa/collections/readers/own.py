@@ -12,7 +12,6 @@ from fastccsa.collections.readers.collection import (
     Collection,
     Row,
     classify,
-    first_filled,
     listed_differently,
 )
 from fastccsa.collections.readers.files import IMAGE_EXTENSIONS, list_files
@@ -45,10 +44,15 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
     labels = labels or LabelMaps.read().of(OWN)
     table = read_table(path)
     _check_columns(table, path)
+    if table.wide:
+        raise InputError(
+            f"{path}: line {table.wide[0]} has more fields than the {len(table.columns)} columns of line 1; "
+            "put quotes around fields that contain the separator"
+        )
     _check_splits(table, path)
     collection = Collection()
     images = [_image(line, row, path) for line, row in zip(table.lines, table.rows, strict=True)]
-    classified = [classify((row["label"],), labels) for row in table.rows]
+    classified = [classify((row["label"],), labels, literal=True) for row in table.rows]
     ambiguous = listed_differently((image, *meaning) for image, meaning in zip(images, classified, strict=True))
     for image, (label, reason), row in zip(images, classified, table.rows, strict=True):
         name = row["image"].strip()
@@ -59,9 +63,9 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
         elif not image.is_file():
             collection.leave_out(NO_FILE, name)
         else:
-            group = f"{domain}/{first_filled(row.get('group', ''), name)}"
+            group = f"{domain}/{row.get('group', '').strip() or name}"
             split = row.get("split", "").strip()
-            collection.rows.append(Row(image, label, group, first_filled(row.get("domain", ""), domain), split))
+            collection.rows.append(Row(image, label, group, row.get("domain", "").strip() or domain, split))
     return collection
 
 
@@ -88,7 +92,7 @@ def read_own_folders(folder: Path, name: str, labels: LabelMap | None = None) ->
         if len(image.parts) < 3:
             collection.leave_out(OUTSIDE, image.as_posix())
             continue
-        label, reason = classify((image.parts[1],), labels)
+        label, reason = classify((image.parts[1],), labels, literal=True)
         if label is None:
             collection.leave_out(reason, image.as_posix())
         else:
@@ -122,7 +126,7 @@ def _check_splits(table: Table, path: Path) -> None:
         return
     split_of: dict[str, str] = {}
     for line, row in zip(table.lines, table.rows, strict=True):
-        split, group = row["split"].strip(), first_filled(row.get("group", ""))
+        split, group = row["split"].strip(), row.get("group", "").strip()
         if split not in (*SPLITS, ""):
             raise InputError(f"{path}: line {line}: split {split!r} is not one of {', '.join(SPLITS)}")
         if bool(split) != bool(table.rows[0]["split"].strip()):

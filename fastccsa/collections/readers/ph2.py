@@ -10,6 +10,7 @@ from pathlib import Path
 from fastccsa.collections.labels import LabelMap, LabelMaps
 from fastccsa.collections.readers.collection import Collection, Record, collect
 from fastccsa.collections.readers.files import image_id, index_images, list_files
+from fastccsa.collections.text import read_text
 from fastccsa.system.errors import InputError
 
 _NAME = re.compile(r"IMD\d+")
@@ -52,7 +53,7 @@ def _find_table(folder: Path, files: Sequence[Path]) -> Path:
 
 def _from_text(path: Path) -> list[Record]:
     """Read ``|| name || histological diagnosis || clinical diagnosis || ...``, with legends after the rows."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     grid = (_cells(line.strip().strip("|").split("||")) for line in lines if "||" in line)
     header = _find_header(path, grid, ("name", "clinical diagnosis"))
     records = []
