@@ -53,8 +53,8 @@ def read_text(path: Path, what: str = "") -> str:
         text = _western(path, content, error.start)
     if "\0" in text:
         raise InputError(
-            f"{path}: line {_line(text[: text.index(chr(0))])} has NUL characters, so it is not text, or UTF-16 without "
-            "a byte order mark; save it as CSV in UTF-8"
+            f"{path}: line {_line(text[: text.index(chr(0))])} has NUL characters, so it is not text, or UTF-16 "
+            "without a byte order mark; save it as CSV in UTF-8"
         )
     return text
 

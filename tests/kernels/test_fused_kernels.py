@@ -49,16 +49,12 @@ class Case:
 
 
 def case(
-    rows1: int,
-    rows2: int,
-    width: int,
-    dtype: torch.dtype,
-    classes: int = 4,
-    weighted: bool = True,
-    offset: float = 0.05,
+    rows1: int, rows2: int, width: int, dtype: torch.dtype, classes: int = 4, weighted: bool = True, offset: float = 0.05
 ) -> Case:
     random = torch.Generator().manual_seed(rows1 + 7 * rows2 + width)
-    z = [(torch.randn(n, width, generator=random) / max(width, 1) ** 0.5 + offset).to(dtype) for n in (rows1, rows2)]
+    z = [
+        (torch.randn(n, width, generator=random) / max(width, 1) ** 0.5 + offset).to(dtype) for n in (rows1, rows2)
+    ]
     y = [torch.randint(classes, (n,), generator=random) for n in (rows1, rows2)]
     weight = torch.rand(classes, classes, generator=random) + 0.1 if weighted else None
     return Case(z[0], z[1], y[0], y[1], weight, classes)

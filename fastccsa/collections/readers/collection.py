@@ -18,7 +18,16 @@ NO_METADATA = "image file not in the metadata"
 TWICE = "listed a second time"
 AMBIGUOUS = "listed as different classes"
 UNREADABLE_IMAGE = "image file cannot be decoded"
+FILE_UNREADABLE = "image file cannot be read"
 PACKED = "archive in the folder is not unpacked"
+NO_DECODER = "image of a kind that cannot be decoded here"
+DANGLING = "link leads nowhere"
+NO_REGULAR_FILE = "neither a file nor a folder"
+BAD_NAME = "file name is not UTF-8; rename it"
+UNLISTED = "folder cannot be listed"
+OTHER_IMAGE = "image file that belongs to no record, such as a mask"
+OTHER_FILE = "not an image"
+BAD_TABLE = "table cannot be used"
 
 # Forms of a missing value in metadata files, in lower case.
 _BLANK = {"", "na", "n/a", "nan", "none", "null"}

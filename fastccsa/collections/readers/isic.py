@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from fastccsa.collections.labels import LabelMap, LabelMaps
-from fastccsa.collections.readers.collection import ISIC_IMAGE, Collection, LeftOut, Record, collect, first_filled
+from fastccsa.collections.readers.collection import (
+    BAD_TABLE,
+    ISIC_IMAGE,
+    Collection,
+    LeftOut,
+    Record,
+    collect,
+    first_filled,
+)
 from fastccsa.collections.readers.files import image_id, index_images, list_files
 from fastccsa.collections.tables import read_table
 from fastccsa.collections.taxonomy import ISIC_COLLECTIONS
@@ -77,7 +85,11 @@ def _metadata(files: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Fields
     """Yield the fields of every image in the tables and descriptions among ``files``."""
     for path in files:
         if path.suffix.lower() == ".csv":
-            candidates = read_table(path).rows
+            try:
+                candidates = read_table(path).rows
+            except InputError as error:
+                left_out.append(LeftOut(BAD_TABLE, str(error)))
+                continue
         elif path.suffix.lower() == ".json" or _DESCRIPTION.fullmatch(path.name):
             try:
                 candidates = [_flatten(json.loads(path.read_bytes()))]
