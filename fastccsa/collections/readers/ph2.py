@@ -25,7 +25,7 @@ def read_ph2(folder: Path, labels: LabelMap | None = None) -> Collection:
     """Read PH2 as distributed by the ADDI project.
 
     Args:
-        folder: contains ``PH2_dataset.txt`` or ``PH2_dataset.xlsx`` (the first that is PH2's, text first) and the images
+        folder: contains ``PH2_dataset.txt`` or ``PH2_dataset.xlsx`` (the first that is PH2's, text first), and images
             ``IMD003.bmp``, at any depth.
         labels: the label map; None for the package's own.
 
