@@ -16,6 +16,7 @@ from fastccsa.collections.archives import is_archive, unpack
 from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.duplicates import find_duplicates, unite_groups
 from fastccsa.collections.fingerprints import UNREADABLE, Fingerprint, fingerprint
+from fastccsa.collections.groups import LEVELS, join_groups
 from fastccsa.collections.labels import LEFT_OUT, OWN, LabelMap, LabelMaps
 from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.prepare_report import PrepareReport, describe_left_out
@@ -195,7 +196,7 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
         for row in members:
             image = os.path.abspath(row.image)
             if image not in domain_of:
-                table.append((image, row.label, domain, row.group, row.split))
+                table.append((image, row.label, domain, row.group, row.split, row.patient, row.lesion))
                 domain_of[image] = domain
             elif domain_of[image] == domain:
                 left_out.setdefault(domain, []).append(LeftOut(TWICE, row.image.name))
@@ -204,7 +205,7 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
                     f"{image} is in both {domain_of[image]} and {domain}, and no metadata says which it belongs to; "
                     "put each collection into a folder of its own"
                 )
-    return pd.DataFrame(table, columns=list(COLUMNS))
+    return join_groups(pd.DataFrame(table, columns=[*COLUMNS, *LEVELS]))
 
 
 def _leave_out_unreadable(

@@ -60,7 +60,10 @@ def test_images_that_cannot_be_labelled_are_named(tmp_path: Path, write_image: W
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\n", r"line 1 lacks image; the columns are image, label and, optionally, domain, group, split"),
+        (
+            "file,label\n",
+            r"line 1 lacks image; the columns are image, label and, optionally, domain, group, split, patient, lesion",
+        ),
         ("image,label,label\n", r"line 1 names label twice"),
         ("image,label\na.png,nv\n,mel\n", r"line 3 names no image; fill the column image"),
         ("image,label,split\na.png,nv,val\n", r"line 2: split 'val' is not one of train, validation, test"),
@@ -71,6 +74,10 @@ def test_images_that_cannot_be_labelled_are_named(tmp_path: Path, write_image: W
         (
             "image,label,group,split\na.png,nv,1,test\nb.png,nv,1,train\n",
             r"line 3: group '1' is in train here and in test above",
+        ),
+        (
+            "image,label,patient,lesion,split\na.png,nv,7,1,test\nb.png,nv,7,2,train\n",
+            r"line 3: patient '7' is in train here and in test above",
         ),
     ],
 )

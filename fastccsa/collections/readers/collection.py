@@ -43,11 +43,14 @@ class Record(NamedTuple):
         image: the image's id in the form of :func:`fastccsa.collections.readers.files.image_id`.
         diagnoses: the diagnosis fields as written, the most specific first.
         group: name of the group of images that must be in one split, such as a lesion.
+        patient, lesion: whom and what the image shows; "" if the metadata does not say.
     """
 
     image: str
     diagnoses: tuple[str, ...]
     group: str
+    patient: str = ""
+    lesion: str = ""
 
 
 class Row(NamedTuple):
@@ -59,6 +62,7 @@ class Row(NamedTuple):
         group: name of the group of images that must be in one split.
         domain: key of the domain; "" for the domain of the collection.
         split: the given split; "" if it has not been drawn yet.
+        patient, lesion: whom and what the image shows; "" if it is not known. Groups that share one are merged.
     """
 
     image: Path
@@ -66,6 +70,8 @@ class Row(NamedTuple):
     group: str
     domain: str = ""
     split: str = ""
+    patient: str = ""
+    lesion: str = ""
 
 
 class LeftOut(NamedTuple):
@@ -117,7 +123,8 @@ def collect(
         elif record.image not in images:
             collection.leave_out(NO_FILE, record.image)
         else:
-            collection.rows.append(Row(images[record.image], label, record.group))
+            known = {"patient": record.patient, "lesion": record.lesion}
+            collection.rows.append(Row(images[record.image], label, record.group, **known))
         listed.add(record.image)
     for name in sorted(images.keys() - listed):
         if expected.fullmatch(name):

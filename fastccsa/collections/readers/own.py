@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fastccsa.collections.groups import LEVELS
 from fastccsa.collections.labels import OWN, LabelMap, LabelMaps
 from fastccsa.collections.readers.collection import (
     AMBIGUOUS,
@@ -22,11 +23,11 @@ from fastccsa.system.errors import InputError
 OUTSIDE = "image outside domain/class folders"
 
 _REQUIRED = ("image", "label")
-_OPTIONAL = ("domain", "group", "split")
+_OPTIONAL = ("domain", "group", "split", *LEVELS)
 
 
 def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Collection:
-    """Read a table with the columns ``image, label`` and optionally ``domain, group, split``.
+    """Read a table with the columns ``image, label`` and optionally ``domain, group, split, patient, lesion``.
 
     Args:
         path: the table, separated by commas, semicolons or tabs; image paths are absolute or relative to its folder.
@@ -34,12 +35,12 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
         labels: the label map; None for the package's own.
 
     Returns:
-        Images in the order of the table. Groups are local to the table: the same name in another table means another
-        group.
+        Images in the order of the table. Groups, patients and lesions are local to the table: the same name in another
+        table means another one. Where a row has no group, its patient, its lesion or the image itself is one.
 
     Raises:
         InputError: a column is missing or repeated, a row names no image, a split is invalid, only some rows have a
-            split, or a group is in two splits; the message names the line.
+            split, or a group, patient or lesion is in two splits; the message names the line.
     """
     labels = labels or LabelMaps.read().of(OWN)
     table = read_table(path)
@@ -63,9 +64,20 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
         elif not image.is_file():
             collection.leave_out(NO_FILE, name)
         else:
-            group = f"{domain}/{row.get('group', '').strip() or name}"
-            split = row.get("split", "").strip()
-            collection.rows.append(Row(image, label, group, row.get("domain", "").strip() or domain, split))
+            group, patient, lesion = (row.get(column, "").strip() for column in ("group", *LEVELS))
+            local = {
+                level: f"{domain}/{known}" for level, known in zip(LEVELS, (patient, lesion), strict=True) if known
+            }
+            collection.rows.append(
+                Row(
+                    image,
+                    label,
+                    f"{domain}/{group or patient or lesion or name}",
+                    row.get("domain", "").strip() or domain,
+                    row.get("split", "").strip(),
+                    **local,
+                )
+            )
     return collection
 
 
@@ -121,15 +133,18 @@ def _check_columns(table: Table, path: Path) -> None:
 
 
 def _check_splits(table: Table, path: Path) -> None:
-    """Check that either all rows have a split or none has, and that no group is in two splits."""
+    """Check that either all rows have a split or none has, and that no group, patient or lesion is in two splits."""
     if "split" not in table.columns:
         return
-    split_of: dict[str, str] = {}
+    split_of: dict[tuple[str, str], str] = {}
     for line, row in zip(table.lines, table.rows, strict=True):
-        split, group = row["split"].strip(), row.get("group", "").strip()
+        split = row["split"].strip()
         if split not in (*SPLITS, ""):
             raise InputError(f"{path}: line {line}: split {split!r} is not one of {', '.join(SPLITS)}")
         if bool(split) != bool(table.rows[0]["split"].strip()):
             raise InputError(f"{path}: line {line}: fill the column split for every image or for none")
-        if group and split_of.setdefault(group, split) != split:
-            raise InputError(f"{path}: line {line}: group {group!r} is in {split} here and in {split_of[group]} above")
+        for column in ("group", *LEVELS):
+            name = row.get(column, "").strip()
+            before = split_of.setdefault((column, name), split) if name else split
+            if before != split:
+                raise InputError(f"{path}: line {line}: {column} {name!r} is in {split} here and in {before} above")
