@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastccsa.collections import Manifest
-from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.config import CONFIG_FILE, TrainConfig
 from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
@@ -65,6 +65,8 @@ def check_manifest(
     Raises:
         InputError: the run's own manifest has changed since, or another one has such images; unless ``allow``.
     """
+    if given and not (Path(run) / CONFIG_FILE).exists():
+        return  # a model without a record of its training
     config = TrainConfig.read(run)
     path = Path(given or config.manifest)
     # The name of the file is no evidence, and neither is its date: only its content tells whether it changed.
