@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from fastccsa.cli.options import amp_option, choice, device_option, image_backend_option, workers_option
+from fastccsa.cli.options import (
+    allow_changed_option,
+    amp_option,
+    choice,
+    device_option,
+    image_backend_option,
+    workers_option,
+)
 from fastccsa.collections.choices import Split
 
 
@@ -22,6 +29,7 @@ from fastccsa.collections.choices import Split
 )
 @click.option("--json", "json_path", help="Also write the scores, with the confusion matrices, as JSON.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per batch.")
+@allow_changed_option
 @device_option
 @amp_option
 @workers_option
@@ -32,6 +40,7 @@ def evaluate_command(
     split: str,
     json_path: str | None,
     batch_size: int,
+    allow_changed_manifest: bool,
     device: str,
     amp: str,
     workers: int,
@@ -41,12 +50,14 @@ def evaluate_command(
     from fastccsa.collections import Manifest
     from fastccsa.evaluation import evaluate
     from fastccsa.models import ModelCard, load_model
+    from fastccsa.runs.used_images import check_manifest
     from fastccsa.system.files import write_atomically
     from fastccsa.training import TrainConfig
 
     card = ModelCard.read(run)
     model = load_model(run)
     images = Manifest.read(manifest or TrainConfig.read(run).manifest, classes=card.classes)
+    check_manifest(run, manifest, images, [split], allow_changed_manifest)
     scores = evaluate(
         model,
         images,

@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from fastccsa.cli.options import workers_option
+from fastccsa.cli.options import allow_changed_option, workers_option
 from fastccsa.collections.choices import Split
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -36,6 +36,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Images on which the 8-bit model is scored.",
 )
+@allow_changed_option
 @workers_option
 def export_command(
     run: Path,
@@ -45,6 +46,7 @@ def export_command(
     pixels: bool,
     manifest: Path | None,
     split: str,
+    allow_changed_manifest: bool,
     workers: int,
 ) -> None:
     """Write a run's model as ONNX, as 8-bit ONNX, or as a torch.export program, and compare its outputs.
@@ -65,17 +67,19 @@ def export_command(
                 f"{path}: {_megabytes(path)}, logits within {difference:.1e} of PyTorch's (relative to the largest)"
             )
     if quantize is not None:
-        _quantize(run, quantize[1], manifest, split, workers)
+        _quantize(run, quantize[1], manifest, split, workers, allow_changed_manifest)
 
 
-def _quantize(run: Path, path: Path, manifest: Path | None, split: str, workers: int) -> None:
+def _quantize(run: Path, path: Path, manifest: Path | None, split: str, workers: int, allow: bool) -> None:
     from fastccsa.collections import Manifest
     from fastccsa.export import quantize
     from fastccsa.models import ModelCard
+    from fastccsa.runs.used_images import check_manifest
     from fastccsa.training import TrainConfig
 
     card, config = ModelCard.read(run), TrainConfig.read(run)
     images = Manifest.read(manifest or config.manifest, classes=card.classes)
+    check_manifest(run, manifest, images, [split], allow)
     before, after = quantize(run, path, images, split, workers=workers, image_backend=config.image_backend)
     click.echo(f"{path}: {_megabytes(path)}; macro-average recall in %, {split} images")
     click.echo(f"{'':>6} {'float32':>8} {'int8':>8} {'change':>8}")

@@ -60,3 +60,10 @@ def _click_type(kind: Any) -> Any:
     if (literal := literal_of(kind)) is not None:
         return choice(literal)
     return next((number for number in (int, float) if number == kind or number in get_args(kind)), None)
+
+
+allow_changed_option = click.option(
+    "--allow-changed-manifest",
+    is_flag=True,
+    help="Go on even if the manifest changed since the run, or if images to score were trained on.",
+)

@@ -51,8 +51,8 @@ class NamedPath(click.ParamType):
     "tables",
     type=NamedPath("NAME=FILE"),
     multiple=True,
-    help="Your own images: a table with the columns image, label and optionally domain (default NAME), group, split; "
-    "may be repeated.",
+    help="Your own images: a table with the columns image, label and optionally domain (default NAME), group, split, "
+    "patient, lesion; may be repeated.",
 )
 @click.option(
     "--folders", metavar="DIR", multiple=True, help="Your own images, in folders domain/class/; may be repeated."

@@ -37,6 +37,11 @@ option = options_of(PruneConfig)
 @option("lr", "Initial learning rate of fine-tuning.  [default: the run's]")
 @option("fraction", "Fraction of the training images to use for all of this.  [default: the run's]")
 @option("manifest", "CSV of the images.  [default: the run's]")
+@option(
+    "allow_changed_manifest",
+    "Go on even if the manifest changed since the run, or if images to score were trained on.",
+    is_flag=True,
+)
 @option("seed", "Seed of the subset of images and of fine-tuning.  [default: the run's]")
 @option("device", DEVICE_HELP)
 @option("workers", WORKERS_HELP)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fastccsa.collections.fingerprints import BITS, FLAT, NOT_COMPUTED, UNREADABLE, Fingerprint, look_bits
+from fastccsa.collections.groups import root_of
 
 # In bits of 256. Chosen on 12259 images of HAM10000, UDA, SONIC and MSK: pairs of different lesions up to this
 # distance look like near-duplicates, no pair has a distance of 16 to 35, and chance matches begin at 36.
@@ -66,7 +67,7 @@ def unite_groups(table: pd.DataFrame, duplicates: Duplicates) -> tuple[pd.DataFr
     given = {group: split for group, split in zip(groups, table["split"], strict=True) if split}
     separated = []
     for i, j in sorted(duplicates.exact + duplicates.near):
-        kept, joined = sorted((_root(parent, groups[i]), _root(parent, groups[j])))
+        kept, joined = sorted((root_of(parent, groups[i]), root_of(parent, groups[j])))
         splits = {given[root] for root in (kept, joined) if root in given}
         if len(splits) > 1:
             separated.append((i, j))
@@ -74,7 +75,7 @@ def unite_groups(table: pd.DataFrame, duplicates: Duplicates) -> tuple[pd.DataFr
         parent[joined] = kept
         if splits:
             given[kept] = splits.pop()
-    united = table.assign(group=[_root(parent, group) for group in groups])
+    united = table.assign(group=[root_of(parent, group) for group in groups])
     return united, Duplicates(duplicates.exact, duplicates.near, separated)
 
 
@@ -94,11 +95,3 @@ def _near_pairs(looks: Sequence[str], limit: int) -> Iterable[Pair]:
         later = second > first
         pairs += zip((first[later] + start).tolist(), (second[later] + start).tolist(), strict=True)
     return pairs
-
-
-def _root(parent: dict[str, str], group: str) -> str:
-    """Return the representative of the merged group that ``group`` belongs to (union-find with path halving)."""
-    while parent[group] != group:
-        parent[group] = parent[parent[group]]
-        group = parent[group]
-    return group

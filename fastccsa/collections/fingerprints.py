@@ -16,7 +16,6 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 from fastccsa.system.machine import usable_cpus
 
@@ -40,7 +39,7 @@ class Fingerprint(NamedTuple):
     """Hashes that identify an image file.
 
     Attributes:
-        content: SHA-256 of the file's bytes, 64 hexadecimal digits.
+        content: SHA-256 of the file's bytes, 64 hexadecimal digits; "" if the file cannot be read.
         look: perceptual hash, 64 hexadecimal digits; or ``UNREADABLE``, ``FLAT`` or ``NOT_COMPUTED``.
     """
 
@@ -49,28 +48,28 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(
-    paths: Sequence[str], cache: Path, look: bool = True, progress: bool = False, workers: int | None = None
+    paths: Sequence[str], cache: Path | None, look: bool = True, progress: bool = False, workers: int | None = None
 ) -> list[Fingerprint]:
     """Compute the fingerprint of each image file.
 
     Files whose size and modification time match the cache are not read again. New fingerprints are added to the
-    cache, even if the run is interrupted.
+    cache, even if the run is interrupted; those of unreadable images are not, because a decoder may be installed later.
 
     Args:
         paths: absolute paths.
-        cache: CSV file with earlier fingerprints; it need not exist.
-        look: also decode the images and compute perceptual hashes. If False, every ``look`` is ``NOT_COMPUTED``, even
-            if the cache has it.
+        cache: CSV file with earlier fingerprints; it need not exist. None keeps nothing.
+        look: return perceptual hashes. If False, every ``look`` is ``NOT_COMPUTED``, or ``UNREADABLE`` for an image
+            that cannot be decoded.
         progress: show a progress bar on stderr.
         workers: number of threads; None for one per usable CPU core.
 
     Raises:
-        InputError: a file cannot be read, or the cache cannot be written.
+        InputError: the cache cannot be written.
     """
     known = _Cache(cache)
-    pending = [path for path in dict.fromkeys(paths) if not known.has(path, look)]
+    pending = [path for path in dict.fromkeys(paths) if not known.has(path)]
     if pending:
-        computed = _compute(pending, look, workers or usable_cpus())
+        computed = _compute(pending, workers or usable_cpus())
         bar = tqdm(
             computed, total=len(pending), desc="comparing images", unit="image", disable=not progress, leave=False
         )
@@ -80,7 +79,9 @@ def fingerprint(
         finally:
             known.write()
     prints = [known.get(path) for path in paths]
-    return prints if look else [one._replace(look=NOT_COMPUTED) for one in prints]
+    if look:
+        return prints
+    return [one if one.look == UNREADABLE else one._replace(look=NOT_COMPUTED) for one in prints]
 
 
 def perceptual_hash(image: Image.Image) -> str:
@@ -114,22 +115,22 @@ def _cosines() -> npt.NDArray[np.float64]:
 _COSINES = _cosines()
 
 
-def _compute(paths: Sequence[str], look: bool, workers: int) -> Iterator[Fingerprint]:
+def _compute(paths: Sequence[str], workers: int) -> Iterator[Fingerprint]:
     Image.init()  # loads Pillow's formats, which is not thread-safe
     # Threads are enough: hashing, decoding and resizing all release the GIL.
     pool = ThreadPoolExecutor(workers)
     try:
-        yield from pool.map(lambda path: _fingerprint(path, look), paths)
+        yield from pool.map(_fingerprint, paths)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _fingerprint(path: str, look: bool) -> Fingerprint:
+def _fingerprint(path: str) -> Fingerprint:
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the image {path}: {error.strerror}") from error
-    return Fingerprint(hashlib.sha256(content).hexdigest(), _look(content) if look else NOT_COMPUTED)
+    except OSError:
+        return Fingerprint("", UNREADABLE)
+    return Fingerprint(hashlib.sha256(content).hexdigest(), _look(content))
 
 
 def _look(content: bytes) -> str:
@@ -138,23 +139,24 @@ def _look(content: bytes) -> str:
             # JPEG files can be decoded at an eighth of their size, which is many times faster.
             image.draft("L", (_SIDE, _SIDE))
             return perceptual_hash(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises for broken files
+    # Pillow's decoders raise many types of errors: OSError, SyntaxError, TypeError, RuntimeError, struct.error, ...
+    except Exception:
         return UNREADABLE
 
 
 class _Cache:
     """Fingerprints of earlier runs by path, with the size and modification time of the files."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._known = _read_cache(path)
+        self._known = {} if path is None else _read_cache(path)
         self._stamps: dict[str, Stamp] = {}
 
-    def has(self, image: str, look: bool) -> bool:
-        """Return whether the fingerprint of a file is known and current, and includes its look if required."""
+    def has(self, image: str) -> bool:
+        """Return whether the fingerprint of a file is known and current."""
         self._stamps[image] = _stamp(image)
-        stamp, known = self._known.get(image, (None, None))
-        return known is not None and stamp == self._stamps[image] and not (look and known.look == NOT_COMPUTED)
+        stamp, _ = self._known.get(image, (None, None))
+        return stamp == self._stamps[image]
 
     def get(self, image: str) -> Fingerprint:
         return self._known[image][1]
@@ -164,17 +166,20 @@ class _Cache:
         self._known[image] = self._stamps[image], computed
 
     def write(self) -> None:
+        if self._path is None:
+            return
+        rows = sorted((image, *entry) for image, entry in self._known.items() if entry[1].look != UNREADABLE)
         with write_atomically(self._path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
-            writer.writerows((image, *stamp, *known) for image, (stamp, known) in sorted(self._known.items()))
+            writer.writerows((image, *stamp, *known) for image, stamp, known in rows)
 
 
 def _stamp(path: str) -> Stamp:
     try:
         status = os.stat(path)
-    except OSError as error:
-        raise InputError(f"cannot read the image {path}: {error.strerror}") from error
+    except OSError:
+        return "", ""
     return str(status.st_size), str(status.st_mtime_ns)
 
 
@@ -185,7 +190,7 @@ def _read_cache(cache: Path) -> dict[str, tuple[Stamp, Fingerprint]]:
         with open(cache, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 image, size, modified, content, look = (row[column] for column in _COLUMNS)
-                if len(content) == 64 and (look in (UNREADABLE, FLAT, NOT_COMPUTED) or len(look) == BITS // 4):
+                if len(content) == 64 and (look == FLAT or len(look) == BITS // 4):
                     known[image] = (size, modified), Fingerprint(content, look)
     except (OSError, KeyError, TypeError, UnicodeDecodeError, csv.Error):
         return {}

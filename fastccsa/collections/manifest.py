@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,9 +15,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from fastccsa.collections.taxonomy import CLASSES
+from fastccsa.collections.text import read_text, separator_of
 from fastccsa.collections.validate import COLUMNS, SPLITS, describe_problems, find_problems
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+
+_SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_INTEGER = re.compile(r"[+-]?\d+")
 
 Indices = npt.NDArray[np.int64]
 
@@ -23,15 +29,16 @@ Indices = npt.NDArray[np.int64]
 class Manifest:
     """Images with their label, domain, group and split.
 
-    A group contains images that must be in the same split, such as all images of one lesion.
+    A group contains images that must be in the same split, such as all images of one lesion. White space around labels,
+    domains, groups and splits does not count.
 
     Attributes:
         table: one row per image, with the columns ``image, label, domain, group, split`` (strings) and any others
             in the file. ``image`` is absolute or relative to ``folder``.
         folder: absolute path of the folder that relative image paths start from.
         classes: class names; the integer label of a class is its position here. By default, they are the paper's seven
-            classes in its order if these cover all labels, otherwise the sorted labels. A subset keeps the classes of
-            the full manifest.
+            classes in its order if these cover all labels, otherwise the sorted labels (integers by their value). A
+            subset keeps the classes of the full manifest.
         domains: domain keys in order of first appearance. A subset keeps the domains of the full manifest.
 
     Raises:
@@ -53,11 +60,13 @@ class Manifest:
         table = table.reset_index(drop=True)
         for column in COLUMNS:
             table[column] = table[column].fillna("").astype(str)
+            if column != "image":  # the name of a file may end in a space
+                table[column] = table[column].str.strip()
         self.table = table
         self.folder = Path(os.path.abspath(folder))
         labels = set(table["label"])
         if classes is None:
-            classes = CLASSES if labels <= set(CLASSES) else sorted(labels)
+            classes = CLASSES if labels <= set(CLASSES) else _in_order(labels)
         self.classes = tuple(classes)
         self.domains = tuple(table["domain"].unique())
         self._source = "the manifest"
@@ -71,7 +80,7 @@ class Manifest:
         """Read a manifest from a CSV file and validate it.
 
         Args:
-            path: the CSV file, UTF-8, with a header.
+            path: the table, with a header; separated by commas, semicolons or tabs.
             classes: the class names; any other label is then an error. None takes them from the file.
             check_files: also check that every image file exists.
 
@@ -194,32 +203,41 @@ class Manifest:
             raise InputError(f"domain {domain!r} is not in {self._source}, which has {', '.join(self.domains)}")
 
 
+def _in_order(labels: Iterable[str]) -> list[str]:
+    """Return the labels in alphabetical order or, if all are integers, in that of their values."""
+    if all(_INTEGER.fullmatch(label) for label in labels):
+        return sorted(labels, key=lambda label: (int(label), label))
+    return sorted(labels)
+
+
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     """Return the header, the rows as strings, and the line on which each row ends."""
+    try:
+        text = read_text(path, "the manifest ")
+    except InputError as error:
+        if path.is_file():
+            raise
+        raise InputError(f"{error}; `fastccsa prepare` makes one") from error
     rows: list[list[str]] = []
     lines: list[int] = []
+    separator = separator_of(text)
+    # Without `strict`, a quote that is never closed would swallow the rows below it.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        # utf-8-sig reads files with and without the byte order mark that spreadsheet programs write.
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(header, path)
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{path}: line {reader.line_num} has {len(row)} fields where the header has "
-                        f"{len(header)}; put quotes around fields with commas"
-                    )
-                rows.append(row)
-                lines.append(reader.line_num)
-    except OSError as error:
-        raise InputError(f"cannot read the manifest {path}: {error.strerror}; `fastccsa prepare` makes one") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; save the manifest as CSV in UTF-8") from error
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(header, path)
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise InputError(
+                    f"{path}: line {reader.line_num} has {len(row)} fields where the header has "
+                    f"{len(header)}; put quotes around fields with {_SEPARATOR_NAMES[separator]}"
+                )
+            rows.append(row)
+            lines.append(reader.line_num)
     except csv.Error as error:
-        raise InputError(f"{path} is not a CSV file: {error}") from error
+        raise InputError(f"{path} is not a CSV file: line {reader.line_num}: {error}; check its quotes") from error
     return header, rows, lines
 
 

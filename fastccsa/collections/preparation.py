@@ -11,10 +11,12 @@ from typing import get_args
 import pandas as pd
 from tqdm import tqdm
 
+from fastccsa.collections.accounting import unused_files
 from fastccsa.collections.archives import is_archive, unpack
 from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.duplicates import find_duplicates, unite_groups
 from fastccsa.collections.fingerprints import UNREADABLE, Fingerprint, fingerprint
+from fastccsa.collections.groups import LEVELS, join_groups
 from fastccsa.collections.labels import LEFT_OUT, OWN, LabelMap, LabelMaps
 from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.prepare_report import PrepareReport, describe_left_out
@@ -31,8 +33,7 @@ from fastccsa.collections.readers import (
     read_own_folders,
     read_ph2,
 )
-from fastccsa.collections.readers.collection import NO_FILE, PACKED, TWICE, UNREADABLE_IMAGE
-from fastccsa.collections.readers.files import list_files
+from fastccsa.collections.readers.collection import FILE_UNREADABLE, TWICE, UNREADABLE_IMAGE
 from fastccsa.collections.splits import check_seed, split
 from fastccsa.collections.taxonomy import CLASSES, DOMAINS
 from fastccsa.collections.validate import COLUMNS
@@ -99,13 +100,17 @@ def prepare(
     maps = _label_maps(sources, labels or LabelMaps.read())
     rows, left_out = _read(sources, maps, out.parent / "unpacked" if unpack_to is None else Path(unpack_to), progress)
     images = _table(rows, left_out)
+    # Every image is decoded once, whatever is searched for: training would fail on a broken one.
+    cache = None if duplicates == "off" else out.parent / _CACHE
+    prints = fingerprint(images["image"].tolist(), cache, duplicates == "near", progress)
+    images, prints = _leave_out_unreadable(images, prints, left_out)
     found, table = None, images
     if duplicates != "off":
-        prints = fingerprint(images["image"].tolist(), out.parent / _CACHE, duplicates == "near", progress)
-        images, prints = _leave_out_unreadable(images, prints, left_out)
         table, found = unite_groups(images, find_duplicates(prints))
-    Manifest(split(table, seed)).write(out)
-    manifest = Manifest.read(out)
+    manifest = Manifest(split(table, seed))
+    manifest.validate()  # before anything is written
+    manifest.write(out)
+    manifest = Manifest.read(out, check_files=False)
     report = PrepareReport.of(
         manifest, left_out, duplicates=found, lesions=images["group"].tolist(), duplicates_mode=duplicates
     )
@@ -165,18 +170,13 @@ def _read(
         if kind != "csv" and is_archive(path):
             path = unpack(path, unpack_to, progress)
         collection = READERS[kind](path, domain, maps[kind])
-        if any(reason == NO_FILE for reason, _ in collection.left_out):
-            collection.left_out += [LeftOut(PACKED, archive.name) for archive in _archives_in(path)]
+        if kind != "csv":
+            collection.left_out += list(unused_files(path, collection, own=kind == "folders"))
         _require_rows(collection, domain, given)
         for row in collection.rows:
             rows.setdefault(row.domain or domain, []).append(row)
         left_out.setdefault(domain, []).extend(collection.left_out)
     return rows, left_out
-
-
-def _archives_in(path: Path) -> list[Path]:
-    """Return the archives in a folder; they may contain the missing images."""
-    return [file for file in list_files(path) if is_archive(file)] if path.is_dir() else []
 
 
 def _require_rows(collection: Collection, domain: str, given: str | os.PathLike[str]) -> None:
@@ -196,7 +196,7 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
         for row in members:
             image = os.path.abspath(row.image)
             if image not in domain_of:
-                table.append((image, row.label, domain, row.group, row.split))
+                table.append((image, row.label, domain, row.group, row.split, row.patient, row.lesion))
                 domain_of[image] = domain
             elif domain_of[image] == domain:
                 left_out.setdefault(domain, []).append(LeftOut(TWICE, row.image.name))
@@ -205,17 +205,20 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
                     f"{image} is in both {domain_of[image]} and {domain}, and no metadata says which it belongs to; "
                     "put each collection into a folder of its own"
                 )
-    return pd.DataFrame(table, columns=list(COLUMNS))
+    return join_groups(pd.DataFrame(table, columns=[*COLUMNS, *LEVELS]))
 
 
 def _leave_out_unreadable(
     images: pd.DataFrame, prints: Sequence[Fingerprint], left_out: dict[str, list[LeftOut]]
 ) -> tuple[pd.DataFrame, list[Fingerprint]]:
-    """Drop the images that cannot be decoded, because training would fail on them."""
+    """Drop the images that cannot be read or decoded, because training would fail on them."""
     readable = [number for number, (_, look) in enumerate(prints) if look != UNREADABLE]
-    for number in set(range(len(prints))) - set(readable):
+    for number in sorted(set(range(len(prints))) - set(readable)):
         image, domain = images["image"].iloc[number], images["domain"].iloc[number]
-        left_out.setdefault(domain, []).append(LeftOut(UNREADABLE_IMAGE, Path(image).name))
+        reason = UNREADABLE_IMAGE if prints[number].content else FILE_UNREADABLE
+        left_out.setdefault(domain, []).append(LeftOut(reason, Path(image).name))
     if not readable:
-        raise InputError(f"none of the {len(prints)} images can be decoded, for example {images['image'].iloc[0]}")
+        raise InputError(
+            f"none of the {len(prints)} images can be read and decoded, for example {images['image'].iloc[0]}"
+        )
     return images.iloc[readable].reset_index(drop=True), [prints[number] for number in readable]

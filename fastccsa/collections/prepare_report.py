@@ -12,7 +12,20 @@ import pandas as pd
 from fastccsa.collections.duplicates import Duplicates, Pair
 from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.readers import LeftOut
-from fastccsa.collections.readers.collection import AMBIGUOUS, NO_FILE, PACKED, UNREADABLE_IMAGE
+from fastccsa.collections.readers.collection import (
+    AMBIGUOUS,
+    BAD_NAME,
+    BAD_TABLE,
+    DANGLING,
+    FILE_UNREADABLE,
+    NO_DECODER,
+    NO_FILE,
+    NO_REGULAR_FILE,
+    OTHER_FILE,
+    PACKED,
+    UNLISTED,
+    UNREADABLE_IMAGE,
+)
 from fastccsa.collections.taxonomy import CLASSES, TABLE1, TABLE1_NOTES
 from fastccsa.collections.validate import SPLITS
 
@@ -21,7 +34,21 @@ _SHOWN = 10  # names or pairs listed in the text; the provenance file next to th
 # A group with at least this many images and this share of its domain is suspiciously large for copies of one image.
 _CLUMP_SIZE, _CLUMP_SHARE = 10, 0.05
 
-_NAMED = (NO_FILE, AMBIGUOUS, UNREADABLE_IMAGE, PACKED)  # reasons that list names, because users can fix each image
+# Reasons that list names, because users can fix each file.
+_NAMED = (
+    NO_FILE,
+    AMBIGUOUS,
+    UNREADABLE_IMAGE,
+    FILE_UNREADABLE,
+    PACKED,
+    NO_DECODER,
+    DANGLING,
+    NO_REGULAR_FILE,
+    BAD_NAME,
+    UNLISTED,
+    OTHER_FILE,
+    BAD_TABLE,
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +188,7 @@ def describe_left_out(left_out: Iterable[LeftOut]) -> str:
         names[reason].append(name)
     parts = []
     for reason, of_reason in sorted(names.items(), key=lambda entry: -len(entry[1])):
-        listed = f": {', '.join(_shortened(of_reason[:_SHOWN], len(of_reason)))}" if reason in _NAMED else ""
+        listed = f": {', '.join(_shortened(of_reason[:_SHOWN], len(of_reason)))}" if reason.startswith(_NAMED) else ""
         parts.append(f"{reason} ({len(of_reason)}{listed})")
     return "; ".join(parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from fastccsa.collections.folds import stratified_folds
 from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.validate import COLUMNS
 from fastccsa.system.errors import InputError
@@ -121,19 +122,13 @@ def _fold(groups: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
     """Divide the groups into ten stratified folds, one per tenth; each class has ten groups or more."""
     if label_of.empty:
         return {}
-    # Imported here because it takes a second, and only splitting needs it.
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    # Random numbers for the groups act as the shuffle: scikit-learn assigns equal groups in the order of their
-    # numbers. Its own shuffle=True breaks the stratification in releases before 1.8.
-    number = pd.Series(np.random.default_rng(seed).permutation(len(label_of)), index=label_of.index)
-    groups = groups[np.isin(groups, label_of.index)]
-    labels = label_of.loc[groups].to_numpy()
-    folds = StratifiedGroupKFold(len(TENTHS)).split(groups, labels, number.loc[groups].to_numpy())
-    split_of: dict[str, str] = {}
-    for tenth, (_, members) in zip(TENTHS, folds, strict=True):
-        split_of |= dict.fromkeys(groups[members], tenth)
-    return split_of
+    number = np.random.default_rng(seed).permutation(len(label_of))
+    order = np.argsort(number)  # a random order decides between groups that are alike
+    names = label_of.index.to_numpy()[order]
+    sizes = pd.Series(groups).value_counts().reindex(names).to_numpy(np.int64)
+    labels = np.unique(label_of.to_numpy()[order].astype(str), return_inverse=True)[1].astype(np.int64)
+    folds = stratified_folds(labels, sizes, len(TENTHS))
+    return dict(zip(names, (TENTHS[fold] for fold in folds), strict=True))
 
 
 def check_seed(seed: int) -> None:

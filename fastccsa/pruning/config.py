@@ -17,6 +17,10 @@ Stop = Literal["gap", "fall"]
 Refit = Literal["reconstruction", "joint"]
 
 
+# Fields that do not change the result of a pruning.
+_NOT_COMPARED = ("run", "out", "manifest", "allow_changed_manifest", "device", "workers")
+
+
 @dataclass(frozen=True)
 class PruneConfig:
     """A pruning of a trained run; exactly one of ``threshold`` and ``rate`` says how much to prune.
@@ -25,6 +29,7 @@ class PruneConfig:
         run: folder of the finished run to prune.
         out: folder of the pruned run.
         manifest: CSV file of the images; None uses the run's own.
+        allow_changed_manifest: go on even if the manifest changed since the run, or if images to score were trained on.
         threshold: a layer has enough channels once the difference that ``stop`` names is at most this share of its
             loss without any channel; in (0, 1).
         stop: which difference is compared with the threshold: gap (of the reconstruction loss from its value with all
@@ -56,6 +61,7 @@ class PruneConfig:
     run: str
     out: str
     manifest: str | None = None
+    allow_changed_manifest: bool = False
     threshold: float | None = None
     rate: float | None = None
     stop: Stop = "gap"
@@ -105,7 +111,8 @@ class PruneConfig:
         return [
             f"{name}: {mine[name]!r}, not {other.get(name)!r}"
             for name in mine
-            if name not in ("run", "out", "manifest", "device", "workers") and mine[name] != other.get(name)
+            if name not in ("run", "out", "manifest", "allow_changed_manifest", "device", "workers")
+            and mine[name] != other.get(name)
         ]
 
     def to_json(self) -> str:

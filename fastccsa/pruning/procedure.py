@@ -35,6 +35,7 @@ from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import SCORES_FILE, finished_scores, open_run, write_environment
 from fastccsa.runs.images import RunImages, open_manifest, select_images
 from fastccsa.runs.results import run_test, write_results
+from fastccsa.runs.used_images import check_manifest
 from fastccsa.system.devices import pick_device
 from fastccsa.system.errors import InputError
 from fastccsa.system.progress import Say, status_lines
@@ -103,7 +104,7 @@ def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]
     """Read the run to prune: the configuration of the fine-tuning, the manifest, and the model.
 
     Raises:
-        InputError: there is no finished run, or its manifest is missing.
+        InputError: there is no finished run, its manifest is missing or changed, or images to score were trained on.
     """
     run, out = Path(config.run), Path(config.out)
     model = load_model(run)
@@ -124,7 +125,9 @@ def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]
         device=config.device,
         workers=config.workers,
     )
-    return *open_manifest(training), model
+    training, manifest = open_manifest(training)
+    check_manifest(run, config.manifest, manifest, ("validation", "test"), config.allow_changed_manifest)
+    return training, manifest, model
 
 
 def check_rate(config: PruneConfig, model: Classifier) -> None:

@@ -90,6 +90,11 @@ def read_arms(folder: Path, first: Iterable[str] = ()) -> Arms:
 
 
 def _check_same_test(one: Result, other: Result) -> None:
+    if one.run.config.manifest_sha256 != other.run.config.manifest_sha256:
+        raise InputError(
+            f"the manifest changed between {one.run.folder} and {other.run.folder}, so that they may test different "
+            "images: report them separately"
+        )
     same = one.outputs.domain_names == other.outputs.domain_names and all(
         np.array_equal(getattr(one.outputs, name), getattr(other.outputs, name))
         for name in ("rows", "targets", "domains")

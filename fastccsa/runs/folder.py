@@ -2,6 +2,7 @@
 
 config.json         the configuration, with the manifest's checksum
 environment.json    versions, hardware, first weights, time
+images.csv          the images that it was trained on, and those that selected its model
 sampling.json       class counts, and the probabilities and weights of classes and pairs
 metrics.jsonl       one line per epoch
 model.safetensors, model.json    the model of the epoch that is selected so far

@@ -37,6 +37,7 @@ from fastccsa.runs.folder import (
 from fastccsa.runs.images import RunImages, open_manifest, select_images
 from fastccsa.runs.results import run_test, write_results
 from fastccsa.runs.selection import SelectionRule
+from fastccsa.runs.used_images import check_manifest, write_used_images
 from fastccsa.system.devices import amp_dtype, deterministic, pick_device
 from fastccsa.system.files import remove_leftovers
 from fastccsa.system.machine import memory_bytes
@@ -334,6 +335,8 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
     say = status_lines(progress)
     config, manifest = open_manifest(config)
     images = select_images(config, manifest)
+    if config.init and ranks.is_first:
+        check_manifest(config.init, config.manifest, manifest, ("validation", "test"), allow=True)
     device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
     dtype = amp_dtype(config.amp, device)
     check_graph(config, device, dtype, ranks)
@@ -369,6 +372,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
             initial = {} if resumed else {"first_weights": config.init or model.first_weights}
             with saving(folder):
                 write_environment(folder, device, **initial)
+                write_used_images(folder, config, images)
                 objective.record.write(folder)
         meter = Meter(objective.terms, device)
         step_type = GraphedStep if config.cuda_graph else Step

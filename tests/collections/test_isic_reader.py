@@ -228,18 +228,33 @@ def test_full_size_files_are_preferred_and_the_suffix_is_ignored(tmp_path: Path,
     assert labels(tmp_path, "UDA") == {"ISIC_0000001.jpg": "nv", "ISIC_0000002_downsampled.JPG": "nv"}
 
 
-def test_groups_are_lesions_then_patients_then_images(tmp_path: Path, write_image: WriteImage) -> None:
+def test_groups_are_patients_then_lesions_then_images(tmp_path: Path, write_image: WriteImage) -> None:
     lines = [
         "isic_id,diagnosis,patient_id,lesion_id",
         "ISIC_1,nevus,IP_7,IL_1",
-        "ISIC_2,nevus,IP_7,IL_1",
-        "ISIC_3,nevus,IP_8,",
+        "ISIC_2,nevus,IP_7,IL_2",
+        "ISIC_3,nevus,,IL_3",
         "ISIC_4,nevus,,nan",
     ]
     (tmp_path / "metadata.csv").write_text("\n".join(lines))
     for number in range(1, 5):
         write_image(tmp_path / f"ISIC_{number}.jpg")
-    assert [row.group for row in read_isic(tmp_path, "MSK").rows] == ["IL_1", "IL_1", "IP_8", "ISIC_4"]
+    rows = read_isic(tmp_path, "MSK").rows
+    assert [row.group for row in rows] == ["IP_7", "IP_7", "IL_3", "ISIC_4"]
+    assert [row.patient for row in rows] == ["IP_7", "IP_7", "", ""]
+    assert [row.lesion for row in rows] == ["IL_1", "IL_2", "IL_3", ""]
+
+
+def test_json_files_from_todays_api_are_read(tmp_path: Path, write_image: WriteImage) -> None:
+    for number, level in enumerate(("Nevus", "Melanoma in situ")):
+        name = f"ISIC_000000{number}"
+        clinical = {"diagnosis_1": "Benign", "diagnosis_3": level, "patient_id": "IP_7", "lesion_id": f"IL_{number}"}
+        metadata = {"acquisition": {"image_type": "dermoscopic"}, "clinical": clinical}
+        text = json.dumps({"isic_id": name, "public": True, "metadata": metadata})
+        (tmp_path / f"{name}.json").write_text(text)
+        write_image(tmp_path / f"{name}.jpg")
+    rows = read_isic(tmp_path, "MSK").rows
+    assert [(row.label, row.patient, row.lesion) for row in rows] == [("nv", "IP_7", "IL_0"), ("mel", "IP_7", "IL_1")]
 
 
 def test_an_image_with_contradicting_diagnoses_is_left_out(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fastccsa.collections.labels import LabelMaps
 from fastccsa.collections.readers import Row, read_own_csv, read_own_folders
 from fastccsa.system.errors import InputError
 
@@ -59,7 +60,10 @@ def test_images_that_cannot_be_labelled_are_named(tmp_path: Path, write_image: W
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\n", r"line 1 lacks image; the columns are image, label and, optionally, domain, group, split"),
+        (
+            "file,label\n",
+            r"line 1 lacks image; the columns are image, label and, optionally, domain, group, split, patient, lesion",
+        ),
         ("image,label,label\n", r"line 1 names label twice"),
         ("image,label\na.png,nv\n,mel\n", r"line 3 names no image; fill the column image"),
         ("image,label,split\na.png,nv,val\n", r"line 2: split 'val' is not one of train, validation, test"),
@@ -70,6 +74,10 @@ def test_images_that_cannot_be_labelled_are_named(tmp_path: Path, write_image: W
         (
             "image,label,group,split\na.png,nv,1,test\nb.png,nv,1,train\n",
             r"line 3: group '1' is in train here and in test above",
+        ),
+        (
+            "image,label,patient,lesion,split\na.png,nv,7,1,test\nb.png,nv,7,2,train\n",
+            r"line 3: patient '7' is in train here and in test above",
         ),
     ],
 )
@@ -96,3 +104,22 @@ def test_folders_name_domain_and_class(tmp_path: Path, write_image: WriteImage) 
     ]
     with pytest.raises(InputError, match="there is no folder"):
         read_own_folders(tmp_path / "none", "mine")
+
+
+def test_only_empty_cells_are_empty(tmp_path: Path, write_image: WriteImage) -> None:
+    for name in "abcd":
+        write_image(tmp_path / f"{name}.png")
+    path = table(tmp_path, "image,label,domain,group\na.png,none,NA,null\nb.png,NA,,null\nc.png,null,n/a,\nd.png, ,,\n")
+    collection = read_own_csv(path, "mine", LabelMaps.read().of("own", any_label=True))
+    assert [row[1:4] for row in collection.rows] == [
+        ("none", "mine/null", "NA"),
+        ("NA", "mine/null", "mine"),
+        ("null", "mine/c.png", "n/a"),
+    ]
+    assert collection.left_out == [("no diagnosis", "d.png")]
+
+
+def test_a_field_too_many_is_refused_with_its_line(tmp_path: Path, write_image: WriteImage) -> None:
+    write_image(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"line 3 has more fields than the 2 columns of line 1; put quotes"):
+        read_own_csv(table(tmp_path, "image,label\na.png,nv,,\na.png,nevus, blue\n"), "mine")

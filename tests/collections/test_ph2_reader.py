@@ -157,3 +157,17 @@ def test_tables_that_are_not_ph2s_are_reported(tmp_path: Path) -> None:
     (tmp_path / "PH2_dataset.txt").write_text(TEXT_HEADER)
     with pytest.raises(InputError, match=r"lists no image such as IMD003"):
         read_ph2(tmp_path)
+
+
+def test_an_edited_text_table_does_not_hide_the_spreadsheet(tmp_path: Path, write_image: WriteImage) -> None:
+    (tmp_path / "PH2_dataset.txt").write_text("Name\tClinical Diagnosis\nIMD003\t0\n")
+    book = Workbook()
+    book.active.append(["Image Name", "Common Nevus", "Atypical Nevus", "Melanoma"])
+    book.active.append(["IMD003", None, None, "X"])
+    book.save(tmp_path / "PH2_dataset.xlsx")
+    write_image(tmp_path / "IMD003.bmp")
+    collection = read_ph2(tmp_path)
+    assert [(row.image.name, row.label) for row in collection.rows] == [("IMD003.bmp", "mel")]
+    ((reason, problem),) = collection.left_out
+    assert reason == "table cannot be used"
+    assert "PH2_dataset.txt has no header row with name, clinical diagnosis" in problem

@@ -190,7 +190,8 @@ def test_the_search_for_duplicates_can_be_limited_or_disabled(
     manifest, off = prepare(twins, tmp_path / "off" / "m.csv", duplicates="off")
     assert off.duplicates is None
     assert str(off).endswith("Duplicates: not looked for")
-    assert len(manifest) == 53
+    assert len(manifest) == 52
+    assert exact.dropped["UDA"] == off.dropped["UDA"] == {"image file cannot be decoded": 1}
     assert sorted(path.name for path in (tmp_path / "off").iterdir()) == ["m.csv", "m.prepare.json"]
     with pytest.raises(InputError, match="duplicates is 'all'; choose one of 'off', 'exact', 'near'"):
         prepare(twins, tmp_path / "m.csv", duplicates="all")

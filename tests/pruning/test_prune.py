@@ -233,3 +233,15 @@ def test_without_torch_pruning_it_says_what_to_install(make_run, tmp_path, monke
     with pytest.raises(InputError, match=r"pip install 'fastccsa\[prune\]'"):
         prune(make_run("resnet_basic"), tmp_path / "u", rate=0.5, **SMALL)
     assert not (tmp_path / "u").exists()
+
+
+def test_a_manifest_that_tests_training_images_is_refused(make_run, manifest_csv: Path, tmp_path: Path) -> None:
+    run = make_run()
+    swapped = Manifest.read(manifest_csv)
+    new = {"train": "test", "test": "train"}
+    Manifest(swapped.table.replace({"split": new}), manifest_csv.parent).write(tmp_path / "swapped.csv")
+    options = {"threshold": 0.5, "manifest": str(tmp_path / "swapped.csv"), "device": "cpu"}
+    with pytest.raises(InputError, match=r"45 of its 45 test images were trained on; restore it, or add --allow"):
+        prune(run, tmp_path / "u", progress=False, **options)
+    allowed = PruneConfig(str(run), str(tmp_path / "u"), allow_changed_manifest=True, **options)
+    assert len(procedure.open_source(allowed)[1].select("test")) == 45

@@ -136,3 +136,11 @@ def test_runs_with_other_test_images_cannot_be_compared(study: Path, finished: R
     finished("x", 1, dict.fromkeys(NAMES, 4), rows=5, exclude=("UDA",))
     with pytest.raises(InputError, match=r"A/seed0 and .*x/seed1 test different images"):
         compare_arms(study, ["A"], {"A": "first"})
+
+
+def test_runs_of_different_manifests_are_not_compared(finished: Runs, tmp_path: Path) -> None:
+    right = dict.fromkeys(NAMES, 4)
+    finished("A", 0, right, manifest_sha256="1", **BASELINE)
+    finished("K", 0, right, manifest_sha256="2")
+    with pytest.raises(InputError, match=r"the manifest changed between .*seed0 and .*seed0.*report them separately"):
+        compare_arms(tmp_path, (), {})

@@ -65,7 +65,7 @@ def test_a_run_learns_and_records_what_it_did(make_config, manifest_csv, capsys)
     scores = train(config)
     out = Path(config.out)
     assert {path.name for path in out.iterdir()} == {
-        "config.json", "environment.json", "last.pt", "metrics.jsonl", "model.json", "model.safetensors",
+        "config.json", "environment.json", "images.csv", "last.pt", "metrics.jsonl", "model.json", "model.safetensors",
         "previous.pt", "sampling.json", "scores.json", "scores_last.json", "tensorboard", "test_outputs.safetensors",
     }  # fmt: skip
     assert scores.average > 0.9  # the colours tell the classes

@@ -18,7 +18,16 @@ NO_METADATA = "image file not in the metadata"
 TWICE = "listed a second time"
 AMBIGUOUS = "listed as different classes"
 UNREADABLE_IMAGE = "image file cannot be decoded"
+FILE_UNREADABLE = "image file cannot be read"
 PACKED = "archive in the folder is not unpacked"
+NO_DECODER = "image of a kind that cannot be decoded here"
+DANGLING = "link leads nowhere"
+NO_REGULAR_FILE = "neither a file nor a folder"
+BAD_NAME = "file name is not UTF-8; rename it"
+UNLISTED = "folder cannot be listed"
+OTHER_IMAGE = "image file that belongs to no record, such as a mask"
+OTHER_FILE = "not an image"
+BAD_TABLE = "table cannot be used"
 
 # Forms of a missing value in metadata files, in lower case.
 _BLANK = {"", "na", "n/a", "nan", "none", "null"}
@@ -34,11 +43,14 @@ class Record(NamedTuple):
         image: the image's id in the form of :func:`fastccsa.collections.readers.files.image_id`.
         diagnoses: the diagnosis fields as written, the most specific first.
         group: name of the group of images that must be in one split, such as a lesion.
+        patient, lesion: whom and what the image shows; "" if the metadata does not say.
     """
 
     image: str
     diagnoses: tuple[str, ...]
     group: str
+    patient: str = ""
+    lesion: str = ""
 
 
 class Row(NamedTuple):
@@ -50,6 +62,7 @@ class Row(NamedTuple):
         group: name of the group of images that must be in one split.
         domain: key of the domain; "" for the domain of the collection.
         split: the given split; "" if it has not been drawn yet.
+        patient, lesion: whom and what the image shows; "" if it is not known. Groups that share one are merged.
     """
 
     image: Path
@@ -57,6 +70,8 @@ class Row(NamedTuple):
     group: str
     domain: str = ""
     split: str = ""
+    patient: str = ""
+    lesion: str = ""
 
 
 class LeftOut(NamedTuple):
@@ -108,7 +123,8 @@ def collect(
         elif record.image not in images:
             collection.leave_out(NO_FILE, record.image)
         else:
-            collection.rows.append(Row(images[record.image], label, record.group))
+            known = {"patient": record.patient, "lesion": record.lesion}
+            collection.rows.append(Row(images[record.image], label, record.group, **known))
         listed.add(record.image)
     for name in sorted(images.keys() - listed):
         if expected.fullmatch(name):
@@ -116,9 +132,16 @@ def collect(
     return collection
 
 
-def classify(diagnoses: Iterable[str], labels: LabelMap) -> tuple[str | None, str]:
-    """Return the class that the diagnoses agree on and "", or None and the reason why there is none."""
-    filled = [" ".join(diagnosis.split()) for diagnosis in diagnoses if first_filled(diagnosis)]
+def classify(diagnoses: Iterable[str], labels: LabelMap, literal: bool = False) -> tuple[str | None, str]:
+    """Return the class that the diagnoses agree on and "", or None and the reason why there is none.
+
+    Args:
+        diagnoses: the diagnosis fields as written.
+        labels: the label map.
+        literal: only empty fields are missing values, and "none" or "NA" are diagnoses like others.
+    """
+    filled = [" ".join(diagnosis.split()) for diagnosis in diagnoses]
+    filled = [diagnosis for diagnosis in filled if (diagnosis if literal else first_filled(diagnosis))]
     if not filled:
         return None, NO_DIAGNOSIS
     meanings = {diagnosis: labels.find(diagnosis) for diagnosis in filled}

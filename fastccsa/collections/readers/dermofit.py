@@ -8,6 +8,7 @@ from pathlib import Path
 from fastccsa.collections.labels import LabelMap, LabelMaps
 from fastccsa.collections.readers.collection import Collection, LeftOut, Record, collect
 from fastccsa.collections.readers.files import image_id, index_images, list_files
+from fastccsa.collections.text import read_text
 from fastccsa.system.errors import InputError
 
 UNREADABLE = "line of lesionlist.txt is not NUMBER ID CLASS"
@@ -58,8 +59,7 @@ def _read_list(path: Path) -> tuple[list[tuple[str, str]], list[LeftOut]]:
     """Return the id and class of each lesion, and the lines that cannot be parsed."""
     lesions: list[tuple[str, str]] = []
     left_out: list[LeftOut] = []
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         fields = re.split(r"[\s,;]+", line.strip(" \t,;"))
         if len(fields) == 3 and fields[0].isdecimal():
             lesions.append((image_id(fields[1]), fields[2]))

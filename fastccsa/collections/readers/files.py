@@ -5,16 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+from fastccsa.collections.readers.collection import BAD_NAME, DANGLING, NO_REGULAR_FILE, UNLISTED, LeftOut
 from fastccsa.system.errors import InputError
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+# Formats that Pillow reads; for some of them only if it was built with the decoder.
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".j2k", ".jpx"}
+    | {".avif", ".ppm", ".pgm", ".pnm", ".tga"}
+)
+# Images that neither Pillow nor another decoder of this package reads.
+FOREIGN_EXTENSIONS = frozenset(
+    {".heic", ".heif", ".dcm", ".dicom", ".jxl", ".nii", ".svs", ".ndpi", ".czi", ".cr2", ".nef", ".arw", ".dng"}
+)
 
 _REDUCED = "_downsampled"  # suffix of the names of reduced images in the ISIC archive
 
 
-def list_files(folder: Path) -> list[Path]:
-    """List every file below ``folder`` by depth, then by name; hidden files are skipped.
+class Survey(NamedTuple):
+    """What is below a folder: the files by depth, then by name; and what cannot be used as one, with the reason."""
+
+    files: list[Path]
+    left_out: list[LeftOut]
+
+
+def survey(folder: Path) -> Survey:
+    """Find everything below ``folder``, except hidden files and folders.
 
     Raises:
         InputError: there is no such folder.
@@ -24,9 +41,17 @@ def list_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; pass the one the collection was unpacked to")
     found: list[Path] = []
+    left_out: list[LeftOut] = []
+
+    def leave_out(reason: str, path: str | os.PathLike[str]) -> None:
+        left_out.append(LeftOut(reason, printable(os.path.relpath(path, folder))))
+
+    def unlisted(error: OSError) -> None:
+        leave_out(f"{UNLISTED} ({error.strerror})", error.filename)
+
     visited: set[str] = set()
     # Links are followed, because large parts are often on another disk; `visited` ends cycles.
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
+    for parent, subfolders, names in os.walk(folder, followlinks=True, onerror=unlisted):
         real = os.path.realpath(parent)
         if real in visited:
             subfolders.clear()
@@ -34,8 +59,25 @@ def list_files(folder: Path) -> list[Path]:
         visited.add(real)
         # Archives made on a Mac have a hidden file `._name` for each file, in __MACOSX or next to it.
         subfolders[:] = [name for name in subfolders if name != "__MACOSX" and not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(found, key=lambda path: (len(path.parts), str(path)))
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            if not path.is_file():
+                leave_out(NO_REGULAR_FILE if path.exists() else DANGLING, path)
+            elif printable(path) != str(path):
+                leave_out(BAD_NAME, path)
+            else:
+                found.append(path)
+    found.sort(key=lambda path: (len(path.parts), str(path)))
+    return Survey(found, sorted(left_out))
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return the files that :func:`survey` finds."""
+    return survey(folder).files
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """Return a path as text that can be written in UTF-8, with escapes for the bytes of its name that are not text."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
 def image_id(name: str) -> str:

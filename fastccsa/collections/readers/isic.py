@@ -8,8 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastccsa.collections.groups import LEVELS
 from fastccsa.collections.labels import LabelMap, LabelMaps
-from fastccsa.collections.readers.collection import ISIC_IMAGE, Collection, LeftOut, Record, collect, first_filled
+from fastccsa.collections.readers.collection import (
+    BAD_TABLE,
+    ISIC_IMAGE,
+    Collection,
+    LeftOut,
+    Record,
+    collect,
+    first_filled,
+)
 from fastccsa.collections.readers.files import image_id, index_images, list_files
 from fastccsa.collections.tables import read_table
 from fastccsa.collections.taxonomy import ISIC_COLLECTIONS
@@ -19,7 +28,7 @@ BROKEN = "description is not valid JSON"
 
 # Descriptions from the downloader script have no extension; they are recognised by name.
 _DESCRIPTION = re.compile(r"ISIC_\d+(_downsampled)?", re.IGNORECASE)
-_CLINICAL = "meta.clinical."
+_CLINICAL = re.compile(r"^meta(data)?\.clinical\.")  # of the old and of today's API
 # The most specific first: of the levels that replaced `diagnosis` in 2025, 5 is the finest.
 _DIAGNOSES = ("diagnosis", "diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2", "diagnosis_1")
 
@@ -35,7 +44,7 @@ def read_isic(folder: Path, domain: str, labels: LabelMap | None = None) -> Coll
       ``diagnosis_5``. It does not name the collection.
     - the archive from the site: ``ISIC-images/metadata.csv`` with ``name``, ``dataset.name`` and
       ``meta.clinical.diagnosis``, and the images in a folder per collection.
-    - the old API: a file ``<name>.json`` per image.
+    - the API, old or new: a file ``<name>.json`` per image.
     - the downloader script: ``Data/Images/<name>.jpg`` and ``Data/Descriptions/<name>``.
 
     Args:
@@ -44,7 +53,7 @@ def read_isic(folder: Path, domain: str, labels: LabelMap | None = None) -> Coll
         labels: the label map; None for the package's own.
 
     Returns:
-        Images grouped by lesion or, if the metadata does not name lesions, by patient; otherwise each in its own group.
+        Images grouped by patient, else by lesion, else each in its own group.
 
     Raises:
         InputError: ``domain`` is not one of these, or there is no ISIC metadata below the folder.
@@ -77,7 +86,11 @@ def _metadata(files: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Fields
     """Yield the fields of every image in the tables and descriptions among ``files``."""
     for path in files:
         if path.suffix.lower() == ".csv":
-            candidates = read_table(path).rows
+            try:
+                candidates = read_table(path).rows
+            except InputError as error:
+                left_out.append(LeftOut(BAD_TABLE, str(error)))
+                continue
         elif path.suffix.lower() == ".json" or _DESCRIPTION.fullmatch(path.name):
             try:
                 candidates = [_flatten(json.loads(path.read_bytes()))]
@@ -96,10 +109,11 @@ def _is_about_image(fields: Fields) -> bool:
 
 
 def _record(fields: Fields) -> Record:
-    fields = {name.removeprefix(_CLINICAL): value for name, value in fields.items()}
+    fields = {_CLINICAL.sub("", name): value for name, value in fields.items()}
     name = image_id(first_filled(fields.get("isic_id", ""), fields.get("name", "")))
-    group = first_filled(fields.get("lesion_id", ""), fields.get("patient_id", ""), name)
-    return Record(name, tuple(fields.get(key, "") for key in _DIAGNOSES), group)
+    patient, lesion = (first_filled(fields.get(f"{level}_id", "")) for level in LEVELS)
+    diagnoses = tuple(fields.get(key, "") for key in _DIAGNOSES)
+    return Record(name, diagnoses, patient or lesion or name, patient, lesion)
 
 
 def _belongs(dataset: str, domain: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fastccsa.collections.groups import LEVELS
 from fastccsa.collections.labels import OWN, LabelMap, LabelMaps
 from fastccsa.collections.readers.collection import (
     AMBIGUOUS,
@@ -12,7 +13,6 @@ from fastccsa.collections.readers.collection import (
     Collection,
     Row,
     classify,
-    first_filled,
     listed_differently,
 )
 from fastccsa.collections.readers.files import IMAGE_EXTENSIONS, list_files
@@ -23,11 +23,11 @@ from fastccsa.system.errors import InputError
 OUTSIDE = "image outside domain/class folders"
 
 _REQUIRED = ("image", "label")
-_OPTIONAL = ("domain", "group", "split")
+_OPTIONAL = ("domain", "group", "split", *LEVELS)
 
 
 def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Collection:
-    """Read a table with the columns ``image, label`` and optionally ``domain, group, split``.
+    """Read a table with the columns ``image, label`` and optionally ``domain, group, split, patient, lesion``.
 
     Args:
         path: the table, separated by commas, semicolons or tabs; image paths are absolute or relative to its folder.
@@ -35,20 +35,25 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
         labels: the label map; None for the package's own.
 
     Returns:
-        Images in the order of the table. Groups are local to the table: the same name in another table means another
-        group.
+        Images in the order of the table. Groups, patients and lesions are local to the table: the same name in another
+        table means another one. Where a row has no group, its patient, its lesion or the image itself is one.
 
     Raises:
         InputError: a column is missing or repeated, a row names no image, a split is invalid, only some rows have a
-            split, or a group is in two splits; the message names the line.
+            split, or a group, patient or lesion is in two splits; the message names the line.
     """
     labels = labels or LabelMaps.read().of(OWN)
     table = read_table(path)
     _check_columns(table, path)
+    if table.wide:
+        raise InputError(
+            f"{path}: line {table.wide[0]} has more fields than the {len(table.columns)} columns of line 1; "
+            "put quotes around fields that contain the separator"
+        )
     _check_splits(table, path)
     collection = Collection()
     images = [_image(line, row, path) for line, row in zip(table.lines, table.rows, strict=True)]
-    classified = [classify((row["label"],), labels) for row in table.rows]
+    classified = [classify((row["label"],), labels, literal=True) for row in table.rows]
     ambiguous = listed_differently((image, *meaning) for image, meaning in zip(images, classified, strict=True))
     for image, (label, reason), row in zip(images, classified, table.rows, strict=True):
         name = row["image"].strip()
@@ -59,9 +64,20 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
         elif not image.is_file():
             collection.leave_out(NO_FILE, name)
         else:
-            group = f"{domain}/{first_filled(row.get('group', ''), name)}"
-            split = row.get("split", "").strip()
-            collection.rows.append(Row(image, label, group, first_filled(row.get("domain", ""), domain), split))
+            group, patient, lesion = (row.get(column, "").strip() for column in ("group", *LEVELS))
+            local = {
+                level: f"{domain}/{known}" for level, known in zip(LEVELS, (patient, lesion), strict=True) if known
+            }
+            collection.rows.append(
+                Row(
+                    image,
+                    label,
+                    f"{domain}/{group or patient or lesion or name}",
+                    row.get("domain", "").strip() or domain,
+                    row.get("split", "").strip(),
+                    **local,
+                )
+            )
     return collection
 
 
@@ -88,7 +104,7 @@ def read_own_folders(folder: Path, name: str, labels: LabelMap | None = None) ->
         if len(image.parts) < 3:
             collection.leave_out(OUTSIDE, image.as_posix())
             continue
-        label, reason = classify((image.parts[1],), labels)
+        label, reason = classify((image.parts[1],), labels, literal=True)
         if label is None:
             collection.leave_out(reason, image.as_posix())
         else:
@@ -117,15 +133,18 @@ def _check_columns(table: Table, path: Path) -> None:
 
 
 def _check_splits(table: Table, path: Path) -> None:
-    """Check that either all rows have a split or none has, and that no group is in two splits."""
+    """Check that either all rows have a split or none has, and that no group, patient or lesion is in two splits."""
     if "split" not in table.columns:
         return
-    split_of: dict[str, str] = {}
+    split_of: dict[tuple[str, str], str] = {}
     for line, row in zip(table.lines, table.rows, strict=True):
-        split, group = row["split"].strip(), first_filled(row.get("group", ""))
+        split = row["split"].strip()
         if split not in (*SPLITS, ""):
             raise InputError(f"{path}: line {line}: split {split!r} is not one of {', '.join(SPLITS)}")
         if bool(split) != bool(table.rows[0]["split"].strip()):
             raise InputError(f"{path}: line {line}: fill the column split for every image or for none")
-        if group and split_of.setdefault(group, split) != split:
-            raise InputError(f"{path}: line {line}: group {group!r} is in {split} here and in {split_of[group]} above")
+        for column in ("group", *LEVELS):
+            name = row.get(column, "").strip()
+            before = split_of.setdefault((column, name), split) if name else split
+            if before != split:
+                raise InputError(f"{path}: line {line}: {column} {name!r} is in {split} here and in {before} above")

@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fastccsa.collections.labels import LabelMap, LabelMaps
-from fastccsa.collections.readers.collection import Collection, Record, collect
+from fastccsa.collections.readers.collection import BAD_TABLE, Collection, LeftOut, Record, collect
 from fastccsa.collections.readers.files import image_id, index_images, list_files
+from fastccsa.collections.text import read_text
 from fastccsa.system.errors import InputError
 
 _NAME = re.compile(r"IMD\d+")
 _DIAGNOSES = ("common nevus", "atypical nevus", "melanoma")  # spreadsheet columns; codes 0, 1, 2 in the text table
+
+_TABLES = (".txt", ".xlsx")
 
 Grid = Iterable[Sequence[str]]
 
@@ -22,7 +25,7 @@ def read_ph2(folder: Path, labels: LabelMap | None = None) -> Collection:
     """Read PH2 as distributed by the ADDI project.
 
     Args:
-        folder: contains ``PH2_dataset.txt`` or ``PH2_dataset.xlsx`` (the text table takes precedence) and the images
+        folder: contains ``PH2_dataset.txt`` or ``PH2_dataset.xlsx`` (the first that is PH2's, text first), and images
             ``IMD003.bmp``, at any depth.
         labels: the label map; None for the package's own.
 
@@ -30,21 +33,36 @@ def read_ph2(folder: Path, labels: LabelMap | None = None) -> Collection:
         Images, each in its own group, labelled by the clinical diagnosis.
 
     Raises:
-        InputError: there is no such folder, neither table is in it, or the table is not PH2's.
+        InputError: there is no such folder, neither table is in it, or none of them is PH2's.
     """
     files = list_files(folder)
-    path = _find_table(folder, files)
+    records: list[Record] = []
+    left_out: list[LeftOut] = []
+    for path in _find_tables(folder, files):
+        try:
+            records = _records(path)
+            break
+        except InputError as error:
+            left_out.append(LeftOut(BAD_TABLE, str(error)))
+    if not records:
+        raise InputError("; ".join(problem for _, problem in left_out))
+    collection = collect(records, index_images(files), labels or LabelMaps.read().of("ph2"), _NAME)
+    collection.left_out += left_out
+    return collection
+
+
+def _records(path: Path) -> list[Record]:
     records = _from_text(path) if path.suffix.lower() == ".txt" else _from_spreadsheet(path)
     if not records:
         raise InputError(f"{path} lists no image such as IMD003, so it is not PH2's; download it again")
-    return collect(records, index_images(files), labels or LabelMaps.read().of("ph2"), _NAME)
+    return records
 
 
-def _find_table(folder: Path, files: Sequence[Path]) -> Path:
-    for extension in (".txt", ".xlsx"):
-        for path in files:
-            if path.stem.lower() == "ph2_dataset" and path.suffix.lower() == extension:
-                return path
+def _find_tables(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """Return the tables that may be PH2's, in the order in which they are tried."""
+    tables = [path for path in files if path.stem.lower() == "ph2_dataset" and path.suffix.lower() in _TABLES]
+    if tables:
+        return sorted(tables, key=lambda path: _TABLES.index(path.suffix.lower()))
     raise InputError(
         f"no PH2_dataset.txt or PH2_dataset.xlsx below {folder}; pass the folder that contains PH2's table and images"
     )
@@ -52,7 +70,7 @@ def _find_table(folder: Path, files: Sequence[Path]) -> Path:
 
 def _from_text(path: Path) -> list[Record]:
     """Read ``|| name || histological diagnosis || clinical diagnosis || ...``, with legends after the rows."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     grid = (_cells(line.strip().strip("|").split("||")) for line in lines if "||" in line)
     header = _find_header(path, grid, ("name", "clinical diagnosis"))
     records = []

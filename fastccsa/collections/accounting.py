@@ -1,0 +1,50 @@
+"""Accounting for the files of a source that its reader neither used nor named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastccsa.collections.archives import is_archive
+from fastccsa.collections.readers.collection import (
+    NO_DECODER,
+    NO_FILE,
+    OTHER_FILE,
+    OTHER_IMAGE,
+    PACKED,
+    Collection,
+    LeftOut,
+)
+from fastccsa.collections.readers.files import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, image_id, survey
+
+# A collection's tables and descriptions. Which of them its reader used is not known here.
+_METADATA = frozenset({"", ".csv", ".json", ".tab", ".tsv", ".txt", ".xlsx"})
+
+
+def unused_files(folder: Path, collection: Collection, own: bool) -> Iterator[LeftOut]:
+    """Yield every file below ``folder`` that is in no row and not left out by name yet, with the reason.
+
+    Args:
+        folder: the source.
+        collection: what its reader found.
+        own: the source is a user's own folders, where every image file has been named, and tables are not read.
+    """
+    files, left_out = survey(folder)
+    yield from left_out
+    used = {row.image for row in collection.rows}
+    named = {image_id(Path(name).name) for _, name in collection.left_out}
+    lacking = any(reason == NO_FILE for reason, _ in collection.left_out)
+    for path in files:
+        extension = path.suffix.lower()
+        name = path.relative_to(folder).as_posix()
+        if path in used:
+            continue
+        if extension in IMAGE_EXTENSIONS:
+            if not own and image_id(path.name) not in named:
+                yield LeftOut(OTHER_IMAGE, name)
+        elif extension in FOREIGN_EXTENSIONS:
+            yield LeftOut(NO_DECODER, name)
+        elif is_archive(path) and (own or lacking):
+            yield LeftOut(PACKED, path.name)
+        elif own or extension not in _METADATA:
+            yield LeftOut(OTHER_FILE, name)
