@@ -49,12 +49,11 @@ class Case:
 
 
 def case(
-    rows1: int, rows2: int, width: int, dtype: torch.dtype, classes: int = 4, weighted: bool = True, offset: float = 0.05
-) -> Case:
+    rows1: int, rows2: int, width: int, dtype: torch.dtype, classes: int = 4, weighted: bool = True,
+    offset: float = 0.05,
+) -> Case:  # fmt: skip
     random = torch.Generator().manual_seed(rows1 + 7 * rows2 + width)
-    z = [
-        (torch.randn(n, width, generator=random) / max(width, 1) ** 0.5 + offset).to(dtype) for n in (rows1, rows2)
-    ]
+    z = [(torch.randn(n, width, generator=random) / max(width, 1) ** 0.5 + offset).to(dtype) for n in (rows1, rows2)]
     y = [torch.randint(classes, (n,), generator=random) for n in (rows1, rows2)]
     weight = torch.rand(classes, classes, generator=random) + 0.1 if weighted else None
     return Case(z[0], z[1], y[0], y[1], weight, classes)
@@ -253,7 +252,7 @@ def test_coefficients_of_float16_neither_overflow_nor_vanish(program: Path) -> N
 @pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_nan_and_infinity_reach_the_loss(program: Path, kernel: str, bad: float, by_class: bool) -> None:
-    """As in the definition: of NaN, all pairs of the row are NaN; of infinity, those of its class are infinite or NaN."""
+    """As in the definition: NaN makes all pairs of its row NaN, and infinity those of its class infinite or NaN."""
     c = case(70, 90, 50, torch.bfloat16, weighted=False)
     c.z1[40, 3] = bad
     with emulated(program) as loss:
