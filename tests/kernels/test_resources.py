@@ -157,7 +157,7 @@ def test_products_of_hopper(instructions, width: int, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", WGMMA)
 def test_products_of_hopper_follow_each_other(instructions, width: int, dtype: str) -> None:
-    """A step costs 5 instructions. With descriptors in each thread's registers it was 12, and products waited."""
+    """A step costs 5 instructions. With descriptors in each thread's registers it is 8 to 12, and products wait."""
     code = instructions[dtype, "wgmma", width]
     places = [k for k, name in enumerate(code) if name.startswith("HGMMA")]
     between = sorted(b - a - 1 for a, b in pairwise(places))
