@@ -81,9 +81,9 @@ void with_fused_kernel(FusedKernel kernel, Visit visit) {
     visit(&fused_mma_kernel<T, Shape::kWidth, Shape::kRows, Shape::kColumns>, kThreads, size_t(Shape::kBytes),
           FusedShape{Shape::kRows, Shape::kColumns});
   };
-  const auto wgmma = [&](auto shape) {
-    using Shape = decltype(shape);
-    visit(&fused_wgmma_kernel<T, Shape::kWidth>, kWgmmaThreads, size_t(Shape::kBytes),
+  const auto wgmma = [&](auto width) {
+    using Shape = WgmmaShape<width.value>;
+    visit(&fused_wgmma_kernel<T, width.value>, kWgmmaThreads, size_t(Shape::kBytes),
           FusedShape{Shape::kRows, Shape::kUnit});
   };
   switch (kernel) {
@@ -93,9 +93,9 @@ void with_fused_kernel(FusedKernel kernel, Visit visit) {
     case FusedKernel::kMma512Small: return mma(Mma512Small());
     case FusedKernel::kMma512: return mma(Mma512());
     case FusedKernel::kMma512Large: return mma(Mma512Large());
-    case FusedKernel::kWgmma128: return wgmma(WgmmaShape<128>());
-    case FusedKernel::kWgmma256: return wgmma(WgmmaShape<256>());
-    case FusedKernel::kWgmma512: return wgmma(WgmmaShape<512>());
+    case FusedKernel::kWgmma128: return wgmma(std::integral_constant<int, 128>());
+    case FusedKernel::kWgmma256: return wgmma(std::integral_constant<int, 256>());
+    case FusedKernel::kWgmma512: return wgmma(std::integral_constant<int, 512>());
   }
 }
 

@@ -18,9 +18,8 @@ namespace fastccsa::all_pairs::cuda {
 
 constexpr int kGroupThreads = 128, kGroupWarps = kGroupThreads / kWarp, kWgmmaThreads = 3 * kGroupThreads;
 
-template <int kWidthOfRows>
+template <int kWidth>
 struct WgmmaShape {
-  static constexpr int kWidth = kWidthOfRows;
   static constexpr int kRows = 64, kColumns = 64, kUnit = 2 * kColumns;  // kColumns of a tile
   static constexpr int kHalf = kWidth / 2;
   static constexpr int kSlab = 64 * 128;          // bytes of 64 values of 64 rows, in the 128-byte swizzle
