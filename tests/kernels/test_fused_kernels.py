@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ..pairs_by_definition import exactly
 from .cases import Layout, Schedule, as_it_is, column_major, every_other, row_padded, shifted
 from .emulated_all_pairs import NO_FAULT, Limits, Outcome, emulated
 from .programs import Builder
@@ -49,70 +50,22 @@ class Case:
 
 
 def case(
-    rows1: int, rows2: int, width: int, dtype: torch.dtype, classes: int = 4, weighted: bool = True, offset: float = 0.05
-) -> Case:
+    rows1: int, rows2: int, width: int, dtype: torch.dtype, classes: int = 4, weighted: bool = True,
+    offset: float = 0.05,
+) -> Case:  # fmt: skip
     random = torch.Generator().manual_seed(rows1 + 7 * rows2 + width)
-    z = [
-        (torch.randn(n, width, generator=random) / max(width, 1) ** 0.5 + offset).to(dtype) for n in (rows1, rows2)
-    ]
+    z = [(torch.randn(n, width, generator=random) / max(width, 1) ** 0.5 + offset).to(dtype) for n in (rows1, rows2)]
     y = [torch.randint(classes, (n,), generator=random) for n in (rows1, rows2)]
     weight = torch.rand(classes, classes, generator=random) + 0.1 if weighted else None
     return Case(z[0], z[1], y[0], y[1], weight, classes)
 
 
-# ---- the definition, and the error that is allowed ----
-
-
-@dataclass(frozen=True)
-class Exact:
-    terms: Tensor  # [2]
-    gradients: tuple[Tensor, Tensor]  # [2, N, D], of each term
-    bounds: tuple[Tensor, Tensor]  # the same shape
-    term_bounds: Tensor  # [2]
-
-
-def exactly(c: Case) -> Exact:
-    """Compute the sums over all pairs in float64, and bounds of the errors of the kernels.
-
-    A coefficient is rounded to 8 or 11 bits: u = 2^-8 or 2^-11 of itself. Distances of products have an error of
-    2^-15 for pairs of different classes, and d^2 of one class of 2^-11 (see kFusedNear); float32 sums of N products
-    of |z| <= norm have errors of at most N 2^-24 of the sum of the products' magnitudes.
-    """
-    a, b = c.z1.double(), c.z2.double()
-    difference = a[:, None] - b[None]
-    distance = difference.square().sum(-1).sqrt()
-    same = c.y1[:, None] == c.y2[None]
-    weight = torch.ones_like(distance) if c.weight is None else c.weight.double()[c.y1][:, c.y2]
-    gap = (c.margin - distance).clamp(min=0)
-    safe = torch.where(distance > 0, distance, torch.inf)
-    values = (weight * distance.square() * same, weight * gap.square() * ~same)
-    coefficients = (2 * weight * same, -2 * weight * gap / safe * ~same)
-    u = torch.finfo(c.z1.dtype).eps / 2
-    # A change of d by 2^-15 changes (m - d) / d by m / d 2^-15, if the pair is within the margin afterwards.
-    near_margin = distance < c.margin * (1 + 2.0**-14)
-    of_distance = (torch.zeros_like(weight), 2 * weight * c.margin / safe * ~same * near_margin * 2.0**-15)
-    magnitude = (a.abs().amax(1)[:, None], b.abs().amax(1)[None])
-    gradients, bounds = [], []
-    for side in range(2):
-        own = 1 - 2 * side
-        pull = [torch.einsum("ij,ijd->id" if side == 0 else "ij,ijd->jd", k, own * difference) for k in coefficients]
-        gradients.append(torch.stack(pull))
-        allowed = []
-        for k, extra in zip(coefficients, of_distance, strict=True):
-            error = u * k.abs() + extra
-            through = torch.einsum("ij,ijd->id" if side == 0 else "ij,ijd->jd", error, difference.abs())
-            count = k.shape[1 - side] + 16
-            sums = (k.abs() * (magnitude[0] + magnitude[1])).sum(1 - side)[:, None] * count * 2.0**-23
-            allowed.append(through + sums + 1e-30)
-        bounds.append(torch.stack(allowed))
-    sums = torch.stack([v.sum() for v in values])
-    of_gap = (2 * weight * gap * distance * ~same).sum() * 2.0**-15 + sums[1] * 2.0**-20
-    return Exact(sums, (gradients[0], gradients[1]), (bounds[0], bounds[1]), torch.stack([sums[0] * 2.0**-11, of_gap]))
+# ---- the error that is allowed ----
 
 
 def assert_right(c: Case, found: Outcome, per_term: bool, sides: Sequence[int] = (0, 1)) -> None:
     assert found.reported == NO_FAULT
-    exact = exactly(c)
+    exact = exactly(*c.tensors, c.margin)
     error = (found.terms.double() - exact.terms).abs()
     assert (error <= exact.term_bounds + 1e-30).all(), f"terms are off by {error}, more than {exact.term_bounds}"
     torch.testing.assert_close(found.loss, found.terms[0] + found.terms[1])
@@ -253,7 +206,7 @@ def test_coefficients_of_float16_neither_overflow_nor_vanish(program: Path) -> N
 @pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_nan_and_infinity_reach_the_loss(program: Path, kernel: str, bad: float, by_class: bool) -> None:
-    """As in the definition: of NaN, all pairs of the row are NaN; of infinity, those of its class are infinite or NaN."""
+    """As in the definition: NaN makes all pairs of its row NaN, and infinity those of its class infinite or NaN."""
     c = case(70, 90, 50, torch.bfloat16, weighted=False)
     c.z1[40, 3] = bad
     with emulated(program) as loss:

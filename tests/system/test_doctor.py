@@ -84,6 +84,9 @@ def test_missing_ops_are_reported_not_raised(monkeypatch):
         ((7, 5), ("80-real", "120-virtual"), False),
         ((10, 0), ("90a-real",), False),
         ((9, 0), ("90a-real",), True),
+        ((9, 1), ("90a-real",), False),
+        ((8, 9), ("90a-real",), False),
+        ((10, 0), ("90a-real", "90-virtual"), True),
     ],
 )
 def test_which_gpus_a_build_runs_on(capability, built, runs):

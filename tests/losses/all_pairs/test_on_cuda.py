@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -138,7 +139,14 @@ def test_a_label_beyond_the_logits_is_reported_too(make_sets) -> None:
     logits = [torch.zeros(n, 7, device="cuda") for n in (ROWS1, ROWS2)]
     y1 = sets.y1.clone()
     y1[5] = 9
-    assert functional.weighted_ccsa_loss(*logits, *sets.leaves, y1, sets.y2, pairs="all").isnan()
+    message = r"target1\[5\] is 9 in an earlier call on this GPU"
+    try:
+        loss = functional.weighted_ccsa_loss(*logits, *sets.leaves, y1, sets.y2, pairs="all")
+    except RuntimeError as error:
+        # The loss calls several ops. If the first one's kernel finishes in time, a later one reports its error.
+        assert re.search(message, str(error))  # noqa: PT017 - which of the two calls raises it depends on time
+        return
+    assert loss.isnan()
     torch.cuda.synchronize()
-    with pytest.raises(RuntimeError, match=r"target1\[5\] is 9 in an earlier call on this GPU"):
+    with pytest.raises(RuntimeError, match=message):
         functional.weighted_ccsa_loss(*logits, *sets.leaves, sets.y1, sets.y2, pairs="all")

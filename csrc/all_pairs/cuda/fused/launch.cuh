@@ -8,7 +8,43 @@
 #include "all_pairs/cuda/fused/variant.h"
 #include "all_pairs/cuda/fused/wgmma_kernel.cuh"
 
+#include <cstddef>
+
 namespace fastccsa::all_pairs::cuda {
+
+// ---- which kernel a GPU runs ----
+
+using Mma64 = MmaShape<64, 64, 64>;
+using Mma128 = MmaShape<128, 64, 64>;
+using Mma256 = MmaShape<256, 64, 32>;
+using Mma512Small = MmaShape<512, 32, 32>;
+using Mma512 = MmaShape<512, 64, 32>;
+using Mma512Large = MmaShape<512, 64, 64>;
+
+// The shared memory that a block of threads may use: on 8.6, 8.9 and 12.0, on 8.0 and 8.7, and on 9.0 and 10.0.
+constexpr size_t kSmallMemory = 99 * 1024, kMediumMemory = 163 * 1024, kLargeMemory = 227 * 1024;
+
+static_assert(Mma64::kBytes <= kSmallMemory && Mma128::kBytes <= kSmallMemory && Mma256::kBytes <= kSmallMemory &&
+                  Mma512Small::kBytes <= kSmallMemory,
+              "a kernel for each width must run on every GPU");
+static_assert(Mma512::kBytes > kSmallMemory && Mma512::kBytes <= kMediumMemory, "this kernel is for 8.0");
+static_assert(Mma512Large::kBytes > kMediumMemory && Mma512Large::kBytes <= kLargeMemory, "this kernel is for 10.0");
+static_assert(WgmmaShape<512>::kBytes <= kLargeMemory, "this kernel is for 9.0");
+
+// Returns the kernel for features of a padded width. `wgmma`: whether the GPU has these instructions and the build has
+// code for them. `shared_bytes`: what a block of threads may use.
+inline FusedKernel fused_kernel(int padded_width, bool wgmma, size_t shared_bytes) {
+  if (wgmma && padded_width <= 128) return FusedKernel::kWgmma128;
+  if (wgmma) return padded_width == 256 ? FusedKernel::kWgmma256 : FusedKernel::kWgmma512;
+  if (padded_width == 64) return FusedKernel::kMma64;
+  if (padded_width == 128) return FusedKernel::kMma128;
+  if (padded_width == 256) return FusedKernel::kMma256;
+  return shared_bytes >= Mma512Large::kBytes ? FusedKernel::kMma512Large
+         : shared_bytes >= Mma512::kBytes    ? FusedKernel::kMma512
+                                             : FusedKernel::kMma512Small;
+}
+
+// ---- launches ----
 
 struct FusedGrid {
   dim3 blocks;
@@ -40,32 +76,26 @@ void launch_fused_ranks(const Fused<T>& p, Launch launch) {
 // Calls `visit(kernel, threads, shared bytes, FusedShape)` for the main kernel of a variant.
 template <typename T, typename Visit>
 void with_fused_kernel(FusedKernel kernel, Visit visit) {
-  const auto mma = [&](auto width, auto rows, auto columns) {
-    using Shape = MmaShape<width.value, rows.value, columns.value>;
-    visit(&fused_mma_kernel<T, width.value, rows.value, columns.value>, kThreads, size_t(Shape::kBytes),
-          FusedShape{rows.value, columns.value});
+  const auto mma = [&](auto shape) {
+    using Shape = decltype(shape);
+    visit(&fused_mma_kernel<T, Shape::kWidth, Shape::kRows, Shape::kColumns>, kThreads, size_t(Shape::kBytes),
+          FusedShape{Shape::kRows, Shape::kColumns});
   };
   const auto wgmma = [&](auto width) {
     using Shape = WgmmaShape<width.value>;
     visit(&fused_wgmma_kernel<T, width.value>, kWgmmaThreads, size_t(Shape::kBytes),
           FusedShape{Shape::kRows, Shape::kUnit});
   };
-  using std::integral_constant;
-  using N32 = integral_constant<int, 32>;
-  using N64 = integral_constant<int, 64>;
-  using N128 = integral_constant<int, 128>;
-  using N256 = integral_constant<int, 256>;
-  using N512 = integral_constant<int, 512>;
   switch (kernel) {
-    case FusedKernel::kMma64: return mma(N64(), N64(), N64());
-    case FusedKernel::kMma128: return mma(N128(), N64(), N64());
-    case FusedKernel::kMma256: return mma(N256(), N64(), N32());
-    case FusedKernel::kMma512Small: return mma(N512(), N32(), N32());
-    case FusedKernel::kMma512: return mma(N512(), N64(), N32());
-    case FusedKernel::kMma512Large: return mma(N512(), N64(), N64());
-    case FusedKernel::kWgmma128: return wgmma(N128());
-    case FusedKernel::kWgmma256: return wgmma(N256());
-    case FusedKernel::kWgmma512: return wgmma(N512());
+    case FusedKernel::kMma64: return mma(Mma64());
+    case FusedKernel::kMma128: return mma(Mma128());
+    case FusedKernel::kMma256: return mma(Mma256());
+    case FusedKernel::kMma512Small: return mma(Mma512Small());
+    case FusedKernel::kMma512: return mma(Mma512());
+    case FusedKernel::kMma512Large: return mma(Mma512Large());
+    case FusedKernel::kWgmma128: return wgmma(std::integral_constant<int, 128>());
+    case FusedKernel::kWgmma256: return wgmma(std::integral_constant<int, 256>());
+    case FusedKernel::kWgmma512: return wgmma(std::integral_constant<int, 512>());
   }
 }
 

@@ -6,9 +6,9 @@
 namespace fastccsa::all_pairs::cuda {
 
 // 8 warps compute kRows x kColumns pairs at a time, of rows with kWidth values.
-template <int kWidth, int kRowsOfTile, int kColumnsOfTile>
+template <int kWidthOfRows, int kRowsOfTile, int kColumnsOfTile>
 struct MmaShape {
-  static constexpr int kRows = kRowsOfTile, kColumns = kColumnsOfTile;
+  static constexpr int kWidth = kWidthOfRows, kRows = kRowsOfTile, kColumns = kColumnsOfTile;
   static constexpr int kRowBytes = kWidth * 2, kChunks = kWidth / 8;
   // The first product: warps as kWarpRows x kWarpColumns parts of 16 x 8 kGroups pairs.
   static constexpr int kWarpRows = kRows / 16, kWarpColumns = kWarps / kWarpRows;

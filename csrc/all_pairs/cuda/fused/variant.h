@@ -1,9 +1,7 @@
-// Which of the fused kernels a GPU runs, by its instructions and its shared memory.
+// The variants of the fused kernel. launch.cuh chooses one by the instructions and the shared memory of a GPU.
 #pragma once
 
 #include "all_pairs/cuda/fused/params.h"
-
-#include <cstddef>
 
 namespace fastccsa::all_pairs::cuda {
 
@@ -11,20 +9,6 @@ enum class FusedKernel {
   kMma64, kMma128, kMma256, kMma512Small, kMma512, kMma512Large, kWgmma128, kWgmma256, kWgmma512
 };
 constexpr int kFusedKernels = int(FusedKernel::kWgmma512) + 1;
-
-// Returns the kernel for features of a padded width. `wgmma`: whether the GPU has these instructions and the build has
-// code for them.
-inline FusedKernel fused_kernel(int padded_width, bool wgmma, size_t shared_bytes) {
-  if (wgmma && padded_width <= 128) return FusedKernel::kWgmma128;
-  if (wgmma) return padded_width == 256 ? FusedKernel::kWgmma256 : FusedKernel::kWgmma512;
-  if (padded_width == 64) return FusedKernel::kMma64;
-  if (padded_width == 128) return FusedKernel::kMma128;
-  if (padded_width == 256) return FusedKernel::kMma256;
-  constexpr size_t kKiB = 1024;
-  return shared_bytes >= 208 * kKiB   ? FusedKernel::kMma512Large
-         : shared_bytes >= 136 * kKiB ? FusedKernel::kMma512
-                                      : FusedKernel::kMma512Small;
-}
 
 // The width to which features are padded for a kernel.
 inline int padded_width(FusedKernel kernel) {

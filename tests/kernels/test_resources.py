@@ -1,0 +1,180 @@
+"""What the compilers make of the fused kernels: registers, spilled values, instructions of tensor cores."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from .programs import CSRC
+
+# As in CMakeLists.txt.
+NVCC_OPTIONS = ("-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings")
+# Machine code of Hopper, which has every kernel.
+ARCHITECTURE = "90a"
+DTYPES = ("bfloat16", "half")
+# Width, rows and columns of a tile. The names are those of C++'s shapes.
+MMA = {
+    "Mma64": (64, 64, 64), "Mma128": (128, 64, 64), "Mma256": (256, 64, 32),
+    "Mma512Small": (512, 32, 32), "Mma512": (512, 64, 32), "Mma512Large": (512, 64, 64),
+}  # fmt: skip
+WGMMA = (128, 256, 512)
+REGISTERS_OF_PROCESSOR = 65536
+
+# Bytes that a kernel may store to local memory for want of registers; 0 for all others. They were few when this was
+# written (nvcc 13.0), and the speed was measured with them.
+SPILLS = {
+    # 352 (bfloat16) and 360 (float16). A thread keeps 128 sums and 32 products in its 232 registers. What is stored
+    # belongs to the whole pass and to pairs that are computed again; it is not touched between products.
+    ("wgmma", 512): 384,
+    # 148 of both types. Two blocks of threads on a processor leave 128 registers, 64 of them for sums.
+    ("mma", 256, 64, 32): 160,
+    # 16 (bfloat16) and 0, for the same reason.
+    ("mma", 128, 64, 64): 32,
+    # 0 and 28 (float16), which also scales its coefficients. 128 registers are for sums, of at most 255.
+    ("mma", 512, 64, 64): 40,
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The compiler's report on a kernel."""
+
+    registers: int
+    spilled: int  # bytes of stores
+    shared: int  # bytes that are reserved at compile time
+
+
+@dataclass(frozen=True)
+class Compiled:
+    report: str
+    object: Path
+
+    def kernels(self) -> dict[tuple[object, ...], Kernel]:
+        """Return all kernels by type and name: ``("half", "mma", 512, 64, 32)``; others have no sizes."""
+        found = {}
+        for block in self.report.split("Compiling entry function '")[1:]:
+            name = key_of(block.split("'", 1)[0])
+            (registers,) = re.findall(r"Used (\d+) registers", block)
+            (spilled,) = re.findall(r"(\d+) bytes spill stores", block)
+            shared = re.search(r"(\d+) bytes smem", block)
+            found[name] = Kernel(int(registers), int(spilled), int(shared[1]) if shared else 0)
+        return found
+
+
+def key_of(mangled: str) -> tuple[object, ...]:
+    name, dtype = re.search(r"\d+fused_(\w+?)_kernelINS_\d+(bfloat16|half)E", mangled).groups()
+    return (dtype, name, *(int(n) for n in re.findall(r"Li(\d+)E", mangled)))
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """fused.cu, compiled once for all workers."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("there is no nvcc on PATH")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    target, report = folder / "fused.o", folder / "fused.txt"
+    architecture = f"-gencode=arch=compute_{ARCHITECTURE},code=sm_{ARCHITECTURE}"
+    command = (nvcc, *NVCC_OPTIONS, f"-I{CSRC}", "-DFASTCCSA_HOPPER=1", architecture, "-Xptxas=-v", "-c")
+    with FileLock(folder / "fused.lock"):
+        if not report.exists():
+            source = CSRC / "all_pairs/cuda/fused/fused.cu"
+            done = subprocess.run([*command, source, "-o", target], capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+            report.write_text(done.stdout + done.stderr)
+    return Compiled(report.read_text(), target)
+
+
+@pytest.fixture(scope="module")
+def instructions(compiled: Compiled) -> dict[tuple[object, ...], list[str]]:
+    """The machine instructions of each kernel, without predicates and operands."""
+    disassembler = shutil.which("cuobjdump")
+    if disassembler is None and (triton := importlib.util.find_spec("triton")) is not None:
+        disassembler = shutil.which(Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump")
+    if disassembler is None:
+        pytest.skip("there is no cuobjdump, on PATH or in triton")
+    text = subprocess.run([disassembler, "-sass", compiled.object], capture_output=True, text=True, check=True).stdout
+    instruction = re.compile(r"/\*[0-9a-f]{4,5}\*/ +(?:@!?U?P\w+ )?([A-Z]\S*)[^;]*;")
+    return {
+        key_of(function.split("\n", 1)[0]): instruction.findall(function) for function in text.split("Function : ")[1:]
+    }
+
+
+def test_no_remark_of_the_compiler(compiled: Compiled) -> None:
+    """It reports products that it cannot run at the same time as other work: then they are many times slower."""
+    assert not re.search(r"\bC7\d\d\d\b|performance loss|serialized", compiled.report, re.IGNORECASE)
+
+
+def test_every_kernel_is_compiled(compiled: Compiled) -> None:
+    names = [("wgmma", width) for width in WGMMA] + [("mma", *shape) for shape in MMA.values()]
+    assert {(dtype, *name) for dtype in DTYPES for name in names} <= compiled.kernels().keys()
+
+
+def test_registers_are_spilled_within_limits(compiled: Compiled) -> None:
+    for (dtype, *name), kernel in compiled.kernels().items():
+        assert kernel.spilled <= SPILLS.get(tuple(name), 0), (dtype, *name)
+
+
+def test_registers_suffice_for_all_blocks_of_threads(compiled: Compiled) -> None:
+    """As many as are to run at the same time: two up to width 256, and one of three warpgroups on Hopper."""
+    for (_, name, *sizes), kernel in compiled.kernels().items():
+        threads, blocks = (384, 1) if name == "wgmma" else (256, 1 if sizes and sizes[0] == 512 else 2)
+        in_warp = -(-kernel.registers // 8) * 8 * 32  # registers are given to warps in units of 8 per thread
+        assert in_warp * (threads // 32) * blocks <= REGISTERS_OF_PROCESSOR, (name, sizes)
+
+
+def test_only_small_kernels_reserve_shared_memory(compiled: Compiled) -> None:
+    """The main kernels' is allocated at the launch: its limits are asserted in launch.cuh."""
+    for (_, name, *_), kernel in compiled.kernels().items():
+        assert kernel.shared == 0 if name in ("mma", "wgmma") else kernel.shared <= 8192, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", WGMMA)
+def test_products_of_hopper(instructions, width: int, dtype: str) -> None:
+    """Each step multiplies 16 columns: of the width in the first product, of a tile of 64 in the second."""
+    code = instructions[dtype, "wgmma", width]
+    counted = Counter(name.split(".")[1] for name in code if name.startswith("HGMMA"))
+    # The first tile and the second; both groups multiply back both, and group 1 also tiles without a second one.
+    expected = Counter({"64x64x16": 2 * width // 16})
+    expected[f"64x{width // 2}x16"] += 5 * 64 // 16
+    assert counted == expected
+    assert not any(name.startswith("HMMA") for name in code)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", WGMMA)
+def test_products_of_hopper_follow_each_other(instructions, width: int, dtype: str) -> None:
+    """A step costs 5 instructions. With descriptors in each thread's registers it is 8 to 12, and products wait."""
+    code = instructions[dtype, "wgmma", width]
+    places = [k for k, name in enumerate(code) if name.startswith("HGMMA")]
+    between = sorted(b - a - 1 for a, b in pairwise(places))
+    # 9 products: the two halves of both first products, and 5 second ones.
+    within = between[: len(between) - 8]
+    assert within[len(within) // 2] <= 5
+    assert within[-1] <= 8
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", MMA.values(), ids=MMA.keys())
+def test_products_of_other_gpus(instructions, shape: tuple[int, int, int], dtype: str) -> None:
+    """The instructions of one of 8 warps for a tile: 16 x 8 results and 16 columns each."""
+    width, rows, columns = shape
+    code = instructions[dtype, "mma", width, rows, columns]
+    multiplied = sum(name.startswith("HMMA.16816.F32") for name in code)
+    assert multiplied == 2 * (rows // 16) * (columns // 8) * (width // 16) // 8
+    # They are loaded 4 at a time; each multiplies 2 or more.
+    assert 0 < sum(name.startswith("LDSM.16.M") for name in code) < multiplied
+    assert not any(name.startswith("HGMMA") for name in code)
