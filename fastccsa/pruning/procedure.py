@@ -35,6 +35,7 @@ from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import SCORES_FILE, finished_scores, open_run, write_environment
 from fastccsa.runs.images import RunImages, open_manifest, select_images
 from fastccsa.runs.results import run_test, write_results
+from fastccsa.runs.sampling_record import SAMPLING_FILE, SamplingRecord
 from fastccsa.runs.used_images import check_manifest
 from fastccsa.system.devices import pick_device
 from fastccsa.system.errors import InputError
@@ -104,7 +105,8 @@ def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]
     """Read the run to prune: the configuration of the fine-tuning, the manifest, and the model.
 
     Raises:
-        InputError: there is no finished run, its manifest is missing or changed, or images to score were trained on.
+        InputError: there is no finished run, its manifest is missing or changed, images to score were trained on, or its
+            margin is missing.
     """
     run, out = Path(config.run), Path(config.out)
     model = load_model(run)
@@ -124,10 +126,27 @@ def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]
         seed=source.seed if config.seed is None else config.seed,
         device=config.device,
         workers=config.workers,
+        **_same_margin(run, source),
     )
     training, manifest = open_manifest(training)
     check_manifest(run, config.manifest, manifest, ("validation", "test"), config.allow_changed_manifest)
     return training, manifest, model
+
+
+def _same_margin(run: Path, source: TrainConfig) -> dict[str, Any]:
+    """Return the settings that keep the margin of the run, which is a multiple of a distance before its training.
+
+    Raises:
+        InputError: the run does not record it.
+    """
+    if source.is_baseline or source.margin_unit != "median":
+        return {}
+    record = SamplingRecord.read(run)
+    if record is None or record.margin is None:
+        raise InputError(
+            f"{run / SAMPLING_FILE} does not have the run's margin, which fine-tuning uses: train the run again"
+        )
+    return {"margin": record.margin, "margin_unit": "feature"}
 
 
 def check_rate(config: PruneConfig, model: Classifier) -> None:

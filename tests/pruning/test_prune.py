@@ -20,8 +20,10 @@ from fastccsa.pruning import CRITERIA, PruneConfig, layer, procedure, prune
 from fastccsa.pruning.record import PruneRecord, Size
 from fastccsa.pruning.subset import deal
 from fastccsa.runs.folder import OUTPUTS_FILE
+from fastccsa.runs.sampling_record import SamplingRecord
 from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig
+from fastccsa.training.objectives import CCSA
 
 SMALL = {"images": 24, "discrimination_images": 12, "epochs": 1, "device": "cpu", "workers": 1, "progress": False}
 BACKBONES = ("resnet_basic", "resnet_bottleneck")
@@ -148,6 +150,32 @@ def test_a_baseline_is_pruned_by_its_classification_loss(make_run, tmp_path) -> 
     run = make_run("resnet_basic", n_sec=0, alignment="-")
     prune(run, tmp_path / "u", threshold=1e-3, round_to=4, **SMALL)
     assert all(len(entry.kept) % 4 == 0 for entry in PruneRecord.read(tmp_path / "u").layers)
+
+
+def test_all_fine_tuning_keeps_the_margin_of_the_run(make_run, tmp_path, monkeypatch) -> None:
+    """That is a multiple of a distance, which the pruned network no longer has."""
+    run = make_run("resnet_basic")
+    margins, fine_tune_stage = [], procedure.fine_tune_stage
+
+    def watch(*arguments):
+        margins.append(next(each for each in arguments if isinstance(each, CCSA)).loss.margin)
+        fine_tune_stage(*arguments)
+
+    monkeypatch.setattr(procedure, "fine_tune_stage", watch)
+    prune(run, tmp_path / "u", rate=0.5, **SMALL)
+    assert TrainConfig.read(run).margin_unit == "median"
+    margins += [SamplingRecord.read(tmp_path / "u").margin]
+    assert len(margins) == 4
+    assert set(margins) == {SamplingRecord.read(run).margin}
+
+
+def test_a_run_without_its_margin_cannot_be_pruned(make_run, tmp_path) -> None:
+    run = tmp_path / "k"
+    shutil.copytree(make_run("resnet_basic"), run)
+    (run / "sampling.json").unlink()
+    with pytest.raises(InputError, match=r"sampling\.json does not have the run's margin"):
+        prune(run, tmp_path / "u", rate=0.5, **SMALL)
+    assert not (tmp_path / "u").exists()
 
 
 def test_the_record_shows_what_other_thresholds_would_keep(make_run, tmp_path) -> None:
