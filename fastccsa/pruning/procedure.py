@@ -105,8 +105,8 @@ def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]
     """Read the run to prune: the configuration of the fine-tuning, the manifest, and the model.
 
     Raises:
-        InputError: there is no finished run, its manifest is missing or changed, images to score were trained on, or its
-            margin is missing.
+        InputError: there is no finished run, its manifest or its margin is missing, its manifest changed, or images to
+            score were trained on.
     """
     run, out = Path(config.run), Path(config.out)
     model = load_model(run)

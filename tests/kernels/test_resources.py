@@ -30,8 +30,7 @@ MMA = {
 WGMMA = (128, 256, 512)
 REGISTERS_OF_PROCESSOR = 65536
 
-# Bytes that a kernel may store to local memory for want of registers; 0 for all others. They were few when this was
-# written (nvcc 13.0), and the speed was measured with them.
+# Bytes that a kernel may store to local memory for want of registers, by nvcc 13.0; 0 for all others.
 SPILLS = {
     # 352 (bfloat16) and 360 (float16). A thread keeps 128 sums and 32 products in its 232 registers. What is stored
     # belongs to the whole pass and to pairs that are computed again; it is not touched between products.
