@@ -209,30 +209,41 @@ class WgmmaTile {
     if (threadIdx.x % kWarp == 0) barrier_arrive(barrier(k));
   }
 
+  // Starts S of a tile by halves of the values, `first` first, when each has been copied.
+  __device__ __forceinline__ void start_products(float (&s)[32], int tile, int first, uint32_t phase) const {
+    keep(s);
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const int half = k == 0 ? first : 1 - first;
+      barrier_wait(barrier(kFull + tile * 2 + half), phase);
+      wgmma_fence();
+      products_.multiply(s, tile, half, k == 0);
+      wgmma_commit();
+    }
+  }
+
+  // Starts products that add to kb, and waits for them.
+  template <typename Start>
+  static __device__ __forceinline__ void complete(float (&kb)[kHalf / 2], Start start) {
+    keep(kb);
+    wgmma_fence();
+    start();
+    wgmma_commit();
+    wgmma_wait<0>();
+    keep(kb);
+  }
+
   // S0; K0; kb_L += K0 B0_L
   __device__ __forceinline__ void first_tile(float (&kb)[kHalf / 2], State& state, uint32_t& phase) const {
     float s[32];
     uint32_t k[16];
-    barrier_wait(barrier(kFull + 0), phase);
-    keep(s);
-    wgmma_fence();
-    products_.multiply(s, 0, 0, true);
-    wgmma_commit();
-    barrier_wait(barrier(kFull + 1), phase);
-    wgmma_fence();
-    products_.multiply(s, 0, 1, false);
-    wgmma_commit();
+    start_products(s, 0, 0, phase);
     wgmma_wait<0>();
     keep(s);
     arrive_by_warp(kFirstDone);
     const bool some = pack(s, k, state, 0);
     if (store(k, some, state, 0, phase)) {
-      keep(kb);
-      wgmma_fence();
-      products_.multiply_back(kb, k, 0, 0);
-      wgmma_commit();
-      wgmma_wait<0>();
-      keep(kb);
+      complete(kb, [&] { products_.multiply_back(kb, k, 0, 0); });
     }
     arrive_by_warp(kEmpty + 0);
     phase ^= 1;
@@ -242,12 +253,7 @@ class WgmmaTile {
   __device__ __forceinline__ void add_second_tile(float (&kb)[kHalf / 2], const State& state, uint32_t& phase) const {
     barrier_wait(barrier(kStored + 1), phase);
     if (stored_any(1, state)) {
-      keep(kb);
-      wgmma_fence();
-      products_.multiply_back(kb, 1, 0);
-      wgmma_commit();
-      wgmma_wait<0>();
-      keep(kb);
+      complete(kb, [&] { products_.multiply_back(kb, 1, 0); });
     }
     arrive_by_warp(kEmpty + 2);
     arrive_by_warp(kRead + 1);
@@ -259,12 +265,7 @@ class WgmmaTile {
     barrier_wait(barrier(kFirstDone), phase);
     barrier_wait(barrier(kStored + 0), phase);
     if (stored_any(0, state)) {
-      keep(kb);
-      wgmma_fence();
-      products_.multiply_back(kb, 0, 1);
-      wgmma_commit();
-      wgmma_wait<0>();
-      keep(kb);
+      complete(kb, [&] { products_.multiply_back(kb, 0, 1); });
     }
     arrive_by_warp(kEmpty + 1);
     arrive_by_warp(kRead + 0);
@@ -276,15 +277,7 @@ class WgmmaTile {
     float s[32];
     uint32_t k[16];
     barrier_wait(barrier(kFirstDone), phase[0]);
-    barrier_wait(barrier(kFull + 3), phase[1]);
-    keep(s);
-    wgmma_fence();
-    products_.multiply(s, 1, 1, true);
-    wgmma_commit();
-    barrier_wait(barrier(kFull + 2), phase[1]);
-    wgmma_fence();
-    products_.multiply(s, 1, 0, false);
-    wgmma_commit();
+    start_products(s, 1, 1, phase[1]);
     barrier_wait(barrier(kStored + 0), phase[0]);
     if (stored_any(0, state)) {
       keep(kb);
@@ -302,12 +295,7 @@ class WgmmaTile {
     arrive_by_warp(kEmpty + 1);
     arrive_by_warp(kRead + 0);
     if (store(k, some, state, 1, phase[1])) {
-      keep(kb);
-      wgmma_fence();
-      products_.multiply_back(kb, k, 1, 1);
-      wgmma_commit();
-      wgmma_wait<0>();
-      keep(kb);
+      complete(kb, [&] { products_.multiply_back(kb, k, 1, 1); });
     }
     arrive_by_warp(kEmpty + 3);
     phase[0] ^= 1;
