@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from ...pairs_by_definition import exactly
+from .on_cuda import assert_a_graph_follows_its_labels, assert_no_host_sync, step
 
 pytestmark = pytest.mark.cuda
 METHODS = ("fused", "fused_sorted", "fused_mma", "fused_mma_sorted")
@@ -32,11 +32,6 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 @pytest.fixture(params=WIDTHS)
 def sets(request: pytest.FixtureRequest, make_sets, dtype):
     return make_sets(*ROWS, width=request.param, dtype=dtype, device="cuda")
-
-
-def step(sets) -> list[Tensor]:
-    loss = sets.loss()
-    return [loss.detach(), *torch.autograd.grad(loss, sets.leaves)]
 
 
 @pytest.mark.parametrize("per_term", [False, True], ids=["together", "apart"])
@@ -62,28 +57,11 @@ def test_the_same_bits_twice(sets, method: str) -> None:
 
 
 def test_a_graph_follows_its_labels(sets, method: str) -> None:
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step(sets)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step(sets)
-    for shift in (1, 100):
-        sets.y1.copy_(sets.y1.roll(shift))
-        sets.y2.copy_(sets.y2.flip(0))
-        graph.replay()
-        assert all(map(torch.equal, captured, step(sets)))
+    assert_a_graph_follows_its_labels(sets, 1, 100)
 
 
 def test_no_host_sync(sets, method: str) -> None:
-    step(sets)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step(sets)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    assert_no_host_sync(sets)
 
 
 def test_a_bad_label_is_reported_at_the_next_call(sets, method: str) -> None:
