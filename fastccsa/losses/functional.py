@@ -34,8 +34,8 @@ names :mod:`fastccsa.reference`, which supports them.
 **Errors.** On the CPU, a label outside its range, or a weight of the batch that is negative or not finite, raises an
 error at once. On CUDA that check would have to wait for the GPU. Instead the kernels read nothing out of bounds and
 make that call's loss NaN, and the next call raises an error that names the argument, the row and the value. (With
-``pairs="all"`` that call itself may raise it, if its first kernel has ended before its second one starts.) No call waits
-for the GPU, whatever its size, so a CUDA graph can capture each of them.
+``pairs="all"`` that call itself may raise it, if its first kernel has ended before its second one starts.) No call
+waits for the GPU, whatever its size, so a CUDA graph can capture each of them.
 """
 
 from __future__ import annotations
