@@ -24,7 +24,7 @@ from fastccsa.experiments.rows import Experiment
 from fastccsa.experiments.scale import Scale, parse_scale, parse_settings, train_config
 from fastccsa.experiments.scheduler import execute, make_slots
 from fastccsa.experiments.validate import check_classes, check_folder, check_writable
-from fastccsa.reporting.arms import REPORT_FILE, as_markdown, compare_arms, write_comparison
+from fastccsa.reporting.arms_table import REPORT_FILE, as_markdown, compare_arms, write_comparison
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import experiment_folder
 from fastccsa.runs.images import open_manifest, select_images

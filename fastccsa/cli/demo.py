@@ -107,7 +107,7 @@ def demo_command(
     from fastccsa.collections import render_collections
     from fastccsa.collections.taxonomy import TABLE1
     from fastccsa.reporting import report
-    from fastccsa.reporting.arms import REPORT_FILE, as_markdown, compare_arms, write_comparison
+    from fastccsa.reporting.arms_table import REPORT_FILE, as_markdown, compare_arms, write_comparison
     from fastccsa.system.files import write_atomically
     from fastccsa.training import train
 

@@ -26,6 +26,7 @@ SUMMARIES = {
     "experiment": "Run rows of the paper's table of experiments, A to V.",
     "prune": "Prune channels of a trained run and fine-tune the rest.",
     "export": "Write a run's model as ONNX or torch.export.",
+    "compare": "Compare runs: metrics with intervals, differences with tests.",
     "report": "Print a table of the runs in a folder, and write an HTML page.",
     "bench": "Benchmark losses, images, training steps and pruned models.",
     "check": "Show what was built, what is usable here, and what is missing.",

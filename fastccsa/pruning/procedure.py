@@ -34,7 +34,7 @@ from fastccsa.pruning.subset import Subset, default_images, load_subset
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import SCORES_FILE, finished_scores, open_run, write_environment
 from fastccsa.runs.images import RunImages, open_manifest, select_images
-from fastccsa.runs.results import run_test, write_results
+from fastccsa.runs.results import run_outputs, write_results
 from fastccsa.runs.sampling_record import SAMPLING_FILE, SamplingRecord
 from fastccsa.runs.used_images import check_manifest
 from fastccsa.system.devices import pick_device
@@ -256,6 +256,8 @@ def _write_selected(
     save_model(selected, model, ModelCard.read(config.run))
     record.write(folder)
     say(record.summary())
-    outputs = run_test(training, model, manifest, config.device)
-    write_results(selected, outputs, score_outputs(outputs))
+    outputs, validation = (
+        run_outputs(training, model, manifest, config.device, split=split) for split in ("test", "validation")
+    )
+    write_results(selected, outputs, validation, score_outputs(outputs))
     (folder / STATE_FILE).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastccsa.runs.records import Run, RunFolder, read_runs
 
 __all__ = [
+    "ComparisonFormat",
     "Run",
     "RunFolder",
     "ScoreTable",
@@ -32,8 +33,9 @@ __all__ = [
 PAGE_FILE = "report.html"
 
 TableFormat = Literal["text", "markdown", "latex", "csv"]
+ComparisonFormat = Literal["text", "markdown", "csv", "json"]
 
-# These load torch, pandas, matplotlib and more; the command line's --help needs only `TableFormat`.
+# These load torch, pandas, matplotlib and more; the command line's --help needs only the names of formats.
 __getattr__ = lazy_names(
     __name__,
     {

@@ -12,6 +12,7 @@ diverged.csv        the images of a batch whose loss was not finite
 diverged.safetensors    the inputs of that batch, as the network received them
 trace.json          a profile of a few steps, if requested
 test_outputs.safetensors    logits and features of the test images
+validation_outputs.safetensors    those of the validation images, for thresholds and calibration
 scores_last.json    test scores of the last epoch's model
 scores.json         test scores by domain; present once the run is finished
 tensorboard/        scalars
@@ -46,6 +47,7 @@ SCORES_FILE = "scores.json"
 LAST_SCORES_FILE = "scores_last.json"
 METRICS_FILE = "metrics.jsonl"
 OUTPUTS_FILE = "test_outputs.safetensors"
+VALIDATION_OUTPUTS_FILE = "validation_outputs.safetensors"
 ENVIRONMENT_FILE = "environment.json"
 
 logger = logging.getLogger("fastccsa.runs")

@@ -35,7 +35,7 @@ from fastccsa.runs.folder import (
     write_metrics,
 )
 from fastccsa.runs.images import RunImages, open_manifest, select_images
-from fastccsa.runs.results import run_test, write_results
+from fastccsa.runs.results import run_outputs, write_results
 from fastccsa.runs.selection import SelectionRule
 from fastccsa.runs.used_images import check_manifest, write_used_images
 from fastccsa.system.devices import amp_dtype, deterministic, pick_device
@@ -437,6 +437,8 @@ def open_validation(config: TrainConfig, images: RunImages, device: torch.device
 def score_best(state: TrainState, run: Run) -> Scores:
     """Score the selected epoch's model on the test images of every domain; write its outputs and the scores.
 
+    The outputs on the validation images are written too: thresholds are chosen on them.
+
     The last epoch's model is scored too, which shows the effect of the selection.
     """
     run.ranks.highest(0)  # wait until the first rank has written the model
@@ -444,22 +446,23 @@ def score_best(state: TrainState, run: Run) -> Scores:
     last = Candidate(state.epoch, criterion_by_epoch(state, run, rule)[-1])
     choices = {name: choice(state, run, name) for name in run.images.criteria}
     selected = choices[rule]
-    outputs = test_outputs(load_model(run.folder), run)
+    model = load_model(run.folder)
+    outputs, validation = (outputs_of(model, run, split) for split in ("test", "validation"))
     scores = score_outputs(outputs)
     of_last = scores
     if selected.epoch != last.epoch:
-        of_last = score_outputs(test_outputs(model_to_keep(state), run))
+        of_last = score_outputs(outputs_of(model_to_keep(state), run, "test"))
     scores = replace(
         scores, selection=Selection(run.images.selection_rule, selected.epoch, selected.recall, choices, last)
     )
     if run.ranks.is_first:
         with saving(run.folder):
             write_last_scores(run.folder, replace(of_last, selection=Selection("last epoch", last.epoch, last.recall)))
-            write_results(run.folder, outputs, scores)
+            write_results(run.folder, outputs, validation, scores)
     return scores
 
 
-def test_outputs(model: Classifier, run: Run) -> Outputs:
-    """Return the outputs of ``model`` on the test images, of which each rank takes a share."""
-    share = run_test(run.config, model, run.manifest, run.device, run.ranks.rank, run.ranks.world)
+def outputs_of(model: Classifier, run: Run, split: str) -> Outputs:
+    """Return the outputs of ``model`` on a split's images of every domain, of which each rank takes a share."""
+    share = run_outputs(run.config, model, run.manifest, run.device, run.ranks.rank, run.ranks.world, split)
     return Outputs.join(run.ranks.gather(share))

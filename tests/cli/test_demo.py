@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from fastccsa.cli import main
 from fastccsa.cli.demo import conclusions, experiments
 from fastccsa.collections.taxonomy import TABLE1
-from fastccsa.reporting.arms import as_markdown
+from fastccsa.reporting.arms_table import as_markdown
 from fastccsa.sampling import RECIPES
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fastccsa.evaluation import Outputs, Selection, score_outputs
 from fastccsa.evaluation.outputs import make_outputs
-from fastccsa.reporting.arms import as_markdown, compare_arms
+from fastccsa.reporting.arms_table import as_markdown, compare_arms
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import OUTPUTS_FILE, open_run, write_metrics, write_scores
 from fastccsa.system.errors import InputError

@@ -67,6 +67,7 @@ def test_a_run_learns_and_records_what_it_did(make_config, manifest_csv, capsys)
     assert {path.name for path in out.iterdir()} == {
         "config.json", "environment.json", "images.csv", "last.pt", "metrics.jsonl", "model.json", "model.safetensors",
         "previous.pt", "sampling.json", "scores.json", "scores_last.json", "tensorboard", "test_outputs.safetensors",
+        "validation_outputs.safetensors",
     }  # fmt: skip
     assert scores.average > 0.9  # the colours tell the classes
     assert Scores.read(out / "scores.json") == scores
@@ -100,6 +101,10 @@ def test_a_run_learns_and_records_what_it_did(make_config, manifest_csv, capsys)
     tested = Manifest.read(manifest_csv).take(outputs.rows)
     assert set(tested.table["split"]) == {"test"}
     assert tested.labels.tolist() == outputs.targets.tolist()
+    validation = Outputs.read(out / "validation_outputs.safetensors")
+    validated = Manifest.read(manifest_csv).take(validation.rows)
+    assert set(validated.table["split"]) == {"validation"}
+    assert validated.labels.tolist() == validation.targets.tolist()
     printed = capsys.readouterr().out
     assert "epoch 4/4" in printed
     assert "avg" in printed

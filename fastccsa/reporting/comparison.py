@@ -1,0 +1,182 @@
+"""Arms compared on the same test images: metrics by group of domains and paired differences, with 95 % intervals."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastccsa.collections import Manifest
+from fastccsa.evaluation.intervals import Interval, holm
+from fastccsa.evaluation.metrics import Metric, Thresholds
+from fastccsa.evaluation.outputs import Outputs
+from fastccsa.evaluation.resampling import REPLICATES, Indices
+from fastccsa.evaluation.samples import Samples
+from fastccsa.reporting.arms import GROUPS, Arms, Result
+from fastccsa.runs.folder import VALIDATION_OUTPUTS_FILE
+from fastccsa.system.errors import InputError
+
+CLUSTER_COLUMN = "group"  # of a manifest: a lesion, or a patient
+
+Cells = dict[str, Interval | None]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The clusters of the test images.
+
+    Attributes:
+        of_image: number of each image's cluster, int64 [n]; None if each image is one.
+        remark: what they are, as part of a sentence.
+    """
+
+    of_image: Indices | None
+    remark: str
+
+    @staticmethod
+    def read(result: Result, column: str = CLUSTER_COLUMN) -> Clusters:
+        """Read the clusters of a run's test images from a column of its manifest.
+
+        Without the manifest, or if it changed, each image is its own cluster, and the remark says so.
+
+        Raises:
+            InputError: the manifest lacks the column.
+        """
+        config = result.run.config
+        path = Path(config.manifest)
+        try:
+            unchanged = config.manifest_sha256 in ("", hashlib.sha256(path.read_bytes()).hexdigest())
+        except OSError:
+            return Clusters(None, f"images ({path} is not here, so that images of one lesion count as independent)")
+        if not unchanged:
+            return Clusters(None, f"images ({path} changed, so that images of one lesion count as independent)")
+        table = Manifest.read(path, check_files=False).table
+        if column not in table:
+            raise InputError(f"{path} has no column {column!r} to draw samples by; it has {', '.join(table)}")
+        values = table[column].to_numpy()[result.outputs.rows]
+        _, numbers = np.unique(values, return_inverse=True)
+        return Clusters(numbers.reshape(-1).astype(np.int64), f"values of the manifest's column {column!r}")
+
+
+def read_thresholds(result: Result, positive: str | None) -> Thresholds | None:
+    """Choose a run's thresholds on its validation images of the training domains; None without their outputs."""
+    path = result.run.folder / VALIDATION_OUTPUTS_FILE
+    if positive not in result.outputs.classes or not path.exists():
+        return None
+    outputs = Outputs.read(path)
+    trained = [number for number, name in enumerate(outputs.domain_names) if name not in result.run.config.exclude]
+    chosen = outputs.take(np.isin(outputs.domains, trained))
+    return Thresholds.choose(chosen, outputs.classes.index(positive)) if len(chosen) else None
+
+
+class Comparison:
+    """Metrics of the arms with intervals, and their paired differences.
+
+    Args:
+        arms: results by arm and seed, on the same test images.
+        metrics: the metrics.
+        positive: class that is told from the rest; None if there is none.
+        clusters: the clusters of the test images; None reads those of the manifest's groups.
+        by_domain: add each domain to the groups of domains.
+        replicates: number of bootstrap samples.
+
+    Attributes:
+        groups: names of the groups of domains, by key.
+        remark: how samples of the test images are drawn.
+    """
+
+    def __init__(
+        self,
+        arms: Arms,
+        metrics: Sequence[Metric],
+        *,
+        positive: str | None = None,
+        clusters: Clusters | None = None,
+        by_domain: bool = False,
+        replicates: int = REPLICATES,
+    ) -> None:
+        self._arms = arms
+        results = [result for by_seed in arms.values() for result in by_seed.values()]
+        keys = [(arm, seed) for arm, by_seed in arms.items() for seed in by_seed]
+        self._number = {key: number for number, key in enumerate(keys)}
+        self.domains_of = {seed: result.groups for by_seed in arms.values() for seed, result in by_seed.items()}
+        some = results[0].outputs
+        self._domain_names = some.domain_names
+        self.groups = dict(GROUPS)
+        if by_domain:
+            tested = np.unique(some.domains).tolist()
+            self.groups |= {some.domain_names[domain]: some.domain_names[domain] for domain in tested}
+            for groups in self.domains_of.values():
+                groups.update({some.domain_names[domain]: (domain,) for domain in tested})
+        clusters = Clusters.read(results[0]) if clusters is None else clusters
+        self._samples = Samples(
+            [result.outputs for result in results],
+            metrics,
+            positive=positive,
+            thresholds=[read_thresholds(result, positive) for result in results],
+            clusters=clusters.of_image,
+            replicates=replicates,
+        )
+        self.remark = f"{replicates} bootstrap samples of {self._samples.clusters} {clusters.remark}"
+
+    @property
+    def groups_by_seed(self) -> dict[int, dict[str, list[str]]]:
+        """Names of the domains of each group, by seed."""
+        return {
+            seed: {group: [self._domain_names[domain] for domain in domains] for group, domains in groups.items()}
+            for seed, groups in sorted(self.domains_of.items())
+        }
+
+    @property
+    def groups_text(self) -> str:
+        """Which domains each of `GROUPS` has, with the seeds where they differ by seed."""
+        texts = []
+        for group, name in GROUPS.items():
+            seeds: dict[str, list[int]] = {}
+            for seed, groups in self.groups_by_seed.items():
+                seeds.setdefault(", ".join(groups[group]) or "none", []).append(seed)
+            each = [
+                names if len(seeds) == 1 else f"{names} (seed {', '.join(map(str, found))})"
+                for names, found in seeds.items()
+            ]
+            if each != ["none"]:
+                texts.append(f"{name}: {'; '.join(each)}.")
+        return " ".join(text[0].upper() + text[1:] for text in texts)
+
+    def check_common_seeds(self, arm: str, other: str) -> None:
+        """Check that two arms can be paired.
+
+        Raises:
+            InputError: they have no seed in common.
+        """
+        own, others = self._arms[arm], self._arms[other]
+        if not own.keys() & others.keys():
+            raise InputError(
+                f"{arm} has the seeds {', '.join(map(str, own))} and {other} {', '.join(map(str, others))}: only equal "
+                "seeds can be paired"
+            )
+
+    def row(self, metric: str, arm: str, minus: str | None = None) -> Cells:
+        """Return the intervals by group, over the seeds that have domains in it; None where the metric is undefined."""
+        seeds = [seed for seed in self._arms[arm] if minus is None or seed in self._arms[minus]]
+        return {group: self._cell(metric, group, seeds, arm, minus) for group in self.groups}
+
+    def _cell(self, metric: str, group: str, seeds: Iterable[int], arm: str, minus: str | None) -> Interval | None:
+        chosen = {seed: domains for seed in seeds if (domains := self.domains_of[seed][group])}
+        if not chosen:
+            return None
+        own, others = ([self._number[one, seed] for seed in chosen] for one in (arm, minus or arm))
+        return self._samples.interval(metric, own, list(chosen.values()), others if minus else None)
+
+
+def corrected(rows: Sequence[Cells]) -> list[dict[str, float]]:
+    """Return Holm's corrected p-values of all differences in ``rows``, by row and group."""
+    places = [(number, group) for number, row in enumerate(rows) for group, cell in row.items() if cell is not None]
+    values = [cell.p for row in rows for cell in row.values() if cell is not None and cell.p is not None]
+    found: list[dict[str, float]] = [{} for _ in rows]
+    for (number, group), value in zip(places, holm(values), strict=True):
+        found[number][group] = value
+    return found
