@@ -21,6 +21,7 @@ POSITIVE = ("mel", "melanoma")
 @click.option("--metrics", default=DEFAULT_METRICS, show_default=True, help="Metrics separated by commas, or all.")
 @click.option("--positive", help="Class that is told from the rest.  [default: melanoma, if it is a class]")
 @click.option("--by-domain", is_flag=True, help="Also show each domain.")
+@click.option("--by", "column", help="Column of the manifest, such as sex or age, whose values form subgroups to show.")
 @click.option(
     "--cluster",
     default="group",
@@ -37,6 +38,7 @@ def compare_command(
     metrics: str,
     positive: str | None,
     by_domain: bool,
+    column: str | None,
     cluster: str,
     replicates: int,
     table_format: ComparisonFormat,
@@ -50,9 +52,12 @@ def compare_command(
     from fastccsa.evaluation.metrics import METRICS
     from fastccsa.reporting import comparison_table
     from fastccsa.reporting.arms import read_each
-    from fastccsa.reporting.comparison import Clusters, Comparison
+    from fastccsa.reporting.comparison import Comparison
+    from fastccsa.reporting.tested_images import Clusters, Subgroups
     from fastccsa.system.errors import InputError
 
+    if column and by_domain:
+        raise click.UsageError("give --by or --by-domain: subgroups are formed over all domains")
     names = list(METRICS) if metrics == "all" else [name.strip() for name in metrics.split(",")]
     unknown = [name for name in names if name not in METRICS]
     if unknown:
@@ -75,6 +80,7 @@ def compare_command(
         if cluster == "image"
         else Clusters.read(first, cluster),
         by_domain=by_domain,
+        subgroups=Subgroups.read(first, column) if column else None,
         replicates=replicates,
     )
     tables = comparison_table.compare(comparison, chosen, list(arms), against or list(arms)[:1], positive)

@@ -25,6 +25,8 @@ class Samples:
         positive: class that is told from the rest, such as melanoma; None if there is none.
         thresholds: of each model, for that class; None if no model has any.
         clusters: lesion or patient of each image, int64 [n]; None makes each image a cluster.
+        parts: the part of the images, int64 [n], that takes the place of their domain wherever values are computed;
+            samples are still drawn by domain. None: their domain.
         replicates: number of bootstrap samples.
         seed: seed of the draws.
 
@@ -43,6 +45,7 @@ class Samples:
         positive: str | None = None,
         thresholds: Sequence[Thresholds | None] | None = None,
         clusters: Indices | None = None,
+        parts: Indices | None = None,
         replicates: int = REPLICATES,
         seed: int = 0,
     ) -> None:
@@ -52,13 +55,14 @@ class Samples:
         for other in models[1:]:
             if any(not np.array_equal(getattr(first, name), getattr(other, name)) for name in ("targets", "domains")):
                 raise InputError("the models were tested on different images: score them separately")
-        self._seed, self._names = seed, first.domain_names
+        self._seed = seed
+        parts = first.domains if parts is None else parts
         resamples = Resamples(first.targets, first.domains, clusters, replicates, seed)
         self.clusters = resamples.clusters
         thresholds = [None] * len(models) if thresholds is None else thresholds
         self._place: dict[tuple[int, str, int], int] = {}
         statistics: list[Statistic] = []
-        self._rows = {int(domain): np.flatnonzero(first.domains == domain) for domain in np.unique(first.domains)}
+        self._rows = {int(part): np.flatnonzero(parts == part) for part in np.unique(parts)}
         for domain, rows in self._rows.items():
             for number, (model, own) in enumerate(zip(models, thresholds, strict=True)):
                 index = model.classes.index(positive) if positive in model.classes else None
@@ -76,6 +80,7 @@ class Samples:
         models: Sequence[int],
         groups: Sequence[Sequence[int]],
         minus: Sequence[int] | None = None,
+        minus_groups: Sequence[Sequence[int]] | None = None,
     ) -> Interval | None:
         """Return the mean of a metric over seeds and domains, or a paired difference of it, with its interval.
 
@@ -85,6 +90,7 @@ class Samples:
             groups: for each of them the domains over which it is averaged; those where the metric is not defined (for
                 either model of a difference) are left out.
             minus: models of the same seeds, whose values are subtracted.
+            minus_groups: the domains of those, if they are others than ``groups``.
 
         Returns:
             The interval; None if the metric is defined on none of a seed's domains.
@@ -98,31 +104,36 @@ class Samples:
                 f"{'' if minus is None else f' and {len(minus)} others'}: give one per seed, of 1 or more"
             )
         others = [None] * len(models) if minus is None else list(minus)
-        found = [self._mean(metric, *each) for each in zip(models, others, groups, strict=True)]
+        other_groups = groups if minus_groups is None else minus_groups
+        found = []
+        for model, other, group, other_group in zip(models, others, groups, other_groups, strict=True):
+            used = self._defined(metric, model, group)
+            if other is None:
+                found.append(self._mean(metric, model, used))
+                continue
+            other_used = self._defined(metric, other, other_group)
+            if minus_groups is None:  # a difference over the same domains
+                used = other_used = [domain for domain in used if domain in other_used]
+            own, less = self._mean(metric, model, used), self._mean(metric, other, other_used)
+            found.append(None if own is None or less is None else (own[0] - less[0], own[1] - less[1]))
         known = [each for each in found if each is not None]
         if len(known) < len(found):
             return None
         points = np.array([point for point, _ in known])
         return interval(points, np.stack([samples for _, samples in known]), self._seed, minus is not None)
 
-    def _mean(self, metric: str, model: int, other: int | None, group: Sequence[int]) -> tuple[float, Values] | None:
-        """Return the mean over a group of domains on the test images, and on the samples [replicates]."""
+    def _defined(self, metric: str, model: int, group: Sequence[int]) -> list[int]:
+        """Return the domains of a group that define a metric."""
         if not len(group):
             raise InputError("a group of domains is empty")
         for domain in group:
             if domain not in self._rows:
-                name = self._names[domain] if domain < len(self._names) else domain
-                raise InputError(f"domain {name} has no test image")
-        signs = {model: 1} if other is None else {model: 1, other: -1}
-        if model == other:
-            signs = {}
-        used = [d for d in group if all((one, metric, d) in self._place for one in (model, other) if one is not None)]
-        if not used:
+                raise InputError(f"domain {domain} has no test image")
+        return [domain for domain in group if (model, metric, domain) in self._place]
+
+    def _mean(self, metric: str, model: int, domains: Sequence[int]) -> tuple[float, Values] | None:
+        """Return the mean over domains on the test images, and on the samples [replicates]; None without domains."""
+        places = [self._place[model, metric, domain] for domain in domains]
+        if not places:
             return None
-        point, samples = 0.0, np.zeros(self._samples.shape[1])
-        for one, sign in signs.items():
-            for domain in used:
-                place = self._place[one, metric, domain]
-                point += sign * float(self._points[place])
-                samples += sign * self._samples[place]
-        return point / len(used), samples / len(used)
+        return float(self._points[places].mean()), self._samples[places].mean(axis=0, dtype=np.float64)

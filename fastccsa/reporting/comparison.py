@@ -2,63 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from fastccsa.collections import Manifest
 from fastccsa.evaluation.intervals import Interval, holm
 from fastccsa.evaluation.metrics import Metric, Thresholds
 from fastccsa.evaluation.outputs import Outputs
-from fastccsa.evaluation.resampling import REPLICATES, Indices
+from fastccsa.evaluation.resampling import REPLICATES
 from fastccsa.evaluation.samples import Samples
 from fastccsa.reporting.arms import GROUPS, Arms, Result
+from fastccsa.reporting.tested_images import Clusters, Subgroups
 from fastccsa.runs.folder import VALIDATION_OUTPUTS_FILE
 from fastccsa.system.errors import InputError
 
-CLUSTER_COLUMN = "group"  # of a manifest: a lesion, or a patient
+GAP = "gap"
 
 Cells = dict[str, Interval | None]
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """The clusters of the test images.
-
-    Attributes:
-        of_image: number of each image's cluster, int64 [n]; None if each image is one.
-        remark: what they are, as part of a sentence.
-    """
-
-    of_image: Indices | None
-    remark: str
-
-    @staticmethod
-    def read(result: Result, column: str = CLUSTER_COLUMN) -> Clusters:
-        """Read the clusters of a run's test images from a column of its manifest.
-
-        Without the manifest, or if it changed, each image is its own cluster, and the remark says so.
-
-        Raises:
-            InputError: the manifest lacks the column.
-        """
-        config = result.run.config
-        path = Path(config.manifest)
-        try:
-            unchanged = config.manifest_sha256 in ("", hashlib.sha256(path.read_bytes()).hexdigest())
-        except OSError:
-            return Clusters(None, f"images ({path} is not here, so that images of one lesion count as independent)")
-        if not unchanged:
-            return Clusters(None, f"images ({path} changed, so that images of one lesion count as independent)")
-        table = Manifest.read(path, check_files=False).table
-        if column not in table:
-            raise InputError(f"{path} has no column {column!r} to draw samples by; it has {', '.join(table)}")
-        values = table[column].to_numpy()[result.outputs.rows]
-        _, numbers = np.unique(values, return_inverse=True)
-        return Clusters(numbers.reshape(-1).astype(np.int64), f"values of the manifest's column {column!r}")
 
 
 def read_thresholds(result: Result, positive: str | None) -> Thresholds | None:
@@ -81,6 +41,7 @@ class Comparison:
         positive: class that is told from the rest; None if there is none.
         clusters: the clusters of the test images; None reads those of the manifest's groups.
         by_domain: add each domain to the groups of domains.
+        subgroups: show these instead of groups of domains.
         replicates: number of bootstrap samples.
 
     Attributes:
@@ -96,6 +57,7 @@ class Comparison:
         positive: str | None = None,
         clusters: Clusters | None = None,
         by_domain: bool = False,
+        subgroups: Subgroups | None = None,
         replicates: int = REPLICATES,
     ) -> None:
         self._arms = arms
@@ -104,9 +66,15 @@ class Comparison:
         self._number = {key: number for number, key in enumerate(keys)}
         self.domains_of = {seed: result.groups for by_seed in arms.values() for seed, result in by_seed.items()}
         some = results[0].outputs
-        self._domain_names = some.domain_names
+        self._names = some.domain_names
+        self._subgroups = subgroups
         self.groups = dict(GROUPS)
-        if by_domain:
+        if subgroups is not None:
+            self._names = subgroups.names
+            self.groups = {**subgroups.titles, GAP: "gap"}
+            parts = {name: (number,) for number, name in enumerate(subgroups.names)}
+            self.domains_of = {seed: dict(parts) for seed in self.domains_of}
+        elif by_domain:
             tested = np.unique(some.domains).tolist()
             self.groups |= {some.domain_names[domain]: some.domain_names[domain] for domain in tested}
             for groups in self.domains_of.values():
@@ -118,6 +86,7 @@ class Comparison:
             positive=positive,
             thresholds=[read_thresholds(result, positive) for result in results],
             clusters=clusters.of_image,
+            parts=None if subgroups is None else subgroups.of_image,
             replicates=replicates,
         )
         self.remark = f"{replicates} bootstrap samples of {self._samples.clusters} {clusters.remark}"
@@ -126,13 +95,15 @@ class Comparison:
     def groups_by_seed(self) -> dict[int, dict[str, list[str]]]:
         """Names of the domains of each group, by seed."""
         return {
-            seed: {group: [self._domain_names[domain] for domain in domains] for group, domains in groups.items()}
+            seed: {group: [self._names[domain] for domain in domains] for group, domains in groups.items()}
             for seed, groups in sorted(self.domains_of.items())
         }
 
     @property
     def groups_text(self) -> str:
-        """Which domains each of `GROUPS` has, with the seeds where they differ by seed."""
+        """Which domains each of `GROUPS` has, with the seeds where they differ by seed; or what the subgroups are."""
+        if self._subgroups is not None:
+            return self._subgroups.remark
         texts = []
         for group, name in GROUPS.items():
             seeds: dict[str, list[int]] = {}
@@ -162,7 +133,21 @@ class Comparison:
     def row(self, metric: str, arm: str, minus: str | None = None) -> Cells:
         """Return the intervals by group, over the seeds that have domains in it; None where the metric is undefined."""
         seeds = [seed for seed in self._arms[arm] if minus is None or seed in self._arms[minus]]
-        return {group: self._cell(metric, group, seeds, arm, minus) for group in self.groups}
+        cells = {group: self._cell(metric, group, seeds, arm, minus) for group in self.groups if group != GAP}
+        if GAP in self.groups:
+            cells[GAP] = None if minus else self._gap(metric, arm, cells)
+        return cells
+
+    def _gap(self, metric: str, arm: str, cells: Cells) -> Interval | None:
+        """Return the difference between the subgroups with the highest and the lowest value."""
+        known = sorted((cell.estimate, group) for group, cell in cells.items() if cell is not None)
+        if len(known) < 2:
+            return None
+        numbers = [self._number[arm, seed] for seed in self._arms[arm]]
+        high, low = (
+            [self.domains_of[seed][group] for seed in self._arms[arm]] for group in (known[-1][1], known[0][1])
+        )
+        return self._samples.interval(metric, numbers, high, numbers, low)
 
     def _cell(self, metric: str, group: str, seeds: Iterable[int], arm: str, minus: str | None) -> Interval | None:
         chosen = {seed: domains for seed in seeds if (domains := self.domains_of[seed][group])}

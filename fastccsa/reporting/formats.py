@@ -40,11 +40,12 @@ def to_latex(table: ScoreTable) -> str:
 def to_csv(table: ScoreTable) -> str:
     """Return the numbers of the table as CSV, in %, with one row per experiment or other run.
 
-    For each domain and ``avg`` there are the mean over seeds, its standard error (``_se``), the paper's number
-    (``_paper``) and the difference (``_difference``); missing values are empty.
+    For each domain and ``avg`` there are the mean over seeds, its standard error (``_se``), the limits of its 95 %
+    interval (``_low``, ``_high``), the paper's number (``_paper``) and the difference (``_difference``); missing values
+    are empty.
     """
     names = table.header[1 + len(table.settings) :]
-    kinds = ("", "_se", "_paper", "_difference")
+    kinds = ("", "_se", "_low", "_high", "_paper", "_difference")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["run", *SETTINGS, "left_out", "seeds", *(name + kind for name in names for kind in kinds)])
@@ -56,7 +57,9 @@ def to_csv(table: ScoreTable) -> str:
 
 def _numbers(cell: ScoreCell) -> list[str]:
     here, error = (cell.here.mean, cell.here.error) if cell.here else (None, None)
-    values = [None if value is None else 100 * value for value in (here, error)]
+    interval = cell.here.interval if cell.here else None
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    values = [None if value is None else 100 * value for value in (here, error, low, high)]
     return ["" if value is None else f"{value:.4f}" for value in (*values, cell.paper, cell.difference)]
 
 

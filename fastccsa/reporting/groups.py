@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastccsa.evaluation import Outputs
+from fastccsa.evaluation.intervals import Interval
 from fastccsa.experiments.rows import EXPERIMENTS
 from fastccsa.runs.folder import OUTPUTS_FILE
 from fastccsa.runs.records import Run
@@ -18,15 +19,25 @@ from fastccsa.system.errors import InputError
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, its standard error (None for a single seed), and the number of seeds."""
+    """A mean over seeds.
+
+    Attributes:
+        mean: the mean.
+        error: its standard error; None for a single seed.
+        count: number of seeds.
+        interval: its 95 % interval over test images and seeds; None if there is none.
+    """
 
     mean: float
     error: float | None
     count: int
+    interval: Interval | None = None
 
     def text(self, scale: float = 100, digits: int = 1) -> str:
-        """Return the mean and, for at least two seeds, ± its standard error, both times ``scale``."""
+        """Return the mean with its interval or, without one and for at least two seeds, ± its standard error."""
         mean = f"{scale * self.mean:.{digits}f}"
+        if self.interval is not None:
+            return f"{mean} [{scale * self.interval.low:.{digits}f}, {scale * self.interval.high:.{digits}f}]"
         return mean if self.error is None else f"{mean} ±{scale * self.error:.{digits}f}"
 
 

@@ -21,7 +21,7 @@ from fastccsa.reporting.sections.features import PER_GROUP, Features, features_o
 from fastccsa.reporting.sections.gradcam import GradCam, grad_cam_of
 from fastccsa.reporting.sections.sampling import Sampling, sampling_of
 from fastccsa.reporting.sections.scale import facts_of
-from fastccsa.reporting.sections.scores import missing_runs, score_rows
+from fastccsa.reporting.sections.scores import missing_runs
 from fastccsa.reporting.sections.training import Training, training_of
 from fastccsa.reporting.table import SETTINGS, SETTINGS_KEY, ScoreTable, domain_order, to_markdown
 from fastccsa.runs.records import RunFolder
@@ -71,7 +71,7 @@ def render_page(folder: RunFolder, table: ScoreTable, *, images: bool = True, pr
     groups = group_runs(runs)
     bar = tqdm(groups, desc="page", unit="experiment", disable=None if progress else True)
     experiments = [_experiment(group, folder.path, colours, classes, images) for group in bar]
-    rows = score_rows(groups, domains)
+    rows = table.scores
     return environment.get_template("report.html").render(
         folder=folder,
         table=table,

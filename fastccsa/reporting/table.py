@@ -159,7 +159,12 @@ def _difference_cell(score: ScoreCell) -> Cell:
 def _remarks(folder: RunFolder, domains: tuple[str, ...], scores: Sequence[ScoreRow]) -> list[str]:
     runs = folder.runs
     remarks = []
-    if any(len(row.group.runs) > 1 for row in scores):
+    cells = [cell.here for row in scores for cell in row.cells if cell.here is not None]
+    if any(cell.interval for cell in cells):
+        remarks.append(
+            "[]: 95 % interval over lesions or patients of the test images and, with three seeds or more, over seeds."
+        )
+    if any(cell.interval is None and cell.error is not None for cell in cells):
         remarks.append("±: standard error of the mean over seeds.")
     if any(run.config.exclude for run in runs):
         remarks.append("*: the domain was excluded from training and model selection.")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from sklearn import metrics
 
 from fastccsa.cli import main
 from fastccsa.collections import Manifest
@@ -51,6 +52,8 @@ def write(tmp_path: Path) -> Write:
             "domain": [DOMAINS[i % 2] for i in range(N)],
             "group": lesions,
             "split": "test",
+            "sex": [("female", "male", "")[i % 7 % 3] for i in range(N)],
+            "age": [str(20 + i / 2) if i % 11 else "" for i in range(N)],
         }
     )
     Manifest(table, tmp_path).write(tmp_path / "manifest.csv")
@@ -142,11 +145,53 @@ def test_each_domain_and_single_images(write: Write) -> None:
     )
 
 
+def test_subgroups(write: Write) -> None:
+    folders = [write("a", 1.0), write("b", 1.5)]
+    found = records(compare(*folders, "--by", "sex", "--metrics", "recall,auroc", "--format", "csv"))
+    sex = np.array([("female", "male", "unknown")[i % 7 % 3] for i in range(N)])
+    for name, folder in zip("ab", folders, strict=True):
+        outputs = Outputs.read(folder / OUTPUTS_FILE)
+        by_sex = {
+            value: (
+                metrics.balanced_accuracy_score(outputs.targets[sex == value], outputs.predictions[sex == value]),
+                metrics.roc_auc_score(
+                    outputs.targets[sex == value], outputs.probabilities[sex == value], multi_class="ovr"
+                ),
+            )
+            for value in np.unique(sex)
+        }
+        for number, metric in enumerate(("recall", "auroc")):
+            for value, expected in by_sex.items():
+                assert float(found[metric, name, "", value]["estimate"]) == pytest.approx(expected[number], abs=1e-5)
+            values = [each[number] for each in by_sex.values()]
+            gap = found[metric, name, "", "gap"]
+            assert float(gap["estimate"]) == pytest.approx(max(values) - min(values), abs=1e-5)
+            assert float(gap["low"]) < float(gap["estimate"]) < float(gap["high"])
+    assert ("recall", "b", "a", "male") in found
+    text = compare(*folders, "--by", "sex").stdout
+    assert f"female (n={(sex == 'female').sum()})" in text
+    assert "Subgroups: the manifest's column 'sex', images of all domains" in text
+
+
+def test_numbers_form_bands_in_their_order(write: Write) -> None:
+    result = compare(write("a", 1.0), "--by", "age", "--metrics", "recall", "--format", "markdown")
+    head = next(line for line in result.stdout.splitlines() if line.startswith("| run"))
+    titles = [cell.strip() for cell in head.strip("|").split("|")][1:]
+    ages = np.array([20 + i / 2 for i in range(N) if i % 11])
+    edges = np.quantile(ages, [0.25, 0.5, 0.75])
+    counts = np.bincount(np.searchsorted(edges, ages)).tolist()
+    assert [title.rpartition("n=")[2].rstrip(")") for title in titles] == [*map(str, counts), str(N - len(ages)), "gap"]
+    lows = [title.strip("(").split(",")[0] for title in titles[:4]]
+    assert [float(low) for low in lows] == pytest.approx([ages.min(), *edges], abs=0.01)
+    assert titles[4].startswith("unknown")
+
+
 def test_a_manifest_that_is_gone_or_changed_is_said(write: Write) -> None:
     folder = write("a", 1.0, manifest_sha256="0")
     assert "changed, so that images of one lesion count as independent" in compare(folder).stdout
     (folder.parents[1] / "manifest.csv").unlink()
     assert "is not here, so that images of one lesion count as independent" in compare(folder).stdout
+    assert "subgroups need the manifest of" in compare(folder, "--by", "sex").stderr
 
 
 @pytest.mark.parametrize(
@@ -155,7 +200,10 @@ def test_a_manifest_that_is_gone_or_changed_is_said(write: Write) -> None:
         (("--metrics", "recall,f2"), "--metrics: 'f2' is not among recall, accuracy"),
         (("--positive", "scc"), "--positive: 'scc' is not among the classes nv, mel, bcc"),
         (("--against", "z"), "--against: z is not among the runs a, b"),
-        (("--cluster", "patient"), "has no column 'patient' to draw samples by; it has image, label"),
+        (("--cluster", "patient"), "has no column 'patient'; it has image, label"),
+        (("--by", "site"), "has no column 'site'; it has image, label"),
+        (("--by", "image"), "column 'image' has 120 values in the test images, too many for a table; 20 is the most"),
+        (("--by", "sex", "--by-domain"), "give --by or --by-domain"),
     ],
 )
 def test_bad_options(write: Write, options: tuple[str, ...], message: str) -> None:

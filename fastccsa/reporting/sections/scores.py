@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastccsa.collections.taxonomy import TABLE1
 from fastccsa.experiments.rows import AVERAGE, EXPERIMENTS
 from fastccsa.reporting.groups import Estimate, RunGroup, estimate
+from fastccsa.reporting.recall_intervals import recall_intervals
 from fastccsa.runs.records import RunFolder
 
 
@@ -44,8 +45,13 @@ class ScoreRow:
 
 def score_rows(groups: Sequence[RunGroup], domains: Sequence[str]) -> list[ScoreRow]:
     """Return one row per group, with a cell for each of ``domains`` and the average."""
+    intervals = [recall_intervals(group) for group in groups]
     columns = [[_recall(group, domain) for group in groups] for domain in domains]
     columns.append([estimate(run.scores.average for run in group.runs) for group in groups])
+    for name, column in zip((*domains, AVERAGE), columns, strict=True):
+        column[:] = [
+            here and replace(here, interval=found.get(name)) for here, found in zip(column, intervals, strict=True)
+        ]
     names = (*domains, AVERAGE)
     rows = []
     for number, group in enumerate(groups):
