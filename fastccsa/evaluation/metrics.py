@@ -20,41 +20,14 @@ import numpy.typing as npt
 
 from fastccsa.evaluation.calibration import BINS
 from fastccsa.evaluation.outputs import Outputs
+from fastccsa.evaluation.rankings import average_precision, risk_area, roc_area
 from fastccsa.evaluation.resampling import Floats, Indices, Statistic
+from fastccsa.evaluation.tuning import ANSWERED, COVERAGE, FIXED, Tuning, scale
 
 SENSITIVITY_FLOOR = 0.8  # of the partial area, as in the ISIC 2024 challenge
-FIXED = 0.9  # the specificity (sensitivity) at which the sensitivity (specificity) is judged
 
 Values = npt.NDArray[np.floating]
 Compute = Callable[[Floats], Values]
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Thresholds of the positive class's probability, chosen on validation images.
-
-    Attributes:
-        at_specificity: the lowest threshold with a specificity of at least `FIXED` on the validation images.
-        at_sensitivity: the highest threshold with a sensitivity of at least `FIXED` there.
-    """
-
-    at_specificity: float
-    at_sensitivity: float
-
-    @staticmethod
-    def choose(outputs: Outputs, positive: int) -> Thresholds | None:
-        """Choose thresholds on validation images; None if they lack positive or negative ones.
-
-        An image is called positive if its probability reaches the threshold.
-        """
-        scores = outputs.probabilities[:, positive]
-        yes, no = np.sort(scores[outputs.targets == positive]), np.sort(scores[outputs.targets != positive])
-        if not len(yes) or not len(no):
-            return None
-        # At most this many negatives may reach the threshold, which lies just above the next one.
-        allowed = int(np.floor(len(no) * (1 - FIXED) + 1e-9))
-        needed = int(np.ceil(len(yes) * FIXED - 1e-9))
-        return Thresholds(float(np.nextafter(no[len(no) - 1 - allowed], np.inf)), float(yes[len(yes) - needed]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +37,12 @@ class Case:
     Attributes:
         outputs: the outputs on the domain's test images.
         positive: class that is told from the rest, such as melanoma; None if there is none.
-        thresholds: the positive class's thresholds; None without validation outputs.
+        tuning: what was chosen on validation images; None without their outputs.
     """
 
     outputs: Outputs
     positive: int | None = None
-    thresholds: Thresholds | None = None
+    tuning: Tuning | None = None
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float64]:
@@ -164,7 +137,11 @@ def _brier(case: Case) -> Compute:
 
 
 def _calibration_error(case: Case) -> Compute:
-    confidence = case.probabilities.max(axis=1)
+    return _calibration_error_of(case, case.probabilities)
+
+
+def _calibration_error_of(case: Case, probabilities: npt.NDArray[np.float64]) -> Compute:
+    confidence = probabilities.max(axis=1)
     place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     gaps = np.zeros((len(place), BINS + 1), np.float32)
     gaps[np.arange(len(place)), place] = confidence - case.right
@@ -178,100 +155,46 @@ def _calibration_error(case: Case) -> Compute:
     return compute
 
 
-@dataclass(frozen=True, eq=False)
-class _Ranking:
-    """Images in order of falling scores, in groups; a group is a straight piece of the curves that are drawn from it.
-
-    Images of equal scores form a group. Neighbouring groups without positives are joined, since no metric has a point
-    between them; this makes rare positives cheap.
-
-    Attributes:
-        order: the images by group and, within a group, negatives first.
-        starts: where the images of one group and class begin in ``order``, [parts].
-        columns: 1 + the group of each part, [parts].
-        positive: whether a part holds positives, [parts].
-        groups: number of groups.
-    """
-
-    order: Indices
-    starts: Indices
-    columns: Indices
-    positive: npt.NDArray[np.bool_]
-    groups: int
-
-    @staticmethod
-    def of(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], join_positives: bool) -> _Ranking:
-        order = np.argsort(-scores, kind="stable")
-        new = np.append(True, np.diff(scores[order]) != 0)
-        group = np.cumsum(new) - 1
-        yes = np.bincount(group, weights=positive[order]) > 0
-        no = np.bincount(group, weights=~positive[order]) > 0
-        joins = ~yes[1:] & ~yes[:-1]
-        if join_positives:
-            joins |= ~no[1:] & ~no[:-1]
-        group = np.cumsum(np.append(True, ~joins))[group] - 1
-        within = np.lexsort((positive[order], group))
-        order, group = order[within], group[within]
-        part = 2 * group + positive[order]
-        starts = np.flatnonzero(np.append(True, np.diff(part) != 0))
-        return _Ranking(order, starts, 1 + group[starts], positive[order][starts], int(group[-1]) + 1)
-
-    def sums(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Return the weight of the positives and negatives down to each group, [samples, 1 + groups]; 0 first.
-
-        They are sums of a few thousand weights near one: float32 holds them to six digits.
-        """
-        parts = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
-        found = []
-        for chosen in (self.positive, ~self.positive):
-            sums = np.zeros((len(weights), 1 + self.groups), np.float32)
-            sums[:, self.columns[chosen]] = parts[:, chosen]
-            found.append(np.cumsum(sums, axis=1))
-        return found[0], found[1]
+def _risk_area(case: Case) -> Compute:
+    return risk_area(case.probabilities.max(axis=1), ~case.right)
 
 
-def roc_area(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], floor: float = 0.0) -> Compute:
-    """Return the function from weights to the area under the ROC curve above a sensitivity, divided by the largest one.
+def _tuned(make: Callable[[Case, Tuning], Compute | None]) -> Callable[[Case], Compute | None]:
+    def of(case: Case) -> Compute | None:
+        return None if case.tuning is None else make(case, case.tuning)
 
-    The area is taken along the sensitivity axis, from ``floor`` to 1, of the specificity. Images of equal scores form
-    a straight piece of the curve. With ``floor`` 0 it is AUROC; ISIC 2024 uses 0.8, without the division.
-    """
-    ranking = _Ranking.of(scores, positive, join_positives=True)
-
-    def compute(weights: Floats) -> Values:
-        yes, no = ranking.sums(weights)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            sensitivity, fall_out = yes / yes[:, -1:], no / no[:, -1:]
-            low, high = sensitivity[:, :-1], sensitivity[:, 1:]
-            start = np.clip(low, floor, None) if floor else low
-            width = np.clip(high - start, 0, None)
-            # The fall-out in the middle of the part of each piece above the floor.
-            rise = fall_out[:, 1:] - fall_out[:, :-1]
-            if floor:
-                length = high - low
-                share = np.divide((start + high) / 2 - low, length, out=np.zeros_like(length), where=length > 0)
-            else:
-                share = np.float32(0.5)
-            middle = fall_out[:, :-1] + rise * share
-            found: Values = (width * (1 - middle)).sum(axis=1) / (1 - floor)
-        return np.where((yes[:, -1] > 0) & (no[:, -1] > 0), found, np.nan)
-
-    return compute
+    return of
 
 
-def average_precision(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> Compute:
-    """Return the function from weights to the average precision: the mean precision at each rise of the recall."""
-    ranking = _Ranking.of(scores, positive, join_positives=False)
+def _scaled_calibration_error(case: Case, tuning: Tuning) -> Compute:
+    return _calibration_error_of(case, scale(case.outputs.logits, tuning.temperature))
 
-    def compute(weights: Floats) -> Values:
-        yes, no = ranking.sums(weights)
-        total = yes[:, 1:] + no[:, 1:]
-        precision = np.divide(yes[:, 1:], total, out=np.zeros_like(total), where=total > 0)
-        with np.errstate(invalid="ignore"):
-            found: Values = (np.diff(yes, axis=1) * precision).sum(axis=1) / yes[:, -1]
-        return found
 
-    return compute
+def _is_covered(case: Case, tuning: Tuning) -> npt.NDArray[np.bool_]:
+    targets = case.outputs.targets
+    return case.probabilities[np.arange(len(targets)), targets] >= tuning.in_set
+
+
+def _coverage(case: Case, tuning: Tuning) -> Compute:
+    return _weighted_mean(_is_covered(case, tuning))
+
+
+def _macro_coverage(case: Case, tuning: Tuning) -> Compute | None:
+    covered = _is_covered(case, tuning)
+    return _mean_over([_weighted_mean(covered, case.outputs.targets == one) for one in case.present])
+
+
+def _set_size(case: Case, tuning: Tuning) -> Compute:
+    return _weighted_mean((case.probabilities >= tuning.in_set).sum(axis=1))
+
+
+def _answered(case: Case, tuning: Tuning) -> Compute:
+    return _weighted_mean(case.probabilities.max(axis=1) >= tuning.certain)
+
+
+def _accuracy_of_answered(case: Case, tuning: Tuning) -> Compute | None:
+    answered = case.probabilities.max(axis=1) >= tuning.certain
+    return _weighted_mean(case.right, answered) if answered.any() else None
 
 
 def _macro(make: Callable[..., Compute]) -> Callable[[Case], Compute | None]:
@@ -291,12 +214,13 @@ def _of_positive(make: Callable[..., Compute], **settings: Any) -> Callable[[Cas
 
 def _operating_point(threshold: str, of_positives: bool) -> Callable[[Case], Compute | None]:
     def of(case: Case) -> Compute | None:
-        if case.positive is None or case.thresholds is None:
+        limit = None if case.tuning is None else getattr(case.tuning, threshold)
+        if case.positive is None or limit is None:
             return None
         among = (case.outputs.targets == case.positive) == of_positives
         if not among.any():
             return None
-        called = case.probabilities[:, case.positive] >= getattr(case.thresholds, threshold)
+        called = case.probabilities[:, case.positive] >= limit
         return _weighted_mean(called == of_positives, among)
 
     return of
@@ -340,6 +264,28 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric("brier", "Brier score (0 to 2)", _brier, higher_is_better=False, scale=1),
         Metric("calibration_error", "expected calibration error, %", _calibration_error, higher_is_better=False),
+        Metric(
+            "calibration_error_scaled",
+            "expected calibration error at the temperature of the validation images, %",
+            _tuned(_scaled_calibration_error),
+            higher_is_better=False,
+        ),
+        Metric(
+            "coverage", f"sets of answers that hold the true class, {100 * COVERAGE:.0f} % wanted, %", _tuned(_coverage)
+        ),
+        Metric(
+            "coverage_by_class",
+            f"sets of answers that hold the true class, {100 * COVERAGE:.0f} % wanted, mean over classes, %",
+            _tuned(_macro_coverage),
+        ),
+        Metric("set_size", "classes in a set of answers", _tuned(_set_size), higher_is_better=False, scale=1),
+        Metric(
+            "answered",
+            f"images as certain as {100 * ANSWERED:.0f} % of the validation images, %",
+            _tuned(_answered),
+        ),
+        Metric("accuracy_of_answered", "accuracy on those images, %", _tuned(_accuracy_of_answered)),
+        Metric("risk_area", "area under the risk-coverage curve, %", _risk_area, higher_is_better=False),
     )
 }
 

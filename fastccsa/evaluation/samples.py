@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastccsa.evaluation.intervals import Interval, interval
-from fastccsa.evaluation.metrics import Case, Metric, Thresholds, statistic
+from fastccsa.evaluation.metrics import Case, Metric, statistic
 from fastccsa.evaluation.outputs import Outputs
 from fastccsa.evaluation.resampling import REPLICATES, Indices, Resamples, Statistic
+from fastccsa.evaluation.tuning import Tuning
 from fastccsa.system.errors import InputError
 
 Values = npt.NDArray[np.float64]
@@ -23,7 +24,7 @@ class Samples:
         models: outputs of each model, on the same images in the same order.
         metrics: the metrics.
         positive: class that is told from the rest, such as melanoma; None if there is none.
-        thresholds: of each model, for that class; None if no model has any.
+        tunings: what was chosen on validation images for each model; None if no model has any.
         clusters: lesion or patient of each image, int64 [n]; None makes each image a cluster.
         parts: the part of the images, int64 [n], that takes the place of their domain wherever values are computed;
             samples are still drawn by domain. None: their domain.
@@ -43,7 +44,7 @@ class Samples:
         metrics: Sequence[Metric],
         *,
         positive: str | None = None,
-        thresholds: Sequence[Thresholds | None] | None = None,
+        tunings: Sequence[Tuning | None] | None = None,
         clusters: Indices | None = None,
         parts: Indices | None = None,
         replicates: int = REPLICATES,
@@ -59,12 +60,12 @@ class Samples:
         parts = first.domains if parts is None else parts
         resamples = Resamples(first.targets, first.domains, clusters, replicates, seed)
         self.clusters = resamples.clusters
-        thresholds = [None] * len(models) if thresholds is None else thresholds
+        tunings = [None] * len(models) if tunings is None else tunings
         self._place: dict[tuple[int, str, int], int] = {}
         statistics: list[Statistic] = []
         self._rows = {int(part): np.flatnonzero(parts == part) for part in np.unique(parts)}
         for domain, rows in self._rows.items():
-            for number, (model, own) in enumerate(zip(models, thresholds, strict=True)):
+            for number, (model, own) in enumerate(zip(models, tunings, strict=True)):
                 index = model.classes.index(positive) if positive in model.classes else None
                 case = Case(model.take(rows), index, own)
                 for metric in metrics:

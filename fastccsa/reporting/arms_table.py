@@ -129,8 +129,8 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         return [str(max(each.seeds if each else 0 for each in intervals)), *texts]
 
     parts = [
-        f"Macro-average recall in %, {found['test_images']} test images; [95 % interval over seeds and images]. "
-        f"Intervals: {found['samples']}. {found['groups']}",
+        f"Macro-average recall in %, {found['test_images']} test images, [95 % interval]: {found['samples']} and, with "
+        f"three seeds or more, Student's t over the seeds. {found['groups']}",
         _table(["arm", "seeds", *heads], [[row["arm"], *cells(row)] for row in found["scores"]]),
     ]
     if found["differences"]:

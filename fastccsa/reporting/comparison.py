@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fastccsa.evaluation.intervals import Interval, holm
-from fastccsa.evaluation.metrics import Metric, Thresholds
+from fastccsa.evaluation.metrics import Metric
 from fastccsa.evaluation.outputs import Outputs
 from fastccsa.evaluation.resampling import REPLICATES
 from fastccsa.evaluation.samples import Samples
+from fastccsa.evaluation.tuning import Tuning
 from fastccsa.reporting.arms import GROUPS, Arms, Result
 from fastccsa.reporting.tested_images import Clusters, Subgroups
 from fastccsa.runs.folder import VALIDATION_OUTPUTS_FILE
@@ -21,15 +22,16 @@ GAP = "gap"
 Cells = dict[str, Interval | None]
 
 
-def read_thresholds(result: Result, positive: str | None) -> Thresholds | None:
-    """Choose a run's thresholds on its validation images of the training domains; None without their outputs."""
+def read_tuning(result: Result, positive: str | None) -> Tuning | None:
+    """Choose what is chosen on a run's validation images of the training domains; None without their outputs."""
     path = result.run.folder / VALIDATION_OUTPUTS_FILE
-    if positive not in result.outputs.classes or not path.exists():
+    if not path.exists():
         return None
     outputs = Outputs.read(path)
     trained = [number for number, name in enumerate(outputs.domain_names) if name not in result.run.config.exclude]
     chosen = outputs.take(np.isin(outputs.domains, trained))
-    return Thresholds.choose(chosen, outputs.classes.index(positive)) if len(chosen) else None
+    index = outputs.classes.index(positive) if positive in outputs.classes else None
+    return Tuning.choose(chosen, index) if len(chosen) else None
 
 
 class Comparison:
@@ -84,7 +86,7 @@ class Comparison:
             [result.outputs for result in results],
             metrics,
             positive=positive,
-            thresholds=[read_thresholds(result, positive) for result in results],
+            tunings=[read_tuning(result, positive) for result in results],
             clusters=clusters.of_image,
             parts=None if subgroups is None else subgroups.of_image,
             replicates=replicates,

@@ -157,7 +157,7 @@ def _p(value: float) -> str:
 
 def _notes(comparison: Comparison) -> Iterator[str]:
     yield _NOTE
-    yield f"Intervals: {comparison.remark}."
+    yield f"Intervals: {comparison.remark} and, with three seeds or more, Student's t over the seeds."
     yield comparison.groups_text
 
 

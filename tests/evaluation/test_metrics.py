@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from fastccsa.evaluation.metrics import (
-    METRICS,
-    SENSITIVITY_FLOOR,
-    Case,
-    Thresholds,
-    average_precision,
-    roc_area,
-)
+from fastccsa.evaluation.metrics import METRICS, SENSITIVITY_FLOOR, Case
 from fastccsa.evaluation.outputs import Outputs
+from fastccsa.evaluation.rankings import average_precision, risk_area, roc_area
+from fastccsa.evaluation.tuning import Tuning
 
 CLASSES = ("nv", "mel", "bcc")
 # Sums of at most 600 float32 terms of size 1, by blocks: 600 half units in the last place.
@@ -74,8 +69,15 @@ def by_scikit_learn(key: str, case: Case, weights: np.ndarray) -> float:
         return float(ap(truth, p[:, 1], sample_weight=weights))
     if key == "brier":
         return float(np.average(((p - np.eye(3)[targets]) ** 2).sum(1), weights=weights))
-    assert key == "calibration_error"
     confidence, right = p.max(1), predictions == targets
+    if key == "risk_area":
+        order = np.argsort(-confidence, kind="stable")
+        answered, errors = np.cumsum(weights[order]), np.cumsum((weights * ~right)[order])
+        last = np.append(np.diff(confidence[order]) != 0, True)  # of images with equal confidence
+        answered, errors = answered[last], errors[last]
+        risk = np.divide(errors, answered, out=np.zeros_like(errors), where=answered > 0)
+        return float((np.diff(answered, prepend=0) * risk).sum() / answered[-1])
+    assert key == "calibration_error"
     edges = np.linspace(0, 1, 16)
     total = 0.0
     for low, high in pairwise(edges):
@@ -84,7 +86,12 @@ def by_scikit_learn(key: str, case: Case, weights: np.ndarray) -> float:
     return float(total / weights.sum())
 
 
-KEYS = [key for key in METRICS if not key.startswith(("sensitivity", "specificity"))]
+TUNING = Tuning(at_specificity=0.5, at_sensitivity=0.2, temperature=2.0, in_set=0.25, certain=0.6)
+TUNED = {
+    "sensitivity", "specificity_there", "specificity", "sensitivity_there", "calibration_error_scaled", "coverage",
+    "coverage_by_class", "set_size", "answered", "accuracy_of_answered",
+}  # fmt: skip
+KEYS = [key for key in METRICS if key not in TUNED]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -108,10 +115,9 @@ def test_a_weight_is_a_number_of_copies() -> None:
     outputs = example(80)
     times = np.random.default_rng(1).integers(0, 3, 80)
     copied = outputs.take(np.repeat(np.arange(80), times))
-    thresholds = Thresholds(0.4, 0.2)
     for key in METRICS:
-        one = value(key, Case(outputs, 1, thresholds), times.astype(float))
-        assert one == pytest.approx(value(key, Case(copied, 1, thresholds)), abs=2 * TOLERANCE), key
+        one = value(key, Case(outputs, 1, TUNING), times.astype(float))
+        assert one == pytest.approx(value(key, Case(copied, 1, TUNING)), abs=2 * TOLERANCE), key
 
 
 def test_a_class_without_images_does_not_count() -> None:
@@ -128,7 +134,7 @@ def test_a_class_without_images_does_not_count() -> None:
 
 def test_a_single_class_has_no_ranking() -> None:
     outputs = example()
-    case = Case(outputs.take(outputs.targets == 1), positive=1, thresholds=Thresholds(0.5, 0.5))
+    case = Case(outputs.take(outputs.targets == 1), positive=1, tuning=TUNING)
     ranking = {"auroc", "average_precision", "auroc_positive", "partial_auroc_positive", "average_precision_positive"}
     undefined = {key for key, metric in METRICS.items() if metric.of(case) is None}
     assert undefined == ranking | {"specificity", "specificity_there"}
@@ -144,9 +150,14 @@ def test_one_image() -> None:
 
 
 def test_without_a_positive_class() -> None:
-    case = Case(example(), positive=None)
+    case = Case(example(), positive=None, tuning=TUNING)
     undefined = {key for key, metric in METRICS.items() if metric.of(case) is None}
     assert undefined == {key for key, metric in METRICS.items() if "{positive}" in metric.title}
+
+
+def test_without_validation_images() -> None:
+    case = Case(example(), positive=1)
+    assert {key for key, metric in METRICS.items() if metric.of(case) is None} == TUNED
 
 
 def test_a_sample_without_a_class() -> None:
@@ -179,35 +190,44 @@ def test_small_rankings(truth: list[int], scores: list[float], area: float, prec
     assert average_precision(given, positive)(ones)[0] == pytest.approx(precision, abs=1e-6)
 
 
-def test_thresholds_keep_their_promise_on_validation_images() -> None:
-    """No other threshold would give more of the other rate: checked by trying every score."""
-    for seed, digits in ((0, 6), (1, 1), (2, 0)):
-        outputs = example(200, digits, seed)
-        chosen = Thresholds.choose(outputs, 1)
-        assert chosen is not None
-        scores, truth = outputs.probabilities[:, 1], outputs.targets == 1
-        rates = [((scores[truth] >= t).mean(), (scores[~truth] < t).mean()) for t in [*np.unique(scores), 1.1]]
-        sensitivity, specificity = (scores[truth] >= chosen.at_specificity), (scores[~truth] < chosen.at_specificity)
-        assert specificity.mean() >= 0.9
-        assert sensitivity.mean() == max(one for one, two in rates if two >= 0.9)
-        sensitivity, specificity = (scores[truth] >= chosen.at_sensitivity), (scores[~truth] < chosen.at_sensitivity)
-        assert sensitivity.mean() >= 0.9
-        assert specificity.mean() == max(two for one, two in rates if one >= 0.9)
-
-
 def test_operating_points_are_judged_at_the_given_threshold() -> None:
     outputs = example()
-    case = Case(outputs, 1, Thresholds(at_specificity=0.5, at_sensitivity=0.2))
+    case = Case(outputs, 1, TUNING)
     scores, truth = outputs.probabilities[:, 1], outputs.targets == 1
     assert value("sensitivity", case) == pytest.approx((scores[truth] >= 0.5).mean(), abs=1e-6)
     assert value("specificity_there", case) == pytest.approx((scores[~truth] < 0.5).mean(), abs=1e-6)
     assert value("specificity", case) == pytest.approx((scores[~truth] < 0.2).mean(), abs=1e-6)
     assert value("sensitivity_there", case) == pytest.approx((scores[truth] >= 0.2).mean(), abs=1e-6)
-    without = Case(outputs, 1)
-    assert all(METRICS[key].of(without) is None for key in ("sensitivity", "specificity"))
 
 
-def test_no_threshold_without_positive_validation_images() -> None:
+def test_sets_of_answers() -> None:
     outputs = example()
-    assert Thresholds.choose(outputs.take(outputs.targets != 1), 1) is None
-    assert Thresholds.choose(outputs.take(outputs.targets == 1), 1) is None
+    case, p = Case(outputs, 1, TUNING), outputs.probabilities
+    held = p[np.arange(300), outputs.targets] >= 0.25
+    assert value("coverage", case) == pytest.approx(held.mean(), abs=TOLERANCE)
+    by_class = [held[outputs.targets == one].mean() for one in range(3)]
+    assert value("coverage_by_class", case) == pytest.approx(np.mean(by_class), abs=TOLERANCE)
+    assert value("set_size", case) == pytest.approx((p >= 0.25).sum(1).mean(), abs=TOLERANCE)
+
+
+def test_answered_images() -> None:
+    outputs = example()
+    case, confidence = Case(outputs, 1, TUNING), outputs.probabilities.max(1)
+    right = (outputs.predictions == outputs.targets)[confidence >= 0.6]
+    assert value("answered", case) == pytest.approx((confidence >= 0.6).mean(), abs=TOLERANCE)
+    assert value("accuracy_of_answered", case) == pytest.approx(right.mean(), abs=TOLERANCE)
+    never = Case(outputs, 1, Tuning(None, None, 1.0, 0.0, 1.1))
+    assert METRICS["accuracy_of_answered"].of(never) is None
+
+
+def test_scaled_calibration_error() -> None:
+    outputs = example()
+    halved = outputs_of(outputs.targets, outputs.logits / 2)
+    found = value("calibration_error_scaled", Case(outputs, 1, TUNING))
+    assert found == pytest.approx(by_scikit_learn("calibration_error", Case(halved), np.ones(300)), abs=TOLERANCE)
+
+
+def test_risk_area_by_hand() -> None:
+    """The second most certain of three images is wrong: risks 0, 1/2 and 1/3."""
+    found = risk_area(np.array([0.9, 0.8, 0.7]), np.array([False, True, False]))(np.ones((1, 3), np.float32))
+    assert found[0] == pytest.approx((0 + 1 / 2 + 1 / 3) / 3, abs=1e-6)
