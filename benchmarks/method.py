@@ -72,6 +72,19 @@ ARMS = {
             {"pairs": "all", "memory": 1024, "cuda_graph": False},
         ),
         Arm("ema", "K with a moving average of the weights", {"ema": 0.99}),
+        *(
+            Arm(name, f"{about}, on all training domains", {"alignment": "-", "algorithm": name})
+            for name, about in {
+                "balanced": "ERM on balanced draws of classes and domains",
+                "focal": "focal loss",
+                "logit_adjusted": "logit adjustment",
+                "mixup": "mixup",
+                "coral": "CORAL",
+                "mmd": "MMD",
+                "irm": "IRM",
+                "group_dro": "GroupDRO",
+            }.items()
+        ),
     )
 }
 # The settings that the description of an experiment also names, by their names there.

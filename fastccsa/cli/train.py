@@ -44,6 +44,11 @@ balance_option = partial(option, show_default="the recipe's")
 @option("exclude", "Domain to exclude from training and model selection; repeatable.", multiple=True)
 @option("classification_weight", "Cross-entropy weighted by 1/P(class) (w), or unweighted (u).")
 @option("alignment", "Alignment weighted by 1/P(pair of classes) (w), unweighted (u), or none: a baseline (-).")
+@option(
+    "algorithm",
+    "ccsa, erm (a baseline), or another way to train on single images; auto: as --alignment says.",
+)
+@option("strength", "The algorithm's penalty weight or parameter.", show_default="the algorithm's")
 @option("backbone", "A torchvision classification network.")
 @option("weights", "Initial weights of the backbone: auto (ImageNet if available), imagenet, none or a path.")
 @option("size", "Side length of the images in pixels.")

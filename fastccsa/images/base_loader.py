@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from fastccsa.collections.manifest import Manifest
-    from fastccsa.sampling import ImageSampler, PairSampler
+    from fastccsa.sampling import BalancedSampler, ImageSampler, PairSampler
 
 BACKENDS = get_args(ImageBackend)
 MODES = get_args(Mode)
@@ -49,7 +49,7 @@ class Loader(ABC):
     def __init__(
         self,
         manifest: Manifest,
-        sampler: PairSampler | ImageSampler,
+        sampler: PairSampler | ImageSampler | BalancedSampler,
         *,
         device: str | torch.device,
         cache: str | None,

@@ -14,7 +14,7 @@ from fastccsa.images.transforms import IntArray, Transforms, Views
 
 if TYPE_CHECKING:
     from fastccsa.collections.manifest import Manifest
-    from fastccsa.sampling import ImageSampler, PairSampler
+    from fastccsa.sampling import BalancedSampler, ImageSampler, PairSampler
 
 _FIRST, _SECOND = 1, 2  # streams of random numbers for first (or single) images and for second images
 
@@ -127,12 +127,12 @@ class ImageLoader(Loader):
     """
 
     _images_per_row = 1
-    sampler: ImageSampler
+    sampler: ImageSampler | BalancedSampler
 
     def __init__(
         self,
         manifest: Manifest,
-        sampler: ImageSampler,
+        sampler: ImageSampler | BalancedSampler,
         augment: bool,
         *,
         device: str | torch.device = "cpu",

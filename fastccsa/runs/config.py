@@ -27,6 +27,15 @@ FRACTION_KEEPS = 5  # so that every n_sec of Table 2, 1 to 5, gives the same num
 ClassificationWeight = Literal["w", "u"]
 Alignment = Literal["w", "u", "-"]
 
+# How to train; `fastccsa.training.algorithms` defines them. With auto, ``alignment`` decides between ccsa and erm.
+Algorithm = Literal[
+    "auto", "ccsa", "erm", "balanced", "focal", "logit_adjusted", "mixup", "coral", "mmd", "irm", "group_dro"
+]
+# Default strength of the algorithms that have one.
+STRENGTHS = {
+    "focal": 2.0, "logit_adjusted": 1.0, "mixup": 0.2, "coral": 1.0, "mmd": 1.0, "irm": 1.0, "group_dro": 0.01,
+}  # fmt: skip
+
 # Balance of the runs whose config.json does not name a recipe.
 _BEFORE_RECIPES = {"recipe": "paper", "class_weight_scale": "mean", "pair_weight_scale": "mean"}
 
@@ -61,6 +70,9 @@ class TrainConfig:
         batch_size: images per step, or pairs per step.
         lr, weight_decay: learning rate and weight decay of AdamW.
         lr_gamma: factor by which the learning rate is multiplied every ``lr_step`` epochs.
+        algorithm: ccsa; erm, the baseline; or another algorithm on single images, which `fastccsa.training.algorithms`
+            describes. auto is erm if ``alignment`` is ``"-"`` and otherwise ccsa; any other name sets ``alignment``.
+        strength: weight of the algorithm's penalty, or its one parameter; None is its default.
         recipe: how the parts of the loss are balanced: ``"balanced"``, ``"paper"`` (its text as printed) or
             ``"authors"`` (their released code); see `fastccsa.sampling.balance`. It gives each of the following
             fields that is None its value (CCSA only).
@@ -127,6 +139,8 @@ class TrainConfig:
     weight_decay: float = 1e-3
     classification_weight: ClassificationWeight = "w"
     alignment: Alignment = "w"
+    algorithm: Algorithm = "auto"
+    strength: float | None = None
     recipe: Recipe = field(default="balanced", metadata=_OF_PAIRS)
     alpha: float | None = field(default=None, metadata=_OF_PAIRS)
     margin: float | None = field(default=None, metadata=_OF_PAIRS)
@@ -165,6 +179,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        self._choose_algorithm()
         self._check()
         recipe = RECIPES[self.recipe]
         for item in fields(Balance):
@@ -175,9 +190,28 @@ class TrainConfig:
         object.__setattr__(self, "epochs", self.epochs or paper[0])
         object.__setattr__(self, "lr_step", self.lr_step or paper[1])
 
+    def _choose_algorithm(self) -> None:
+        """Make ``algorithm``, ``alignment`` and ``strength`` agree."""
+        check_choices(self)
+        algorithm = self.algorithm
+        if algorithm == "auto":
+            algorithm = "erm" if self.alignment == "-" else "ccsa"
+        if algorithm == "ccsa" and self.alignment == "-":
+            raise InputError("algorithm ccsa needs alignment w or u")
+        if algorithm != "ccsa":
+            object.__setattr__(self, "alignment", "-")
+        object.__setattr__(self, "algorithm", algorithm)
+        default = STRENGTHS.get(algorithm)
+        if self.strength is None:
+            object.__setattr__(self, "strength", default)
+        elif default is None:
+            raise InputError(f"strength is {self.strength}, but algorithm {algorithm} has none: omit it")
+        elif not 0 < self.strength < math.inf:
+            raise InputError(f"strength is {self.strength}: it must be a positive number")
+
     @property
     def is_baseline(self) -> bool:
-        """Whether the loss is only cross-entropy, on single images."""
+        """Whether it trains on single images, by cross-entropy or another algorithm without pairs."""
         return self.alignment == "-"
 
     @property

@@ -6,6 +6,7 @@ start at any step, and every rank computes its own share of the same epoch.
 
 from fastccsa.sampling._sampler import uniforms
 from fastccsa.sampling.balance import RECIPES, Balance, Recipe, balanced_loss
+from fastccsa.sampling.balanced_sampler import BalancedSampler
 from fastccsa.sampling.image_sampler import ImageSampler
 from fastccsa.sampling.pair_sampler import PairSampler
 from fastccsa.sampling.probabilities import Negatives, PairProbabilities
@@ -14,6 +15,7 @@ from fastccsa.sampling.weights import inverse_probability
 __all__ = [
     "RECIPES",
     "Balance",
+    "BalancedSampler",
     "ImageSampler",
     "Negatives",
     "PairProbabilities",

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastccsa.images import ImageLoader, PairLoader, Transforms
@@ -23,7 +24,7 @@ from fastccsa.ops.profiling import stage
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.images import RunImages
 from fastccsa.runs.sampling_record import SamplingRecord
-from fastccsa.sampling import ImageSampler, PairSampler
+from fastccsa.sampling import BalancedSampler, ImageSampler, PairSampler
 from fastccsa.training.ranks import ALONE, Ranks, sum_over_ranks
 
 Two = tuple[Tensor, Tensor]  # one of each stream
@@ -65,7 +66,10 @@ class Objective(Protocol):
 
 
 class Baseline:
-    """Weighted cross-entropy on single images (Table 2, rows A-E)."""
+    """Weighted cross-entropy on single images (Table 2, rows A-E): empirical risk minimisation, ERM.
+
+    Other algorithms on single images are its subclasses: see `fastccsa.training.algorithms`.
+    """
 
     terms: tuple[str, ...] = ("loss",)
     images_per_sample = 1
@@ -76,9 +80,11 @@ class Baseline:
         self, config: TrainConfig, images: RunImages, device: torch.device, width: int, ranks: Ranks = ALONE
     ) -> None:
         self.memory = nn.Module()
-        sampler = ImageSampler(
-            images.training.labels,
-            num_classes=len(images.training.classes),
+        self.ranks = ranks
+        self.domains = len(images.training.domains)
+        self.strength = config.strength or 0.0
+        sampler = self.make_sampler(
+            images,
             batch_size=ranks.share(config.batch_size),
             seed=config.seed,
             rank=ranks.rank,
@@ -91,6 +97,7 @@ class Baseline:
         self.class_weight: Tensor | None = None
         if config.classification_weight == "w":
             self.class_weight = torch.as_tensor(balance.class_weight(probabilities), dtype=torch.float32, device=device)
+        self.prepare(probabilities, device)
         self.record = _record(images, first=probabilities, class_weight1=self.class_weight)
         self.loader = ImageLoader(
             images.training,
@@ -104,15 +111,36 @@ class Baseline:
             num_threads=config.workers or None,
         )
 
+    def make_sampler(self, images: RunImages, **options: Any) -> ImageSampler | BalancedSampler:
+        """Make the sampler of the training images."""
+        return ImageSampler(images.training.labels, num_classes=len(images.training.classes), **options)
+
+    def prepare(self, probabilities: NDArray[np.float64], device: torch.device) -> None:
+        """Make what depends on the probability of each class, [C], before the first step; by default nothing."""
+
     def calibrate(self, measure: Callable[[], float]) -> None:
         """Do nothing: cross-entropy does not depend on the scale of the features."""
 
     def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
-        """Compute the loss, [1]."""
-        logits, _ = forward(batch["images"])
+        """Compute the loss and its terms, [len(terms)]."""
+        logits, features = forward(batch["images"])
         with stage("loss"):
-            loss = weighted_cross_entropy(logits, batch["target"], self.class_weight, self.reduction)
-            return loss.float().unsqueeze(0)
+            return self.loss(logits, features, batch["target"], batch["domain"])
+
+    def loss(self, logits: Tensor, features: Tensor, target: Tensor, domain: Tensor) -> Tensor:
+        """Compute the loss and its terms, float32 [len(terms)].
+
+        Args:
+            logits: [B, C].
+            features: [B, D].
+            target: int64 [B].
+            domain: int64 [B].
+        """
+        return self.cross_entropy(logits, target).unsqueeze(0)
+
+    def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the weighted cross-entropy of a batch, a float32 scalar."""
+        return weighted_cross_entropy(logits, target, self.class_weight, self.reduction).float()
 
 
 class CCSA:
@@ -262,7 +290,9 @@ def build_objective(
     Raises:
         InputError: its images cannot be loaded, or the ranks cannot share its batches evenly.
     """
-    return (Baseline if config.is_baseline else CCSA)(config, images, device, width, ranks)
+    from fastccsa.training.algorithms import ALGORITHMS  # which are subclasses of what is defined here
+
+    return ALGORITHMS[config.algorithm](config, images, device, width, ranks)
 
 
 def _record(images: RunImages, margin: float | None = None, **tables: np.ndarray | Tensor | None) -> SamplingRecord:

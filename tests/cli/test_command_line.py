@@ -24,6 +24,7 @@ COMMANDS = (
     "experiment",
     "prune",
     "export",
+    "compare",
     "report",
     "bench",
     "check",
