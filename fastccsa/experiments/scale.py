@@ -11,10 +11,21 @@ from fastccsa.experiments.rows import Experiment
 from fastccsa.images.choices import Cache
 from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 from fastccsa.system.errors import InputError
-from fastccsa.system.ranges import COUNTS
+from fastccsa.system.ranges import COUNTS, SIZES, Range, check_ranges
 
 # Fields that the command sets, and `device`, which --jobs assigns.
 _NOT_TO_SET = ("manifest", "out", "init", "seed", "device", "manifest_sha256")
+
+
+# Checked although a training checks them too: a plan may have no row that uses one of them.
+_RANGES = {
+    "size": SIZES,
+    "batch_size": Range(1, 2**20),
+    "fraction": Range(0, 1, low_excluded=True),
+    "lr": Range(0, 1000, low_excluded=True),
+    "baseline_lr": Range(0, 1000, low_excluded=True),
+    "prune_images": Range(2, 10**6),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Scale:
     prune_images: int = 512
 
     def __post_init__(self) -> None:
+        check_ranges(self, _RANGES)
         for name in ("epochs", "baseline_epochs"):
             value = getattr(self, name)
             if not (0 < value < 1 or (1 <= value <= COUNTS.high and value == math.floor(value))):
