@@ -14,11 +14,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # bytes of a file's name that are no
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
-def has_control_characters(text: str) -> bool:
-    """Return whether ``text`` contains a control character, including line ends and tabs."""
-    return _CONTROL.search(text) is not None
-
-
 def printable(text: str, lines: bool = False) -> str:
     """Return ``text`` with control characters as escape sequences, as in ``repr``.
 

@@ -134,7 +134,8 @@ def _save(folder: Path, suspects: list[Suspect], parts: list[dict[str, Tensor]])
         with write_atomically(folder / BATCH_FILE) as file:
             save_file(rows, file)
     except (OSError, SafetensorError, InputError) as error:  # must not hide the divergence itself
-        return f"the batch cannot be saved ({error})"
+        reason = isinstance(error, OSError) and error.strerror
+        return f"the batch cannot be saved ({reason or error})"
     return f"its images are listed in {folder / DIVERGED_FILE}, the batch is in {BATCH_FILE} next to it"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastccsa.system.text import has_control_characters, printable, spreadsheet_row
+from fastccsa.system.text import printable, spreadsheet_row
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,6 @@ def test_control_characters_are_shown_as_escapes(text: str, shown: str) -> None:
 
 def test_lines_may_stay() -> None:
     assert printable("a\n\tb\x07\rc", lines=True) == "a\n\tb\\x07\\rc"
-
-
-def test_control_characters_are_found() -> None:
-    assert has_control_characters("a\nb")
-    assert not has_control_characters("a b")
 
 
 def test_formulas_are_quoted_and_numbers_are_not() -> None:

@@ -403,6 +403,14 @@ def test_a_loss_that_is_not_finite_names_domain_and_class_and_lists_the_batch(ma
     assert torch.equal(batch["images1"].isnan().all(3).all(2).all(1), batch["index1"] == bad)
 
 
+def test_the_list_of_a_diverged_batch_has_no_formulas(tmp_path) -> None:
+    suspect = divergence.Suspect(1, "=HYPERLINK(1).png", "@nv", "HAM", True, True, -1.5)
+    divergence._write_list(tmp_path / "diverged.csv", [suspect])
+    with open(tmp_path / "diverged.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert list(row.values()) == ["1", "'=HYPERLINK(1).png", "'@nv", "HAM", "True", "True", "-1.5"]
+
+
 def test_a_batch_of_one_pair_is_checked_as_one_batch_of_two_images(make_config) -> None:
     training = Manifest.read(make_config().manifest).select("train")
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5), torch.nn.BatchNorm1d(5))
