@@ -44,7 +44,7 @@ def check_used(values: Mapping[str, Any]) -> None:
         unused["--alignment u, which has no weights"] = ("pair_weight_scale", "pair_weight_cap")
     if values["classification_weight"] == "u":
         unused["--classification-weight u, which has no weights"] = ("class_weight_scale",)
-    if values["init"] is not None:
+    if values["init"] is not None and values["weights"] != "none":
         unused["--init, which gives the weights"] = ("weights",)
     for other, names in unused.items():
         for name in names:

@@ -129,7 +129,7 @@ def test_an_empty_argument_is_one_line(command: str, manifest_csv: Path) -> None
         ("train", "--alignment - --match-probability 0.5", "--match-probability has no effect"),
         ("train", "--alignment u --pair-weight-cap 3", "--pair-weight-cap has no effect with --alignment u"),
         ("train", "--classification-weight u --class-weight-scale max", "--class-weight-scale has no effect"),
-        ("train", "--init {new} --weights none", "--weights has no effect with --init"),
+        ("train", "--init {new} --weights imagenet", "--weights has no effect with --init"),
         ("train", "--n-sec 0", "n_sec 0 leaves no secondary domain to align"),
         ("train", "--memory 64", "memory 64 needs pairs all"),
         ("train", "--primary HAM --exclude HAM", "the primary domain HAM cannot be excluded"),
