@@ -16,6 +16,7 @@ from fastccsa.cli.options import (
     workers_option,
 )
 from fastccsa.collections.choices import Split
+from fastccsa.system.text import printable
 
 
 @click.command("evaluate")
@@ -78,7 +79,7 @@ def evaluate_command(
         image_backend=image_backend,
         progress=True,
     )
-    click.echo(str(scores))
+    click.echo(printable(str(scores), lines=True))
     if json_path is not None:
         with write_atomically(json_path) as file:
             file.write_text(scores.to_json())
