@@ -27,6 +27,7 @@ REQUIRED = {
     "prune": ["--run", "{new}", "--out", "{new}2", "--rate", "0.5"],
     "export": ["--run", "{new}", "--onnx", "{new}/a.onnx"],
     "report": ["{new}"],
+    "compare": ["{new}"],
     "demo": ["--out", "{new}"],
 }
 # Some large values are possible: a seed of twelve zeros is a seed, as its type says.
@@ -81,9 +82,10 @@ def assert_one_line(result: Result) -> None:
     assert "Traceback" not in result.output
 
 
-def test_the_sweep_covers_the_options_it_is_meant_for() -> None:
+def test_the_sweep_covers_every_command_with_options() -> None:
     assert len(NUMERIC) > 50
-    assert {name for name, _ in NUMERIC} == set(REQUIRED) - {"report"}
+    assert {name for name, _, _ in ALL} == set(SUMMARIES) - {"bench", "check"}
+    assert {name for name, _ in NUMERIC} == {name for name, _, _ in ALL} - {"report"}
 
 
 @pytest.mark.parametrize("value", NUMBERS)
