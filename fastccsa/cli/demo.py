@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastccsa.cli.options import MOST_IMAGES, MOST_RUNS, FiniteRange, data_seed_type
+from fastccsa.collections.taxonomy import DOMAINS
+from fastccsa.system.ranges import COUNTS, SIZES
+
 if TYPE_CHECKING:
     from fastccsa.training import TrainConfig
 
@@ -45,46 +49,55 @@ NOTE = (
 )
 @click.option(
     "--images",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_IMAGES),
     default=IMAGES,
     show_default=True,
     help="Approximate number of images to draw.",
 )
 @click.option(
     "--shift",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(0, 10),
     default=SHIFT,
     show_default=True,
     help="How much the domains differ in colour, device and artefacts; 0 for not at all.",
 )
 @click.option(
     "--confounding",
-    type=click.FloatRange(min=0, max=1),
+    type=FiniteRange(0, 1),
     default=CONFOUNDING,
     show_default=True,
     help="How closely artefacts follow the class, differently in each domain.",
 )
 @click.option(
     "--unseen",
+    type=click.Choice([domain for domain in DOMAINS if domain != "HAM"]),
     default=UNSEEN,
     show_default=True,
     help="Domain that training and model selection never see.",
 )
 @click.option(
-    "--seeds", type=click.IntRange(min=1), default=SEEDS, show_default=True, help="Runs of each kind of training."
+    "--seeds",
+    type=click.IntRange(1, MOST_RUNS),
+    default=SEEDS,
+    show_default=True,
+    help="Runs of each kind of training.",
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, int(COUNTS.high) // BASELINE_EPOCHS),
     default=EPOCHS,
     show_default=True,
     help=f"Epochs of CCSA; the baselines are trained {BASELINE_EPOCHS} times as long.",
 )
 @click.option(
-    "--size", type=click.IntRange(min=32), default=SIZE, show_default=True, help="Side of the images in pixels."
+    "--size",
+    type=click.IntRange(32, int(SIZES.high)),
+    default=SIZE,
+    show_default=True,
+    help="Side of the images in pixels.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="First seed.")
+@click.option("--seed", type=data_seed_type, default=0, show_default=True, help="First seed.")
 def demo_command(
     out: Path,
     images: int,

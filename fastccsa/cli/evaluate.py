@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fastccsa.cli.options import (
+    MOST_BATCH,
     allow_changed_option,
     amp_option,
     choice,
@@ -15,6 +16,7 @@ from fastccsa.cli.options import (
     workers_option,
 )
 from fastccsa.collections.choices import Split
+from fastccsa.system.text import printable
 
 
 @click.command("evaluate")
@@ -27,8 +29,15 @@ from fastccsa.collections.choices import Split
     show_default=True,
     help="Split of the manifest to score.",
 )
-@click.option("--json", "json_path", help="Also write the scores, with the confusion matrices, as JSON.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per batch.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the scores, with the confusion matrices, as JSON.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1, MOST_BATCH), default=64, show_default=True, help="Images per batch."
+)
 @allow_changed_option
 @device_option
 @amp_option
@@ -38,7 +47,7 @@ def evaluate_command(
     run: str,
     manifest: str | None,
     split: str,
-    json_path: str | None,
+    json_path: Path | None,
     batch_size: int,
     allow_changed_manifest: bool,
     device: str,
@@ -70,8 +79,8 @@ def evaluate_command(
         image_backend=image_backend,
         progress=True,
     )
-    click.echo(str(scores))
-    if json_path:
-        with write_atomically(Path(json_path)) as file:
+    click.echo(printable(str(scores), lines=True))
+    if json_path is not None:
+        with write_atomically(json_path) as file:
             file.write_text(scores.to_json())
         click.echo(f"Wrote {json_path}")

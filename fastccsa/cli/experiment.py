@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from fastccsa.cli.options import MOST_RUNS
 from fastccsa.experiments.rows import EXPERIMENTS
 from fastccsa.experiments.scale import PRESETS, parse_scale, parse_settings
+from fastccsa.system.text import printable
 
 
 class Letters(click.ParamType):
@@ -38,7 +40,7 @@ class Letters(click.ParamType):
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_RUNS),
     default=1,
     show_default=True,
     help="Runs per experiment: seeds 0, 1, ...",
@@ -51,7 +53,7 @@ class Letters(click.ParamType):
     "baseline_lr, weights, cache, prune_images; or both, as in small,size=48.",
 )
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any setting of a run; repeatable.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time.")
+@click.option("--jobs", type=click.IntRange(1, MOST_RUNS), default=1, show_default=True, help="Runs at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto (all GPUs in turn), cpu, cuda or cuda:N.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, and exit.")
 def experiment_command(
@@ -93,17 +95,17 @@ def experiment_command(
         settings=changes,
         skip=all_rows,
     )
-    click.echo(describe_plan(plan))
+    click.echo(printable(describe_plan(plan), lines=True))
     if plan.problems:
         for problem in plan.problems:
-            click.echo(f"fastccsa: error: {problem}", err=True)
+            click.echo(f"fastccsa: error: {printable(problem)}", err=True)
         sys.exit(2)
     if dry_run:
         return
     outcomes = execute(plan.runs, slots)
     failed = {run: outcome for run, outcome in outcomes.items() if outcome.status == "failed"}
     for run, outcome in failed.items():
-        click.echo(f"fastccsa: {run.name}: {outcome.message}", err=True)
+        click.echo(f"fastccsa: {run.name}: {printable(outcome.message)}", err=True)
     if any(run.is_finished for run in plan.runs):
         from fastccsa.reporting import print_text, read_runs, score_table
 

@@ -5,9 +5,12 @@ The module of a command is imported when the command is called, so that ``fastcc
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -15,6 +18,9 @@ import click
 from fastccsa._version import __version__
 from fastccsa.system.errors import InputError, Interrupted
 from fastccsa.system.extras import install_advice
+from fastccsa.system.full_disk import disk_error
+from fastccsa.system.logs import log_to_terminal
+from fastccsa.system.text import printable
 
 # The summaries are kept here because reading them from the commands would import every command.
 SUMMARIES = {
@@ -39,8 +45,9 @@ INTERRUPTED = 130  # 128 + SIGINT, the status a shell expects after Ctrl-C
 class CommandGroup(click.Group):
     """A group whose commands are ``fastccsa.cli.<name>.<name>_command``.
 
-    Exit statuses: 0 for success, 2 for bad input or a missing extra, 130 if interrupted, 143 if terminated. Except for
-    0, one line on stderr says why. Any other error keeps its traceback, because it is a bug.
+    Exit statuses: 0 for success; 2 for bad input, a missing extra or a full disk; 130 if interrupted, 143 if
+    terminated, 129 if the terminal was closed. Except for 0, one line on stderr says why. Any other error keeps its
+    traceback, because it is a bug.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -55,6 +62,25 @@ class CommandGroup(click.Group):
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and check that none of its arguments is empty.
+
+        No option has a meaning for an empty text, but click would take it for a missing value or the current folder.
+        """
+        name, command, rest = super().resolve_command(ctx, args)
+        previous = ""
+        for argument in rest:
+            option, equals, value = argument.partition("=")
+            with_value = argument.startswith("--") and equals
+            if not (value if with_value else argument).strip():
+                where = option if with_value else previous
+                what = f"the value of {where}" if where.startswith("-") else "an argument"
+                raise click.UsageError(f"{what} is empty: give a value, or omit it", ctx)
+            previous = argument
+        return name, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands for --help without importing them."""
         with formatter.section("Commands"):
@@ -67,10 +93,11 @@ class CommandGroup(click.Group):
         `Interrupted` exits with its own status.
         """
         try:
-            with install_advice():
+            with install_advice(), log_to_terminal():
                 return super().invoke(ctx)
         except Interrupted as stop:
-            click.echo(f"fastccsa: {stop}", err=True)
+            with suppress(OSError):  # the terminal was closed
+                click.echo(f"fastccsa: {printable(str(stop))}", err=True)
             ctx.exit(stop.status)
         except KeyboardInterrupt as interruption:
             # Click's own handler would print an empty line before the message.
@@ -98,19 +125,44 @@ class CommandGroup(click.Group):
             fail(error.format_message())
         except InputError as error:
             fail(str(error))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-            if error.filename is None:
-                raise
-            fail(f"{error.filename}: {error.strerror}")
         except click.Abort:
             click.echo("fastccsa: interrupted", err=True)
             sys.exit(INTERRUPTED)
+        except Exception as error:
+            if (message := describe_system_error(error)) is None:
+                raise
+            fail(message)
+        finish_output()
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def describe_system_error(error: Exception) -> str | None:
+    """Return one line about a file that cannot be opened or a disk that is full; None for any other error."""
+    file = getattr(error, "filename", None)
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
+        return None if file is None else f"{file}: {error.strerror}"
+    number = disk_error(error)
+    if number is None:
+        return None
+    advice = "check the disk" if number == errno.EIO else "make room, or choose another folder"
+    return f"cannot write {file or 'the output'}: {os.strerror(number)}; {advice}"
+
+
+def finish_output() -> None:
+    """Write what is still buffered for stdout, which may be a file on a full disk or a closed terminal."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter would try again at its end, and print a traceback.
+        with suppress(OSError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EIO:
+            fail(f"cannot write the output: {error.strerror}")
 
 
 def fail(message: str, hint: click.Context | None = None) -> NoReturn:
     """Print ``message`` as one line on stderr, with a hint at the help of the command, and exit with status 2."""
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     if hint is not None:
         line = f"{line.rstrip('.')} (see '{hint.command_path} --help')"
     click.echo(f"fastccsa: error: {line}", err=True)

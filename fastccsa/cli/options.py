@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
@@ -11,6 +12,10 @@ import click
 from fastccsa.images.choices import ImageBackend
 from fastccsa.system.choices import literal_of
 from fastccsa.system.devices import Amp
+from fastccsa.system.ranges import SEEDS, SIZES, WORKERS
+
+# Upper limits: a larger number is a typing mistake, and would be found out only when memory or patience runs out.
+MOST_BATCH, MOST_IMAGES, MOST_PAIRS, MOST_RUNS = 2**20, 10**7, 1024, 1000
 
 DEVICE_HELP = "auto, cpu, cuda or cuda:N."
 WORKERS_HELP = "Threads that decode images; 0 lets the image pipeline choose."
@@ -23,8 +28,29 @@ def choice(literal: Any) -> click.Choice[str]:
     return click.Choice(get_args(literal))
 
 
+class FiniteRange(click.FloatRange):
+    """A number in a range, and not NaN, which click lets pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or fail with a message that names the range."""
+        if math.isnan(number := float(click.FLOAT.convert(value, param, ctx))):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return super().convert(number, param, ctx)
+
+
+size_type = click.IntRange(int(SIZES.low), int(SIZES.high))
+seed_type = click.IntRange(int(SEEDS.low), int(SEEDS.high))
+# The seed of pictures and of splits, which NumPy's and scikit-learn's generators take.
+data_seed_type = click.IntRange(0, 2**32 - 1)
+
 device_option = click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
-workers_option = click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help=WORKERS_HELP)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(int(WORKERS.low), int(WORKERS.high)),
+    default=0,
+    show_default=True,
+    help=WORKERS_HELP,
+)
 amp_option = click.option("--amp", type=choice(Amp), default="auto", show_default=True, help=AMP_HELP)
 image_backend_option = click.option(
     "--image-backend", type=choice(ImageBackend), default="auto", show_default=True, help=BACKEND_HELP
@@ -67,3 +93,14 @@ allow_changed_option = click.option(
     is_flag=True,
     help="Go on even if the manifest changed since the run, or if images to score were trained on.",
 )
+
+
+def given_options() -> dict[str, str]:
+    """Return the options that the user gave to the current command: the flag by the name of the parameter."""
+    context = click.get_current_context()
+    return {
+        parameter.name: parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
+    }

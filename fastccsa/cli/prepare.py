@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastccsa.cli.options import choice
+from fastccsa.cli.options import choice, data_seed_type
 from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.taxonomy import DOMAINS, ISIC_COLLECTIONS
 
@@ -59,7 +59,11 @@ class NamedPath(click.ParamType):
 )
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The CSV file to write.")
 @click.option(
-    "--seed", default=0, show_default=True, help="Seed of the split into training, validation and test images."
+    "--seed",
+    type=data_seed_type,
+    default=0,
+    show_default=True,
+    help="Seed of the split into training, validation and test images.",
 )
 @click.option(
     "--labels", metavar="FILE", type=click.Path(path_type=Path), help="CSV with rows that override the label maps."

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import click
 
-from fastccsa.cli.options import image_backend_option
+from fastccsa.cli.options import MOST_PAIRS, image_backend_option, seed_type, size_type
 
 
 @click.command("preview")
 @click.option("--manifest", required=True, help="CSV of the images, as `fastccsa prepare` writes it.")
-@click.option("--out", required=True, help="PNG file to write.")
-@click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, help="Number of pairs.")
+@click.option("--out", type=click.Path(dir_okay=False), required=True, help="PNG file to write.")
+@click.option("--pairs", type=click.IntRange(1, MOST_PAIRS), default=8, show_default=True, help="Number of pairs.")
 @click.option("--primary", help="Domain that holds every class.  [default: HAM, else the manifest's first]")
-@click.option(
-    "--size", type=click.IntRange(min=8), default=224, show_default=True, help="Side of the images in pixels."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling and augmentation.")
+@click.option("--size", type=size_type, default=224, show_default=True, help="Side of the images in pixels.")
+@click.option("--seed", type=seed_type, default=0, show_default=True, help="Seed of sampling and augmentation.")
 @image_backend_option
 def preview_command(
     manifest: str, out: str, pairs: int, primary: str | None, size: int, seed: int, image_backend: str

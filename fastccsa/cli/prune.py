@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fastccsa.cli.options import DEVICE_HELP, WORKERS_HELP, options_of
+from fastccsa.cli.options import DEVICE_HELP, WORKERS_HELP, given_options, options_of
 from fastccsa.pruning.config import PruneConfig
 
 option = options_of(PruneConfig)
@@ -54,6 +54,9 @@ def prune_command(**values: Any) -> None:
       fastccsa prune --run runs/k --threshold 1e-4 --out runs/u
       fastccsa prune --run runs/k --threshold 1e-3 --out runs/v
     """  # noqa: D301  (\b tells click to keep the lines)
+    given = given_options()
+    if "stop" in given and "rate" in given:
+        raise click.UsageError("--stop has no effect with --rate: it says what --threshold is compared with")
     PruneConfig(**values)
     from fastccsa.pruning import prune
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from fastccsa.cli.options import MOST_IMAGES, FiniteRange, data_seed_type
+from fastccsa.system.ranges import SIZES
+
 
 @click.command("render")
 @click.option(
@@ -16,28 +19,32 @@ import click
 )
 @click.option(
     "--images",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_IMAGES),
     default=2000,
     show_default=True,
     help="Approximate number of images; rare classes get at least 20 in each domain.",
 )
 @click.option(
     "--shift",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(0, 10),
     default=1.0,
     show_default=True,
     help="How much the other domains differ from HAM: 0 not at all, 1 visibly, 2 twice as much.",
 )
 @click.option(
     "--confounding",
-    type=click.FloatRange(min=0, max=1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="How strongly artefacts indicate the class, a different one in each domain: 0 not at all, 1 fully.",
 )
-@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Random seed.")
+@click.option("--seed", type=data_seed_type, default=0, show_default=True, help="Random seed.")
 @click.option(
-    "--width", type=click.IntRange(min=64), default=300, show_default=True, help="Width of HAM's images in pixels."
+    "--width",
+    type=click.IntRange(64, int(SIZES.high)),
+    default=300,
+    show_default=True,
+    help="Width of HAM's images in pixels.",
 )
 def render_command(out: Path, images: int, shift: float, confounding: float, seed: int, width: int) -> None:
     """Draw seven synthetic collections with the paper's class proportions, for demonstrations and tests.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import click
 
-from fastccsa.cli.options import AMP_HELP, BACKEND_HELP, DEVICE_HELP, WORKERS_HELP, options_of
+from fastccsa.cli.options import AMP_HELP, BACKEND_HELP, DEVICE_HELP, WORKERS_HELP, given_options, options_of
 from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 
 
@@ -24,6 +26,30 @@ class ImagesPerClass(click.ParamType):
         if number < 0:
             self.fail(f"{value} is negative: give 0 or more, or all", param, ctx)
         return int(number)
+
+
+def check_used(values: Mapping[str, Any]) -> None:
+    """Check that every option that was given has an effect with the others.
+
+    Raises:
+        UsageError: one has none; the message names it.
+    """
+    given = given_options()
+    unused: dict[str, Iterable[str]] = {}
+    if values["alignment"] == "-":
+        unused["--alignment -, a baseline without pairs"] = [
+            item.name for item in fields(TrainConfig) if item.metadata.get("of_pairs")
+        ]
+    elif values["alignment"] == "u":
+        unused["--alignment u, which has no weights"] = ("pair_weight_scale", "pair_weight_cap")
+    if values["classification_weight"] == "u":
+        unused["--classification-weight u, which has no weights"] = ("class_weight_scale",)
+    if values["init"] is not None and values["weights"] != "none":
+        unused["--init, which gives the weights"] = ("weights",)
+    for other, names in unused.items():
+        for name in names:
+            if name in given:
+                raise click.UsageError(f"{given[name]} has no effect with {other}: omit one of them")
 
 
 option = options_of(TrainConfig)
@@ -151,6 +177,7 @@ def train_command(**values: Any) -> None:
       fastccsa train --manifest manifest.csv --out runs/a --n-sec 0 --alignment -
       fastccsa train --manifest manifest.csv --out runs/k --init runs/a
     """  # noqa: D301  (\b tells click to keep the lines)
+    check_used(values)
     config = TrainConfig(**{name: value for name, value in values.items() if value is not None})
     from fastccsa.training import train
 

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from fastccsa.system.errors import InputError
+from fastccsa.system.files import scratch_folder
 
 _CHUNK = 1 << 20  # bytes
 _NESTED = 2  # maximum nesting depth of archives; Dataverse's HAM10000 has one level
@@ -163,8 +163,8 @@ def _unpack_nested(
 ) -> None:
     """Unpack a nested archive into a folder with its name, and do not keep the archive."""
     inside = folder / entry.target.with_suffix("")
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as scratch:
-        nested = Path(scratch) / entry.target.name
+    with scratch_folder(folder, ".unpacking-") as scratch:
+        nested = scratch / entry.target.name
         _write(opened, entry.info, nested)
         with zipfile.ZipFile(nested) as opened_nested:
             entries = _checked(opened_nested, nested, limits)

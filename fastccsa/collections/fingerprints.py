@@ -169,7 +169,10 @@ class _Cache:
         if self._path is None:
             return
         rows = sorted((image, *entry) for image, entry in self._known.items() if entry[1].look != UNREADABLE)
-        with write_atomically(self._path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        with (
+            write_atomically(self._path, follow_links=False) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
             writer.writerows((image, *stamp, *known) for image, stamp, known in rows)

@@ -9,6 +9,7 @@ from typing import get_args
 import pandas as pd
 
 from fastccsa.collections.choices import Split
+from fastccsa.system.text import CONTROL
 
 COLUMNS: tuple[str, ...] = ("image", "label", "domain", "group", "split")
 SPLITS: tuple[str, ...] = get_args(Split)
@@ -31,6 +32,7 @@ def find_problems(
     """
     problems = [
         *_empty_fields(table),
+        *_control_characters(table),
         *_unknown_values(table["label"], classes),
         *_unknown_values(table["split"], SPLITS),
         *_repeated_images(paths),
@@ -53,6 +55,13 @@ def _empty_fields(table: pd.DataFrame) -> Iterator[Problem]:
     for column in COLUMNS:
         for row in _rows_where(table[column].str.strip() == ""):
             yield row, f"no {column}"
+
+
+def _control_characters(table: pd.DataFrame) -> Iterator[Problem]:
+    # They could change what a terminal, a log or a page shows, or end a line in a table.
+    for column in table.columns:
+        for row in _rows_where(table[column].astype(str).str.contains(CONTROL, regex=True)):
+            yield row, f"{column} {table[column].iloc[row]!r} has a control character"
 
 
 def _unknown_values(values: pd.Series, known: Sequence[str]) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -136,7 +137,8 @@ def _prune(run: PlannedRun, slot: Slot) -> None:
 
 
 def _child(connection: Connection) -> None:
-    """Perform runs until the parent sends None."""
+    """Perform runs until the parent sends None, or asks for a stop by a signal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell start with it ignored
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while task := connection.recv():
         run, slot, log = task

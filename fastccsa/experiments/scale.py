@@ -11,9 +11,21 @@ from fastccsa.experiments.rows import Experiment
 from fastccsa.images.choices import Cache
 from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 from fastccsa.system.errors import InputError
+from fastccsa.system.ranges import COUNTS, SIZES, Range, check_ranges
 
 # Fields that the command sets, and `device`, which --jobs assigns.
 _NOT_TO_SET = ("manifest", "out", "init", "seed", "device", "manifest_sha256")
+
+
+# Checked although a training checks them too: a plan may have no row that uses one of them.
+_RANGES = {
+    "size": SIZES,
+    "batch_size": Range(1, 2**20),
+    "fraction": Range(0, 1, low_excluded=True),
+    "lr": Range(0, 1000, low_excluded=True),
+    "baseline_lr": Range(0, 1000, low_excluded=True),
+    "prune_images": Range(2, 10**6),
+}
 
 
 @dataclass(frozen=True)
@@ -43,10 +55,14 @@ class Scale:
     prune_images: int = 512
 
     def __post_init__(self) -> None:
+        check_ranges(self, _RANGES)
         for name in ("epochs", "baseline_epochs"):
             value = getattr(self, name)
-            if not (0 < value < 1 or (value >= 1 and value == math.floor(value))):
-                raise InputError(f"scale: {name} is {value:g}: give a whole number, or a share of the paper's below 1")
+            if not (0 < value < 1 or (1 <= value <= COUNTS.high and value == math.floor(value))):
+                raise InputError(
+                    f"scale: {name} is {value:g}: give a whole number up to {COUNTS.high:,}, or a share of the paper's "
+                    "below 1"
+                )
 
 
 # Without ImageNet weights, networks need larger learning rates to learn anything in so few epochs.
@@ -137,6 +153,8 @@ def _parse_all(texts: Sequence[str], types: Mapping[str, Any], option: str) -> d
         name, equals, value = text.partition("=")
         if not equals or name not in types:
             raise InputError(f"{option}: {text!r} is not key=value with a key of {', '.join(types)}")
+        if not value.strip():
+            raise InputError(f"{option}: {name} is empty: give a value, or omit it")
         try:
             values[name] = _parse(value, types[name])
         except ValueError as error:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -17,6 +21,7 @@ from fastccsa.experiments.plan import PlannedRun
 from fastccsa.runs.folder import finished_scores
 from fastccsa.runs.locks import is_locked
 from fastccsa.system.devices import pick_device
+from fastccsa.system.errors import Interrupted
 from fastccsa.system.machine import usable_cpus
 from fastccsa.system.progress import Say
 
@@ -110,15 +115,49 @@ def _workers(slots: Sequence[Slot]) -> Iterator[Start]:
         yield _here
         return
     children = Children()
-    with _threads_of_children(slots[0].threads), ThreadPoolExecutor(len(slots)) as pool:
+    with _threads_of_children(slots[0].threads), _signals_raise(), ThreadPoolExecutor(len(slots)) as pool:
         try:
             yield lambda run, slot: pool.submit(children.perform, run, slot)
             children.end()
-        except BaseException:
-            for process in multiprocessing.active_children():
-                if process.name == CHILD_NAME:
-                    process.terminate()
+        except BaseException as error:
+            # The children save and end, and the pool waits for them. Whoever stopped this process may have sent them
+            # the same signal, and a second one of a kind would end them at once.
+            received = error.status - 128 if isinstance(error, Interrupted) else signal.SIGINT
+            _stop_children(signal.SIGINT if received == signal.SIGTERM else signal.SIGTERM)
             raise
+
+
+def _stop_children(number: int) -> None:
+    for process in multiprocessing.active_children():
+        if process.name == CHILD_NAME and process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise `Interrupted` within the block, as SIGINT raises KeyboardInterrupt.
+
+    A second signal of a kind takes its usual effect. SIGHUP stays ignored where it is, as by ``nohup``.
+    """
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, before[number])
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name}: the runs are saved; the same command resumes them", 128 + number
+        )
+
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        before = {number: found for number, found in handlers.items() if found not in (None, signal.SIG_IGN)}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _here(run: PlannedRun, slot: Slot) -> Future[Outcome]:

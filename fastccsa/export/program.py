@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -91,10 +92,12 @@ def export_program(run: str | os.PathLike[str], path: str | os.PathLike[str], pi
     module, _ = read_run(run, pixels)
     program = trace(module)
 
-    # Streams, not paths: torch requires the ending, which the temporary file does not have.
+    # Streams, not paths: torch requires the ending, which the temporary file does not have. torch's writer ends the
+    # process if the disk is full, so it writes into memory.
     def save(file: Path) -> None:
-        with open(file, "wb") as stream:
-            torch.export.save(program, stream)
+        content = BytesIO()
+        torch.export.save(program, content)
+        file.write_bytes(content.getbuffer())
 
     def load(file: Path) -> Callable[[Tensor], Tensor]:
         with open(file, "rb") as stream:

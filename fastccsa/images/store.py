@@ -31,6 +31,7 @@ from fastccsa.images.store_crops import CropMaker
 from fastccsa.images.store_index import Entry, Index
 from fastccsa.images.transforms import IntArray, Transforms
 from fastccsa.system.errors import InputError
+from fastccsa.system.locks import open_shared
 from fastccsa.system.machine import usable_cpus
 
 logger = logging.getLogger("fastccsa.images")
@@ -132,7 +133,7 @@ class _Builder:
         self._index = index
         self._side = transforms.crop
         self._row_bytes = self._side * self._side * _CHANNELS
-        self._file = os.open(self._array_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._file = open_shared(self._array_path)
 
     def close(self) -> None:
         os.close(self._file)
@@ -251,13 +252,16 @@ class _Builder:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of the store. The system releases it when the process ends for any reason."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
+    file = open_shared(folder / "lock")
+    try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.warning("%s: another run is making crops; waiting for it", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(file)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class Index:
 
     def write(self, path: Path) -> None:
         """Replace the index on the disk atomically."""
-        with write_atomically(path) as temporary:
+        with write_atomically(path, follow_links=False) as temporary:
             temporary.write_text(json.dumps(asdict(self), separators=(",", ":")))
 
     def plan(self, path: str) -> bool:

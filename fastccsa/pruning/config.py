@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from fastccsa.system.choices import check_choices
+from fastccsa.system.choices import check_choices, check_not_empty
 from fastccsa.system.errors import InputError
+from fastccsa.system.ranges import COUNTS, SEEDS, WORKERS, Range, check_ranges
 
 Criterion = Literal["dcp", "magnitude", "taylor", "random"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -19,6 +19,22 @@ Refit = Literal["reconstruction", "joint"]
 
 # Fields that do not change the result of a pruning.
 _NOT_COMPARED = ("run", "out", "manifest", "allow_changed_manifest", "device", "workers")
+_SHARE = Range(0, 1, low_excluded=True, high_excluded=True)
+_RANGES = {
+    "threshold": _SHARE,
+    "rate": _SHARE,
+    "round_to": Range(1, 10**6),
+    "discrimination_images": Range(2, 10**6),
+    "stage_epochs": Range(1, 10**6),
+    "workers": WORKERS,
+    "images": Range(2, 10**6),
+    "auxiliary": COUNTS,
+    "epochs": Range(1, 10**6),
+    "seed": SEEDS,
+    "lr": Range(0, 1000, low_excluded=True),
+    "fraction": Range(0, 1, low_excluded=True),
+    "loss_weight": Range(0, 10**6),
+}
 
 
 @dataclass(frozen=True)
@@ -83,25 +99,9 @@ class PruneConfig:
     def __post_init__(self) -> None:
         if (self.threshold is None) == (self.rate is None):
             raise InputError("say how much to prune: give either a threshold or a rate")
-        for name in ("threshold", "rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise InputError(f"{name} is {value}: it must lie between 0 and 1, both excluded")
         check_choices(self)
-        lowest = {"round_to": 1, "discrimination_images": 2, "stage_epochs": 1, "workers": 0}
-        for name, low in lowest.items():
-            if getattr(self, name) < low:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least {low}")
-        for name, low in {"images": 2, "auxiliary": 0, "epochs": 1, "seed": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise InputError(f"{name} is {value}: it must be at least {low}")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise InputError(f"lr is {self.lr}: it must be a positive number")
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise InputError(f"fraction is {self.fraction}: it must be above 0 and at most 1")
-        if not 0 <= self.loss_weight < math.inf:
-            raise InputError(f"loss_weight is {self.loss_weight}: it must be 0 or a positive number")
+        check_ranges(self, _RANGES)
+        check_not_empty(self, ("run", "out", "manifest", "device"))
         if Path(self.run).resolve() == Path(self.out).resolve():
             raise InputError(f"{self.out} is the run to prune: choose another folder for the pruned one")
 

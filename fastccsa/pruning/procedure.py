@@ -34,11 +34,13 @@ from fastccsa.pruning.subset import Subset, default_images, load_subset
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import SCORES_FILE, finished_scores, open_run, write_environment
 from fastccsa.runs.images import RunImages, open_manifest, select_images
+from fastccsa.runs.locks import lock_run
 from fastccsa.runs.results import run_outputs, write_results
 from fastccsa.runs.sampling_record import SAMPLING_FILE, SamplingRecord
 from fastccsa.runs.used_images import check_manifest
 from fastccsa.system.devices import pick_device
 from fastccsa.system.errors import InputError
+from fastccsa.system.files import remove_leftovers
 from fastccsa.system.progress import Say, status_lines
 from fastccsa.training import build_objective, train
 
@@ -71,7 +73,7 @@ def prune(
 
     Raises:
         InputError: a value is out of range, there is no finished run, the architecture cannot be pruned, a layer would
-            lose all channels, torch-pruning is missing, or ``out`` is used for something else.
+            lose all channels, torch-pruning is missing, or ``out`` is used for something else or by another process.
     """
     try:
         config = PruneConfig(os.fspath(run), os.fspath(out), threshold=threshold, rate=rate, **options)
@@ -86,19 +88,21 @@ def prune(
     check_rate(config, model)
     stages_of(model, config.auxiliary)
     images = select_images(training, manifest)
-    folder = _open_folder(config, training)
-    if scores := finished_scores(folder):
-        say(f"{folder} is finished: its channels are in {folder / PRUNE_FILE}, its test scores in {SCORES_FILE}")
-        return scores
+    with lock_run(Path(config.out)):
+        folder = _open_folder(config, training)
+        if scores := finished_scores(folder):
+            say(f"{folder} is finished: its channels are in {folder / PRUNE_FILE}, its test scores in {SCORES_FILE}")
+            return scores
 
-    selected = folder / SELECTED_FOLDER
-    if finished_scores(selected) is None:
-        write_environment(folder, device)
-        record = choose_channels(config, training, images, model.to(device), say, progress)
-        _write_selected(config, training, manifest, model, record, say)
-    if scores := finished_scores(selected):
-        say(f"test scores before fine-tuning:\n{scores}")
-    return train(training, progress)
+        remove_leftovers(folder)
+        selected = folder / SELECTED_FOLDER
+        if finished_scores(selected) is None:
+            write_environment(folder, device)
+            record = choose_channels(config, training, images, model.to(device), say, progress)
+            _write_selected(config, training, manifest, model, record, say)
+        if scores := finished_scores(selected):
+            say(f"test scores before fine-tuning:\n{scores}")
+        return train(training, progress)
 
 
 def open_source(config: PruneConfig) -> tuple[TrainConfig, Manifest, Classifier]:

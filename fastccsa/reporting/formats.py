@@ -8,6 +8,7 @@ import re
 
 from fastccsa.reporting.sections.scores import ScoreCell, ScoreRow
 from fastccsa.reporting.table import SETTINGS, ScoreTable
+from fastccsa.system.text import printable, spreadsheet_row
 
 _SIGNS = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
@@ -42,16 +43,18 @@ def to_csv(table: ScoreTable) -> str:
 
     For each domain and ``avg`` there are the mean over seeds, its standard error (``_se``), the limits of its 95 %
     interval (``_low``, ``_high``), the paper's number (``_paper``) and the difference (``_difference``); missing values
-    are empty.
+    are empty. Names that spreadsheet programs would take for formulas are quoted.
     """
     names = table.header[1 + len(table.settings) :]
     kinds = ("", "_se", "_low", "_high", "_paper", "_difference")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["run", *SETTINGS, "left_out", "seeds", *(name + kind for name in names for kind in kinds)])
+    heads = (name + kind for name in names for kind in kinds)
+    writer.writerow(spreadsheet_row(["run", *SETTINGS, "left_out", "seeds", *heads]))
     for row in table.scores:
         numbers = [value for cell in row.cells for value in _numbers(cell)]
-        writer.writerow([row.group.name, *row.settings, _left_out(row), len(row.group.runs), *numbers])
+        cells = [row.group.name, *row.settings, _left_out(row), len(row.group.runs), *numbers]
+        writer.writerow(spreadsheet_row(cells))
     return file.getvalue()
 
 
@@ -72,4 +75,4 @@ def _latex_row(cells: list[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    return re.sub(r"[\\±~^&%$#_{}]", lambda sign: _SIGNS.get(sign[0], "\\" + sign[0]), text)
+    return re.sub(r"[\\±~^&%$#_{}]", lambda sign: _SIGNS.get(sign[0], "\\" + sign[0]), printable(text))

@@ -57,7 +57,7 @@ def _load(file: Path) -> Points | None:
 
 def _save(file: Path, points: Points) -> None:
     try:
-        with write_atomically(file) as temporary, open(temporary, "wb") as stream:
+        with write_atomically(file, follow_links=False) as temporary, open(temporary, "wb") as stream:
             np.save(stream, points)
     except InputError:
         return  # the folder of runs is read-only: the report works without the cache

@@ -16,6 +16,7 @@ from fastccsa.reporting.scale_line import scale_lines
 from fastccsa.reporting.sections.scores import ScoreCell, ScoreRow, missing_runs, score_rows
 from fastccsa.runs.records import Run, RunFolder
 from fastccsa.system.errors import InputError
+from fastccsa.system.text import printable
 
 SETTINGS = ("n_sec", "backbone", "cls", "align")
 SETTINGS_KEY = "n_sec: images per class and secondary domain, a = all; cls, align: w weighted, u unweighted, - none."
@@ -123,7 +124,7 @@ def to_markdown(table: ScoreTable) -> str:
     """Return the table as GitHub Markdown, with the best value of each column in bold."""
     left = 1 + len(table.settings)
     lines = [
-        _markdown_row(table.header),
+        _markdown_row(["run", *table.settings, *map(_escape, table.domains), AVERAGE]),
         _markdown_row([":--"] * left + ["--:"] * (len(table.header) - left)),
     ]
     for name, settings, cells in table.rows:
@@ -192,14 +193,14 @@ def _print(table: ScoreTable, console: Console) -> None:
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     left = 1 + len(table.settings)
     for position, head in enumerate(table.header):
-        grid.add_column(Text(head), justify="left" if position < left else "right", no_wrap=True)
+        grid.add_column(Text(printable(head)), justify="left" if position < left else "right", no_wrap=True)
     for name, settings, cells in table.rows:
         numbers = [Text(cell.text, style="bold" if cell.best else "") for cell in cells]
-        grid.add_row(Text(name), *map(Text, settings), *numbers)
-    console.print(Text(table.caption))
+        grid.add_row(*(Text(printable(text)) for text in (name, *settings)), *numbers)
+    console.print(Text(printable(table.caption)))
     console.print(grid)
     for note in table.notes:
-        console.print(Text(note, style="dim"))
+        console.print(Text(printable(note), style="dim"))
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -207,6 +208,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
+    text = printable(text)
     for sign in "\\|*_`<":
         text = text.replace(sign, f"\\{sign}")
     return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -13,9 +12,10 @@ from fastccsa.ops.choices import Pairs
 from fastccsa.runs.selection import SelectionRule
 from fastccsa.sampling import RECIPES, Balance, Negatives, Recipe
 from fastccsa.sampling.balance import ClassificationReduction, DistanceUnit, MarginUnit, WeightScale
-from fastccsa.system.choices import check_choices
+from fastccsa.system.choices import check_choices, check_not_empty
 from fastccsa.system.devices import Amp
 from fastccsa.system.errors import InputError
+from fastccsa.system.ranges import COUNTS, SEEDS, SIZES, WORKERS, Range, check_ranges
 
 CONFIG_FILE = "config.json"
 
@@ -38,6 +38,28 @@ STRENGTHS = {
 
 # Balance of the runs whose config.json does not name a recipe.
 _BEFORE_RECIPES = {"recipe": "paper", "class_weight_scale": "mean", "pair_weight_scale": "mean"}
+
+_MOST_IMAGES = 10**9
+_RANGES = {
+    "size": SIZES,
+    "batch_size": Range(1, 2**20),
+    "epochs": COUNTS,
+    "lr_step": COUNTS,
+    "memory": Range(0, 10**7),
+    "workers": WORKERS,
+    "checkpoint_every": Range(0, 10**9),
+    "accumulate": Range(1, 10**6),
+    "patience": COUNTS,
+    "seed": SEEDS,
+    "lr": Range(0, 1000, low_excluded=True),
+    "lr_gamma": Range(0, 10, low_excluded=True),
+    "weight_decay": Range(0, 1000),
+    "clip": Range(0, 10**6),
+    "time_limit": Range(0, 10**6),
+    "match_probability": Range(0, 1),
+    "ema": Range(0, 1, high_excluded=True),
+    "fraction": Range(0, 1, low_excluded=True),
+}
 
 # Metadata of the fields that control where and how fast a run trains; they may change when the run is resumed.
 _SETTING = {"changes_result": False}
@@ -226,25 +248,10 @@ class TrainConfig:
 
     def _check(self) -> None:
         check_choices(self)
-        lowest = {"size": 8, "batch_size": 1, "epochs": 0, "lr_step": 0, "memory": 0, "workers": 0}
-        lowest |= {"checkpoint_every": 0, "accumulate": 1, "patience": 0}
-        for name, low in lowest.items():
-            if getattr(self, name) < low:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least {low}")
-        for name in ("lr", "lr_gamma"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be a positive number")
-        for name in ("weight_decay", "clip", "time_limit"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be 0 or a positive number")
-        if not 0 <= self.match_probability <= 1:
-            raise InputError(f"match_probability is {self.match_probability}: it must lie between 0 and 1")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema is {self.ema}: it must be at least 0 and below 1")
-        if not 0 < self.fraction <= 1:
-            raise InputError(f"fraction is {self.fraction}: it must be above 0 and at most 1")
-        if self.n_sec != "all" and (not isinstance(self.n_sec, int) or self.n_sec < 0):
-            raise InputError(f"n_sec is {self.n_sec!r}: give a number of images (0 or more) or all")
+        check_ranges(self, _RANGES)
+        check_not_empty(self, ("primary", "exclude", "backbone", "weights", "init", "device"))
+        if self.n_sec != "all" and (not isinstance(self.n_sec, int) or not 0 <= self.n_sec <= _MOST_IMAGES):
+            raise InputError(f"n_sec is {self.n_sec!r}: give a number of images (0 to {_MOST_IMAGES:,}) or all")
         if self.n_sec == 0 and not self.is_baseline:
             raise InputError("n_sec 0 leaves no secondary domain to align: use alignment - for a baseline")
         if self.memory and (self.is_baseline or self.pairs != "all"):
@@ -285,6 +292,8 @@ class TrainConfig:
         if "recipe" not in values:  # written before there were recipes
             values = {**_BEFORE_RECIPES, **values}
         values.setdefault("selection", "paper")  # the only rule of versions without this field
+        # Older versions took an empty text for None.
+        values |= {name: None for name in ("primary", "init") if values.get(name) == ""}
         try:
             return TrainConfig(**values)
         except TypeError as error:

@@ -11,6 +11,7 @@ from fastccsa.evaluation.scores import Scores
 from fastccsa.runs.config import CONFIG_FILE, TrainConfig
 from fastccsa.runs.folder import ENVIRONMENT_FILE, LAST_SCORES_FILE, METRICS_FILE, SCORES_FILE, experiment_of
 from fastccsa.system.errors import InputError
+from fastccsa.system.text import printable
 
 NOTE_FILE = "note.txt"
 
@@ -114,10 +115,13 @@ def _find_runs(path: Path) -> list[Path]:
 
 
 def run_name(folder: Path) -> str:
-    """Return the name of a run: its folder's name, or ``<arm>/seed<k>`` where there are several seeds of an arm."""
+    """Return the name of a run: its folder's name, or ``<arm>/seed<k>`` where there are several seeds of an arm.
+
+    Control characters are made visible.
+    """
     folder = folder.resolve()
     experiment = experiment_of(folder)
-    return folder.name if experiment is None else f"{experiment[0]}/seed{experiment[1]}"
+    return printable(folder.name if experiment is None else f"{experiment[0]}/seed{experiment[1]}")
 
 
 def _is_run(folder: Path) -> bool:

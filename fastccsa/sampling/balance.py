@@ -36,6 +36,8 @@ DistanceUnit = Literal["feature", "margin"]
 # What the mean of the weighted cross-entropy divides by: the number of images, or the sum of their weights.
 ClassificationReduction = Literal["mean", "weighted_mean"]
 
+_HIGHEST = 10**6  # of a margin and of a cap; float32 can still compute with their squares
+
 
 @dataclass(frozen=True)
 class Balance:
@@ -82,12 +84,13 @@ class Balance:
         check_choices(self)
         if not 0 <= self.alpha <= 1:
             raise InputError(f"alpha is {self.alpha}: it must lie between 0 and 1")
-        if not 0 <= self.margin < np.inf:
-            raise InputError(f"margin is {self.margin}: it must be 0 or a positive number")
+        if not 0 <= self.margin <= _HIGHEST:
+            raise InputError(f"margin is {self.margin}: it must be a number from 0 to {_HIGHEST:,}")
         if self.distance_unit == "margin" and self.margin == 0:
             raise InputError("margin is 0: it cannot be the unit of distances; use distance_unit feature")
-        if not (self.pair_weight_cap == 0 or 1 <= self.pair_weight_cap < np.inf):
-            raise InputError(f"pair_weight_cap is {self.pair_weight_cap}: it must be 0 (no limit) or at least 1")
+        if not (self.pair_weight_cap == 0 or 1 <= self.pair_weight_cap <= _HIGHEST):
+            problem = "at least 1" if self.pair_weight_cap < 1 else f"a number up to {_HIGHEST:,}"
+            raise InputError(f"pair_weight_cap is {self.pair_weight_cap}: it must be 0 (no limit) or {problem}")
 
     def class_weight(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
         """Compute the weights of classes with these probabilities, [C]."""

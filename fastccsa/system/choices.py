@@ -1,7 +1,8 @@
-"""Options with a fixed set of values: the `Literal` annotation of a field is the only list of its values."""
+"""Options that are texts: the `Literal` annotation of a field is the only list of its values."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastccsa.system.errors import InputError
@@ -47,3 +48,16 @@ def check_choices(config: Any) -> None:
     """
     for name, allowed in choices_of(type(config)).items():
         check_choice(name, getattr(config, name), allowed)
+
+
+def check_not_empty(config: Any, names: Iterable[str]) -> None:
+    """Check that no text among the fields ``names`` of ``config`` is empty; None is possible.
+
+    Raises:
+        InputError: a text, or one of several, is empty or blank; the message names the field.
+    """
+    for name in names:
+        value = getattr(config, name)
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and not text.strip():
+                raise InputError(f"{name} is empty: give a value, or omit it")

@@ -44,7 +44,7 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise InputError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {name!r} is not on this machine: use cpu, or run `fastccsa check` to see why")

@@ -1,4 +1,8 @@
-"""The exceptions that are addressed to users: invalid input, and interrupted work."""
+"""The exceptions that are addressed to users: invalid input, failed writes, and interrupted work."""
+
+from __future__ import annotations
+
+import os
 
 
 class InputError(ValueError):
@@ -6,6 +10,26 @@ class InputError(ValueError):
 
     The command line prints the message and exits with status 2; in Python it is a ``ValueError``.
     """
+
+
+class WriteError(InputError, OSError):
+    """A file could not be written for a reason that lies in the system, such as a full disk.
+
+    Args:
+        message: what could not be written, why, and what to do, in one line.
+        number: the system's number of the error, as in ``OSError.errno``.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.errno, self.strerror = number, os.strerror(number)
+        self._message = message
+
+    def __str__(self) -> str:
+        return self._message
+
+    def __reduce__(self) -> tuple[type[WriteError], tuple[str, int]]:
+        return type(self), (self._message, self.errno or 0)
 
 
 class Interrupted(KeyboardInterrupt):

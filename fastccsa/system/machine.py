@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastccsa._version import __version__
+from fastccsa.system import cgroups
 
 if TYPE_CHECKING:
     import torch
@@ -44,12 +45,14 @@ def usable_cpus() -> int:
 
 
 def memory_bytes() -> int:
-    """Return the size of the machine's main memory in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the main memory in bytes that this process may use: the machine's, or what its container allows."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = cgroups.memory_limit()
+    return machine if limit is None else min(machine, limit)
 
 
 def available_bytes(device: torch.device) -> int:
-    """Return the number of bytes that can still be allocated on ``device``."""
+    """Return the number of bytes that can still be allocated on ``device``, within the limits of a container."""
     if device.type == "cuda":
         import torch
 
@@ -58,8 +61,11 @@ def available_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + unused
     available = _first_of("/proc/meminfo", "MemAvailable")
     if available is not None:
-        return int(available.split()[0]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine = int(available.split()[0]) * 1024
+    else:
+        machine = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    left = cgroups.memory_left()
+    return machine if left is None else min(machine, left)
 
 
 def describe(device: torch.device, name: str | None = None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from fastccsa.collections import Manifest
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.text import spreadsheet_row
 from fastccsa.training.meter import Summary
 from fastccsa.training.objectives import Forward, Objective
 from fastccsa.training.ranks import Ranks
@@ -133,12 +134,13 @@ def _save(folder: Path, suspects: list[Suspect], parts: list[dict[str, Tensor]])
         with write_atomically(folder / BATCH_FILE) as file:
             save_file(rows, file)
     except (OSError, SafetensorError, InputError) as error:  # must not hide the divergence itself
-        return f"the batch cannot be saved ({error})"
+        reason = isinstance(error, OSError) and error.strerror
+        return f"the batch cannot be saved ({reason or error})"
     return f"its images are listed in {folder / DIVERGED_FILE}, the batch is in {BATCH_FILE} next to it"
 
 
 def _write_list(path: Path, suspects: list[Suspect]) -> None:
     with write_atomically(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, [item.name for item in fields(Suspect)])
-        writer.writeheader()
-        writer.writerows(asdict(suspect) for suspect in suspects)
+        writer = csv.writer(file)
+        writer.writerow([item.name for item in fields(Suspect)])
+        writer.writerows(spreadsheet_row(astuple(suspect)) for suspect in suspects)

@@ -35,6 +35,7 @@ from fastccsa.runs.folder import (
     write_metrics,
 )
 from fastccsa.runs.images import RunImages, open_manifest, select_images
+from fastccsa.runs.locks import lock_run
 from fastccsa.runs.results import run_outputs, write_results
 from fastccsa.runs.selection import SelectionRule
 from fastccsa.runs.used_images import check_manifest, write_used_images
@@ -323,15 +324,15 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
 
     Raises:
         InputError: something in the input keeps the run from starting (raised before it starts), the folder holds
-            another run, the loss is no longer finite, or the disk is full.
-        Interrupted: SIGTERM, Ctrl-C or the time limit stopped it; everything is saved.
+            another run or is in use by another process, the loss is no longer finite, or the disk is full.
+        Interrupted: SIGTERM, SIGHUP, Ctrl-C or the time limit stopped it; everything is saved.
     """
-    with deterministic(config.deterministic), open_ranks(config.device) as ranks:
-        return train_with(config, ranks, progress and ranks.is_first)
+    with deterministic(config.deterministic), open_ranks(config.device) as ranks, ExitStack() as held:
+        return train_with(config, ranks, progress and ranks.is_first, held)
 
 
-def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
-    """Train as one of ``ranks``; see `train`."""
+def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStack) -> Scores:
+    """Train as one of ``ranks``; see `train`. The lock of the run ends when the caller closes ``held``."""
     say = status_lines(progress)
     config, manifest = open_manifest(config)
     images = select_images(config, manifest)
@@ -341,6 +342,8 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool) -> Scores:
     dtype = amp_dtype(config.amp, device)
     check_graph(config, device, dtype, ranks)
     with ranks.first_before_others():
+        if ranks.is_first:
+            held.enter_context(lock_run(Path(config.out)))
         folder = open_run(config)
     if scores := finished_scores(folder):
         say(f"{folder} is finished: its test scores are in {folder / SCORES_FILE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -133,11 +134,51 @@ def test_a_file_that_cannot_be_opened_is_named(failing_report, error: type[OSErr
     assert_one_line_error(run("report", "runs"), "some/file.csv", "the reason")
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError("no name"), OSError(28, "disk full", "f")])
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError("no name"), OSError(22, "no", "f")])
 def test_an_unforeseen_error_keeps_its_traceback(failing_report, error: Exception) -> None:
     failing_report(error)
     result = run("report", "runs")
     assert result.exception is error
+
+
+def test_a_full_disk_is_said_plainly(failing_report) -> None:
+    failing_report(OSError(errno.ENOSPC, "No space left on device", "some/page.html"))
+    assert_one_line_error(run("report", "runs"), "cannot write some/page.html: No space left on device; make room")
+
+
+def test_a_full_disk_behind_the_error_of_a_library_is_said_plainly(failing_report) -> None:
+    """As safetensors reports it, which only quotes the system's error."""
+    failing_report(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert_one_line_error(run("report", "runs"), "No space left on device; make room, or choose another folder")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["prepare", "--show-labels"]])
+def test_a_full_disk_behind_stdout_is_said_plainly(arguments: Sequence[str]) -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "fastccsa", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("fastccsa: error: cannot write the output: No space left on device")
+    assert result.returncode == 2
+
+
+def test_control_characters_of_a_message_are_made_visible(failing_report) -> None:
+    failing_report(InputError("the run \x1b]0;title\x07 is \x9b31m strange"))
+    assert_one_line_error(run("report", "runs"), r"the run \x1b]0;title\x07 is \x9b31m strange")
+
+
+def test_a_log_message_stays_on_its_line() -> None:
+    result = python(
+        "import logging\n"
+        "from fastccsa.system.logs import log_to_terminal\n"
+        "with log_to_terminal():\n"
+        "    logging.getLogger('fastccsa.images').warning('%s', 'a\\nfastccsa: \\x1b[2Jdone')\n"
+        "    logging.getLogger('fastccsa.images').info('not shown')\n"
+    )
+    assert result.stderr == r"a\nfastccsa: \x1b[2Jdone" + "\n"
 
 
 def test_a_truncated_file_is_not_taken_for_an_interruption(failing_report) -> None:

@@ -79,15 +79,20 @@ def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path, own: Pat
         (own / "S" / "a" / name).write_bytes(b"PK")
     os.mkfifo(own / "S" / "b" / "pipe.png")
     (own / "S" / "b" / os.fsdecode(b"caf\xe9.png")).write_bytes((own / "S" / "b" / "1.png").read_bytes())
+    (own / "S" / "b" / "two\nlines\x1b[2J.png").write_bytes((own / "S" / "b" / "1.png").read_bytes())
     out = tmp_path / "m.csv"
     done = run("--folders", own, "--out", out)
     assert done.exit_code == 0, done.output
+    assert "\x1b" not in done.output
     assert left_out(out) == {
         "image of a kind that cannot be decoded here": ["S/a/x.heic", "S/a/y.DCM"],
         "not an image": ["S/a/Thumbs.db", "S/a/notes.txt"],
         "archive in the folder is not unpacked": ["more.zip"],
         "neither a file nor a folder": ["S/b/pipe.png"],
-        "file name is not UTF-8; rename it": ["S/b/caf\\udce9.png"],
+        "file name is not UTF-8 or has control characters; rename it": [
+            "S/b/caf\\udce9.png",
+            "S/b/two\\nlines\\x1b[2J.png",
+        ],
     }
     assert "image of a kind that cannot be decoded here (2: S/a/x.heic, S/a/y.DCM)" in done.stdout
 

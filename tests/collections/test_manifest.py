@@ -213,6 +213,9 @@ def test_byte_order_mark_blank_lines_and_extra_columns_are_read(tmp_path: Path) 
             ["a.jpg,nv,HAM,L1,train", "b.jpg,nv,HAM,L1,test"],
             "line 3: group 'L1' is in test here and in train above",
         ),
+        (["a.jpg,n\x1b[2Jv,HAM,1,train"], r"line 2: label 'n\\x1b\[2Jv' has a control character"),
+        (["a.jpg,nv,\u202eHAM,1,train"], r"line 2: domain '\\u202eHAM' has a control character"),
+        (['a.jpg,nv,HAM,"1\n2",train'], r"line 3: group '1\\n2' has a control character"),
         (  # the same lesion in two domains
             ["a.jpg,nv,HAM,L1,train", "b.jpg,nv,UDA,L1,validation"],
             "line 3: group 'L1' is in validation here and in train above",

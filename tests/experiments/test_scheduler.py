@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,8 +22,9 @@ from fastccsa.experiments.perform import Slot
 from fastccsa.experiments.scheduler import execute, make_slots
 from fastccsa.runs.folder import open_run, write_scores
 from fastccsa.runs.locks import is_locked, lock_file, try_lock
-from fastccsa.system.errors import InputError
+from fastccsa.system.errors import InputError, Interrupted
 from fastccsa.training import TrainConfig
+from fastccsa.training.stopping import StopRequests
 
 SCORES = Scores("test", ("nv", "mel"), {"HAM": DomainScores(2, 0.5, (0.5, None), ((1, 1), (0, 0)))})
 CPU = [Slot("cpu")]
@@ -217,6 +219,42 @@ def test_a_child_performs_one_run_after_another_each_with_its_log(plan_of, monke
     processes = [int(line.split(" in ")[1]) for line in lines]
     assert processes[0] == processes[1] == processes[2]
     assert processes[3] not in (processes[0], os.getpid())  # after an error, a process may be unusable
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_lets_the_children_save(plan_of, monkeypatch, forked, number) -> None:
+    """As a scheduler or a closed terminal sends it: a second one of a kind would end the children at once."""
+    runs = plan_of("AE").runs
+    before = signal.signal(number, signal.SIG_DFL)
+
+    def train(config: TrainConfig) -> None:
+        folder = open_run(config)
+        with StopRequests() as stop:
+            (folder / "started").touch()
+            while not stop.requested():
+                time.sleep(0.01)
+            time.sleep(0.3)  # the last step
+            (folder / "saved").touch()
+            raise stop.interrupted(stop.requested(), "it is saved")
+
+    def stop_all() -> None:
+        while not all((run.folder / "started").exists() for run in runs):
+            time.sleep(0.01)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, number)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(training, "train", train, raising=False)
+    threading.Thread(target=stop_all).start()
+    try:
+        with pytest.raises(Interrupted, match=f"stopped by {number.name}: the runs are saved") as stop:
+            execute(runs, [Slot("cpu", 1)] * 2)
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert stop.value.status == 128 + number
+    assert all((run.folder / "saved").exists() for run in runs)
     assert not multiprocessing.active_children()
 
 

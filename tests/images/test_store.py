@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,45 @@ def test_an_unwritable_folder_is_reported(manifest: Manifest, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="store of crops cannot be written"):
         make(manifest, tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["lock", "crops.bin"])
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_in_a_shared_cache_does_not_reach_another_file(
+    manifest: Manifest, tmp_path: Path, name: str, link: Callable[[Path, Path], None]
+) -> None:
+    """Crops written through the link would overwrite the file, and opening the lock to write would empty it."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious" * 1000)
+    make(manifest, tmp_path / "cache")
+    linked = only_store(tmp_path / "cache") / name
+    linked.unlink()
+    link(victim, linked)
+    with pytest.raises(InputError, match=rf"{name} is a (hard )?link.*: remove it"):
+        make(manifest, tmp_path / "cache")
+    assert victim.read_bytes() == b"precious" * 1000
+    linked.unlink()
+    make(manifest, tmp_path / "cache")
+
+
+def test_a_linked_index_is_replaced_and_its_target_stays(manifest: Manifest, tmp_path: Path) -> None:
+    make(manifest, tmp_path / "cache")
+    victim, index = tmp_path / "victim", only_store(tmp_path / "cache") / "index.json"
+    victim.write_text("precious")
+    index.unlink()
+    index.symlink_to(victim)
+    make(manifest, tmp_path / "cache")
+    assert victim.read_text() == "precious"
+    assert not index.is_symlink()
+
+
+def test_a_fifo_in_place_of_the_lock_is_named_at_once(manifest: Manifest, tmp_path: Path) -> None:
+    make(manifest, tmp_path)
+    lock = only_store(tmp_path) / "lock"
+    lock.unlink()
+    os.mkfifo(lock)
+    with pytest.raises(InputError, match="lock is not a regular file: remove it"):
+        make(manifest, tmp_path)
 
 
 def test_the_default_folder_of_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,13 @@ def test_csv_leaves_missing_numbers_empty(write_run, tmp_path) -> None:
     assert (row["HAM"], row["HAM_se"], row["HAM_paper"]) == ("90.0000", "", "")
 
 
+def test_csv_has_no_cell_that_a_spreadsheet_program_would_compute(write_run, tmp_path) -> None:
+    write_run("=1+1", {"HAM": confusion(9), "@SUM(A1)": confusion(8)}, alignment="-", exclude=("@SUM(A1)",))
+    (head, row) = csv.reader(io.StringIO(to_csv(table_of(tmp_path))))
+    assert (row[0], row[head.index("align")], row[head.index("left_out")]) == ("'=1+1", "-", "'@SUM(A1)")
+    assert [cell for cell in (*head, *row) if cell[:1] in ("=", "+", "@") or cell[:1] == "-" != cell] == []
+
+
 def test_latex_rows_have_every_column_and_signs_are_escaped(write_experiment, write_run, tmp_path) -> None:
     write_experiment("K", 0, dict.fromkeys(SEVEN, 5))
     write_experiment("K", 1, dict.fromkeys(SEVEN, 6))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastccsa.reporting import read_runs, report, score_table, to_markdown, to_text
+from fastccsa.reporting import read_runs, report, score_table, to_latex, to_markdown, to_text
 from fastccsa.reporting.table import ScoreTable
 from fastccsa.system.errors import InputError
 
@@ -96,6 +96,16 @@ def test_markdown_is_a_table_with_rows_of_equal_length(write_run, tmp_path: Path
     assert rule == "| :-- | :-- | :-- | :-- | :-- | --: | --: | --: |"
     assert first.replace("\\|", "").count("|") == rule.count("|")
     assert second == f"| k | a | RN18 | w | w | **{HAM:.1f}** | **\\*{UDA:.1f}** | **{AVG:.1f}** |"
+
+
+def test_control_characters_and_signs_in_names_are_visible_everywhere(write_run, tmp_path: Path) -> None:
+    write_run("k\x1b[2J", {"HAM": [[1]], "a|b\n\x07": [[1]]})
+    table = table_of(tmp_path / "runs")
+    head = to_markdown(table).splitlines()[0]
+    assert r"| HAM | a\|b\\n\\x07 | avg |" in head
+    for text in (to_text(table), to_markdown(table), to_latex(table)):
+        assert all(sign.isprintable() for line in text.splitlines() for sign in line)
+        assert "x1b" in text
 
 
 def test_report_prints_the_table_without_control_characters_and_returns_the_page(

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import get_args
 
 import pytest
 
 from fastccsa.sampling import RECIPES, Balance, Recipe
 from fastccsa.system.errors import InputError
-from fastccsa.training import TrainConfig
+from fastccsa.training import TrainConfig, train
 
 BALANCE = ("recipe", *(field.name for field in dataclasses.fields(Balance)))
 
@@ -119,6 +120,30 @@ def test_what_concerns_only_pairs_does_not_change_a_baseline() -> None:
 def test_bad_values_are_named(field, value) -> None:
     with pytest.raises(InputError, match=f"^{field} "):
         TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("init", ""), ("primary", " "), ("weights", ""), ("backbone", "\t"), ("device", ""), ("exclude", ("UDA", "")),
+        ("size", 10**12), ("size", math.inf), ("epochs", 1e20), ("seed", -1), ("seed", 2**63), ("workers", 10**6),
+        ("memory", 10**12), ("time_limit", 1e12), ("lr", 1e20), ("lr", math.nan), ("clip", math.nan), ("ema", math.nan),
+        ("fraction", math.nan), ("margin", 1e20), ("margin", math.nan), ("pair_weight_cap", 1e20),
+        ("pair_weight_cap", math.nan), ("alpha", math.nan), ("n_sec", 10**12), ("batch_size", "32"), ("lr", True),
+    ],
+)  # fmt: skip
+def test_odd_values_are_named(field, value) -> None:
+    with pytest.raises(InputError, match=f"^{field} is "):
+        TrainConfig(**{field: value})
+
+
+def test_an_empty_text_of_an_older_version_is_none() -> None:
+    assert TrainConfig.from_json('{"init": "", "primary": ""}') == TrainConfig.from_json("{}")
+
+
+def test_a_training_needs_a_folder(make_config) -> None:
+    with pytest.raises(InputError, match="out is empty: name the run folder"):
+        train(dataclasses.replace(make_config(alignment="-"), out=""), progress=False)
 
 
 def test_a_memory_needs_all_pairs_and_room_for_a_batch() -> None:

@@ -6,9 +6,11 @@ import csv
 import errno
 import logging
 import os
+import pty
 import resource
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,17 +54,32 @@ def same_model(first: str, second: str) -> bool:
     return all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_after_a_signal_the_run_saves_and_resumes_to_the_same_model(make_config, monkeypatch, number, status) -> None:
+@pytest.fixture
+def usual_handlers():
+    """Handlers as in an interactive program; `nohup` and background jobs of a shell start with ignored signals."""
+    usual = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield usual
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_after_a_signal_the_run_saves_and_resumes_to_the_same_model(
+    make_config, monkeypatch, usual_handlers, number, status
+) -> None:
     whole, broken = make_config("whole", epochs=1), make_config("broken", epochs=1)
     expected = train(whole, progress=False)
-    before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         at_batch(patch, 7, lambda: os.kill(os.getpid(), number))
         with pytest.raises(Interrupted, match=f"{number.name}: .* up to epoch 1, batch 7; the same command") as stop:
             train(broken, progress=False)
     assert stop.value.status == status
-    assert signal.getsignal(number) == before
+    assert {each: signal.getsignal(each) for each in usual_handlers} == usual_handlers
     assert position(broken.out) == (0, 7)
     assert train(broken, progress=False) == expected
     assert same_model(whole.out, broken.out)
@@ -105,6 +122,83 @@ def test_a_signal_repeated_by_torchrun_does_not_end_the_process(monkeypatch) -> 
     with StopRequests():
         os.kill(os.getpid(), signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # the second one ends it
+
+
+def test_a_second_interrupt_is_a_keyboard_interrupt_which_a_notebook_survives(
+    make_config, monkeypatch, usual_handlers
+) -> None:
+    config = make_config(alignment="-", epochs=1)
+
+    def interrupt_twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        at_batch(patch, 2, interrupt_twice)
+        with pytest.raises(KeyboardInterrupt) as stop:
+            train(config, progress=False)
+    assert not isinstance(stop.value, Interrupted)
+    assert {each: signal.getsignal(each) for each in usual_handlers} == usual_handlers
+    train(config, progress=False)  # the folder is not locked any more
+
+
+def test_the_handlers_are_back_after_a_run_and_after_an_error(make_config, monkeypatch, usual_handlers) -> None:
+    received = []
+    for number in usual_handlers:
+        signal.signal(number, lambda number, frame: received.append(number))
+    own = {each: signal.getsignal(each) for each in usual_handlers}
+    train(make_config(alignment="-", epochs=1), progress=False)
+    assert {each: signal.getsignal(each) for each in own} == own
+    at_batch(monkeypatch, 2, lambda: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(make_config("other", alignment="-", epochs=1), progress=False)
+    assert {each: signal.getsignal(each) for each in own} == own
+    assert received == []
+
+
+def test_a_second_signal_goes_to_the_handler_of_the_caller(usual_handlers) -> None:
+    received = []
+    signal.signal(signal.SIGHUP, lambda number, frame: received.append(number))
+    with StopRequests() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert (stop.requested(), received) == (signal.SIGHUP, [])
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert received == [signal.SIGHUP]
+
+
+def test_under_nohup_a_closed_terminal_does_not_stop_the_run(usual_handlers) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopRequests() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.requested() == 0
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_a_handler_that_python_cannot_put_back_stays(monkeypatch, usual_handlers) -> None:
+    """Such as that of a program in C that embeds Python: `signal.getsignal` returns None for it."""
+    known = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else known(number))
+    with StopRequests():
+        assert known(signal.SIGTERM) == signal.SIG_DFL
+        assert known(signal.SIGINT) != signal.default_int_handler
+
+
+def test_a_closed_terminal_saves_the_run(make_config, usual_handlers) -> None:
+    """The command runs on a terminal of its own, which disappears: nothing can be printed, and the run is saved."""
+    config = make_config(alignment="-", epochs=50)
+    arguments = [
+        "train", "--manifest", config.manifest, "--out", config.out, "--alignment", "-", "--backbone", config.backbone,
+        "--weights", "none", "--size", "32", "--epochs", "50", "--batch-size", "4", "--device", "cpu", "--workers", "1",
+    ]  # fmt: skip
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "fastccsa", *arguments])
+    shown = b""
+    while b"epoch 1/50" not in shown:  # the status line of the first epoch, or its progress bar
+        shown += os.read(terminal, 1024)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    assert (Path(config.out) / "last.pt").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
@@ -309,6 +403,14 @@ def test_a_loss_that_is_not_finite_names_domain_and_class_and_lists_the_batch(ma
     assert torch.equal(batch["images1"].isnan().all(3).all(2).all(1), batch["index1"] == bad)
 
 
+def test_the_list_of_a_diverged_batch_has_no_formulas(tmp_path) -> None:
+    suspect = divergence.Suspect(1, "=HYPERLINK(1).png", "@nv", "HAM", True, True, -1.5)
+    divergence._write_list(tmp_path / "diverged.csv", [suspect])
+    with open(tmp_path / "diverged.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert list(row.values()) == ["1", "'=HYPERLINK(1).png", "'@nv", "HAM", "True", "True", "-1.5"]
+
+
 def test_a_batch_of_one_pair_is_checked_as_one_batch_of_two_images(make_config) -> None:
     training = Manifest.read(make_config().manifest).select("train")
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5), torch.nn.BatchNorm1d(5))
@@ -324,7 +426,8 @@ def test_a_batch_of_one_pair_is_checked_as_one_batch_of_two_images(make_config) 
 def test_a_batch_that_cannot_be_saved_does_not_hide_the_divergence(make_config, monkeypatch) -> None:
     monkeypatch.setattr(divergence, "save_file", raising(FULL))
     with pytest.raises(InputError, match=r"loss is nan.* the batch cannot be saved \(.*No space left on device\), and"):
-        train(make_config(alignment="-", lr=1e30), progress=False)
+        # Each step multiplies the weights by a million.
+        train(make_config(alignment="-", lr=1000.0, weight_decay=1000.0), progress=False)
 
 
 def test_a_bad_loss_leaves_the_weights_unchanged(make_config, monkeypatch) -> None:

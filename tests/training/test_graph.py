@@ -125,7 +125,8 @@ def test_a_captured_training_resumes_where_it_stopped(make_config) -> None:
 
 @pytest.mark.cuda
 def test_a_loss_that_is_not_finite_freezes_the_weights_of_a_graph_too(make_config) -> None:
-    config = make_config(device="cuda", cache="gpu", cuda_graph=True, lr=1e30, batch_size=6, amp="none")
+    growing = {"lr": 1000.0, "weight_decay": 1000.0}  # each step multiplies the weights by a million
+    config = make_config(device="cuda", cache="gpu", cuda_graph=True, batch_size=6, amp="none", **growing)
     with pytest.raises(InputError, match="the loss is not finite at epoch 1"):
         train(config, progress=False)
 

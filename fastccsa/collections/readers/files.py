@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fastccsa.collections.readers.collection import BAD_NAME, DANGLING, NO_REGULAR_FILE, UNLISTED, LeftOut
 from fastccsa.system.errors import InputError
+from fastccsa.system.text import printable
 
 # Formats that Pillow reads; for some of them only if it was built with the decoder.
 IMAGE_EXTENSIONS = frozenset(
@@ -62,7 +63,7 @@ def survey(folder: Path) -> Survey:
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
             if not path.is_file():
                 leave_out(NO_REGULAR_FILE if path.exists() else DANGLING, path)
-            elif printable(path) != str(path):
+            elif printable(str(path)) != str(path):
                 leave_out(BAD_NAME, path)
             else:
                 found.append(path)
@@ -73,11 +74,6 @@ def survey(folder: Path) -> Survey:
 def list_files(folder: Path) -> list[Path]:
     """Return the files that :func:`survey` finds."""
     return survey(folder).files
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """Return a path as text that can be written in UTF-8, with escapes for the bytes of its name that are not text."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
 def image_id(name: str) -> str:
