@@ -16,6 +16,8 @@ from fastccsa.sampling.balance import ClassificationReduction, DistanceUnit, Mar
 from fastccsa.system.choices import check_choices
 from fastccsa.system.devices import Amp
 from fastccsa.system.errors import InputError
+from fastccsa.system.reading import load_json, read_text, reported
+from fastccsa.system.schema import PathText, build
 
 CONFIG_FILE = "config.json"
 
@@ -109,15 +111,15 @@ class TrainConfig:
         InputError: a value is out of range; the message names the field.
     """
 
-    manifest: str = field(default="", metadata=_SETTING)
-    out: str = field(default="", metadata=_SETTING)
+    manifest: PathText = field(default="", metadata=_SETTING)
+    out: PathText = field(default="", metadata=_SETTING)
     n_sec: int | Literal["all"] = "all"
     fraction: float = 1.0
     primary: str | None = None
     exclude: tuple[str, ...] = ()
     backbone: str = "resnet18"
-    weights: str = "auto"
-    init: str | None = None
+    weights: PathText = "auto"
+    init: PathText | None = None
     size: int = 224
     epochs: int = 0
     batch_size: int = 32
@@ -240,21 +242,12 @@ class TrainConfig:
         Raises:
             InputError: the text is not a JSON object, or has an unknown field or an invalid value.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"the configuration is not valid JSON: {error}") from error
-        known = {item.name for item in fields(TrainConfig)}
-        if not isinstance(values, dict) or not values.keys() <= known:
-            unknown = sorted(values.keys() - known) if isinstance(values, dict) else "everything"
-            raise InputError(f"the configuration has fields that this version does not know: {unknown}")
-        if "recipe" not in values:  # written before there were recipes
-            values = {**_BEFORE_RECIPES, **values}
-        values.setdefault("selection", "paper")  # the only rule of versions without this field
-        try:
-            return TrainConfig(**values)
-        except TypeError as error:
-            raise InputError(f"the configuration has a value of the wrong type: {error}") from error
+        values = load_json(text)
+        if isinstance(values, dict):
+            if "recipe" not in values:  # written before there were recipes
+                values = {**_BEFORE_RECIPES, **values}
+            values.setdefault("selection", "paper")  # the only rule of versions without this field
+        return build(TrainConfig, values)
 
     @staticmethod
     def read(folder: str | Path) -> TrainConfig:
@@ -265,8 +258,7 @@ class TrainConfig:
         """
         path = Path(folder) / CONFIG_FILE
         try:
-            return TrainConfig.from_json(path.read_text())
-        except OSError as error:
+            with reported(path, "is not the configuration of a run", "restore it, or train the run again"):
+                return TrainConfig.from_json(read_text(path))
+        except FileNotFoundError as error:
             raise InputError(f"{folder} is not a run folder: {CONFIG_FILE} is missing") from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
