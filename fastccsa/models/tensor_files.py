@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,8 +29,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     # safetensors stores tensors row by row: channels-last weights are copied into that order.
     rows = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = dict(about or {})
-    with write_atomically(path) as file:
-        safetensors.torch.save_file(rows, file, {**about, _DIGEST: _digest(rows, about)})
+    content = safetensors.torch.save(rows, {**about, _DIGEST: _digest(rows, about)})
+    with write_atomically(path) as file, open(file, "wb") as stream:
+        stream.write(_header_in_order(content))
+        stream.write(memoryview(content)[_LENGTH + _header_length(content) :])
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -50,12 +53,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     # The library raises its own error for a broken header, and others for types that torch does not have.
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise Mismatch(str(error).split("\n")[0]) from error
-    header = load_json(content[_LENGTH : _LENGTH + int.from_bytes(content[:_LENGTH], "little")])
+    header = load_json(content[_LENGTH : _LENGTH + _header_length(content)])
     about = build(dict[str, str], header.get("__metadata__") or {}, "__metadata__") if isinstance(header, dict) else {}
     expected = about.pop(_DIGEST, None)  # missing from files of older versions and other programs
     if expected is not None and _digest(tensors, about) != expected:
         raise Mismatch("its content has changed since it was saved")
     return tensors, about
+
+
+def _header_length(content: bytes) -> int:
+    return int.from_bytes(content[:_LENGTH], "little")
+
+
+def _header_in_order(content: bytes) -> bytes:
+    """Return the header with its text in alphabetical order: the library's own order differs from call to call."""
+    header = json.loads(content[_LENGTH : _LENGTH + _header_length(content)])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH)
+    return len(text).to_bytes(_LENGTH, "little") + text
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
