@@ -20,7 +20,7 @@ from fastccsa.system.reading import check_regular, read_bytes
 from fastccsa.system.schema import Mismatch
 
 DEEPEST = 12  # levels of nesting; a checkpoint has 4
-MOST_VALUES = 1 << 21
+MOST_VALUES = 1 << 19  # a checkpoint has a few thousand, and some twenty more for each epoch
 _MOST_UNPACKED = 1 << 20  # bytes by which the parts of a file may exceed it
 
 
