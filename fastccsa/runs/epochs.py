@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import Any
 
-from fastccsa.system.schema import Count, Filled, Mismatch, Ordinal, Positive, Share, build
+from fastccsa.system.schema import Count, Mismatch, Ordinal, Positive, Share, build
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class _Epoch:
 
     epoch: Ordinal
     loss: float
-    validation: Annotated[dict[str, Share], Filled()]
+    validation: dict[str, Share]
     validation_recall: Share
     classification1: float | None = None
     classification2: float | None = None

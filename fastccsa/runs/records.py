@@ -18,7 +18,7 @@ from fastccsa.runs.folder import (
     read_environment,
 )
 from fastccsa.system.errors import InputError
-from fastccsa.system.reading import load_json, read_bytes, read_text, reported
+from fastccsa.system.reading import load_json, read_bytes, reported
 
 NOTE_FILE = "note.txt"
 
@@ -147,7 +147,7 @@ def _read_history(path: Path) -> tuple[dict[str, Any], ...]:
     advice = "remove the file to report without curves"
     try:
         with reported(path, "cannot be read", advice):
-            lines = read_text(path).splitlines()
+            lines = read_bytes(path).splitlines()
     except FileNotFoundError:
         return ()
     records = []
