@@ -172,10 +172,10 @@ def _scheduler(saved: Any, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scaler(saved: Any, own: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(saved, dict) or bool(saved) != bool(own):
-        raise Mismatch("scaler belongs to another precision")
-    if not own:
-        return {}
+    if not isinstance(saved, dict):
+        raise Mismatch("scaler is not the state of a scaler")
+    if not own or not saved:  # one of the two runs needs none, on its device
+        return own
     scale = build(Positive, saved.get("scale"), "scaler scale")
     return {**own, "scale": scale, "_growth_tracker": build(Count, saved.get("_growth_tracker"), "scaler tracker")}
 

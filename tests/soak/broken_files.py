@@ -289,15 +289,19 @@ def damage(file: Path, kind: Kind, chance: random.Random) -> str:
     return way.__name__
 
 
+class LateError(BaseException):
+    """A reading does not end. Not an Exception, which the reading could answer."""
+
+
 def late(*_: object) -> NoReturn:
     """End a reading that does not end."""
-    raise TimeoutError
+    raise LateError
 
 
 def read(reader: Callable[[Material], None], material: Material, name: str, faults: list[str]) -> str:
     """Read; return how it ended. An error that does not name the file in one line is as bad as a traceback."""
     signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # again and again, should something catch it
     try:
         reader(material)
     except InputError as error:
@@ -305,14 +309,14 @@ def read(reader: Callable[[Material], None], material: Material, name: str, faul
             faults.append(f"the message is {error}")
             return "traceback"
         return "InputError"
-    except TimeoutError:
+    except LateError:
         faults.append("does not end")
         return "crash"
     except (Exception, SystemExit):
         faults.append(traceback.format_exc())
         return "traceback"
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return "read"
 
 
