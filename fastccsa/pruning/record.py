@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,7 +18,7 @@ from fastccsa.pruning.stop import kept_by_threshold
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 from fastccsa.system.reading import load_json, read_bytes, reported
-from fastccsa.system.schema import Count, Filled, Ordinal, build
+from fastccsa.system.schema import Count, Ordinal, build
 
 PRUNE_FILE = "prune.json"
 
@@ -52,7 +52,7 @@ class PruneRecord:
     """
 
     config: dict[str, Any]
-    layers: Annotated[tuple[LayerRecord, ...], Filled()]
+    layers: tuple[LayerRecord, ...]
     before: Size
     after: Size
 
@@ -69,7 +69,7 @@ class PruneRecord:
         channels = sum(layer.channels for layer in self.layers)
         before, after = self.before, self.after
         return (
-            f"{kept} of {channels} channels kept ({100 * kept / channels:.0f} %): "
+            f"{kept} of {channels} channels kept ({100 * kept / max(channels, 1):.0f} %): "
             f"{before.parameters / 1e6:.2f}M to {after.parameters / 1e6:.2f}M parameters, "
             f"{before.multiply_adds / 1e6:.1f}M to {after.multiply_adds / 1e6:.1f}M multiply-adds, "
             f"chosen in {sum(layer.seconds for layer in self.layers):.0f} s"

@@ -125,7 +125,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(run: Path, name: str) -> None:
         ("model.json", ["mean"], 0.5),
         ("model.json", ["size"], 10**9),
         ("model.json", ["layers"], {"conv1": 3}),
-        ("prune.json", ["layers"], []),
+        ("prune.json", ["layers"], {}),
         ("prune.json", ["layers", 0, "kept"], [0, 0]),
         ("prune.json", ["layers", 0, "kept"], [4]),
         ("prune.json", ["config", "stop"], "never"),
