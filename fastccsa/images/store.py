@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import time
 import zlib
 from collections.abc import Iterator
@@ -139,7 +140,11 @@ class _Builder:
             self._replace_file()
 
     def _open(self) -> int:
-        return os.open(self._array_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = os.open(self._array_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise InputError(f"{self._array_path} is not a regular file: remove it, so that the crops can be made")
+        return file
 
     def _replace_file(self) -> None:
         """Go on with a copy of a file that was cut short: a run that is reading it must get an error, not zeros."""

@@ -137,6 +137,7 @@ def load_state(folder: Path, config: PruneConfig) -> SavedState | None:
         with reported(file, _PROBLEM, _ADVICE):
             tensors, about = read_tensors(file)
             progress = build(_Progress, load_json(about.get("progress", "")))
+            build(PruneConfig, progress.config, "config")
             if progress.layers.keys() != {"model", "baseline"}:
                 raise Mismatch("layers does not describe the model and its baseline")
     except FileNotFoundError:

@@ -20,7 +20,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -216,7 +216,7 @@ def read_store(material: Material, between: Callable[[], None] = lambda: None) -
 
 def cut_while_reading(material: Material) -> None:
     """Cut the crops short between opening and reading them."""
-    file = next(material.images.folder.glob(".fastccsa-cache/*/crops.bin"))
+    file = next(material.images.folder.glob(".fastccsa-cache/*/index.json")).with_name("crops.bin")
     size = file.stat().st_size
     read_store(material, lambda: os.truncate(file, size // 3))
 
@@ -298,14 +298,14 @@ def late(*_: object) -> NoReturn:
     raise LateError
 
 
-def read(reader: Callable[[Material], None], material: Material, name: str, faults: list[str]) -> str:
-    """Read; return how it ended. An error that does not name the file in one line is as bad as a traceback."""
+def read(reader: Callable[[Material], None], material: Material, names: Sequence[str], faults: list[str]) -> str:
+    """Read; return how it ended. An error that does not name the file or its folder in one line is as bad as a traceback."""
     signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # again and again, should something catch it
     try:
         reader(material)
     except InputError as error:
-        if name not in str(error) or "\n" in str(error):
+        if not any(name in str(error) for name in names) or "\n" in str(error):
             faults.append(f"the message is {error}")
             return "traceback"
         return "InputError"
@@ -320,12 +320,14 @@ def read(reader: Callable[[Material], None], material: Material, name: str, faul
     return "read"
 
 
-def read_in_child(reader: Callable[[Material], None], material: Material, name: str, faults: list[str]) -> str:
+def read_in_child(
+    reader: Callable[[Material], None], material: Material, names: Sequence[str], faults: list[str]
+) -> str:
     """Read in a forked process; return how it ended."""
     child = os.fork()
     if child == 0:
         mine: list[str] = []
-        end = read(reader, material, name, mine)
+        end = read(reader, material, names, mine)
         if mine:
             print(*mine, file=sys.stderr, flush=True)
         os._exit(10 + ENDS.index(end))
@@ -351,7 +353,9 @@ def attack(material: Material, files: int, seed: int, verbose: bool) -> dict[str
                 saved = {other: other.read_bytes() for other in others}
                 way = damage(file, kind, chance)
                 faults: list[str] = []
-                end = (read_in_child if kind.in_child else read)(reader, material, file.name, faults)
+                end = (read_in_child if kind.in_child else read)(
+                    reader, material, (file.name, str(file.parent)), faults
+                )
                 for other, content in saved.items():
                     remove(other)
                     other.write_bytes(content)
