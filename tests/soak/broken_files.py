@@ -299,7 +299,7 @@ def late(*_: object) -> NoReturn:
 
 
 def read(reader: Callable[[Material], None], material: Material, names: Sequence[str], faults: list[str]) -> str:
-    """Read; return how it ended. An error that does not name the file or its folder in one line is as bad as a traceback."""
+    """Read; return how it ended. An error that does not name the file, or its folder, in one line is a traceback."""
     signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # again and again, should something catch it
     try:
