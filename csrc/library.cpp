@@ -59,6 +59,11 @@ STABLE_TORCH_LIBRARY(fastccsa, m) {
   m.def(
       "augment_out(Tensor(a!) images, Tensor store, Tensor rows, Tensor windows, Tensor symmetries, Tensor cutouts, "
       "float[] mean, float[] std, float[] fill) -> ()");
+  // Does the same on the CPU with crops in a file, given by its descriptor: reading a file that is cut short fails, while
+  // a mapped one would end the process. Returns whether all of the crops could be read.
+  m.def(
+      "augment_file_out(Tensor(a!) images, int file, int crops, int side, Tensor rows, Tensor windows, "
+      "Tensor symmetries, Tensor cutouts, float[] mean, float[] std, float[] fill) -> bool");
   // Does the same with one picture, uint8 [height, width, 3], on the CPU: writes its `region` (top, left, bottom,
   // right, with fractions) to `image`, [3, size, size]. Resampling reads pixels beyond the region's border.
   m.def(

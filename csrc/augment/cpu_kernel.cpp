@@ -5,6 +5,7 @@
 #include "core/simd.h"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 namespace fastccsa::augment::cpu::FASTCCSA_ISA {
@@ -131,13 +132,24 @@ void make(const Batch<T>& p, const View& view, const Filter& vertical, const Fil
 }
 
 template <typename T>
-void augment(const Batch<T>& p, int64_t begin, int64_t end) {
+bool augment(const Batch<T>& p, int file, int64_t begin, int64_t end) {
   Scratch scratch(p.side, p.size, kMaxTaps);
+  const int64_t stride = int64_t(kChannels) * p.side;
+  // Only the rows of the window are read. They are still in this core's cache when they are resampled.
+  const std::unique_ptr<uint8_t[]> rows(file < 0 ? nullptr : new uint8_t[std::size_t(p.side * stride)]);
   for (int64_t i = begin; i < end; ++i) {
     const View view = view_of(request_of(p, i));
-    make(p, view, view.vertical(p.size), view.horizontal(p.size), window_of(p, view), int64_t(kChannels) * p.side,
-         scratch, p.image(i));
+    const uint8_t* window = nullptr;
+    if (file < 0) {
+      window = window_of(p, view);
+    } else {
+      const int64_t first = (view.row * p.side + view.window.top) * stride;
+      if (!read_fully(file, rows.get(), view.window.height * stride, first)) return false;
+      window = rows.get() + view.window.left * kChannels;
+    }
+    make(p, view, view.vertical(p.size), view.horizontal(p.size), window, stride, scratch, p.image(i));
   }
+  return true;
 }
 
 template <typename T>

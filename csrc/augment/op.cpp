@@ -15,7 +15,6 @@ namespace {
 
 struct Arguments {
   const Tensor& images;
-  const Tensor& store;
   const Tensor& rows;
   const Tensor& windows;
   const Tensor& symmetries;
@@ -64,28 +63,22 @@ void set_output(Batch<T>& p, const Tensor& images, const std::vector<double>& me
   }
 }
 
-// Checks everything except the tensors' values.
+// Checks everything except the store and the tensors' values.
 template <typename T>
-Batch<T> batch_of(const Arguments& a) {
-  const Tensor &images = a.images, &store = a.store;
+Batch<T> batch_of(const Arguments& a, int64_t crops, int64_t side) {
+  const Tensor& images = a.images;
   if (images.dim() != 4 || images.size(1) != kChannels || images.size(2) != images.size(3) || images.size(2) == 0) {
     fail("images must have the shape [B, 3, size, size]");
   }
-  if (store.scalar_type() != ScalarType::Byte || store.dim() != 4 || store.size(1) != store.size(2) ||
-      store.size(3) != kChannels || !store.is_contiguous()) {
-    fail("store must be contiguous uint8 of shape [n, side, side, 3]");
-  }
-  check_device("store", store, images);
-  const int64_t side = store.size(1), size = images.size(2), largest = std::numeric_limits<int32_t>::max() / 64;
-  if (side == 0 || side > largest || size > largest) {
+  const int64_t size = images.size(2), largest = std::numeric_limits<int32_t>::max() / 64;
+  if (side <= 0 || side > largest || size > largest) {
     fail("store has crops of ", side, " pixels a side, and images have ", size, "; both must be in [1, ", largest, "]");
   }
   if (side > kMaxShrink * size) {
     fail("store has crops of ", side, " pixels a side, more than ", kMaxShrink, " times the images' ", size);
   }
   Batch<T> p;
-  p.store = static_cast<const uint8_t*>(store.data_ptr());
-  p.crops = store.size(0);
+  p.crops = crops;
   p.side = int(side);
   p.rows = numbers_of("rows", a.rows, images, 0);
   p.windows = numbers_of("windows", a.windows, images, 4);
@@ -116,11 +109,17 @@ void check_views(const Batch<T>& p) {
 }
 
 template <typename T>
-void run(const Arguments& arguments) {
-  const Batch<T> p = batch_of<T>(arguments);
+void run(const Tensor& store, const Arguments& arguments) {
+  if (store.scalar_type() != ScalarType::Byte || store.dim() != 4 || store.size(1) != store.size(2) ||
+      store.size(3) != kChannels || !store.is_contiguous()) {
+    fail("store must be contiguous uint8 of shape [n, side, side, 3]");
+  }
+  check_device("store", store, arguments.images);
+  Batch<T> p = batch_of<T>(arguments, store.size(0), store.size(1));
+  p.store = static_cast<const uint8_t*>(store.data_ptr());
   if (arguments.images.is_cpu()) {
     check_views(p);
-    cpu::augment(p, &parallel_for);
+    cpu::augment(p, -1, &parallel_for);
   } else {
 #if defined(FASTCCSA_CUDA)
     const int32_t device = arguments.images.get_device_index();
@@ -132,10 +131,29 @@ void run(const Arguments& arguments) {
 
 void augment_out(Tensor images, Tensor store, Tensor rows, Tensor windows, Tensor symmetries, Tensor cutouts,
                  std::vector<double> mean, std::vector<double> std, std::vector<double> fill) {
-  const Arguments arguments{images, store, rows, windows, symmetries, cutouts, mean, std, fill};
+  const Arguments arguments{images, rows, windows, symmetries, cutouts, mean, std, fill};
   switch (images.scalar_type()) {
-    case ScalarType::Float: return run<float>(arguments);
-    case ScalarType::BFloat16: return run<bfloat16>(arguments);
+    case ScalarType::Float: return run<float>(store, arguments);
+    case ScalarType::BFloat16: return run<bfloat16>(store, arguments);
+    default: fail("images must be float32 or bfloat16");
+  }
+}
+
+template <typename T>
+bool run_file(int64_t file, int64_t crops, int64_t side, const Arguments& arguments) {
+  if (file < 0 || file > std::numeric_limits<int>::max() || crops < 0) fail("there is no file of crops");
+  const Batch<T> p = batch_of<T>(arguments, crops, side);
+  check_views(p);
+  return cpu::augment(p, int(file), &parallel_for);
+}
+
+bool augment_file_out(Tensor images, int64_t file, int64_t crops, int64_t side, Tensor rows, Tensor windows,
+                      Tensor symmetries, Tensor cutouts, std::vector<double> mean, std::vector<double> std,
+                      std::vector<double> fill) {
+  const Arguments arguments{images, rows, windows, symmetries, cutouts, mean, std, fill};
+  switch (images.scalar_type()) {
+    case ScalarType::Float: return run_file<float>(file, crops, side, arguments);
+    case ScalarType::BFloat16: return run_file<bfloat16>(file, crops, side, arguments);
     default: fail("images must be float32 or bfloat16");
   }
 }
@@ -188,6 +206,7 @@ void augment_picture_out(Tensor image, Tensor picture, std::vector<double> regio
 
 STABLE_TORCH_LIBRARY_IMPL(fastccsa, CPU, m) {
   m.impl("augment_out", TORCH_BOX(&augment_out));
+  m.impl("augment_file_out", TORCH_BOX(&augment_file_out));
   m.impl("augment_picture_out", TORCH_BOX(&augment_picture_out));
 }
 

@@ -2,6 +2,8 @@
 
 #include "core/huge_pages.h"
 
+#include <pthread.h>
+
 #include <cstdlib>
 #include <mutex>
 #include <vector>
@@ -34,6 +36,7 @@ class Pool {
       }
     }
     void* data = std::aligned_alloc(kPage, wanted);
+    if (data == nullptr && free_all()) data = std::aligned_alloc(kPage, wanted);
     if (data != nullptr) prefer_huge_pages(data, wanted);
     *capacity = wanted;
     return data;
@@ -55,7 +58,21 @@ class Pool {
     return before;
   }
 
+  // A child that is forked while another thread holds the lock would wait for that thread, which it does not have.
+  void before_fork() { mutex_.lock(); }
+  void after_fork() { mutex_.unlock(); }
+
  private:
+  // Frees all buffers that are kept; returns whether there were any.
+  bool free_all() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const bool any = !kept_.empty();
+    for (const Buffer& buffer : kept_) std::free(buffer.data);
+    kept_.clear();
+    bytes_ = 0;
+    return any;
+  }
+
   // Frees the oldest buffers until the rest is within the limit.
   void trim() {
     std::size_t count = 0;
@@ -77,6 +94,10 @@ Pool& pool() {
   static Pool* const the_pool = new Pool;
   return *the_pool;
 }
+
+// When the library is loaded, so that no thread can be in the middle of making the pool at a fork.
+[[maybe_unused]] const int registered =
+    pthread_atfork([] { pool().before_fork(); }, [] { pool().after_fork(); }, [] { pool().after_fork(); });
 
 }  // namespace
 

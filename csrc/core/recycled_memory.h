@@ -14,7 +14,8 @@ namespace fastccsa::recycled {
 // Smaller buffers are left to the system's allocator, which recycles them itself.
 constexpr std::size_t kLeastBytes = std::size_t(8) << 20;
 
-// Returns a buffer of at least `bytes`, aligned to 2 MiB, or nullptr if there is no memory or the limit is 0.
+// Returns a buffer of at least `bytes`, aligned to 2 MiB, or nullptr if there is no memory, even after freeing what the
+// pool keeps, or if the limit is 0.
 // `capacity` receives its size, for `give_back`.
 void* take(std::size_t bytes, std::size_t* capacity);
 

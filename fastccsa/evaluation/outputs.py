@@ -6,16 +6,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+import torch
 
+from fastccsa.models.tensor_files import read_tensors, write_tensors
 from fastccsa.system.errors import InputError
-from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import load_json, reported
+from fastccsa.system.schema import Filled, Mismatch, build
 
-_ARRAYS = ("targets", "domains", "rows", "logits", "features")
+# Dtype and number of dimensions of each array.
+_ARRAYS = {
+    "targets": (torch.int64, 1),
+    "domains": (torch.int64, 1),
+    "rows": (torch.int64, 1),
+    "logits": (torch.float32, 2),
+    "features": (torch.float16, 2),
+}
+_Names = Annotated[tuple[str, ...], Filled()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +87,13 @@ class Outputs:
         Raises:
             InputError: the folder cannot be written.
         """
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in _ARRAYS}
         about = {
             "classes": json.dumps(self.classes),
             "domain_names": json.dumps(self.domain_names),
             "split": self.split,
         }
-        with write_atomically(path) as file:
-            save_file(arrays, file, metadata=about)
+        write_tensors(path, tensors, about)
 
     @staticmethod
     def read(path: Path) -> Outputs:
@@ -93,18 +102,21 @@ class Outputs:
         Raises:
             InputError: the file is missing, does not hold outputs, or its arrays do not match each other.
         """
+        advice = "remove it to report without it"
         try:
-            with safe_open(path, framework="numpy") as file:
-                about = file.metadata() or {}
-                outputs = Outputs(
-                    **{name: file.get_tensor(name) for name in _ARRAYS},
-                    classes=tuple(json.loads(about["classes"])),
-                    domain_names=tuple(json.loads(about["domain_names"])),
-                    split=about["split"],
+            with reported(path, "holds no test outputs", advice):
+                tensors, about = read_tensors(path)
+                missing = ({*_ARRAYS} - tensors.keys()) | ({"classes", "domain_names", "split"} - about.keys())
+                if missing:
+                    raise Mismatch(f"{', '.join(sorted(missing))} is missing")
+                arrays: dict[str, Any] = {name: _array(name, tensors[name]) for name in _ARRAYS}
+                classes, domain_names = (
+                    build(_Names, load_json(about[name]), name) for name in ("classes", "domain_names")
                 )
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} holds no test outputs ({error}); remove it to report without it") from error
-        _check(outputs, path)
+                outputs = Outputs(**arrays, classes=classes, domain_names=domain_names, split=about["split"])
+                _check(outputs)
+        except FileNotFoundError as error:
+            raise InputError(f"{path} holds no test outputs ({error.strerror}); {advice}") from error
         return outputs
 
 
@@ -137,13 +149,30 @@ def _to_half(features: np.ndarray) -> npt.NDArray[np.float16]:
     return np.clip(features, -largest, largest).astype(np.float16)
 
 
-def _check(outputs: Outputs, path: Path) -> None:
+def _array(name: str, tensor: torch.Tensor) -> np.ndarray:
+    """Return an array of `Outputs`, after checking its dtype and dimensions."""
+    dtype, dimensions = _ARRAYS[name]
+    if tensor.dtype != dtype or tensor.ndim != dimensions:
+        raise Mismatch(f"{name} is {tensor.dtype} {list(tensor.shape)}, not {dtype} of {dimensions} dimensions")
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise Mismatch(f"{name} has values that are not finite")
+    return tensor.numpy()
+
+
+def _check(outputs: Outputs) -> None:
+    """Check that the arrays match each other.
+
+    Raises:
+        InputError: they do not.
+    """
     n = len(outputs.targets)
-    shapes = [getattr(outputs, name).shape for name in _ARRAYS]
-    dimensions = (1, 1, 1, 2, 2)
-    sound = all(len(shape) == d and shape[0] == n for shape, d in zip(shapes, dimensions, strict=True))
-    sound = sound and outputs.logits.shape[1] == len(outputs.classes)
-    for indices, names in ((outputs.targets, outputs.classes), (outputs.domains, outputs.domain_names)):
-        sound = sound and n > 0 and indices.min() >= 0 and indices.max() < len(names)
+    sound = n > 0 and all(len(getattr(outputs, name)) == n for name in _ARRAYS)
+    sound = sound and outputs.logits.shape[1] == len(outputs.classes) and outputs.features.shape[1] > 0
+    for indices, count in (
+        (outputs.targets, len(outputs.classes)),
+        (outputs.domains, len(outputs.domain_names)),
+        (outputs.rows, np.inf),
+    ):
+        sound = sound and indices.min() >= 0 and indices.max() < count
     if not sound:
-        raise InputError(f"{path}: its arrays do not match each other; remove it to report without it")
+        raise Mismatch("its arrays do not match each other")

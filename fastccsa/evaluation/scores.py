@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, recall_score
 
 from fastccsa.system.errors import InputError
+from fastccsa.system.reading import load_json, read_text
+from fastccsa.system.schema import Count, Filled, Ordinal, Share, build
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,18 +30,18 @@ class DomainScores:
         confusion: counts, with one row per true class and one column per predicted class.
     """
 
-    count: int
-    macro_recall: float
-    recall: tuple[float | None, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    count: Count
+    macro_recall: Share
+    recall: tuple[Share | None, ...]
+    confusion: tuple[tuple[Count, ...], ...]
 
 
 @dataclass(frozen=True)
 class Candidate:
     """An epoch (from 1) that could be selected, and its validation recall, averaged over the domains, in [0, 1]."""
 
-    epoch: int
-    recall: float
+    epoch: Ordinal
+    recall: Share
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,10 @@ class Selection:
     """
 
     rule: str
-    epoch: int
-    recall: float
+    epoch: Ordinal
+    recall: Share
     choices: Mapping[Any, Candidate] = field(default_factory=dict)
     last: Candidate | None = None
-
-    @staticmethod
-    def from_values(values: Mapping[str, Any]) -> Selection:
-        """Make a selection from the values that `dataclasses.asdict` returned for one."""
-        choices = {rule: Candidate(**chosen) for rule, chosen in values.get("choices", {}).items()}
-        last = Candidate(**values["last"]) if values.get("last") else None
-        return Selection(**{**values, "choices": choices, "last": last})
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,8 @@ class Scores:
     """Scores of one model on one split, by domain."""
 
     split: str
-    classes: tuple[str, ...]
-    domains: dict[str, DomainScores]
+    classes: Annotated[tuple[str, ...], Filled()]
+    domains: Annotated[dict[str, DomainScores], Filled()]
     selection: Selection | None = None
 
     @property
@@ -114,20 +109,11 @@ class Scores:
             InputError: the text does not describe scores.
         """
         try:
-            values = json.loads(text)
-            domains = {
-                name: DomainScores(
-                    domain["count"],
-                    domain["macro_recall"],
-                    tuple(domain["recall"]),
-                    tuple(tuple(row) for row in domain["confusion"]),
-                )
-                for name, domain in values["domains"].items()
-            }
-            selection = Selection.from_values(values["selection"]) if values["selection"] else None
-            return Scores(values["split"], tuple(values["classes"]), domains, selection)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"not valid scores: {type(error).__name__} {error}") from error
+            scores = build(Scores, _with_defaults(load_json(text)), ignore=("average",))
+        except InputError as error:
+            raise InputError(f"not valid scores: {error}") from error
+        _check(scores)
+        return scores
 
     @staticmethod
     def read(path: str | Path) -> Scores:
@@ -137,11 +123,29 @@ class Scores:
             InputError: the file is missing or invalid.
         """
         try:
-            return Scores.from_json(Path(path).read_text())
+            return Scores.from_json(read_text(path))
         except OSError as error:
             raise InputError(f"no scores at {path}: {error.strerror}") from error
         except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+            raise InputError(f"{path}: {error}; remove it and repeat the command that wrote it") from error
+
+
+def _with_defaults(values: Any) -> Any:
+    """Fill in what scores of older versions do not have."""
+    return {"selection": None, **values} if isinstance(values, dict) else values
+
+
+def _check(scores: Scores) -> None:
+    """Check that the lengths of the parts of scores that were read match.
+
+    Raises:
+        InputError: they do not.
+    """
+    classes = len(scores.classes)
+    for name, domain in scores.domains.items():
+        square = len(domain.confusion) == classes and all(len(row) == classes for row in domain.confusion)
+        if len(domain.recall) != classes or not square:
+            raise InputError(f"not valid scores: domain {name} does not have a recall for each of {classes} classes")
 
 
 def score(

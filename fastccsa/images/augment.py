@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastccsa.images.crop_file import CropFile
 from fastccsa.images.transforms import IntArray, Transforms, Views
-from fastccsa.ops.augment import augment_out, augment_picture_out
+from fastccsa.ops.augment import augment_file_out, augment_out, augment_picture_out
 
-__all__ = ["PACKED_COLUMNS", "augment", "augment_picture", "pack_views", "symmetries"]
+__all__ = ["PACKED_COLUMNS", "augment", "augment_file", "augment_picture", "pack_views", "symmetries"]
 
 PACKED_COLUMNS = 10  # row, window (4), cutout (4), symmetry
 
@@ -57,22 +58,52 @@ def augment(
     Raises:
         RuntimeError: a tensor has the wrong shape, dtype or device, or (on the CPU) a view is out of bounds.
     """
-    if packed.ndim != 2 or packed.shape[1] != PACKED_COLUMNS:
-        raise RuntimeError(f"packed must have {PACKED_COLUMNS} columns, but its shape is {list(packed.shape)}")
+    _check_packed(packed)
     if out is None:
         shape = (len(packed), 3, transforms.size, transforms.size)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         out = torch.empty(shape, dtype=dtype, device=store.device, memory_format=layout)
-    augment_out(
-        images=out,
-        store=store,
-        rows=packed[:, 0],
-        windows=packed[:, 1:5],
-        symmetries=packed[:, 9],
-        cutouts=packed[:, 5:9],
-        **_colours(transforms),
-    )
+    augment_out(images=out, store=store, **_unpack(packed), **_colours(transforms))
     return out
+
+
+def augment_file(crops: CropFile, packed: Tensor, transforms: Transforms, out: Tensor | None = None) -> Tensor:
+    """Do what `augment` does on the CPU, with crops in a file, of which only the windows are read.
+
+    Args:
+        crops: the file of crops.
+        packed: int64 [B, 10] on the CPU, from `pack_views`.
+        transforms: size and normalisation.
+        out: tensor [B, 3, size, size] to write to, float32 or bfloat16; None makes one of float32.
+
+    Returns:
+        The images, [B, 3, size, size].
+
+    Raises:
+        InputError: the file was cut short, or cannot be read.
+        RuntimeError: as for `augment`.
+    """
+    _check_packed(packed)
+    if out is None:
+        out = torch.empty(len(packed), 3, transforms.size, transforms.size)
+    rows, side = crops.shape[:2]
+    if not augment_file_out(out, crops.fileno(), rows, side, **_unpack(packed), **_colours(transforms)):
+        raise crops.cut_short()
+    return out
+
+
+def _check_packed(packed: Tensor) -> None:
+    if packed.ndim != 2 or packed.shape[1] != PACKED_COLUMNS:
+        raise RuntimeError(f"packed must have {PACKED_COLUMNS} columns, but its shape is {list(packed.shape)}")
+
+
+def _unpack(packed: Tensor) -> dict[str, Tensor]:
+    return {
+        "rows": packed[:, 0],
+        "windows": packed[:, 1:5],
+        "symmetries": packed[:, 9],
+        "cutouts": packed[:, 5:9],
+    }
 
 
 def augment_picture(

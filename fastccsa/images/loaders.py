@@ -33,8 +33,8 @@ class PairLoader(Loader):
         device: where the batches are made: "cpu", or a CUDA device, which then also decodes and transforms.
         cache: None decodes every image each time it is shown. Otherwise the part of the transforms that never
             changes is done once and kept in a store (270 kB per image at size 224), and images are made from the store
-            with the views of ``mode="exact"``: "disk" memory-maps the store, "ram" copies it into memory, and "gpu"
-            copies it to the device, which then makes the images.
+            with the views of ``mode="exact"``: "disk" reads the store from its file, "ram" copies it into memory, and
+            "gpu" copies it to the device, which then makes the images.
         cache_dir: folder for stores; None for ``.fastccsa-cache`` next to the manifest or, if that is not writable,
             ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
         transforms: the transforms.

@@ -1,4 +1,4 @@
-"""A store of crops: each image is decoded, resized and cropped once, and kept in a memory-mapped array.
+"""A store of crops: each image is decoded, resized and cropped once, and kept in a file.
 
 The folder of a store contains ``crops.bin``, the raw bytes of uint8 [rows, crop, crop, 3] (270 kB per image at size
 224), ``index.json`` (`Index`) and ``lock``. A run adds images that are missing or have changed. If a run is killed, the
@@ -26,11 +26,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from fastccsa.images.crop_file import CropFile
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store_crops import CropMaker
 from fastccsa.images.store_index import Entry, Index
 from fastccsa.images.transforms import IntArray, Transforms
 from fastccsa.system.errors import InputError
+from fastccsa.system.files import remove_leftovers, write_atomically
 from fastccsa.system.locks import open_shared
 from fastccsa.system.machine import usable_cpus
 
@@ -38,7 +40,7 @@ logger = logging.getLogger("fastccsa.images")
 
 FORMAT = 1
 FOLDER = ".fastccsa-cache"
-INDEX_FILE = "index.json"
+INDEX_FILE, ARRAY_FILE = "index.json", "crops.bin"
 
 # How often the index is written while building. After a kill, crops made since the last write are made again.
 _CHECKPOINT_SECONDS = 2.0
@@ -52,11 +54,11 @@ class Store:
     """A store that contains every valid image of a manifest.
 
     Attributes:
-        array: uint8 [rows, crop, crop, 3], memory-mapped copy-on-write: writing to it does not change the file.
+        array: the crops, uint8 [rows, crop, crop, 3], read from the file with each access.
         rows: int64 [n], the row of each image of the manifest; -1 for broken images.
     """
 
-    array: np.ndarray
+    array: CropFile
     rows: IntArray
 
 
@@ -98,9 +100,8 @@ def open_store(
     settings = _settings(transforms, backend)
     folder = _subfolder(folder, settings)
     with _reported(folder), _locked(folder):
-        for leftover in folder.glob(".index.json.*"):  # from a run that was killed while writing the index
-            leftover.unlink()
-        builder = _Builder(folder, Index.read(folder / INDEX_FILE, settings), transforms)
+        remove_leftovers(folder)  # of a run that was killed while writing the index
+        builder = _Builder(folder, settings, transforms)
         try:
             builder.check_rows(verify)
             todo = builder.plan(source)
@@ -127,12 +128,22 @@ def _subfolder(folder: Path, settings: dict[str, Any]) -> Path:
 class _Builder:
     """Brings a store up to date. The caller must hold the lock."""
 
-    def __init__(self, folder: Path, index: Index, transforms: Transforms) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], transforms: Transforms) -> None:
         self._index_path = folder / INDEX_FILE
-        self._array_path = folder / "crops.bin"
-        self._index = index
+        self._array_path = folder / ARRAY_FILE
         self._side = transforms.crop
         self._row_bytes = self._side * self._side * _CHANNELS
+        self._file = open_shared(self._array_path)
+        rows = os.fstat(self._file).st_size // self._row_bytes
+        self._index = Index.read(self._index_path, settings, rows)
+        if 0 < rows < self._index.rows:
+            self._replace_file()
+
+    def _replace_file(self) -> None:
+        """Go on with a copy of a file that was cut short: a run that is reading it must get an error, not zeros."""
+        with write_atomically(self._array_path, follow_links=False) as copy:
+            shutil.copyfile(self._array_path, copy)
+        os.close(self._file)
         self._file = open_shared(self._array_path)
 
     def close(self) -> None:
@@ -203,10 +214,7 @@ class _Builder:
         entries = [self._index.entries.get(path) for path in source.paths]
         usable = [entry is not None and entry.pixels is not None for entry in entries]
         rows = [entry.row if ok and entry else -1 for entry, ok in zip(entries, usable, strict=True)]
-        shape = (self._index.rows, self._side, self._side, _CHANNELS)
-        # Copy-on-write, because torch requires writable memory.
-        array = np.memmap(self._array_path, np.uint8, mode="c", shape=shape)
-        return Store(array, np.array(rows, np.int64))
+        return Store(CropFile(self._array_path, self._index.rows, self._side), np.array(rows, np.int64))
 
     def _needs(self, source: ImageSource, path: str) -> bool:
         entry = self._index.entries.get(path)

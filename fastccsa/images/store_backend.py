@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fastccsa._build_info import CUDA_VERSION
-from fastccsa.images.augment import augment, pack_views
+from fastccsa.images.augment import augment, augment_file, pack_views
 from fastccsa.images.choices import CropCache
+from fastccsa.images.crop_file import CropFile
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import Store
 from fastccsa.images.transforms import IntArray, Transforms, Views
@@ -61,12 +62,14 @@ class StoreBackend:
         self._device = device
         self._on_gpu = cache == "gpu"
         self._shown = source.shown()
+        self._crops: Tensor | CropFile
         if cache == "disk":
-            self._crops, self._rows = torch.from_numpy(store.array), store.rows
+            self._crops, self._rows = store.array, store.rows
         else:
             used = np.unique(store.rows[self._shown])
             self._crops = _copy(store, used, device if self._on_gpu else torch.device("cpu"))
             self._rows = np.searchsorted(used, store.rows)
+            store.array.close()
 
     def read(self, indices: IntArray, views: Views) -> StoreBatch:
         """Prepare a batch. Thread-safe."""
@@ -75,7 +78,7 @@ class StoreBackend:
             return StoreBatch(shown, packed.pin_memory())
         size, pinned = self._transforms.size, self._device.type == "cuda"
         images = torch.empty(len(shown), 3, size, size, pin_memory=pinned)
-        return StoreBatch(shown, augment(self._crops, packed, self._transforms, out=images))
+        return StoreBatch(shown, self._make(packed, images))
 
     def run(self, batches: Iterator[StoreBatch]) -> Generator[tuple[StoreBatch, Tensor], None, None]:
         """Yield each batch in order with its finished images, float32 [B, 3, size, size]."""
@@ -86,7 +89,7 @@ class StoreBackend:
     @property
     def unpacks_on_device(self) -> bool:
         """Whether the crops are on the device that the batches go to, so that `unpack` runs there."""
-        return self._crops.device == self._device
+        return self._device.type == "cpu" or self._on_gpu
 
     def pack(self, indices: IntArray, views: Views) -> tuple[IntArray, Tensor]:
         """Return the images shown, int64 [B], and the packed parameters for `unpack`, int64 [B, 10] on the CPU."""
@@ -95,10 +98,17 @@ class StoreBackend:
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Make the images, float32 [B, 3, size, size], where the crops are. On a GPU this only launches kernels."""
-        return augment(self._crops, packed, self._transforms)
+        return self._make(packed)
+
+    def _make(self, packed: Tensor, out: Tensor | None = None) -> Tensor:
+        if isinstance(self._crops, CropFile):
+            return augment_file(self._crops, packed, self._transforms, out)
+        return augment(self._crops, packed, self._transforms, out=out)
 
     def close(self) -> None:
         """Release the crops."""
+        if isinstance(self._crops, CropFile):
+            self._crops.close()
         self._crops = torch.empty(0)
 
 

@@ -7,14 +7,19 @@ import logging
 import os
 import zlib
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import load_json, read_bytes
+from fastccsa.system.schema import Mismatch, build
 
 logger = logging.getLogger("fastccsa.images")
 
 _READ_SIZE = 1 << 20
+_MOST_CHANGES = 64  # rows per image beyond which an index whose array was cut short is not believed
 
 
 @dataclass
@@ -57,17 +62,27 @@ class Index:
     array_mtime_ns: int = 0
 
     @classmethod
-    def read(cls, path: Path, settings: dict[str, Any]) -> Index:
-        """Read an index. If there is no readable index with these settings, return an empty one."""
+    def read(cls, path: Path, settings: dict[str, Any], stored: int = 0) -> Index:
+        """Read an index. If there is no readable index with these settings, return an empty one.
+
+        Args:
+            path: the file.
+            settings: the settings that it must have.
+            stored: number of rows that the array has room for.
+        """
         try:
-            content = json.loads(path.read_bytes())
-            if content["settings"] == settings:
-                entries = {name: Entry(**values) for name, values in content["entries"].items()}
-                return cls(settings, entries, int(content["rows"]), int(content["array_mtime_ns"]))
+            content = load_json(read_bytes(path))
+            if not isinstance(content, dict) or not isinstance(content.get("entries"), dict):
+                raise Mismatch("it does not have entries")
+            if content.get("settings") == settings:
+                entries = {name: _entry(name, values) for name, values in content["entries"].items()}
+                rows, mtime = (build(int, content.get(name), name) for name in ("rows", "array_mtime_ns"))
+                _check_rows(entries, rows, stored)
+                return cls(settings, entries, rows, mtime)
             logger.warning("%s has other settings; making all crops again", path)
         except FileNotFoundError:
             pass
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, InputError) as error:
             logger.warning("%s cannot be read (%s); making all crops again", path, error)
         return cls(settings)
 
@@ -97,6 +112,39 @@ class Index:
             self.entries[path] = Entry(self.rows, stat.st_size, stat.st_mtime_ns)
             self.rows += 1
         return True
+
+
+# Types of the fields of an entry; an index may have a million of them, so that they are not read by a schema.
+_TYPES = {
+    "row": (int,),
+    "size": (int,),
+    "mtime_ns": (int,),
+    "content": (int, type(None)),
+    "pixels": (int, type(None)),
+    "broken": (str, type(None)),
+}
+
+
+def _entry(name: str, values: Any) -> Entry:
+    if not isinstance(values, dict) or values.keys() != _TYPES.keys():
+        raise Mismatch(f"the entry of {name!r} does not have the fields of an entry")
+    for field_name, types in _TYPES.items():
+        value = values[field_name]
+        if type(value) not in types or (type(value) is int and not -(2**63) <= value < 2**63):
+            raise Mismatch(f"the {field_name} of {name!r} has another type or range")
+    return Entry(**values)
+
+
+def _check_rows(entries: dict[str, Entry], rows: int, stored: int) -> None:
+    """Check that each entry has a row of its own, and that the array of all rows is not larger than it can be."""
+    taken = sorted(entry.row for entry in entries.values())
+    if any(row == following for row, following in pairwise(taken)):
+        raise Mismatch("two images have the same row")
+    # Rows are assigned in order, so that the last one belongs to an entry. A file that changes gets a new row.
+    if (taken and taken[0] < 0) or rows != (taken[-1] + 1 if taken else 0):
+        raise Mismatch(f"its entries do not match its {rows} rows")
+    if rows > max(stored, _MOST_CHANGES * (len(entries) + _MOST_CHANGES)):
+        raise Mismatch(f"it has {rows} rows for {len(entries)} images")
 
 
 def checksum(path: str) -> int:

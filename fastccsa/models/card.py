@@ -6,17 +6,20 @@ import json
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
+from typing import Annotated
 
 from fastccsa.models.backbone import Classifier, build_model
 from fastccsa.models.narrow import Layers
+from fastccsa.models.tensor_files import write_tensors
 from fastccsa.models.weights import MODEL_FILE, load_weights
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import load_json, read_bytes, reported
+from fastccsa.system.schema import Filled, Mismatch, Range, build
 
 CARD_FILE = "model.json"
+LARGEST_SIZE = 16384  # pixels
+Deviation = Annotated[float, Range(1e-6)]
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,16 @@ class ModelCard:
     """
 
     backbone: str
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Filled()]
     domains: tuple[str, ...]
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    size: Annotated[int, Range(1, LARGEST_SIZE)]
+    mean: tuple[float, float, float]
+    std: tuple[Deviation, Deviation, Deviation]
     layers: Layers = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) < len(self.classes):
+            raise Mismatch("classes has one name twice")
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> ModelCard:
@@ -50,13 +57,10 @@ class ModelCard:
         path = Path(path)
         file = (path if path.is_dir() else path.parent) / CARD_FILE
         try:
-            values: dict[str, Any] = json.loads(file.read_text())
-            values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-            return ModelCard(**values)
-        except OSError as error:
+            with reported(file, "is not a model card", "train the run again, or restore the file"):
+                return build(ModelCard, load_json(read_bytes(file)))
+        except FileNotFoundError as error:
             raise InputError(f"no trained model in {path}: {CARD_FILE} is missing; train it first") from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{file} is not a model card: {error}") from error
 
 
 def save_model(folder: str | os.PathLike[str], model: Classifier, card: ModelCard) -> None:
@@ -68,15 +72,12 @@ def save_model(folder: str | os.PathLike[str], model: Classifier, card: ModelCar
         InputError: the folder cannot be written.
     """
     folder = Path(folder)
-    # safetensors stores tensors row by row: channels-last weights are copied into that order.
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     values = asdict(replace(card, layers=model.layers))
     if not model.layers:
         del values["layers"]
     with write_atomically(folder / CARD_FILE) as file:
         file.write_text(json.dumps(values, indent=2) + "\n")
-    with write_atomically(folder / MODEL_FILE) as file:
-        safetensors.torch.save_file(state, file)
+    write_tensors(folder / MODEL_FILE, model.state_dict())
 
 
 def load_model(path: str | os.PathLike[str]) -> Classifier:
@@ -93,7 +94,10 @@ def load_model(path: str | os.PathLike[str]) -> Classifier:
     """
     card = ModelCard.read(path)
     model = build_model(card.backbone, len(card.classes), weights="none", size=card.size)
-    model.narrow(card.layers)
+    try:
+        model.narrow(card.layers)
+    except InputError as error:
+        raise InputError(f"{Path(path)}: the layers of its {CARD_FILE} do not fit: {error}") from error
     if not load_weights(model, path):
         raise InputError(f"{path} has another number of classes than its {CARD_FILE} says")
     return model.eval()

@@ -20,6 +20,7 @@ _ARGUMENTS = {
     "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "bias"),
     "BatchNorm2d": ("num_features", "eps", "momentum"),
 }
+_CHANNELS = ("in_channels", "out_channels", "num_features")
 
 
 def describe_layer(layer: nn.Module) -> dict[str, Any]:
@@ -41,18 +42,34 @@ def narrow(network: nn.Module, layers: Layers) -> None:
     """Replace layers of ``network``, named as in ``named_modules``, by new ones built from their descriptions.
 
     Raises:
-        InputError: there is no such layer, or a description is invalid.
+        InputError: there is no such layer, or a description is not that of the same layer with fewer channels.
     """
     for name, description in layers.items():
-        arguments = dict(description)
-        kind = arguments.pop("kind", None)
-        if kind not in _ARGUMENTS:
-            raise InputError(f"layer {name} is of kind {kind!r}: only {' and '.join(_ARGUMENTS)} are known")
         try:
             old = network.get_submodule(name)
-            new = getattr(nn, kind)(**arguments)
-        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        except AttributeError as error:
             raise InputError(f"layer {name} cannot be made narrower: {error}") from error
-        if type(old) is not type(new):
-            raise InputError(f"layer {name} is a {type(old).__name__} in this network, not a {kind}")
-        network.set_submodule(name, new)
+        arguments = _arguments(name, old, description)
+        network.set_submodule(name, getattr(nn, type(old).__name__)(**arguments))
+
+
+def _arguments(name: str, old: nn.Module, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the constructor arguments of a narrower layer; they decide about memory, so that each is checked."""
+    kind = description.get("kind")
+    if kind not in _ARGUMENTS:
+        raise InputError(f"layer {name} is of kind {kind!r}: only {' and '.join(_ARGUMENTS)} are known")
+    if type(old).__name__ != kind:
+        raise InputError(f"layer {name} is a {type(old).__name__} in this network, not a {kind}")
+    own = describe_layer(old)
+    if own.keys() != description.keys():
+        raise InputError(f"layer {name} cannot be made narrower: it needs {', '.join(_ARGUMENTS[kind])}")
+    for argument, value in own.items():
+        given = description[argument]
+        if argument not in _CHANNELS:
+            same = (list(given) if isinstance(given, tuple) else given) == value
+        else:
+            same = type(given) is int and 1 <= given <= value
+        if not same:
+            limit = f"between 1 and {value}" if argument in _CHANNELS else repr(value)
+            raise InputError(f"layer {name} cannot be made narrower: {argument} is {given!r}, and must be {limit}")
+    return {argument: value for argument, value in description.items() if argument != "kind"}

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-import torch
 import torchvision.models
-from safetensors import SafetensorError
 from torch import Tensor
 
+from fastccsa.models.tensor_files import read_tensors
+from fastccsa.models.torch_files import check_content, check_digest, read_torch
 from fastccsa.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,10 +78,10 @@ def load_weights(model: Classifier, path: str | os.PathLike[str], head: bool = T
         state = {f"backbone.{key}": value for key, value in state.items() if not key.startswith(prefixes)}
     own = model.state_dict()
     head_keys = ("head.weight", "head.bias")
-    with_head = head and all(key in state and state[key].shape == own[key].shape for key in head_keys)
+    with_head = head and all(key in state and _is_like(state[key], own[key]) for key in head_keys)
     backbone = {key: value for key, value in state.items() if key not in head_keys}
     for key in sorted((own.keys() - set(head_keys)) | backbone.keys()):
-        if key not in own or key not in backbone or own[key].shape != backbone[key].shape:
+        if key not in own or key not in backbone or not _is_like(backbone[key], own[key]):
             raise InputError(f"{file} holds weights of another network: they differ at {key}")
     # The model's own state dict also has the format versions that some networks need.
     own.update(backbone)
@@ -93,18 +91,26 @@ def load_weights(model: Classifier, path: str | os.PathLike[str], head: bool = T
     return with_head
 
 
-def _read_state(file: Path) -> Mapping[str, Tensor]:
-    if not file.is_file():
+def _is_like(tensor: Tensor, own: Tensor) -> bool:
+    """Whether a weight can be loaded: in another precision at most."""
+    return tensor.shape == own.shape and tensor.is_floating_point() == own.is_floating_point()
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    if not file.exists():
         raise InputError(f"no weights at {file}: give a run folder with {MODEL_FILE}, or a weights file")
     try:
         if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return read_tensors(file)[0]
+        state = read_torch(file, legacy=True)
+        if isinstance(state, dict) and isinstance(state.get("model"), dict):  # a checkpoint
+            check_content(state)
+            check_digest(state)
+            state = state["model"]
+        if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
+            check_content(state)
+            return {str(key): value for key, value in state.items()}
+    except (OSError, InputError) as error:
+        reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         raise InputError(f"{file} is not a readable weights file: {reason}") from error
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{file} holds no state dict: save one with torch.save(model.state_dict(), path)")
-    return state
+    raise InputError(f"{file} holds no state dict: save one with torch.save(model.state_dict(), path)")

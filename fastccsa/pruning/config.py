@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from fastccsa.system.choices import check_choices, check_not_empty
 from fastccsa.system.errors import InputError
 from fastccsa.system.ranges import COUNTS, SEEDS, WORKERS, Range, check_ranges
+from fastccsa.system.schema import PathText
 
 Criterion = Literal["dcp", "magnitude", "taylor", "random"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -74,9 +75,9 @@ class PruneConfig:
         InputError: a value is out of range; the message names the field.
     """
 
-    run: str
-    out: str
-    manifest: str | None = None
+    run: PathText
+    out: PathText
+    manifest: PathText | None = None
     allow_changed_manifest: bool = False
     threshold: float | None = None
     rate: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from fastccsa.pruning.resnet import (
     prunable_layers,
     stages_of,
 )
-from fastccsa.pruning.state import STATE_FILE, PruneState, check_same, load_state, save_state
+from fastccsa.pruning.state import STATE_FILE, PruneState, SavedState, check_same, load_state, save_state
 from fastccsa.pruning.subset import Subset, default_images, load_subset
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import SCORES_FILE, finished_scores, open_run, write_environment
@@ -195,6 +196,8 @@ def choose_channels(
         width=model.feature_width,
     )
     say(f"choosing the channels of {total} layers by {config.criterion}, on {len(subset.images)} images")
+    if saved:
+        check_stage(saved, stages)
     first, records = (saved.stage, list(saved.records)) if saved else (0, [])
     for number, stage in enumerate(stages[first:], start=first):
         torch.manual_seed(training.seed + number)  # the same head after resuming
@@ -210,6 +213,20 @@ def choose_channels(
             save_state(folder, state, config)
         prune_stage(state, stage, subset, config, say, progress)
     return PruneRecord.of(config, records, original, model, training.size)
+
+
+def check_stage(saved: SavedState, stages: Sequence[Stage]) -> None:
+    """Check that a saved state belongs to the stages of this network.
+
+    Raises:
+        InputError: it has more stages, or layers of which none is pruned up to its stage.
+    """
+    names = {layer.name for stage in stages[: saved.stage + 1] for layer in stage.layers}
+    if saved.stage >= len(stages) or not names.issuperset(record.name for record in saved.records):
+        raise InputError(
+            f"{saved.file} cannot be resumed from (its stage {saved.stage + 1} is not one of this network's "
+            f"{len(stages)}, or has other layers); remove it to choose the channels again"
+        )
 
 
 def prune_stage(state: PruneState, stage: Stage, subset: Subset, config: PruneConfig, say: Say, progress: bool) -> None:

@@ -17,6 +17,8 @@ from fastccsa.pruning.state import LayerRecord
 from fastccsa.pruning.stop import kept_by_threshold
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import load_json, read_bytes, reported
+from fastccsa.system.schema import Count, Ordinal, build
 
 PRUNE_FILE = "prune.json"
 
@@ -25,8 +27,8 @@ PRUNE_FILE = "prune.json"
 class Size:
     """The size of a network: parameters, and multiply-adds of its convolutions and matrix products for one image."""
 
-    parameters: int
-    multiply_adds: int
+    parameters: Ordinal
+    multiply_adds: Count
 
     @staticmethod
     def of(model: Classifier, size: int) -> Size:
@@ -67,7 +69,7 @@ class PruneRecord:
         channels = sum(layer.channels for layer in self.layers)
         before, after = self.before, self.after
         return (
-            f"{kept} of {channels} channels kept ({100 * kept / channels:.0f} %): "
+            f"{kept} of {channels} channels kept ({100 * kept / max(channels, 1):.0f} %): "
             f"{before.parameters / 1e6:.2f}M to {after.parameters / 1e6:.2f}M parameters, "
             f"{before.multiply_adds / 1e6:.1f}M to {after.multiply_adds / 1e6:.1f}M multiply-adds, "
             f"chosen in {sum(layer.seconds for layer in self.layers):.0f} s"
@@ -87,13 +89,12 @@ class PruneRecord:
         """
         file = folder / PRUNE_FILE
         try:
-            values = json.loads(file.read_text())
-            layers = tuple(LayerRecord.from_json(layer) for layer in values["layers"])
-            return PruneRecord(values["config"], layers, Size(**values["before"]), Size(**values["after"]))
-        except OSError as error:
+            with reported(file, "is not a record of a pruning", "restore it, or prune the run again"):
+                record = build(PruneRecord, load_json(read_bytes(file)))
+                build(PruneConfig, record.config, "config")
+                return record
+        except FileNotFoundError as error:
             raise InputError(f"{folder} is not a pruned run: {PRUNE_FILE} is missing") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} is not a record of a pruning: {type(error).__name__} {error}") from error
 
     def kept_at(self, threshold: float) -> dict[str, int]:
         """Count the channels that each layer would keep at another threshold, along its path in this pruning.
@@ -101,7 +102,7 @@ class PruneRecord:
         In this pruning, a layer's inputs were already pruned at the pruning's own threshold or rate. A path that was
         not followed to the end (with a rate) limits the count to its length, and counts as the whole layer.
         """
-        stop = self.config["stop"]
+        stop = self.config.get("stop", "gap")
         return {
             layer.name: kept_by_threshold(stop, layer.losses, layer.reconstruction, threshold) for layer in self.layers
         }

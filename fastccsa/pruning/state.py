@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
+import torch
 from torch import Tensor, nn
 
 from fastccsa.models import Classifier
+from fastccsa.models.tensor_files import read_tensors, write_tensors
+from fastccsa.models.torch_files import same_kind
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.system.errors import InputError
-from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import load_json, reported
+from fastccsa.system.schema import Count, Filled, Mismatch, Ordinal, Positive, build
 
 STATE_FILE = "selection.safetensors"
 PARTS = ("model", "baseline", "head")
+_PROBLEM, _ADVICE = "cannot be resumed from", "remove it to choose the channels again"
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,15 @@ class LayerRecord:
     """
 
     name: str
-    channels: int
-    kept: tuple[int, ...]
+    channels: Ordinal
+    kept: Annotated[tuple[Count, ...], Filled()]
     losses: tuple[float, ...]
     reconstruction: tuple[float, ...]
-    seconds: float
+    seconds: Positive
 
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> LayerRecord:
-        """Restore a record from JSON, which turns tuples into lists.
-
-        Raises:
-            TypeError, KeyError: ``values`` does not have the fields of a record.
-        """
-        tuples = {name: tuple(values[name]) for name in ("kept", "losses", "reconstruction")}
-        return LayerRecord(**(values | tuples))
+    def __post_init__(self) -> None:
+        if len(set(self.kept)) < len(self.kept) or max(self.kept, default=0) >= self.channels:
+            raise Mismatch(f"the channels kept in {self.name} are not among its {self.channels}")
 
 
 @dataclass
@@ -73,7 +70,7 @@ class PruneState:
 def save_state(folder: Path, state: PruneState, config: PruneConfig) -> None:
     """Write ``state`` into ``folder``, completely or not at all."""
     tensors = {
-        f"{part}/{name}": value.detach().cpu().contiguous()
+        f"{part}/{name}": value
         for part in PARTS
         if (network := getattr(state, part)) is not None
         for name, value in network.state_dict().items()
@@ -84,8 +81,17 @@ def save_state(folder: Path, state: PruneState, config: PruneConfig) -> None:
         "layers": {"model": state.model.layers, "baseline": state.baseline.layers},
         "records": [asdict(record) for record in state.records],
     }
-    with write_atomically(folder / STATE_FILE) as file:
-        safetensors.torch.save_file(tensors, file, metadata={"progress": json.dumps(progress)})
+    write_tensors(folder / STATE_FILE, tensors, {"progress": json.dumps(progress)})
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """The part of the file that is not tensors."""
+
+    config: dict[str, Any]
+    stage: Count
+    layers: dict[str, dict[str, dict[str, Any]]]
+    records: tuple[LayerRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -93,21 +99,31 @@ class SavedState:
     """What `save_state` wrote, not yet loaded into networks."""
 
     stage: int
-    layers: dict[str, dict[str, Any]]
+    layers: dict[str, dict[str, dict[str, Any]]]
     records: list[LayerRecord]
     tensors: dict[str, Tensor]
+    file: Path
 
     def fill(self, state: PruneState) -> None:
-        """Load the weights into the networks of ``state``, on their device."""
-        state.model.narrow(self.layers["model"])
-        state.baseline.narrow(self.layers["baseline"])
-        for part in PARTS:
-            if (network := getattr(state, part)) is not None:
-                prefix = f"{part}/"
-                own = {name.removeprefix(prefix): v for name, v in self.tensors.items() if name.startswith(prefix)}
-                device = state.model.head.weight.device
-                network.load_state_dict(own)
-                network.to(device).eval()
+        """Load the weights into the networks of ``state``, on their device.
+
+        Raises:
+            InputError: they are those of other networks.
+        """
+        with reported(self.file, _PROBLEM, _ADVICE):
+            state.model.narrow(self.layers["model"])
+            state.baseline.narrow(self.layers["baseline"])
+            for part in PARTS:
+                if (network := getattr(state, part)) is not None:
+                    self._fill_network(part, network, state.model.head.weight.device)
+
+    def _fill_network(self, part: str, network: nn.Module, device: torch.device) -> None:
+        own = network.state_dict()
+        saved = {name.removeprefix(f"{part}/"): v for name, v in self.tensors.items() if name.startswith(f"{part}/")}
+        if saved.keys() != own.keys():
+            raise Mismatch(f"{part} is of another network: they differ at {min(saved.keys() ^ own.keys())}")
+        network.load_state_dict({name: same_kind(saved[name], own[name], f"{part} {name}") for name in own})
+        network.to(device).eval()
 
 
 def load_state(folder: Path, config: PruneConfig) -> SavedState | None:
@@ -117,17 +133,17 @@ def load_state(folder: Path, config: PruneConfig) -> SavedState | None:
         InputError: the file is broken, or belongs to a pruning with other settings.
     """
     file = folder / STATE_FILE
-    if not file.exists():
-        return None
     try:
-        with safe_open(file, framework="pt") as content:
-            progress = json.loads(content.metadata()["progress"])
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  (not a mapping)
-        records = [LayerRecord.from_json(record) for record in progress["records"]]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} cannot be resumed from ({error}): remove it to choose the channels again") from error
-    check_same(config, progress["config"], folder)
-    return SavedState(progress["stage"], progress["layers"], records, tensors)
+        with reported(file, _PROBLEM, _ADVICE):
+            tensors, about = read_tensors(file)
+            progress = build(_Progress, load_json(about.get("progress", "")))
+            build(PruneConfig, progress.config, "config")
+            if progress.layers.keys() != {"model", "baseline"}:
+                raise Mismatch("layers does not describe the model and its baseline")
+    except FileNotFoundError:
+        return None
+    check_same(config, progress.config, folder)
+    return SavedState(progress.stage, progress.layers, list(progress.records), tensors, file)
 
 
 def check_same(config: PruneConfig, other: dict[str, object], folder: Path) -> None:

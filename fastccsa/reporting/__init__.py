@@ -84,7 +84,7 @@ def report(
     page = render_page(folder, table, images=images, progress=True)
     out = Path(out) if out else folder.path / PAGE_FILE
     with write_atomically(out) as file:
-        file.write_text(page, encoding="utf-8")
+        file.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files may not be UTF-8
     formats = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}
     if table_format == "text":
         print_text(table)

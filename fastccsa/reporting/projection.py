@@ -12,12 +12,14 @@ from sklearn.manifold import TSNE
 
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import read_bytes
 
 CACHE_FOLDER = ".report-cache"  # in the folder of the runs
 FEWEST = 5  # fewest images that are projected
 _COMPONENTS = 50  # principal components as t-SNE's input, as its authors recommend
 _PERPLEXITY = 30
-_METHOD = "tsne-1"  # part of the cache key; must change with the method
+_POINT_BYTES = 16  # two numbers; the file holds nothing else, so that it needs no parser
+_METHOD = "tsne-1"  # part of the key of the cache; must change with the method
 
 Points = npt.NDArray[np.float64]
 
@@ -30,8 +32,8 @@ def project(features: npt.NDArray[np.float16], cache: Path | None = None) -> Poi
         cache: folder in which the points are cached; not used if it cannot be written.
     """
     key = hashlib.sha256(f"{_METHOD} {features.shape}".encode() + features.tobytes()).hexdigest()
-    file = cache / f"{key}.npy" if cache else None
-    if file is not None and (points := _load(file)) is not None:
+    file = cache / f"{key}.points" if cache else None
+    if file is not None and (points := _load(file, len(features))) is not None:
         return points
     points = _tsne(features.astype(np.float64))
     if file is not None:
@@ -47,17 +49,20 @@ def _tsne(features: npt.NDArray[np.float64]) -> Points:
     return points
 
 
-def _load(file: Path) -> Points | None:
+def _load(file: Path, count: int) -> Points | None:
     try:
-        points: Points = np.load(file, allow_pickle=False)
-        return points
-    except (OSError, ValueError):
+        content = read_bytes(file)
+    except OSError:
         return None
+    if len(content) != count * _POINT_BYTES:
+        return None
+    points = np.frombuffer(content, np.float64).reshape(count, 2)
+    return points if np.isfinite(points).all() else None
 
 
 def _save(file: Path, points: Points) -> None:
     try:
-        with write_atomically(file, follow_links=False) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, points)
+        with write_atomically(file, follow_links=False) as temporary:
+            temporary.write_bytes(np.ascontiguousarray(points).tobytes())
     except InputError:
         return  # the folder of runs is read-only: the report works without the cache

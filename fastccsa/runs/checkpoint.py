@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import pickle
 import shutil
 from copy import copy
 from dataclasses import dataclass, field
@@ -19,6 +17,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fastccsa.models import Classifier
+from fastccsa.models.torch_files import check_content, check_digest, digest, read_torch
+from fastccsa.runs.checkpoint_check import Resumed, check_checkpoint
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
@@ -55,7 +55,6 @@ class TrainState:
 
 _STATEFUL = ("model", "optimizer", "scheduler", "scaler", "memory", "average")
 _PLAIN = ("epoch", "step", "meter", "history")
-_ADDED_LATER = ("memory", "average")  # missing from checkpoints of older versions
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -95,25 +94,28 @@ def save_checkpoint(folder: Path, state: TrainState, config_json: str) -> None:
     content["random"] = torch.get_rng_state()
     content["random_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     content = _on_cpu(content)
-    content["digest"] = _digest(content)
+    content["digest"] = digest(content)
     with write_atomically(folder / CHECKPOINT_FILE, keep=folder / PREVIOUS_FILE) as path:
         _write(content, path)
 
 
-def load_checkpoint(folder: Path, state: TrainState) -> bool:
+def load_checkpoint(folder: Path, state: TrainState, run: Resumed | None = None) -> bool:
     """Load the checkpoint of ``folder`` into ``state`` and torch's generators; return whether there is one.
 
-    If the newest checkpoint is damaged, the previous one is used instead and a warning is logged. No code from the file
-    is executed.
+    Everything in the file is compared with ``state`` and ``run`` before it is used. If the newest checkpoint is
+    damaged, the previous one is used instead and a warning is logged. No code from the file is executed.
+
+    Args:
+        folder: the run folder.
+        state: the state before the first step.
+        run: the run that is resumed; None checks only what ``state`` tells.
 
     Raises:
         InputError: no checkpoint can be read, or it belongs to another run.
     """
     if not has_checkpoint(folder):
         return False
-    content = _read_newest(folder)
-    for name in _ADDED_LATER:
-        content.setdefault(name, {})
+    content = _read_newest(folder, state, run)
     try:
         for name in _STATEFUL:
             getattr(state, name).load_state_dict(content[name])
@@ -127,17 +129,19 @@ def load_checkpoint(folder: Path, state: TrainState) -> bool:
     return True
 
 
-def _read_newest(folder: Path) -> dict[str, Any]:
+def _read_newest(folder: Path, state: TrainState, run: Resumed | None) -> dict[str, Any]:
     """Return the content of the newest intact checkpoint, which replaces a damaged one."""
     newest, previous = folder / CHECKPOINT_FILE, folder / PREVIOUS_FILE
     if not newest.exists():
         os.replace(previous, newest)
-        return _read(newest)
+        return _read(newest, state, run)
     try:
-        return _read(newest)
+        return _read(newest, state, run)
+    except _ForeignError:
+        raise
     except InputError as error:
         try:
-            content = _read(previous)
+            content = _read(previous, state, run)
         except InputError:
             raise error from None
         logger.warning("%s; %s is used instead: epoch %d, step %d", error, previous, content["epoch"], content["step"])
@@ -146,30 +150,32 @@ def _read_newest(folder: Path) -> dict[str, Any]:
         return content
 
 
-def _read(file: Path) -> dict[str, Any]:
+class _ForeignError(InputError):
+    """A checkpoint is intact, but another run wrote it."""
+
+
+def _read(file: Path, state: TrainState, run: Resumed | None) -> dict[str, Any]:
     """Read a file that `save_checkpoint` wrote.
 
     Raises:
-        InputError: the file is missing, is not a checkpoint, or has changed since it was written.
+        InputError: the file is missing, is not a checkpoint, has changed since it was written, or belongs to another
+            run.
     """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        # Older checkpoints have no digest.
-        expected = content.pop("digest", None)
-        if expected is not None and _digest(content) != expected:
-            raise ValueError("its content has changed since it was saved")
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        pickle.UnpicklingError,
-    ) as error:
+        content = read_torch(file)
+        if not isinstance(content, dict):
+            raise InputError("it does not hold a checkpoint")
+        check_content(content)
+        check_digest(content)
+        differences = [] if run is None else run.differences(content.get("config"))
+        if not differences:
+            return check_checkpoint(content, state, run)
+    except (OSError, InputError) as error:
         raise _unusable(file, error) from error
-    return dict(content)
+    raise _ForeignError(
+        f"{file} is the checkpoint of another run ({'; '.join(differences)}): restore the one of this run, or remove "
+        "the file"
+    )
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
@@ -188,7 +194,8 @@ def _write(content: dict[str, Any], path: Path) -> None:
 
 
 def _unusable(file: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    reason = text.splitlines()[0] if text else type(error).__name__
     return InputError(f"{file} cannot be resumed from ({reason}): remove it to train this run from its start")
 
 
@@ -203,26 +210,3 @@ def _on_cpu(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_on_cpu(item) for item in value)
     return value
-
-
-def _digest(content: dict[str, Any]) -> str:
-    """Return a checksum of everything in a checkpoint, since torch does not notice flipped bits in a file."""
-    total = hashlib.blake2b(digest_size=16)
-    _digest_into(total, content)
-    return total.hexdigest()
-
-
-def _digest_into(total: hashlib.blake2b, value: Any) -> None:
-    if isinstance(value, Tensor):
-        total.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        if value.numel():
-            total.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            total.update(repr(key).encode())
-            _digest_into(total, item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _digest_into(total, item)
-    else:
-        total.update(repr(value).encode())

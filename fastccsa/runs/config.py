@@ -16,6 +16,8 @@ from fastccsa.system.choices import check_choices, check_not_empty
 from fastccsa.system.devices import Amp
 from fastccsa.system.errors import InputError
 from fastccsa.system.ranges import COUNTS, SEEDS, SIZES, WORKERS, Range, check_ranges
+from fastccsa.system.reading import load_json, read_text, reported
+from fastccsa.system.schema import PathText, build
 
 CONFIG_FILE = "config.json"
 
@@ -59,6 +61,7 @@ _RANGES = {
     "match_probability": Range(0, 1),
     "ema": Range(0, 1, high_excluded=True),
     "fraction": Range(0, 1, low_excluded=True),
+    "strength": Range(0, 10**6, low_excluded=True),
 }
 
 # Metadata of the fields that control where and how fast a run trains; they may change when the run is resumed.
@@ -143,15 +146,15 @@ class TrainConfig:
         InputError: a value is out of range; the message names the field.
     """
 
-    manifest: str = field(default="", metadata=_SETTING)
-    out: str = field(default="", metadata=_SETTING)
+    manifest: PathText = field(default="", metadata=_SETTING)
+    out: PathText = field(default="", metadata=_SETTING)
     n_sec: int | Literal["all"] = "all"
     fraction: float = 1.0
     primary: str | None = None
     exclude: tuple[str, ...] = ()
     backbone: str = "resnet18"
-    weights: str = "auto"
-    init: str | None = None
+    weights: PathText = "auto"
+    init: PathText | None = None
     size: int = 224
     epochs: int = 0
     batch_size: int = 32
@@ -215,21 +218,23 @@ class TrainConfig:
     def _choose_algorithm(self) -> None:
         """Make ``algorithm``, ``alignment`` and ``strength`` agree."""
         check_choices(self)
-        algorithm = self.algorithm
-        if algorithm == "auto":
-            algorithm = "erm" if self.alignment == "-" else "ccsa"
-        if algorithm == "ccsa" and self.alignment == "-":
+        if self.algorithm == "ccsa" and self.alignment == "-":
             raise InputError("algorithm ccsa needs alignment w or u")
-        if algorithm != "ccsa":
+        if self.algorithm not in ("auto", "ccsa"):
             object.__setattr__(self, "alignment", "-")
-        object.__setattr__(self, "algorithm", algorithm)
+        algorithm = self.named_algorithm
         default = STRENGTHS.get(algorithm)
         if self.strength is None:
             object.__setattr__(self, "strength", default)
         elif default is None:
             raise InputError(f"strength is {self.strength}, but algorithm {algorithm} has none: omit it")
-        elif not 0 < self.strength < math.inf:
-            raise InputError(f"strength is {self.strength}: it must be a positive number")
+
+    @property
+    def named_algorithm(self) -> str:
+        """The algorithm, where auto is erm or ccsa."""
+        if self.algorithm != "auto":
+            return self.algorithm
+        return "erm" if self.alignment == "-" else "ccsa"
 
     @property
     def is_baseline(self) -> bool:
@@ -281,23 +286,14 @@ class TrainConfig:
         Raises:
             InputError: the text is not a JSON object, or has an unknown field or an invalid value.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"the configuration is not valid JSON: {error}") from error
-        known = {item.name for item in fields(TrainConfig)}
-        if not isinstance(values, dict) or not values.keys() <= known:
-            unknown = sorted(values.keys() - known) if isinstance(values, dict) else "everything"
-            raise InputError(f"the configuration has fields that this version does not know: {unknown}")
-        if "recipe" not in values:  # written before there were recipes
-            values = {**_BEFORE_RECIPES, **values}
-        values.setdefault("selection", "paper")  # the only rule of versions without this field
-        # Older versions took an empty text for None.
-        values |= {name: None for name in ("primary", "init") if values.get(name) == ""}
-        try:
-            return TrainConfig(**values)
-        except TypeError as error:
-            raise InputError(f"the configuration has a value of the wrong type: {error}") from error
+        values = load_json(text)
+        if isinstance(values, dict):
+            if "recipe" not in values:  # written before there were recipes
+                values = {**_BEFORE_RECIPES, **values}
+            values.setdefault("selection", "paper")  # the only rule of versions without this field
+            # Older versions took an empty text for None.
+            values |= {name: None for name in ("primary", "init") if values.get(name) == ""}
+        return build(TrainConfig, values)
 
     @staticmethod
     def read(folder: str | Path) -> TrainConfig:
@@ -308,8 +304,7 @@ class TrainConfig:
         """
         path = Path(folder) / CONFIG_FILE
         try:
-            return TrainConfig.from_json(path.read_text())
-        except OSError as error:
+            with reported(path, "is not the configuration of a run", "restore it, or train the run again"):
+                return TrainConfig.from_json(read_text(path))
+        except FileNotFoundError as error:
             raise InputError(f"{folder} is not a run folder: {CONFIG_FILE} is missing") from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error

@@ -42,6 +42,8 @@ from fastccsa.runs.config import CONFIG_FILE, TrainConfig
 from fastccsa.system import machine
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import load_json, read_bytes, reported
+from fastccsa.system.schema import build
 
 SCORES_FILE = "scores.json"
 LAST_SCORES_FILE = "scores_last.json"
@@ -73,7 +75,7 @@ def open_run(config: TrainConfig) -> Path:
                 f"{folder} holds a run with other settings ({'; '.join(differences)}): "
                 "repeat its settings to resume it, or choose another folder"
             )
-        if file.read_text() == config.to_json():  # written earlier, or by the first of several processes
+        if file.read_bytes() == config.to_json().encode():  # written earlier, or by the first of several processes
             return folder
     try:
         _write(file, config.to_json())
@@ -117,7 +119,12 @@ def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
 def epochs_done(folder: Path) -> int:
     """Count the epochs that the run in ``folder`` has finished."""
     metrics = folder / METRICS_FILE
-    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    try:
+        return len(read_bytes(metrics).splitlines())
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise InputError(f"{metrics} cannot be read ({error.strerror}); remove it, and repeat the command") from error
 
 
 @contextmanager
@@ -142,8 +149,25 @@ def saving(folder: Path, required: bool = True) -> Iterator[None]:
 def write_environment(folder: Path, device: torch.device, **facts: Any) -> None:
     """Write the `environment` of this process, and ``facts`` about the run; earlier facts stay unless replaced."""
     file = folder / ENVIRONMENT_FILE
-    before = json.loads(file.read_text()) if file.exists() else {}
+    try:
+        before = read_environment(file)
+    except InputError as error:
+        logger.warning("%s; it is written again", error)
+        before = {}
     _write(file, json.dumps({**before, **environment(device), **facts}, indent=2) + "\n")
+
+
+def read_environment(file: Path) -> dict[str, Any]:
+    """Read what `write_environment` wrote; empty if there is no such file.
+
+    Raises:
+        InputError: the file is broken.
+    """
+    try:
+        with reported(file, "is not a record of versions and hardware", "remove it to report without it"):
+            return build(dict[str, Any], load_json(read_bytes(file)))
+    except FileNotFoundError:
+        return {}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastccsa.evaluation.scores import Scores
 from fastccsa.runs.config import CONFIG_FILE, TrainConfig
-from fastccsa.runs.folder import ENVIRONMENT_FILE, LAST_SCORES_FILE, METRICS_FILE, SCORES_FILE, experiment_of
+from fastccsa.runs.epochs import read_epoch
+from fastccsa.runs.folder import (
+    ENVIRONMENT_FILE,
+    LAST_SCORES_FILE,
+    METRICS_FILE,
+    SCORES_FILE,
+    experiment_of,
+    read_environment,
+)
 from fastccsa.system.errors import InputError
+from fastccsa.system.reading import load_json, read_bytes, reported
 from fastccsa.system.text import printable
 
 NOTE_FILE = "note.txt"
-
-EPOCH_FIELDS = ("epoch", "loss", "validation", "validation_recall")  # required in each line of metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -98,12 +104,11 @@ def read_runs(path: Path) -> RunFolder:
             f"no run in {path} is finished ({', '.join(unfinished)}: {SCORES_FILE} is missing): "
             "repeat its training command to finish it"
         )
-    note = path / NOTE_FILE
     return RunFolder(
         path=path,
         runs=tuple(_read_run(folder) for folder in finished),
         unfinished=unfinished,
-        note=_text(note).strip() if note.exists() else "",
+        note=_note(path / NOTE_FILE),
     )
 
 
@@ -136,35 +141,29 @@ def _read_run(folder: Path) -> Run:
         config=TrainConfig.read(folder),
         scores=Scores.read(folder / SCORES_FILE),
         history=_read_history(folder / METRICS_FILE),
-        environment=_read_object(environment, _text(environment)) if environment.exists() else None,
+        environment=read_environment(environment) if environment.exists() else None,
         folder=folder,
         last=Scores.read(last) if last.exists() else None,
     )
 
 
 def _read_history(path: Path) -> tuple[dict[str, Any], ...]:
-    if not path.exists():
+    advice = "remove the file to report without curves"
+    try:
+        with reported(path, "cannot be read", advice):
+            lines = read_bytes(path).splitlines()
+    except FileNotFoundError:
         return ()
     records = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        where = f"{path}, line {number}"
-        record = _read_object(where, line)
-        missing = [name for name in EPOCH_FIELDS if name not in record]
-        if missing:
-            raise InputError(f"{where}: no {', '.join(missing)}; remove the file to report without curves")
-        records.append(record)
+    for number, line in enumerate(lines, start=1):
+        with reported(f"{path}, line {number}", "is not the record of an epoch", advice):
+            records.append(read_epoch(load_json(line)))
     return tuple(records)
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _read_object(where: str | Path, text: str) -> dict[str, Any]:
+def _note(path: Path) -> str:
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{where} is not valid JSON ({error}); remove the file to report without it") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{where} is not a JSON object; remove the file to report without it")
-    return value
+        with reported(path, "cannot be read", "remove it to report without it"):
+            return read_bytes(path).decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return ""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import load_json, read_bytes, reported
+from fastccsa.system.schema import Count, Filled, Mismatch, Positive, build
 
 SAMPLING_FILE = "sampling.json"
 
-Vector = tuple[float, ...]
+Vector = tuple[Positive, ...]
 Matrix = tuple[Vector, ...]
 
 
@@ -32,16 +33,16 @@ class SamplingRecord:
         margin: the margin in units of the features that are compared; None for a baseline, and in older records.
     """
 
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Filled()]
     domains: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
+    counts: tuple[tuple[Count, ...], ...]
     first: Vector
     second: Vector | None = None
     joint: Matrix | None = None
     class_weight1: Vector | None = None
     class_weight2: Vector | None = None
     pair_weight: Matrix | None = None
-    margin: float | None = None
+    margin: Positive | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``sampling.json`` into a run folder.
@@ -60,14 +61,25 @@ class SamplingRecord:
             InputError: the file is broken.
         """
         path = folder / SAMPLING_FILE
-        if not path.exists():
-            return None
         try:
-            values: dict[str, Any] = {k: _tuples(value) for k, value in json.loads(path.read_text()).items()}
-            return SamplingRecord(**values)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is not a sampling record ({error}); remove it to report without it") from error
+            with reported(path, "is not a sampling record", "remove it to report without it"):
+                record = build(SamplingRecord, load_json(read_bytes(path)))
+                record.check()
+                return record
+        except FileNotFoundError:
+            return None
 
+    def check(self) -> None:
+        """Check that the lengths of its parts match.
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+        Raises:
+            InputError: they do not; the message does not name the file.
+        """
+        classes = len(self.classes)
+        for name in ("first", "second", "class_weight1", "class_weight2", "joint", "pair_weight"):
+            part = getattr(self, name)
+            rows = (part,) if name not in ("joint", "pair_weight") else part or ()
+            if part is not None and (len(part) != classes or any(len(row) != classes for row in rows)):
+                raise Mismatch(f"{name} does not match the {classes} classes")
+        if len(self.counts) != len(self.domains) or any(len(row) != classes for row in self.counts):
+            raise Mismatch(f"counts does not match the {len(self.domains)} domains and {classes} classes")

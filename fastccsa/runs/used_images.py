@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from fastccsa.runs.config import CONFIG_FILE, TrainConfig
 from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import read_bytes, reported
 
 IMAGES_FILE = "images.csv"
 ALLOW = "--allow-changed-manifest"
@@ -39,7 +41,7 @@ def write_used_images(folder: Path, config: TrainConfig, images: RunImages) -> N
     prefix = os.path.join(os.path.dirname(os.path.abspath(config.manifest)), "")
     with (
         write_atomically(folder / IMAGES_FILE) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
@@ -106,13 +108,35 @@ def _used_images(run: Path, seen: frozenset[str] = frozenset()) -> dict[str, str
         config = TrainConfig.read(run)
     except InputError:
         return None
-    file = run / IMAGES_FILE
-    if file.exists():
-        folder = os.path.dirname(os.path.abspath(config.manifest))
-        with open(file, newline="", encoding="utf-8") as opened:
-            rows = csv.reader(opened)
-            next(rows, None)
-            return {os.path.normpath(os.path.join(folder, image)): split for image, split in rows}
+    try:
+        return _read_images(run / IMAGES_FILE, os.path.dirname(os.path.abspath(config.manifest)))
+    except FileNotFoundError:
+        pass
     # The network that pruning leaves, before it is fine-tuned, used the images of the run that was pruned.
     key = os.path.abspath(run)
     return _used_images(Path(config.init), seen | {key}) if config.init and key not in seen else None
+
+
+def _read_images(file: Path, folder: str) -> dict[str, str]:
+    """Return the split of each image in a file of `write_used_images`, by absolute path.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        InputError: it is broken.
+    """
+    splits = {}
+    with reported(file, "does not list the images of a run", "restore it, or train the run again"):
+        # Names of files may have bytes that are not UTF-8.
+        text = read_bytes(file).decode("utf-8", "surrogateescape")
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        try:
+            header, *listed = rows
+        except (csv.Error, ValueError) as error:
+            raise InputError(f"line {rows.line_num}: {error}") from error
+        if tuple(header) != _COLUMNS:
+            raise InputError(f"its first line is not {','.join(_COLUMNS)}")
+        for number, row in enumerate(listed, start=2):
+            if len(row) != len(_COLUMNS) or row[1] not in _USES or not row[0] or "\0" in row[0]:
+                raise InputError(f"row {number} is not an image and one of {', '.join(_USES)}")
+            splits[os.path.normpath(os.path.join(folder, row[0]))] = row[1]
+    return splits

@@ -23,6 +23,7 @@ from fastccsa.models import Classifier, ModelCard, load_model, save_model
 from fastccsa.ops.allocator import cpu_cache
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.checkpoint import TrainState, check_room, has_checkpoint, load_checkpoint, save_checkpoint
+from fastccsa.runs.checkpoint_check import Resumed
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import (
     SCORES_FILE,
@@ -362,7 +363,9 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
             validation_loader = stack.enter_context(open_validation(config, images, device, ranks))
         say(describe(config, images, model, device))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one
-            resumed = load_checkpoint(folder, state)
+            resumed = load_checkpoint(
+                folder, state, Resumed(config, len(objective.loader), len(objective.terms), images.domains)
+            )
         if ranks.rank:  # each rank needs different dropout masks, and only the first rank's random state is saved
             torch.manual_seed(config.seed + ranks.rank * 1_000_003 + state.epoch * 1_009 + state.step)
         objective.calibrate(lambda: ranks.gather(typical_distance(model, images.training, config, device, dtype))[0])

@@ -292,7 +292,7 @@ def build_objective(
     """
     from fastccsa.training.algorithms import ALGORITHMS  # which are subclasses of what is defined here
 
-    return ALGORITHMS[config.algorithm](config, images, device, width, ranks)
+    return ALGORITHMS[config.named_algorithm](config, images, device, width, ranks)
 
 
 def _record(images: RunImages, margin: float | None = None, **tables: np.ndarray | Tensor | None) -> SamplingRecord:

@@ -98,8 +98,8 @@ def model_card(config: TrainConfig, images: RunImages) -> ModelCard:
         classes=images.training.classes,
         domains=images.domains,
         size=config.size,
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
+        mean=transforms.mean,
+        std=transforms.std,
     )
 
 

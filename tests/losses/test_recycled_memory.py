@@ -216,3 +216,83 @@ def test_for_the_time_of_a_block(before: int, within: int) -> None:
 def test_negative_limit() -> None:
     with pytest.raises(fastccsa.InputError, match="size is -1"):
         fastccsa.set_cpu_cache_limit(-1)
+
+
+@recycles
+def test_children_that_are_forked_while_another_thread_uses_the_pool_do_not_wait_for_it() -> None:
+    """The lock of the pool is copied as it is, and the child does not have the thread that holds it."""
+    printed = in_new_process(
+        """
+import ctypes, os, threading, time
+import torch
+
+torch.set_num_threads(1)
+fastccsa.set_cpu_cache_limit(1)  # each buffer that is given back is freed at once, while the lock is held
+no_large_pages = 41  # PR_SET_THP_DISABLE: freeing many small pages takes a good part of each turn of the thread
+ctypes.CDLL(None).prctl(no_large_pages, 1, 0, 0, 0)
+shape = torch.empty(()).expand(1 << 14, 1 << 10)
+ended = threading.Event()
+
+def work():
+    while not ended.is_set():
+        # Both operations run without Python's own lock.
+        torch.ops.fastccsa.large_empty_like(shape).fill_(1).set_()
+
+thread = threading.Thread(target=work)
+thread.start()
+time.sleep(0.5)
+hangs = 0
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        fastccsa.set_cpu_cache_limit(0)
+        os._exit(0)
+    late = time.monotonic() + 20
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > late:
+            hangs += 1
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            break
+        time.sleep(0.002)
+    if hangs:
+        break
+ended.set()
+thread.join()
+print(hangs)
+"""
+    )
+    assert printed == ["0"]
+
+
+@recycles
+def test_kept_memory_is_freed_when_memory_runs_out_and_on_request() -> None:
+    """Under a limit on the address space, which MADV_FREE does not help against."""
+    printed = in_new_process(
+        """
+import re, resource
+import torch
+from pathlib import Path
+
+def used():
+    return 1024 * int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+def large(size):
+    return torch.ops.fastccsa.large_empty_like(torch.empty(()).expand(size >> 12, 1 << 10))
+
+MiB = 1 << 20
+fastccsa.set_cpu_cache_limit(1 << 40)
+before = used()
+kept = large(400 * MiB)
+del kept
+print(used() - before >= 400 * MiB)
+resource.setrlimit(resource.RLIMIT_AS, (before + 700 * MiB, resource.RLIM_INFINITY))
+larger = large(600 * MiB)
+print(larger.numel() == 600 * MiB // 4)
+del larger
+print(used() - before >= 600 * MiB)
+fastccsa.set_cpu_cache_limit(0)
+print(used() - before < 50 * MiB)
+"""
+    )
+    assert printed == ["True"] * 4

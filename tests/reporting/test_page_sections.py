@@ -326,6 +326,6 @@ def test_the_projection_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(projection_module, "_tsne", lambda features: None)
     np.testing.assert_array_equal(project(features, tmp_path), points)
     assert project(features + np.float16(1), tmp_path / "file" / "x") is None  # other features, other points
-    (only,) = tmp_path.glob("*.npy")
+    (only,) = tmp_path.glob("*.points")
     only.write_bytes(b"broken")
     assert project(features, tmp_path) is None

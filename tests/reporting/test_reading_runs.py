@@ -63,7 +63,7 @@ def test_only_unfinished_runs_is_an_error_that_names_them(write_run, tmp_path: P
         ("scores.json", '{"split": "test"}', r"scores\.json"),
         ("metrics.jsonl", EPOCH + '{"epoch"\n', r"metrics\.jsonl, line 2"),
         ("metrics.jsonl", EPOCH + "[]\n", r"metrics\.jsonl, line 2"),
-        ("metrics.jsonl", '{"loss": 1}\n', r"metrics\.jsonl, line 1: no epoch, validation"),
+        ("metrics.jsonl", '{"loss": 1}\n', r"metrics\.jsonl, line 1 is not the record of an epoch \(epoch, validation"),
         ("metrics.jsonl", b"\xff\xfe", r"metrics\.jsonl, line 1"),
         ("environment.json", "no", r"environment\.json"),
     ],

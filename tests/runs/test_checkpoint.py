@@ -39,7 +39,7 @@ def test_everything_is_restored(tmp_path) -> None:
     step(saved)
     saved.scheduler.step()
     saved.epoch, saved.step = 3, 7
-    saved.history = [{"epoch": 1, "validation": {"HAM": 0.25}}]
+    saved.history = [{"epoch": 1, "loss": 0.5, "validation": {"HAM": 0.25}, "validation_recall": 0.25}]
     saved.meter = {"sums": torch.tensor([1.5]), "samples": 4}
     save_checkpoint(tmp_path, saved, "{}")
     drawn = torch.rand(3)

@@ -157,7 +157,7 @@ def test_a_memory_needs_all_pairs_and_room_for_a_batch() -> None:
 @pytest.mark.parametrize("text", ["no json", "[]", '{"learning_rate": 1}', '{"size": "wide"}', '{"lr": -1}'])
 def test_bad_files_are_named(text, tmp_path) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(InputError, match=r"config\.json: "):
+    with pytest.raises(InputError, match=r"config\.json is not the configuration of a run \("):
         TrainConfig.read(tmp_path)
 
 

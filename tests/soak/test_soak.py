@@ -1,4 +1,4 @@
-"""The interrupt, torchrun and soak tests at the size of a unit test; the scripts say how to run them in full."""
+"""The tests of this folder at the size of a unit test; the scripts say how to run them in full."""
 
 from __future__ import annotations
 
@@ -30,3 +30,10 @@ def test_two_processes_one_of_them_killed_train_as_one_process_does() -> None:
 def test_a_training_under_faults_at_random_loses_nothing_and_leaves_nothing_behind() -> None:
     printed = run("soak.py", "--steps", "24", "--every", "3", "--seed", "2")
     assert "wrong                                0" in printed
+
+
+def test_no_file_that_is_read_can_be_broken_in_a_way_that_is_not_answered() -> None:
+    printed = run("broken_files.py", "--files", "54", "--seed", "3")
+    ends = dict(zip(("InputError", "read", "traceback", "crash"), printed.split("readings")[1].split(), strict=False))
+    assert (ends["traceback"], ends["crash"]) == ("0", "0")
+    assert int(ends["InputError"]) > 20

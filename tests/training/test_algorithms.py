@@ -265,7 +265,7 @@ def test_a_resumed_run_is_the_same(make_config, monkeypatch, name: str) -> None:
         ({"algorithm": "ccsa", "alignment": "-"}, "algorithm ccsa needs alignment w or u"),
         ({"algorithm": "erm", "strength": 1.0}, "strength is 1.0, but algorithm erm has none"),
         ({"strength": 1.0}, "algorithm ccsa has none"),
-        ({"algorithm": "coral", "strength": 0.0}, "strength is 0.0: it must be a positive number"),
+        ({"algorithm": "coral", "strength": 0.0}, "strength is 0.0: it must be above 0"),
         ({"algorithm": "focal", "strength": math.nan}, "strength is nan"),
         ({"algorithm": "rsc"}, "algorithm"),
     ],
@@ -276,7 +276,7 @@ def test_bad_settings(settings: dict, message: str) -> None:
 
 
 def test_the_algorithm_follows_from_the_alignment() -> None:
-    assert TrainConfig().algorithm == "ccsa"
-    assert TrainConfig(alignment="-").algorithm == "erm"
+    assert TrainConfig().named_algorithm == "ccsa"
+    assert TrainConfig(alignment="-").named_algorithm == "erm"
     assert TrainConfig(algorithm="coral").alignment == "-"
     assert TrainConfig(algorithm="coral").epochs == 135
