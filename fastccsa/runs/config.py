@@ -222,6 +222,8 @@ class TrainConfig:
             raise InputError("algorithm ccsa needs alignment w or u")
         if self.algorithm not in ("auto", "ccsa"):
             object.__setattr__(self, "alignment", "-")
+        if self.algorithm in ("ccsa", "erm"):  # which the alignment says, also in runs of older versions
+            object.__setattr__(self, "algorithm", "auto")
         algorithm = self.named_algorithm
         default = STRENGTHS.get(algorithm)
         if self.strength is None:

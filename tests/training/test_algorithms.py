@@ -278,5 +278,7 @@ def test_bad_settings(settings: dict, message: str) -> None:
 def test_the_algorithm_follows_from_the_alignment() -> None:
     assert TrainConfig().named_algorithm == "ccsa"
     assert TrainConfig(alignment="-").named_algorithm == "erm"
+    assert TrainConfig(algorithm="erm").differences(TrainConfig(alignment="-")) == []
+    assert TrainConfig(algorithm="ccsa").differences(TrainConfig()) == []
     assert TrainConfig(algorithm="coral").alignment == "-"
     assert TrainConfig(algorithm="coral").epochs == 135
