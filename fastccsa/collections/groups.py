@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 LEVELS = ("patient", "lesion")  # optional columns that say which images belong together
@@ -18,15 +20,29 @@ def join_groups(table: pd.DataFrame) -> pd.DataFrame:
         ``LEVELS`` that are empty are dropped.
     """
     groups = table["group"].tolist()
-    parent = {group: group for group in groups}
     for level in LEVELS:
-        first: dict[str, str] = {}
-        for group, name in zip(groups, table[level], strict=True):
-            if name:
-                kept, joined = sorted((root_of(parent, first.setdefault(name, group)), root_of(parent, group)))
-                parent[joined] = kept
-    table = table.assign(group=[root_of(parent, group) for group in groups])
+        groups = join_by(groups, table[level].tolist())
+    table = table.assign(group=groups)
     return table.drop(columns=[level for level in LEVELS if not table[level].any()])
+
+
+def join_by(groups: Sequence[str], values: Sequence[str]) -> list[str]:
+    """Merge the groups that have a value in common.
+
+    Args:
+        groups: group of each image.
+        values: value of each image; "" where it is not known, which joins nothing.
+
+    Returns:
+        The new group of each image; a merged group gets the alphabetically first of their names.
+    """
+    parent = {group: group for group in groups}
+    first: dict[str, str] = {}
+    for group, value in zip(groups, values, strict=True):
+        if value:
+            kept, joined = sorted((root_of(parent, first.setdefault(value, group)), root_of(parent, group)))
+            parent[joined] = kept
+    return [root_of(parent, group) for group in groups]
 
 
 def root_of(parent: dict[str, str], group: str) -> str:

@@ -39,8 +39,8 @@ def test_a_download_by_isic_cli_is_read(tmp_path: Path, isic_cli: Callable[..., 
     rows = [("ISIC_0000000", "nevus"), ("ISIC_0000004", "melanoma"), ("ISIC_0000005", "")]
     collection = read_isic(isic_cli(tmp_path, rows), "UDA")
     assert collection.rows == [
-        Row(tmp_path / "ISIC_0000000.jpg", "nv", "ISIC_0000000"),
-        Row(tmp_path / "ISIC_0000004.jpg", "mel", "ISIC_0000004"),
+        Row(tmp_path / "ISIC_0000000.jpg", "nv", "ISIC_0000000", about={"image_type": "dermoscopic"}),
+        Row(tmp_path / "ISIC_0000004.jpg", "mel", "ISIC_0000004", about={"image_type": "dermoscopic"}),
     ]
     assert collection.dropped == {"no diagnosis": 1}
 
@@ -213,9 +213,10 @@ def test_a_download_by_the_downloader_script_is_read(tmp_path: Path, write_image
     write_image(tmp_path / "Data" / "Segmentation" / "ISIC_0000000_expert.png")
     (descriptions / "ISIC_0000003").write_text('{"name": "ISIC_00')
     collection = read_isic(tmp_path, "UDA")
+    about = {"image_type": "dermoscopic", "age": "55"}
     assert collection.rows == [
-        Row(images / "ISIC_0000000.jpeg", "mel", "ISIC_0000000"),
-        Row(images / "ISIC_0000001_downsampled.jpg", "mel", "ISIC_0000001"),
+        Row(images / "ISIC_0000000.jpeg", "mel", "ISIC_0000000", about=about),
+        Row(images / "ISIC_0000001_downsampled.jpg", "mel", "ISIC_0000001", about=about),
     ]
     assert collection.dropped == {"description is not valid JSON": 1, "image file not in the metadata": 1}
 
