@@ -18,6 +18,7 @@ _NAME = re.compile(r"IMD\d+")
 _DIAGNOSES = ("common nevus", "atypical nevus", "melanoma")  # spreadsheet columns; codes 0, 1, 2 in the text table
 
 _TABLES = (".txt", ".xlsx")
+_LARGEST = 1 << 25  # bytes of an unpacked spreadsheet; PH2's has some 200,000
 
 Grid = Iterable[Sequence[str]]
 
@@ -112,6 +113,7 @@ def _spreadsheet(path: Path) -> Iterator[Sequence[str]]:
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
 
+    _check_size(path)
     try:
         # Not read_only, which trusts the size stored in the sheet; some programs write it wrong.
         book = load_workbook(path, data_only=True)
@@ -120,6 +122,18 @@ def _spreadsheet(path: Path) -> Iterator[Sequence[str]]:
     for sheet in book.worksheets:
         for row in sheet.iter_rows(values_only=True):
             yield _cells("" if value is None else str(value) for value in row)
+
+
+def _check_size(path: Path) -> None:
+    """Raise InputError if a spreadsheet is far larger than PH2's, because it would be unpacked in memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a spreadsheet ({error}); download it again") from error
+    usual = all(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos)
+    if not usual or sum(info.file_size for info in infos) > _LARGEST:
+        raise InputError(f"{path} is larger than any table of PH2; download it again")
 
 
 def _cells(values: Iterable[str]) -> list[str]:

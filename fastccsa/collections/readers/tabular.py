@@ -43,14 +43,13 @@ class Layout:
 
     def reads(self, name: str) -> bool:
         """Return whether a column is read."""
-        return (
-            name in self.required or name in (self.patient, self.lesion, *self.diagnoses, *self.also) or is_about(name)
-        )
+        named = {*self.required, *self.diagnoses, *self.also, self.patient, self.lesion} - {""}
+        return name in named or is_about(name)
 
     def record(self, row: Mapping[str, str], path: Path) -> Record:
         """Return what a row says about its image."""
         name = image_id(row[self.image])
-        patient, lesion = (self._name(row.get(column, "")) for column in (self.patient, self.lesion))
+        patient, lesion = (self._name(row.get(column, "") if column else "") for column in (self.patient, self.lesion))
         diagnoses = tuple(row.get(column, "") for column in self.diagnoses)
         group = patient or lesion or f"{self.prefix}{name}"
         return Record(name, diagnoses, group, patient, lesion, about(row), path)
