@@ -116,7 +116,7 @@ class PrepareReport:
         return [(i, j) for i, j in pairs if labels[i] != labels[j]]
 
     def __str__(self) -> str:
-        parts = [self._counts(), self.splits.to_string(), self._tables(), self._left_out(), *self._grouped()]
+        parts = [self._counts(), self._splits(), self._tables(), self._left_out(), *self._grouped()]
         return "\n\n".join(part for part in [*parts, self._duplicates()] if part)
 
     def _counts(self) -> str:
@@ -133,6 +133,15 @@ class PrepareReport:
             f"{domain}: {TABLE1_NOTES[domain]}" for domain, kind in rows if kind == "paper" and domain in TABLE1_NOTES
         ]
         return "\n".join([table.to_string(), *notes])
+
+    def _splits(self) -> str:
+        """Return the number of images in each split, and which domains have too few to train on."""
+        lines = [self.splits.to_string()]
+        for domain, counts in self.splits.iterrows():
+            empty = [str(name) for name, count in counts.items() if not count]
+            if empty:
+                lines.append(f"{domain} has no {' and no '.join(empty)} image: it has too few groups of images")
+        return "\n".join(lines)
 
     def _tables(self) -> str:
         """Return the tables that were read, with their numbers of rows."""

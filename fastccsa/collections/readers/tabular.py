@@ -95,7 +95,9 @@ def read_tables(
                 found.leave_out(BAD_TABLE, _why(path, layouts))
     if not records:
         raise nothing_found(folder, what, advice, files, found)
-    collection = collect(records, index_images(files), labels, expected)
+    doubted = {name for reason, name in found.left_out if reason != BAD_TABLE}
+    images = {name: path for name, path in index_images(files).items() if name not in doubted}
+    collection = collect(records, images, labels, expected)
     collection.left_out += found.left_out
     collection.tables |= found.tables
     return collection
@@ -127,9 +129,8 @@ def nothing_found(folder: Path, what: str, advice: str, files: Iterable[Path], f
     problems = [name for reason, name in found.left_out if reason == BAD_TABLE]
     if problems:
         return InputError("; ".join(problems))
-    if found.tables:
-        empty = ", ".join(str(path) for path in found.tables)
-        return InputError(f"{empty} lists no image; download it again")
+    if found.tables and not any(found.tables.values()):
+        return InputError(f"{', '.join(str(path) for path in found.tables)} lists no image; download it again")
     return InputError(f"no {what} below {folder}; {advice}{other_collection(files)}")
 
 
