@@ -46,10 +46,10 @@ def _candidates(keys: Keys, width: int) -> Iterator[tuple[Keys, Keys]]:
     ends = np.searchsorted(ordered, ordered, side="right")
     yield from _expand(order, order, np.arange(1, len(order) + 1), ends)
     for bit in range(width):
-        without = np.flatnonzero((keys >> bit) & 1 == 0)
-        sought = keys[without] | (1 << bit)
+        without = np.flatnonzero((ordered >> bit) & 1 == 0)
+        sought = ordered[without] | (1 << bit)  # in order as far as possible, which makes the search fast
         starts, ends = (np.searchsorted(ordered, sought, side=side) for side in ("left", "right"))
-        yield from _expand(without, order, starts, ends)
+        yield from _expand(order[without], order, starts, ends)
 
 
 def _expand(left: Keys, right: Keys, starts: Keys, ends: Keys) -> Iterator[tuple[Keys, Keys]]:

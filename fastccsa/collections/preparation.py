@@ -128,12 +128,12 @@ def _check_writable(out: Path) -> None:
 def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd.DataFrame:
     """Return the manifest's table, with the given splits if any; a file read twice for one domain is listed once."""
     domain_of: dict[str, str] = {}
-    kept: list[tuple[str, Row]] = []
+    kept: list[tuple[str, str, Row]] = []
     for domain, members in rows.items():
         for row in members:
             image = os.path.abspath(row.image)
             if image not in domain_of:
-                kept.append((domain, row._replace(image=Path(image))))
+                kept.append((image, domain, row))
                 domain_of[image] = domain
             elif domain_of[image] == domain:
                 left_out.setdefault(domain, []).append(LeftOut(TWICE, row.image.name))
@@ -143,12 +143,13 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
                     "put each collection into a folder of its own"
                 )
     table = pd.DataFrame(
-        [(str(row.image), row.label, domain, row.group, row.split, row.patient, row.lesion) for domain, row in kept],
+        [(image, row.label, domain, row.group, row.split, row.patient, row.lesion) for image, domain, row in kept],
         columns=[*COLUMNS, *LEVELS],
     )
-    about = dict.fromkeys(column for _, row in kept for column, value in row.about.items() if value)
-    for column in about:
-        table[column] = [row.about.get(column, "") for _, row in kept]
+    for column in dict.fromkeys(column for *_, row in kept for column in row.about):
+        values = [row.about.get(column, "") for *_, row in kept]
+        if any(values):
+            table[column] = values
     return join_groups(table)
 
 

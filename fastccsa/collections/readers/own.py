@@ -65,7 +65,7 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
             collection.leave_out(AMBIGUOUS, name)
         elif label is None:
             collection.leave_out(reason, name)
-        elif not image.is_file():
+        elif not os.path.isfile(image):
             collection.leave_out(NO_FILE, name)
         else:
             group, patient, lesion = (row.get(column, "").strip() for column in ("group", *LEVELS))
@@ -122,7 +122,7 @@ def _image(line: int, row: dict[str, str], path: Path) -> Path:
     name = row["image"].strip()
     if not name:
         raise InputError(f"{path}: line {line} names no image; fill the column image or delete the line")
-    return Path(os.path.abspath(path.parent / name.replace("\\", "/")))
+    return Path(os.path.abspath(os.path.join(path.parent, name.replace("\\", "/"))))
 
 
 def _check_columns(table: Table, path: Path) -> None:
