@@ -175,6 +175,30 @@ def test_an_edited_or_foreign_table_does_not_hide_a_good_one(tmp_path: Path) -> 
     assert sorted(path.name for path in collection.tables) == ["HAM10000_metadata.csv", "other.csv", "words.csv"]
 
 
+def test_a_table_of_other_images_beside_ham10000_adds_none(tmp_path: Path) -> None:
+    """Dataverse offers the challenge's test images beside HAM10000, in a table of the same columns."""
+    header = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
+    names = [f"ISIC_{n}.jpg" for n in range(4)]
+    write(tmp_path, "HAM10000_metadata.tab", [header, "HAM_0,ISIC_0,nv,,,,,", "HAM_1,ISIC_1,mel,,,,,"], names)
+    write(tmp_path, "ISIC2018_Task3_Test_GroundTruth.tab", [header, "HAM_2,ISIC_2,nv,,,,,"], [])
+    write(tmp_path, "ages.csv", [header, "HAM_0,ISIC_0,,,30,,,", "HAM_3,ISIC_3,,,40,,,"], [])
+    collection = read_ham10000(tmp_path)
+    assert labels(collection) == {"ISIC_0.jpg": "nv", "ISIC_1.jpg": "mel"}
+    assert collection.rows[0].about["age"] == "30"
+    assert {path.name: count for path, count in collection.tables.items()} == {
+        "HAM10000_metadata.tab": 2,
+        "ages.csv": 2,
+    }
+    assert collection.left_out == [
+        ("image file not in the metadata", "ISIC_2"),
+        ("image file not in the metadata", "ISIC_3"),
+        ("row about an image that the collection's own table does not list", "ISIC_3"),
+    ]
+    # Without HAM10000's own table, all tables of its form count.
+    (tmp_path / "HAM10000_metadata.tab").unlink()
+    assert labels(read_ham10000(tmp_path)) == {"ISIC_2.jpg": "nv"}
+
+
 READERS: dict[str, tuple[Callable[[Path], Collection], str]] = {
     "BCN20000": (read_bcn20000, r"no bcn_20k_train.csv \(with the column bcn_filename\) below"),
     "PAD-UFES-20": (read_pad_ufes_20, "no metadata.csv with the columns img_id, diagnostic, patient_id and lesion_id"),

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastccsa.collections.labels import LabelMap
-from fastccsa.collections.readers.collection import BAD_TABLE, Collection, Record, collect, first_filled
+from fastccsa.collections.readers.collection import (
+    BAD_TABLE,
+    OTHER_ROW,
+    Collection,
+    LeftOut,
+    Record,
+    collect,
+    first_filled,
+)
 from fastccsa.collections.readers.columns import about, is_about
 from fastccsa.collections.readers.files import image_id, index_images, list_files
 from fastccsa.collections.readers.recognise import other_collection
@@ -77,8 +85,8 @@ def read_tables(
         labels: the label map.
         expected: pattern of the ids of the collection's images.
         what, advice: what is looked for and what to pass instead, for the message if there is no table.
-        stem: name of the collection's table without extension, in lower case: a table of this name that has none of the
-            layouts is named as unusable.
+        stem: name of the collection's table without extension, in lower case. If there is a usable table of this name,
+            others add to it, but no images. One that has none of the layouts is named as unusable.
 
     Raises:
         InputError: there is no such folder, or no such table in it.
@@ -95,12 +103,29 @@ def read_tables(
                 found.leave_out(BAD_TABLE, _why(path, layouts))
     if not records:
         raise nothing_found(folder, what, advice, files, found)
-    doubted = {name for reason, name in found.left_out if reason != BAD_TABLE}
+    records = _about_listed(records, stem, found)
+    doubted = {name for reason, name in found.left_out if reason not in (BAD_TABLE, OTHER_ROW)}
     images = {name: path for name, path in index_images(files).items() if name not in doubted}
     collection = collect(records, images, labels, expected)
     collection.left_out += found.left_out
     collection.tables |= found.tables
     return collection
+
+
+def _about_listed(records: list[Record], stem: str, found: Collection) -> list[Record]:
+    """Leave out what is not about the images that the collection's own table lists, if it is there."""
+    own = {record.table for record in records if record.table is not None and record.table.stem.lower() == stem}
+    if not own:
+        return records
+    listed = {record.image for record in records if record.table in own}
+    kept = [record for record in records if record.image in listed]
+    used = {record.table for record in kept}
+    for path in [path for path in found.tables if path not in used]:
+        del found.tables[path]  # a table of other images, such as those of the challenge's test beside HAM10000
+    found.left_out += [
+        LeftOut(OTHER_ROW, record.image) for record in records if record.image not in listed and record.table in used
+    ]
+    return kept
 
 
 def layout_records(path: Path, layout: Layout, found: Collection) -> Iterator[Record]:
