@@ -14,6 +14,7 @@ from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.duplicates import find_duplicates, unite_groups
 from fastccsa.collections.fingerprints import UNREADABLE, Fingerprint, fingerprint
 from fastccsa.collections.groups import LEVELS, join_groups
+from fastccsa.collections.groups import group_by as group_by_columns
 from fastccsa.collections.labels import LabelMaps
 from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.prepare_report import PrepareReport
@@ -75,8 +76,9 @@ def prepare(
     _check_writable(out)
     maps = label_maps(sources, labels or LabelMaps.read())
     unpack_to = out.parent / "unpacked" if unpack_to is None else Path(unpack_to)
-    reading = read_sources(sources, maps, unpack_to, progress, group_by)
-    images = _table(reading.rows, reading.left_out)
+    reading = read_sources(sources, maps, unpack_to, progress)
+    images, of_source = _table(reading.rows, reading.left_out)
+    images = join_groups(group_by_columns(images, of_source, group_by))
     # Every image is decoded once, whatever is searched for: training would fail on a broken one.
     cache = None if duplicates == "off" else out.parent / _CACHE
     prints = fingerprint(images["image"].tolist(), cache, duplicates == "near", progress)
@@ -92,7 +94,7 @@ def prepare(
         manifest,
         reading.left_out,
         tables=reading.tables,
-        unknown=reading.unknown,
+        unknown={column: _unknown(manifest, column) for column in group_by},
         duplicates=found,
         lesions=images["group"].tolist(),
         duplicates_mode=duplicates,
@@ -125,15 +127,22 @@ def _check_writable(out: Path) -> None:
         raise InputError(f"cannot write {out}: {error.strerror}; choose a folder you can write to") from error
 
 
-def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd.DataFrame:
-    """Return the manifest's table, with the given splits if any; a file read twice for one domain is listed once."""
+def _table(
+    rows: dict[str, list[tuple[int, Row]]], left_out: dict[str, list[LeftOut]]
+) -> tuple[pd.DataFrame, list[int]]:
+    """Return the manifest's table, with the given splits if any, and the number of each row's source.
+
+    A file that is read twice for one domain is listed once.
+    """
     domain_of: dict[str, str] = {}
     kept: list[tuple[str, str, Row]] = []
+    of_source: list[int] = []
     for domain, members in rows.items():
-        for row in members:
+        for source, row in members:
             image = os.path.abspath(row.image)
             if image not in domain_of:
                 kept.append((image, domain, row))
+                of_source.append(source)
                 domain_of[image] = domain
             elif domain_of[image] == domain:
                 left_out.setdefault(domain, []).append(LeftOut(TWICE, row.image.name))
@@ -150,7 +159,13 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
         values = [row.about.get(column, "") for *_, row in kept]
         if any(values):
             table[column] = values
-    return join_groups(table)
+    return table, of_source
+
+
+def _unknown(manifest: Manifest, column: str) -> dict[str, int]:
+    """Return the number of images of each domain without a value of a column."""
+    table = manifest.table
+    return {domain: int((table.loc[table["domain"] == domain, column] == "").sum()) for domain in manifest.domains}
 
 
 def _leave_out_unreadable(

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from fastccsa.collections.accounting import unused_files
 from fastccsa.collections.archives import is_archive, unpack
-from fastccsa.collections.groups import LEVELS, join_by
 from fastccsa.collections.labels import LEFT_OUT, OWN, LabelMap, LabelMaps
 from fastccsa.collections.prepare_report import describe_left_out
 from fastccsa.collections.readers import (
@@ -61,16 +60,14 @@ class Reading:
     """What the sources of a manifest hold.
 
     Attributes:
-        rows: the images by domain.
+        rows: the images by domain, each with the number of its source.
         left_out: what was left out, by the domain of its source.
         tables: the number of rows of each table and description that was read, by the domain of its source.
-        unknown: for each column that images are grouped by, the number of images without a value, by domain.
     """
 
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    rows: dict[str, list[tuple[int, Row]]] = field(default_factory=dict)
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
-    unknown: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def label_maps(sources: Sequence[Source], labels: LabelMaps) -> dict[str, LabelMap]:
@@ -90,9 +87,7 @@ def label_maps(sources: Sequence[Source], labels: LabelMaps) -> dict[str, LabelM
     }
 
 
-def read_sources(
-    sources: Sequence[Source], maps: dict[str, LabelMap], unpack_to: Path, progress: bool, group_by: Sequence[str]
-) -> Reading:
+def read_sources(sources: Sequence[Source], maps: dict[str, LabelMap], unpack_to: Path, progress: bool) -> Reading:
     """Read every source.
 
     Args:
@@ -100,15 +95,13 @@ def read_sources(
         maps: the label map of each kind.
         unpack_to: folder to unpack .zip files to.
         progress: show progress bars on stderr.
-        group_by: columns whose values keep the images of a source together.
 
     Raises:
-        InputError: a source cannot be read, has no usable image, or has classes that the others cannot have; or no
-            source knows a column of ``group_by``.
+        InputError: a source cannot be read, has no usable image, or has classes that the others cannot have.
     """
     reading = Reading()
-    known: set[str] = set()
-    for domain, kind, given in tqdm(sources, disable=not progress, leave=False, unit="collection", desc="reading"):
+    bar = tqdm(sources, disable=not progress, leave=False, unit="collection", desc="reading")
+    for number, (domain, kind, given) in enumerate(bar):
         path = Path(given)
         if kind != "csv" and is_archive(path):
             path = unpack(path, unpack_to, progress)
@@ -116,46 +109,19 @@ def read_sources(
         if kind != "csv":
             collection.left_out += list(unused_files(path, collection, own=kind == "folders"))
         _require_rows(collection, domain, given)
-        known |= _columns(collection.rows)
-        for column in group_by:
-            values = [_value(row, column) for row in collection.rows]
-            groups = join_by([row.group for row in collection.rows], values)
-            collection.rows = [row._replace(group=group) for row, group in zip(collection.rows, groups, strict=True)]
-            counts = reading.unknown.setdefault(column, {})
-            counts[domain] = counts.get(domain, 0) + values.count("")
         for row in collection.rows:
-            reading.rows.setdefault(row.domain or domain, []).append(row)
+            reading.rows.setdefault(row.domain or domain, []).append((number, row))
         reading.left_out.setdefault(domain, []).extend(collection.left_out)
         tables = reading.tables.setdefault(domain, {})
         for table, count in collection.tables.items():
             tables[os.path.relpath(table, path if path.is_dir() else path.parent)] = count
-    _check_columns(group_by, known)
     _check_classes(reading.rows)
     return reading
 
 
-def _value(row: Row, column: str) -> str:
-    return getattr(row, column) if column in LEVELS else row.about.get(column, "")
-
-
-def _columns(rows: Sequence[Row]) -> set[str]:
-    """Return the columns that at least one image has a value of."""
-    columns = {column for row in rows for column, value in row.about.items() if value}
-    return columns | {level for level in LEVELS if any(getattr(row, level) for row in rows)}
-
-
-def _check_columns(group_by: Sequence[str], known: set[str]) -> None:
-    missing = [column for column in group_by if column not in known]
-    if missing:
-        raise InputError(
-            f"no source knows the column {missing[0]!r} to group by; "
-            f"{'choose one of ' + ', '.join(sorted(known)) if known else 'they know no other column'}"
-        )
-
-
-def _check_classes(rows: dict[str, list[Row]]) -> None:
+def _check_classes(rows: dict[str, list[tuple[int, Row]]]) -> None:
     """Raise InputError if some images have classes of the paper's seven and others have none of them."""
-    labels = {domain: {row.label for row in members} for domain, members in rows.items()}
+    labels = {domain: {row.label for _, row in members} for domain, members in rows.items()}
     apart = [domain for domain, found in labels.items() if found.isdisjoint(CLASSES)]
     if apart and len(apart) < len(labels) and any(domain in DOMAINS for domain in labels):
         raise InputError(

@@ -40,6 +40,7 @@ def about(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def _plain(value: str) -> str:
+    value = " ".join(value.split())
     if _WHOLE.fullmatch(value):
         return value[:-2]
     return "" if value in ("-1", "unknown") else value

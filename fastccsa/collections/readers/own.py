@@ -80,7 +80,7 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
                     row.get("domain", "").strip() or domain,
                     row.get("split", "").strip(),
                     **local,
-                    about={name: row[name].strip() for name in others} if others else NOTHING,
+                    about={name: " ".join(row[name].split()) for name in others} if others else NOTHING,
                 )
             )
     return collection
