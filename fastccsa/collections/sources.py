@@ -114,7 +114,8 @@ def read_sources(sources: Sequence[Source], maps: dict[str, LabelMap], unpack_to
         reading.left_out.setdefault(domain, []).extend(collection.left_out)
         tables = reading.tables.setdefault(domain, {})
         for table, count in collection.tables.items():
-            tables[os.path.relpath(table, path if path.is_dir() else path.parent)] = count
+            name = os.path.relpath(table, path if path.is_dir() else path.parent)
+            tables[os.path.join(given, name) if name in tables else name] = count
     _check_classes(reading.rows)
     return reading
 

@@ -266,6 +266,13 @@ def test_an_output_path_is_required() -> None:
     assert "no manifest to write: give --out FILE" in done.output
 
 
+def test_tables_of_the_same_name_are_all_listed(tmp_path: Path, isic_cli: Build) -> None:
+    folders = [isic_cli(tmp_path / f"MSK-{n}", [(f"ISIC_00{n}0{k:02}", "nevus") for k in range(n)]) for n in (3, 4)]
+    _, report = prepare([("MSK", "isic", folder) for folder in folders], tmp_path / "m.csv")
+    assert report.tables == {"MSK": {"metadata.csv": 3, f"{folders[1]}/metadata.csv": 4}}
+    assert f"  MSK: metadata.csv (3 rows), {folders[1]}/metadata.csv (4 rows)" in str(report).splitlines()
+
+
 def test_every_file_of_every_collection_is_accounted_for(tmp_path: Path, collections: Path) -> None:
     folders = [path for path in collections.iterdir() if path.name not in ("table", "own")]
     for folder in folders:
