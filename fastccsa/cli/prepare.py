@@ -13,10 +13,21 @@ from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.taxonomy import DOMAINS, ISIC_COLLECTIONS
 
 if TYPE_CHECKING:
-    from fastccsa.collections.preparation import Source
+    from fastccsa.collections.sources import Source
 
-# Option -> key of the domain, for the collections that are one domain of the paper.
-_DOMAIN_OF = {"ham10000": "HAM", "dermofit": "DMF", "derm7pt": "D7P", "ph2": "PH2"}
+# Option -> key of the domain, for the collections that are one domain.
+_DOMAIN_OF = {
+    "ham10000": "HAM",
+    "dermofit": "DMF",
+    "derm7pt": "D7P",
+    "ph2": "PH2",
+    "milk10k": "MILK",
+    "bcn20000": "BCN",
+    "pad_ufes_20": "PAD",
+    "ddi": "DDI",
+    "fitzpatrick17k": "F17K",
+}
+_YEARS = tuple(domain.removeprefix("ISIC") for domain in DOMAINS if domain.startswith("ISIC"))
 
 
 class NamedPath(click.ParamType):
@@ -36,7 +47,7 @@ class NamedPath(click.ParamType):
 
 
 @click.command()
-@click.option("--ham10000", metavar="DIR", help="HAM10000: metadata and images, at any depth.")
+@click.option("--ham10000", metavar="DIR", help="HAM10000: metadata (or isic-cli's) and images, at any depth.")
 @click.option("--dermofit", metavar="DIR", help="Dermofit: lesionlist.txt and the class folders.")
 @click.option("--derm7pt", metavar="DIR", help="Derm7pt: release_v0, with meta/meta.csv and images/.")
 @click.option("--ph2", metavar="DIR", help="PH2: PH2_dataset.txt or .xlsx, and the images.")
@@ -47,12 +58,23 @@ class NamedPath(click.ParamType):
     help="A download of the ISIC archive for the domain MSK, SON or UDA; may be repeated.",
 )
 @click.option(
+    "--challenge",
+    type=NamedPath("YEAR=DIR", _YEARS),
+    multiple=True,
+    help="An ISIC challenge, 2016 to 2020: ground truth and images; may be repeated.",
+)
+@click.option("--milk10k", metavar="DIR", help="MILK10k: ground truth, metadata and images.")
+@click.option("--bcn20000", metavar="DIR", help="BCN20000: bcn_20k_train.csv (or isic-cli's metadata) and images.")
+@click.option("--pad-ufes-20", metavar="DIR", help="PAD-UFES-20: metadata.csv and images.")
+@click.option("--ddi", metavar="DIR", help="Diverse Dermatology Images: ddi_metadata.csv and images.")
+@click.option("--fitzpatrick17k", metavar="DIR", help="Fitzpatrick17k: fitzpatrick17k.csv and the images it links to.")
+@click.option(
     "--csv",
     "tables",
     type=NamedPath("NAME=FILE"),
     multiple=True,
     help="Your own images: a table with the columns image, label and optionally domain (default NAME), group, split, "
-    "patient, lesion; may be repeated.",
+    "patient, lesion. Other columns are kept; may be repeated.",
 )
 @click.option(
     "--folders", metavar="DIR", multiple=True, help="Your own images, in folders domain/class/; may be repeated."
@@ -78,6 +100,13 @@ class NamedPath(click.ParamType):
     "neither.",
 )
 @click.option(
+    "--group-by",
+    metavar="COLUMN",
+    multiple=True,
+    help="Never put images with the same value of this column into two splits, such as site; may be repeated. Patients "
+    "and lesions are kept together in any case.",
+)
+@click.option(
     "--unpack",
     metavar="DIR",
     type=click.Path(path_type=Path),
@@ -85,6 +114,7 @@ class NamedPath(click.ParamType):
 )
 def prepare_command(
     isic: tuple[tuple[str, str], ...],
+    challenge: tuple[tuple[str, str], ...],
     tables: tuple[tuple[str, str], ...],
     folders: tuple[str, ...],
     out: Path | None,
@@ -92,6 +122,7 @@ def prepare_command(
     labels: Path | None,
     show_labels: bool,
     duplicates: str,
+    group_by: tuple[str, ...],
     unpack: Path | None,
     **collections: str | None,
 ) -> None:
@@ -108,8 +139,11 @@ def prepare_command(
     if show_labels:
         click.echo(maps.to_csv(), nl=False)
         return
-    sources: list[Source] = [(_DOMAIN_OF[kind], kind, path) for kind, path in collections.items() if path]
+    sources: list[Source] = [
+        (_DOMAIN_OF[option], option.replace("_", "-"), path) for option, path in collections.items() if path
+    ]
     sources += [(domain, "isic", path) for domain, path in isic]
+    sources += [(f"ISIC{year}", "challenge", path) for year, path in challenge]
     sources.sort(key=lambda source: list(DOMAINS).index(source[0]))
     sources += [(name, "csv", path) for name, path in tables]
     sources += [(Path(path).stem or "folders", "folders", path) for path in folders]
@@ -118,7 +152,14 @@ def prepare_command(
     if out is None:
         raise click.UsageError("no manifest to write: give --out FILE")
     manifest, report = prepare(
-        sources, out, seed, sys.stderr.isatty(), labels=maps, duplicates=duplicates, unpack_to=unpack
+        sources,
+        out,
+        seed,
+        sys.stderr.isatty(),
+        labels=maps,
+        duplicates=duplicates,
+        unpack_to=unpack,
+        group_by=group_by,
     )
     click.echo(report)
     click.echo(f"\nWrote the provenance to {provenance_path(out)}")

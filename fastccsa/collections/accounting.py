@@ -7,22 +7,24 @@ from pathlib import Path
 
 from fastccsa.collections.archives import is_archive
 from fastccsa.collections.readers.collection import (
+    BAD_TABLE,
     NO_DECODER,
     NO_FILE,
     OTHER_FILE,
     OTHER_IMAGE,
+    OTHER_TABLE,
     PACKED,
     Collection,
     LeftOut,
 )
 from fastccsa.collections.readers.files import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, image_id, survey
+from fastccsa.collections.readers.isic import BROKEN
 
-# A collection's tables and descriptions. Which of them its reader used is not known here.
-_METADATA = frozenset({"", ".csv", ".json", ".tab", ".tsv", ".txt", ".xlsx"})
+_TABLES = frozenset({".csv", ".json", ".tab", ".tsv", ".xlsx"})
 
 
 def unused_files(folder: Path, collection: Collection, own: bool) -> Iterator[LeftOut]:
-    """Yield every file below ``folder`` that is in no row and not left out by name yet, with the reason.
+    """Yield every file below ``folder`` that was not read and is not left out by name yet, with the reason.
 
     Args:
         folder: the source.
@@ -31,8 +33,9 @@ def unused_files(folder: Path, collection: Collection, own: bool) -> Iterator[Le
     """
     files, left_out = survey(folder)
     yield from left_out
-    used = {row.image for row in collection.rows}
+    used = {row.image for row in collection.rows} | collection.tables.keys()
     named = {image_id(Path(name).name) for _, name in collection.left_out}
+    unusable = [name for reason, name in collection.left_out if reason in (BAD_TABLE, BROKEN)]
     lacking = any(reason == NO_FILE for reason, _ in collection.left_out)
     for path in files:
         extension = path.suffix.lower()
@@ -42,9 +45,13 @@ def unused_files(folder: Path, collection: Collection, own: bool) -> Iterator[Le
         if extension in IMAGE_EXTENSIONS:
             if not own and image_id(path.name) not in named:
                 yield LeftOut(OTHER_IMAGE, name)
+        elif any(path.name in text for text in unusable):
+            continue
         elif extension in FOREIGN_EXTENSIONS:
             yield LeftOut(NO_DECODER, name)
         elif is_archive(path) and (own or lacking):
             yield LeftOut(PACKED, path.name)
-        elif own or extension not in _METADATA:
+        elif extension in _TABLES and not own:
+            yield LeftOut(OTHER_TABLE, name)
+        else:
             yield LeftOut(OTHER_FILE, name)

@@ -1,7 +1,8 @@
 """Safe unpacking of the .zip files that collections are published in.
 
 An archive is rejected as a whole, before anything is written, if an entry would land outside its folder or if the
-unpacked files would be far larger than the archive. Nested archives are checked when they are unpacked.
+unpacked files would be far larger than the archive. Nested archives are checked when they are unpacked, and count
+against the limits of the outermost one. Memory is bounded: see :mod:`fastccsa.collections.unzip`.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from fastccsa.collections.unzip import pieces
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import scratch_folder
 
-_CHUNK = 1 << 20  # bytes
 _NESTED = 2  # maximum nesting depth of archives; Dataverse's HAM10000 has one level
 _DONE = ".unpacked"  # marks the folder of a nested archive as complete; the archive itself is not kept
 
 
 class Limits(NamedTuple):
-    """Limits beyond which an archive counts as a zip bomb.
+    """Limits beyond which an archive, with all archives in it, counts as a zip bomb.
 
     Attributes:
         entries: maximum number of files.
@@ -40,6 +41,32 @@ class Limits(NamedTuple):
     entries: int = 1_000_000
     free_bytes: int = 1 << 30
     ratio: float = 50.0
+
+
+class _Budget:
+    """What is left of the limits of an archive while it and the archives in it are unpacked."""
+
+    def __init__(self, archive: Path, limits: Limits) -> None:
+        self._limits = limits
+        self._size = max(1, archive.stat().st_size)
+        self._packed: int | None = None
+        self._unpacked = 0
+        self._files = 0
+
+    def spend(self, archive: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
+        """Count the files of an archive; raise InputError if that is too much."""
+        if self._packed is None:  # the outermost archive
+            # Entries may overlap in their packed bytes, so their sum may exceed the size of the file.
+            self._packed = min(max(1, sum(info.compress_size for info in infos)), self._size)
+        self._unpacked += sum(info.file_size for info in infos)
+        self._files += len(infos)
+        if self._files > self._limits.entries:
+            raise InputError(f"{archive} has {self._files} files, more than {self._limits.entries}; unpack it yourself")
+        if self._unpacked > self._limits.free_bytes and self._unpacked > self._limits.ratio * self._packed:
+            raise InputError(
+                f"{archive} would grow {self._unpacked / self._packed:.0f} times when unpacked, which no collection "
+                "of images does; download it again, or unpack it yourself and pass the folder"
+            )
 
 
 def is_archive(path: Path) -> bool:
@@ -67,12 +94,12 @@ def unpack(archive: Path, parent: Path, progress: bool = False, limits: Limits |
         InputError: the file is not a valid .zip or needs a password, an entry would land outside the folder or is
             a link, the limits are exceeded, or the disk is full or not writable.
     """
-    limits = limits or Limits()
     try:
+        budget = _Budget(archive, limits or Limits())
         with zipfile.ZipFile(archive) as opened:
-            entries = _checked(opened, archive, limits)
+            entries = _checked(opened, archive, budget)
             folder = parent / f"{archive.stem}-{_checksum(entries)}"
-            _unpack_into(folder, opened, entries, archive=archive, progress=progress, limits=limits, depth=0)
+            _unpack_into(folder, opened, entries, archive=archive, progress=progress, budget=budget, depth=0)
     except NotImplementedError as error:  # for example Deflate64, which Windows uses for large archives
         raise InputError(f"{archive}: {error}; unpack it yourself and pass the folder") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -87,21 +114,11 @@ class _Entry(NamedTuple):
     target: PurePosixPath  # relative to the archive's folder
 
 
-def _checked(opened: zipfile.ZipFile, archive: Path, limits: Limits) -> list[_Entry]:
+def _checked(opened: zipfile.ZipFile, archive: Path, budget: _Budget) -> list[_Entry]:
     """Return the files of an archive after checking that they are safe to unpack."""
     # Some Windows programs end folder names with a backslash, which is_dir() does not recognise.
     infos = [info for info in opened.infolist() if not info.orig_filename.endswith(("/", "\\"))]
-    unpacked = sum(info.file_size for info in infos)
-    packed = max(1, sum(info.compress_size for info in infos))
-    # Entries may overlap in their packed bytes, so their sum may exceed the size of the file.
-    packed = min(packed, max(1, archive.stat().st_size))
-    if len(infos) > limits.entries:
-        raise InputError(f"{archive} has {len(infos)} files, more than {limits.entries}; unpack it yourself")
-    if unpacked > limits.free_bytes and unpacked > limits.ratio * packed:
-        raise InputError(
-            f"{archive} would grow {unpacked / packed:.0f} times when unpacked, which no collection of images does; "
-            "download it again, or unpack it yourself and pass the folder"
-        )
+    budget.spend(archive, infos)
     return [_Entry(info, _safe_target(info, archive)) for info in infos]
 
 
@@ -135,7 +152,7 @@ def _unpack_into(
     *,
     archive: Path,
     progress: bool,
-    limits: Limits,
+    budget: _Budget,
     depth: int,
 ) -> None:
     pending = [entry for entry in entries if not _is_unpacked(folder, entry)]
@@ -152,14 +169,14 @@ def _unpack_into(
     ) as bar:
         for entry in pending:
             if _is_nested(entry) and depth < _NESTED:
-                _unpack_nested(folder, opened, entry, progress=progress, limits=limits, depth=depth + 1)
+                _unpack_nested(folder, opened, entry, progress=progress, budget=budget, depth=depth + 1)
             else:
                 _write(opened, entry.info, folder / entry.target)
             bar.update(entry.info.file_size)
 
 
 def _unpack_nested(
-    folder: Path, opened: zipfile.ZipFile, entry: _Entry, *, progress: bool, limits: Limits, depth: int
+    folder: Path, opened: zipfile.ZipFile, entry: _Entry, *, progress: bool, budget: _Budget, depth: int
 ) -> None:
     """Unpack a nested archive into a folder with its name, and do not keep the archive."""
     inside = folder / entry.target.with_suffix("")
@@ -167,8 +184,8 @@ def _unpack_nested(
         nested = scratch / entry.target.name
         _write(opened, entry.info, nested)
         with zipfile.ZipFile(nested) as opened_nested:
-            entries = _checked(opened_nested, nested, limits)
-            _unpack_into(inside, opened_nested, entries, archive=nested, progress=progress, limits=limits, depth=depth)
+            entries = _checked(opened_nested, nested, budget)
+            _unpack_into(inside, opened_nested, entries, archive=nested, progress=progress, budget=budget, depth=depth)
     (inside / _DONE).touch()
 
 
@@ -185,12 +202,16 @@ def _is_unpacked(folder: Path, entry: _Entry) -> bool:
 
 
 def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    """Write one entry to a temporary file and rename it; zipfile stops at the stated size and checks the CRC."""
+    """Write one entry to a temporary file and rename it, after its size and its checksum were compared."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.part")
+    temporary.unlink(missing_ok=True)  # of a run that was killed
+    file = opened.fp
+    assert file is not None  # it is open
     try:
-        with opened.open(info) as source, open(temporary, "wb") as sink:
-            shutil.copyfileobj(source, sink, _CHUNK)
+        with open(temporary, "xb") as sink:  # a new file, so no link is followed
+            for piece in pieces(file, info):
+                sink.write(piece)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
-from fastccsa.collections.fingerprints import BITS, FLAT, NOT_COMPUTED, UNREADABLE, Fingerprint, look_bits
+from fastccsa.collections.fingerprints import FLAT, NOT_COMPUTED, UNREADABLE, Fingerprint, look_bits
 from fastccsa.collections.groups import root_of
+from fastccsa.collections.near import near_pairs
 
 # In bits of 256. Chosen on 12259 images of HAM10000, UDA, SONIC and MSK: pairs of different lesions up to this
 # distance look like near-duplicates, no pair has a distance of 16 to 35, and chance matches begin at 36.
 NEAR = 24
-
-_BLOCK = 1024  # images compared with all later ones at a time
 
 Pair = tuple[int, int]  # positions of two images, in ascending order
 
@@ -48,7 +46,7 @@ def find_duplicates(prints: Sequence[Fingerprint], limit: int = NEAR) -> Duplica
         if first.setdefault(content, position) != position:
             exact.append((first[content], position))
     with_look = [p for p in first.values() if prints[p].look not in (UNREADABLE, FLAT, NOT_COMPUTED)]
-    near = _near_pairs([prints[position].look for position in with_look], limit)
+    near = near_pairs(look_bits([prints[position].look for position in with_look]), limit)
     return Duplicates(exact, [(with_look[i], with_look[j]) for i, j in near])
 
 
@@ -77,21 +75,3 @@ def unite_groups(table: pd.DataFrame, duplicates: Duplicates) -> tuple[pd.DataFr
             given[kept] = splits.pop()
     united = table.assign(group=[root_of(parent, group) for group in groups])
     return united, Duplicates(duplicates.exact, duplicates.near, separated)
-
-
-def _near_pairs(looks: Sequence[str], limit: int) -> Iterable[Pair]:
-    """Return the pairs of hashes that differ in at most ``limit`` bits.
-
-    All pairs are compared with a matrix product: with bits as -1 and 1, two hashes that differ in h of 256 bits
-    have the dot product 256 - 2h. 25,000 images take a few seconds.
-    """
-    if not looks:
-        return []
-    signs = look_bits(looks).astype(np.float32) * 2 - 1
-    pairs: list[Pair] = []
-    for start in range(0, len(signs), _BLOCK):
-        products = signs[start : start + _BLOCK] @ signs[start:].T
-        first, second = np.nonzero(products >= BITS - 2 * limit)
-        later = second > first
-        pairs += zip((first[later] + start).tolist(), (second[later] + start).tolist(), strict=True)
-    return pairs

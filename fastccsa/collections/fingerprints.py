@@ -28,6 +28,7 @@ BITS = 256
 
 _SIDE = 64  # side of the square that the image is reduced to, in pixels
 _KEPT = 16  # lowest cosine coefficients kept along each axis
+_BATCH = 16  # most images that a thread takes at a time
 _MIN_CONTRAST = 2.0  # standard deviation in grey levels; noise can be as high
 
 _COLUMNS = ("image", "bytes", "modified_ns", "content", "look")
@@ -119,10 +120,17 @@ def _compute(paths: Sequence[str], workers: int) -> Iterator[Fingerprint]:
     Image.init()  # loads Pillow's formats, which is not thread-safe
     # Threads are enough: hashing, decoding and resizing all release the GIL.
     pool = ThreadPoolExecutor(workers)
+    size = min(_BATCH, 1 + len(paths) // 1000)  # of few images, an interruption should not cost any
+    batches = [paths[start : start + size] for start in range(0, len(paths), size)]
     try:
-        yield from pool.map(_fingerprint, paths)
+        for prints in pool.map(_fingerprints, batches):
+            yield from prints
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _fingerprints(paths: Sequence[str]) -> list[Fingerprint]:
+    return [_fingerprint(path) for path in paths]
 
 
 def _fingerprint(path: str) -> Fingerprint:

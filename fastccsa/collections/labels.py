@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastccsa.collections.tables import read_table
-from fastccsa.collections.taxonomy import CLASSES
+from fastccsa.collections.taxonomy import BINARY, CLASSES
 from fastccsa.system.errors import InputError
 
 LEFT_OUT = "-"  # the label of a diagnosis whose images are deliberately left out
@@ -137,8 +137,9 @@ def _problem(row: _Row, collections: tuple[str, ...] | None) -> str:
         return "no diagnosis; name the one that the label is for, or delete the line"
     if not row.label:
         return f"no label for {row.diagnosis!r}; give a class, or {LEFT_OUT} to leave its images out"
-    if row.label not in (*CLASSES, LEFT_OUT) and row.collection != OWN:
-        return f"label {row.label!r} is not one of {', '.join(CLASSES)}, or {LEFT_OUT} to leave the images out"
+    classes = (*CLASSES, *BINARY) if row.collection == "challenge" else CLASSES
+    if row.label not in (*classes, LEFT_OUT) and row.collection != OWN:
+        return f"label {row.label!r} is not one of {', '.join(classes)}, or {LEFT_OUT} to leave the images out"
     return ""
 
 

@@ -4,55 +4,29 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import pandas as pd
-from tqdm import tqdm
 
-from fastccsa.collections.accounting import unused_files
-from fastccsa.collections.archives import is_archive, unpack
 from fastccsa.collections.choices import DuplicateSearch
 from fastccsa.collections.duplicates import find_duplicates, unite_groups
 from fastccsa.collections.fingerprints import UNREADABLE, Fingerprint, fingerprint
 from fastccsa.collections.groups import LEVELS, join_groups
-from fastccsa.collections.labels import LEFT_OUT, OWN, LabelMap, LabelMaps
+from fastccsa.collections.groups import group_by as group_by_columns
+from fastccsa.collections.labels import LabelMaps
 from fastccsa.collections.manifest import Manifest
-from fastccsa.collections.prepare_report import PrepareReport, describe_left_out
+from fastccsa.collections.prepare_report import PrepareReport
 from fastccsa.collections.provenance import write_provenance
-from fastccsa.collections.readers import (
-    Collection,
-    LeftOut,
-    Row,
-    read_derm7pt,
-    read_dermofit,
-    read_ham10000,
-    read_isic,
-    read_own_csv,
-    read_own_folders,
-    read_ph2,
-)
+from fastccsa.collections.readers import LeftOut, Row
 from fastccsa.collections.readers.collection import FILE_UNREADABLE, TWICE, UNREADABLE_IMAGE
+from fastccsa.collections.sources import OWN_KINDS, READERS, Source, label_maps, read_sources
 from fastccsa.collections.splits import check_seed, split
-from fastccsa.collections.taxonomy import CLASSES, DOMAINS
+from fastccsa.collections.taxonomy import DOMAINS
 from fastccsa.collections.validate import COLUMNS
 from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
-
-Source = tuple[str, str, "str | os.PathLike[str]"]  # domain key; kind; folder, .zip or table
-
-# Kind of source -> its reader, called with the path, the domain key and the label map.
-READERS: dict[str, Callable[[Path, str, LabelMap], Collection]] = {
-    "ham10000": lambda folder, domain, labels: read_ham10000(folder, labels),
-    "dermofit": lambda folder, domain, labels: read_dermofit(folder, labels),
-    "derm7pt": lambda folder, domain, labels: read_derm7pt(folder, labels),
-    "ph2": lambda folder, domain, labels: read_ph2(folder, labels),
-    "isic": read_isic,
-    "csv": read_own_csv,
-    "folders": read_own_folders,
-}
-_OWN_KINDS = ("csv", "folders")
 
 # A hidden file next to the manifest, so that no reader mistakes it for the table of a collection.
 _CACHE = ".fastccsa-fingerprints.csv"
@@ -67,15 +41,16 @@ def prepare(
     labels: LabelMaps | None = None,
     duplicates: str = "near",
     unpack_to: str | os.PathLike[str] | None = None,
+    group_by: Sequence[str] = (),
 ) -> tuple[Manifest, PrepareReport]:
     """Read collections, find duplicates, split each domain 50/20/30 and write the manifest.
 
     Also writes ``NAME.prepare.json`` next to the manifest ``NAME.csv``; it records how the manifest was made.
 
     Args:
-        sources: tuples ``(domain key, kind, path)``. For the kinds "ham10000", "dermofit", "derm7pt", "ph2" and
-            "isic", the key is one of ``DOMAINS`` and the path a folder or .zip. For a user's own data, the key is
-            any name, and the path is a table for the kind "csv", or a folder or .zip of folders domain/class for
+        sources: tuples ``(domain key, kind, path)``. For the kinds of published collections (those of ``READERS`` but
+            the last two), the key is one of ``DOMAINS`` and the path a folder or .zip. For a user's own data, the key
+            is any name, and the path is a table for the kind "csv", or a folder or .zip of folders domain/class for
             "folders". A domain may appear several times; the manifest keeps the order of the domains.
         out: the CSV file to write.
         seed: seed of the splits, 0 or more.
@@ -85,6 +60,8 @@ def prepare(
         duplicates: "near" keeps images with the same bytes or the same look in one split, "exact" only those with the
             same bytes, and "off" does not search for duplicates.
         unpack_to: folder to unpack .zip files to; None for ``unpacked`` next to the manifest.
+        group_by: columns of the manifest, such as "site"; images of one source with the same value are never in two
+            splits. Patients and lesions are kept together in any case.
 
     Returns:
         The manifest as written, and the report.
@@ -97,13 +74,15 @@ def prepare(
     _check_arguments(sources, duplicates)
     check_seed(seed)
     _check_writable(out)
-    maps = _label_maps(sources, labels or LabelMaps.read())
-    rows, left_out = _read(sources, maps, out.parent / "unpacked" if unpack_to is None else Path(unpack_to), progress)
-    images = _table(rows, left_out)
+    maps = label_maps(sources, labels or LabelMaps.read())
+    unpack_to = out.parent / "unpacked" if unpack_to is None else Path(unpack_to)
+    reading = read_sources(sources, maps, unpack_to, progress)
+    images, of_source = _table(reading.rows, reading.left_out)
+    images = join_groups(group_by_columns(images, of_source, group_by))
     # Every image is decoded once, whatever is searched for: training would fail on a broken one.
     cache = None if duplicates == "off" else out.parent / _CACHE
     prints = fingerprint(images["image"].tolist(), cache, duplicates == "near", progress)
-    images, prints = _leave_out_unreadable(images, prints, left_out)
+    images, prints = _leave_out_unreadable(images, prints, reading.left_out)
     found, table = None, images
     if duplicates != "off":
         table, found = unite_groups(images, find_duplicates(prints))
@@ -112,7 +91,13 @@ def prepare(
     manifest.write(out)
     manifest = Manifest.read(out, check_files=False)
     report = PrepareReport.of(
-        manifest, left_out, duplicates=found, lesions=images["group"].tolist(), duplicates_mode=duplicates
+        manifest,
+        reading.left_out,
+        tables=reading.tables,
+        unknown={column: _unknown(manifest, column) for column in group_by},
+        duplicates=found,
+        lesions=images["group"].tolist(),
+        duplicates_mode=duplicates,
     )
     write_provenance(out, report, sources, seed=seed, labels={kind: used.labels for kind, used in maps.items()})
     return manifest, report
@@ -124,7 +109,7 @@ def _check_arguments(sources: Sequence[Source], duplicates: str) -> None:
     for domain, kind, _ in sources:
         if kind not in READERS:
             raise InputError(f"there is no reader of {kind!r}; choose one of {', '.join(READERS)}")
-        if kind not in _OWN_KINDS and domain not in DOMAINS:
+        if kind not in OWN_KINDS and domain not in DOMAINS:
             raise InputError(f"there is no domain {domain!r}; choose one of {', '.join(DOMAINS)}")
         if not domain.strip():
             raise InputError("the name of a domain is empty; name it")
@@ -142,61 +127,22 @@ def _check_writable(out: Path) -> None:
         raise InputError(f"cannot write {out}: {error.strerror}; choose a folder you can write to") from error
 
 
-def _label_maps(sources: Sequence[Source], labels: LabelMaps) -> dict[str, LabelMap]:
-    """Return the label map of each kind of source. Only a user's own data without a collection may have new classes."""
-    kinds = {kind for _, kind, _ in sources}
-    own_only = kinds <= set(_OWN_KINDS)
-    foreign = [label for label in labels.labels[OWN].values() if label not in (*CLASSES, LEFT_OUT)]
-    if foreign and not own_only and kinds & set(_OWN_KINDS):
-        raise InputError(
-            f"the label {foreign[0]!r} for your own data is not one of {', '.join(CLASSES)}; "
-            "data may only have classes of its own if no collection is prepared with it"
-        )
-    return {
-        kind: labels.of(OWN, any_label=own_only) if kind in _OWN_KINDS else labels.of(kind)
-        for kind in READERS
-        if kind in kinds
-    }
+def _table(
+    rows: dict[str, list[tuple[int, Row]]], left_out: dict[str, list[LeftOut]]
+) -> tuple[pd.DataFrame, list[int]]:
+    """Return the manifest's table, with the given splits if any, and the number of each row's source.
 
-
-def _read(
-    sources: Sequence[Source], maps: dict[str, LabelMap], unpack_to: Path, progress: bool
-) -> tuple[dict[str, list[Row]], dict[str, list[LeftOut]]]:
-    """Return the rows by domain, and what was left out, by the domain of its source."""
-    rows: dict[str, list[Row]] = {}
-    left_out: dict[str, list[LeftOut]] = {}
-    for domain, kind, given in tqdm(sources, disable=not progress, leave=False, unit="collection", desc="reading"):
-        path = Path(given)
-        if kind != "csv" and is_archive(path):
-            path = unpack(path, unpack_to, progress)
-        collection = READERS[kind](path, domain, maps[kind])
-        if kind != "csv":
-            collection.left_out += list(unused_files(path, collection, own=kind == "folders"))
-        _require_rows(collection, domain, given)
-        for row in collection.rows:
-            rows.setdefault(row.domain or domain, []).append(row)
-        left_out.setdefault(domain, []).extend(collection.left_out)
-    return rows, left_out
-
-
-def _require_rows(collection: Collection, domain: str, given: str | os.PathLike[str]) -> None:
-    if not collection.rows:
-        reasons = describe_left_out(collection.left_out) or "no image at all"
-        raise InputError(
-            f"{given} has no usable image for {domain} ({reasons}); "
-            "pass the folder of this collection, with its metadata and images"
-        )
-
-
-def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd.DataFrame:
-    """Return the manifest's table, with the given splits if any; a file read twice for one domain is listed once."""
+    A file that is read twice for one domain is listed once.
+    """
     domain_of: dict[str, str] = {}
-    table: list[tuple[str, ...]] = []
+    kept: list[tuple[str, str, Row]] = []
+    of_source: list[int] = []
     for domain, members in rows.items():
-        for row in members:
+        for source, row in members:
             image = os.path.abspath(row.image)
             if image not in domain_of:
-                table.append((image, row.label, domain, row.group, row.split, row.patient, row.lesion))
+                kept.append((image, domain, row))
+                of_source.append(source)
                 domain_of[image] = domain
             elif domain_of[image] == domain:
                 left_out.setdefault(domain, []).append(LeftOut(TWICE, row.image.name))
@@ -205,7 +151,21 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
                     f"{image} is in both {domain_of[image]} and {domain}, and no metadata says which it belongs to; "
                     "put each collection into a folder of its own"
                 )
-    return join_groups(pd.DataFrame(table, columns=[*COLUMNS, *LEVELS]))
+    table = pd.DataFrame(
+        [(image, row.label, domain, row.group, row.split, row.patient, row.lesion) for image, domain, row in kept],
+        columns=[*COLUMNS, *LEVELS],
+    )
+    for column in dict.fromkeys(column for *_, row in kept for column in row.about):
+        values = [row.about.get(column, "") for *_, row in kept]
+        if any(values):
+            table[column] = values
+    return table, of_source
+
+
+def _unknown(manifest: Manifest, column: str) -> dict[str, int]:
+    """Return the number of images of each domain without a value of a column."""
+    table = manifest.table
+    return {domain: int((table.loc[table["domain"] == domain, column] == "").sum()) for domain in manifest.domains}
 
 
 def _leave_out_unreadable(

@@ -22,6 +22,7 @@ from fastccsa.collections.readers.collection import (
     NO_FILE,
     NO_REGULAR_FILE,
     OTHER_FILE,
+    OTHER_TABLE,
     PACKED,
     UNLISTED,
     UNREADABLE_IMAGE,
@@ -47,6 +48,7 @@ _NAMED = (
     BAD_NAME,
     UNLISTED,
     OTHER_FILE,
+    OTHER_TABLE,
     BAD_TABLE,
 )
 
@@ -59,6 +61,8 @@ class PrepareReport:
         found: number of images by domain and class.
         splits: number of images by domain and split.
         left_out: reason and name of what was left out, by domain.
+        tables: number of rows of each table and description that was read, by domain.
+        unknown: for each column that images were grouped by, the number of images without a value, by domain.
         duplicates: pairs of duplicates among the manifest's images; None if they were not searched for.
         images: the manifest's table.
         lesions: the group of each image before the groups of duplicates were merged.
@@ -68,6 +72,8 @@ class PrepareReport:
     found: pd.DataFrame
     splits: pd.DataFrame
     left_out: dict[str, list[LeftOut]]
+    tables: dict[str, dict[str, int]]
+    unknown: dict[str, dict[str, int]]
     duplicates: Duplicates | None
     images: pd.DataFrame
     lesions: list[str]
@@ -79,6 +85,8 @@ class PrepareReport:
         manifest: Manifest,
         left_out: dict[str, list[LeftOut]],
         *,
+        tables: dict[str, dict[str, int]],
+        unknown: dict[str, dict[str, int]],
         duplicates: Duplicates | None,
         lesions: list[str],
         duplicates_mode: str,
@@ -89,6 +97,8 @@ class PrepareReport:
             found=manifest.summary(),
             splits=splits,
             left_out=left_out,
+            tables=tables,
+            unknown=unknown,
             duplicates=duplicates,
             images=manifest.table,
             lesions=lesions,
@@ -106,7 +116,8 @@ class PrepareReport:
         return [(i, j) for i, j in pairs if labels[i] != labels[j]]
 
     def __str__(self) -> str:
-        return "\n\n".join([self._counts(), self.splits.to_string(), self._left_out(), self._duplicates()])
+        parts = [self._counts(), self._splits(), self._tables(), self._left_out(), *self._grouped()]
+        return "\n\n".join(part for part in [*parts, self._duplicates()] if part)
 
     def _counts(self) -> str:
         """Return the counts by class, with the paper's counts below each of the paper's domains."""
@@ -122,6 +133,34 @@ class PrepareReport:
             f"{domain}: {TABLE1_NOTES[domain]}" for domain, kind in rows if kind == "paper" and domain in TABLE1_NOTES
         ]
         return "\n".join([table.to_string(), *notes])
+
+    def _splits(self) -> str:
+        """Return the number of images in each split, and which domains have too few to train on."""
+        lines = [self.splits.to_string()]
+        for domain, counts in self.splits.iterrows():
+            empty = [str(name) for name, count in counts.items() if not count]
+            if empty:
+                lines.append(f"{domain} has no {' and no '.join(empty)} image: it has too few groups of images")
+        return "\n".join(lines)
+
+    def _tables(self) -> str:
+        """Return the tables that were read, with their numbers of rows."""
+        lines = []
+        for domain, tables in self.tables.items():
+            shown = [f"{name} ({count} row{'s'[: count != 1]})" for name, count in list(tables.items())[:_SHOWN]]
+            if len(tables) > _SHOWN:
+                rest = sum(tables.values()) - sum(list(tables.values())[:_SHOWN])
+                shown.append(f"and {len(tables) - _SHOWN} more ({rest} rows)")
+            if shown:
+                lines.append(f"  {domain}: {', '.join(shown)}")
+        return "\n".join(["Read:", *lines]) if lines else ""
+
+    def _grouped(self) -> list[str]:
+        lines = []
+        for column, counts in self.unknown.items():
+            missing = [f"{count} images of {domain}" for domain, count in counts.items() if count]
+            lines.append(f"Grouped by {column}: {', '.join(missing) or 'no image'} without a value")
+        return ["\n".join(lines)] if lines else []
 
     def _left_out(self) -> str:
         lines = [f"  {domain}: {describe_left_out(entries)}" for domain, entries in self.left_out.items() if entries]
@@ -187,9 +226,15 @@ def describe_left_out(left_out: Iterable[LeftOut]) -> str:
     for reason, name in left_out:
         names[reason].append(name)
     parts = []
-    for reason, of_reason in sorted(names.items(), key=lambda entry: -len(entry[1])):
+    ordered = sorted(names.items(), key=lambda entry: -len(entry[1]))
+    others = [reason for reason, _ in ordered if not reason.startswith(_NAMED)][_SHOWN:]
+    for reason, of_reason in ordered:
+        if reason in others:
+            continue
         listed = f": {', '.join(_shortened(of_reason[:_SHOWN], len(of_reason)))}" if reason.startswith(_NAMED) else ""
         parts.append(f"{reason} ({len(of_reason)}{listed})")
+    if others:
+        parts.append(f"{len(others)} rarer reasons ({sum(len(names[reason]) for reason in others)})")
     return "; ".join(parts)
 
 

@@ -53,6 +53,8 @@ def write_provenance(
         "labels": labels,
         "counts": _rows_as_dicts(report.found),
         "splits": _rows_as_dicts(report.splits),
+        "tables": report.tables,
+        "group_by": list(report.unknown),
         "left_out": {domain: _names_by_reason(entries) for domain, entries in report.left_out.items()},
         "duplicates": _duplicates(report),
     }

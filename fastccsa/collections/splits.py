@@ -98,7 +98,7 @@ def _split_domain(groups: np.ndarray, labels: np.ndarray, seed: int) -> dict[str
     label_of = _label_of_groups(groups, labels)
     sizes = label_of.value_counts()
     rare = label_of.map(sizes) < len(TENTHS)
-    return _deal(label_of[rare], seed) | _fold(groups, label_of[~rare], seed)
+    return _deal(label_of[rare], seed) | _fold(groups, labels, label_of[~rare], seed)
 
 
 def _label_of_groups(groups: np.ndarray, labels: np.ndarray) -> pd.Series:
@@ -118,16 +118,18 @@ def _deal(label_of: pd.Series, seed: int) -> dict[str, str]:
     return split_of
 
 
-def _fold(groups: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
-    """Divide the groups into ten stratified folds, one per tenth; each class has ten groups or more."""
+def _fold(groups: np.ndarray, labels: np.ndarray, label_of: pd.Series, seed: int) -> dict[str, str]:
+    """Divide the groups of ``label_of`` into ten stratified folds, one per tenth; each class has ten groups or more."""
     if label_of.empty:
         return {}
     number = np.random.default_rng(seed).permutation(len(label_of))
-    order = np.argsort(number)  # a random order decides between groups that are alike
-    names = label_of.index.to_numpy()[order]
-    sizes = pd.Series(groups).value_counts().reindex(names).to_numpy(np.int64)
-    labels = np.unique(label_of.to_numpy()[order].astype(str), return_inverse=True)[1].astype(np.int64)
-    folds = stratified_folds(labels, sizes, len(TENTHS))
+    names = label_of.index[np.argsort(number)]  # a random order decides between groups that are alike
+    position = names.get_indexer(groups)
+    kept = position >= 0
+    classes, of_image = np.unique(labels[kept].astype(str), return_inverse=True)
+    by_group = np.zeros((len(names), len(classes)), dtype=np.int64)
+    np.add.at(by_group, (position[kept], of_image), 1)
+    folds = stratified_folds(by_group, len(TENTHS))
     return dict(zip(names, (TENTHS[fold] for fold in folds), strict=True))
 
 

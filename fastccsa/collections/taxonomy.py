@@ -15,7 +15,7 @@ CLASS_NAMES: dict[str, str] = {
     "akiec": "actinic keratosis",
 }
 
-# Key in the manifest's column ``domain`` -> name, in the order of the paper's Table 2.
+# Key in the manifest's column ``domain`` -> name: in the order of the paper's Table 2, then the later collections.
 DOMAINS: dict[str, str] = {
     "HAM": "HAM10000",
     "DMF": "Dermofit",
@@ -24,7 +24,20 @@ DOMAINS: dict[str, str] = {
     "PH2": "PH2",
     "SON": "ISIC SONIC",
     "UDA": "ISIC UDA",
+    "ISIC2016": "ISIC challenge 2016",
+    "ISIC2017": "ISIC challenge 2017",
+    "ISIC2018": "ISIC challenge 2018",
+    "ISIC2019": "ISIC challenge 2019",
+    "ISIC2020": "ISIC challenge 2020",
+    "MILK": "MILK10k",
+    "BCN": "BCN20000",
+    "PAD": "PAD-UFES-20",
+    "DDI": "Diverse Dermatology Images",
+    "F17K": "Fitzpatrick17k",
 }
+
+# Labels of the challenge of 2016, which does not tell what a benign lesion is.
+BINARY: tuple[str, ...] = ("benign", "malignant")
 
 
 def _by_class(*counts: int) -> dict[str, int]:

@@ -23,6 +23,7 @@ _MARKS = (
 )
 _FALLBACK = "cp1252"  # of Windows in Western Europe and America; contains the letters of Latin-1
 _SEPARATORS = ",;\t"
+_START = 1 << 16  # bytes read to see a table's header
 
 
 def read_text(path: Path, what: str = "") -> str:
@@ -57,6 +58,18 @@ def read_text(path: Path, what: str = "") -> str:
             "without a byte order mark; save it as CSV in UTF-8"
         )
     return text
+
+
+def start_of_text(path: Path) -> str:
+    """Return the first 64 KiB of a text file for a look at its header; "" if the file is not readable text."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_START)
+    except OSError:
+        return ""
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    text = content.decode(encoding, errors="replace")
+    return "" if "\0" in text else text
 
 
 def separator_of(text: str) -> str:

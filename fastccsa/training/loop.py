@@ -53,7 +53,7 @@ from fastccsa.training.objectives import Objective, build_objective
 from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.scalars import ScalarLog
-from fastccsa.training.start import describe, model_card, start_model, start_state
+from fastccsa.training.start import check_batch, describe, model_card, start_model, start_state
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.trace import StepTrace
@@ -352,6 +352,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
 
     torch.manual_seed(config.seed)
     model = start_model(config, manifest.classes, has_checkpoint(folder), say)
+    check_batch(model, config, ranks.world)
     state = start_state(config, model, device, dtype, ranks)
     with ExitStack() as stack:
         if device.type == "cpu":

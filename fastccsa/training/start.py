@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ def start_model(config: TrainConfig, classes: tuple[str, ...], resuming: bool, s
     if config.init and not resuming:
         warm_start(model, Path(config.init), config.backbone, classes, say)
     check_size(model, config)
+    check_batch(model, config)
     return model
 
 
@@ -75,6 +77,32 @@ def check_size(model: Classifier, config: TrainConfig) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{config.backbone} cannot take images of {config.size} px: {reason}") from error
+
+
+def check_batch(model: Classifier, config: TrainConfig, world: int = 1) -> None:
+    """Check that the network can be trained on batches of this size; BatchNorm cannot use a single value.
+
+    Args:
+        model: the network. It does not change.
+        config: the run.
+        world: number of processes that share a batch.
+
+    Raises:
+        InputError: a batch is one image, of which the network's BatchNorm would see a single value.
+    """
+    shared = 1 if config.sync_batchnorm else world
+    images = config.batch_size // shared * (2 if not config.is_baseline and config.joint_forward else 1)
+    if images > 1:
+        return
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            deepcopy(model).train()(torch.zeros(1, 3, config.size, config.size))
+    except ValueError as error:
+        raise InputError(
+            f"batch_size {config.batch_size} passes a single image at a time through {config.backbone}, whose "
+            f"BatchNorm cannot use a single value at {config.size} px: give --batch-size {2 * shared} or more, or a "
+            "larger --size"
+        ) from error
 
 
 def start_state(

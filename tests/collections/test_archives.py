@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import random
 import stat
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -168,3 +170,95 @@ def test_entries_of_nested_archives_are_checked_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="would land outside its folder"):
         unpack(archive, tmp_path / "to")
     assert not list(tmp_path.rglob("evil.png"))
+
+
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [0, 1, 4095, 3_000_000])
+def test_all_compressions_of_zipfile_are_unpacked(tmp_path: Path, method: int, size: int) -> None:
+    content = random.Random(size).randbytes(size // 2) + bytes(size - size // 2)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.png", content)
+        with archive.open("streamed.png", "w") as entry:  # its header has no size yet
+            entry.write(content)
+    assert files_below(unpack(tmp_path / "a.zip", tmp_path / "to")) == {"a.png": content, "streamed.png": content}
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_memory_does_not_grow_with_the_content(tmp_path: Path, method: int) -> None:
+    size = 64 << 20
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.png", bytes(size))
+    assert (tmp_path / "a.zip").stat().st_size < size / 500
+    tracemalloc.start()
+    try:
+        folder = unpack(tmp_path / "a.zip", tmp_path / "to")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (folder / "a.png").stat().st_size == size
+    assert peak < size / 4
+
+
+def test_a_window_of_lzma_larger_than_the_content_takes_no_memory(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.png", b"fresh" * 100)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    start = content.index(b"\5\0]") + 3  # the size of the window follows the properties of LZMA
+    content[start : start + 4] = b"\xff\xff\xff\xff"
+    (tmp_path / "a.zip").write_bytes(content)
+    assert files_below(unpack(tmp_path / "a.zip", tmp_path / "to")) == {"a.png": b"fresh" * 100}
+
+
+def test_content_longer_than_stated_is_not_written(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "a.zip", {"a.png": bytes(5_000_000)})
+    content = bytearray(archive.read_bytes())
+    where = content.index(b"PK\1\2") + 24
+    content[where : where + 4] = (1_500_000).to_bytes(4, "little")
+    archive.write_bytes(content)
+    with pytest.raises(InputError, match=r"a.png differs from its size or checksum"):
+        unpack(archive, tmp_path / "to")
+    assert not any(path.is_file() for path in (tmp_path / "to").rglob("*"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_bzip2_and_lzma_are_reported(tmp_path: Path, method: int) -> None:
+    for seed in range(20):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+            archive.writestr("a.png", bytes(range(256)) * 40)
+        content = bytearray((tmp_path / "a.zip").read_bytes())
+        end = content.index(b"PK\1\2")
+        content[random.Random(seed).randrange(40, end)] ^= 255
+        (tmp_path / "a.zip").write_bytes(content)
+        with pytest.raises(InputError, match=r"a.zip is not a valid .zip|needs .* MiB of memory"):
+            unpack(tmp_path / "a.zip", tmp_path / "to")
+
+
+def test_all_levels_of_nesting_share_one_budget(tmp_path: Path) -> None:
+    inner = zip_of(tmp_path / "inner.zip", {"zeros.png": bytes(400_000)}).read_bytes()
+    archive = zip_of(tmp_path / "a.zip", {f"{number}.zip": inner for number in range(5)})
+    assert len(files_below(unpack(archive, tmp_path / "one", limits=Limits(free_bytes=3_000_000)))) == 10
+    with pytest.raises(InputError, match=r"2.zip would grow \d+ times when unpacked"):
+        unpack(archive, tmp_path / "two", limits=Limits(free_bytes=1_000_000))
+    assert sum(len(content) for content in files_below(tmp_path / "two").values()) < 1_000_000
+    with pytest.raises(InputError, match=r"has 8 files, more than 7"):
+        unpack(archive, tmp_path / "three", limits=Limits(entries=7))
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    inner = zip_of(tmp_path / "inner.zip", {"1.png": b"1"}).read_bytes()
+    archive = zip_of(tmp_path / "a.zip", {"parts.zip": inner, "2.png": b"2"})
+    folder = unpack(archive, tmp_path / "to")
+    (folder / "2.png").unlink()
+    (folder / "parts" / ".unpacked").unlink()
+    (folder / ".unpacking-parts.zip").mkdir()
+    (folder / ".unpacking-parts.zip" / "parts.zip").write_bytes(b"half")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"not ours")
+    (folder / ".2.png.part").symlink_to(outside)
+    unpack(archive, tmp_path / "to")
+    assert files_below(folder) == {"parts/1.png": b"1", "parts/.unpacked": b"", "2.png": b"2"}
+    assert not list(folder.rglob(".unpacking*"))
+    assert outside.read_bytes() == b"not ours"

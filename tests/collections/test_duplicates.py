@@ -23,6 +23,7 @@ from fastccsa.collections.fingerprints import (
     look_bits,
     perceptual_hash,
 )
+from fastccsa.collections.near import near_pairs
 from fastccsa.collections.splits import split
 from fastccsa.system.errors import InputError
 
@@ -155,8 +156,23 @@ def test_pairs_across_blocks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     looks += looks[:5]
     prints = [Fingerprint(f"{number:064}", look) for number, look in enumerate(looks)]
     whole = find_duplicates(prints).near
-    monkeypatch.setattr("fastccsa.collections.duplicates._BLOCK", 7)
+    monkeypatch.setattr("fastccsa.collections.near._CHUNK", 7)
     assert find_duplicates(prints).near == whole == [(number, 40 + number) for number in range(5)]
+
+
+@pytest.mark.parametrize(("width", "limit"), [(256, NEAR), (256, 0), (256, 7), (64, 10), (40, 39), (8, 8)])
+def test_near_pairs_are_those_of_comparing_all_with_all(width: int, limit: int) -> None:
+    rng = np.random.default_rng(width + limit)
+    # Rows around a few centres, and constant columns, so that there are pairs on both sides of the limit.
+    centres = rng.integers(0, 2, (12, width))
+    bits = centres[rng.integers(0, 12, 300)] ^ (rng.random((300, width)) < rng.random((300, 1)) * limit / width)
+    bits[:, ::5] = 1
+    bits = bits.astype(np.uint8)
+    distances = (bits[:, None] != bits[None]).sum(axis=2)
+    expected = [(i, j) for i, j in combinations(range(300), 2) if distances[i, j] <= limit]
+    assert expected or limit == 0
+    assert near_pairs(bits, limit) == expected
+    assert near_pairs(bits[:0], limit) == near_pairs(bits[:1], limit) == []
 
 
 def test_groups_are_merged_along_chains_of_duplicates() -> None:

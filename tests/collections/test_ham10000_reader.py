@@ -20,10 +20,11 @@ def test_two_parts_and_metadata_without_an_extension(tmp_path: Path, ham10000: C
     folder = ham10000(tmp_path / "dataverse files", rows)
     collection = read_ham10000(folder)
     part1, part2 = folder / "HAM10000_images_part_1", folder / "HAM10000_images_part_2"
+    about = {"confirmed_by": "histo", "age": "80", "sex": "male", "site": "scalp", "origin": "vidir_modern"}
     assert collection.rows == [
-        Row(part1 / "ISIC_0027419.jpg", "bkl", "HAM_0000118"),
-        Row(part2 / "ISIC_0025030.jpg", "bkl", "HAM_0000118"),
-        Row(part1 / "ISIC_0026769.jpg", "akiec", "HAM_0002730"),
+        Row(part1 / "ISIC_0027419.jpg", "bkl", "HAM_0000118", lesion="HAM_0000118", about=about),
+        Row(part2 / "ISIC_0025030.jpg", "bkl", "HAM_0000118", lesion="HAM_0000118", about=about),
+        Row(part1 / "ISIC_0026769.jpg", "akiec", "HAM_0002730", lesion="HAM_0002730", about=about),
     ]
     assert not collection.dropped
 
@@ -43,7 +44,9 @@ def test_published_names_and_extensions_are_accepted(
 ) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     write_image(tmp_path / image)
-    assert read_ham10000(tmp_path).rows == [Row(tmp_path / image, "nv", "HAM_1")]
+    (row,) = read_ham10000(tmp_path).rows
+    assert row[:-1] == Row(tmp_path / image, "nv", "HAM_1", lesion="HAM_1")[:-1]
+    assert row.about.get("site", "scalp") == "scalp"
 
 
 def test_images_that_cannot_be_used_are_counted_by_reason(tmp_path: Path, write_image: Callable[[Path], Path]) -> None:

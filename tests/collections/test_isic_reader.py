@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastccsa.collections.readers import Row, read_isic
+from fastccsa.collections.readers import Row, read_isic, tabular
 from fastccsa.system.errors import InputError
 
 WriteImage = Callable[[Path], Path]
@@ -39,8 +39,8 @@ def test_a_download_by_isic_cli_is_read(tmp_path: Path, isic_cli: Callable[..., 
     rows = [("ISIC_0000000", "nevus"), ("ISIC_0000004", "melanoma"), ("ISIC_0000005", "")]
     collection = read_isic(isic_cli(tmp_path, rows), "UDA")
     assert collection.rows == [
-        Row(tmp_path / "ISIC_0000000.jpg", "nv", "ISIC_0000000"),
-        Row(tmp_path / "ISIC_0000004.jpg", "mel", "ISIC_0000004"),
+        Row(tmp_path / "ISIC_0000000.jpg", "nv", "ISIC_0000000", about={"image_type": "dermoscopic"}),
+        Row(tmp_path / "ISIC_0000004.jpg", "mel", "ISIC_0000004", about={"image_type": "dermoscopic"}),
     ]
     assert collection.dropped == {"no diagnosis": 1}
 
@@ -213,9 +213,10 @@ def test_a_download_by_the_downloader_script_is_read(tmp_path: Path, write_image
     write_image(tmp_path / "Data" / "Segmentation" / "ISIC_0000000_expert.png")
     (descriptions / "ISIC_0000003").write_text('{"name": "ISIC_00')
     collection = read_isic(tmp_path, "UDA")
+    about = {"image_type": "dermoscopic", "age": "55"}
     assert collection.rows == [
-        Row(images / "ISIC_0000000.jpeg", "mel", "ISIC_0000000"),
-        Row(images / "ISIC_0000001_downsampled.jpg", "mel", "ISIC_0000001"),
+        Row(images / "ISIC_0000000.jpeg", "mel", "ISIC_0000000", about=about),
+        Row(images / "ISIC_0000001_downsampled.jpg", "mel", "ISIC_0000001", about=about),
     ]
     assert collection.dropped == {"description is not valid JSON": 1, "image file not in the metadata": 1}
 
@@ -285,3 +286,51 @@ def test_folders_without_isic_metadata_are_reported(tmp_path: Path, write_image:
         read_isic(tmp_path, "UDA")
     with pytest.raises(InputError, match="HAM is not an ISIC domain; choose one of MSK, SON, UDA"):
         read_isic(tmp_path, "HAM")
+
+
+def test_pages_of_the_apis_results_are_read(tmp_path: Path, write_image: WriteImage) -> None:
+    def of(name: str, diagnosis: str) -> dict[str, object]:
+        clinical = {"diagnosis_1": "Benign", "diagnosis_3": diagnosis, "sex": "male", "anatom_site_general": "torso"}
+        metadata = {"clinical": clinical, "acquisition": {"image_type": "dermoscopic", "pixels_x": 1022}}
+        return {"isic_id": name, "files": {"full": {"size": 1}}, "metadata": metadata}
+
+    results = [of("ISIC_0000001", "Nevus"), of("ISIC_0000002", "Dermatofibroma")]
+    page = {"count": 3, "next": "https://api", "results": results}
+    (tmp_path / "page1.json").write_text(json.dumps(page))
+    (tmp_path / "list.json").write_text(json.dumps([of("ISIC_0000003", "Melanoma in situ"), {"name": "other"}, 7]))
+    for number in (1, 2, 3):
+        write_image(tmp_path / f"ISIC_000000{number}.jpg")
+    collection = read_isic(tmp_path, "MSK")
+    assert {row.image.stem[-1]: row.label for row in collection.rows} == {"1": "nv", "2": "df", "3": "mel"}
+    assert collection.rows[0].about == {"sex": "male", "site": "torso", "image_type": "dermoscopic"}
+    assert not collection.left_out
+    assert {path.name: count for path, count in collection.tables.items()} == {"page1.json": 2, "list.json": 1}
+
+
+def test_json_nested_too_deeply_is_not_a_traceback(tmp_path: Path, isic_cli: Callable[..., Path]) -> None:
+    isic_cli(tmp_path, [("ISIC_0000001", "nevus")])
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    (tmp_path / "b.json").write_text('{"a":' * 900 + "1" + "}" * 900)
+    collection = read_isic(tmp_path, "UDA")
+    assert len(collection.rows) == 1
+    assert ("description is not valid JSON", "a.json") in collection.left_out
+
+
+def test_tables_beside_the_metadata_add_to_it(
+    tmp_path: Path, isic_cli: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isic_cli(tmp_path / "images", [("ISIC_0000001", "nevus"), ("ISIC_0000002", "melanoma")])
+    (tmp_path / "a_supplement.csv").write_text("isic_id,lesion_id,fitzpatrick_skin_type\nISIC_0000001,IL_7,III\n")
+    (tmp_path / "boxes.csv").write_text("isic_id,x,y\nISIC_0000002,1,2\n")
+    (tmp_path / "pixels.csv").write_text("label,pixel0,pixel1\n" + "1,2,3\n" * 20_000)
+    read: list[str] = []
+    original = tabular.read_table
+    monkeypatch.setattr(tabular, "read_table", lambda path, keep: read.append(path.name) or original(path, keep))
+    collection = read_isic(tmp_path, "UDA")
+    assert [(row.label, row.group, row.lesion) for row in collection.rows] == [
+        ("nv", "IL_7", "IL_7"),
+        ("mel", "ISIC_0000002", ""),
+    ]
+    assert collection.rows[0].about == {"fitzpatrick": "III", "image_type": "dermoscopic"}
+    assert not collection.left_out
+    assert sorted(read) == ["a_supplement.csv", "boxes.csv", "metadata.csv"]

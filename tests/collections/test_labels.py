@@ -18,10 +18,13 @@ def overridden(tmp_path: Path, text: str) -> LabelMaps:
 
 def test_every_map_reaches_the_classes_of_its_collection() -> None:
     maps = LabelMaps.read()
-    assert tuple(maps.labels) == ("ham10000", "dermofit", "derm7pt", "ph2", "isic", "own")
+    later = ("challenge", "milk10k", "bcn20000", "pad-ufes-20", "ddi", "fitzpatrick17k")
+    assert tuple(maps.labels) == ("ham10000", "dermofit", "derm7pt", "ph2", "isic", *later, "own")
     reached = {collection: set(entries.values()) - {LEFT_OUT} for collection, entries in maps.labels.items()}
-    for collection in ("ham10000", "dermofit", "isic", "own"):
+    for collection in ("ham10000", "dermofit", "isic", "milk10k", "bcn20000", "ddi", "fitzpatrick17k", "own"):
         assert reached[collection] == set(CLASSES)
+    assert reached["challenge"] == {*CLASSES, "benign", "malignant"}
+    assert reached["pad-ufes-20"] == set(CLASSES) - {"df", "vasc"}
     assert reached["derm7pt"] == set(CLASSES) - {"akiec"}
     assert reached["ph2"] == {"nv", "mel"}
 

@@ -38,9 +38,9 @@ def test_all_columns_semicolons_and_a_byte_order_mark_are_read(tmp_path: Path, w
         'a.png;nv;clinic A;7;train;"x;y"\r\n;;\r\nb.png;mel;;7;train\r\nc.png;nv;clinic A;;test;\r\n'
     )
     assert read_own_csv(table(tmp_path, text), "mine").rows == [
-        Row(tmp_path / "a.png", "nv", "mine/7", "clinic A", "train"),
-        Row(tmp_path / "b.png", "mel", "mine/7", "mine", "train"),
-        Row(tmp_path / "c.png", "nv", "mine/c.png", "clinic A", "test"),
+        Row(tmp_path / "a.png", "nv", "mine/7", "clinic A", "train", about={"notes": "x;y"}),
+        Row(tmp_path / "b.png", "mel", "mine/7", "mine", "train", about={"notes": ""}),
+        Row(tmp_path / "c.png", "nv", "mine/c.png", "clinic A", "test", about={"notes": ""}),
     ]
 
 

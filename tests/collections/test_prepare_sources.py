@@ -264,3 +264,34 @@ def test_an_output_path_is_required() -> None:
     done = run("--ham10000", "somewhere")
     assert done.exit_code == 2
     assert "no manifest to write: give --out FILE" in done.output
+
+
+def test_tables_of_the_same_name_are_all_listed(tmp_path: Path, isic_cli: Build) -> None:
+    folders = [isic_cli(tmp_path / f"MSK-{n}", [(f"ISIC_00{n}0{k:02}", "nevus") for k in range(n)]) for n in (3, 4)]
+    _, report = prepare([("MSK", "isic", folder) for folder in folders], tmp_path / "m.csv")
+    assert report.tables == {"MSK": {"metadata.csv": 3, f"{folders[1]}/metadata.csv": 4}}
+    assert f"  MSK: metadata.csv (3 rows), {folders[1]}/metadata.csv (4 rows)" in str(report).splitlines()
+
+
+def test_every_file_of_every_collection_is_accounted_for(tmp_path: Path, collections: Path) -> None:
+    folders = [path for path in collections.iterdir() if path.name not in ("table", "own")]
+    for folder in folders:
+        (folder / "licence.txt").write_text("CC0")
+        (folder / "more.csv").write_text("a,b\n1,2\n")
+        (folder / "page.html").write_text("<html>")
+    out = tmp_path / "m.csv"
+    done = run(*options(collections), "--out", out)
+    assert done.exit_code == 0, done.output
+    provenance = json.loads(out.with_suffix(".prepare.json").read_text())
+    images = {str(path) for path in Manifest.read(out).paths}
+    for folder in folders:
+        left_out = provenance["left_out"][folder.name]
+        assert left_out.pop("table that the reader does not use") == ["more.csv"]
+        assert sorted(left_out.pop("not an image")) == ["licence.txt", "page.html"]
+        assert not left_out
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        read = {name for name in files if str(folder / name) in images}
+        tables = provenance["tables"][folder.name]
+        assert files - read - tables.keys() == {"licence.txt", "more.csv", "page.html"}
+        rows = 2 if folder.name == "D7P" else 1  # images of a row
+        assert sum(tables.values()) * rows == len(read)

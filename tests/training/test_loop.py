@@ -18,6 +18,7 @@ from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig, train
 from fastccsa.training import loop as loop_module
 from fastccsa.training.meter import Meter
+from fastccsa.training.start import check_batch
 from fastccsa.training.step import make_forward
 
 
@@ -278,6 +279,38 @@ def test_logits_and_features_have_the_same_dtype() -> None:
 def test_a_size_that_the_network_does_not_accept_is_an_error(make_config) -> None:
     with pytest.raises(InputError, match="alexnet cannot take images of 32 px"):
         train(make_config(backbone="alexnet"), progress=False)
+
+
+def test_batches_of_a_single_image_are_refused_where_batchnorm_needs_two(make_config) -> None:
+    config = make_config(alignment="-", n_sec=0, batch_size=1, backbone="resnet18", size=32)
+    with pytest.raises(
+        InputError, match=r"batch_size 1 passes a single image at a time .* at 32 px: give --batch-size"
+    ):
+        train(config, progress=False)
+    assert not (Path(config.out) / "last.pt").exists()
+
+
+def pooled(*layers: torch.nn.Module) -> Classifier:
+    return Classifier(torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(3, 2)), 2)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "joint", "batch_size", "world", "images"),
+    [("-", True, 1, 1, 1), ("w", False, 1, 1, 1), ("w", True, 1, 1, 2), ("-", True, 2, 2, 1), ("-", True, 4, 2, 2)],
+)
+def test_a_single_image_is_enough_where_batchnorm_sees_several_pixels(
+    make_config, alignment: str, joint: bool, batch_size: int, world: int, images: int
+) -> None:
+    config = make_config(alignment=alignment, joint_forward=joint, batch_size=batch_size, n_sec=1, size=8)
+    norm = torch.nn.BatchNorm2d(3)
+    check_batch(pooled(norm, torch.nn.AdaptiveAvgPool2d(1)), config, world)
+    one_value = pooled(torch.nn.AdaptiveAvgPool2d(1), norm)
+    if images == 1:
+        with pytest.raises(InputError, match=f"give --batch-size {2 * world} or more"):
+            check_batch(one_value, config, world)
+    else:
+        check_batch(one_value, config, world)
+    assert norm.num_batches_tracked == 0
 
 
 def test_an_unwritable_folder_is_an_error(make_config, tmp_path) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from fastccsa.collections.labels import LabelMap, LabelMaps
-from fastccsa.collections.readers.collection import NO_FILE, Collection, LeftOut, Record, collect, first_filled
+from fastccsa.collections.readers.collection import NO_FILE, Collection, Record, collect, first_filled
+from fastccsa.collections.readers.columns import about, is_about
 from fastccsa.collections.readers.files import IMAGE_EXTENSIONS, list_files
-from fastccsa.collections.tables import Table, read_table
-from fastccsa.system.errors import InputError
+from fastccsa.collections.readers.tabular import nothing_found, table_or_none
+from fastccsa.collections.tables import column_names
 
 _COLUMNS = ("diagnosis", "clinic", "derm")
-_KINDS = ("clinic", "derm")  # the columns that name an image
+_KINDS = {"clinic": "clinical", "derm": "dermoscopic"}  # the columns that name an image, and its type
 _ANY = re.compile(r".+", re.DOTALL)
 
 
@@ -31,31 +32,32 @@ def read_derm7pt(folder: Path, labels: LabelMap | None = None) -> Collection:
         InputError: there is no such folder, or no table of cases in it.
     """
     files = list_files(folder)
-    table = _find_table(folder, files)
+    found = Collection()
     records: list[Record] = []
-    left_out: list[LeftOut] = []
-    for number, row in enumerate(table.rows, start=1):
-        case = f"D7P_{first_filled(row.get('case_num', ''), f'row{number}')}"
-        for kind in _KINDS:
-            if first_filled(row[kind]):
-                records.append(Record(_key(row[kind]), (row["diagnosis"],), case))
-            else:
-                left_out.append(LeftOut(NO_FILE, f"{case} {kind}"))
+    for path in files:
+        if path.suffix.lower() == ".csv" and set(_COLUMNS) <= set(column_names(path)):
+            records += _records(path, found)
+    if not found.tables:
+        what = f"table of cases (meta.csv, with the columns {', '.join(_COLUMNS)})"
+        raise nothing_found(folder, what, "pass Derm7pt's folder release_v0", files, found)
     collection = collect(records, _index(files), labels or LabelMaps.read().of("derm7pt"), _ANY)
-    collection.left_out += left_out
+    collection.left_out += found.left_out
+    collection.tables |= found.tables
     return collection
 
 
-def _find_table(folder: Path, files: Iterable[Path]) -> Table:
-    for path in files:
-        if path.suffix.lower() == ".csv":
-            table = read_table(path)
-            if set(_COLUMNS) <= set(table.columns):
-                return table
-    raise InputError(
-        f"no table of cases (meta.csv, with the columns {', '.join(_COLUMNS)}) below {folder}; "
-        "pass Derm7pt's folder release_v0"
-    )
+def _records(path: Path, found: Collection) -> Iterator[Record]:
+    """Yield two records for each case of a table."""
+    table = table_or_none(path, lambda name: name in (*_COLUMNS, "case_num") or is_about(name), found)
+    for number, row in enumerate(table.rows if table else (), start=1):
+        case = f"D7P_{first_filled(row.get('case_num', ''), f'row{number}')}"
+        known = about(row)
+        for kind, image_type in _KINDS.items():
+            if first_filled(row[kind]):
+                more = known | {"image_type": image_type}
+                yield Record(_key(row[kind]), (row["diagnosis"],), case, about=more, table=path)
+            else:
+                found.leave_out(NO_FILE, f"{case} {kind}")
 
 
 def _key(image: str) -> str:

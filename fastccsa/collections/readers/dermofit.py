@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from fastccsa.collections.labels import LabelMap, LabelMaps
-from fastccsa.collections.readers.collection import Collection, LeftOut, Record, collect
+from fastccsa.collections.readers.collection import BAD_TABLE, Collection, LeftOut, Record, collect
 from fastccsa.collections.readers.files import image_id, index_images, list_files
+from fastccsa.collections.readers.recognise import other_collection
 from fastccsa.collections.text import read_text
 from fastccsa.system.errors import InputError
 
@@ -35,28 +36,41 @@ def read_dermofit(folder: Path, labels: LabelMap | None = None) -> Collection:
     labels = labels or LabelMaps.read().of("dermofit")
     files = list_files(folder)
     images = index_images(path for path in files if _IMAGE.fullmatch(image_id(path.name)))
-    lesions, left_out = _read_list(_find_list(folder, files))
-    records = []
-    for name, diagnosis in lesions:
-        if name in images and _contradicts(images[name], diagnosis, labels):
-            left_out.append(LeftOut(DISAGREE, name))
-            del images[name]
-        else:
-            records.append(Record(name, (diagnosis,), f"DMF_{name}"))
+    records: list[Record] = []
+    found = Collection()
+    for path in _find_lists(folder, files):
+        try:
+            lesions = _read_list(path, found)
+        except InputError as error:
+            found.leave_out(BAD_TABLE, str(error))
+            continue
+        found.tables[path] = len(lesions)
+        for name, diagnosis in lesions:
+            if name in images and _contradicts(images[name], diagnosis, labels):
+                found.leave_out(DISAGREE, name)
+                del images[name]
+            else:
+                records.append(Record(name, (diagnosis,), f"DMF_{name}", table=path))
+    if not found.tables:
+        raise InputError("; ".join(problem for _, problem in found.left_out))
     collection = collect(records, images, labels, _IMAGE)
-    collection.left_out += left_out
+    collection.left_out += found.left_out
+    collection.tables |= found.tables
     return collection
 
 
-def _find_list(folder: Path, files: list[Path]) -> Path:
-    for path in files:
-        if path.name.lower() == _LIST:
-            return path
-    raise InputError(f"no {_LIST} below {folder}; pass the folder that contains Dermofit's {_LIST} and class folders")
+def _find_lists(folder: Path, files: list[Path]) -> list[Path]:
+    lists = [path for path in files if path.name.lower() == _LIST]
+    if lists:
+        return lists
+    hint = other_collection(files)
+    raise InputError(
+        f"no {_LIST} below {folder}; pass the folder that contains Dermofit's {_LIST} and class folders{hint}"
+    )
 
 
-def _read_list(path: Path) -> tuple[list[tuple[str, str]], list[LeftOut]]:
-    """Return the id and class of each lesion, and the lines that cannot be parsed."""
+def _read_list(path: Path, found: Collection) -> list[tuple[str, str]]:
+    """Return the id and class of each lesion; lines that cannot be parsed are left out."""
     lesions: list[tuple[str, str]] = []
     left_out: list[LeftOut] = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -67,7 +81,8 @@ def _read_list(path: Path) -> tuple[list[tuple[str, str]], list[LeftOut]]:
             left_out.append(LeftOut(UNREADABLE, f"line {number}"))
     if not lesions:
         raise InputError(f"{path} lists no lesion; its lines should be NUMBER ID CLASS, for example: 1 A1 ML")
-    return lesions, left_out
+    found.left_out += left_out
+    return lesions
 
 
 def _contradicts(image: Path, diagnosis: str, labels: LabelMap) -> bool:

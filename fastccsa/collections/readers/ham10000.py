@@ -1,52 +1,38 @@
-"""HAM10000: a table of metadata, and 10015 images in one or two folders."""
+"""HAM10000: a table of metadata, and 10015 images in one or two folders; or a download of the ISIC archive."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from fastccsa.collections.labels import LabelMap, LabelMaps
-from fastccsa.collections.readers.collection import ISIC_IMAGE, Collection, Record, collect, first_filled
-from fastccsa.collections.readers.files import image_id, index_images, list_files
-from fastccsa.collections.tables import read_table
-from fastccsa.system.errors import InputError
+from fastccsa.collections.readers.collection import ISIC_IMAGE, Collection
+from fastccsa.collections.readers.isic import ISIC_CLI
+from fastccsa.collections.readers.tabular import Layout, read_tables
 
-_METADATA = "ham10000_metadata"
-_EXTENSIONS = {"", ".csv", ".tab"}  # Harvard Dataverse offers the table without an extension and as .tab
-_COLUMNS = ("lesion_id", "image_id", "dx")
+_DATAVERSE = Layout(required=("lesion_id", "image_id", "dx"), image="image_id", diagnoses=("dx",), lesion="lesion_id")
 
 
 def read_ham10000(folder: Path, labels: LabelMap | None = None) -> Collection:
-    """Read HAM10000 as published by Harvard Dataverse and its mirrors.
+    """Read HAM10000 as published by Harvard Dataverse and its mirrors, or as downloaded by isic-cli.
 
     Args:
-        folder: contains ``HAM10000_metadata.csv`` (or ``HAM10000_metadata``) and the images ``ISIC_*.jpg``, at any
-            depth.
+        folder: contains ``HAM10000_metadata.csv`` (or without extension, or ``.tab``), or isic-cli's ``metadata.csv``,
+            and the images ``ISIC_*.jpg``, at any depth.
         labels: the label map; None for the package's own.
 
     Returns:
-        Images grouped by ``lesion_id``, labelled by ``dx``.
+        Images grouped by patient if the table knows it, else by lesion.
 
     Raises:
-        InputError: there is no such folder, no metadata table in it, or the table is not HAM10000's.
+        InputError: there is no such folder, or no usable table in it.
     """
-    files = list_files(folder)
-    metadata = _find_metadata(folder, files)
-    table = read_table(metadata)
-    missing = [column for column in _COLUMNS if column not in table.columns]
-    if missing:
-        raise InputError(f"{metadata} has no column {', '.join(missing)}, so it is not HAM10000's; download it again")
-    records = []
-    for row in table.rows:
-        name = image_id(row["image_id"])
-        records.append(Record(name, (row["dx"],), first_filled(row["lesion_id"], name)))
-    return collect(records, index_images(files), labels or LabelMaps.read().of("ham10000"), ISIC_IMAGE)
-
-
-def _find_metadata(folder: Path, files: list[Path]) -> Path:
-    for path in files:
-        if path.stem.lower() == _METADATA and path.suffix.lower() in _EXTENSIONS:
-            return path
-    raise InputError(
-        f"no HAM10000_metadata.csv (or HAM10000_metadata) below {folder}; "
-        "pass the folder that contains HAM10000's metadata and images"
+    labels = labels or LabelMaps.read().of("ham10000")
+    return read_tables(
+        folder,
+        (_DATAVERSE, ISIC_CLI),
+        labels,
+        ISIC_IMAGE,
+        what="HAM10000_metadata.csv (or HAM10000_metadata)",
+        advice="pass the folder that contains HAM10000's metadata, or isic-cli's metadata.csv, and the images",
+        stem="ham10000_metadata",
     )

@@ -10,6 +10,7 @@ from fastccsa.collections.labels import OWN, LabelMap, LabelMaps
 from fastccsa.collections.readers.collection import (
     AMBIGUOUS,
     NO_FILE,
+    NOTHING,
     Collection,
     Row,
     classify,
@@ -28,6 +29,8 @@ _OPTIONAL = ("domain", "group", "split", *LEVELS)
 
 def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Collection:
     """Read a table with the columns ``image, label`` and optionally ``domain, group, split, patient, lesion``.
+
+    Other columns are kept.
 
     Args:
         path: the table, separated by commas, semicolons or tabs; image paths are absolute or relative to its folder.
@@ -51,7 +54,8 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
             "put quotes around fields that contain the separator"
         )
     _check_splits(table, path)
-    collection = Collection()
+    collection = Collection(tables={path: len(table.rows)})
+    others = [name for name in table.columns if name and name not in (*_REQUIRED, *_OPTIONAL)]
     images = [_image(line, row, path) for line, row in zip(table.lines, table.rows, strict=True)]
     classified = [classify((row["label"],), labels, literal=True) for row in table.rows]
     ambiguous = listed_differently((image, *meaning) for image, meaning in zip(images, classified, strict=True))
@@ -61,7 +65,7 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
             collection.leave_out(AMBIGUOUS, name)
         elif label is None:
             collection.leave_out(reason, name)
-        elif not image.is_file():
+        elif not os.path.isfile(image):
             collection.leave_out(NO_FILE, name)
         else:
             group, patient, lesion = (row.get(column, "").strip() for column in ("group", *LEVELS))
@@ -76,6 +80,7 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
                     row.get("domain", "").strip() or domain,
                     row.get("split", "").strip(),
                     **local,
+                    about={name: " ".join(row[name].split()) for name in others} if others else NOTHING,
                 )
             )
     return collection
@@ -117,7 +122,7 @@ def _image(line: int, row: dict[str, str], path: Path) -> Path:
     name = row["image"].strip()
     if not name:
         raise InputError(f"{path}: line {line} names no image; fill the column image or delete the line")
-    return Path(os.path.abspath(path.parent / name.replace("\\", "/")))
+    return Path(os.path.abspath(os.path.join(path.parent, name.replace("\\", "/"))))
 
 
 def _check_columns(table: Table, path: Path) -> None:
