@@ -75,7 +75,7 @@ balance_option = partial(option, show_default="the recipe's")
     "ccsa, erm (a baseline), or another way to train on single images; auto: as --alignment says.",
 )
 @option("strength", "The algorithm's penalty weight or parameter.", show_default="the algorithm's")
-@option("backbone", "A torchvision classification network.")
+@option("backbone", "A classification network of torchvision, or timm/ and a name of timm.")
 @option("weights", "Initial weights of the backbone: auto (ImageNet if available), imagenet, none or a path.")
 @option("size", "Side length of the images in pixels.")
 @option(

@@ -1,4 +1,4 @@
-"""Classifiers: any torchvision classification network, with a new head, that also returns its features."""
+"""Classifiers: any classification network of torchvision or timm, with a new head, that also returns its features."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torchvision.models
 from torch import Tensor, nn
 
 from fastccsa.models.narrow import Layers, narrow
+from fastccsa.models.timm_networks import is_timm, timm_network
 from fastccsa.models.weights import AUXILIARY, download, imagenet_weights, load_weights
 from fastccsa.system.errors import InputError
 
@@ -37,6 +38,7 @@ class Classifier(nn.Module):
         network: a classification network whose last operation is a linear layer (or a torchvision SqueezeNet, whose
             last layer is a 1x1 convolution). It is changed in place.
         num_classes: number of logits, C.
+        head: name of the linear layer to replace; None for the last one.
 
     Raises:
         InputError: ``network`` has no linear layer to replace.
@@ -44,11 +46,11 @@ class Classifier(nn.Module):
 
     first_weights: str = "none"
 
-    def __init__(self, network: nn.Module, num_classes: int) -> None:
+    def __init__(self, network: nn.Module, num_classes: int, head: str | None = None) -> None:
         super().__init__()
         if num_classes < 1:
             raise InputError(f"num_classes is {num_classes}: a classifier needs at least one class")
-        self.replaced, width, probability = _remove_head(network)
+        self.replaced, width, probability = _remove_head(network, head)
         self.backbone = network
         self.dropout = nn.Dropout(probability)
         self.head = nn.Linear(width, num_classes)
@@ -74,13 +76,21 @@ class Classifier(nn.Module):
         return self.head(self.dropout(features)), features
 
 
-def _remove_head(network: nn.Module) -> tuple[str, int, float]:
-    """Remove the last linear layer from ``network``; return its name, its input width, and its dropout probability."""
+def _remove_head(network: nn.Module, name: str | None) -> tuple[str, int, float]:
+    """Remove a linear layer, by default the last, from ``network``.
+
+    Returns:
+        Its name, its input width, and the probability of the dropout before it.
+    """
     if isinstance(network, torchvision.models.SqueezeNet):
         dropout, convolution = network.classifier[0], network.classifier[1]
         network.classifier = nn.AdaptiveAvgPool2d(1)
         return "classifier", convolution.in_channels, dropout.p
-    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    linear = [
+        (found, module)
+        for found, module in network.named_modules()
+        if isinstance(module, nn.Linear) and name in (None, found)
+    ]
     if not linear or linear[-1][1] is network:
         raise InputError(f"{type(network).__name__} has no linear layer that a new head could replace")
     name, head = linear[-1]
@@ -97,16 +107,18 @@ def _remove_head(network: nn.Module) -> tuple[str, int, float]:
 
 
 def build_model(name: str, num_classes: int, weights: str | os.PathLike[str] = "auto", size: int = 224) -> Classifier:
-    """Build a torchvision classification network by name, with a head of ``num_classes`` logits.
+    """Build a classification network by name, with a head of ``num_classes`` logits.
 
     Args:
-        name: as in ``torchvision.models.list_models``, e.g. ``"resnet18"``.
+        name: as in ``torchvision.models.list_models``, e.g. ``"resnet18"``; or ``timm/`` and a name of timm, e.g.
+            ``"timm/convnext_tiny"`` or ``"timm/vit_small_patch16_224.augreg_in21k"``. Networks of timm that were
+            trained with another normalisation convert their input.
         num_classes: number of logits.
-        weights: ``"auto"`` uses torchvision's ImageNet weights (IMAGENET1K_V1 if it exists), from the cache or
-            downloaded; if that fails, it prints one line and starts from random weights. ``"imagenet"`` requires them.
-            ``"none"`` starts from random weights. Anything else is the path of a run folder, a safetensors file or a
-            checkpoint (see `load_weights`).
-        size: side length of the images in pixels; only vit and maxvit networks depend on it.
+        weights: ``"auto"`` uses torchvision's ImageNet weights (IMAGENET1K_V1 if it exists) or those of timm, from the
+            cache or downloaded; if that fails, it prints one line and starts from random weights. ``"imagenet"``
+            requires them. ``"none"`` starts from random weights. Anything else is the path of a run folder, a
+            safetensors file or a checkpoint (see `load_weights`).
+        size: side length of the images in pixels, on which only transformers depend.
 
     Returns:
         The model, with float32 weights on the CPU, in training mode.
@@ -114,6 +126,8 @@ def build_model(name: str, num_classes: int, weights: str | os.PathLike[str] = "
     Raises:
         InputError: an unknown name, weights that are not available, or a size that the network does not accept.
     """
+    if is_timm(name):
+        return _timm_model(name, num_classes, weights, size)
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
@@ -122,6 +136,29 @@ def build_model(name: str, num_classes: int, weights: str | os.PathLike[str] = "
     network = _imagenet_network(name, size, weights == "imagenet") if weights in ("auto", "imagenet") else None
     first_weights = "imagenet" if network is not None else "none" if weights == "auto" else os.fspath(weights)
     model = Classifier(_network(name, size, None) if network is None else network, num_classes)
+    model.first_weights = first_weights
+    if first_weights not in ("imagenet", "none"):
+        load_weights(model, first_weights)
+    return model
+
+
+def _timm_model(name: str, num_classes: int, weights: str | os.PathLike[str], size: int) -> Classifier:
+    first_weights = "imagenet" if weights in ("auto", "imagenet") else os.fspath(weights)
+    try:
+        network, head = timm_network(name, size, pretrained=first_weights == "imagenet")
+    except InputError:
+        raise
+    except Exception as error:  # the hub's client has errors of many packages
+        reason = str(error).split("\n")[0]
+        if first_weights != "imagenet" or weights == "imagenet":
+            raise InputError(
+                f"the weights of {name} are not available ({reason}): download them with a network once, give a file "
+                "with --weights, or choose --weights none"
+            ) from error
+        print(f"{name}: no pretrained weights ({reason}); training starts from random weights", file=sys.stderr)
+        network, head = timm_network(name, size, pretrained=False)
+        first_weights = "none"
+    model = Classifier(network, num_classes, head)
     model.first_weights = first_weights
     if first_weights not in ("imagenet", "none"):
         load_weights(model, first_weights)

@@ -27,12 +27,12 @@ class ModelCard:
     """The facts needed to use a model's weights; ``model.json`` in a run folder.
 
     Attributes:
-        backbone: name of the torchvision network.
+        backbone: name of the network, as in `build_model`.
         classes: names of the classes, in the order of the logits.
         domains: keys of the domains that the model was trained on.
         size: side length of the input images in pixels.
         mean, std: normalisation of the input images by channel, for values in [0, 1].
-        layers: layers of a pruned backbone that are narrower than torchvision's, by name; see `fastccsa.models.narrow`.
+        layers: layers of a pruned backbone that are narrower than its own, by name; see `fastccsa.models.narrow`.
     """
 
     backbone: str

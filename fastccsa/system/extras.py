@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "safetensors", "nvtx",
     ),
     "prune": ("torch_pruning",),
+    "timm": ("timm",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "bench": ("pytest_benchmark", "pytorch_metric_learning", "pykeops", "kornia"),
 }  # fmt: skip
