@@ -18,6 +18,7 @@ from typing import Literal
 from fastccsa.experiments.plan import PlannedRun
 from fastccsa.runs.locks import try_lock
 from fastccsa.system.errors import InputError
+from fastccsa.system.logs import log_to_terminal
 
 CHILD_NAME = "fastccsa experiment"
 
@@ -143,7 +144,8 @@ def _child(connection: Connection) -> None:
     while task := connection.recv():
         run, slot, log = task
         _write_output_to(log)
-        outcome = perform(run, slot)
+        with log_to_terminal():  # which is the log now
+            outcome = perform(run, slot)
         _release_memory()
         connection.send(outcome)
 

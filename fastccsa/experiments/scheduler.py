@@ -24,6 +24,7 @@ from fastccsa.system.devices import pick_device
 from fastccsa.system.errors import Interrupted
 from fastccsa.system.machine import usable_cpus
 from fastccsa.system.progress import Say
+from fastccsa.system.text import printable
 
 POLL_SECONDS = 1.0  # between checks of what other processes have done
 
@@ -61,7 +62,7 @@ def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.w
         def settle(run: PlannedRun, outcome: Outcome, how: str) -> None:
             outcomes[run] = outcome
             bar.update()
-            say(f"[{len(outcomes)}/{total}] {run.name}: {how}")
+            say(f"[{len(outcomes)}/{total}] {run.name}: {printable(how)}")
 
         while waiting or running:
             failed = {run.folder for run, outcome in outcomes.items() if outcome.status == "failed"}

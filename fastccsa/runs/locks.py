@@ -26,7 +26,7 @@ _LONGEST_NOTE = 500  # bytes
 
 logger = logging.getLogger("fastccsa.runs")
 
-# The lock files that this process holds, and the thread that does. `prune` trains the run that it has locked already.
+# The lock files that this process holds, and the thread that does: `prune` trains the run that it has locked already.
 _held: dict[str, int] = {}
 
 
@@ -46,16 +46,13 @@ def lock_file(folder: Path) -> Path:
 def try_lock(folder: Path) -> Iterator[bool]:
     """Try to lock the run in ``folder`` for the duration of the block, without waiting; yield whether it succeeded.
 
-    The operating system releases the lock when the process ends, however it ends. A thread that holds the lock gets it
-    again. Where the file system has no locks, a warning says so, and the run counts as locked.
+    The operating system releases the lock when the process ends, however it ends. Where the file system has no locks, a
+    warning says so, and the run counts as locked.
 
     Raises:
         InputError: the lock file cannot be written.
     """
     path = lock_file(folder)
-    if _held.get(str(path)) == threading.get_ident():
-        yield True
-        return
     file = _open(path)
     try:
         locked = try_flock(file)
@@ -78,12 +75,13 @@ def try_lock(folder: Path) -> Iterator[bool]:
 def lock_run(folder: Path) -> Iterator[None]:
     """Lock the run in ``folder`` for the duration of the block; see `try_lock`.
 
-    A finished run is not locked, because nothing writes to it; its folder may be read-only.
+    A thread that holds the lock already keeps it. A finished run is not locked, because nothing writes to it; its
+    folder may be read-only.
 
     Raises:
         InputError: another process works on the run; the message says which one.
     """
-    if (folder / SCORES_FILE).exists():
+    if (folder / SCORES_FILE).exists() or _held.get(str(lock_file(folder))) == threading.get_ident():
         yield
         return
     deadline = time.monotonic() + _PATIENCE_SECONDS

@@ -13,8 +13,8 @@ from fastccsa.system.errors import InputError
 # it, and `fastccsa.images.dali` names its package for each version of CUDA.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": (
-        "torchvision", "pandas", "sklearn", "scipy", "matplotlib", "jinja2", "tqdm", "rich", "tensorboard", "PIL", "openpyxl",
-        "safetensors", "nvtx",
+        "torchvision", "pandas", "sklearn", "scipy", "matplotlib", "jinja2", "tqdm", "rich", "tensorboard", "PIL",
+        "openpyxl", "safetensors", "nvtx",
     ),
     "prune": ("torch_pruning",),
     "timm": ("timm",),

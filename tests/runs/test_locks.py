@@ -100,9 +100,10 @@ def test_a_finished_run_needs_no_lock(make_config, monkeypatch) -> None:
 def test_the_same_thread_gets_the_lock_again_and_keeps_it(tmp_path: Path) -> None:
     """`prune` trains the run that it has locked, and an experiment trains and prunes within its own lock."""
     folder = tmp_path / "run"
-    with lock_run(folder):
-        with lock_run(folder), try_lock(folder) as acquired:
-            assert acquired
+    with try_lock(folder) as acquired:
+        assert acquired
+        with lock_run(folder), lock_run(folder):
+            assert is_locked(folder)
         assert is_locked(folder)
     assert not is_locked(folder)
 

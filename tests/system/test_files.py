@@ -90,6 +90,14 @@ def test_a_replaced_file_keeps_its_permissions_and_is_never_readable_meanwhile(t
     assert (path.read_text(), mode(path)) == ("new", 0o600)
 
 
+def test_a_read_only_file_stays_read_only(tmp_path: Path) -> None:
+    path = tmp_path / "published"
+    path.write_text("old")
+    path.chmod(0o444)
+    write(path)
+    assert (path.read_text(), mode(path)) == ("new", 0o444)
+
+
 def test_the_umask_of_the_process_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("another thread would create files with this mask"))
     write(tmp_path / "new")
@@ -99,7 +107,7 @@ def test_a_fifo_is_written_into(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     found: list[bytes] = []
-    reader = threading.Thread(target=lambda: found.append(fifo.read_bytes()))
+    reader = threading.Thread(target=lambda: found.append(fifo.read_bytes()), daemon=True)
     reader.start()
     write(fifo, "all of it")
     reader.join(10)
@@ -261,9 +269,10 @@ def test_only_own_regular_files_are_leftovers(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / ".link.part").symlink_to(victim)
+    os.mkfifo(tmp_path / ".fifo.part")
     (tmp_path / ".x.abc.part").write_text("of an older version")
     remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".folder.part", ".link.part", "download.part", "victim"]
+    assert sorted(os.listdir(tmp_path)) == [".fifo.part", ".folder.part", ".link.part", "download.part", "victim"]
 
 
 def test_a_link_in_place_of_the_temporary_file_is_passed_over(tmp_path: Path) -> None:
