@@ -14,8 +14,9 @@ from fastccsa.models.tensor_files import write_tensors
 from fastccsa.models.weights import MODEL_FILE, load_weights
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.ranges import Range
 from fastccsa.system.reading import load_json, read_bytes, reported
-from fastccsa.system.schema import Filled, Mismatch, Range, build
+from fastccsa.system.schema import Filled, Mismatch, build
 
 CARD_FILE = "model.json"
 LARGEST_SIZE = 16384  # pixels

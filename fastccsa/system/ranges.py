@@ -1,7 +1,8 @@
-"""Ranges of numbers: the values of a configuration that are possible, and what is said about others."""
+"""Ranges of numbers: the possible values of a configuration or a file, and what is said about others."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -19,10 +20,16 @@ class Range:
         low_excluded, high_excluded: whether the ends are not among them.
     """
 
-    low: float
-    high: float
+    low: float = -math.inf
+    high: float = math.inf
     low_excluded: bool = False
     high_excluded: bool = False
+
+    def __str__(self) -> str:
+        """Return the range in words."""
+        if self.high == math.inf:
+            return f"at least {self.low:g}"
+        return f"at most {self.high:g}" if self.low == -math.inf else f"between {self.low:g} and {self.high:g}"
 
     def contains(self, value: float) -> bool:
         """Return whether ``value`` is in the range; NaN never is."""

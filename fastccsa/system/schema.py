@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from fastccsa.system.errors import InputError
+from fastccsa.system.ranges import Range
 
 T = TypeVar("T")
 
@@ -26,19 +27,6 @@ _INTEGERS = (-(2**63), 2**63 - 1)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _NOT_IN_FILE_NAMES = re.compile(r"[\x00\ud800-\udc7f\udd00-\udfff]")  # \udc80 to \udcff are bytes that are not UTF-8
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Limits of a number, both included."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __str__(self) -> str:
-        if self.high == math.inf:
-            return f"at least {self.low:g}"
-        return f"at most {self.high:g}" if self.low == -math.inf else f"between {self.low:g} and {self.high:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +114,7 @@ def _scalar(kind: Any, value: Any, at: str, marks: tuple[Any, ...]) -> Any:
 
 def _check_range(value: float, at: str, marks: tuple[Any, ...]) -> None:
     for mark in marks:
-        if isinstance(mark, Range) and not mark.low <= value <= mark.high:
+        if isinstance(mark, Range) and not mark.contains(value):
             raise _mismatch(at, value, f"{mark}")
 
 
