@@ -5,7 +5,6 @@ Whether their options exist is tested in test_code_blocks.py.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -15,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from fastccsa import Manifest
+from fastccsa.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK_START = ROOT / "docs" / "quickstart.md"
@@ -81,22 +82,16 @@ def after_the_quick_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the marked commands of the quick start have run, with one epoch of each training."""
     folder = tmp_path_factory.mktemp("quickstart")
     draw_photos(folder / "photos")
-    environment = {
-        **os.environ,
-        "TORCH_HOME": str(folder / "torch"),
-        "https_proxy": "http://127.0.0.1:9",  # no ImageNet weights, which would have to be downloaded
-        "OMP_NUM_THREADS": "1",
-    }
-    for block in (block for runs, block in shell_blocks(QUICK_START) if runs):
-        for command in commands(block):
-            words = shlex.split(re.sub(r"--epochs \d+", "--epochs 1", command))
-            if words[0] == "pip":
-                continue
-            assert words[0] == "fastccsa", command
-            ended = subprocess.run(
-                [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
-            )
-            assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        patch.setenv("https_proxy", "http://127.0.0.1:9")  # no ImageNet weights, which would have to be downloaded
+        for command in (command for runs, block in shell_blocks(QUICK_START) if runs for command in commands(block)):
+            program, *words = shlex.split(re.sub(r"--epochs \d+", "--epochs 1", command))
+            if program != "pip":
+                assert program == "fastccsa", command
+                ended = CliRunner().invoke(main, words)
+                assert ended.exit_code == 0, f"{command}\n{ended.output}"
     return folder
 
 
