@@ -2,8 +2,8 @@
 
     python docs/site/gallery.py --report demo/report.html
 
-writes one picture for each part of the page into docs/pictures/report/. The page is shown as it is, with everything
-hidden but that part. Needs Chromium (or Chrome) on the PATH, and Pillow.
+writes one picture for each part of the page into docs/pictures/report/. Everything else on the
+page is hidden. Needs Chromium (or Chrome) on the PATH, and Pillow.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "pictures" / "report"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDTH, HEIGHT, SCALE = 700, 3000, 1.25  # of the window, in CSS pixels, and pixels per CSS pixel
+WIDER = {"scores": 1620}  # pictures of tables that would be cut off
 MARGIN = 24
 QUALITY = 60
 
@@ -53,6 +54,8 @@ const hide = element => {
   else element.style.display = "none";
 };
 [...document.body.children].forEach(hide);
+document.body.style.maxWidth = "none";
+document.querySelectorAll("table").forEach(table => { table.style.maxWidth = "none"; });
 </script>
 """
 
@@ -72,14 +75,16 @@ def main(report: Path, experiment: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for name, part in PARTS.items():
-            picture = take(browser, page.replace("</body>", SCRIPT % locals() + "</body>"), Path(folder))
+            picture = take(
+                browser, page.replace("</body>", SCRIPT % locals() + "</body>"), Path(folder), WIDER.get(name, WIDTH)
+            )
             if picture is None:
                 raise click.UsageError(f"{report} has no part {part!r} of the experiment {experiment!r}")
             picture.save(out / f"{name}.webp", quality=QUALITY, method=6)
             click.echo(f"{name}: {picture.width} x {picture.height}, {(out / f'{name}.webp').stat().st_size:,} bytes")
 
 
-def take(browser: str, page: str, folder: Path) -> Image.Image | None:
+def take(browser: str, page: str, folder: Path, width: int) -> Image.Image | None:
     """Show a page, and return what is on it without the empty space below; None if it is empty."""
     file, picture = folder / "page.html", folder / "page.png"
     file.write_text(page, encoding="utf-8")
@@ -87,7 +92,7 @@ def take(browser: str, page: str, folder: Path) -> Image.Image | None:
         [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
             "--disable-background-networking", "--disable-sync", f"--user-data-dir={folder / 'profile'}",
-            f"--window-size={WIDTH},{HEIGHT}", f"--force-device-scale-factor={SCALE}", f"--screenshot={picture}",
+            f"--window-size={width},{HEIGHT}", f"--force-device-scale-factor={SCALE}", f"--screenshot={picture}",
             file.as_uri(),
         ],
         capture_output=True, timeout=120, check=True,
