@@ -2,8 +2,8 @@
 
     python docs/site/gallery.py --report demo/report.html
 
-writes one picture for each part of the page into docs/pictures/report/. Everything else on the
-page is hidden. Needs Chromium (or Chrome) on the PATH, and Pillow.
+writes one picture for each part of the page into docs/pictures/report/. Everything else on the page
+is hidden. Needs Chromium (or Chrome) on the PATH, and Pillow.
 """
 
 from __future__ import annotations
