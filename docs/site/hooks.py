@@ -2,7 +2,7 @@
 
 Pages are made from the click commands, from the results in benchmarks/ and examples/, and from CHANGELOG.md,
 CONTRIBUTING.md and CITATION.cff. The picture of the architecture is drawn from its table. Formulas become MathML, which
-browsers render without a script.
+browsers render without a script. The search also works in pages that were opened from the disk.
 """
 
 from __future__ import annotations
@@ -53,6 +53,13 @@ def on_page_content(content: str, **_: Any) -> str:
     )
     content = re.sub(r"<p>\.\. math::\s*(.*?)</p>", lambda x: mathml(x[1], "block"), content, flags=re.S)
     return re.sub(r":(?:func|class|meth|mod):(<code>)", r"\1", content)
+
+
+def on_post_build(config: MkDocsConfig, **_: Any) -> None:
+    """Write the index of the search once more, as the script that pages load when they were opened from the disk."""
+    folder = Path(config.site_dir) / "search"
+    index = (folder / "search_index.json").read_text(encoding="utf-8")
+    (folder / "search_index.js").write_text(f"var __index = {index}", encoding="utf-8")
 
 
 def mathml(latex: str, display: str) -> str:

@@ -2,10 +2,10 @@
 
     python docs/site/quickstart.py --folder /scratch/fastccsa
 
-clones this checkout's last commit into a new folder and runs the commands of the README and the quick start there: the
-installation, `make demo`, `make test`, `make docs`. Then it rewrites the sentence between the two marks in the
-README and in docs/quickstart.md. If a command fails, nothing is written, and the end of its output is shown. Needs
-what the README's two commands need, and 15 GB of disk.
+clones this checkout's last commit into a new folder and runs the commands of the quick start there: the installation,
+`make demo`, `make test`, `make docs`. Then it rewrites the sentence between the two marks in docs/quickstart.md. If a
+command fails, nothing is written, and the end of its output is shown. Needs what the README's two commands need, and
+15 GB of disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "quickstart.md")
+PAGE = ROOT / "docs" / "quickstart.md"
 MARKS = re.compile(r"(<!-- from docs/site/quickstart.py -->\n).*?(\n<!-- until here -->)", re.S)
 INSTALL = "make .venv/.test"  # what `make demo` and `make test` install
 COMMANDS = (INSTALL, "make demo", "make test", "make docs")
@@ -39,7 +39,7 @@ print(f"{here['cores']} cores of {here['cpu']}, {here['memory_bytes'] / 2**30:.0
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), required=True, help="Where to put the clone; a new folder.")
 def main(folder: Path) -> None:
-    """Time the commands in a new folder, and write the sentence into the pages."""
+    """Time the commands in a new folder, and write the sentence into the page."""
     if folder.exists():
         raise click.UsageError(f"{folder} exists already: name a folder that does not")
     folder, load = folder.resolve(), os.getloadavg()[0]
@@ -51,9 +51,8 @@ def main(folder: Path) -> None:
     sentence = (
         f"{installed} to install, then {', '.join(others)}, at commit `{commit}` ({facts}; load {load:.1f} before)."
     )
-    for page in PAGES:
-        text = MARKS.sub(lambda marks: f"{marks[1]}{sentence}{marks[2]}", page.read_text(encoding="utf-8"))
-        page.write_text(text, encoding="utf-8")
+    text = MARKS.sub(lambda marks: f"{marks[1]}{sentence}{marks[2]}", PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(text, encoding="utf-8")
     click.echo(sentence)
 
 

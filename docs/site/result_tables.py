@@ -1,4 +1,4 @@
-"""The tables in the README and in docs/examples.md, made from the files of results.
+"""The tables in docs/results/cpu.md and docs/examples.md, made from the files of results.
 
     python docs/site/result_tables.py
 
@@ -20,10 +20,10 @@ sys.path.append(str(ROOT))
 from benchmarks.harness.results import Results, Row  # noqa: E402
 from benchmarks.harness.table import NOT_MEASURED, floor_of, format_seconds  # noqa: E402
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "examples.md")
+PAGES = (ROOT / "docs" / "results" / "cpu.md", ROOT / "docs" / "examples.md")
 BLOCK = re.compile(r"<!-- results: ([\w-]+) -->\n(.*?)<!-- end of results -->", re.S)
 
-# Rows of the README's table of losses: a title, the file of results, and the sizes of the cell in it.
+# Rows of the table of losses: a title, the file of results, and the sizes of the cell in it.
 UNIFORM = {"width": 512, "labels": "uniform"}
 LOSSES = (
     ("32 pairs, D = 512, 7 classes", "zipped-epyc-2core", {"pairs": 32, "weighted": True}),
@@ -45,7 +45,7 @@ FLOORS = {
     "floor: three products": "three dense products",
     "floor: two products": "two dense products",
 }
-# Rows of the README's table of images, and their contestants.
+# Rows of the table of images, and their contestants.
 IMAGES = {
     "fastccsa, from the files / from its store of crops": ("fused", "disk"),
     "NVIDIA DALI, the paper's steps as they are": ("DALI, literal",),

@@ -179,7 +179,8 @@ def _for_page(svg: str, title: str) -> str:
     content = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", content)
     content = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", content)
     content = re.sub(r"font-family: [^;\"]*;?", "", content)
-    content = re.sub(r"(\d\.\d\d)\d+", r"\1", content)  # a hundredth of a point is finer than any screen
+    # A hundredth of a point is finer than any screen. Only inside tags: the text of labels keeps its digits.
+    content = re.sub(r"(\d\.\d\d)\d+(?=[^<>]*>)", r"\1", content)
     content = re.sub(r"\s*\n\s*", "\n", content)
     content = content.replace("xlink:href", "href")  # SVG 2: no namespace to declare
     for colour, variable in _VARIABLES.items():

@@ -1,7 +1,8 @@
 """Python blocks of the README and of docs/ run, page by page, in one namespace; command lines name real options.
 
 A block that cannot run has the reason in a comment on the line before it: ``<!-- needs: MODULE -->``
-skips it if the module is not installed, ``<!-- not run: REASON -->`` always.
+skips it if the module is not installed, ``<!-- not run: REASON -->`` always. ``<!-- after: quickstart -->`` runs it in
+the folder that the commands of the quick start leave behind (test_shell_blocks.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PAGES = [
     ROOT / "examples" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-FENCE = re.compile(r"(?:^<!-- (needs|not run): (.+?) -->\n)?^```python\n(.*?)^```$", re.M | re.S)
+FENCE = re.compile(r"(?:^<!-- (needs|not run|after): (.+?) -->\n)?^```python\n(.*?)^```$", re.M | re.S)
 
 
 class Block(NamedTuple):
@@ -46,11 +47,16 @@ def blocks(page: Path) -> list[Block]:
     return [Block(x[1], x[2], x[3], text[: x.start(3)].count("\n") + 1) for x in found]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name)
+def alone(page: Path) -> list[Block]:
+    """Return the blocks of a page that need no other page."""
+    return [block for block in blocks(page) if block.condition != "after"]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if alone(p)], ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     """They run in a separate process: they may change torch's state, and must not rely on the imports of this test."""
     lines, left_out = "", []
-    for block in blocks(page):
+    for block in alone(page):
         missing = block.condition == "needs" and importlib.util.find_spec(block.value) is None
         if missing or block.condition == "not run":
             left_out.append(f"line {block.line}: {block.condition} {block.value}")

@@ -51,7 +51,7 @@ def test_results_of_benchmarks_make_a_table(path: Path) -> None:
 
 
 def test_pages_have_the_tables_of_their_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These are the README and the examples' page, which people also read without building the site."""
+    """People also read these pages without building the site."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "site")
     tables = importlib.import_module("result_tables")
     shown = {name: text for page in tables.PAGES for name, text in tables.BLOCK.findall(page.read_text("utf-8"))}
