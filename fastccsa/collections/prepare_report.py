@@ -147,10 +147,14 @@ class PrepareReport:
         """Return the tables that were read, with their numbers of rows."""
         lines = []
         for domain, tables in self.tables.items():
-            shown = [f"{name} ({count} row{'s'[: count != 1]})" for name, count in list(tables.items())[:_SHOWN]]
-            if len(tables) > _SHOWN:
-                rest = sum(tables.values()) - sum(list(tables.values())[:_SHOWN])
-                shown.append(f"and {len(tables) - _SHOWN} more ({rest} rows)")
+            single = [name for name, count in tables.items() if count == 1]
+            several = {name: count for name, count in tables.items() if count != 1 or len(single) <= _SHOWN}
+            shown = [f"{name} ({count} row{'s'[: count != 1]})" for name, count in list(several.items())[:_SHOWN]]
+            if len(several) > _SHOWN:
+                rest = sum(list(several.values())[_SHOWN:])
+                shown.append(f"and {len(several) - _SHOWN} more ({rest} rows)")
+            if len(single) > _SHOWN:
+                shown.append(f"{len(single)} descriptions of one image")
             if shown:
                 lines.append(f"  {domain}: {', '.join(shown)}")
         return "\n".join(["Read:", *lines]) if lines else ""

@@ -273,6 +273,18 @@ def test_tables_of_the_same_name_are_all_listed(tmp_path: Path, isic_cli: Build)
     assert f"  MSK: metadata.csv (3 rows), {folders[1]}/metadata.csv (4 rows)" in str(report).splitlines()
 
 
+def test_many_descriptions_are_summed_up(tmp_path: Path, isic_cli: Build, write_image: WriteImage) -> None:
+    folder = isic_cli(tmp_path / "MSK", [(f"ISIC_00000{n:02}", "nevus") for n in range(3)])
+    for number in range(11):
+        name = f"ISIC_00001{number:02}"
+        (folder / f"{name}.json").write_text(json.dumps({"isic_id": name, "diagnosis": "nevus"}))
+        write_image(folder / f"{name}.jpg")
+    manifest, report = prepare([("MSK", "isic", folder)], tmp_path / "m.csv")
+    assert len(manifest) == 14
+    assert "  MSK: metadata.csv (3 rows), 11 descriptions of one image" in str(report).splitlines()
+    assert len(report.tables["MSK"]) == 12
+
+
 def test_every_file_of_every_collection_is_accounted_for(tmp_path: Path, collections: Path) -> None:
     folders = [path for path in collections.iterdir() if path.name not in ("table", "own")]
     for folder in folders:

@@ -159,7 +159,7 @@ def test_an_edited_or_foreign_table_does_not_hide_a_good_one(tmp_path: Path) -> 
     write(tmp_path, "deep/down/HAM10000_metadata.csv", good, [f"ISIC_{n}.jpg" for n in range(4)])
     write(tmp_path, "HAM10000_metadata.csv", ["image;label", "ISIC_0;mel"], [])
     write(tmp_path, "hmnist_28_28.csv", [",".join(f"pixel{n:04}" for n in range(784)), "1"], [])
-    write(tmp_path, "words.csv", ["lesion_id,image_id,dx", "HAM_0,ISIC_0,Melanoma!"], [])
+    write(tmp_path, "words.csv", ["lesion_id,image_id,dx", "HAM_0,ISIC_0,Hautkrebs"], [])
     write(tmp_path, "other.csv", ["lesion_id,image_id,dx,age", "HAM_0,ISIC_0,,50", "HAM_1,ISIC_1,mel,60"], [])
     collection = read_ham10000(tmp_path)
     # Tables may differ in words, but not in the class.
