@@ -79,6 +79,13 @@ class NamedPath(click.ParamType):
     type=click.Path(path_type=Path),
     help="Folder to unpack .zip files into.  [default: unpacked, next to the manifest]",
 )
+@click.option(
+    "--pseudonym-key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="File with the secret key of the pseudonyms of DICOM patients and studies.  [default: a key of your own, made "
+    "in ~/.config/fastccsa]",
+)
 def prepare_command(
     isic: tuple[tuple[str, str], ...],
     tables: tuple[tuple[str, str], ...],
@@ -89,6 +96,7 @@ def prepare_command(
     show_labels: bool,
     duplicates: str,
     unpack: Path | None,
+    pseudonym_key: Path | None,
     **collections: str | None,
 ) -> None:
     """Make a manifest: every image with its label, domain, group and split (50/20/30 in each domain).
@@ -114,7 +122,14 @@ def prepare_command(
     if out is None:
         raise click.UsageError("no manifest to write: give --out FILE")
     manifest, report = prepare(
-        sources, out, seed, sys.stderr.isatty(), labels=maps, duplicates=duplicates, unpack_to=unpack
+        sources,
+        out,
+        seed,
+        sys.stderr.isatty(),
+        labels=maps,
+        duplicates=duplicates,
+        unpack_to=unpack,
+        pseudonym_key=pseudonym_key,
     )
     click.echo(report)
     click.echo(f"\nWrote the provenance to {provenance_path(out)}")

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 LEVELS = ("patient", "lesion")  # optional columns that say which images belong together
 
 
-def join_groups(table: pd.DataFrame) -> pd.DataFrame:
+def join_groups(table: pd.DataFrame, levels: Sequence[str] = LEVELS) -> pd.DataFrame:
     """Merge the groups that have a patient or a lesion in common, so that neither is ever in two splits.
 
     Args:
-        table: columns ``group`` and those of ``LEVELS``, as strings; "" where it is not known.
+        table: columns ``group`` and those of ``levels``, as strings; "" where it is not known.
+        levels: the columns that say which images belong together.
 
     Returns:
         The table with the new groups; a merged group gets the alphabetically first of their names. Columns of
-        ``LEVELS`` that are empty are dropped.
+        ``levels`` that are empty are dropped.
     """
     groups = table["group"].tolist()
     parent = {group: group for group in groups}
-    for level in LEVELS:
+    for level in levels:
         first: dict[str, str] = {}
         for group, name in zip(groups, table[level], strict=True):
             if name:
                 kept, joined = sorted((root_of(parent, first.setdefault(name, group)), root_of(parent, group)))
                 parent[joined] = kept
     table = table.assign(group=[root_of(parent, group) for group in groups])
-    return table.drop(columns=[level for level in LEVELS if not table[level].any()])
+    return table.drop(columns=[level for level in levels if not table[level].any()])
 
 
 def root_of(parent: dict[str, str], group: str) -> str:

@@ -33,9 +33,11 @@ from fastccsa.collections.readers import (
     read_own_folders,
     read_ph2,
 )
-from fastccsa.collections.readers.collection import FILE_UNREADABLE, TWICE, UNREADABLE_IMAGE
+from fastccsa.collections.readers.collection import TWICE
+from fastccsa.collections.readers.dicom import add_dicom_columns
 from fastccsa.collections.splits import check_seed, split
 from fastccsa.collections.taxonomy import CLASSES, DOMAINS
+from fastccsa.collections.unreadable import why_unreadable
 from fastccsa.collections.validate import COLUMNS
 from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
@@ -67,6 +69,7 @@ def prepare(
     labels: LabelMaps | None = None,
     duplicates: str = "near",
     unpack_to: str | os.PathLike[str] | None = None,
+    pseudonym_key: str | os.PathLike[str] | None = None,
 ) -> tuple[Manifest, PrepareReport]:
     """Read collections, find duplicates, split each domain 50/20/30 and write the manifest.
 
@@ -85,13 +88,15 @@ def prepare(
         duplicates: "near" keeps images with the same bytes or the same look in one split, "exact" only those with the
             same bytes, and "off" does not search for duplicates.
         unpack_to: folder to unpack .zip files to; None for ``unpacked`` next to the manifest.
+        pseudonym_key: file with the key of the pseudonyms of DICOM patients and studies, at least 16 bytes; None for
+            the user's own key, which is made when it is first needed.
 
     Returns:
         The manifest as written, and the report.
 
     Raises:
         InputError: an argument is invalid, a source does not have the expected layout or has no usable image, an
-            image belongs to two domains, or ``out`` cannot be written.
+            image belongs to two domains, or ``out`` or the key cannot be written or read.
     """
     out = Path(out)
     _check_arguments(sources, duplicates)
@@ -99,7 +104,7 @@ def prepare(
     _check_writable(out)
     maps = _label_maps(sources, labels or LabelMaps.read())
     rows, left_out = _read(sources, maps, out.parent / "unpacked" if unpack_to is None else Path(unpack_to), progress)
-    images = _table(rows, left_out)
+    images = _table(rows, left_out, None if pseudonym_key is None else Path(pseudonym_key))
     # Every image is decoded once, whatever is searched for: training would fail on a broken one.
     cache = None if duplicates == "off" else out.parent / _CACHE
     prints = fingerprint(images["image"].tolist(), cache, duplicates == "near", progress)
@@ -188,7 +193,7 @@ def _require_rows(collection: Collection, domain: str, given: str | os.PathLike[
         )
 
 
-def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd.DataFrame:
+def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]], pseudonym_key: Path | None) -> pd.DataFrame:
     """Return the manifest's table, with the given splits if any; a file read twice for one domain is listed once."""
     domain_of: dict[str, str] = {}
     table: list[tuple[str, ...]] = []
@@ -205,7 +210,9 @@ def _table(rows: dict[str, list[Row]], left_out: dict[str, list[LeftOut]]) -> pd
                     f"{image} is in both {domain_of[image]} and {domain}, and no metadata says which it belongs to; "
                     "put each collection into a folder of its own"
                 )
-    return join_groups(pd.DataFrame(table, columns=[*COLUMNS, *LEVELS]))
+    images = add_dicom_columns(pd.DataFrame(table, columns=[*COLUMNS, *LEVELS]), pseudonym_key)
+    # Without a patient, a study says which images belong together.
+    return join_groups(images, [*LEVELS, "study"] if "study" in images else LEVELS)
 
 
 def _leave_out_unreadable(
@@ -215,8 +222,7 @@ def _leave_out_unreadable(
     readable = [number for number, (_, look) in enumerate(prints) if look != UNREADABLE]
     for number in sorted(set(range(len(prints))) - set(readable)):
         image, domain = images["image"].iloc[number], images["domain"].iloc[number]
-        reason = UNREADABLE_IMAGE if prints[number].content else FILE_UNREADABLE
-        left_out.setdefault(domain, []).append(LeftOut(reason, Path(image).name))
+        left_out.setdefault(domain, []).append(LeftOut(why_unreadable(image), Path(image).name))
     if not readable:
         raise InputError(
             f"none of the {len(prints)} images can be read and decoded, for example {images['image'].iloc[0]}"

@@ -75,7 +75,7 @@ def test_any_error_of_a_decoder_makes_an_image_unreadable(own: Path, monkeypatch
 
 
 def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path, own: Path) -> None:
-    for name in ("x.heic", "y.DCM", "notes.txt", "Thumbs.db", ".hidden", "more.zip"):
+    for name in ("x.jxl", "y.NII", "notes.txt", "Thumbs.db", ".hidden", "more.zip"):
         (own / "S" / "a" / name).write_bytes(b"PK")
     os.mkfifo(own / "S" / "b" / "pipe.png")
     (own / "S" / "b" / os.fsdecode(b"caf\xe9.png")).write_bytes((own / "S" / "b" / "1.png").read_bytes())
@@ -83,13 +83,13 @@ def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path, own: Pat
     done = run("--folders", own, "--out", out)
     assert done.exit_code == 0, done.output
     assert left_out(out) == {
-        "image of a kind that cannot be decoded here": ["S/a/x.heic", "S/a/y.DCM"],
+        "image of a kind that cannot be decoded here": ["S/a/x.jxl", "S/a/y.NII"],
         "not an image": ["S/a/Thumbs.db", "S/a/notes.txt"],
         "archive in the folder is not unpacked": ["more.zip"],
         "neither a file nor a folder": ["S/b/pipe.png"],
         "file name is not UTF-8; rename it": ["S/b/caf\\udce9.png"],
     }
-    assert "image of a kind that cannot be decoded here (2: S/a/x.heic, S/a/y.DCM)" in done.stdout
+    assert "image of a kind that cannot be decoded here (2: S/a/x.jxl, S/a/y.NII)" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ from fastccsa.collections.labels import OWN, LabelMap, LabelMaps
 from fastccsa.collections.readers.collection import (
     AMBIGUOUS,
     NO_FILE,
+    NO_REGULAR_FILE,
     Collection,
     Row,
     classify,
     listed_differently,
 )
-from fastccsa.collections.readers.files import IMAGE_EXTENSIONS, list_files
+from fastccsa.collections.readers.files import is_image, list_files
 from fastccsa.collections.tables import Table, read_table
 from fastccsa.collections.validate import SPLITS
 from fastccsa.system.errors import InputError
@@ -62,7 +63,7 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
         elif label is None:
             collection.leave_out(reason, name)
         elif not image.is_file():
-            collection.leave_out(NO_FILE, name)
+            collection.leave_out(NO_REGULAR_FILE if image.exists() else NO_FILE, name)
         else:
             group, patient, lesion = (row.get(column, "").strip() for column in ("group", *LEVELS))
             local = {
@@ -98,7 +99,7 @@ def read_own_folders(folder: Path, name: str, labels: LabelMap | None = None) ->
     labels = labels or LabelMaps.read().of(OWN)
     collection = Collection()
     for path in list_files(folder):
-        if path.suffix.lower() not in IMAGE_EXTENSIONS:
+        if not is_image(path):
             continue
         image = path.relative_to(folder)
         if len(image.parts) < 3:
