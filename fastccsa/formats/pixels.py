@@ -74,7 +74,7 @@ def grey_levels(values: Values) -> Bytes:
     low, high = value_range(values)
     slack = _OVERSHOOT if values.dtype.kind == "f" else 0.0
     for top in _FLOAT_TOPS if values.dtype.kind == "f" else _TOPS:
-        if low >= -slack * top and high <= (1 + slack) * top:
+        if low >= -slack * high and high <= (1 + slack) * top:
             return stretch(values, 0.0, float(top))
     return stretch(values, low, high)
 

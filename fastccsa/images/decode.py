@@ -57,8 +57,8 @@ def read_image(path: str | os.PathLike[str]) -> EncodedImage:
     """
     content = read_file(path)
     image = open_image(content)
-    orientation = orientation_of(image) if _may_be_passed_on(image, content) else None
-    if orientation is None:
+    orientation, is_certain = orientation_of(image)
+    if not is_certain or not _may_be_passed_on(image, content):
         return _as_pixels(upright_rgb(image))
     height, width = image.size if orientation in SIDEWAYS else image.size[::-1]
     encoded = EncodedImage(np.frombuffer(content, np.uint8), height, width, orientation not in UPRIGHT)
@@ -87,4 +87,6 @@ def _may_be_passed_on(image: Image.Image, content: bytes) -> bool:
         return False
     if image.format == "PNG" and b"eXIf" in content:
         return False  # the chunk may be after the pixels, which opening does not read
+    if image.format == "WEBP" and "exif" in image.info:
+        return False  # DALI fails on some that are not upright
     return not (image.format == "PNG" and content[_PNG_BIT_DEPTH] > 8)
