@@ -16,7 +16,7 @@ _LONGEST = 4096
 
 def default_key_file() -> Path:
     """Return the file of the user's own key: ``pseudonyms.key`` in ``$XDG_CONFIG_HOME/fastccsa`` or ``~/.config``."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "fastccsa" / "pseudonyms.key"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "fastccsa" / "pseudonyms.key"
 
 
 def read_key(path: Path | None = None) -> bytes:

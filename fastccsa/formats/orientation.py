@@ -58,7 +58,8 @@ def _read(data: bytes) -> Orientation:
         return Orientation(is_certain=False)
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
-    values, is_certain = [], True
+    values: list[int] = []
+    is_certain = True
     for entry in range(start + 2, start + 2 + _ENTRY * count, _ENTRY):
         tag, kind, length, offset = struct.unpack_from(order + "HHII", data, entry)
         size = length * _SIZES[kind - 1] if 1 <= kind <= len(_SIZES) else len(data)

@@ -145,6 +145,19 @@ class ImageSource:
         batch.uncompressed = True
         return True
 
+    def decode_uncommon(self, batch: EncodedBatch) -> None:
+        """Decode the images of a batch that not every backend can decode, in place; broken ones are replaced.
+
+        Raises:
+            InputError: as for `read`.
+        """
+        for row in range(len(batch)):
+            while not batch.images[row].is_common:
+                try:
+                    batch.images[row] = uncompressed(batch.images[row])
+                except BrokenImageError as error:
+                    self.replace(batch, row, str(error))
+
     def replace(self, batch: EncodedBatch, row: int, reason: str) -> None:
         """Record that the image in a row of a batch is broken, and replace it.
 

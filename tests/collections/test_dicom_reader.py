@@ -1,4 +1,4 @@
-"""``prepare`` on DICOM: patient and study as pseudonyms, site and device, and nothing else of the person."""
+"""``prepare`` on DICOM: patient and study as pseudonyms, institution and device, and nothing else of the person."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_folder_of_dicom_works_like_a_folder_of_images(tmp_path: Path, scans: 
     assert len(table) == 24
     assert table["patient"].nunique() == table["study"].nunique() == table["group"].nunique() == 12
     assert table.groupby("patient")["split"].nunique().max() == 1
-    assert set(table["site"]) == {"St. Mary"}
+    assert set(table["institution"]) == {"St. Mary"}
     assert set(table["device"]) == {"ACME"}
     assert "frame" not in table.columns
 
@@ -180,14 +180,14 @@ def test_a_patient_of_the_table_is_kept(tmp_path: Path, scans: Path) -> None:
     assert patients.iloc[1:].str.match(r"patient-[0-9a-f]{16}$").all()
 
 
-def test_site_and_device(tmp_path: Path) -> None:
+def test_institution_and_device(tmp_path: Path) -> None:
     folder = tmp_path / "scans" / "S"
     write(folder / "a" / "0.dcm", "0", Manufacturer="SIEMENS", ManufacturerModelName="Siemens Aera")
     write(folder / "a" / "1.dcm", "1", Manufacturer="GE", ManufacturerModelName="Optima\n\x07 XR", InstitutionName=" ")
     write(folder / "b" / "2.dcm", "2", ClinicalTrialSiteID="17", ManufacturerModelName="X")
     write(folder / "b" / "3.dcm", "3", InstitutionName="Hôpital", SpecificCharacterSet="ISO_IR 100")
     table = prepared(tmp_path / "scans", tmp_path / "m.csv")
-    rows = {Path(row.image).stem: (row.site, row.device) for row in table.itertuples()}
+    rows = {Path(row.image).stem: (row.institution, row.device) for row in table.itertuples()}
     assert rows == {"0": ("", "Siemens Aera"), "1": ("", "GE Optima XR"), "2": ("17", "X"), "3": ("Hôpital", "")}
 
 

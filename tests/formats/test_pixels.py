@@ -207,6 +207,19 @@ def test_cmyk_is_converted_without_a_profile() -> None:
     assert np.abs(np.asarray(decode(content)) - expected).max() <= 1
 
 
+def test_lab_is_named_as_broken() -> None:
+    content = encode(Image.fromarray(COLOURS).convert("YCbCr"), "TIFF")  # a TIFF that is said to be LAB
+    entry = content.index(struct.pack("<HHIH", 262, 3, 1, 6))
+    with pytest.raises(BrokenImageError):
+        decode(content[: entry + 8] + struct.pack("<H", 8) + content[entry + 10 :])
+
+
+def test_ycbcr_becomes_rgb() -> None:
+    smooth = Image.fromarray(COLOURS[:4, :6]).resize((84, 61), Image.Resampling.BICUBIC)
+    content = encode(smooth.convert("YCbCr"), "TIFF")
+    assert np.abs(np.asarray(decode(content)).astype(int) - np.asarray(smooth)).max() <= 3
+
+
 # What tifffile decodes, because Pillow has no pixels of these types.
 TYPES = {
     "float32 from 0 to 1": lambda c: (c / 255).astype(np.float32),

@@ -15,7 +15,7 @@ from PIL import Image, features
 from sample_images import grey_levels, texture
 
 from fastccsa.collections.manifest import Manifest
-from fastccsa.images import ImageLoader, Transforms
+from fastccsa.images import ImageLoader, Transforms, decode
 from fastccsa.images.torchvision_backend import exact, normalise
 from fastccsa.sampling import ImageSampler
 
@@ -103,7 +103,12 @@ def evaluated(picture: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_every_type_looks_the_same_with_every_backend(configuration: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_every_type_looks_the_same_with_every_backend(
+    configuration: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if size == "large":  # such images are decoded later
+        monkeypatch.setattr(decode, "_LARGE", 100)
     shown = {name: file for name, file in FILES.items() if name not in NEEDED or features.check(NEEDED[name])}
     for number, (write, _) in enumerate(shown.values()):
         write(tmp_path / f"{number}.jpg")
@@ -148,3 +153,23 @@ def test_a_fifo_or_an_endless_file_costs_itself(configuration: str, tmp_path: Pa
     else:
         assert shown == [0] * 6
         assert broken == set(names[1:])
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_a_large_image_that_is_broken_is_replaced(
+    configuration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "_LARGE", 100)
+    for name in ("0.tif", "1.tif", "2.tif"):
+        Image.fromarray(COLOURS).save(tmp_path / name, compression="tiff_lzw")
+    intact = (tmp_path / "1.tif").read_bytes()
+    (tmp_path / "1.tif").write_bytes(intact[:1000] + bytes(500) + intact[1500:])
+    names = ["0.tif", "1.tif", "2.tif"]
+    table = pd.DataFrame({"image": names, "label": "a", "domain": "P", "group": names, "split": "train"})
+    sampler = ImageSampler(np.zeros(3, np.int64), num_classes=1, batch_size=4, shuffle=False)
+    options = {"transforms": SMALL, "num_threads": 2, "cache_dir": tmp_path / "cache", **CONFIGURATIONS[configuration]}
+    with ImageLoader(Manifest(table, tmp_path), sampler, False, **options) as loader:
+        (batch,) = loader.epoch(0)
+        assert [Path(path).name for path in loader.broken] == ["1.tif"]
+    assert batch["index"].tolist() == [0, 2, 2]
+    assert torch.equal(batch["images"][0], batch["images"][1])

@@ -1,4 +1,4 @@
-"""What DICOM files say about themselves: patient and study as pseudonyms, site and device.
+"""What DICOM files say about themselves: patient and study as pseudonyms, institution and device.
 
 Only the attributes below are read from a file, so no name, birth date or other identifying field can reach a manifest.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,9 +22,6 @@ from fastccsa.system.machine import usable_cpus
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-# Columns of the manifest; "" for images that are not DICOM, and where the file does not say.
-COLUMNS = ("study", "site", "device", "frame")
 
 _TAGS = (
     "PatientID",
@@ -44,16 +41,20 @@ _NOBODY = {"", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none
 
 
 class Facts(NamedTuple):
-    """What one DICOM file says; "" where it does not."""
+    """What one DICOM file says; "" where it does not, and for other files.
 
-    patient: str
-    study: str
-    site: str
-    device: str
-    frame: str
+    Attributes:
+        patient, study: pseudonyms of both.
+        institution: the site where the image was made.
+        device: maker and model of the device.
+        frame: which of several frames is shown, such as "31 of 60".
+    """
 
-
-NOTHING = Facts("", "", "", "", "")
+    patient: str = ""
+    study: str = ""
+    institution: str = ""
+    device: str = ""
+    frame: str = ""
 
 
 def add_dicom_columns(images: pd.DataFrame, key: Path | None = None, workers: int | None = None) -> pd.DataFrame:
@@ -65,19 +66,24 @@ def add_dicom_columns(images: pd.DataFrame, key: Path | None = None, workers: in
         workers: number of threads; None for one per usable CPU core.
 
     Returns:
-        The table with the columns of `COLUMNS`, without those that are empty. A patient that is already known is kept.
+        The table with the columns of `Facts`, without new ones that are empty. A patient that is already known is kept.
 
     Raises:
         InputError: the file with the key cannot be read or made.
     """
-    pseudonym = _Pseudonyms(key)
-    with ThreadPoolExecutor(workers or usable_cpus()) as pool:
-        headers = list(pool.map(_read_header, images["image"]))
-    facts = [NOTHING if header is None else _facts(header, pseudonym) for header in headers]
+    facts = dicom_facts(images["image"].tolist(), key, workers)
     known = {column: [getattr(one, column) for one in facts] for column in Facts._fields}
     patients = [given or found for given, found in zip(images["patient"], known.pop("patient"), strict=True)]
     filled = {column: values for column, values in known.items() if any(values)}
     return images.assign(patient=patients, **filled)
+
+
+def dicom_facts(paths: Sequence[str], key: Path | None = None, workers: int | None = None) -> list[Facts]:
+    """Return what each file says. Arguments and errors are those of `add_dicom_columns`."""
+    pseudonym = _Pseudonyms(key)
+    with ThreadPoolExecutor(workers or usable_cpus()) as pool:
+        headers = list(pool.map(_read_header, paths))
+    return [Facts() if header is None else _facts(header, pseudonym) for header in headers]
 
 
 class _Pseudonyms:
@@ -113,13 +119,13 @@ def _read_header(path: str) -> Dataset | None:
 
 
 def _facts(header: Dataset, pseudonym: Callable[[str, str], str]) -> Facts:
-    site = _text(header, "InstitutionName") or _text(header, "ClinicalTrialSiteName")
+    institution = _text(header, "InstitutionName") or _text(header, "ClinicalTrialSiteName")
     maker, model = _text(header, "Manufacturer"), _text(header, "ManufacturerModelName")
     frames = frame_count(header)
     return Facts(
         patient=pseudonym("patient", _text(header, "PatientID")),
         study=pseudonym("study", _text(header, "StudyInstanceUID")),
-        site=site or _text(header, "ClinicalTrialSiteID"),
+        institution=institution or _text(header, "ClinicalTrialSiteID"),
         device=model if model.lower().startswith(maker.lower()) else f"{maker} {model}".strip(),
         frame=f"{shown_frame(header) + 1} of {frames}" if frames > 1 else "",
     )
