@@ -23,7 +23,7 @@ _OVERSHOOT = 0.05  # how far floats may leave their scale, as after a resampling
 _STRIP = 1 << 20  # pixels converted at a time, so that large images need no large temporary arrays
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
-_UNSIGNED, _WHITE_IS_ZERO = 1, 0
+_UNSIGNED, _SIGNED, _WHITE_IS_ZERO = 1, 2, 0
 
 Values = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -46,14 +46,17 @@ def check_size(width: int, height: int) -> None:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a loaded image to 8-bit RGB; an image that is RGB already is returned itself.
 
-    Transparent images are shown on white. CMYK and YCbCr are converted without a profile. Grey of more than 8 bits is
-    scaled as in `grey_levels`.
+    Transparent images are shown on white. CMYK and YCbCr are converted without a profile. Grey of other types than
+    bytes is scaled as in `grey_levels`.
 
     Raises:
-        BrokenImageError: no pixel has a finite value.
+        BrokenImageError: no pixel has a finite value, or the colours are LAB.
     """
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_deep_grey(image)).convert("RGB")
+    if image.mode == "LAB":  # Pillow converts it to black
+        raise BrokenImageError("LAB colours are not read; convert the image to RGB")
+    kind = _tiff_tag(image, _SAMPLE_FORMAT, _UNSIGNED)
+    if image.mode == "F" or image.mode.startswith("I") or (image.mode == "L" and kind == _SIGNED):
+        return Image.fromarray(_numbers_to_grey(image, kind)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
         picture = Image.new("RGB", image.size, "white")
@@ -120,11 +123,19 @@ def _strips(values: Values) -> Iterator[Values]:
         yield flat[start : start + _STRIP]
 
 
-def _deep_grey(image: Image.Image) -> Bytes:
-    """Return the grey levels of an image with more than 8 bits per pixel."""
+def _numbers_to_grey(image: Image.Image, kind: int) -> Bytes:
+    """Return the grey levels of an image with other numbers than bytes; ``kind`` is the sample format of a TIFF."""
     values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})
-    if image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (1,))[0] == _UNSIGNED:
-        values = values.view(np.uint32)  # Pillow has no such mode
+    # Pillow has no modes of these types.
+    if image.mode == "L":
+        values = values.view(np.int8)
+    elif image.mode == "I" and _tiff_tag(image, _BITS, 0) == 32 and kind == _UNSIGNED:
+        values = values.view(np.uint32)
     levels = grey_levels(values)
-    return 255 - levels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else levels
+    return 255 - levels if _tiff_tag(image, _PHOTOMETRIC, None) == _WHITE_IS_ZERO else levels
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
+    """Return the first value of a tag; ``default`` if there is none, or if the image is no TIFF."""
+    value = getattr(image, "tag_v2", {}).get(tag, default)
+    return value[0] if isinstance(value, tuple) and value else value

@@ -24,7 +24,7 @@ SHOWN = {
         "palette": "test_pixels::test_palettes_become_their_colours",
         "transparent (alpha, or a transparent colour)": "test_pixels::test_transparent_images_are_shown_on_white",
         "CMYK, YCbCr": "test_pixels::test_cmyk_is_converted_without_a_profile",
-        "16- and 32-bit integers in grey": "test_pixels::test_grey_of_a_tiff_is_on_the_smallest_usual_scale",
+        "signed, 16- and 32-bit integers in grey": "test_pixels::test_grey_of_a_tiff_is_on_the_smallest_usual_scale",
         "floats in grey or RGB": "test_pixels::test_colours_of_other_types_in_tiffs",
         "negative values, or values above 65535": ("test_pixels::test_negative_values_show_the_range_of_the_image"),
         "NaN and infinities": "test_pixels::test_values_that_are_not_finite_do_not_change_the_others",
@@ -42,7 +42,7 @@ SHOWN = {
         "an image of more than 80 million pixels": (
             "test_files::test_the_default_limit_refuses_a_small_file_of_a_large_picture"
         ),
-        "LAB, or another type of pixels that is not above": "test_pixels::test_lab_is_named_as_broken",
+        "LAB colours, complex numbers, or other pixels that are not above": "test_pixels::test_lab_is_named_as_broken",
     },
     "DICOM": {
         "MONOCHROME2, MONOCHROME1": "test_dicom::test_monochrome1_is_inverted",

@@ -65,6 +65,7 @@ SCALES = {
     "uint16 from 0 to 255": ((255 * RAMP).astype(np.uint16), 255),
     "uint16 of 12 bits": ((4095 * RAMP).astype(np.uint16), 4095),
     "uint16": ((65535 * RAMP).astype(np.uint16), 65535),
+    "int8": ((127 * RAMP).astype(np.int8), 255),
     "int16 from 0 to 255": ((255 * RAMP).astype(np.int16), 255),
     "int32 from 0 to 255": ((255 * RAMP).astype(np.int32), 255),
     "int32 from 0 to 65535": ((65535 * RAMP).astype(np.int32), 65535),
@@ -79,9 +80,10 @@ def test_grey_of_a_tiff_is_on_the_smallest_usual_scale(name: str) -> None:
     assert_grey(tiff(values), values.astype(np.float64) * 255 / top)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.int32])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.int32, np.int8])
 def test_negative_values_show_the_range_of_the_image(dtype: type) -> None:
-    values = (3000 * RAMP - 1000).astype(dtype)
+    scale = 1 if dtype == np.int8 else 20
+    values = (scale * (200 * RAMP - 90)).astype(dtype)
     low, high = float(values.min()), float(values.max())
     assert_grey(tiff(values), (values - low) * 255 / (high - low))
 
@@ -208,10 +210,16 @@ def test_cmyk_is_converted_without_a_profile() -> None:
 
 
 def test_lab_is_named_as_broken() -> None:
-    content = encode(Image.fromarray(COLOURS).convert("YCbCr"), "TIFF")  # a TIFF that is said to be LAB
-    entry = content.index(struct.pack("<HHIH", 262, 3, 1, 6))
-    with pytest.raises(BrokenImageError):
-        decode(content[: entry + 8] + struct.pack("<H", 8) + content[entry + 10 :])
+    with pytest.raises(BrokenImageError, match="LAB colours are not read"):
+        decode(encode(Image.frombytes("LAB", (84, 61), COLOURS.tobytes()), "TIFF"))
+
+
+def test_other_numbers_are_named_as_broken() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, RAMP.astype(np.complex64))
+    with pytest.raises(BrokenImageError, match="a TIFF of complex64 in 3 dimensions is not read"):
+        decode(stream.getvalue())
 
 
 def test_ycbcr_becomes_rgb() -> None:
