@@ -103,6 +103,14 @@ def test_identifying_fields_leave_no_trace(tmp_path: Path, scans: Path) -> None:
         assert secret not in text, secret
 
 
+def test_only_named_attributes_are_read(scans: Path) -> None:
+    from fastccsa.collections.readers.dicom import _TAGS, _read_header
+
+    header = _read_header(str(next(scans.rglob("*.dcm"))))
+    assert header is not None
+    assert {element.keyword for element in header} <= {*_TAGS, "SpecificCharacterSet"}
+
+
 def test_pseudonyms_are_stable_with_the_same_key_and_only_then(tmp_path: Path, scans: Path) -> None:
     first = prepared(scans, tmp_path / "1.csv")
     again = prepared(scans, tmp_path / "2.csv")

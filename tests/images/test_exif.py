@@ -16,6 +16,7 @@ from PIL import Image
 from sample_images import texture
 
 from fastccsa.formats.decode import decode
+from fastccsa.images import decode as decode_module
 from fastccsa.images.decode import read_image
 from fastccsa.images.jpeg import decode_region
 
@@ -94,6 +95,17 @@ def test_damaged_exif_costs_the_orientation_only(name: str, kind: str, tmp_path:
     stored = Image.open(path).convert("RGB")
     expected = stored.transpose(Image.Transpose.ROTATE_270) if is_valid else stored
     np.testing.assert_array_equal(pixels, np.asarray(expected))
+
+
+def test_a_large_image_with_doubtful_exif_is_left_to_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_module, "_LARGE", 100)
+    data, _ = EXIF["after an entry that leads nowhere"]
+    PICTURE.save(tmp_path / "image.jpg", exif=b"Exif\0\0" + data)
+    image = read_image(tmp_path / "image.jpg")
+    assert not image.is_common
+    assert not image.upright  # so that the native decoder does not take it
+    assert (image.height, image.width) == (84, 61)
+    assert decode(image.data).size == (61, 84)
 
 
 @pytest.mark.filterwarnings("ignore:.*")  # Pillow warns of what it finds in the damaged data
