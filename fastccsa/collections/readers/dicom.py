@@ -66,16 +66,19 @@ def add_dicom_columns(images: pd.DataFrame, key: Path | None = None, workers: in
         workers: number of threads; None for one per usable CPU core.
 
     Returns:
-        The table with the columns of `Facts`, without new ones that are empty. A patient that is already known is kept.
+        The table with the columns of `Facts`, without new ones that are empty. What the table knows already is kept.
 
     Raises:
         InputError: the file with the key cannot be read or made.
     """
     facts = dicom_facts(images["image"].tolist(), key, workers)
-    known = {column: [getattr(one, column) for one in facts] for column in Facts._fields}
-    patients = [given or found for given, found in zip(images["patient"], known.pop("patient"), strict=True)]
-    filled = {column: values for column, values in known.items() if any(values)}
-    return images.assign(patient=patients, **filled)
+    for column in Facts._fields:
+        values = [getattr(one, column) for one in facts]
+        if column in images:
+            values = [given or found for given, found in zip(images[column], values, strict=True)]
+        if column in images or any(values):
+            images = images.assign(**{column: values})
+    return images
 
 
 def dicom_facts(paths: Sequence[str], key: Path | None = None, workers: int | None = None) -> list[Facts]:
