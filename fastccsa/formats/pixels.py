@@ -58,7 +58,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I") or (image.mode == "L" and kind == _SIGNED):
         return Image.fromarray(_numbers_to_grey(image, kind)).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+        if image.mode != "RGBA":
+            image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
         picture = Image.new("RGB", image.size, "white")
         picture.paste(image, mask=image)
         return picture

@@ -157,12 +157,12 @@ def test_a_plain_file_that_is_cut_short_is_broken(cut: int) -> None:
 
 
 def test_a_large_image_is_not_copied_needlessly(tmp_path: Path) -> None:
-    """Peak memory per pixel of the whole way, from the file to a region of the pixels.
+    """Peak memory per pixel of the whole way, from the file to the pixels.
 
-    At the peak there are the file as read (uncompressed here, 4 bytes), the picture in Pillow (4 bytes) and the pixels
-    for the backend (3 bytes). Pillow needs 4 more to put a transparent picture on white.
+    At the peak there are the file as read (uncompressed here: 3 or 4 bytes) and the picture in Pillow (4 bytes), and 4
+    more for a transparent picture on white.
     """
-    side, most = 3000, {"RGB": 12, "RGBA": 17}  # in this order, because a peak stays
+    side, most = 3000, {"RGB": 9, "RGBA": 14}  # in this order, because a peak stays
     for mode in most:
         Image.new(mode, (side, side)).save(tmp_path / f"{mode}.tif")
     code = (

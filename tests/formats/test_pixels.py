@@ -77,6 +77,8 @@ SCALES = {
 @pytest.mark.parametrize("name", SCALES)
 def test_grey_of_a_tiff_is_on_the_smallest_usual_scale(name: str) -> None:
     values, top = SCALES[name]
+    if values.dtype == np.float64:
+        pytest.importorskip("tifffile")
     assert_grey(tiff(values), values.astype(np.float64) * 255 / top)
 
 
