@@ -112,6 +112,13 @@ class NamedPath(click.ParamType):
     type=click.Path(path_type=Path),
     help="Folder to unpack .zip files into.  [default: unpacked, next to the manifest]",
 )
+@click.option(
+    "--pseudonym-key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="File with the secret key of the pseudonyms of DICOM patients and studies.  [default: a key of your own, made "
+    "in ~/.config/fastccsa]",
+)
 def prepare_command(
     isic: tuple[tuple[str, str], ...],
     challenge: tuple[tuple[str, str], ...],
@@ -124,6 +131,7 @@ def prepare_command(
     duplicates: str,
     group_by: tuple[str, ...],
     unpack: Path | None,
+    pseudonym_key: Path | None,
     **collections: str | None,
 ) -> None:
     """Make a manifest: every image with its label, domain, group and split (50/20/30 in each domain).
@@ -160,6 +168,7 @@ def prepare_command(
         duplicates=duplicates,
         unpack_to=unpack,
         group_by=group_by,
+        pseudonym_key=pseudonym_key,
     )
     click.echo(report)
     click.echo(f"\nWrote the provenance to {provenance_path(out)}")

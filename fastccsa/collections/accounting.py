@@ -17,7 +17,7 @@ from fastccsa.collections.readers.collection import (
     Collection,
     LeftOut,
 )
-from fastccsa.collections.readers.files import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, image_id, survey
+from fastccsa.collections.readers.files import FOREIGN_EXTENSIONS, image_id, is_image, survey
 from fastccsa.collections.readers.isic import BROKEN
 
 _TABLES = frozenset({".csv", ".json", ".tab", ".tsv", ".xlsx"})
@@ -42,7 +42,7 @@ def unused_files(folder: Path, collection: Collection, own: bool) -> Iterator[Le
         name = path.relative_to(folder).as_posix()
         if path in used:
             continue
-        if extension in IMAGE_EXTENSIONS:
+        if is_image(path):
             if not own and image_id(path.name) not in named:
                 yield LeftOut(OTHER_IMAGE, name)
         elif any(path.name in text for text in unusable):

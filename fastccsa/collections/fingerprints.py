@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,9 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from fastccsa.formats.decode import open_image, upright_rgb
+from fastccsa.formats.errors import BrokenImageError
+from fastccsa.formats.files import read_file
 from fastccsa.system.files import write_atomically
 from fastccsa.system.machine import usable_cpus
 
@@ -117,7 +119,6 @@ _COSINES = _cosines()
 
 
 def _compute(paths: Sequence[str], workers: int) -> Iterator[Fingerprint]:
-    Image.init()  # loads Pillow's formats, which is not thread-safe
     # Threads are enough: hashing, decoding and resizing all release the GIL.
     pool = ThreadPoolExecutor(workers)
     size = min(_BATCH, 1 + len(paths) // 1000)  # of few images, an interruption should not cost any
@@ -135,20 +136,19 @@ def _fingerprints(paths: Sequence[str]) -> list[Fingerprint]:
 
 def _fingerprint(path: str) -> Fingerprint:
     try:
-        content = Path(path).read_bytes()
-    except OSError:
+        content = read_file(path)
+    except BrokenImageError:
         return Fingerprint("", UNREADABLE)
     return Fingerprint(hashlib.sha256(content).hexdigest(), _look(content))
 
 
 def _look(content: bytes) -> str:
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            # JPEG files can be decoded at an eighth of their size, which is many times faster.
-            image.draft("L", (_SIDE, _SIDE))
-            return perceptual_hash(image)
-    # Pillow's decoders raise many types of errors: OSError, SyntaxError, TypeError, RuntimeError, struct.error, ...
-    except Exception:
+        image = open_image(content)
+        # JPEG files can be decoded at an eighth of their size, which is many times faster.
+        image.draft("L", (_SIDE, _SIDE))
+        return perceptual_hash(upright_rgb(image))
+    except BrokenImageError:
         return UNREADABLE
 
 

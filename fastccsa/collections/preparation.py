@@ -20,10 +20,12 @@ from fastccsa.collections.manifest import Manifest
 from fastccsa.collections.prepare_report import PrepareReport
 from fastccsa.collections.provenance import write_provenance
 from fastccsa.collections.readers import LeftOut, Row
-from fastccsa.collections.readers.collection import FILE_UNREADABLE, TWICE, UNREADABLE_IMAGE
+from fastccsa.collections.readers.collection import TWICE
+from fastccsa.collections.readers.dicom import add_dicom_columns
 from fastccsa.collections.sources import OWN_KINDS, READERS, Source, label_maps, read_sources
 from fastccsa.collections.splits import check_seed, split
 from fastccsa.collections.taxonomy import DOMAINS
+from fastccsa.collections.unreadable import why_unreadable
 from fastccsa.collections.validate import COLUMNS
 from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
@@ -42,6 +44,7 @@ def prepare(
     duplicates: str = "near",
     unpack_to: str | os.PathLike[str] | None = None,
     group_by: Sequence[str] = (),
+    pseudonym_key: str | os.PathLike[str] | None = None,
 ) -> tuple[Manifest, PrepareReport]:
     """Read collections, find duplicates, split each domain 50/20/30 and write the manifest.
 
@@ -62,13 +65,15 @@ def prepare(
         unpack_to: folder to unpack .zip files to; None for ``unpacked`` next to the manifest.
         group_by: columns of the manifest, such as "site"; images of one source with the same value are never in two
             splits. Patients and lesions are kept together in any case.
+        pseudonym_key: file with the key of the pseudonyms of DICOM patients and studies, at least 16 bytes; None for
+            the user's own key, which is made when it is first needed.
 
     Returns:
         The manifest as written, and the report.
 
     Raises:
         InputError: an argument is invalid, a source does not have the expected layout or has no usable image, an
-            image belongs to two domains, or ``out`` cannot be written.
+            image belongs to two domains, or ``out`` or the key cannot be written or read.
     """
     out = Path(out)
     _check_arguments(sources, duplicates)
@@ -78,7 +83,10 @@ def prepare(
     unpack_to = out.parent / "unpacked" if unpack_to is None else Path(unpack_to)
     reading = read_sources(sources, maps, unpack_to, progress)
     images, of_source = _table(reading.rows, reading.left_out)
-    images = join_groups(group_by_columns(images, of_source, group_by))
+    images = add_dicom_columns(images, None if pseudonym_key is None else Path(pseudonym_key))
+    # Without a patient, a study says which images belong together.
+    levels = [*LEVELS, "study"] if "study" in images else LEVELS
+    images = join_groups(group_by_columns(images, of_source, group_by), levels)
     # Every image is decoded once, whatever is searched for: training would fail on a broken one.
     cache = None if duplicates == "off" else out.parent / _CACHE
     prints = fingerprint(images["image"].tolist(), cache, duplicates == "near", progress)
@@ -175,8 +183,7 @@ def _leave_out_unreadable(
     readable = [number for number, (_, look) in enumerate(prints) if look != UNREADABLE]
     for number in sorted(set(range(len(prints))) - set(readable)):
         image, domain = images["image"].iloc[number], images["domain"].iloc[number]
-        reason = UNREADABLE_IMAGE if prints[number].content else FILE_UNREADABLE
-        left_out.setdefault(domain, []).append(LeftOut(reason, Path(image).name))
+        left_out.setdefault(domain, []).append(LeftOut(why_unreadable(image), Path(image).name))
     if not readable:
         raise InputError(
             f"none of the {len(prints)} images can be read and decoded, for example {images['image'].iloc[0]}"

@@ -132,7 +132,8 @@ def make_plan(
     """
     requested, scale = set(letters), scale or Scale()
     planned_letters = _with_starts(requested)
-    base, images = open_manifest(TrainConfig(manifest=manifest))
+    resumes = any(Path(runs).glob(f"*/*/{CONFIG_FILE}"))
+    base, images = open_manifest(TrainConfig(manifest=manifest), resumes)
     check_writable(Path(runs))
     impossible: dict[str, str] = {}
     for letter in planned_letters:

@@ -161,6 +161,7 @@ class DaliBackend:
         self._pending.append(batch)
         if not len(batch):
             return  # in the last step of an epoch, a rank may get no images
+        self._source.decode_uncommon(batch)
         for name, data in self._inputs(batch).items():
             self._pipeline.feed_input(name, data)
         self._pipeline.schedule_run()

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fastccsa.images.augment import augment_picture, symmetries
+from fastccsa.images.decode import EncodedImage
 from fastccsa.images.jpeg import decode_region
 from fastccsa.images.source import EncodedBatch, ImageSource
 from fastccsa.images.threaded_backend import ThreadedBackend
@@ -64,9 +66,9 @@ class NativeBackend(ThreadedBackend):
         image, region = batch.images[row], plan.regions.resample[row]
         pixels = None
         if image.upright:
-            pixels = decode_region(image.data, plan.regions.decode[row].tolist(), int(plan.scales[row]))
+            pixels = _decode_region(image, plan.regions.decode[row], int(plan.scales[row]))
         if pixels is None:
-            whole = np.asarray(self._decode(batch, row))
+            whole = self._decode(batch, row)
             if batch.images[row] is not image:  # it was broken: plan and make its replacement like any other image
                 return self._make(batch, row, self._plan(batch), out)
             pixels, region = self._part_of(whole, batch.views.take([row]))
@@ -79,9 +81,19 @@ class NativeBackend(ThreadedBackend):
             out=out,
         )
 
-    def _part_of(self, whole: np.ndarray, view: Views) -> tuple[np.ndarray, np.ndarray]:
+    def _part_of(self, whole: Image.Image, view: Views) -> tuple[np.ndarray, np.ndarray]:
         """Return the pixels that the view needs, and the region within them."""
         size = np.array([self._transforms.size] * 2)
-        regions = find_regions(self._transforms, view, np.array([whole.shape[:2]]), size)
-        top, left, height, width = regions.decode[0]
-        return np.ascontiguousarray(whole[top : top + height, left : left + width]), regions.resample[0]
+        regions = find_regions(self._transforms, view, np.array([whole.size[::-1]]), size)
+        top, left, height, width = regions.decode[0].tolist()
+        # Cropped by Pillow, because it copies all pixels that it hands out.
+        part = np.array(whole.crop((left, top, left + width, top + height)))
+        return part, regions.resample[0]
+
+
+def _decode_region(image: EncodedImage, region: IntArray, scale: int) -> np.ndarray | None:
+    """Decode a region with fastccsa's own decoder; None if it cannot read the file."""
+    try:
+        return decode_region(image.data, region.tolist(), scale)
+    except ValueError:  # it finds another size in the file than Pillow, which has read the header
+        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -12,6 +11,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from fastccsa.formats.files import file_problem
 from fastccsa.images.choices import OnError
 from fastccsa.images.decode import BrokenImageError, EncodedImage, decode, read_image, uncompressed
 from fastccsa.images.transforms import IntArray, Views
@@ -145,6 +145,19 @@ class ImageSource:
         batch.uncompressed = True
         return True
 
+    def decode_uncommon(self, batch: EncodedBatch) -> None:
+        """Decode the images of a batch that not every backend can decode, in place; broken ones are replaced.
+
+        Raises:
+            InputError: as for `read`.
+        """
+        for row in range(len(batch)):
+            while not batch.images[row].is_common:
+                try:
+                    batch.images[row] = uncompressed(batch.images[row])
+                except BrokenImageError as error:
+                    self.replace(batch, row, str(error))
+
     def replace(self, batch: EncodedBatch, row: int, reason: str) -> None:
         """Record that the image in a row of a batch is broken, and replace it.
 
@@ -193,12 +206,9 @@ class ImageSource:
             logger.warning("%s: %s; another image is shown in its place", path, reason)
 
     def _find_missing(self) -> None:
-        """Find missing and empty files before loading starts."""
+        """Find files that are missing, empty, too large or not regular before loading starts."""
         for index, path in enumerate(self._paths):
-            try:
-                reason = None if os.stat(path).st_size else "the file is empty"
-            except OSError as error:
-                reason = error.strerror or str(error)
+            reason = file_problem(path)
             if reason is not None:
                 self._record(index, reason, quiet=len(self.broken) >= _NAMED_AT_START)
         if len(self.broken) == len(set(self._paths)):

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from fastccsa.formats.files import open_regular
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 from fastccsa.system.reading import load_json, read_bytes
@@ -151,10 +152,10 @@ def checksum(path: str) -> int:
     """Compute the CRC-32 of a file's bytes.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is not a regular file.
     """
     crc = 0
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_READ_SIZE):
             crc = zlib.crc32(block, crc)
     return crc

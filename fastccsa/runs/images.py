@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fastccsa.collections import Manifest, nested_subset
-from fastccsa.runs.config import FRACTION_KEEPS, TrainConfig
+from fastccsa.runs.config import CONFIG_FILE, FRACTION_KEEPS, TrainConfig
 from fastccsa.runs.selection import Criterion, SelectionRule, criteria
 from fastccsa.system.errors import InputError
 
@@ -64,8 +64,13 @@ class RunImages:
         return f"latest epoch within one standard error ({100 * error:.1f} points) of the highest {recall}"
 
 
-def open_manifest(config: TrainConfig) -> tuple[TrainConfig, Manifest]:
+def open_manifest(config: TrainConfig, resumes: bool | None = None) -> tuple[TrainConfig, Manifest]:
     """Read the manifest of ``config``.
+
+    Args:
+        config: the configuration of the run.
+        resumes: whether the work has begun before; None if that depends on the run folder. Image files that are missing
+            are then left to ``config.broken_images``, as those that vanish during the work.
 
     Returns:
         The configuration with the manifest's absolute path and checksum, and the manifest.
@@ -73,7 +78,9 @@ def open_manifest(config: TrainConfig) -> tuple[TrainConfig, Manifest]:
     Raises:
         InputError: the manifest cannot be read or is invalid.
     """
-    manifest = Manifest.read(config.manifest)
+    if resumes is None:
+        resumes = bool(config.out) and (Path(config.out) / CONFIG_FILE).exists()
+    manifest = Manifest.read(config.manifest, check_files=not resumes)
     checksum = hashlib.sha256(Path(config.manifest).read_bytes()).hexdigest()
     path = os.path.abspath(config.manifest)  # so that the run can be scored again from any folder
     return replace(config, manifest=path, manifest_sha256=checksum), manifest

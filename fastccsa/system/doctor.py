@@ -18,6 +18,8 @@ PURPOSES = {
     "train": "data, training, evaluation, reports",
     "prune": "`fastccsa prune`",
     "export": "`fastccsa export`",
+    "formats": "HEIC images, TIFFs in floating-point colour",
+    "dicom": "DICOM images",
     "bench": "the benchmarks' contestants",
 }
 

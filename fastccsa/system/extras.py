@@ -19,6 +19,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "prune": ("torch_pruning",),
     "timm": ("timm",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "formats": ("pillow_heif", "tifffile"),
+    "dicom": ("pydicom",),
     "bench": ("pytest_benchmark", "pytorch_metric_learning", "pykeops", "kornia"),
 }  # fmt: skip
 

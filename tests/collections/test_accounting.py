@@ -75,7 +75,7 @@ def test_any_error_of_a_decoder_makes_an_image_unreadable(own: Path, monkeypatch
 
 
 def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path, own: Path) -> None:
-    for name in ("x.heic", "y.DCM", "notes.txt", "Thumbs.db", ".hidden", "more.zip"):
+    for name in ("x.jxl", "y.NII", "notes.txt", "Thumbs.db", ".hidden", "more.zip"):
         (own / "S" / "a" / name).write_bytes(b"PK")
     os.mkfifo(own / "S" / "b" / "pipe.png")
     (own / "S" / "b" / os.fsdecode(b"caf\xe9.png")).write_bytes((own / "S" / "b" / "1.png").read_bytes())
@@ -85,7 +85,7 @@ def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path, own: Pat
     assert done.exit_code == 0, done.output
     assert "\x1b" not in done.output
     assert left_out(out) == {
-        "image of a kind that cannot be decoded here": ["S/a/x.heic", "S/a/y.DCM"],
+        "image of a kind that cannot be decoded here": ["S/a/x.jxl", "S/a/y.NII"],
         "not an image": ["S/a/Thumbs.db", "S/a/notes.txt"],
         "archive in the folder is not unpacked": ["more.zip"],
         "neither a file nor a folder": ["S/b/pipe.png"],
@@ -94,7 +94,7 @@ def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path, own: Pat
             "S/b/two\\nlines\\x1b[2J.png",
         ],
     }
-    assert "image of a kind that cannot be decoded here (2: S/a/x.heic, S/a/y.DCM)" in done.stdout
+    assert "image of a kind that cannot be decoded here (2: S/a/x.jxl, S/a/y.NII)" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -159,3 +159,45 @@ def test_a_table_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, is
     manifest, report = prepare([("MSK", "isic", folder)], tmp_path / "m.csv")
     assert len(manifest) == 10
     assert "table cannot be used (1: " in str(report)
+
+
+def test_files_that_attack_their_reader_cost_themselves(tmp_path: Path, own: Path) -> None:
+    folder = own / "S" / "a"
+    (folder / "zero.jpg").symlink_to("/dev/zero")
+    with open(folder / "sparse.jpg", "wb") as file:
+        file.truncate(2**40)
+    (folder / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    (folder / "large.bmp").write_bytes(b"BM" + struct.pack("<IIIIiiHH", 0, 0, 54, 40, 20000, 20000, 1, 24) + bytes(99))
+    os.mkfifo(folder / "pipe.jpg")
+    done = run("--folders", own, "--out", tmp_path / "m.csv")
+    assert done.exit_code == 0, done.output
+    assert "image file cannot be decoded (3: large.bmp, script.jpg, sparse.jpg)" in done.stdout
+    assert "neither a file nor a folder (2: S/a/pipe.jpg, S/a/zero.jpg)" in done.stdout
+    assert len(Manifest.read(tmp_path / "m.csv")) == 10
+
+
+def test_a_fifo_in_a_table_is_named(tmp_path: Path, own: Path) -> None:
+    os.mkfifo(own / "pipe.jpg")
+    rows = [f"{path.relative_to(own)},{path.parent.name}" for path in sorted(own.rglob("*.png"))]
+    (own / "own.csv").write_text("\n".join(["image,label", *rows, "pipe.jpg,a", "gone.jpg,b"]) + "\n")
+    done = run("--csv", f"S={own / 'own.csv'}", "--out", tmp_path / "m.csv")
+    assert done.exit_code == 0, done.output
+    assert left_out(tmp_path / "m.csv") == {
+        "neither a file nor a folder": ["pipe.jpg"],
+        "image file missing": ["gone.jpg"],
+    }
+
+
+def test_a_fifo_that_appears_while_images_are_read_is_named(tmp_path: Path, own: Path, monkeypatch) -> None:
+    from fastccsa.collections import preparation
+
+    def swapped(paths, *rest):
+        Path(paths[0]).unlink()
+        os.mkfifo(paths[0])
+        return fingerprint(paths, *rest)
+
+    fingerprint = preparation.fingerprint
+    monkeypatch.setattr(preparation, "fingerprint", swapped)
+    done = run("--folders", own, "--out", tmp_path / "m.csv")
+    assert done.exit_code == 0, done.output
+    assert "image file cannot be read (1: 0.png)" in done.stdout

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,25 @@ def damage_png(path: str) -> None:
     Path(path).write_bytes(content)
 
 
+def hide_a_frame(path: str) -> None:
+    """Hide a header of another size in a segment of a marker without a length, where decoders disagree about it."""
+    content = Path(path).read_bytes()
+    start = content.index(b"\xff\xc0")
+    (length,) = struct.unpack_from(">H", content, start + 2)
+    frame = bytearray(content[start : start + 2 + length])
+    struct.pack_into(">HH", frame, 5, 2000, 2000)
+    hidden = b"\xff\xd0" + struct.pack(">H", 2 + len(frame)) + frame
+    end = start + 2 + length
+    Path(path).write_bytes(content[:end] + hidden + content[end:])
+
+
 BREAKAGES = {
     "vanished": lambda path: Path(path).unlink(),
     "empty": lambda path: Path(path).write_bytes(b""),
     "truncated": truncate,
     "no image": lambda path: Path(path).write_text("moved to another server"),
     "damaged": damage_png,
+    "hidden frame": hide_a_frame,
 }
 
 

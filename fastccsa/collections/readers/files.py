@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastccsa.collections.readers.collection import BAD_NAME, DANGLING, NO_REGULAR_FILE, UNLISTED, LeftOut
+from fastccsa.formats.dicom import is_dicom
+from fastccsa.formats.files import open_regular
+from fastccsa.formats.table import EXTENSIONS
 from fastccsa.system.errors import InputError
 from fastccsa.system.text import printable
 
-# Formats that Pillow reads; for some of them only if it was built with the decoder.
-IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".j2k", ".jpx"}
-    | {".avif", ".ppm", ".pgm", ".pnm", ".tga"}
-)
-# Images that neither Pillow nor another decoder of this package reads.
+# Formats that are read. Whether the decoder is installed is found when a file is opened.
+IMAGE_EXTENSIONS = EXTENSIONS
+# Images that no decoder of this package reads.
 FOREIGN_EXTENSIONS = frozenset(
-    {".heic", ".heif", ".dcm", ".dicom", ".jxl", ".nii", ".svs", ".ndpi", ".czi", ".cr2", ".nef", ".arw", ".dng"}
+    {".jxl", ".nii", ".svs", ".ndpi", ".czi", ".cr2", ".nef", ".arw", ".dng", ".eps", ".ps", ".psd", ".svg"}
 )
+
+_DICOM_HEADER = 132  # bytes of the preamble and the mark
 
 _REDUCED = "_downsampled"  # suffix of the names of reduced images in the ISIC archive
 
@@ -74,6 +76,20 @@ def survey(folder: Path) -> Survey:
 def list_files(folder: Path) -> list[Path]:
     """Return the files that :func:`survey` finds."""
     return survey(folder).files
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file is an image of a format that is read: by its ending, or as DICOM with any or no ending."""
+    extension = path.suffix.lower()
+    if extension in IMAGE_EXTENSIONS:
+        return True
+    if extension in FOREIGN_EXTENSIONS:
+        return False
+    try:
+        with open_regular(path) as file:
+            return is_dicom(file.read(_DICOM_HEADER))
+    except OSError:
+        return False
 
 
 def image_id(name: str) -> str:

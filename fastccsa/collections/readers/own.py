@@ -10,13 +10,14 @@ from fastccsa.collections.labels import OWN, LabelMap, LabelMaps
 from fastccsa.collections.readers.collection import (
     AMBIGUOUS,
     NO_FILE,
+    NO_REGULAR_FILE,
     NOTHING,
     Collection,
     Row,
     classify,
     listed_differently,
 )
-from fastccsa.collections.readers.files import IMAGE_EXTENSIONS, list_files
+from fastccsa.collections.readers.files import is_image, list_files
 from fastccsa.collections.tables import Table, read_table
 from fastccsa.collections.validate import SPLITS
 from fastccsa.system.errors import InputError
@@ -66,7 +67,7 @@ def read_own_csv(path: Path, domain: str, labels: LabelMap | None = None) -> Col
         elif label is None:
             collection.leave_out(reason, name)
         elif not os.path.isfile(image):
-            collection.leave_out(NO_FILE, name)
+            collection.leave_out(NO_REGULAR_FILE if os.path.exists(image) else NO_FILE, name)
         else:
             group, patient, lesion = (row.get(column, "").strip() for column in ("group", *LEVELS))
             local = {
@@ -103,7 +104,7 @@ def read_own_folders(folder: Path, name: str, labels: LabelMap | None = None) ->
     labels = labels or LabelMaps.read().of(OWN)
     collection = Collection()
     for path in list_files(folder):
-        if path.suffix.lower() not in IMAGE_EXTENSIONS:
+        if not is_image(path):
             continue
         image = path.relative_to(folder)
         if len(image.parts) < 3:
