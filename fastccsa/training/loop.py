@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Candidate, Outputs, Scores, Selection, score, score_outputs
-from fastccsa.evaluation.evaluate import Predictions, evaluation_loader, predict
+from fastccsa.evaluation.evaluate import Predictions, collect_outputs, evaluation_loader, predict
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier, ModelCard, load_model, save_model
 from fastccsa.ops.allocator import cpu_cache
@@ -454,11 +454,11 @@ def score_best(state: TrainState, run: Run) -> Scores:
     choices = {name: choice(state, run, name) for name in run.images.criteria}
     selected = choices[rule]
     model = load_model(run.folder)
-    outputs, validation = (outputs_of(model, run, split) for split in ("test", "validation"))
+    outputs, validation = test_outputs(model, run), validation_outputs(model, run)
     scores = score_outputs(outputs)
     of_last = scores
     if selected.epoch != last.epoch:
-        of_last = score_outputs(outputs_of(model_to_keep(state), run, "test"))
+        of_last = score_outputs(test_outputs(model_to_keep(state), run))
     scores = replace(
         scores, selection=Selection(run.images.selection_rule, selected.epoch, selected.recall, choices, last)
     )
@@ -469,7 +469,27 @@ def score_best(state: TrainState, run: Run) -> Scores:
     return scores
 
 
-def outputs_of(model: Classifier, run: Run, split: str) -> Outputs:
-    """Return the outputs of ``model`` on a split's images of every domain, of which each rank takes a share."""
-    share = run_outputs(run.config, model, run.manifest, run.device, run.ranks.rank, run.ranks.world, split)
+def validation_outputs(model: Classifier, run: Run) -> Outputs:
+    """Return the outputs of ``model`` on the run's validation images, those that selected it; each rank takes a share.
+
+    They come from the same cache as during the training, without which they would be decoded again.
+    """
+    images = run.images.validation
+    with open_validation(run.config, run.images, run.device, run.ranks) as loader:
+        share = collect_outputs(
+            model.to(run.device).to(memory_format=torch.channels_last),
+            loader.epoch(0),
+            run.device,
+            run.dtype,
+            images,
+            "validation",
+        )
+    row_of = {path: row for row, path in enumerate(run.manifest.paths)}
+    rows = np.array([row_of[path] for path in images.paths], np.int64)
+    return Outputs.join(run.ranks.gather(replace(share, rows=rows[share.rows])))
+
+
+def test_outputs(model: Classifier, run: Run) -> Outputs:
+    """Return the outputs of ``model`` on the test images of every domain, of which each rank takes a share."""
+    share = run_outputs(run.config, model, run.manifest, run.device, run.ranks.rank, run.ranks.world)
     return Outputs.join(run.ranks.gather(share))

@@ -117,11 +117,11 @@ def test_the_last_epoch_s_model_is_scored_too(make, monkeypatch, ema) -> None:
 
 @pytest.mark.parametrize(("epochs", "tests"), [(4, 2), (3, 1)])
 def test_a_model_is_tested_once(make, monkeypatch, epochs, tests) -> None:
-    run_outputs, splits = loop_module.run_outputs, []
-    monkeypatch.setattr(loop_module, "run_outputs", lambda *args: splits.append(args[-1]) or run_outputs(*args))
+    run_outputs, tested = loop_module.run_outputs, []
+    monkeypatch.setattr(loop_module, "run_outputs", lambda *args: tested.append(args[1]) or run_outputs(*args))
     config = make(epochs=epochs)
     scores = train(config, progress=False)
-    assert sorted(splits) == ["test"] * tests + ["validation"]
+    assert len(tested) == tests
     if tests == 1:
         assert read(config, "scores_last.json").domains == scores.domains
 
