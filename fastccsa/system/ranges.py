@@ -33,9 +33,9 @@ class Range:
     def describe(self, value: float) -> str:
         """Say what is wrong with a ``value`` outside the range."""
         if value < self.low or (value == self.low and self.low_excluded):
-            return f"it must be above {self.low:,}" if self.low_excluded else f"it must be at least {self.low:,}"
+            return f"{'it must be above' if self.low_excluded else 'it must be at least'} {self.low:,}"
         if value > self.high or (value == self.high and self.high_excluded):
-            return f"it must be below {self.high:,}" if self.high_excluded else f"it must be at most {self.high:,}"
+            return f"{'it must be below' if self.high_excluded else 'it must be at most'} {self.high:,}"
         return "it must be a number"
 
 
