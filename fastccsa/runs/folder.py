@@ -64,8 +64,6 @@ def open_run(config: TrainConfig) -> Path:
         InputError: the folder holds another training (the message names the settings that differ), or it cannot be
             written.
     """
-    if not config.out.strip():
-        raise InputError("out is empty: name the run folder")
     folder = Path(config.out)
     file = folder / CONFIG_FILE
     if file.exists():

@@ -41,6 +41,7 @@ from fastccsa.runs.results import run_outputs, write_results
 from fastccsa.runs.selection import SelectionRule
 from fastccsa.runs.used_images import check_manifest, write_used_images
 from fastccsa.system.devices import amp_dtype, deterministic, pick_device
+from fastccsa.system.errors import InputError
 from fastccsa.system.files import remove_leftovers
 from fastccsa.system.machine import memory_bytes
 from fastccsa.system.progress import Say, status_lines
@@ -335,6 +336,8 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
 def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStack) -> Scores:
     """Train as one of ``ranks``; see `train`. The lock of the run ends when the caller closes ``held``."""
     say = status_lines(progress)
+    if not config.out.strip():
+        raise InputError("out is empty: name the run folder")
     config, manifest = open_manifest(config)
     images = select_images(config, manifest)
     if config.init and ranks.is_first:

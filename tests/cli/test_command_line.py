@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -162,6 +163,32 @@ def test_a_full_disk_behind_stdout_is_said_plainly(arguments: Sequence[str]) -> 
         )  # fmt: skip
     (line,) = result.stderr.splitlines()
     assert line.startswith("fastccsa: error: cannot write the output: No space left on device")
+    assert result.returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_noticed_when_the_buffer_of_stdout_is_written() -> None:
+    code = (
+        "from pathlib import Path\n"
+        "import fastccsa.reporting\n"
+        "from fastccsa.cli import main\n"
+        "fastccsa.reporting.report = lambda *arguments: print('the table') or Path('page')\n"
+        "main(['report', 'runs'])"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=env,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert result.stderr.splitlines() == [
+        "Wrote page", "fastccsa: error: cannot write the output: No space left on device"
+    ]  # fmt: skip
     assert result.returncode == 2
 
 

@@ -24,8 +24,7 @@ COMMANDS = {
     "evaluate": "evaluate --run {run} --json {new}/scores.json",
     "experiment": "experiment A --manifest {manifest} --out {new} --scale tiny --device cpu",
     "prune": "prune --run {run} --out {new} --rate 0.5 --device cpu",
-    "export to ONNX": "export --run {run} --onnx {new}/model.onnx",
-    "export a program": "export --run {run} --torch-export {new}/model.pt2",
+    "export": "export --run {run} --torch-export {new}/model.pt2",
     "report": "report {run} --out {new}/report.html --no-images",
     "demo": "demo --out {new} --images 1",
 }

@@ -141,9 +141,12 @@ def test_an_empty_text_of_an_older_version_is_none() -> None:
     assert TrainConfig.from_json('{"init": "", "primary": ""}') == TrainConfig.from_json("{}")
 
 
-def test_a_training_needs_a_folder(make_config) -> None:
+def test_a_training_needs_a_folder(make_config, tmp_path, monkeypatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(InputError, match="out is empty: name the run folder"):
         train(dataclasses.replace(make_config(alignment="-"), out=""), progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 def test_a_memory_needs_all_pairs_and_room_for_a_batch() -> None:

@@ -160,9 +160,11 @@ def test_stdout_is_written_where_it_stands(tmp_path: Path, name: str) -> None:
         "print('after')\n"
     )
     command = [sys.executable, "-c", code, str(place)]
-    assert subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout == b"before\nscores\nafter\n"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    piped = subprocess.run(command, stdout=subprocess.PIPE, env=env, check=True)
+    assert piped.stdout == b"before\nscores\nafter\n"
     with open(tmp_path / "output", "wb") as output:
-        subprocess.run(command, stdout=output, check=True)
+        subprocess.run(command, stdout=output, env=env, check=True)
     assert (tmp_path / "output").read_bytes() == b"before\nscores\nafter\n"
 
 
