@@ -17,6 +17,7 @@ from fastccsa.evaluation.intervals import Interval
 from fastccsa.evaluation.metrics import Metric
 from fastccsa.reporting.comparison import Cells, Comparison, corrected
 from fastccsa.system import machine
+from fastccsa.system.text import spreadsheet_row
 
 UNDEFINED = "-"
 FIELDS = ("metric", "arm", "minus", "group", "estimate", "low", "high", "seeds", "p", "p_holm")
@@ -91,9 +92,10 @@ def as_records(tables: Sequence[MetricTable]) -> Iterator[dict[str, Any]]:
 def to_csv(tables: Sequence[MetricTable]) -> str:
     """Return the records as CSV."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(as_records(tables))
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(FIELDS)
+    # Names of runs come first; a difference below zero is a number, and no formula.
+    writer.writerows([*spreadsheet_row(row[:4]), *row[4:]] for row in map(list, map(_values, as_records(tables))))
     return file.getvalue()
 
 

@@ -17,6 +17,7 @@ GET_NVCC = "reinstall with an nvcc: on PATH, in CUDA_HOME, or from `pip install 
 PURPOSES = {
     "train": "data, training, evaluation, reports",
     "prune": "`fastccsa prune`",
+    "timm": "backbones of timm",
     "export": "`fastccsa export`",
     "formats": "HEIC images, TIFFs in floating-point colour",
     "dicom": "DICOM images",
