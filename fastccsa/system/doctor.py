@@ -18,6 +18,7 @@ PURPOSES = {
     "train": "data, training, evaluation, reports",
     "prune": "`fastccsa prune`",
     "export": "`fastccsa export`",
+    "executorch": "`fastccsa export --executorch`",
     "bench": "the benchmarks' contestants",
 }
 

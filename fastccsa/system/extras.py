@@ -18,6 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     ),
     "prune": ("torch_pruning",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "executorch": ("executorch",),
     "bench": ("pytest_benchmark", "pytorch_metric_learning", "pykeops", "kornia"),
 }  # fmt: skip
 
