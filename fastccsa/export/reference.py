@@ -26,7 +26,8 @@ from fastccsa.export.agreement import (
     write_record,
 )
 from fastccsa.export.choices import Preprocess
-from fastccsa.export.model import describe, read_run
+from fastccsa.export.model import LARGEST, describe, read_run
+from fastccsa.export.resample import SMALLEST
 from fastccsa.images.decode import decode, read_image
 from fastccsa.images.torchvision_backend import fused
 from fastccsa.system.errors import InputError
@@ -280,5 +281,15 @@ class Reference:
 
 
 def _photograph(path: str) -> Tensor:
-    """Decode a file to upright RGB, uint8 [1, H, W, 3]."""
-    return torch.from_numpy(np.array(decode(read_image(path).data)))[None]
+    """Decode a file to upright RGB, uint8 [1, H, W, 3].
+
+    Raises:
+        InputError: it is too small or too large for the exported model.
+    """
+    image = decode(read_image(path).data)
+    if not SMALLEST <= min(image.size) <= max(image.size) <= LARGEST:
+        raise InputError(
+            f"{path} has {image.width} x {image.height} pixels, and a model that resizes photographs takes {SMALLEST} "
+            f"to {LARGEST} in each direction: export with preprocess none or normalise"
+        )
+    return torch.from_numpy(np.array(image))[None]

@@ -9,8 +9,9 @@ import math
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
-from fastccsa import load_model
+from fastccsa import Manifest, load_model
 from fastccsa.cli import main
 from fastccsa.data import ImageLoader, Transforms
 from fastccsa.evaluation import evaluate
@@ -103,6 +104,16 @@ def test_a_preprocessing_that_shows_another_region_is_refused(run_folder, manife
     monkeypatch.setattr(exported_model, "resize_and_crop", shifted)
     wrong = Reference(run_folder, manifest, preprocess="all", workers=1)
     with pytest.raises(DisagreementError, match=r"differs from Pillow's by .* grey levels"):
+        wrong.compare(wrong.module)
+
+
+def test_photographs_that_are_too_small_are_named(run_folder, tmp_path) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "tiny.png")
+    table = tmp_path / "manifest.csv"
+    table.write_text("image,label,domain,group,split\ntiny.png,nv,HAM,1,validation\n")
+    images = Manifest.read(table, classes=("bcc", "mel", "nv"))
+    wrong = Reference(run_folder, images, preprocess="all", workers=1, image_backend="torchvision")
+    with pytest.raises(ValueError, match=r"tiny\.png has 40 x 20 pixels, .* takes 32 to 16384"):
         wrong.compare(wrong.module)
 
 
