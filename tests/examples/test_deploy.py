@@ -30,7 +30,7 @@ def build(folder: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model("squeezenet1_1", 3, weights="none")
-        torch.nn.init.normal_(model.head.weight, std=3)
+        torch.nn.init.normal_(model.head.weight, std=1)
     transforms = Transforms(size=32)
     save_model(folder, model, ModelCard("squeezenet1_1", CLASSES, ("HAM",), 32, transforms.mean, transforms.std))
 
@@ -57,8 +57,8 @@ def test_a_photograph_gets_the_probabilities_of_evaluation(example: Example, run
     outputs = run_split(load_model(run), manifest, "cpu", split="test", size=32, workers=1, image_backend="torchvision")
     deployed = example("deploy").Model(model)
     found = np.stack([deployed.probabilities(Path(manifest.paths[row])) for row in outputs.rows])
-    # With "all", the model does not round to whole grey levels.
-    np.testing.assert_allclose(found, outputs.probabilities, atol=0.03 if model.stem == "all" else 1e-3)
+    # Grey levels are rounded in another order, or with "all" not at all.
+    np.testing.assert_allclose(found, outputs.probabilities, atol=0.03)
     assert np.ptp(found, axis=0).max() > 0.1
 
 
