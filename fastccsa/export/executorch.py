@@ -41,17 +41,16 @@ def export_executorch(reference: Reference, path: str | os.PathLike[str]) -> Agr
 
 def save_executorch(module: Exported, path: Path) -> None:
     """Write a model for ExecuTorch, without comparing its outputs."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # the compiler logs its passes
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the compiler logs its passes, and its imports warn
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+
             program = trace(module, module.prepare.example(1), sizes=False, count=1)
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
             path.write_bytes(lowered.to_executorch().buffer)
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

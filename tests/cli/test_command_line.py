@@ -24,6 +24,7 @@ COMMANDS = (
     "experiment",
     "prune",
     "export",
+    "latency",
     "report",
     "bench",
     "check",
