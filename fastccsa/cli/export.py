@@ -90,14 +90,14 @@ def export_command(
         raise click.UsageError("nothing to write: give --onnx, --torch-export, --executorch or --quantize")
     if quantize is not None and without_images:
         raise click.UsageError(f"--quantize needs images; {WITHOUT} is for the other formats")
+    _check_files(onnx, torch_export, executorch, quantize[1] if quantize else None, preprocess)
     from fastccsa.export import export_executorch, export_onnx, export_program
 
     splits = ["validation"] if quantize is None else sorted({"validation", split})
     reference = _reference(run, preprocess, manifest, images, without_images, splits, allow_changed_manifest, workers)
     for path, export in ((onnx, export_onnx), (torch_export, export_program), (executorch, export_executorch)):
         if path is not None:
-            with _images_advice(reference):
-                agreement = export(reference, path)
+            agreement = export(reference, path)
             click.echo(
                 f"{path}: {_megabytes(path)}; logits within {agreement.difference:.1e} of PyTorch's on "
                 f"{agreement.compared_on} images (rounding explains {agreement.bound:.1e})"
@@ -105,6 +105,23 @@ def export_command(
             click.echo(str(agreement))
     if quantize is not None:
         _quantize(reference, quantize[1], split, max_loss)
+
+
+def _check_files(
+    onnx: Path | None, torch_export: Path | None, executorch: Path | None, int8: Path | None, preprocess: Preprocess
+) -> None:
+    """Check names, packages and combinations before any work is done."""
+    from fastccsa.export.executorch import check_executorch
+    from fastccsa.export.onnx import require_onnx
+    from fastccsa.export.runners import ONNX_ENDING, PROGRAM_ENDING, check_ending
+
+    for path, ending in ((onnx, ONNX_ENDING), (int8, ONNX_ENDING), (torch_export, PROGRAM_ENDING)):
+        if path is not None:
+            check_ending(path, ending)
+    if onnx is not None or int8 is not None:
+        require_onnx()
+    if executorch is not None:
+        check_executorch(executorch, preprocess)
 
 
 def _reference(
@@ -131,13 +148,15 @@ def _reference(
         images = Manifest.read(manifest or config.manifest, classes=card.classes)
     check_manifest(run, manifest, images, splits, allow)
     with _images_advice():
-        return Reference(
+        reference = Reference(
             run, images, preprocess=preprocess, count=count, workers=workers, image_backend=config.image_backend
         )
+        reference.measure()
+    return reference
 
 
 @contextmanager
-def _images_advice(reference: Reference | None = None) -> Iterator[None]:
+def _images_advice() -> Iterator[None]:
     """Within the block, add to an error about images that the outputs can be compared without them."""
     from fastccsa.export import DisagreementError
     from fastccsa.system.extras import MissingPackageError

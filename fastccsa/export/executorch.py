@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 from fastccsa.export.agreement import Agreement
+from fastccsa.export.choices import Preprocess
 from fastccsa.export.model import Exported, trace
 from fastccsa.export.reference import Reference
 from fastccsa.export.runners import EXECUTORCH_ENDING, check_ending, open_executorch
@@ -32,11 +33,20 @@ def export_executorch(reference: Reference, path: str | os.PathLike[str]) -> Agr
         InputError: the file name is wrong, a package is missing, or resizing is part of the model: ExecuTorch plans
             memory for images of one size.
     """
+    check_executorch(path, reference.preprocess)
+    return reference.write(path, lambda file: save_executorch(reference.module, file), open_executorch)
+
+
+def check_executorch(path: str | os.PathLike[str], preprocess: Preprocess) -> None:
+    """Check that a run's model can be written for ExecuTorch.
+
+    Raises:
+        InputError: as for `export_executorch`.
+    """
     check_ending(path, EXECUTORCH_ENDING)
-    if reference.preprocess == "all":
+    if preprocess == "all":
         raise InputError("ExecuTorch plans memory for images of one size: export with preprocess none or normalise")
     require("executorch")
-    return reference.write(path, lambda file: save_executorch(reference.module, file), open_executorch)
 
 
 def save_executorch(module: Exported, path: Path) -> None:

@@ -143,6 +143,15 @@ class Reference:
                 else:
                     yield found
 
+    def measure(self) -> None:
+        """Compute the logits that files are compared with, once; `compare` and `write` do so too.
+
+        Raises:
+            DisagreementError: the run's own logits are not finite.
+            InputError: no image can be read, or a photograph has a size that the exported model does not take.
+        """
+        _ = self._logits
+
     def compare(self, function: Callable[[Tensor], Tensor]) -> Agreement:
         """Compare the logits of ``function`` with the model's, by domain.
 

@@ -161,3 +161,10 @@ def test_the_command_writes_the_requested_files(run_folder, tmp_path) -> None:
     for arguments in ([], ["--preprocess", "all"], ["--quantize", "int4", "x.onnx"]):
         result = CliRunner().invoke(main, ["export", "--run", str(run_folder), *arguments])
         assert result.exit_code == 2
+    for ending, *arguments in (
+        (".onnx", "--onnx", "x.pt2"),
+        (".onnx", "--quantize", "int8", "x.pt2"),
+        (".pt2", "--torch-export", "x.onnx"),
+    ):
+        result = CliRunner().invoke(main, ["export", "--run", str(tmp_path / "no run"), *arguments])
+        assert result.stderr == f"fastccsa: error: {arguments[-1]} must end in {ending}\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -44,6 +46,15 @@ def test_the_command_prints_and_writes_the_figures(program, tmp_path) -> None:
     figures = json.loads((tmp_path / "latency.json").read_text())
     assert figures["latency"][0]["shape"] == [1, 48, 64, 3]
     assert figures["machine"]["cpu"]
+
+
+def test_it_needs_neither_the_packages_of_training_nor_the_run() -> None:
+    code = (
+        "import sys, fastccsa.export.latency, fastccsa.cli.latency; "
+        "sys.exit(', '.join({'pandas', 'sklearn', 'torchvision', 'safetensors', 'onnx'} & set(sys.modules)) or 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
