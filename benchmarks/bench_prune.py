@@ -14,8 +14,9 @@ import torch
 from benchmarks.harness import benchmark
 from benchmarks.harness.results import OURS, RIVAL, Row
 from benchmarks.pruning_report import as_text, report_pruning
-from fastccsa.export.onnx import export_onnx, open_session, require_onnx
-from fastccsa.export.program import read_run
+from fastccsa.export.model import read_run
+from fastccsa.export.onnx import require_onnx, save_onnx
+from fastccsa.export.runners import open_session
 from fastccsa.pruning.record import PruneRecord
 
 ENGINES, THREADS, BATCHES = ("PyTorch", "ONNX Runtime"), (1, 2), (1, 32)
@@ -60,12 +61,12 @@ class Benchmark(benchmark.Benchmark):
 
 
 def _call(run: Path, cell: Cell) -> Callable[[], Any]:
-    module, _ = read_run(run)
-    images = module.example(cell.batch)
+    module, card = read_run(run)
+    images = module.prepare.example(cell.batch)
     if cell.engine == "PyTorch":
         return torch.inference_mode()(partial(module, images))
     with tempfile.TemporaryDirectory(prefix="fastccsa-") as scratch:
-        export_onnx(run, Path(scratch, "model.onnx"))
+        save_onnx(module, card, Path(scratch, "model.onnx"))
         return partial(open_session(Path(scratch, "model.onnx"), cell.threads), images)
 
 

@@ -95,7 +95,9 @@ def to_csv(tables: Sequence[MetricTable]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(FIELDS)
     # Names of runs come first; a difference below zero is a number, and no formula.
-    writer.writerows([*spreadsheet_row(row[:4]), *row[4:]] for row in map(list, map(_values, as_records(tables))))
+    for record in as_records(tables):
+        names, numbers = list(record.values())[:4], list(record.values())[4:]
+        writer.writerow([*spreadsheet_row("" if name is None else name for name in names), *numbers])
     return file.getvalue()
 
 

@@ -21,6 +21,7 @@ PURPOSES = {
     "export": "`fastccsa export`",
     "formats": "HEIC images, TIFFs in floating-point colour",
     "dicom": "DICOM images",
+    "executorch": "`fastccsa export --executorch`",
     "bench": "the benchmarks' contestants",
 }
 

@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "formats": ("pillow_heif", "tifffile"),
     "dicom": ("pydicom",),
+    "executorch": ("executorch",),
     "bench": ("pytest_benchmark", "pytorch_metric_learning", "pykeops", "kornia"),
 }  # fmt: skip
 

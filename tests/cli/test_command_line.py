@@ -26,6 +26,7 @@ COMMANDS = (
     "experiment",
     "prune",
     "export",
+    "latency",
     "compare",
     "report",
     "bench",

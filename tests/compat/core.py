@@ -117,7 +117,7 @@ def help_of_every_command() -> None:
     """Print the help of every command without any extra; bench is left out because it needs a checkout."""
     from fastccsa.cli.main import SUMMARIES
 
-    assert SUMMARIES.keys() == COMMANDS.keys() | {"check", "bench"}
+    assert SUMMARIES.keys() == COMMANDS.keys() | {"check", "bench", "latency"}
     for arguments in ([], *([name] for name in SUMMARIES.keys() - {"bench"})):
         status, output, errors = run(*arguments, "--help")
         assert (status, errors) == (0, ""), (arguments, errors)

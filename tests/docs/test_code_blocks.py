@@ -120,9 +120,11 @@ def test_options_of_pytest_exist(page: str, line: str) -> None:
     ("page", "line"), command_lines(r"(?:python|--nproc-per-node \d) (?=[a-z]+/)"), ids=lambda x: x[:60]
 )
 def test_scripts_are_there(page: str, line: str) -> None:
-    """The scripts exist and accept the options they are called with."""
+    """The scripts exist and accept the options they are called with; modules beside them may define the options."""
     script, *words = shlex.split(line)
     source = (ROOT / script).read_text(encoding="utf-8")
+    shared = [(ROOT / script).with_name(f"{name}.py") for name in re.findall(r"^from (\w+) import", source, re.M)]
+    source += "".join(path.read_text(encoding="utf-8") for path in shared if path.exists())
     unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in source]
     assert not unknown, f"{page}: {line}"
 

@@ -1,4 +1,4 @@
-"""A run folder with an untrained model: for export it matters what the model computes, not how well."""
+"""Run folders with untrained models: for export it matters what a model computes, not how well."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fastccsa import Manifest
 from fastccsa.images import Transforms
 from fastccsa.models import ModelCard, build_model, save_model
 from fastccsa.training import TrainConfig
@@ -43,20 +44,30 @@ def manifest_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_folder(manifest_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
+    """A network with few layers, which is exported quickly."""
+    return make_run(tmp_path_factory.mktemp("run"), manifest_csv, "squeezenet1_1")
+
+
+@pytest.fixture(scope="session")
+def batch_norm_run(manifest_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("batch-norm"), manifest_csv, "shufflenet_v2_x0_5")
+
+
+@pytest.fixture(scope="session")
+def manifest(manifest_csv: Path) -> Manifest:
+    return Manifest.read(manifest_csv, classes=CLASSES)
+
+
+def make_run(folder: Path, manifest_csv: Path, backbone: str) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build_model("shufflenet_v2_x0_5", len(CLASSES), weights="none")
+        model = build_model(backbone, len(CLASSES), weights="none")
         model.train()
         for _ in range(5):
             model(torch.randn(16, 3, SIZE, SIZE))
         torch.nn.init.normal_(model.head.weight)
     transforms = Transforms(size=SIZE)
-    save_model(
-        folder, model, ModelCard("shufflenet_v2_x0_5", CLASSES, ("HAM", "SON"), SIZE, transforms.mean, transforms.std)
-    )
-    config = TrainConfig(
-        manifest=str(manifest_csv), backbone="shufflenet_v2_x0_5", size=SIZE, image_backend="torchvision"
-    )
+    save_model(folder, model, ModelCard(backbone, CLASSES, ("HAM", "SON"), SIZE, transforms.mean, transforms.std))
+    config = TrainConfig(manifest=str(manifest_csv), backbone=backbone, size=SIZE, image_backend="torchvision")
     (folder / "config.json").write_text(config.to_json())
     return folder

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = {"torch", "numpy", "click"}
 # Required by jinja2, by torch, and left out of EXTRAS for the reason that it states.
 INDIRECT = {"markupsafe", "typing_extensions", "nvidia"}
-# The distributions that contain the modules of the benchmarks' contestants, if installed.
-NOT_EVERYWHERE = {"pykeops": "pykeops", "kornia": "kornia"}
+# The distributions that contain the modules of the benchmarks' contestants and of ExecuTorch, if installed.
+NOT_EVERYWHERE = {"pykeops": "pykeops", "kornia": "kornia", "executorch": "executorch"}
 
 
 def normalised(name: str) -> str:
