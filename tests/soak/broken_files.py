@@ -247,10 +247,10 @@ KINDS = (
     Kind("images.csv", (how.csv_row,), (used,)),
     Kind("model.json", (how.json_value,), (load_card,)),
     Kind("model.safetensors", (how.tensor_header, how.tensor_value), (load_card,), in_child=True),
-    Kind("test_outputs.safetensors", (how.tensor_header, how.tensor_value), (outputs,)),
+    Kind("test_outputs.safetensors", (how.tensor_header, how.tensor_value), (outputs,), in_child=True),
     Kind("last.pt", (how.torch_value, how.torch_value, how.torch_value), (resume, warm_start), in_child=True),
     Kind("prune.json", (how.json_value,), (pruning,)),
-    Kind("selection.safetensors", (how.tensor_header, how.tensor_value), (resume_pruning,)),
+    Kind("selection.safetensors", (how.tensor_header, how.tensor_value), (resume_pruning,), in_child=True),
     Kind("cache/*", (), (projection,)),
     Kind("../images/manifest.csv", (how.csv_row,), (manifest,)),
     Kind("../images/.fastccsa-cache/*/index.json", (how.json_value,), (read_store,), in_child=True),
@@ -298,9 +298,11 @@ def late(*_: object) -> NoReturn:
     raise LateError
 
 
-def read(reader: Callable[[Material], None], material: Material, names: Sequence[str], faults: list[str]) -> str:
+def read(
+    reader: Callable[[Material], None], material: Material, names: Sequence[str], faults: list[str], kill: bool = False
+) -> str:
     """Read; return how it ended. An error that does not name the file, or its folder, in one line is a traceback."""
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL if kill else late)
     signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # again and again, should something catch it
     try:
         reader(material)
@@ -327,7 +329,7 @@ def read_in_child(
     child = os.fork()
     if child == 0:
         mine: list[str] = []
-        end = read(reader, material, names, mine)
+        end = read(reader, material, names, mine, kill=True)
         if mine:
             print(*mine, file=sys.stderr, flush=True)
         os._exit(10 + ENDS.index(end))
