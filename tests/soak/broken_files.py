@@ -217,8 +217,7 @@ def read_store(material: Material, between: Callable[[], None] = lambda: None) -
 def cut_while_reading(material: Material) -> None:
     """Cut the crops short between opening and reading them."""
     file = next(material.images.folder.glob(".fastccsa-cache/*/index.json")).with_name("crops.bin")
-    size = file.stat().st_size
-    read_store(material, lambda: os.truncate(file, size // 3))
+    read_store(material, lambda: os.truncate(file, file.stat().st_size // 3))
 
 
 def manifest(material: Material) -> None:
@@ -356,7 +355,7 @@ def attack(material: Material, files: int, seed: int, verbose: bool) -> dict[str
                 way = damage(file, kind, chance)
                 faults: list[str] = []
                 end = (read_in_child if kind.in_child else read)(
-                    reader, material, (file.name, str(file.parent)), faults
+                    reader, material, (file.name, os.path.normpath(file.parent)), faults
                 )
                 for other, content in saved.items():
                     remove(other)
