@@ -94,11 +94,11 @@ def load_model(path: str | os.PathLike[str]) -> Classifier:
         InputError: there is no model, or its weights do not match its card.
     """
     card = ModelCard.read(path)
-    model = build_model(card.backbone, len(card.classes), weights="none", size=card.size)
     try:
+        model = build_model(card.backbone, len(card.classes), weights="none", size=card.size)
         model.narrow(card.layers)
     except InputError as error:
-        raise InputError(f"{Path(path)}: the layers of its {CARD_FILE} do not fit: {error}") from error
+        raise InputError(f"{path}: no model can be built from its {CARD_FILE}: {error}") from error
     if not load_weights(model, path):
         raise InputError(f"{path} has another number of classes than its {CARD_FILE} says")
     return model.eval()

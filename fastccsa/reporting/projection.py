@@ -64,5 +64,5 @@ def _save(file: Path, points: Points) -> None:
     try:
         with write_atomically(file, follow_links=False) as temporary:
             temporary.write_bytes(np.ascontiguousarray(points).tobytes())
-    except InputError:
-        return  # the folder of runs is read-only: the report works without the cache
+    except (OSError, InputError):
+        return  # the folder of runs is read-only, or a folder has the file's name: the report works without the cache

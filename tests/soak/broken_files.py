@@ -217,8 +217,7 @@ def read_store(material: Material, between: Callable[[], None] = lambda: None) -
 def cut_while_reading(material: Material) -> None:
     """Cut the crops short between opening and reading them."""
     file = next(material.images.folder.glob(".fastccsa-cache/*/index.json")).with_name("crops.bin")
-    size = file.stat().st_size
-    read_store(material, lambda: os.truncate(file, size // 3))
+    read_store(material, lambda: os.truncate(file, file.stat().st_size // 3))
 
 
 def manifest(material: Material) -> None:
@@ -247,10 +246,10 @@ KINDS = (
     Kind("images.csv", (how.csv_row,), (used,)),
     Kind("model.json", (how.json_value,), (load_card,)),
     Kind("model.safetensors", (how.tensor_header, how.tensor_value), (load_card,), in_child=True),
-    Kind("test_outputs.safetensors", (how.tensor_header, how.tensor_value), (outputs,)),
+    Kind("test_outputs.safetensors", (how.tensor_header, how.tensor_value), (outputs,), in_child=True),
     Kind("last.pt", (how.torch_value, how.torch_value, how.torch_value), (resume, warm_start), in_child=True),
     Kind("prune.json", (how.json_value,), (pruning,)),
-    Kind("selection.safetensors", (how.tensor_header, how.tensor_value), (resume_pruning,)),
+    Kind("selection.safetensors", (how.tensor_header, how.tensor_value), (resume_pruning,), in_child=True),
     Kind("cache/*", (), (projection,)),
     Kind("../images/manifest.csv", (how.csv_row,), (manifest,)),
     Kind("../images/.fastccsa-cache/*/index.json", (how.json_value,), (read_store,), in_child=True),
@@ -298,9 +297,11 @@ def late(*_: object) -> NoReturn:
     raise LateError
 
 
-def read(reader: Callable[[Material], None], material: Material, names: Sequence[str], faults: list[str]) -> str:
+def read(
+    reader: Callable[[Material], None], material: Material, names: Sequence[str], faults: list[str], kill: bool = False
+) -> str:
     """Read; return how it ended. An error that does not name the file, or its folder, in one line is a traceback."""
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL if kill else late)
     signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # again and again, should something catch it
     try:
         reader(material)
@@ -327,7 +328,7 @@ def read_in_child(
     child = os.fork()
     if child == 0:
         mine: list[str] = []
-        end = read(reader, material, names, mine)
+        end = read(reader, material, names, mine, kill=True)
         if mine:
             print(*mine, file=sys.stderr, flush=True)
         os._exit(10 + ENDS.index(end))
@@ -354,7 +355,7 @@ def attack(material: Material, files: int, seed: int, verbose: bool) -> dict[str
                 way = damage(file, kind, chance)
                 faults: list[str] = []
                 end = (read_in_child if kind.in_child else read)(
-                    reader, material, (file.name, str(file.parent)), faults
+                    reader, material, (file.name, os.path.normpath(file.parent)), faults
                 )
                 for other, content in saved.items():
                     remove(other)

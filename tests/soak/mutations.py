@@ -88,7 +88,7 @@ def crafted(value: Any, chance: random.Random, special: Callable[[Any, random.Ra
             return old[1:] + old[:1] + [chance.choice(VALUES)]
         if kind == 3:
             deep: Any = old
-            for _ in range(chance.choice((1, 30, 900))):
+            for _ in range(chance.choice((1, 30, 200))):
                 deep = [deep]
             return deep
         return chance.choice(VALUES)
