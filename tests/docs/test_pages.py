@@ -35,6 +35,7 @@ def test_links_lead_somewhere() -> None:
     for page in (
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
         ROOT / "benchmarks" / "README.md",
         ROOT / "examples" / "README.md",
         *DOCS.rglob("*.md"),
@@ -42,7 +43,7 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if not re.match(r"[a-z]+:", target):
                 made = page.parent == DOCS and target in {
-                    "command-line.md", "benchmarks.md", "changelog.md", "contributing.md", "citation.md"
+                    "command-line.md", "benchmarks.md", "changelog.md", "contributing.md", "citation.md", "security.md"
                 }  # fmt: skip
                 assert made or (page.parent / target).exists(), f"{page}: {target}"
 
