@@ -124,7 +124,7 @@ def benchmark_results() -> dict[str, Results]:
 
 
 def text_of(name: str) -> Callable[[], str]:
-    """Make a page from a file of the checkout; its links into docs/ and to other such files become links between pages."""
+    """Make a page from a file of the checkout; links into docs/ and to other such files become links between pages."""
 
     def text() -> str:
         content = re.sub(r"\]\((\.\./)*docs/", "](", (ROOT / name).read_text(encoding="utf-8"))
