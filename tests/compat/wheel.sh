@@ -48,7 +48,7 @@ END
 # The libraries it needs from outside. A repair tags the wheel with the oldest Linux it runs on; it leaves torch's
 # libraries out, because they come from the installed torch.
 "$python" -m auditwheel show build/wheel/*.whl
-"$python" -m auditwheel repair --exclude libtorch_cpu.so --wheel-dir build/wheel/repaired build/wheel/*.whl
+PATH=$PWD/.venv/bin:$PATH "$python" -m auditwheel repair --exclude libtorch_cpu.so --wheel-dir build/wheel/repaired build/wheel/*.whl
 
 # The checks of core.py, with the wheel and what it requires. pip must not see its requirement of torch: it would install
 # NVIDIA's libraries as well.
