@@ -58,7 +58,7 @@ def load(module: str, name: str, functions: Mapping[str, tuple[type | None, tupl
 def address(array: NDArray[Any]) -> int:
     """Return the address of a contiguous array."""
     # Four times as fast as ``array.ctypes.data``, which takes a microsecond.
-    return addressof(c_char.from_buffer(array)) if array.size and array.flags.writeable else array.ctypes.data
+    return addressof(c_char.from_buffer(array.data)) if array.size and array.flags.writeable else array.ctypes.data
 
 
 def check(reason: bytes | None) -> None:
