@@ -82,7 +82,7 @@ test: $(VENV)/.test
 test-core: $(VENV)/.installed
 	$(BIN)/python -m pip install -q scipy pytest pytest-xdist hypothesis
 	cd tests && $(CURDIR)/$(BIN)/python compat/core.py --hide
-	cd tests && $(CURDIR)/$(BIN)/python -m pytest -q -n auto losses ops sampling
+	cd tests && $(CURDIR)/$(BIN)/python -m pytest -q -n auto losses sampling
 
 develop: $(VENV)/.nvcc
 	$(BIN)/python -m pip install -q --no-build-isolation -e ".[test]"

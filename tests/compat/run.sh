@@ -47,4 +47,4 @@ print(
 )
 END
 "$python" compat/core.py
-"$python" -m pytest -q -p no:cacheprovider -n "${WORKERS:-auto}" losses ops sampling
+"$python" -m pytest -q -p no:cacheprovider -n "${WORKERS:-auto}" losses sampling
