@@ -9,9 +9,10 @@ import ctypes
 from collections.abc import Mapping
 from ctypes import addressof, c_char
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the loss needs no module of numpy that torch does not load
+    from numpy.typing import NDArray
 
 __all__ = ["address", "check", "library_path", "load"]
 
