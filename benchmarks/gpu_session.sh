@@ -142,9 +142,7 @@ export FASTCCSA_COMMIT=${FASTCCSA_COMMIT:-}
 # ---- a library that runs here ----
 
 what_a_build_needs() {
-  for module in setuptools pybind11; do
-    has_module "$module" || echo "gpu_session: $module is missing; carry its wheel in WHEELS"
-  done
+  has_module setuptools || echo "gpu_session: setuptools is missing; carry its wheel in WHEELS"
   "$PYTHON" -c 'import setuptools, sys; sys.exit(int(setuptools.__version__.split(".")[0]) < 77)' ||
     echo "gpu_session: setuptools is older than 77, which the build needs; carry its wheel in WHEELS"
   for tool in cmake ninja nvcc; do

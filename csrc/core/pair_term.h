@@ -34,7 +34,7 @@ FASTCCSA_HOST_DEVICE Term<Value> separation_term(Value squared_distance, Value w
   const auto within = !(difference <= zero);  // true for NaN, which must reach the loss
   if (Lanes<Value>::may_skip(!within)) return {zero, zero};
   const Value gap = within ? difference : zero, pull = weight * gap;
-  return {pull * gap, within & (distance != zero) ? Scalar(-2) * pull / distance : zero};
+  return {pull * gap, (within & (distance != zero)) ? Scalar(-2) * pull / distance : zero};
 }
 
 // Both terms of a pair, of which one is 0, and the coefficient of the other one.

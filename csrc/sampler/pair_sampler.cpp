@@ -69,11 +69,11 @@ PairSampler::PairSampler(ImageGroups groups, std::uint64_t classes, Policy polic
 
 void PairSampler::pairs(std::uint64_t seed, std::uint32_t epoch, std::uint64_t begin, std::uint64_t end,
                         std::int64_t* first, std::int64_t* second) const {
-  const Permutation permutation(groups_.images(), seed, epoch);
+  Permutation(groups_.images(), seed, epoch).elements(begin, end, first);
   const Draws draws(seed, kPairStream, epoch);
   Candidates candidates(groups_);
   for (std::uint64_t position = begin; position < end; ++position) {
-    const std::uint64_t x1 = permutation(position);
+    const auto x1 = static_cast<std::uint64_t>(*first++);
     const auto [domain_word, match_word] = draws.block(position, 0);
     const std::uint64_t image_word = draws.block(position, 1)[0];
     const std::uint64_t secondary = draw_secondary(domain_word);
@@ -88,7 +88,6 @@ void PairSampler::pairs(std::uint64_t seed, std::uint32_t epoch, std::uint64_t b
       gather_any(secondary, candidates);
     }
     const std::uint64_t x2 = candidates.empty() ? x1 : candidates.draw(image_word);
-    *first++ = static_cast<std::int64_t>(x1);
     *second++ = static_cast<std::int64_t>(x2);
   }
 }

@@ -11,8 +11,10 @@
 
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <numeric>
 #include <utility>
@@ -40,19 +42,18 @@ class Permutation {
     }
   }
 
-  std::uint64_t operator()(std::uint64_t position) const {
+  // Writes the elements [begin, end).
+  void elements(std::uint64_t begin, std::uint64_t end, std::int64_t* out) const {
     if (size_ <= kTableSize) {
-      return table_[position];
+      std::copy(table_.begin() + static_cast<std::ptrdiff_t>(begin), table_.begin() + static_cast<std::ptrdiff_t>(end),
+                out);
+      return;
     }
-    std::uint64_t left = position / columns_;
-    std::uint64_t right = position % columns_;
-    do {
-      for (int round = 0; round < kRounds; round += 2) {
-        left = add(left, bounded(mix(keys_[round], right), rows_), rows_);
-        right = add(right, bounded(mix(keys_[round + 1], left), columns_), columns_);
-      }
-    } while (left * columns_ + right >= size_);
-    return left * columns_ + right;
+    // The rounds of one element are a chain of multiplications, each of which waits for the one before it. A core has
+    // time for other elements meanwhile.
+    constexpr int kAtOnce = 8;
+    for (; end - begin >= kAtOnce; begin += kAtOnce, out += kAtOnce) compute<kAtOnce>(begin, out);
+    for (; begin < end; ++begin, ++out) compute<1>(begin, out);
   }
 
  private:
@@ -61,6 +62,34 @@ class Permutation {
   // further pair of rounds multiplies that error by 1 / size. The remaining rounds improve the joint distribution
   // of many positions.
   static constexpr int kRounds = 12;
+
+  // Writes the elements [position, position + kCount).
+  template <int kCount>
+  void compute(std::uint64_t position, std::int64_t* out) const {
+    std::array<std::uint64_t, kCount> left, right;
+    for (int i = 0; i < kCount; ++i) {
+      left[i] = (position + i) / columns_;
+      right[i] = (position + i) % columns_;
+    }
+    permute_cells(left, right);
+    for (int i = 0; i < kCount; ++i) {
+      std::array<std::uint64_t, 1> row{left[i]}, column{right[i]};
+      while (row[0] * columns_ + column[0] >= size_) permute_cells(row, column);
+      out[i] = static_cast<std::int64_t>(row[0] * columns_ + column[0]);
+    }
+  }
+
+  template <std::size_t kCount>
+  void permute_cells(std::array<std::uint64_t, kCount>& left, std::array<std::uint64_t, kCount>& right) const {
+    for (int round = 0; round < kRounds; round += 2) {
+      for (std::size_t i = 0; i < kCount; ++i) {
+        left[i] = add(left[i], bounded(mix(keys_[round], right[i]), rows_), rows_);
+      }
+      for (std::size_t i = 0; i < kCount; ++i) {
+        right[i] = add(right[i], bounded(mix(keys_[round + 1], left[i]), columns_), columns_);
+      }
+    }
+  }
 
   void shuffle_table(const Draws& draws) {
     std::iota(table_.begin(), table_.begin() + static_cast<std::ptrdiff_t>(size_), std::uint8_t{0});

@@ -131,8 +131,13 @@ def benchmark_results() -> dict[str, Results]:
 
 
 def text_of(name: str) -> Callable[[], str]:
-    """Make a page from a file of the checkout; its links into docs/ become links between pages."""
-    return lambda: re.sub(r"\]\((\.\./)*docs/", "](", (ROOT / name).read_text(encoding="utf-8"))
+    """Make a page from a file of the checkout; links into docs/ and to other such files become links between pages."""
+
+    def text() -> str:
+        content = re.sub(r"\]\((\.\./)*docs/", "](", (ROOT / name).read_text(encoding="utf-8"))
+        return content.replace("](CHANGELOG.md)", "](changelog.md)").replace("](SECURITY.md)", "](security.md)")
+
+    return text
 
 
 def citation() -> str:
@@ -146,5 +151,6 @@ PAGES: dict[str, Callable[[], str]] = {
     "benchmarks.md": benchmarks,
     "changelog.md": text_of("CHANGELOG.md"),
     "contributing.md": text_of("CONTRIBUTING.md"),
+    "security.md": text_of("SECURITY.md"),
     "citation.md": citation,
 }

@@ -5,33 +5,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastccsa.system.errors import InputError
+from fastccsa.system.native import library_path
 
-__all__ = ["accumulation_dtype", "as_weight", "in_accumulation_dtype", "library_path"]
-
-
-def library_path() -> Path:
-    """Return the path of the compiled ops, whether or not they have been built."""
-    return Path(__file__).with_name("libfastccsa.so")
+__all__ = ["accumulation_dtype", "as_weight", "in_accumulation_dtype"]
 
 
-def _load() -> None:
-    path = library_path()
-    if not path.exists():
-        raise ImportError(
-            f"fastccsa's compiled ops are not there ({path}): run `pip install .`, and start Python outside the "
-            "checkout, whose folder fastccsa/ takes precedence over the installed package"
-        )
-    torch.ops.load_library(str(path))
-
-
-_load()
+torch.ops.load_library(str(library_path(__file__, "libfastccsa.so")))
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -100,7 +100,7 @@ class ShardedSampler(ABC, Generic[Batch]):
     def _shard(self, epoch: int, step: int) -> tuple[int, int, int]:
         """Return the validated epoch, and this rank's positions ``begin`` to ``end - 1`` of the step."""
         epoch = check_integer("epoch", epoch, 0, MAX_EPOCH)
-        step = check_integer("step", step, 0, len(self) - 1)
-        first, rows = step * self.world_size * self.batch_size, self.rows(step)
-        begin, end = (first + rows * rank // self.world_size for rank in (self.rank, self.rank + 1))
-        return epoch, begin, end
+        ranks = self.world_size
+        first = check_integer("step", step, 0, len(self) - 1) * ranks * self.batch_size
+        rows = min(ranks * self.batch_size, self.size - first)
+        return epoch, first + rows * self.rank // ranks, first + rows * (self.rank + 1) // ranks

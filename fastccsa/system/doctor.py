@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from dataclasses import dataclass, field
+import json
+import platform
+from dataclasses import asdict, dataclass, field
 
 from fastccsa._version import __version__
 from fastccsa.system.extras import EXTRAS, not_installed, pip_command
@@ -70,6 +72,17 @@ class Report:
                 lines.append(f"      {'':<{width}}  -> {part.advice}")
         return "\n".join(lines)
 
+    def as_json(self) -> str:
+        """Return the report as a JSON object: the version, Python, the system, ``usable``, and the parts."""
+        report = {
+            "fastccsa": __version__,
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+            "system": platform.platform(),
+            "usable": self.usable,
+            "checks": [asdict(part) for part in self.checks],
+        }
+        return json.dumps(report, indent=2)
+
 
 def _torch() -> Check:
     import torch
@@ -84,12 +97,12 @@ def _ops() -> Check:
         import torch
 
         from fastccsa import _build_info
-        from fastccsa.ops import library
+        from fastccsa.ops import library  # noqa: F401 - loads the ops
     except ImportError as error:
         return Check("ops", False, str(error), "`pip install .`, and start Python outside the checkout")
     isa = torch.ops.fastccsa.instruction_set()
     built = f"built with {_build_info.COMPILER} against torch {_build_info.TORCH_VERSION}"
-    return Check("ops", library.library_path().exists(), f"{built}; CPU kernels: {isa}")
+    return Check("ops", True, f"{built}; CPU kernels: {isa}")
 
 
 def _architecture_names(architectures: tuple[str, ...]) -> str:

@@ -47,11 +47,11 @@ def nothing_else_is_installed() -> None:
 
 
 def light_packages_import() -> None:
-    """Import every module of the light packages; libfastccsa.so looks like one, but is loaded by torch."""
+    """Import every module of the light packages; the compiled libraries look like modules, but are none."""
     for name in LIGHT:
         package = importlib.import_module(f"fastccsa.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith(".libfastccsa"):
+            if not module.name.rpartition(".")[2].startswith("lib"):
                 importlib.import_module(module.name)
     for name in ("functional", "reference", "distributed"):
         importlib.import_module(f"fastccsa.{name}")

@@ -1,5 +1,7 @@
 """Install a release of torch without NVIDIA's libraries: ``python cpu_torch.py 2.10.0``, into the Python that runs it.
 
+The word ``newest`` stands for the newest release that this Python can install.
+
 The releases in the package index contain CUDA code and require gigabytes of NVIDIA's libraries. Without a GPU torch
 calls none of them, but it does not load without them. So only the CUDA runtime (1 MB, called while torch loads) is
 installed, and a stub library takes the place of the others: it defines their functions, each of which aborts the
@@ -54,7 +56,7 @@ def add_stubs(folder: Path) -> list[str]:
 
 def main(version: str) -> None:
     """Install ``version`` of torch and its requirements on a machine without a GPU."""
-    subprocess.run([*PIP, "--no-deps", f"torch=={version}"], check=True)
+    subprocess.run([*PIP, "--no-deps", "torch" if version == "newest" else f"torch=={version}"], check=True)
     installed = distribution("torch")
     needed = [found for requirement in installed.requires or [] if (found := needed_on_a_cpu(requirement))]
     subprocess.run([*PIP, *needed], check=True)

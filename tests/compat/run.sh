@@ -2,8 +2,8 @@
 # Runs the tests of the losses and the samplers with another release of torch, and optionally of Python:
 # `tests/compat/run.sh TORCH [PYTHON]`, called by `make compat`. Its TORCH is 2.10.0, the oldest, by default.
 #
-# Without PYTHON the files installed in .venv are tested, which were built against the torch in .venv. The modules of the
-# sampler and of the JPEG decoder work with only one version of Python, so another PYTHON gets its own build, without CUDA.
+# What is tested was built once: the wheel in WHEEL, or else the files installed in .venv. It knows no version of Python,
+# and works with every torch from 2.10 on.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -17,18 +17,18 @@ if [ ! -e "$other/.installed" ]; then
   rm -rf "$other"
   "$base" -m venv "$other"
   "$python" tests/compat/cpu_torch.py "$torch"
-  "$python" -m pip install -q --no-warn-conflicts numpy scipy pytest pytest-xdist hypothesis
+  "$python" -m pip install -q --no-warn-conflicts numpy click scipy pytest pytest-xdist hypothesis
   touch "$other/.installed"
 fi
 
 packages=$PWD/build/compat/packages-$version-$torch
 rm -rf "$packages"
 mkdir -p "$packages"
-if [ $# -lt 2 ]; then
-  cp -r "$(cd / && "$base" -c 'import fastccsa; print(*fastccsa.__path__)')" "$packages/"
+if [ -n "${WHEEL:-}" ]; then
+  # pip must not see the requirement of torch: it would install NVIDIA's libraries as well.
+  "$python" -m pip install -q --no-deps --target "$packages" "$WHEEL"
 else
-  "$python" -m pip install -q --no-warn-conflicts "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.12"
-  PATH=$other/bin:$PATH FASTCCSA_CUDA=0 "$python" -m pip install -q --no-deps --no-build-isolation --target "$packages" .
+  cp -r "$(cd / && "$OLDPWD/.venv/bin/python" -c 'import fastccsa; print(*fastccsa.__path__)')" "$packages/"
 fi
 export PYTHONPATH=$packages
 
@@ -40,9 +40,11 @@ import torch
 
 import fastccsa
 from fastccsa import _build_info
-from fastccsa.images import _jpeg
-from fastccsa.sampling import _sampler
 
-print(f"Python {platform.python_version()}; built against torch {_build_info.TORCH_VERSION}, running under {torch.__version__}")
+print(
+    f"Python {platform.python_version()}, {fastccsa.__file__}: built against torch {_build_info.TORCH_VERSION}, "
+    f"running under {torch.__version__}"
+)
 END
-"$python" -m pytest -q -p no:cacheprovider -n auto losses sampling
+"$python" compat/core.py
+"$python" -m pytest -q -p no:cacheprovider -n "${WORKERS:-auto}" losses sampling

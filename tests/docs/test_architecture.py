@@ -203,14 +203,14 @@ def test_an_op_includes_only_core_and_itself() -> None:
     assert not wrong
 
 
-def test_kernels_include_neither_torch_nor_pybind11() -> None:
-    """Only op.cpp, library.cpp and headers called torch_* know torch, and only bindings.cpp knows pybind11.
+def test_kernels_include_neither_torch_nor_python() -> None:
+    """Only op.cpp, library.cpp and headers called torch_* know torch, and nothing knows a version of Python.
 
     A header called torch_* is included only by these.
     """
     wrong = set()
     for path in SOURCES:
-        found = [] if path.name == "bindings.cpp" else includes(path, r"<(pybind11/.*?)>")
+        found = list(includes(path, r"<(pybind11/.*?|nanobind/.*?|Python\.h)>"))
         if path != LIBRARY and path.name != "op.cpp" and not is_torch_header(path):
             found += includes(path, r"<((?:torch|ATen|c10)/.*?)>")
             found += [str(other.relative_to(CSRC)) for other in included(path) if is_torch_header(other)]

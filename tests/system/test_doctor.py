@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 import fastccsa
 import fastccsa.ops
+from fastccsa.cli import main
 from fastccsa.system import doctor
 
 
@@ -20,6 +24,18 @@ def test_every_part_is_named_and_usable_parts_say_so():
     assert fastccsa.__version__ in text
     for part in ("PyTorch", "ops", "CUDA code", "GPU", "DALI", "extra train"):
         assert part in text
+
+
+def test_the_json_report_has_what_a_bug_report_needs():
+    result = CliRunner().invoke(main, ["check", "--json"])
+    report = json.loads(result.stdout)
+    assert report["fastccsa"] == fastccsa.__version__
+    assert report["python"].endswith(f" {platform.python_version()}")
+    assert platform.system() in report["system"]
+    assert report["usable"] is True
+    assert result.exit_code == 0
+    for part, printed in zip(fastccsa.check().checks, report["checks"], strict=True):
+        assert printed == {"name": part.name, "usable": part.usable, "state": part.state, "advice": part.advice}
 
 
 def test_what_is_missing_comes_with_advice():

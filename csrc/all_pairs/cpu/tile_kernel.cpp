@@ -177,7 +177,7 @@ vector_t<Acc> coefficients(vector_t<Acc> dot, vector_t<Acc> norms, vector_t<Acc>
   const auto weighted = weight > Vector{};
   const auto near = weighted & is_near<T>(d2, norms, margin);
   // Pairs that are computed from their rows, or have no weight, count as infinitely far, so that their term is 0.
-  const Term<Vector> term = separation_term(weighted & !near ? d2 : infinity, weight, margin);
+  const Term<Vector> term = separation_term((weighted & !near) ? d2 : infinity, weight, margin);
   row.coefficient += term.coefficient;
   row.loss += term.value;
   row.near |= near;
