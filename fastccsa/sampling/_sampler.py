@@ -68,7 +68,8 @@ def uniforms(seed: int, stream: int, epoch: int, positions: ArrayLike, count: in
 
     Args:
         seed: 0 to 2^64 - 1.
-        stream: the purpose: 0 for pairs, 1 and 2 for the augmentation of first and second images; below 65535.
+        stream: the purpose: 0 for pairs, 1 and 2 for the augmentation of first and second images, 3 for balanced
+            draws; below 65535.
         epoch: 0 to 2^32 - 1.
         positions: int64 ``[n]``.
         count: numbers per position, at most 131072.
