@@ -102,8 +102,10 @@ compat-wheel:
 	WHEEL=$(or $(WHEEL),$(wildcard build/wheel/repaired/*.whl)) tests/compat/run.sh $(or $(TORCH),2.10.0) \
 	  $(or $(OTHER_PYTHON),$(PYTHON))
 
+# SITE is the address of the published documentation, to which the links of a released package's README lead.
 sdist: | $(BIN)/python
-	$(BIN)/python -m pip install -q build "setuptools>=77"
+	$(BIN)/python -m pip install -q build "setuptools>=77"$(if $(SITE), click)
+	$(if $(SITE),$(BIN)/python docs/site/absolute_links.py --site "$(SITE)")
 	$(BIN)/python -m build --sdist --no-isolation --skip-dependency-check --outdir dist .
 
 wheel-check: $(VENV)/.nvcc
@@ -114,7 +116,8 @@ reproducible: $(VENV)/.nvcc
 
 # pyproject.toml configures cibuildwheel. LABEL is the label of the version: none for CUDA 13, cpu, or cu128.
 manylinux: | $(BIN)/python
-	$(BIN)/python -m pip install -q "cibuildwheel>=3"
+	$(BIN)/python -m pip install -q "cibuildwheel>=3"$(if $(SITE), click)
+	$(if $(SITE),$(BIN)/python docs/site/absolute_links.py --site "$(SITE)")
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) FASTCCSA_LABEL=$(LABEL) FASTCCSA_CUDA=$(if $(filter cpu,$(LABEL)),0,1) \
 	  CIBW_BEFORE_BUILD_LINUX="tests/compat/build_needs.sh $(LABEL)" $(BIN)/cibuildwheel --output-dir dist
 	@ls -l dist
