@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from fastccsa.cli.options import allow_changed_option, choice, workers_option
+from fastccsa.cli.options import MOST_IMAGES, FiniteRange, allow_changed_option, choice, workers_option
 from fastccsa.collections.choices import Split
 from fastccsa.export.choices import Preprocess
 from fastccsa.system.errors import InputError
@@ -43,7 +43,7 @@ WITHOUT = "--without-images"
 @click.option("--manifest", type=FILE, help="CSV of the images to compare on.  [default: the run's]")
 @click.option(
     "--images",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_IMAGES),
     default=256,
     show_default=True,
     help="Validation images on which the outputs must agree, spread over domains and classes.",
@@ -58,7 +58,7 @@ WITHOUT = "--without-images"
 )
 @click.option(
     "--max-loss",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(0, 100),
     default=5.0,
     show_default=True,
     help="Points of macro-average recall that 8 bits may cost in any domain.",

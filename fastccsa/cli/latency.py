@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from fastccsa.cli.options import MOST_BATCH, FiniteRange
+from fastccsa.system.ranges import WORKERS
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -26,7 +29,7 @@ class Size(click.ParamType):
 
 @click.command("latency")
 @click.argument("files", type=FILE, nargs=-1, required=True)
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images per call.")
+@click.option("--batch", type=click.IntRange(1, MOST_BATCH), default=1, show_default=True, help="Images per call.")
 @click.option(
     "--photograph",
     type=Size(),
@@ -36,13 +39,13 @@ class Size(click.ParamType):
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, int(WORKERS.high)),
     default=0,
     show_default=True,
     help="Threads of a call; 0 lets the runtime choose.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, help="How long to repeat the call."
+    "--seconds", type=FiniteRange(0, 86_400), default=5.0, show_default=True, help="How long to repeat the call."
 )
 @click.option("--json", "json_path", type=FILE, help="Also write the figures, with facts about this machine, as JSON.")
 def latency_command(

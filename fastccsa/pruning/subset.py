@@ -115,13 +115,16 @@ def _classification_loss(config: TrainConfig, images: RunImages, device: torch.d
     """Return the loss of all of ``images.training`` in one batch, with the objective's sampler and weights."""
     # Of the objective's loader only the sampler is used.
     config = replace(config, batch_size=max(2, len(images.training)), cache="none", memory=0, seed=0)
+    if config.is_baseline:  # whatever else its algorithm minimises
+        config = replace(config, algorithm="erm", strength=None)
     objective = build_objective(config, images, device, width)
     with objective.loader as loader:
         drawn = loader.sampler.batch(0, 0)
         labels = torch.from_numpy(images.training.labels).to(device)
+        domains = torch.from_numpy(images.training.domain_indices).to(device)
     first, second = drawn if isinstance(drawn, tuple) else (drawn, drawn)
     index1, index2 = torch.as_tensor(first, device=device), torch.as_tensor(second, device=device)
-    batch = {"images": index1, "images1": index1, "images2": index2}
+    batch = {"images": index1, "images1": index1, "images2": index2, "domain": domains[index1]}
     batch |= {"target": labels[index1], "target1": labels[index1], "target2": labels[index2]}
 
     def terms(logits: Tensor, features: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ REQUIRED = {
     "experiment": ["A", "--manifest", "{manifest}", "--out", "{new}", "--dry-run"],
     "prune": ["--run", "{new}", "--out", "{new}2", "--rate", "0.5"],
     "export": ["--run", "{new}", "--onnx", "{new}/a.onnx"],
+    "latency": ["{manifest}"],
     "report": ["{new}"],
     "compare": ["{new}"],
     "demo": ["--out", "{new}"],

@@ -29,6 +29,7 @@ COMMANDS = {
     "experiment": ("A", "--manifest", "manifest.csv"),
     "prune": ("--run", "run", "--out", "pruned", "--rate", "0.5"),
     "export": ("--run", "run", "--onnx", "model.onnx"),
+    "compare": ("run",),
     "report": ("run",),
     "demo": (),
 }

@@ -292,7 +292,8 @@ print(larger.numel() == 600 * MiB // 4)
 del larger
 print(used() - before >= 600 * MiB)
 fastccsa.set_cpu_cache_limit(0)
-print(used() - before < 50 * MiB)
+# The 600 MiB are gone. Other memory of the process, such as the stacks of threads, may have grown meanwhile.
+print(used() - before < 300 * MiB)
 """
     )
     assert printed == ["True"] * 4

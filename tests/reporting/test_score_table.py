@@ -99,7 +99,7 @@ def test_markdown_is_a_table_with_rows_of_equal_length(write_run, tmp_path: Path
 
 
 def test_control_characters_and_signs_in_names_are_visible_everywhere(write_run, tmp_path: Path) -> None:
-    write_run("k\x1b[2J", {"HAM": [[1]], "a|b": [[1]]})
+    write_run("k\x1b[2J", {"HAM": WORSE["HAM"], "a|b": WORSE["HAM"]})
     table = table_of(tmp_path / "runs")
     head = to_markdown(table).splitlines()[0]
     assert r"| HAM | a\|b | avg |" in head

@@ -15,6 +15,8 @@ from fastccsa import InputError, distributed, reference
 ONE_RANK = """
 import sys
 import torch, torch.distributed as dist
+# Its default arguments would keep a group that is made before it is imported alive, whose threads end the process.
+import torch.distributed.nn
 from fastccsa import FeatureMemory
 from fastccsa.losses import distributed
 torch.set_num_threads(1)
