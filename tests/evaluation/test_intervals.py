@@ -240,6 +240,7 @@ def test_coverage(seeds: int, of_seeds: float, of_clusters: float, low: float, h
         found = samples.interval("recall", list(range(seeds)), groups, list(range(seeds, 2 * seeds)))
         assert found is not None
         covered += found.low <= 0 <= found.high
+    print(f"{seeds} seeds, effects of seeds {of_seeds} and lesions {of_clusters}: {100 * covered / trials:.1f} %")
     noise = 3 * math.sqrt(0.05 * 0.95 / trials)
     assert low - noise <= covered / trials <= high + noise
 

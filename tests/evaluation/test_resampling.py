@@ -73,14 +73,20 @@ def test_the_variance_of_a_mean_is_unbiased(count: int) -> None:
     assert samples[0].var() == pytest.approx(expected, rel=4 * np.sqrt(max(count, 3) / replicates))
 
 
-def test_the_same_seed_gives_the_same_samples_in_any_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_samples_and_blocks_make_up_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = np.random.default_rng(0).integers(0, 3, 60)
     make = lambda seed: all_weights(Resamples(targets, targets % 2, replicates=70, seed=seed))  # noqa: E731
     one, again, other = make(1), make(1), make(2)
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
     monkeypatch.setattr("fastccsa.evaluation.resampling._BLOCK_BYTES", 4 * 60 * 7)
-    assert make(1).shape == one.shape
+    small = make(1)
+    assert small.shape == one.shape
+    # Every sample keeps the number of images of each domain and class, whichever block it is in.
+    for target in range(3):
+        cell = targets == target
+        np.testing.assert_allclose(small[:, cell].sum(axis=1), cell.sum(), rtol=1e-5)
+    assert len(np.unique(small, axis=0)) == len(small)
 
 
 @pytest.mark.parametrize("shapes", [(3, 2, 3), (3, 3, 2), (0, 0, 0)])

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nvidia.dali import fn, pipeline_def
-from nvidia.dali.types import DALIDataType, DALIImageType
 from PIL import Image, ImageOps
 from sample_images import texture
 
@@ -64,24 +62,6 @@ FILES = {
     **{f"JPEG, orientation {n}": encode(PICTURE, "JPEG", exif=oriented(n)) for n in range(1, 9)},
     **{f"PNG, orientation {n}": encode(PICTURE, "PNG", exif=oriented(n)) for n in (3, 6)},
 }
-
-
-@pytest.fixture(scope="module")
-def decode_with_dali() -> Any:
-    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
-    def graph() -> Any:
-        encoded = fn.external_source(name="encoded", dtype=DALIDataType.UINT8, ndim=1)
-        return fn.decoders.image(encoded, output_type=DALIImageType.RGB)
-
-    pipeline = graph()
-
-    def run(data: np.ndarray) -> np.ndarray:
-        pipeline.feed_input("encoded", [data])
-        pipeline.schedule_run()
-        (images,) = pipeline.outputs()
-        return np.array(images[0])
-
-    return run
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nvidia.dali import fn, pipeline_def
-from nvidia.dali.types import DALIDataType, DALIImageType
 from PIL import Image
 from sample_images import texture
 
@@ -51,23 +49,6 @@ EXIF = {
     "no EXIF": (b"hello world, this is something else", False),
     "zeros": (bytes(100), False),
 }
-
-
-@pytest.fixture(scope="module")
-def decode_with_dali() -> Any:
-    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
-    def graph() -> Any:
-        encoded = fn.external_source(name="encoded", dtype=DALIDataType.UINT8, ndim=1)
-        return fn.decoders.image(encoded, output_type=DALIImageType.RGB)
-
-    pipeline = graph()
-
-    def run(data: np.ndarray) -> np.ndarray:
-        pipeline.feed_input("encoded", [data])
-        pipeline.schedule_run()
-        return np.array(pipeline.outputs()[0][0])
-
-    return run
 
 
 def assert_same_everywhere(path: Path, decode_with_dali: Any) -> np.ndarray:
