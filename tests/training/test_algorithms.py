@@ -226,6 +226,29 @@ def test_group_dro(objective_of) -> None:
     assert objective.memory.get_buffer("log_weights").exp().tolist() == pytest.approx(q.tolist(), rel=1e-4)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", [name for name in SINGLE if name != "mixup"])
+def test_a_gpu_computes_the_same_loss(make_config, name: str) -> None:
+    results = []
+    for device in ("cpu", "cuda"):
+        config, manifest = open_manifest(make_config(algorithm=name, device=device))
+        objective = build_objective(config, select_images(config, manifest), torch.device(device), WIDTH)
+        try:
+            results.append(objective.loss(*(tensor.to(device) for tensor in batch_of())).cpu())
+        finally:
+            objective.loader.close()
+    torch.testing.assert_close(*results, **CLOSE)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_run_trains_as_a_cuda_graph(make_config, name: str) -> None:
+    config = make_config(algorithm=name, epochs=1, batch_size=4, device="cuda", cache="gpu", cuda_graph=True)
+    assert 0 <= train(config, progress=False).average <= 1
+    (epoch,) = (Path(config.out) / "metrics.jsonl").read_text().splitlines()
+    assert math.isfinite(json.loads(epoch)["loss"])
+
+
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_run_trains(make_config, name: str) -> None:
     config = make_config(algorithm=name, epochs=1, batch_size=8)
