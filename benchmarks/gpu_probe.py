@@ -44,7 +44,8 @@ MIXES = {
 SQUARES = [128, 256, 512, 1024, 2048, 4096, 16384, 65536]  # both sides have gradients
 AGAINST_A_MEMORY = [32, 256]  # rows; only they have a gradient
 MEMORY = 65536
-FUSED = ("fused", "fused_sorted", "fused_mma_sorted")  # as given, by class, and by class without wgmma
+# As given and by class: kernels that store coefficients, and one that does not; and by class without wgmma.
+FUSED = ("stored", "stored_sorted", "fused", "fused_sorted", "fused_mma_sorted")
 UNSORTED_MMA = ("fused_mma",)
 FLOAT32_SIZES = [(1024, 1024, 3), (4096, 4096, 3), (16384, 16384, 3), (32, MEMORY, 1), (MEMORY, MEMORY, 3)]
 ERROR_ROWS = 2048
@@ -52,8 +53,8 @@ ERROR_WIDTHS, ERROR_SHAPES, ERROR_MARGIN = (512, 500, 256, 128, 100, 20), ((700,
 RIVALS_ROWS = [1024, 4096]
 ZIPPED_ROWS = [32, 4096, 65536, 262144]
 PROFILED = [
-    (1024, 1024, 3, "fused"), (4096, 4096, 3, "fused_sorted"), (16384, 16384, 3, "fused_sorted"),
-    (32, MEMORY, 1, "fused"), (MEMORY, MEMORY, 3, "fused_sorted"),
+    (1024, 1024, 3, "stored"), (4096, 4096, 3, "stored"), (16384, 16384, 3, "stored_sorted"),
+    (32, MEMORY, 1, "fused"), (MEMORY, MEMORY, 3, "stored_sorted"),
 ]  # fmt: skip
 MANY_PAIRS = 1 << 30  # measured with fewer replays, and without CUDA graphs in float32, whose memory they would hold
 FEW_PAIRS = 1 << 18  # up to which pairs are also computed from differences

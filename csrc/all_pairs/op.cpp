@@ -137,8 +137,11 @@ void fill_without_pairs(const Arguments& a, const Result& result) {
 // ---- ways to compute it ----
 
 constexpr const char* kMethods[] = {"auto",      "direct",       "products",        "fused",
-                                    "fused_mma", "fused_sorted", "fused_mma_sorted"};
-enum class Method : int64_t { kAuto, kDirect, kProducts, kFused, kFusedMma, kFusedSorted, kFusedMmaSorted };
+                                    "fused_mma", "fused_sorted", "fused_mma_sorted", "stored",
+                                    "stored_sorted"};
+enum class Method : int64_t {
+  kAuto, kDirect, kProducts, kFused, kFusedMma, kFusedSorted, kFusedMmaSorted, kStored, kStoredSorted
+};
 
 // The largest number of pairs that `method` computes pair by pair, if this is faster for up to `few` pairs.
 int64_t few_pairs(Method method, int64_t few) {
@@ -264,6 +267,14 @@ class TorchDevice {
     cuda::run_fused_main(p, kernel, stream_);
   }
   template <typename T>
+  void run_coefficients(const cuda::Fused<T>& p, const cuda::Stored<T>& part) const {
+    cuda::run_coefficients(p, part, stream_);
+  }
+  template <typename T>
+  void run_gradients(const cuda::Fused<T>& p, const cuda::Stored<T>& part, int at_once) const {
+    cuda::run_gradients(p, part, at_once, stream_);
+  }
+  template <typename T>
   void run_fused_finish(const cuda::Fused<T>& p) const {
     cuda::run_fused_finish(p, stream_);
   }
@@ -282,7 +293,10 @@ class TorchDevice {
 cuda::FusedOptions fused_options(Method method) {
   cuda::FusedOptions options;
   const bool mma = method == Method::kFusedMma || method == Method::kFusedMmaSorted;
-  const bool sorted = method == Method::kFusedSorted || method == Method::kFusedMmaSorted;
+  const bool stored = method == Method::kStored || method == Method::kStoredSorted;
+  const bool sorted =
+      method == Method::kFusedSorted || method == Method::kFusedMmaSorted || method == Method::kStoredSorted;
+  if (stored) options.choice = cuda::FusedChoice::kStored;
   if (mma) options.choice = cuda::FusedChoice::kMma;
   if (method != Method::kAuto) options.order = sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
   return options;

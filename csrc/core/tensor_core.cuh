@@ -181,6 +181,22 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
       : "memory"));
 }
 
+// The calling thread arrives, and the phase also waits for `bytes` of copy_bulk().
+__device__ __forceinline__ void barrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
+  FASTCCSA_SM90(asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                             : "memory"));
+}
+
+// Starts a copy by the hardware, on behalf of the calling thread alone. Both addresses and the size are multiples of 16
+// bytes. The current phase of `barrier` must expect the bytes; when it has ended, whoever waited for it sees them, and
+// so do products of a warpgroup.
+__device__ __forceinline__ void copy_bulk(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
+  FASTCCSA_SM90(
+      asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+                   "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier)
+                   : "memory"));
+}
+
 // Lets products of a warpgroup see what the calling thread has written to shared memory, copies included, once threads
 // have synchronised after it.
 __device__ __forceinline__ void fence_async_proxy() {
@@ -293,7 +309,22 @@ __device__ __forceinline__ void wgmma_mn(float (&d)[kColumns / 2], uint64_t a, u
 #endif
 }
 
-// The same with A in registers: each warp holds its 16 rows of A as for multiply_16x8x16().
+// The same with A MN-major.
+template <typename T, int kColumns>
+__device__ __forceinline__ void wgmma_mn_mn(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
+  static_assert(kIs16Bit<T> && (kColumns == 128 || kColumns == 256));
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  if constexpr (kColumns == 128) {
+    FASTCCSA_WGMMA(128, 64, "%64, %65", "1", "1, 1, 1, 1", "l"(a), "l"(b))
+  } else {
+    FASTCCSA_WGMMA(256, 128, "%128, %129", "1", "1, 1, 1, 1", "l"(a), "l"(b))
+  }
+#else
+  __trap();
+#endif
+}
+
+// The same as wgmma_mn() with A in registers: each warp holds its 16 rows of A as for multiply_16x8x16().
 template <typename T, int kColumns>
 __device__ __forceinline__ void wgmma_mn(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b) {
   static_assert(kIs16Bit<T> && (kColumns == 64 || kColumns == 128 || kColumns == 256));

@@ -151,12 +151,33 @@ void initialise_mbarrier(uint32_t address, uint32_t arrivals, Site site) {
 
 void arrive_at_mbarrier(uint32_t address, Site site) {
   Mbarrier& barrier = mbarrier_at(address, site);
+  if (barrier.pending == 0) fail("a thread arrives at a phase of an mbarrier that waits only for copies", site);
   running->leave(barrier.points[barrier.phase % 2]);
-  if (--barrier.pending == 0) {
-    barrier.pending = barrier.arrivals;
-    ++barrier.phase;
-  }
+  --barrier.pending;
+  barrier.advance();
   store(address, barrier, site);
+}
+
+void expect_at_mbarrier(uint32_t address, uint32_t bytes, Site site) {
+  Mbarrier& barrier = mbarrier_at(address, site);
+  barrier.bytes += bytes;
+  store(address, barrier, site);
+}
+
+void copy_at_mbarrier(uint32_t to, const void* from, uint32_t bytes, uint32_t address, Site site) {
+  if (bytes == 0 || bytes % 16 != 0) fail("a bulk copy has a multiple of 16 bytes", site);
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0) fail("the source of a bulk copy is misaligned", site);
+  Mbarrier& barrier = mbarrier_at(address, site);
+  unsigned char* const target = running->block->shared.at(to, 16, site);
+  running->block->shared.at(to + bytes - 16, 16, site);  // it ends inside shared memory
+  BulkCopy copy{target, std::vector<unsigned char>(bytes)};
+  // Through volatile, because memcpy() and memset() would tell the race detector of accesses of this thread.
+  note_read(const_cast<void*>(from), bytes);
+  for (uint32_t k = 0; k < bytes; ++k) {
+    copy.content[k] = static_cast<const volatile unsigned char*>(from)[k];
+    static_cast<volatile unsigned char*>(target)[k] = 0xff;
+  }
+  barrier.copies.push_back(std::move(copy));
 }
 
 void wait_for_mbarrier(uint32_t address, uint32_t parity, Site site) {

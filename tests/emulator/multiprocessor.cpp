@@ -5,6 +5,7 @@
 #include <link.h>
 
 #include <algorithm>
+#include <cstring>
 #include <sstream>
 
 namespace emulator {
@@ -96,7 +97,7 @@ void Multiprocessor::run(const Launch& launch, unsigned block) {
     for (unsigned warp : warp_order_.next(warps)) run_warp(warp);
     if (all_returned()) break;
     const bool some = release_barriers(), others = release_mbarriers();
-    if (!some && !others) fail("a barrier waits for threads that never reach it");
+    if (!some && !others && !complete_copies()) fail("a barrier waits for threads that never reach it");
   }
   check_products();
 }
@@ -194,6 +195,24 @@ bool Multiprocessor::release_mbarriers() {
     released = true;
   }
   return released;
+}
+
+// Completes the copies of the hardware; returns false if there is none.
+bool Multiprocessor::complete_copies() {
+  bool completed = false;
+  for (auto& [address, barrier] : block_->mbarriers) {
+    for (const BulkCopy& copy : barrier.copies) {
+      for (size_t k = 0; k < copy.content.size(); ++k) static_cast<volatile unsigned char*>(copy.to)[k] = copy.content[k];
+      barrier.bytes -= int64_t(copy.content.size());
+      completed = true;
+    }
+    if (barrier.copies.empty()) continue;
+    barrier.copies.clear();
+    barrier.advance();
+    const uint64_t word = barrier.word();
+    std::memcpy(shared_.at(address, sizeof word, {"copy_bulk", "", 0}), &word, sizeof word);
+  }
+  return completed;
 }
 
 // The warps of a warpgroup must start the same products.

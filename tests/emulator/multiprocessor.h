@@ -80,6 +80,7 @@ class Multiprocessor {
   bool release_collectives(unsigned first, unsigned lanes);
   bool release_barriers();
   bool release_mbarriers();
+  bool complete_copies();
   bool all_returned() const;
   void check_products();
   [[noreturn]] void fail(const std::string& what);
@@ -142,5 +143,10 @@ void read_by_proxy(void* address, size_t bytes);
 void initialise_mbarrier(uint32_t address, uint32_t arrivals, Site site);
 void arrive_at_mbarrier(uint32_t address, Site site);
 void wait_for_mbarrier(uint32_t address, uint32_t parity, Site site);
+
+// Copies of the hardware. The phase of the barrier ends only when as many bytes as it expects have arrived. They arrive
+// as late as possible: when no thread can continue without them. Until then their destination is NaN (all bits set).
+void expect_at_mbarrier(uint32_t address, uint32_t bytes, Site site);
+void copy_at_mbarrier(uint32_t to, const void* from, uint32_t bytes, uint32_t address, Site site);
 
 }  // namespace emulator

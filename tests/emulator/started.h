@@ -21,7 +21,8 @@ struct Product {
   float* d;
   int columns;
   bool is_half;            // not bfloat16
-  bool a_in_registers;     // else in shared memory, K-major
+  bool a_in_registers;     // else in shared memory
+  bool a_mn_major;         // else K-major
   bool b_mn_major;         // else K-major
   bool accumulate;
   uint32_t registers[4];   // A

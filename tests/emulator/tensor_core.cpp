@@ -153,10 +153,17 @@ void for_each_chunk_of_b(const Product& product, Visit visit) {
   }
 }
 
-// Calls visit(address, row, k) for each chunk of the warp's 16 rows of A in shared memory.
+// Calls visit(address, row, k) for each chunk of the warp's 16 rows of A in shared memory; `row` and `k` are those of
+// its first value.
 template <typename Visit>
 void for_each_chunk_of_a(const Product& product, uint32_t first_row, Visit visit) {
   const Matrix a(product.a);
+  if (product.a_mn_major) {
+    for (uint32_t k = 0; k < kDepth; ++k) {
+      for (uint32_t row = 0; row < kRows; row += kChunk) visit(a.mn_major(first_row + row, k), row, k);
+    }
+    return;
+  }
   for (uint32_t row = 0; row < kRows; ++row) {
     for (uint32_t k = 0; k < kDepth; k += kChunk) visit(a.k_major(first_row + row, k), row, k);
   }
@@ -186,7 +193,7 @@ struct Finish {
 
 bool same(const Product& p, const Product& q) {
   return p.columns == q.columns && p.is_half == q.is_half && p.a_in_registers == q.a_in_registers &&
-         p.b_mn_major == q.b_mn_major && p.accumulate == q.accumulate && p.b == q.b &&
+         p.a_mn_major == q.a_mn_major && p.b_mn_major == q.b_mn_major && p.accumulate == q.accumulate && p.b == q.b &&
          (p.a_in_registers || p.a == q.a);
 }
 
@@ -218,7 +225,8 @@ EMULATOR_INNER_LOOP const char* finish_warp(void* const* arguments, uint32_t) {
     }
     if (!model.a_in_registers) {
       for_each_chunk_of_a(model, first.first_row, [&](uint32_t address, uint32_t row, uint32_t k) {
-        load_chunk(*first.shared, address, first.site, model.is_half, a + row * kDepth + k, 1);
+        const size_t step = model.a_mn_major ? kDepth : 1;
+        load_chunk(*first.shared, address, first.site, model.is_half, a + row * kDepth + k, step);
       });
     }
     for_each_chunk_of_b(model, [&](uint32_t address, uint32_t n, uint32_t k) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace emulator {
 
@@ -74,10 +75,25 @@ struct Barrier {
   unsigned passed = 0;
 };
 
+// A copy by the hardware that has read its source, and not yet written.
+struct BulkCopy {
+  unsigned char* to;
+  std::vector<unsigned char> content;
+};
+
 struct Mbarrier {
   Rendezvous points[2];
   uint32_t arrivals = 0, pending = 0;
   uint32_t phase = 0;
+  int64_t bytes = 0;  // expected and not yet here; less than 0: here before they are expected
+  std::vector<BulkCopy> copies;
+
+  // Ends the phase if all have arrived.
+  void advance() {
+    if (pending > 0 || bytes != 0) return;
+    pending = arrivals;
+    ++phase;
+  }
 
   bool ended(uint32_t parity) const { return phase % 2 != parity; }
   // What the barrier's memory holds, so that an overwritten barrier is noticed.

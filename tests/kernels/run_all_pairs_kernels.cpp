@@ -97,6 +97,7 @@ class EmulatedDevice {
   template <typename T>
   cuda::FusedVariant fused_variant(int64_t, cuda::FusedChoice) const {
     cuda::FusedVariant variant{fused_kernel_, {}, threads_blocks_};
+    if (fused_kernel_ == cuda::FusedKernel::kStored512) variant.shape = {cuda::kTile, cuda::kTile};
     cuda::with_fused_kernel<T>(fused_kernel_, [&](auto, int, size_t, cuda::FusedShape shape) { variant.shape = shape; });
     return variant;
   }
@@ -112,6 +113,14 @@ class EmulatedDevice {
   template <typename T>
   void run_fused_main(const cuda::Fused<T>& p, cuda::FusedKernel kernel) {
     cuda::launch_fused_main(p, kernel, launch_fused());
+  }
+  template <typename T>
+  void run_coefficients(const cuda::Fused<T>& p, const cuda::Stored<T>& part) {
+    cuda::launch_coefficients(p, part, launch_fused());
+  }
+  template <typename T>
+  void run_gradients(const cuda::Fused<T>& p, const cuda::Stored<T>& part, int at_once) {
+    cuda::launch_gradients(p, part, at_once, launch_fused());
   }
   template <typename T>
   void run_fused_finish(const cuda::Fused<T>& p) {
@@ -186,6 +195,7 @@ void answer(emulator::Gpu& gpu) {
     device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
     cuda::FusedOptions fused;
     fused.window = 2;
+    fused.stored_part = 256;
     fused.order = request.sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
     cuda::FusedLoss<T, EmulatedDevice>(device, problem, fused).run();
   }

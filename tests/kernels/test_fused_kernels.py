@@ -20,7 +20,7 @@ from .programs import Builder
 # In the order of the C++ enum: padded width, and whether the instructions are those of Hopper.
 KERNELS = {
     "mma 64": 64, "mma 128": 128, "mma 256": 256, "mma 512 small": 512, "mma 512": 512, "mma 512 large": 512,
-    "wgmma 128": 128, "wgmma 256": 256, "wgmma 512": 512,
+    "wgmma 128": 128, "wgmma 256": 256, "wgmma 512": 512, "stored 512": 512,
 }  # fmt: skip
 DTYPES = (torch.bfloat16, torch.float16)
 MARGIN = 1.5

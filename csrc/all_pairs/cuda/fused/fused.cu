@@ -59,6 +59,24 @@ FusedVariant find_variant(FusedKernel kernel, int device) {
   return variant;
 }
 
+// Allows the kernels that store coefficients their shared memory on this device.
+template <typename T>
+FusedVariant stored_variant(int device) {
+  static std::array<std::atomic<bool>, kDevices> known{};
+  if (device >= kDevices || !known[device].load()) {
+    const auto reserve = [](auto kernel, size_t bytes) {
+      check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+                 "reserving shared memory");
+    };
+    for (const FusedTerms terms : {kSeparationTerm, kBothTerms}) {
+      for (const bool weighted : {false, true}) with_coefficients_kernel<T>(terms, weighted, reserve);
+    }
+    for (const int columns : {128, 256}) with_gradients_kernel<T>(columns, reserve);
+    if (device < kDevices) known[device].store(true);
+  }
+  return {FusedKernel::kStored512, {kTile, kTile}, attribute(cudaDevAttrMultiProcessorCount, device)};
+}
+
 }  // namespace
 
 template <typename T>
@@ -66,9 +84,10 @@ FusedVariant fused_variant(int64_t width, FusedChoice choice) {
   int device = 0;
   check_cuda(cudaGetDevice(&device), "asking for the current GPU");
   const int padded = width <= 64 ? 64 : width <= 128 ? 128 : width <= 256 ? 256 : 512;
-  const bool wgmma = choice == FusedChoice::kByDevice && has_wgmma(device);
+  const bool wgmma = choice != FusedChoice::kMma && has_wgmma(device);
   const int shared = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return find_variant<T>(fused_kernel(padded, wgmma, size_t(shared)), device);
+  const FusedKernel kernel = fused_kernel(padded, wgmma, choice == FusedChoice::kStored, size_t(shared));
+  return kernel == FusedKernel::kStored512 ? stored_variant<T>(device) : find_variant<T>(kernel, device);
 }
 
 template <typename T>
@@ -87,6 +106,16 @@ void run_fused_main(const Fused<T>& p, FusedKernel kernel, void* stream) {
 }
 
 template <typename T>
+void run_coefficients(const Fused<T>& p, const Stored<T>& part, void* stream) {
+  launch_coefficients(p, part, launch_on(stream));
+}
+
+template <typename T>
+void run_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, void* stream) {
+  launch_gradients(p, part, at_once, launch_on(stream));
+}
+
+template <typename T>
 void run_fused_finish(const Fused<T>& p, void* stream) {
   launch_fused_finish(p, launch_on(stream));
 }
@@ -96,6 +125,8 @@ void run_fused_finish(const Fused<T>& p, void* stream) {
   template void run_fused_prepare(const Fused<T>&, void*);        \
   template void run_fused_ranks(const Fused<T>&, void*);          \
   template void run_fused_main(const Fused<T>&, FusedKernel, void*); \
+  template void run_coefficients(const Fused<T>&, const Stored<T>&, void*);   \
+  template void run_gradients(const Fused<T>&, const Stored<T>&, int, void*); \
   template void run_fused_finish(const Fused<T>&, void*);
 FASTCCSA_FUSED_INSTANCES(bfloat16)
 FASTCCSA_FUSED_INSTANCES(half)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "all_pairs/cuda/fused/params.h"
+#include "all_pairs/cuda/fused/stored_params.h"
 #include "all_pairs/cuda/fused/variant.h"
 
 namespace fastccsa::all_pairs::cuda {
@@ -15,6 +16,10 @@ template <typename T>
 void run_fused_ranks(const Fused<T>& p, void* stream);
 template <typename T>
 void run_fused_main(const Fused<T>& p, FusedKernel kernel, void* stream);
+template <typename T>
+void run_coefficients(const Fused<T>& p, const Stored<T>& part, void* stream);
+template <typename T>
+void run_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, void* stream);
 template <typename T>
 void run_fused_finish(const Fused<T>& p, void* stream);
 

@@ -2,7 +2,9 @@
 // the emulator in the tests.
 #pragma once
 
+#include "all_pairs/cuda/fused/coefficients_kernel.cuh"
 #include "all_pairs/cuda/fused/finish_kernel.cuh"
+#include "all_pairs/cuda/fused/gradients_kernel.cuh"
 #include "all_pairs/cuda/fused/mma_kernel.cuh"
 #include "all_pairs/cuda/fused/prepare_kernel.cuh"
 #include "all_pairs/cuda/fused/variant.h"
@@ -29,11 +31,14 @@ static_assert(Mma64::kBytes <= kSmallMemory && Mma128::kBytes <= kSmallMemory &&
               "a kernel for each width must run on every GPU");
 static_assert(Mma512::kBytes > kSmallMemory && Mma512::kBytes <= kMediumMemory, "this kernel is for 8.0");
 static_assert(Mma512Large::kBytes > kMediumMemory && Mma512Large::kBytes <= kLargeMemory, "this kernel is for 10.0");
-static_assert(WgmmaShape<512>::kBytes <= kLargeMemory, "this kernel is for 9.0");
+static_assert(WgmmaShape<512>::kBytes <= kLargeMemory && CoefficientsShape<8>::kBytes <= kLargeMemory &&
+                  GradientsShape<128>::kBytes <= kLargeMemory && GradientsShape<256>::kBytes <= kLargeMemory,
+              "these kernels are for 9.0");
 
 // Returns the kernel for features of a padded width. `wgmma`: whether the GPU has these instructions and the build has
-// code for them. `shared_bytes`: what a block of threads may use.
-inline FusedKernel fused_kernel(int padded_width, bool wgmma, size_t shared_bytes) {
+// code for them. `stored`: whether coefficients may be stored. `shared_bytes`: what a block of threads may use.
+inline FusedKernel fused_kernel(int padded_width, bool wgmma, bool stored, size_t shared_bytes) {
+  if (wgmma && stored && padded_width == 512) return FusedKernel::kStored512;
   if (wgmma && padded_width <= 128) return FusedKernel::kWgmma128;
   if (wgmma) return padded_width == 256 ? FusedKernel::kWgmma256 : FusedKernel::kWgmma512;
   if (padded_width == 64) return FusedKernel::kMma64;
@@ -61,8 +66,8 @@ void launch_fused_prepare(const Fused<T>& p, FaultWord* fault, Launch launch) {
   }
   const bool reads_weights = p.weight.data != nullptr && (p.check || std::is_same_v<T, half>);
   const int64_t weights = reads_weights ? p.labels * p.labels : 0;
-  const int64_t blocks =
-      1 + parts(int64_t(p.source[0].count) + p.source[1].count, kPlanWarps) + parts(weights, kPlanThreads);
+  const int64_t rows = int64_t(p.source[0].padded_count) + p.source[1].padded_count;
+  const int64_t blocks = 1 + parts(rows, kPlanWarps) + parts(weights, kPlanThreads);
   const auto kernel = packed ? &fused_prepare_kernel<T, true> : &fused_prepare_kernel<T, false>;
   launch(kernel, FusedGrid{dim3(unsigned(blocks)), kPlanThreads, 0}, p, fault);
 }
@@ -96,6 +101,7 @@ void with_fused_kernel(FusedKernel kernel, Visit visit) {
     case FusedKernel::kWgmma128: return wgmma(std::integral_constant<int, 128>());
     case FusedKernel::kWgmma256: return wgmma(std::integral_constant<int, 256>());
     case FusedKernel::kWgmma512: return wgmma(std::integral_constant<int, 512>());
+    case FusedKernel::kStored512: return;  // see launch_coefficients() and launch_gradients()
   }
 }
 
@@ -103,6 +109,45 @@ template <typename T, typename Launch>
 void launch_fused_main(const Fused<T>& p, FusedKernel kernel, Launch launch) {
   with_fused_kernel<T>(kernel, [&](auto function, int threads, size_t bytes, FusedShape) {
     launch(function, FusedGrid{dim3(unsigned(p.plan.threads_blocks)), threads, bytes}, p);
+  });
+}
+
+// Calls `visit(kernel, shared bytes)` for the kernel that stores coefficients of the terms, with or without weights.
+template <typename T, typename Visit>
+void with_coefficients_kernel(FusedTerms terms, bool weighted, Visit visit) {
+  constexpr int kSlabs = kLargestFusedWidth / kBlock;
+  const size_t bytes = CoefficientsShape<kSlabs>::kBytes;
+  if (terms == kSeparationTerm) {
+    return weighted ? visit(&coefficients_kernel<T, kSlabs, kSeparationTerm, true>, bytes)
+                    : visit(&coefficients_kernel<T, kSlabs, kSeparationTerm, false>, bytes);
+  }
+  return weighted ? visit(&coefficients_kernel<T, kSlabs, kBothTerms, true>, bytes)
+                  : visit(&coefficients_kernel<T, kSlabs, kBothTerms, false>, bytes);
+}
+
+// Calls `visit(kernel, shared bytes)` for the kernel whose blocks of threads compute that many columns of gradients.
+template <typename T, typename Visit>
+void with_gradients_kernel(int columns, Visit visit) {
+  return columns == 256 ? visit(&gradients_kernel<T, 256>, size_t(GradientsShape<256>::kBytes))
+                        : visit(&gradients_kernel<T, 128>, size_t(GradientsShape<128>::kBytes));
+}
+
+template <typename T, typename Launch>
+void launch_coefficients(const Fused<T>& p, const Stored<T>& part, Launch launch) {
+  with_coefficients_kernel<T>(p.terms, p.weight.data != nullptr, [&](auto kernel, size_t bytes) {
+    launch(kernel, FusedGrid{dim3(unsigned(part.tiles[0] * part.runs)), kStoredThreads, bytes}, p, part);
+  });
+}
+
+// `at_once`: how many blocks of threads run at the same time. If wide blocks are too few for that, narrow ones run.
+template <typename T, typename Launch>
+void launch_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, Launch launch) {
+  int tiles = 0;
+  for (int k = 0; k < 2; ++k) tiles += p.side[k].gradient == nullptr ? 0 : part.tiles[k];
+  if (tiles == 0) return;
+  const int columns = tiles * (p.padded_width / 256) * 4 >= at_once * 3 ? 256 : 128;
+  with_gradients_kernel<T>(columns, [&](auto kernel, size_t bytes) {
+    launch(kernel, FusedGrid{dim3(unsigned(tiles * (p.padded_width / columns))), kStoredThreads, bytes}, p, part);
   });
 }
 

@@ -40,7 +40,7 @@ class MmaTile {
     Segments<T> segments(p_, blockIdx.x);
     for (Segment s; segments.next(s);) run_segment(s, factor, loss);
     double* scratch = reinterpret_cast<double*>(memory_ + Shape::kNorms);
-    store_loss(p_, loss, scratch, kWarps, [] { __syncthreads(); });
+    store_loss(p_, loss, scratch, kWarps, int(blockIdx.x), [] { __syncthreads(); });
   }
 
  private:

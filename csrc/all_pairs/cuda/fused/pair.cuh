@@ -24,8 +24,13 @@ constexpr float kTiny = 1e-30f;
 // The two values of a packed pair.
 template <typename T>
 __device__ __forceinline__ void unpack_pair(uint32_t packed, float& low, float& high) {
-  low = load(T{uint16_t(packed)});
-  high = load(T{uint16_t(packed >> 16)});
+  if constexpr (std::is_same_v<T, bfloat16>) {  // as pack_pair() does, so that the compiler does it once
+    low = __uint_as_float(packed << 16);
+    high = __uint_as_float(packed & 0xffff0000u);
+  } else {
+    low = load(T{uint16_t(packed)});
+    high = load(T{uint16_t(packed >> 16)});
+  }
 }
 
 // The factor by which coefficients are multiplied before they are rounded to T: a power of 2. float16 has few
@@ -144,28 +149,44 @@ __device__ __forceinline__ uint32_t pack_coefficients(float low, float high, flo
   return packed;
 }
 
+// The nearest pairs of a lane's two rows, and the largest norm of the columns. A lane compares distances with its
+// largest norm, so it may find near pairs where there are none.
+struct Nearest {
+  float distance[2] = {kFar, kFar};  // squared
+  float norm = 0;
+
+  // Whether all lanes' pairs are far from each other; otherwise what was computed from their products is of no use. NaN
+  // makes a sum NaN, and so do distances that are 0 or less. `count_all`: rows that do not exist are compared too.
+  __device__ __forceinline__ bool far(const LaneRow (&rows)[2], const float (&row_sum)[2], bool count_all) const {
+    bool result = true;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const bool counts = count_all || rows[h].label != kNoRow;
+      result = result && (!counts || distance[h] > kFusedNear * (rows[h].norm + norm)) && row_sum[h] == row_sum[h];
+    }
+    return __all_sync(kAllLanes, result);
+  }
+};
+
 // Coefficients of pairs of different classes whose columns are all of one class, as most tiles of sorted rows are:
-// `weight` is that of the lane's two rows, with the scale. Returns whether all lanes' pairs are far from each other;
-// otherwise the results are of no use. A lane compares distances with its largest norm, so it may return false for
-// tiles without near pairs. NaN makes a sum NaN, and so do distances that are 0 or less.
+// `weight` is that of the lane's two rows, with the scale. Adds up squares of gaps, without weights, and sums of rows.
 template <bool kWeighted, int kGroups, typename T>
-__device__ __forceinline__ bool separation_coefficients(const float (&s)[kGroups * 4], uint32_t (&packed)[kGroups * 2],
+__device__ __forceinline__ void separation_coefficients(const float (&s)[kGroups * 4], uint32_t (&packed)[kGroups * 2],
                                                         const PairRules<T>& rules, const LaneRow (&rows)[2],
                                                         const float (&weight)[2], const float* norms,
-                                                        float (&squares)[2], float (&row_sum)[2]) {
+                                                        float (&squares)[2], float (&row_sum)[2], Nearest& nearest) {
   const int lane_column = threadIdx.x % 4 * 2;
-  float largest = 0, nearest[2] = {kFar, kFar};
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
     const float2 norm = *reinterpret_cast<const float2*>(norms + n * 8 + lane_column);
-    largest = fmaxf(largest, fmaxf(norm.x, norm.y));
+    nearest.norm = fmaxf(nearest.norm, fmaxf(norm.x, norm.y));
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float k[2];
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const float d2 = fmaf(-2.0f, s[n * 4 + h * 2 + e], rows[h].norm + (e ? norm.y : norm.x));
-        nearest[h] = fminf(nearest[h], d2);
+        nearest.distance[h] = fminf(nearest.distance[h], d2);
         const float inverse = reciprocal_square_root(d2);
         const float gap = fmaxf(fmaf(-d2, inverse, rules.margin), 0.0f);
         squares[h] = fmaf(gap, gap, squares[h]);
@@ -174,32 +195,25 @@ __device__ __forceinline__ bool separation_coefficients(const float (&s)[kGroups
       packed[n * 2 + h] = pack_coefficients<T>(k[0], k[1], row_sum[h]);
     }
   }
-  bool far = true;
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    far = far && nearest[h] > kFusedNear * (rows[h].norm + largest) && row_sum[h] == row_sum[h];
-  }
-  return __all_sync(kAllLanes, far);
 }
 
-// The same for columns of any classes. For alignment, of the pairs of one class those are near that are so close that
-// its value would suffer.
+// The same for columns of any classes; adds up the loss. For alignment, of the pairs of one class those are near that
+// are so close that its value would suffer.
 template <int kTerms, bool kWeighted, int kGroups, typename T>
-__device__ __forceinline__ bool mixed_coefficients(const float (&s)[kGroups * 4], uint32_t (&packed)[kGroups * 2],
+__device__ __forceinline__ void mixed_coefficients(const float (&s)[kGroups * 4], uint32_t (&packed)[kGroups * 2],
                                                    const PairRules<T>& rules, const LaneRow (&rows)[2],
                                                    const float* norms, const int* labels, float (&loss)[2],
-                                                   float (&row_sum)[2]) {
+                                                   float (&row_sum)[2], Nearest& nearest) {
   constexpr bool kAlign = kTerms == kBothTerms;
   constexpr float kCloser = kFusedNear / kFusedNearOfOneClass;
   const int lane_column = threadIdx.x % 4 * 2;
-  float largest = 0, nearest[2] = {kFar, kFar};
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
     keep_order();
     const float2 norm = *reinterpret_cast<const float2*>(norms + n * 8 + lane_column);
     const int2 label = *reinterpret_cast<const int2*>(labels + n * 8 + lane_column);
     // Columns that do not exist are far from everything, so their norms do not count.
-    largest = fmaxf(largest, fmaxf(norm.x < kFar ? norm.x : 0.0f, norm.y < kFar ? norm.y : 0.0f));
+    nearest.norm = fmaxf(nearest.norm, fmaxf(norm.x < kFar ? norm.x : 0.0f, norm.y < kFar ? norm.y : 0.0f));
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float k[2];
@@ -208,7 +222,7 @@ __device__ __forceinline__ bool mixed_coefficients(const float (&s)[kGroups * 4]
         const int other = e ? label.y : label.x;
         const float d2 = fmaf(-2.0f, s[n * 4 + h * 2 + e], rows[h].norm + (e ? norm.y : norm.x));
         const bool same = rows[h].label == other;
-        nearest[h] = fminf(nearest[h], same ? (kAlign ? kCloser * d2 : kFar) : d2);
+        nearest.distance[h] = fminf(nearest.distance[h], same ? (kAlign ? kCloser * d2 : kFar) : d2);
         const float weight = kWeighted ? rules.weight_of(rows[h].weights, other) : 1.0f;
         const float inverse = reciprocal_square_root(d2);
         const float within = fmaxf(fmaf(-d2, inverse, rules.margin), 0.0f), gap = same ? 0.0f : within;
@@ -221,13 +235,6 @@ __device__ __forceinline__ bool mixed_coefficients(const float (&s)[kGroups * 4]
       packed[n * 2 + h] = pack_coefficients<T>(k[0], k[1], row_sum[h]);
     }
   }
-  bool far = loss[0] == loss[0];
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const bool exists = rows[h].label != kNoRow;
-    far = far && (!exists || nearest[h] > kFusedNear * (rows[h].norm + largest)) && row_sum[h] == row_sum[h];
-  }
-  return __all_sync(kAllLanes, far);
 }
 
 // The same for any tile. Pairs that are near, and NaN, are computed from their rows. The products move to local memory
@@ -282,30 +289,36 @@ __device__ __forceinline__ void tile_coefficients(const float (&s)[kGroups * 4],
                                                   float (&row_sum)[2], Distance distance) {
   float found[2] = {}, sums[2] = {};
   bool done = false;
+  Nearest nearest;
   if (terms == kSeparationTerm && rules.sorted) {
     const int of_tile = labels[0];
     const bool differ = labels[kGroups * 8 - 1] == of_tile && rows[0].label != of_tile && rows[1].label != of_tile;
     if (__all_sync(kAllLanes, differ)) {
       float squares[2] = {}, weight[2] = {1.0f, 1.0f};
       if (rules.weight == nullptr && rules.scale == 1.0f) {
-        done = separation_coefficients<false, kGroups>(s, packed, rules, rows, weight, norms, squares, sums);
+        separation_coefficients<false, kGroups>(s, packed, rules, rows, weight, norms, squares, sums, nearest);
       } else {
         const float plain[2] = {rules.weight_of(rows[0].weights, of_tile), rules.weight_of(rows[1].weights, of_tile)};
         for (int h = 0; h < 2; ++h) weight[h] = plain[h] * rules.scale;
-        done = separation_coefficients<true, kGroups>(s, packed, rules, rows, weight, norms, squares, sums);
+        separation_coefficients<true, kGroups>(s, packed, rules, rows, weight, norms, squares, sums, nearest);
         for (int h = 0; h < 2; ++h) squares[h] *= plain[h];
       }
       found[1] = squares[0] + squares[1];
+      done = nearest.far(rows, sums, true);
     } else {
       constexpr int kTerm = kSeparationTerm;
-      done = rules.weight == nullptr
-                 ? mixed_coefficients<kTerm, false, kGroups>(s, packed, rules, rows, norms, labels, found, sums)
-                 : mixed_coefficients<kTerm, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums);
+      rules.weight == nullptr
+          ? mixed_coefficients<kTerm, false, kGroups>(s, packed, rules, rows, norms, labels, found, sums, nearest)
+          : mixed_coefficients<kTerm, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums, nearest);
+      done = nearest.far(rows, sums, false);
     }
   } else if (terms == kBothTerms) {
-    done = rules.weight == nullptr
-               ? mixed_coefficients<kBothTerms, false, kGroups>(s, packed, rules, rows, norms, labels, found, sums)
-               : mixed_coefficients<kBothTerms, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums);
+    rules.weight == nullptr
+        ? mixed_coefficients<kBothTerms, false, kGroups>(s, packed, rules, rows, norms, labels, found, sums, nearest)
+        : mixed_coefficients<kBothTerms, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums, nearest);
+    // NaN of a pair of one class does not reach its coefficient, but it reaches the loss.
+    const float with_loss[2] = {sums[0] + 0.0f * found[0], sums[1]};
+    done = nearest.far(rows, with_loss, false);
   }
   if (!done) {
     for (int k = 0; k < 2; ++k) found[k] = sums[k] = 0;

@@ -68,9 +68,11 @@ struct FusedSource {
   Vector<const int64_t> label;  // in the order of `order`
   const int64_t* order;         // [count]: row k is row order[k] of the features; nullptr: row k
   int count;
-  T* packed;                    // [count, padded width], or nullptr: not copied
-  int32_t* label32;             // [count]
-  float* norm;                  // [count]
+  int padded_count;             // rows from `count` on are zeros that are far from everything
+  int row_blocks;               // if not 0, copies are stored in blocks of 64 rows x 64 values: see stored.cuh
+  T* packed;                    // [padded count, padded width], or nullptr: not copied
+  int32_t* label32;             // [padded count]
+  float* norm;                  // [padded count]
 };
 
 // The shares of work. Blocks of rows are numbered, those of side 0 first. Block of threads c takes the whole blocks of

@@ -1,6 +1,8 @@
 // The first kernel of the fused loss over all pairs: labels in 32 bits, norms, packed copies of rows, and the plan.
 #pragma once
 
+#include "all_pairs/cuda/fused/pair.cuh"
+#include "all_pairs/cuda/fused/stored_params.h"
 #include "all_pairs/cuda/fused/work.cuh"
 #include "all_pairs/cuda/prepare_sort.cuh"
 
@@ -98,8 +100,20 @@ template <typename T, bool kPacked>
 __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fault) {
   const FusedSource<T>& from = p.source[side];
   const int lane = threadIdx.x % kWarp, padded = p.padded_width;
+  // The place of value d, if rows are copied.
+  const auto place = [&](int d) {
+    if (from.row_blocks == 0) return from.packed + int64_t(row) * padded + d;
+    return from.packed + place_in_blocks(row, d / 8, from.row_blocks) / int64_t(sizeof(T)) + d % 8;
+  };
+  if (row >= from.count) {  // padding
+    for (int d = lane; d < padded; d += kWarp) *place(d) = T{0};
+    if (lane == 0) {
+      from.label32[row] = kNoColumn;
+      from.norm[row] = kFar;
+    }
+    return;
+  }
   const Vector<const T> z = from.features.strided_row(from.order == nullptr ? row : from.order[row]);
-  T* to = from.packed == nullptr ? nullptr : from.packed + int64_t(row) * padded;
   const int64_t label = lane == 0 ? from.label[row] : 0;
   float norm = 0;
   if (kPacked) {
@@ -115,13 +129,13 @@ __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fau
       const int d = (k * kWarp + lane) * kSize;
 #pragma unroll
       for (int j = 0; j < kSize; ++j) norm = fmaf(load(pack[k].value[j]), load(pack[k].value[j]), norm);
-      if (to != nullptr && d < padded) *reinterpret_cast<Pack<T>*>(to + d) = pack[k];
+      if (from.packed != nullptr && d < padded) *reinterpret_cast<Pack<T>*>(place(d)) = pack[k];
     }
   } else {
     for (int d = lane; d < padded; d += kWarp) {
       const T value = d < p.width ? z[d] : T{0};
       norm = fmaf(load(value), load(value), norm);
-      to[d] = value;
+      *place(d) = value;
     }
   }
   norm = reduce<kWarp>(norm, Add());
@@ -139,7 +153,7 @@ __global__ void __launch_bounds__(kPlanThreads) fused_prepare_kernel(const Fused
     if (p.plan.first_unit != nullptr) make_plan(p);
     return;
   }
-  const int64_t rows = int64_t(p.source[0].count) + p.source[1].count;
+  const int64_t rows = int64_t(p.source[0].padded_count) + p.source[1].padded_count;
   const int64_t row_blocks = (rows + kPlanWarps - 1) / kPlanWarps, block = int64_t(blockIdx.x) - 1;
   if (block >= row_blocks) {
     const int64_t k = (block - row_blocks) * kPlanThreads + threadIdx.x;
@@ -148,8 +162,8 @@ __global__ void __launch_bounds__(kPlanThreads) fused_prepare_kernel(const Fused
   }
   const int64_t row = block * kPlanWarps + threadIdx.x / kWarp;
   if (row >= rows) return;
-  const int side = row >= p.source[0].count;
-  prepare_row<T, kPacked>(p, side, int(side ? row - p.source[0].count : row), fault);
+  const int side = row >= p.source[0].padded_count;
+  prepare_row<T, kPacked>(p, side, int(side ? row - p.source[0].padded_count : row), fault);
 }
 
 // Labels that may be any numbers are replaced, if they do not fit into 32 bits, by the number of rows with a smaller

@@ -4,9 +4,11 @@
 //
 //   FusedVariant fused_variant<T>(width, choice)   the main kernel for features of that width
 //   void run_fused_prepare(p), run_fused_ranks(p), run_fused_main(p, kernel), run_fused_finish(p)
+//   void run_coefficients(p, part), run_gradients(p, part, at_once)   instead of the main kernel: see stored.cuh
 #pragma once
 
 #include "all_pairs/cuda/fused/params.h"
+#include "all_pairs/cuda/fused/stored_params.h"
 #include "all_pairs/cuda/fused/variant.h"
 #include "all_pairs/cuda/fused/work.cuh"
 #include "all_pairs/cuda/prepare.h"
@@ -29,6 +31,12 @@ constexpr int64_t kFewPairsOf16Bits = 32768;
 // from class means. With fewer rows on one side, sorting the other would take longer than what it saves.
 constexpr int64_t kSortedPairs = int64_t(1) << 25, kSortedRows = 1024;
 
+// From this many rows on each side, coefficients are stored. With fewer, most of their time would be that of starting.
+constexpr int64_t kStoredRows = 512;
+
+// Up to how many rows and columns coefficients are stored at a time: 512 MiB of them.
+constexpr int kStoredPart = 16384;
+
 enum class FusedOrder { kBySizes, kAsGiven, kSorted };
 
 struct FusedOptions {
@@ -37,6 +45,7 @@ struct FusedOptions {
   int window = 64;         // units: see FusedPlan
   bool whole_blocks = true;  // whether most blocks of rows are not cut
   bool skip_tiles = true;    // whether products with coefficients that are all 0 are skipped
+  int stored_part = kStoredPart;  // rows, and columns
 };
 
 template <typename T, typename Device>
@@ -45,9 +54,10 @@ class FusedLoss {
   FusedLoss(Device& device, const Problem<T>& problem, const FusedOptions& options)
       : device_(device),
         problem_(problem),
-        variant_(device.template fused_variant<T>(problem.width, options.choice)),
+        variant_(device.template fused_variant<T>(problem.width, choose(problem, options))),
         options_(options),
-        sorted_(options.order == FusedOrder::kBySizes ? pays_to_sort(problem) : options.order == FusedOrder::kSorted),
+        sorted_(must_sort() ||
+                (options.order == FusedOrder::kBySizes ? pays_to_sort(problem) : options.order == FusedOrder::kSorted)),
         ready_(device, problem) {}
 
   void run() {
@@ -74,6 +84,17 @@ class FusedLoss {
     return p.rows[0] * p.rows[1] >= kSortedPairs && std::min(p.rows[0], p.rows[1]) >= kSortedRows;
   }
 
+  static FusedChoice choose(const Problem<T>& p, const FusedOptions& options) {
+    const bool many = std::min(p.rows[0], p.rows[1]) >= kStoredRows;
+    const bool free = options.choice == FusedChoice::kByDevice && options.order == FusedOrder::kBySizes;
+    return free && many ? FusedChoice::kStored : options.choice;
+  }
+
+  bool stores() const { return variant_.kernel == FusedKernel::kStored512; }
+
+  // Kernels that store coefficients compute separation alone, or both terms together.
+  bool must_sort() const { return stores() && problem_.per_term && needs_gradient(); }
+
   bool needs_gradient() const { return problem_.gradient[0] != nullptr || problem_.gradient[1] != nullptr; }
 
   // ---- parameters ----
@@ -96,7 +117,7 @@ class FusedLoss {
   // Rows stay in the caller's order. They are copied only where the kernels cannot read them.
   void set_side(int k) {
     const Matrix<const T>& features = problem_.features[k];
-    const bool in_place = problem_.width == p_.padded_width && features.column_stride == 1 &&
+    const bool in_place = !stores() && problem_.width == p_.padded_width && features.column_stride == 1 &&
                           reinterpret_cast<uintptr_t>(features.data) % 16 == 0 && features.row_stride % 8 == 0;
     set_side(k, !in_place, problem_.label[k], nullptr);
     if (!in_place) return;
@@ -123,11 +144,12 @@ class FusedLoss {
   }
 
   void set_side(int k, bool copied, const Vector<const int64_t>& label, const int64_t* order) {
-    const int count = int(problem_.rows[k]);
-    if (copied) packed_[k] = device_.template allocate<T>(int64_t(count) * p_.padded_width);
-    label_[k] = device_.template allocate<int32_t>(count);
-    norm_[k] = device_.template allocate<float>(count);
-    p_.source[k] = {problem_.features[k], label, order, count, packed_[k].data(), label_[k].data(), norm_[k].data()};
+    const int count = int(problem_.rows[k]), padded = stores() ? padded_to_tiles(count) : count;
+    if (copied) packed_[k] = device_.template allocate<T>(int64_t(padded) * p_.padded_width);
+    label_[k] = device_.template allocate<int32_t>(padded);
+    norm_[k] = device_.template allocate<float>(padded);
+    p_.source[k] = {problem_.features[k], label, order, count, padded, stores() ? padded / kBlock : 0,
+                    packed_[k].data(), label_[k].data(), norm_[k].data()};
     const bool taken = problem_.gradient[k] != nullptr || p_.loss_side == k;
     FusedSide<T>& side = p_.side[k];
     side.features = packed_[k].data();
@@ -140,6 +162,7 @@ class FusedLoss {
   }
 
   void set_plan() {
+    if (stores()) return set_parts();
     int64_t units = 0;
     for (int k = 0; k < 2; ++k) {
       units += int64_t(p_.side[k].blocks) * ((p_.side[1 - k].count + p_.shape.unit - 1) / p_.shape.unit);
@@ -159,9 +182,62 @@ class FusedLoss {
     p_.loss = loss_.data();
   }
 
+  // Allocates what the kernels store of a part. Each has slots of its own for the loss.
+  void set_parts() {
+    for (FusedSide<T>& side : p_.side) side.blocks = 0;  // there are no partial sums of gradients
+    int64_t slots = 0;
+    for_each_part([&](const Stored<T>& part) { slots += int64_t(part.tiles[0]) * part.runs; });
+    loss_ = device_.template allocate<double>(2 * slots);
+    p_.plan.threads_blocks = int(slots);
+    p_.loss = loss_.data();
+    int64_t tiles[2];
+    for (int k = 0; k < 2; ++k) tiles[k] = std::min(padded_to_tiles(p_.side[k].count), options_.stored_part) / kTile;
+    coefficients_ = device_.template allocate<T>(tiles[0] * tiles[1] * kTile * kTile);
+    any_ = device_.template allocate<uint8_t>(tiles[0] * tiles[1] * 8);
+    sums_[0] = device_.template allocate<float>(tiles[1] * tiles[0] * kTile);
+    sums_[1] = device_.template allocate<float>(2 * tiles[0] * tiles[1] * kTile);
+  }
+
+  template <typename Visit>
+  void for_each_part(Visit visit) const {
+    Stored<T> part{};
+    part.coefficients = coefficients_.data();
+    part.any = any_.data();
+    for (int k = 0; k < 2; ++k) part.sums[k] = sums_[k].data();
+    const auto count = [&](int k, int first) {
+      return std::min(padded_to_tiles(p_.side[k].count) - first, options_.stored_part) / kTile;
+    };
+    for (part.first[0] = 0; part.first[0] < p_.side[0].count; part.first[0] += options_.stored_part) {
+      for (part.first[1] = 0; part.first[1] < p_.side[1].count; part.first[1] += options_.stored_part) {
+        for (int k = 0; k < 2; ++k) {
+          part.tiles[k] = count(k, part.first[k]);
+          part.initial[k] = part.first[1 - k] == 0;
+        }
+        part.runs = runs(part);
+        visit(part);
+        part.loss_slot += part.tiles[0] * part.runs;
+      }
+    }
+  }
+
+  // If tiles are skipped, shorter runs even out the work of the multiprocessors.
+  int runs(const Stored<T>& part) const {
+    const int at_once = variant_.threads_blocks * (sorted_ ? 4 : 1);
+    const int wanted = std::max(at_once / part.tiles[0], (part.tiles[1] + kMostTilesOfRun - 1) / kMostTilesOfRun);
+    const int each = (part.tiles[1] + wanted - 1) / std::max(wanted, 1);
+    return (part.tiles[1] + std::max(each, 1) - 1) / std::max(each, 1);
+  }
+
   // ---- launches ----
 
   void run_main() {
+    if (stores()) {
+      for_each_part([&](const Stored<T>& part) {
+        device_.run_coefficients(p_, part);
+        device_.run_gradients(p_, part, variant_.threads_blocks);
+      });
+      return device_.run_fused_finish(p_);
+    }
     device_.run_fused_main(p_, variant_.kernel);
     device_.run_fused_finish(p_);
   }
@@ -204,6 +280,9 @@ class FusedLoss {
   Buffer<int32_t> label_[2], first_unit_, share_;
   Buffer<float> norm_[2], partial_;
   Buffer<double> loss_;
+  Buffer<T> coefficients_;
+  Buffer<uint8_t> any_;
+  Buffer<float> sums_[2];
 };
 
 }  // namespace fastccsa::all_pairs::cuda

@@ -9,6 +9,9 @@
 
 namespace fastccsa::all_pairs::cuda {
 
+// Of a warpgroup.
+constexpr int kGroupThreads = 128, kGroupWarps = kGroupThreads / kWarp;
+
 __device__ __forceinline__ int swizzled(int chunk, int row) { return chunk ^ (row & 7); }
 
 // Starts to copy the norm and the label of column v of a block of rows, if it exists, to those of a tile.
@@ -70,10 +73,26 @@ __device__ __forceinline__ void store_gradient(const GradientTarget& target, int
   }
 }
 
-// Stores the sums of a block of threads' terms. `scratch` holds two values per warp; `synchronise` waits for the first
-// `warps` warps, which all call this.
+// Adds to two neighbouring values of a row's gradient, which has been written before.
+__device__ __forceinline__ void add_to_gradient(const GradientTarget& target, int width, int column, float sum0,
+                                                float sum1) {
+  if (column >= width) return;
+  float* const to = target.to + column;
+  if (width % 2 == 0) {
+    float2 both = *reinterpret_cast<float2*>(to);
+    both.x = fmaf(target.factor, sum0, both.x);
+    both.y = fmaf(target.factor, sum1, both.y);
+    *reinterpret_cast<float2*>(to) = both;
+    return;
+  }
+  to[0] = fmaf(target.factor, sum0, to[0]);
+  if (column + 1 < width) to[1] = fmaf(target.factor, sum1, to[1]);
+}
+
+// Stores the sums of a block of threads' terms in its slot. `scratch` holds two values per warp; `synchronise` waits for
+// the first `warps` warps, which all call this.
 template <typename T, typename Synchronise>
-__device__ __forceinline__ void store_loss(const Fused<T>& p, double (&loss)[2], double* scratch, int warps,
+__device__ __forceinline__ void store_loss(const Fused<T>& p, double (&loss)[2], double* scratch, int warps, int slot,
                                            Synchronise synchronise) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
 #pragma unroll
@@ -84,7 +103,7 @@ __device__ __forceinline__ void store_loss(const Fused<T>& p, double (&loss)[2],
   if (threadIdx.x >= 2) return;
   double sum = 0;
   for (int w = 0; w < warps; ++w) sum += scratch[2 * w + threadIdx.x];
-  p.loss[int(threadIdx.x) * p.plan.threads_blocks + blockIdx.x] = sum;
+  p.loss[int(threadIdx.x) * p.plan.threads_blocks + slot] = sum;
 }
 
 }  // namespace fastccsa::all_pairs::cuda

@@ -6,9 +6,10 @@
 namespace fastccsa::all_pairs::cuda {
 
 enum class FusedKernel {
-  kMma64, kMma128, kMma256, kMma512Small, kMma512, kMma512Large, kWgmma128, kWgmma256, kWgmma512
+  kMma64, kMma128, kMma256, kMma512Small, kMma512, kMma512Large, kWgmma128, kWgmma256, kWgmma512,
+  kStored512  // two kernels, which store coefficients: see stored.cuh
 };
-constexpr int kFusedKernels = int(FusedKernel::kWgmma512) + 1;
+constexpr int kFusedKernels = int(FusedKernel::kStored512) + 1;
 
 // The width to which features are padded for a kernel.
 inline int padded_width(FusedKernel kernel) {
@@ -28,7 +29,7 @@ struct FusedVariant {
   int threads_blocks;  // how many run at the same time on the GPU
 };
 
-// What tests and benchmarks may ask for.
-enum class FusedChoice { kByDevice, kMma };
+// What may be asked for: instructions of older GPUs, or kernels that store coefficients, where there are any.
+enum class FusedChoice { kByDevice, kMma, kStored };
 
 }  // namespace fastccsa::all_pairs::cuda

@@ -17,7 +17,7 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-constexpr int kGroupThreads = 128, kGroupWarps = kGroupThreads / kWarp, kWgmmaThreads = 3 * kGroupThreads;
+constexpr int kWgmmaThreads = 3 * kGroupThreads;
 
 template <typename T, int kWidth>
 class WgmmaTile {
@@ -348,7 +348,7 @@ class WgmmaTile {
       store_gradients(kb, block, s, factor, state.row, group);
     }
     store_loss(p_, state.loss, reinterpret_cast<double*>(memory_ + Shape::kRowSums), 2 * kGroupThreads / kWarp,
-               [] { wait_for_consumers(); });
+               int(blockIdx.x), [] { wait_for_consumers(); });
   }
 
   __device__ __forceinline__ void store_gradients(const float (&kb)[kHalf / 2], const RowBlock& block,

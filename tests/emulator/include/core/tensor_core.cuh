@@ -121,6 +121,15 @@ inline void barrier_wait(uint32_t barrier, uint32_t parity, EMULATOR_CALLER) {
   emulator::wait_for_mbarrier(barrier, parity, {"barrier_wait", file, line});
 }
 
+inline void barrier_arrive_expecting(uint32_t barrier, uint32_t bytes, EMULATOR_CALLER) {
+  emulator::expect_at_mbarrier(barrier, bytes, {"barrier_arrive_expecting", file, line});
+  emulator::arrive_at_mbarrier(barrier, {"barrier_arrive_expecting", file, line});
+}
+
+inline void copy_bulk(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier, EMULATOR_CALLER) {
+  emulator::copy_at_mbarrier(to, from, bytes, barrier, {"copy_bulk", file, line});
+}
+
 // This has no effect here, so nothing notices where it is missing.
 inline void fence_barrier_init() {}
 
@@ -154,22 +163,30 @@ void keep(float (&)[kCount]) {}
 template <typename T, int kColumns>
 void wgmma_k(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool accumulate, EMULATOR_CALLER) {
   static_assert(kIs16Bit<T> && (kColumns == 64 || kColumns == 128));
-  emulator::start_product({d, kColumns, std::is_same_v<T, half>, false, false, accumulate, {}, a, b, 0},
+  emulator::start_product({d, kColumns, std::is_same_v<T, half>, false, false, false, accumulate, {}, a, b, 0},
                           {"wgmma_k", file, line});
 }
 
 template <typename T, int kColumns>
 void wgmma_mn(float (&d)[kColumns / 2], uint64_t a, uint64_t b, EMULATOR_CALLER) {
   static_assert(kIs16Bit<T> && (kColumns == 64 || kColumns == 128 || kColumns == 256));
-  emulator::start_product({d, kColumns, std::is_same_v<T, half>, false, true, true, {}, a, b, 0},
+  emulator::start_product({d, kColumns, std::is_same_v<T, half>, false, false, true, true, {}, a, b, 0},
                           {"wgmma_mn", file, line});
+}
+
+template <typename T, int kColumns>
+void wgmma_mn_mn(float (&d)[kColumns / 2], uint64_t a, uint64_t b, EMULATOR_CALLER) {
+  static_assert(kIs16Bit<T> && (kColumns == 128 || kColumns == 256));
+  emulator::start_product({d, kColumns, std::is_same_v<T, half>, false, true, true, true, {}, a, b, 0},
+                          {"wgmma_mn_mn", file, line});
 }
 
 template <typename T, int kColumns>
 void wgmma_mn(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b, EMULATOR_CALLER) {
   static_assert(kIs16Bit<T> && (kColumns == 64 || kColumns == 128 || kColumns == 256));
-  emulator::start_product({d, kColumns, std::is_same_v<T, half>, true, true, true, {a[0], a[1], a[2], a[3]}, 0, b, 0},
-                          {"wgmma_mn", file, line});
+  emulator::start_product(
+      {d, kColumns, std::is_same_v<T, half>, true, false, true, true, {a[0], a[1], a[2], a[3]}, 0, b, 0},
+      {"wgmma_mn", file, line});
 }
 
 }  // namespace fastccsa::cuda

@@ -1,0 +1,221 @@
+// Multiplies stored coefficients by features, by the instructions of Hopper GPUs: see stored.cuh.
+//
+// A block of threads computes the gradients of a tile of 128 rows of a side, of which each of the two computing
+// warpgroups takes half, and of kColumns of their values. It goes through the rows of the other side in steps of 64, and
+// leaves out tiles whose coefficients are all 0.
+#pragma once
+
+#include "all_pairs/cuda/fused/stored.cuh"
+
+namespace fastccsa::all_pairs::cuda {
+
+template <int kColumns>
+struct GradientsShape {
+  static constexpr int kSlabs = kColumns / kBlock;
+  static constexpr int kStages = kColumns == 256 ? 4 : 6;
+  static constexpr int kFeatures = 2 * kBlockBytes;  // in a stage, behind the coefficients
+  static constexpr int kStageBytes = kFeatures + kSlabs * kBlockBytes;
+  // Shared memory, in bytes.
+  static constexpr int kSums = kStages * kStageBytes, kBarriers = kSums + 2 * 2 * kBlock * 4;
+  static constexpr int kBytes = kBarriers + 2 * kStages * 8;
+};
+
+template <typename T, int kColumns>
+class GradientsTile {
+  using Shape = GradientsShape<kColumns>;
+  static constexpr int kStages = Shape::kStages;
+  enum Barrier { kFull = 0, kEmpty = kStages };
+  enum NamedBarrier { kOwnGroup = 1 };
+
+ public:
+  __device__ __forceinline__ GradientsTile(const Fused<T>& p, const Stored<T>& part, unsigned char* memory)
+      : p_(p),
+        part_(part),
+        memory_(memory),
+        base_(shared_address(memory)),
+        warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)) {
+    const int parts = p.padded_width / kColumns, of_first = p.side[0].gradient == nullptr ? 0 : part.tiles[0] * parts;
+    side_ = int(blockIdx.x) >= of_first;
+    const int number = int(blockIdx.x) - (side_ ? of_first : 0);
+    tile_ = number / parts;
+    first_value_ = number % parts * kColumns;
+  }
+
+  __device__ __forceinline__ void run() {
+    if (threadIdx.x == 0) {
+      for (int k = 0; k < kStages; ++k) {
+        barrier_init(barrier(kFull + k), 1);
+        barrier_init(barrier(kEmpty + k), 2 * kGroupWarps);
+      }
+      fence_barrier_init();
+    }
+    __syncthreads();
+    if (warp_ / kGroupWarps == 2) {
+      give_registers<40>();
+      if (warp_ == 2 * kGroupWarps) copy();
+    } else {
+      take_registers<232>();
+      compute();
+    }
+  }
+
+ private:
+  __device__ __forceinline__ uint32_t barrier(int k) const { return base_ + Shape::kBarriers + k * 8; }
+  __device__ __forceinline__ uint32_t stage(int k) const { return base_ + k * Shape::kStageBytes; }
+
+  __device__ __forceinline__ bool any(int other_tile) const {
+    return side_ == 0 ? any_of_tile(part_, tile_, other_tile) : any_of_tile(part_, other_tile, tile_);
+  }
+
+  // Calls visit(block) for the blocks of the other side's rows whose coefficients are not all 0. A warp calls it.
+  template <typename Visit>
+  __device__ __forceinline__ void for_each_block(Visit visit) const {
+    const int count = part_.tiles[1 - side_], lane = threadIdx.x % kWarp;
+    for (int first = 0; first < count; first += kWarp) {
+      const bool own = first + lane < count && any(first + lane);
+      for (unsigned tiles = __ballot_sync(kAllLanes, own); tiles != 0; tiles &= tiles - 1) {
+        const int tile = first + __ffs(int(tiles)) - 1;
+        visit(2 * tile);
+        visit(2 * tile + 1);
+      }
+    }
+  }
+
+  // The copying warp; its first lane copies.
+  __device__ __forceinline__ void copy() {
+    const int lane = threadIdx.x % kWarp;
+    const FusedSide<T>& others = p_.side[1 - side_];
+    const int64_t row_blocks = padded_to_tiles(others.count) / kBlock, across = 2 * part_.tiles[1];
+    const unsigned char* const features = reinterpret_cast<const unsigned char*>(others.features);
+    const unsigned char* const coefficients = reinterpret_cast<const unsigned char*>(part_.coefficients);
+    Ring<kStages> ring;
+    for_each_block([&](int block) {
+      if (lane == 0) {
+        const uint32_t full = barrier(kFull + ring.stage), to = stage(ring.stage);
+        barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
+        barrier_arrive_expecting(full, Shape::kStageBytes);
+        if (side_ == 0) {
+          for (int k = 0; k < 2; ++k) {
+            copy_bulk(to + k * kBlockBytes, coefficients + ((2 * tile_ + k) * across + block) * kBlockBytes, kBlockBytes,
+                      full);
+          }
+        } else {
+          copy_bulk(to, coefficients + (block * across + 2 * tile_) * kBlockBytes, 2 * kBlockBytes, full);
+        }
+        const int row = part_.first[1 - side_] + block * kBlock;
+        for (int slab = 0; slab < Shape::kSlabs; ++slab) {
+          copy_bulk(to + Shape::kFeatures + slab * kBlockBytes,
+                    features + place_in_blocks(row, first_value_ / 8 + slab * 8, row_blocks), kBlockBytes, full);
+        }
+      }
+      ring.next();
+    });
+  }
+
+  // Adds the sums of coefficients of the group's rows, in a fixed order.
+  __device__ __forceinline__ void add_sums(float* to) const {
+    const int row = threadIdx.x % kBlock, half = threadIdx.x / kBlock % 2, group = warp_ / kGroupWarps;
+    const int count = side_ == 0 ? part_.tiles[1] : 2 * part_.tiles[0];
+    const float* const from = part_.sums[side_] + tile_ * kTile + group * kBlock + row;
+    float sum = 0;
+#pragma unroll 4
+    for (int k = half; k < count; k += 2) {
+      if (any(side_ == 0 ? k : k / 2)) sum += from[int64_t(k) * part_.rows(side_)];
+    }
+    to[half * kBlock + row] = sum;
+    named_barrier(kOwnGroup + group, kGroupThreads);
+  }
+
+  __device__ __forceinline__ void compute() {
+    const int group = warp_ / kGroupWarps;
+    float* const sums = reinterpret_cast<float*>(memory_ + Shape::kSums) + group * 2 * kBlock;
+    add_sums(sums);
+    float kb[kColumns / 2];
+#pragma unroll
+    for (float& value : kb) value = 0;
+    side_ == 0 ? multiply<0>(kb, group) : multiply<1>(kb, group);
+    store(kb, sums, group);
+  }
+
+  // Adds the products of the group's coefficients and the other side's features to kb.
+  template <int kSide>
+  __device__ __forceinline__ void multiply(float (&kb)[kColumns / 2], int group) const {
+    Ring<kStages> ring;
+    int before = -1;
+    keep(kb);
+    for_each_block([&](int) {
+      const uint32_t at = __shfl_sync(kAllLanes, stage(ring.stage), 0);
+      const uint64_t a = matrix_descriptor(at + group * kBlockBytes, 16, 1024);
+      const uint64_t b = matrix_descriptor(at + Shape::kFeatures, kBlockBytes, 1024);
+      barrier_wait(barrier(kFull + ring.stage), ring.phase);
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if constexpr (kSide == 0) {
+          wgmma_mn<T, kColumns>(kb, a + k * 2, b + k * 128);
+        } else {
+          wgmma_mn_mn<T, kColumns>(kb, a + k * 128, b + k * 128);
+        }
+      }
+      wgmma_commit();
+      wgmma_wait<1>();
+      if (before >= 0) arrive_by_warp(kEmpty + before);
+      before = ring.stage;
+      ring.next();
+    });
+    wgmma_wait<0>();
+    keep(kb);
+  }
+
+  __device__ __forceinline__ void arrive_by_warp(int k) const {
+    if (threadIdx.x % kWarp == 0) barrier_arrive(barrier(k));
+  }
+
+  __device__ __forceinline__ void store(const float (&kb)[kColumns / 2], const float* sums, int group) const {
+    const FusedSide<T>& own = p_.side[side_];
+    const int64_t row_blocks = padded_to_tiles(own.count) / kBlock;
+    const unsigned char* const features = reinterpret_cast<const unsigned char*>(own.features);
+    const float factor = gradient_factor(p_);
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int of_group = warp_ % kGroupWarps * 16 + lane / 4 + h * 8;
+      const int row = part_.first[side_] + tile_ * kTile + group * kBlock + of_group;
+      if (row >= own.count) continue;
+      GradientTarget target = result_target(p_, side_, row, factor);
+      const float sum = sums[of_group] + sums[kBlock + of_group];
+#pragma unroll
+      for (int n = 0; n < kColumns / 8; ++n) {
+        const int d = first_value_ + n * 8 + lane % 4 * 2;
+        if (d >= p_.width) continue;
+        float a0, a1;
+        unpack_pair<T>(*reinterpret_cast<const uint32_t*>(features + place_in_blocks(row, d / 8, row_blocks) + d % 8 * 2),
+                       a0, a1);
+        const float sum0 = fmaf(sum, a0, -kb[n * 4 + 2 * h]), sum1 = fmaf(sum, a1, -kb[n * 4 + 2 * h + 1]);
+        if (part_.initial[side_]) {
+          store_gradient(target, p_.width, d, a0, a1, sum0, sum1);
+        } else {
+          add_to_gradient(target, p_.width, d, sum0, sum1);
+        }
+      }
+    }
+  }
+
+  const Fused<T>& p_;
+  const Stored<T>& part_;
+  unsigned char* const memory_;
+  const uint32_t base_;
+  const int warp_;
+  int side_, tile_, first_value_;
+};
+
+// On other architectures the kernel is empty: run.h never starts it there.
+template <typename T, int kColumns>
+__global__ void __launch_bounds__(kStoredThreads, 1)
+    gradients_kernel(const __grid_constant__ Fused<T> p, const __grid_constant__ Stored<T> part) {
+#if !defined(__CUDACC__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  GradientsTile<T, kColumns>(p, part, dynamic_shared()).run();
+#endif
+}
+
+}  // namespace fastccsa::all_pairs::cuda

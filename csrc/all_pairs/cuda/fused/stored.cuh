@@ -1,0 +1,40 @@
+// The loss over all pairs of 16-bit features on Hopper GPUs in two kernels, which store coefficients between them.
+//
+// The first kernel multiplies tiles of rows by tiles of columns, and stores the coefficients of their pairs: see
+// coefficients_kernel.cuh. The second one multiplies these by the features of the other side, for the gradients of both
+// sides: see gradients_kernel.cuh. That is three products for each pair, where the kernels that store nothing compute
+// the first product once for each side. Coefficients of part of the pairs are stored at a time.
+//
+// Features are stored in blocks of 64 rows x 64 values, and coefficients in blocks of 64 rows x 64 columns. A block is
+// what the tensor cores read from shared memory, so that the hardware copies it as it is: rows of 128 bytes, whose
+// 16-byte chunks are swizzled. Rows are padded to whole tiles by zeros that are far from everything.
+#pragma once
+
+#include "all_pairs/cuda/fused/stored_params.h"
+#include "all_pairs/cuda/fused/tile_memory.cuh"
+
+namespace fastccsa::all_pairs::cuda {
+
+constexpr int kStoredThreads = 3 * kGroupThreads;  // two warpgroups compute, and a thread of the third copies
+
+// Whether a tile of pairs has coefficients that are not 0.
+template <typename T>
+__device__ __forceinline__ bool any_of_tile(const Stored<T>& part, int row_tile, int column_tile) {
+  const uint2 of_warps = *reinterpret_cast<const uint2*>(part.any + (row_tile * part.tiles[1] + column_tile) * 8);
+  return (of_warps.x | of_warps.y) != 0;
+}
+
+// The steps of a ring of stages in shared memory: which stage is next, and the parity of its barriers.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t phase = 0;
+
+  __device__ __forceinline__ void next() {
+    if (++stage < kStages) return;
+    stage = 0;
+    phase ^= 1;
+  }
+};
+
+}  // namespace fastccsa::all_pairs::cuda

@@ -1,0 +1,41 @@
+// Parameters of the kernels that store coefficients: see stored.cuh.
+#pragma once
+
+#include "core/macros.h"
+
+#include <cstdint>
+
+namespace fastccsa::all_pairs::cuda {
+
+constexpr int kBlock = 64, kBlockBytes = kBlock * kBlock * 2;  // rows, and columns, of a block
+constexpr int kTile = 2 * kBlock;                              // rows, and columns, of a tile of pairs
+
+// The place of a 16-byte chunk of a row, in bytes: blocks of the same values of all rows follow each other.
+FASTCCSA_HOST_DEVICE int64_t place_in_blocks(int64_t row, int chunk, int64_t row_blocks) {
+  const int64_t block = (chunk >> 3) * row_blocks + row / kBlock;
+  return block * kBlockBytes + row % kBlock * 128 + ((chunk & 7) ^ int(row & 7)) * 16;
+}
+
+FASTCCSA_HOST_DEVICE int padded_to_tiles(int rows) { return (rows + kTile - 1) / kTile * kTile; }
+
+// A part of the pairs whose coefficients are stored together: whole tiles of rows of side 0, and of columns, which are
+// rows of side 1.
+template <typename T>
+struct Stored {
+  int first[2];         // row of each side
+  int tiles[2];
+  int runs;             // parts of a row of tiles, each of which a block of threads of the first kernel takes
+  int loss_slot;        // of the first block of threads
+  bool initial[2];      // whether this part is the first for these rows of a side
+  T* coefficients;      // [row blocks, column blocks, kBlock, kBlock]
+  uint8_t* any;         // [row tiles, column tiles, 8 warps]: whether a coefficient of these 16 rows is not 0
+  float* sums[2];       // of coefficients: [column tiles, rows], and [row blocks, columns]
+
+  FASTCCSA_HOST_DEVICE int rows(int side) const { return tiles[side] * kTile; }
+  FASTCCSA_HOST_DEVICE int tiles_of_run() const { return (tiles[1] + runs - 1) / runs; }
+};
+
+// The most tiles of a run.
+constexpr int kMostTilesOfRun = 128;
+
+}  // namespace fastccsa::all_pairs::cuda
