@@ -13,7 +13,8 @@ template <int kSlabs>
 struct CoefficientsShape {
   static constexpr int kSlabBytes = kTile * 128;  // of 64 values of a tile's rows
   static constexpr int kStages = 5;
-  static constexpr int kPieces = kTile / 16;  // of 16 columns each
+  // Pieces of 32 columns, so that a lane has enough independent pairs; each is computed after some slabs are started.
+  static constexpr int kPieces = 4, kGroupsOfPiece = kTile / 8 / kPieces, kSlabsOfPiece = kSlabs / kPieces;
   // Shared memory, in bytes: slabs of the rows and the stages, then what belongs to the columns of two tiles in turn.
   static constexpr int kStage = kSlabs * kSlabBytes, kNorms = kStage + kStages * kSlabBytes;
   static constexpr int kLabels = kNorms + 2 * kTile * 4, kColumnSums = kLabels + 2 * kTile * 4;
@@ -108,8 +109,12 @@ class CoefficientsTile {
   // ---- the copying thread ----
 
   __device__ __forceinline__ void copy() {
-    const auto side = [&](int s) { return reinterpret_cast<const unsigned char*>(p_.side[s].features); };
-    const auto blocks = [&](int s) { return padded_to_tiles(p_.side[s].count) / kBlock; };
+    const auto first_of = [&](int side, int row) {
+      return reinterpret_cast<const unsigned char*>(p_.side[side].features) + place_in_blocks(row, 0, 0);
+    };
+    const auto slab_step = [&](int side) { return int64_t(padded_to_tiles(p_.side[side].count)) * kBlock * 2; };
+    const int64_t step[2] = {slab_step(0), slab_step(1)};
+    const unsigned char* const rows = first_of(0, first_row());
     Ring<kStages> ring;
     uint32_t turn = 0;  // tiles so far
     for (int k = active(0); k < count_; k = active(k + 1), ++turn) {
@@ -118,16 +123,15 @@ class CoefficientsTile {
       barrier_arrive_expecting(barrier(kColumnsFull + of), 2 * kTile * 4);
       copy_bulk(shared_address(norms(of)), p_.side[1].norm + column, kTile * 4, barrier(kColumnsFull + of));
       copy_bulk(shared_address(labels(of)), p_.side[1].label + column, kTile * 4, barrier(kColumnsFull + of));
-      for (int slab = 0; slab < kSlabs; ++slab, ring.next()) {
+      const unsigned char* columns = first_of(1, column);
+#pragma unroll
+      for (int slab = 0; slab < kSlabs; ++slab, columns += step[1], ring.next()) {
         const uint32_t full = barrier(kFull + ring.stage);
         barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
         barrier_arrive_expecting(full, (turn == 0 ? 2 : 1) * Shape::kSlabBytes);
-        if (turn == 0) {  // with the first tile come the rows
-          copy_bulk(base_ + slab * Shape::kSlabBytes, side(0) + place_in_blocks(first_row(), 8 * slab, blocks(0)),
-                    Shape::kSlabBytes, full);
-        }
-        copy_bulk(base_ + Shape::kStage + ring.stage * Shape::kSlabBytes,
-                  side(1) + place_in_blocks(column, 8 * slab, blocks(1)), Shape::kSlabBytes, full);
+        copy_bulk(base_ + Shape::kStage + ring.stage * Shape::kSlabBytes, columns, Shape::kSlabBytes, full);
+        if (turn > 0) continue;  // with the first tile come the rows
+        copy_bulk(base_ + slab * Shape::kSlabBytes, rows + slab * step[0], Shape::kSlabBytes, full);
       }
     }
   }
@@ -172,7 +176,7 @@ class CoefficientsTile {
     wgmma_commit();
   }
 
-  // Stores a piece of coefficients: packed[2 n + h] belongs to group n of 8 columns and row h of the lane. Lanes
+  // Stores 16 columns of coefficients: packed[2 n + h] belongs to group n of 8 columns and row h of the lane. Lanes
   // exchange values, so that each stores 8 bytes of neighbours.
   __device__ __forceinline__ void store(const uint32_t (&packed)[4], int number, Found& found,
                                         const State& state) const {
@@ -206,23 +210,29 @@ class CoefficientsTile {
     if ((lane & 4) == 0) found.column_sums[number * 16] = one;
   }
 
-  // Turns products of 16 columns into coefficients.
+  // Turns the products of a piece into coefficients.
   template <TileKind kKind>
   __device__ __forceinline__ void piece(const float (&s)[64], int number, int turn, Found& found,
                                         const State& state) const {
-    float products[8];
-    uint32_t packed[4];
+    constexpr int kGroups = Shape::kGroupsOfPiece;
+    float products[kGroups * 4];
+    uint32_t packed[kGroups * 2];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) products[i] = s[number * 8 + i];
-    const float* const of_columns = norms(turn) + number * 16;
+    for (int i = 0; i < kGroups * 4; ++i) products[i] = s[number * kGroups * 4 + i];
+    const float* const of_columns = norms(turn) + number * kGroups * 8;
     if constexpr (kKind == kSeparate) {
-      separation_coefficients<true, 2>(products, packed, state.rules, state.rows, found.weight, of_columns,
-                                       found.squares, found.row_sum, found.nearest);
+      separation_coefficients<true, kGroups>(products, packed, state.rules, state.rows, found.weight, of_columns,
+                                             found.squares, found.row_sum, found.nearest);
     } else {
-      mixed_coefficients<kTerms, kWeighted, 2>(products, packed, state.rules, state.rows, of_columns,
-                                               labels(turn) + number * 16, found.loss, found.row_sum, found.nearest);
+      mixed_coefficients<kTerms, kWeighted, kGroups>(products, packed, state.rules, state.rows, of_columns,
+                                                     labels(turn) + number * kGroups * 8, found.loss, found.row_sum,
+                                                     found.nearest);
     }
-    store(packed, number, found, state);
+#pragma unroll
+    for (int n = 0; n < kGroups / 2; ++n) {
+      const uint32_t pair[4] = {packed[4 * n], packed[4 * n + 1], packed[4 * n + 2], packed[4 * n + 3]};
+      store(pair, number * kGroups / 2 + n, found, state);
+    }
   }
 
   // Computes a tile with near pairs, these from their rows.
@@ -239,7 +249,7 @@ class CoefficientsTile {
     for (int h = 0; h < 2; ++h) found.loss[h] = found.row_sum[h] = 0;
     found.any = 0;
 #pragma unroll 1
-    for (int number = 0; number < Shape::kPieces; ++number) {
+    for (int number = 0; number < kTile / 16; ++number) {
       const auto distance = [&](int r, int c) {
         const auto a = [&](int chunk) { return chunk_of(0, row + r, chunk); };
         const auto b = [&](int chunk) { return chunk_of(1, column + number * 16 + c, chunk); };
@@ -274,9 +284,8 @@ class CoefficientsTile {
 #pragma unroll
     for (int slab = 0; slab < kSlabs; ++slab) {
       if constexpr (kNext) multiply(next, slab, state);
-#pragma unroll
-      for (int of_slab = 0; of_slab < Shape::kPieces / kSlabs; ++of_slab) {
-        piece<kKind>(s, slab * (Shape::kPieces / kSlabs) + of_slab, of, found, state);
+      if (slab % Shape::kSlabsOfPiece == Shape::kSlabsOfPiece - 1) {
+        piece<kKind>(s, slab / Shape::kSlabsOfPiece, of, found, state);
       }
       if constexpr (kNext) {
         if (slab > 0) {

@@ -81,33 +81,43 @@ class GradientsTile {
     }
   }
 
-  // The copying warp; its first lane copies.
-  __device__ __forceinline__ void copy() {
-    const int lane = threadIdx.x % kWarp;
-    const FusedSide<T>& others = p_.side[1 - side_];
-    const int64_t row_blocks = padded_to_tiles(others.count) / kBlock, across = 2 * part_.tiles[1];
-    const unsigned char* const features = reinterpret_cast<const unsigned char*>(others.features);
+  // A copy of a stage: where it begins, how far it moves on with each block of the other side, and where it goes.
+  struct Source {
+    const unsigned char* from;
+    int64_t step;
+    int to, bytes;
+  };
+
+  __device__ __forceinline__ Source source(int number) const {
     const unsigned char* const coefficients = reinterpret_cast<const unsigned char*>(part_.coefficients);
+    const int64_t across = 2 * part_.tiles[1];
+    const int of_coefficients = side_ == 0 ? 2 : 1;
+    if (number < of_coefficients) {
+      if (side_ == 0) {
+        const int64_t block = (2 * tile_ + number) * across;
+        return {coefficients + block * kBlockBytes, kBlockBytes, number * kBlockBytes, kBlockBytes};
+      }
+      return {coefficients + int64_t(2 * tile_) * kBlockBytes, across * kBlockBytes, 0, 2 * kBlockBytes};
+    }
+    const int slab = number - of_coefficients;
+    const FusedSide<T>& others = p_.side[1 - side_];
+    const int64_t at = place_in_blocks(part_.first[1 - side_], first_value_ / 8 + slab * 8,
+                                       padded_to_tiles(others.count) / kBlock);
+    return {reinterpret_cast<const unsigned char*>(others.features) + at, kBlockBytes,
+            Shape::kFeatures + slab * kBlockBytes, kBlockBytes};
+  }
+
+  // The copying warp. Each lane has a copy of its own, because one lane alone would take longer than the products.
+  __device__ __forceinline__ void copy() {
+    const int lane = threadIdx.x % kWarp, count = (side_ == 0 ? 2 : 1) + Shape::kSlabs;
+    const Source own = source(lane < count ? lane : 0);
     Ring<kStages> ring;
     for_each_block([&](int block) {
-      if (lane == 0) {
-        const uint32_t full = barrier(kFull + ring.stage), to = stage(ring.stage);
-        barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
-        barrier_arrive_expecting(full, Shape::kStageBytes);
-        if (side_ == 0) {
-          for (int k = 0; k < 2; ++k) {
-            copy_bulk(to + k * kBlockBytes, coefficients + ((2 * tile_ + k) * across + block) * kBlockBytes, kBlockBytes,
-                      full);
-          }
-        } else {
-          copy_bulk(to, coefficients + (block * across + 2 * tile_) * kBlockBytes, 2 * kBlockBytes, full);
-        }
-        const int row = part_.first[1 - side_] + block * kBlock;
-        for (int slab = 0; slab < Shape::kSlabs; ++slab) {
-          copy_bulk(to + Shape::kFeatures + slab * kBlockBytes,
-                    features + place_in_blocks(row, first_value_ / 8 + slab * 8, row_blocks), kBlockBytes, full);
-        }
-      }
+      const uint32_t full = barrier(kFull + ring.stage);
+      barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
+      if (lane == 0) barrier_arrive_expecting(full, Shape::kStageBytes);
+      __syncwarp();
+      if (lane < count) copy_bulk(stage(ring.stage) + own.to, own.from + block * own.step, own.bytes, full);
       ring.next();
     });
   }
