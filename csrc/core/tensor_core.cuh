@@ -197,6 +197,38 @@ __device__ __forceinline__ void copy_bulk(uint32_t to, const void* from, uint32_
                    : "memory"));
 }
 
+// ---- clusters: blocks of threads that run at the same time on neighbouring multiprocessors ----
+
+// The number of the calling block in its cluster.
+__device__ __forceinline__ int cluster_rank() {
+  uint32_t rank = 0;
+  FASTCCSA_SM90(asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank)));
+  return int(rank);
+}
+
+// Waits for all threads of the cluster.
+__device__ __forceinline__ void synchronise_cluster() {
+  FASTCCSA_SM90(asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory"));
+}
+
+// The calling thread arrives at the barrier with this address in another block of the cluster, or in its own.
+__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, int rank) {
+  FASTCCSA_SM90(
+      asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+                   "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier), "r"(rank)
+                   : "memory"));
+}
+
+// copy_bulk() to the same address in each block of the cluster whose bit in `ranks` is set. Each block's own barrier with
+// this address counts the bytes.
+__device__ __forceinline__ void copy_bulk_to(uint32_t ranks, uint32_t to, const void* from, uint32_t bytes,
+                                             uint32_t barrier) {
+  FASTCCSA_SM90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+                             "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+                             "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier), "h"(uint16_t(ranks))
+                             : "memory"));
+}
+
 // Lets products of a warpgroup see what the calling thread has written to shared memory, copies included, once threads
 // have synchronised after it.
 __device__ __forceinline__ void fence_async_proxy() {

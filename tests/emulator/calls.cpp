@@ -38,6 +38,17 @@ bool synchronise(int id, int threads, Site site, bool predicate) {
   return wait_at_barrier(id, unsigned(threads), predicate, site);
 }
 
+unsigned cluster_rank() { return running->block->rank; }
+
+void synchronise_cluster(Site site) {
+  Thread& self = *running;
+  Barrier& barrier = self.block->cluster.front()->of_cluster;
+  Rendezvous& point = barrier.points[barrier.passed % 2];
+  self.leave(point);
+  self.wait(State::kAtCluster, site);
+  self.enter(point);
+}
+
 void collective(uint32_t mask, Operation operation, void* argument, Site site) {
   Thread& self = *running;
   Rendezvous& point = self.warp->collective_of_warp[self.collectives++ % 2];
@@ -120,8 +131,14 @@ void read_by_proxy(void* address, size_t bytes) {
 
 namespace {
 
-Mbarrier& mbarrier_at(uint32_t address, Site site) {
-  Block& block = *running->block;
+Block& block_of(int rank, Site site) {
+  Block& own = *running->block;
+  if (rank >= int(own.cluster.size())) fail("there is no such block in the cluster", site);
+  return rank < 0 ? own : *own.cluster[unsigned(rank)];
+}
+
+Mbarrier& mbarrier_at(uint32_t address, Site site, int rank = -1) {
+  Block& block = block_of(rank, site);
   const auto found = block.mbarriers.find(address);
   if (found == block.mbarriers.end()) {
     fail("there is no initialised mbarrier at address " + std::to_string(address), site);
@@ -132,9 +149,9 @@ Mbarrier& mbarrier_at(uint32_t address, Site site) {
   return found->second;
 }
 
-void store(uint32_t address, const Mbarrier& barrier, Site site) {
+void store(uint32_t address, const Mbarrier& barrier, Site site, int rank = -1) {
   const uint64_t word = barrier.word();
-  std::memcpy(running->block->shared.at(address, sizeof word, site), &word, sizeof word);
+  std::memcpy(block_of(rank, site).shared.at(address, sizeof word, site), &word, sizeof word);
 }
 
 }  // namespace
@@ -149,13 +166,13 @@ void initialise_mbarrier(uint32_t address, uint32_t arrivals, Site site) {
   store(address, barrier, site);
 }
 
-void arrive_at_mbarrier(uint32_t address, Site site) {
-  Mbarrier& barrier = mbarrier_at(address, site);
+void arrive_at_mbarrier(uint32_t address, Site site, int rank) {
+  Mbarrier& barrier = mbarrier_at(address, site, rank);
   if (barrier.pending == 0) fail("a thread arrives at a phase of an mbarrier that waits only for copies", site);
   running->leave(barrier.points[barrier.phase % 2]);
   --barrier.pending;
   barrier.advance();
-  store(address, barrier, site);
+  store(address, barrier, site, rank);
 }
 
 void expect_at_mbarrier(uint32_t address, uint32_t bytes, Site site) {
@@ -164,12 +181,13 @@ void expect_at_mbarrier(uint32_t address, uint32_t bytes, Site site) {
   store(address, barrier, site);
 }
 
-void copy_at_mbarrier(uint32_t to, const void* from, uint32_t bytes, uint32_t address, Site site) {
+void copy_at_mbarrier(uint32_t to, const void* from, uint32_t bytes, uint32_t address, Site site, int rank) {
   if (bytes == 0 || bytes % 16 != 0) fail("a bulk copy has a multiple of 16 bytes", site);
   if (reinterpret_cast<uintptr_t>(from) % 16 != 0) fail("the source of a bulk copy is misaligned", site);
-  Mbarrier& barrier = mbarrier_at(address, site);
-  unsigned char* const target = running->block->shared.at(to, 16, site);
-  running->block->shared.at(to + bytes - 16, 16, site);  // it ends inside shared memory
+  Mbarrier& barrier = mbarrier_at(address, site, rank);
+  const SharedMemory& shared = block_of(rank, site).shared;
+  unsigned char* const target = shared.at(to, 16, site);
+  shared.at(to + bytes - 16, 16, site);  // it ends inside shared memory
   BulkCopy copy{target, std::vector<unsigned char>(bytes)};
   // Through volatile, because memcpy() and memset() would tell the race detector of accesses of this thread.
   note_read(const_cast<void*>(from), bytes);

@@ -12,7 +12,8 @@ Gpu::Gpu(const Schedule& schedule) : schedule_(schedule), block_order_(schedule.
 }
 
 void Gpu::run(const Launch& launch) {
-  const std::vector<unsigned>& blocks = block_order_.next(launch.grid_size.count());
+  if (launch.grid_size.count() % launch.cluster != 0) throw KernelError("the grid is not of whole clusters");
+  const std::vector<unsigned>& blocks = block_order_.next(launch.grid_size.count() / launch.cluster);
   const size_t count = multiprocessors_.size();
   std::vector<std::exception_ptr> errors(count);
   // Blocks are assigned in advance, so which multiprocessor runs which block does not depend on their speed.

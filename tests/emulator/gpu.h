@@ -17,14 +17,21 @@ class Gpu {
   // Throws KernelError if the threads of a block wait for each other forever; the GPU cannot be used after that.
   template <typename... Parameters, typename... Arguments>
   void launch(dim3 grid, dim3 block, void (*kernel)(Parameters...), const Arguments&... arguments) {
-    run({grid, block, 0, [&] { kernel(arguments...); }});
+    run({grid, block, 0, 1, [&] { kernel(arguments...); }});
   }
 
   // The same with dynamic shared memory.
   template <typename... Parameters, typename... Arguments>
   void launch(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Parameters...),
               const Arguments&... arguments) {
-    run({grid, block, shared_bytes, [&] { kernel(arguments...); }});
+    run({grid, block, shared_bytes, 1, [&] { kernel(arguments...); }});
+  }
+
+  // The same in clusters of neighbouring blocks.
+  template <typename... Parameters, typename... Arguments>
+  void launch_clusters(unsigned cluster, dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Parameters...),
+                       const Arguments&... arguments) {
+    run({grid, block, shared_bytes, cluster, [&] { kernel(arguments...); }});
   }
 
  private:

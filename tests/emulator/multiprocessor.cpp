@@ -64,24 +64,34 @@ Multiprocessor::Multiprocessor(const Schedule& schedule)
 
 Multiprocessor::~Multiprocessor() = default;
 
-void Multiprocessor::start(const Launch& launch, unsigned block) {
+void Multiprocessor::start(const Launch& launch, unsigned cluster) {
   SyncPoint& before = residence_[blocks_ % 2];
   SyncPoint& after = residence_[++blocks_ % 2];
+  of_block_ = launch.block_size.count();
+  count_ = of_block_ * launch.cluster;
+  if (launch.cluster > 1 && of_block_ % (4 * kWarpSize) != 0) {
+    throw KernelError("blocks of a cluster must consist of whole warpgroups here");
+  }
+  while (shared_.size() < launch.cluster) shared_.push_back(std::make_unique<SharedMemory>());
   before.enter();  // this frees what the threads of the previous block have allocated
   dl_iterate_phdr(&poison_if_ours, nullptr);
-  shared_.reset(launch.shared_bytes);
+  for (unsigned rank = 0; rank < launch.cluster; ++rank) shared_[rank]->reset(launch.shared_bytes);
   before.leave();
-  block_ = std::make_unique<Block>(courier_, shared_);
-  count_ = launch.block_size.count();
+  cluster_.clear();
+  for (unsigned rank = 0; rank < launch.cluster; ++rank) {
+    cluster_.push_back(std::make_unique<Block>(courier_, *shared_[rank], rank, cluster_));
+  }
   while (threads_.size() < count_) threads_.push_back(std::make_unique<Thread>());
   for (unsigned t = 0; t < count_; ++t) {
     Thread& thread = *threads_[t];
+    const unsigned rank = t / of_block_;
     thread.state = State::kReady;
-    thread.coordinates = {launch.block_size.at(t), launch.grid_size.at(block), launch.block_size, launch.grid_size};
+    thread.coordinates = {launch.block_size.at(t % of_block_), launch.grid_size.at(cluster * launch.cluster + rank),
+                          launch.block_size, launch.grid_size};
     thread.launch = &launch;
     thread.block_before = &before;
     thread.block_after = &after;
-    thread.block = block_.get();
+    thread.block = cluster_[rank].get();
     thread.started = Started();
     if (launch.shared_bytes > 0 && !thread.proxy) thread.proxy = std::make_unique<Proxy>();
     thread.lane = t % kWarpSize;
@@ -90,14 +100,14 @@ void Multiprocessor::start(const Launch& launch, unsigned block) {
   }
 }
 
-void Multiprocessor::run(const Launch& launch, unsigned block) {
-  start(launch, block);
+void Multiprocessor::run(const Launch& launch, unsigned cluster) {
+  start(launch, cluster);
   const unsigned warps = (count_ + kWarpSize - 1) / kWarpSize;
   for (;;) {
     for (unsigned warp : warp_order_.next(warps)) run_warp(warp);
     if (all_returned()) break;
-    const bool some = release_barriers(), others = release_mbarriers();
-    if (!some && !others && !complete_copies()) fail("a barrier waits for threads that never reach it");
+    const bool some = release_barriers(), others = release_mbarriers(), all = release_cluster();
+    if (!some && !others && !all && !complete_copies()) fail("a barrier waits for threads that never reach it");
   }
   check_products();
 }
@@ -158,11 +168,20 @@ bool Multiprocessor::release_collectives(unsigned first, unsigned lanes) {
 // Releases the barriers that all their threads have reached; returns false if there is none.
 bool Multiprocessor::release_barriers() {
   bool released = false;
+  for (unsigned rank = 0; rank < cluster_.size(); ++rank) {
+    released = release_barriers(*cluster_[rank], rank * of_block_) || released;
+  }
+  return released;
+}
+
+// The same for a block, whose first thread is `first`.
+bool Multiprocessor::release_barriers(Block& block, unsigned first) {
+  bool released = false;
   for (int id = 0; id < kBarriers; ++id) {
     const Thread* one = nullptr;
     unsigned arrived = 0;
     bool together = true, predicate = false;
-    for (unsigned t = 0; t < count_; ++t) {
+    for (unsigned t = first; t < first + of_block_; ++t) {
       const Thread& thread = *threads_[t];
       if (thread.state != State::kAtBarrier || thread.barrier != id) continue;
       if (one == nullptr) one = &thread;
@@ -174,23 +193,33 @@ bool Multiprocessor::release_barriers() {
       ++arrived;
     }
     if (arrived == 0 || !together || arrived != one->expected) continue;
-    for (unsigned t = 0; t < count_; ++t) {
+    for (unsigned t = first; t < first + of_block_; ++t) {
       Thread& thread = *threads_[t];
       if (thread.state != State::kAtBarrier || thread.barrier != id) continue;
       thread.predicate = predicate;
       thread.state = State::kReady;
     }
-    ++block_->barriers[id].passed;
+    ++block.barriers[id].passed;
     released = true;
   }
   return released;
+}
+
+// Releases the barrier of the cluster if all its threads have reached it.
+bool Multiprocessor::release_cluster() {
+  for (unsigned t = 0; t < count_; ++t) {
+    if (threads_[t]->state != State::kAtCluster) return false;
+  }
+  for (unsigned t = 0; t < count_; ++t) threads_[t]->state = State::kReady;
+  ++cluster_.front()->of_cluster.passed;
+  return true;
 }
 
 bool Multiprocessor::release_mbarriers() {
   bool released = false;
   for (unsigned t = 0; t < count_; ++t) {
     Thread& thread = *threads_[t];
-    if (thread.state != State::kAtMbarrier || !block_->mbarriers.at(thread.mbarrier).ended(thread.parity)) continue;
+    if (thread.state != State::kAtMbarrier || !thread.block->mbarriers.at(thread.mbarrier).ended(thread.parity)) continue;
     thread.state = State::kReady;
     released = true;
   }
@@ -200,17 +229,20 @@ bool Multiprocessor::release_mbarriers() {
 // Completes the copies of the hardware; returns false if there is none.
 bool Multiprocessor::complete_copies() {
   bool completed = false;
-  for (auto& [address, barrier] : block_->mbarriers) {
-    for (const BulkCopy& copy : barrier.copies) {
-      for (size_t k = 0; k < copy.content.size(); ++k) static_cast<volatile unsigned char*>(copy.to)[k] = copy.content[k];
-      barrier.bytes -= int64_t(copy.content.size());
+  for (const auto& block : cluster_) {
+    for (auto& [address, barrier] : block->mbarriers) {
+      if (barrier.copies.empty()) continue;
+      for (const BulkCopy& copy : barrier.copies) {
+        volatile unsigned char* const to = copy.to;
+        for (size_t k = 0; k < copy.content.size(); ++k) to[k] = copy.content[k];
+        barrier.bytes -= int64_t(copy.content.size());
+      }
+      barrier.copies.clear();
+      barrier.advance();
+      const uint64_t word = barrier.word();
+      std::memcpy(block->shared.at(address, sizeof word, {"copy_bulk", "", 0}), &word, sizeof word);
       completed = true;
     }
-    if (barrier.copies.empty()) continue;
-    barrier.copies.clear();
-    barrier.advance();
-    const uint64_t word = barrier.word();
-    std::memcpy(shared_.at(address, sizeof word, {"copy_bulk", "", 0}), &word, sizeof word);
   }
   return completed;
 }

@@ -32,6 +32,7 @@ struct dim3 {
 struct Launch {
   dim3 grid_size, block_size;
   size_t shared_bytes;           // of dynamic shared memory
+  unsigned cluster;              // blocks that run together; static shared memory is common to them here
   std::function<void()> kernel;  // called by each thread
 };
 
@@ -69,16 +70,18 @@ class Multiprocessor {
   explicit Multiprocessor(const Schedule& schedule);
   ~Multiprocessor();
 
-  // Runs block number `block`.
-  void run(const Launch& launch, unsigned block);
+  // Runs cluster number `cluster`, which is a block where clusters are of one block.
+  void run(const Launch& launch, unsigned cluster);
   // Makes the results of the blocks visible to the caller.
   void finish();
 
  private:
-  void start(const Launch& launch, unsigned block);
+  void start(const Launch& launch, unsigned cluster);
   void run_warp(unsigned warp);
   bool release_collectives(unsigned first, unsigned lanes);
   bool release_barriers();
+  bool release_barriers(Block& block, unsigned first);
+  bool release_cluster();
   bool release_mbarriers();
   bool complete_copies();
   bool all_returned() const;
@@ -87,14 +90,14 @@ class Multiprocessor {
 
   Sequence warp_order_, lane_order_;
   std::vector<std::unique_ptr<Thread>> threads_;  // as many as the largest block so far has had
-  unsigned count_ = 0;                            // threads in this block
+  unsigned count_ = 0, of_block_ = 0;             // threads in this cluster, and in each of its blocks
   unsigned blocks_ = 0;                           // blocks run so far
   // The points where one block makes room for the next. There are two, used in turn: with one, a thread that begins
   // would seem ordered before those of the previous block that are still leaving.
   SyncPoint residence_[2];
   Courier courier_;
-  SharedMemory shared_;
-  std::unique_ptr<Block> block_;  // what the threads of this block share
+  std::vector<std::unique_ptr<SharedMemory>> shared_;  // of the blocks of a cluster
+  std::vector<std::unique_ptr<Block>> cluster_;        // what the threads of each of its blocks share
 };
 
 // ---- functions that kernels call through device.h ----
@@ -111,6 +114,10 @@ bool synchronise(Site site, bool predicate = false);
 
 // Waits until `threads` threads, whole warps, wait at barrier number `id`, 1 to 15.
 bool synchronise(int id, int threads, Site site, bool predicate = false);
+
+// The number of the calling block in its cluster, and a barrier for all threads of the cluster.
+unsigned cluster_rank();
+void synchronise_cluster(Site site);
 
 // What the lanes of a warp do together, once all lanes in a mask have called collective(): it gets the argument of each
 // lane in the mask. It returns an error or null.
@@ -141,12 +148,13 @@ void read_by_proxy(void* address, size_t bytes);
 
 // Barriers in shared memory that count arrivals.
 void initialise_mbarrier(uint32_t address, uint32_t arrivals, Site site);
-void arrive_at_mbarrier(uint32_t address, Site site);
+// `rank`: the block of the cluster; less than 0: the caller's.
+void arrive_at_mbarrier(uint32_t address, Site site, int rank = -1);
 void wait_for_mbarrier(uint32_t address, uint32_t parity, Site site);
 
 // Copies of the hardware. The phase of the barrier ends only when as many bytes as it expects have arrived. They arrive
 // as late as possible: when no thread can continue without them. Until then their destination is NaN (all bits set).
 void expect_at_mbarrier(uint32_t address, uint32_t bytes, Site site);
-void copy_at_mbarrier(uint32_t to, const void* from, uint32_t bytes, uint32_t address, Site site);
+void copy_at_mbarrier(uint32_t to, const void* from, uint32_t bytes, uint32_t address, Site site, int rank = -1);
 
 }  // namespace emulator

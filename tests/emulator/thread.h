@@ -12,7 +12,7 @@
 
 namespace emulator {
 
-enum class State { kReady, kAtBarrier, kAtMbarrier, kInCollective, kReturned, kFaulty };
+enum class State { kReady, kAtBarrier, kAtCluster, kAtMbarrier, kInCollective, kReturned, kFaulty };
 
 // Where threads, and the asynchronous proxies of threads, are ordered.
 struct Rendezvous {
@@ -101,11 +101,15 @@ struct Mbarrier {
 };
 
 struct Block {
-  explicit Block(Courier& courier, SharedMemory& shared) : fences(courier), shared(shared) {}
+  Block(Courier& courier, SharedMemory& shared, unsigned rank, const std::vector<std::unique_ptr<Block>>& cluster)
+      : fences(courier), shared(shared), rank(rank), cluster(cluster) {}
 
   Fences fences;
   SharedMemory& shared;
+  unsigned rank;  // in the cluster
+  const std::vector<std::unique_ptr<Block>>& cluster;
   Barrier barriers[kBarriers];
+  Barrier of_cluster;  // that of its first block counts
   std::map<uint32_t, Mbarrier> mbarriers;  // by address
   bool uses_proxies = false;               // so far; without fences and products, proxies know nothing
 };

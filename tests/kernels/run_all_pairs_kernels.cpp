@@ -136,7 +136,8 @@ class EmulatedDevice {
  private:
   auto launch_fused() {
     return [this](auto kernel, const cuda::FusedGrid& grid, const auto&... arguments) {
-      gpu_.launch(grid.blocks, unsigned(grid.threads), grid.shared_bytes, kernel, arguments...);
+      gpu_.launch_clusters(unsigned(grid.cluster), grid.blocks, unsigned(grid.threads), grid.shared_bytes, kernel,
+                           arguments...);
     };
   }
 

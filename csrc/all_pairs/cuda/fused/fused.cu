@@ -13,8 +13,17 @@ namespace {
 auto launch_on(void* stream) {
   return [stream](auto kernel, const FusedGrid& grid, const auto&... arguments) {
     if (grid.blocks.x == 0) return;
-    kernel<<<grid.blocks, grid.threads, grid.shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
-    check_cuda(cudaGetLastError(), "launching a kernel");
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid.blocks;
+    config.blockDim = dim3(unsigned(grid.threads));
+    config.dynamicSmemBytes = grid.shared_bytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    cudaLaunchAttribute cluster{};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {unsigned(grid.cluster), 1, 1};
+    config.attrs = &cluster;
+    config.numAttrs = grid.cluster > 1 ? 1 : 0;
+    check_cuda(cudaLaunchKernelEx(&config, kernel, arguments...), "launching a kernel");
   };
 }
 

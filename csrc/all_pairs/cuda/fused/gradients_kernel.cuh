@@ -2,12 +2,15 @@
 //
 // A block of threads computes the gradients of a tile of 128 rows of a side, of which each of the two computing
 // warpgroups takes half, and of kColumns of their values. It goes through the rows of the other side in steps of 64, and
-// leaves out tiles whose coefficients are all 0.
+// leaves out tiles whose coefficients are all 0. Two blocks with neighbouring tiles form a cluster: each copies half of
+// the features for both, because the L2 cache would be slower than the products otherwise.
 #pragma once
 
 #include "all_pairs/cuda/fused/stored.cuh"
 
 namespace fastccsa::all_pairs::cuda {
+
+constexpr int kCluster = 2;
 
 template <int kColumns>
 struct GradientsShape {
@@ -34,10 +37,12 @@ class GradientsTile {
         memory_(memory),
         base_(shared_address(memory)),
         warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)) {
-    const int parts = p.padded_width / kColumns, of_first = p.side[0].gradient == nullptr ? 0 : part.tiles[0] * parts;
-    side_ = int(blockIdx.x) >= of_first;
-    const int number = int(blockIdx.x) - (side_ ? of_first : 0);
-    tile_ = number / parts;
+    const int parts = p.padded_width / kColumns, pairs = p.side[0].gradient == nullptr ? 0 : (part.tiles[0] + 1) / 2;
+    const int cluster = int(blockIdx.x) / kCluster, of_first = pairs * parts;
+    side_ = cluster >= of_first;
+    const int number = cluster - (side_ ? of_first : 0);
+    rank_ = cluster_rank();
+    pair_ = number / parts * kCluster;
     first_value_ = number % parts * kColumns;
   }
 
@@ -45,11 +50,11 @@ class GradientsTile {
     if (threadIdx.x == 0) {
       for (int k = 0; k < kStages; ++k) {
         barrier_init(barrier(kFull + k), 1);
-        barrier_init(barrier(kEmpty + k), 2 * kGroupWarps);
+        barrier_init(barrier(kEmpty + k), kCluster * 2 * kGroupWarps);
       }
       fence_barrier_init();
     }
-    __syncthreads();
+    synchronise_cluster();
     if (warp_ / kGroupWarps == 2) {
       give_registers<40>();
       if (warp_ == 2 * kGroupWarps) copy();
@@ -57,26 +62,33 @@ class GradientsTile {
       take_registers<232>();
       compute();
     }
+    synchronise_cluster();  // the other block may still write here
   }
 
  private:
   __device__ __forceinline__ uint32_t barrier(int k) const { return base_ + Shape::kBarriers + k * 8; }
   __device__ __forceinline__ uint32_t stage(int k) const { return base_ + k * Shape::kStageBytes; }
 
-  __device__ __forceinline__ bool any(int other_tile) const {
-    return side_ == 0 ? any_of_tile(part_, tile_, other_tile) : any_of_tile(part_, other_tile, tile_);
+  __device__ __forceinline__ int tile() const { return pair_ + rank_; }
+
+  // Whether a tile of this side has coefficients with a tile of the other side that are not 0.
+  __device__ __forceinline__ bool any(int tile, int other) const {
+    if (tile >= part_.tiles[side_]) return false;
+    return side_ == 0 ? any_of_tile(part_, tile, other) : any_of_tile(part_, other, tile);
   }
 
-  // Calls visit(block) for the blocks of the other side's rows whose coefficients are not all 0. A warp calls it.
+  // Calls visit(block, whether they concern this block of threads) for the blocks of the other side's rows whose
+  // coefficients with the cluster's tiles are not all 0. A warp calls it.
   template <typename Visit>
   __device__ __forceinline__ void for_each_block(Visit visit) const {
     const int count = part_.tiles[1 - side_], lane = threadIdx.x % kWarp;
     for (int first = 0; first < count; first += kWarp) {
-      const bool own = first + lane < count && any(first + lane);
-      for (unsigned tiles = __ballot_sync(kAllLanes, own); tiles != 0; tiles &= tiles - 1) {
-        const int tile = first + __ffs(int(tiles)) - 1;
-        visit(2 * tile);
-        visit(2 * tile + 1);
+      const int other = first + lane;
+      const bool own = other < count && any(tile(), other), next = other < count && any(pair_ + 1 - rank_, other);
+      const unsigned of_own = __ballot_sync(kAllLanes, own);
+      for (unsigned tiles = __ballot_sync(kAllLanes, own || next); tiles != 0; tiles &= tiles - 1) {
+        const int k = __ffs(int(tiles)) - 1;
+        for (int half = 0; half < 2; ++half) visit(2 * (first + k) + half, (of_own >> k & 1) != 0);
       }
     }
   }
@@ -86,38 +98,43 @@ class GradientsTile {
     const unsigned char* from;
     int64_t step;
     int to, bytes;
+    uint32_t ranks;  // the blocks of the cluster
   };
 
+  // How many copies a block of threads makes: of coefficients, and of its share of the features.
+  __device__ __forceinline__ int coefficient_copies() const { return side_ == 0 ? 2 : 1; }
+  __device__ __forceinline__ int copies() const { return coefficient_copies() + Shape::kSlabs / kCluster; }
+
   __device__ __forceinline__ Source source(int number) const {
-    const unsigned char* const coefficients = reinterpret_cast<const unsigned char*>(part_.coefficients);
     const int64_t across = 2 * part_.tiles[1];
-    const int of_coefficients = side_ == 0 ? 2 : 1;
-    if (number < of_coefficients) {
-      if (side_ == 0) {
-        const int64_t block = (2 * tile_ + number) * across;
-        return {coefficients + block * kBlockBytes, kBlockBytes, number * kBlockBytes, kBlockBytes};
-      }
-      return {coefficients + int64_t(2 * tile_) * kBlockBytes, across * kBlockBytes, 0, 2 * kBlockBytes};
+    if (number < coefficient_copies()) {
+      const unsigned char* const from = reinterpret_cast<const unsigned char*>(part_.coefficients);
+      const int own = min(tile(), part_.tiles[side_] - 1);  // one that does not exist has no use for its coefficients
+      if (side_ == 1) return {from + int64_t(2 * own) * kBlockBytes, across * kBlockBytes, 0, 2 * kBlockBytes, 0};
+      return {from + (2 * own + number) * across * kBlockBytes, kBlockBytes, number * kBlockBytes, kBlockBytes, 0};
     }
-    const int slab = number - of_coefficients;
+    const int slab = (number - coefficient_copies()) * kCluster + rank_;
     const FusedSide<T>& others = p_.side[1 - side_];
     const int64_t at = place_in_blocks(part_.first[1 - side_], first_value_ / 8 + slab * 8,
                                        padded_to_tiles(others.count) / kBlock);
     return {reinterpret_cast<const unsigned char*>(others.features) + at, kBlockBytes,
-            Shape::kFeatures + slab * kBlockBytes, kBlockBytes};
+            Shape::kFeatures + slab * kBlockBytes, kBlockBytes, (1u << kCluster) - 1};
   }
 
   // The copying warp. Each lane has a copy of its own, because one lane alone would take longer than the products.
   __device__ __forceinline__ void copy() {
-    const int lane = threadIdx.x % kWarp, count = (side_ == 0 ? 2 : 1) + Shape::kSlabs;
+    const int lane = threadIdx.x % kWarp, count = copies();
     const Source own = source(lane < count ? lane : 0);
     Ring<kStages> ring;
-    for_each_block([&](int block) {
-      const uint32_t full = barrier(kFull + ring.stage);
+    for_each_block([&](int block, bool) {
+      const uint32_t full = barrier(kFull + ring.stage), to = stage(ring.stage) + own.to;
+      const unsigned char* const from = own.from + block * own.step;
       barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
       if (lane == 0) barrier_arrive_expecting(full, Shape::kStageBytes);
       __syncwarp();
-      if (lane < count) copy_bulk(stage(ring.stage) + own.to, own.from + block * own.step, own.bytes, full);
+      if (lane < count) {
+        own.ranks == 0 ? copy_bulk(to, from, own.bytes, full) : copy_bulk_to(own.ranks, to, from, own.bytes, full);
+      }
       ring.next();
     });
   }
@@ -126,11 +143,11 @@ class GradientsTile {
   __device__ __forceinline__ void add_sums(float* to) const {
     const int row = threadIdx.x % kBlock, half = threadIdx.x / kBlock % 2, group = warp_ / kGroupWarps;
     const int count = side_ == 0 ? part_.tiles[1] : 2 * part_.tiles[0];
-    const float* const from = part_.sums[side_] + tile_ * kTile + group * kBlock + row;
+    const float* const from = part_.sums[side_] + tile() * kTile + group * kBlock + row;
     float sum = 0;
 #pragma unroll 4
     for (int k = half; k < count; k += 2) {
-      if (any(side_ == 0 ? k : k / 2)) sum += from[int64_t(k) * part_.rows(side_)];
+      if (any(tile(), side_ == 0 ? k : k / 2)) sum += from[int64_t(k) * part_.rows(side_)];
     }
     to[half * kBlock + row] = sum;
     named_barrier(kOwnGroup + group, kGroupThreads);
@@ -153,32 +170,39 @@ class GradientsTile {
     Ring<kStages> ring;
     int before = -1;
     keep(kb);
-    for_each_block([&](int) {
+    for_each_block([&](int, bool own) {
       const uint32_t at = __shfl_sync(kAllLanes, stage(ring.stage), 0);
       const uint64_t a = matrix_descriptor(at + group * kBlockBytes, 16, 1024);
       const uint64_t b = matrix_descriptor(at + Shape::kFeatures, kBlockBytes, 1024);
       barrier_wait(barrier(kFull + ring.stage), ring.phase);
-      wgmma_fence();
+      if (own) {
+        wgmma_fence();
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        if constexpr (kSide == 0) {
-          wgmma_mn<T, kColumns>(kb, a + k * 2, b + k * 128);
-        } else {
-          wgmma_mn_mn<T, kColumns>(kb, a + k * 128, b + k * 128);
+        for (int k = 0; k < 4; ++k) {
+          if constexpr (kSide == 0) {
+            wgmma_mn<T, kColumns>(kb, a + k * 2, b + k * 128);
+          } else {
+            wgmma_mn_mn<T, kColumns>(kb, a + k * 128, b + k * 128);
+          }
         }
+        wgmma_commit();
+        wgmma_wait<1>();
+      } else {
+        wgmma_wait<0>();
       }
-      wgmma_commit();
-      wgmma_wait<1>();
-      if (before >= 0) arrive_by_warp(kEmpty + before);
+      if (before >= 0) release(before);
       before = ring.stage;
       ring.next();
     });
+    // The last stage need not be released: nothing is copied to it any more.
     wgmma_wait<0>();
     keep(kb);
   }
 
-  __device__ __forceinline__ void arrive_by_warp(int k) const {
-    if (threadIdx.x % kWarp == 0) barrier_arrive(barrier(k));
+  // Tells both blocks of the cluster that a warp has read a stage.
+  __device__ __forceinline__ void release(int k) const {
+    const int lane = threadIdx.x % kWarp;
+    if (lane < kCluster) barrier_arrive_at(barrier(kEmpty + k), lane);
   }
 
   __device__ __forceinline__ void store(const float (&kb)[kColumns / 2], const float* sums, int group) const {
@@ -190,7 +214,7 @@ class GradientsTile {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int of_group = warp_ % kGroupWarps * 16 + lane / 4 + h * 8;
-      const int row = part_.first[side_] + tile_ * kTile + group * kBlock + of_group;
+      const int row = part_.first[side_] + tile() * kTile + group * kBlock + of_group;
       if (row >= own.count) continue;
       GradientTarget target = result_target(p_, side_, row, factor);
       const float sum = sums[of_group] + sums[kBlock + of_group];
@@ -216,7 +240,7 @@ class GradientsTile {
   unsigned char* const memory_;
   const uint32_t base_;
   const int warp_;
-  int side_, tile_, first_value_;
+  int side_, rank_, pair_, first_value_;  // pair_: the first of the cluster's tiles
 };
 
 // On other architectures the kernel is empty: run.h never starts it there.

@@ -55,6 +55,7 @@ struct FusedGrid {
   dim3 blocks;
   int threads;
   size_t shared_bytes;
+  int cluster = 1;  // blocks that run together
 };
 
 template <typename T, typename Launch>
@@ -143,11 +144,14 @@ void launch_coefficients(const Fused<T>& p, const Stored<T>& part, Launch launch
 template <typename T, typename Launch>
 void launch_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, Launch launch) {
   int tiles = 0;
-  for (int k = 0; k < 2; ++k) tiles += p.side[k].gradient == nullptr ? 0 : part.tiles[k];
+  for (int k = 0; k < 2; ++k) {
+    tiles += p.side[k].gradient == nullptr ? 0 : (part.tiles[k] + kCluster - 1) / kCluster * kCluster;
+  }
   if (tiles == 0) return;
   const int columns = tiles * (p.padded_width / 256) * 4 >= at_once * 3 ? 256 : 128;
   with_gradients_kernel<T>(columns, [&](auto kernel, size_t bytes) {
-    launch(kernel, FusedGrid{dim3(unsigned(tiles * (p.padded_width / columns))), kStoredThreads, bytes}, p, part);
+    const dim3 blocks(unsigned(tiles * (p.padded_width / columns)));
+    launch(kernel, FusedGrid{blocks, kStoredThreads, bytes, kCluster}, p, part);
   });
 }
 

@@ -130,6 +130,24 @@ inline void copy_bulk(uint32_t to, const void* from, uint32_t bytes, uint32_t ba
   emulator::copy_at_mbarrier(to, from, bytes, barrier, {"copy_bulk", file, line});
 }
 
+inline int cluster_rank() { return int(emulator::cluster_rank()); }
+
+inline void synchronise_cluster(EMULATOR_CALLER) {
+  emulator::synchronise_cluster({"synchronise_cluster", file, line});
+}
+
+inline void barrier_arrive_at(uint32_t barrier, int rank, EMULATOR_CALLER) {
+  emulator::arrive_at_mbarrier(barrier, {"barrier_arrive_at", file, line}, rank);
+}
+
+inline void copy_bulk_to(uint32_t ranks, uint32_t to, const void* from, uint32_t bytes, uint32_t barrier,
+                         EMULATOR_CALLER) {
+  for (int rank = 0; rank < 32; ++rank) {
+    if ((ranks >> rank & 1) == 0) continue;
+    emulator::copy_at_mbarrier(to, from, bytes, barrier, {"copy_bulk_to", file, line}, rank);
+  }
+}
+
 // This has no effect here, so nothing notices where it is missing.
 inline void fence_barrier_init() {}
 
