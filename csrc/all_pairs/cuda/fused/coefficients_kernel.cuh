@@ -119,10 +119,6 @@ class CoefficientsTile {
     uint32_t turn = 0;  // tiles so far
     for (int k = active(0); k < count_; k = active(k + 1), ++turn) {
       const int column = first_column(k), of = turn % 2;
-      barrier_wait(barrier(kColumnsEmpty + of), (turn / 2 + 1) % 2);
-      barrier_arrive_expecting(barrier(kColumnsFull + of), 2 * kTile * 4);
-      copy_bulk(shared_address(norms(of)), p_.side[1].norm + column, kTile * 4, barrier(kColumnsFull + of));
-      copy_bulk(shared_address(labels(of)), p_.side[1].label + column, kTile * 4, barrier(kColumnsFull + of));
       const unsigned char* columns = first_of(1, column);
 #pragma unroll
       for (int slab = 0; slab < kSlabs; ++slab, columns += step[1], ring.next()) {
@@ -133,6 +129,11 @@ class CoefficientsTile {
         if (turn > 0) continue;  // with the first tile come the rows
         copy_bulk(base_ + slab * Shape::kSlabBytes, rows + slab * step[0], Shape::kSlabBytes, full);
       }
+      // Norms and labels, which are needed last: their place is free when the tile before the last has been computed.
+      barrier_wait(barrier(kColumnsEmpty + of), (turn / 2 + 1) % 2);
+      barrier_arrive_expecting(barrier(kColumnsFull + of), 2 * kTile * 4);
+      copy_bulk(shared_address(norms(of)), p_.side[1].norm + column, kTile * 4, barrier(kColumnsFull + of));
+      copy_bulk(shared_address(labels(of)), p_.side[1].label + column, kTile * 4, barrier(kColumnsFull + of));
     }
   }
 
@@ -176,38 +177,56 @@ class CoefficientsTile {
     wgmma_commit();
   }
 
-  // Stores 16 columns of coefficients: packed[2 n + h] belongs to group n of 8 columns and row h of the lane. Lanes
-  // exchange values, so that each stores 8 bytes of neighbours.
-  __device__ __forceinline__ void store(const uint32_t (&packed)[4], int number, Found& found,
+  // Stores columns of coefficients, from `first` on: packed[2 n + h] belongs to group n of 8 columns and row h of the
+  // lane. Lanes exchange values, so that each stores 8 bytes of neighbours.
+  template <int kGroups>
+  __device__ __forceinline__ void store(const uint32_t (&packed)[kGroups * 2], int first, Found& found,
                                         const State& state) const {
     const int lane = threadIdx.x % kWarp, odd = lane & 1;
-    found.any |= packed[0] | packed[1] | packed[2] | packed[3];
-    unsigned char* const to = found.to + number / 4 * kBlockBytes + (state.offset ^ number % 4 * 32);
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? packed[h] : packed[2 + h], 1);
-      *reinterpret_cast<uint2*>(to + h * 1024) = odd ? uint2{other, packed[2 + h]} : uint2{packed[h], other};
+    for (int n = 0; n < kGroups; n += 2) {
+      const uint32_t(&k)[4] = *reinterpret_cast<const uint32_t(*)[4]>(&packed[2 * n]);
+      found.any |= k[0] | k[1] | k[2] | k[3];
+      const int number = first / 16 + n / 2;
+      unsigned char* const to = found.to + number / 4 * kBlockBytes + (state.offset ^ number % 4 * 32);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? k[h] : k[2 + h], 1);
+        *reinterpret_cast<uint2*>(to + h * 1024) = odd ? uint2{other, k[2 + h]} : uint2{k[h], other};
+      }
     }
-    if (!state.add_columns) return;
-    // Sums over the warp's rows: after two exchanges a lane has one column, and after the third the sum of all lanes.
-    float sum[4];
+    if (state.add_columns) add_columns<kGroups>(packed, found.column_sums + first);
+  }
+
+  // Adds coefficients over the warp's rows: after two exchanges a lane has one column of 16, and after the third the sum
+  // of all lanes.
+  template <int kGroups>
+  static __device__ __forceinline__ void add_columns(const uint32_t (&packed)[kGroups * 2], float* to) {
+    const int lane = threadIdx.x % kWarp;
+    const bool second = (lane & 16) != 0, last = (lane & 8) != 0;
+    float sum[kGroups * 2], half[kGroups], one[kGroups / 2];
 #pragma unroll
-    for (int n = 0; n < 2; ++n) {
+    for (int n = 0; n < kGroups; ++n) {
       float a[2], b[2];
       unpack_pair<T>(packed[2 * n], a[0], a[1]);
       unpack_pair<T>(packed[2 * n + 1], b[0], b[1]);
       for (int e = 0; e < 2; ++e) sum[2 * n + e] = a[e] + b[e];
     }
-    const bool second = (lane & 16) != 0, last = (lane & 8) != 0;
-    float half[2];
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const float other = __shfl_xor_sync(kAllLanes, second ? sum[e] : sum[2 + e], 16);
-      half[e] = (second ? sum[2 + e] : sum[e]) + other;
+    for (int i = 0; i < kGroups; ++i) {
+      const float low = sum[i / 2 * 4 + i % 2], high = sum[i / 2 * 4 + 2 + i % 2];
+      half[i] = (second ? high : low) + __shfl_xor_sync(kAllLanes, second ? low : high, 16);
     }
-    float one = (last ? half[1] : half[0]) + __shfl_xor_sync(kAllLanes, last ? half[0] : half[1], 8);
-    one += __shfl_xor_sync(kAllLanes, one, 4);
-    if ((lane & 4) == 0) found.column_sums[number * 16] = one;
+#pragma unroll
+    for (int i = 0; i < kGroups / 2; ++i) {
+      const float low = half[2 * i], high = half[2 * i + 1];
+      one[i] = (last ? high : low) + __shfl_xor_sync(kAllLanes, last ? low : high, 8);
+    }
+#pragma unroll
+    for (int i = 0; i < kGroups / 2; ++i) one[i] += __shfl_xor_sync(kAllLanes, one[i], 4);
+    if ((lane & 4) != 0) return;
+#pragma unroll
+    for (int i = 0; i < kGroups / 2; ++i) to[16 * i] = one[i];
   }
 
   // Turns the products of a piece into coefficients.
@@ -228,11 +247,7 @@ class CoefficientsTile {
                                                      labels(turn) + number * kGroups * 8, found.loss, found.row_sum,
                                                      found.nearest);
     }
-#pragma unroll
-    for (int n = 0; n < kGroups / 2; ++n) {
-      const uint32_t pair[4] = {packed[4 * n], packed[4 * n + 1], packed[4 * n + 2], packed[4 * n + 3]};
-      store(pair, number * kGroups / 2 + n, found, state);
-    }
+    store<kGroups>(packed, number * kGroups * 8, found, state);
   }
 
   // Computes a tile with near pairs, these from their rows.
@@ -260,7 +275,7 @@ class CoefficientsTile {
       for (int i = 0; i < 8; ++i) products[i] = all[number * 8 + i];
       near_coefficients<2>(products, packed, kTerms, state.rules, state.rows, norms(turn) + number * 16,
                            labels(turn) + number * 16, found.loss, found.row_sum, distance);
-      store(packed, number, found, state);
+      store<2>(packed, number * 16, found, state);
     }
   }
 

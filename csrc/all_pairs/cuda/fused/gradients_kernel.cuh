@@ -19,7 +19,7 @@ struct GradientsShape {
   static constexpr int kFeatures = 2 * kBlockBytes;  // in a stage, behind the coefficients
   static constexpr int kStageBytes = kFeatures + kSlabs * kBlockBytes;
   // Shared memory, in bytes.
-  static constexpr int kSums = kStages * kStageBytes, kBarriers = kSums + 2 * 2 * kBlock * 4;
+  static constexpr int kSums = kStages * kStageBytes, kBarriers = kSums + kTile * 4;
   static constexpr int kBytes = kBarriers + 2 * kStages * 8;
 };
 
@@ -28,7 +28,7 @@ class GradientsTile {
   using Shape = GradientsShape<kColumns>;
   static constexpr int kStages = Shape::kStages;
   enum Barrier { kFull = 0, kEmpty = kStages };
-  enum NamedBarrier { kOwnGroup = 1 };
+  enum NamedBarrier { kSumsAdded = 1 };
 
  public:
   __device__ __forceinline__ GradientsTile(const Fused<T>& p, const Stored<T>& part, unsigned char* memory)
@@ -58,6 +58,7 @@ class GradientsTile {
     if (warp_ / kGroupWarps == 2) {
       give_registers<40>();
       if (warp_ == 2 * kGroupWarps) copy();
+      if (warp_ == 2 * kGroupWarps + 1 || warp_ == 2 * kGroupWarps + 2) add_sums();
     } else {
       take_registers<232>();
       compute();
@@ -139,41 +140,49 @@ class GradientsTile {
     });
   }
 
-  // Adds the sums of coefficients of the group's rows, in a fixed order.
-  __device__ __forceinline__ void add_sums(float* to) const {
-    const int row = threadIdx.x % kBlock, half = threadIdx.x / kBlock % 2, group = warp_ / kGroupWarps;
+  // Two warps add the sums of coefficients of the tile's rows meanwhile, in a fixed order; a lane takes two rows.
+  __device__ __forceinline__ void add_sums() const {
+    const int row = threadIdx.x - (2 * kGroupWarps + 1) * kWarp;
     const int count = side_ == 0 ? part_.tiles[1] : 2 * part_.tiles[0];
-    const float* const from = part_.sums[side_] + tile() * kTile + group * kBlock + row;
-    float sum = 0;
+    const int64_t step = part_.rows(side_);
+    const float* const from = part_.sums[side_] + tile() * kTile + row;
+    float sum[2] = {};
 #pragma unroll 4
-    for (int k = half; k < count; k += 2) {
-      if (any(tile(), side_ == 0 ? k : k / 2)) sum += from[int64_t(k) * part_.rows(side_)];
+    for (int k = 0; k < count; ++k) {
+      if (!any(tile(), side_ == 0 ? k : k / 2)) continue;
+      sum[0] += from[k * step];
+      sum[1] += from[k * step + kBlock];
     }
-    to[half * kBlock + row] = sum;
-    named_barrier(kOwnGroup + group, kGroupThreads);
+    for (int h = 0; h < 2; ++h) sums()[h * kBlock + row] = sum[h];
+    wait_for_sums();
   }
+
+  __device__ __forceinline__ float* sums() const { return reinterpret_cast<float*>(memory_ + Shape::kSums); }
+  static __device__ __forceinline__ void wait_for_sums() { named_barrier(kSumsAdded, 2 * kGroupThreads + 2 * kWarp); }
 
   __device__ __forceinline__ void compute() {
     const int group = warp_ / kGroupWarps;
-    float* const sums = reinterpret_cast<float*>(memory_ + Shape::kSums) + group * 2 * kBlock;
-    add_sums(sums);
     float kb[kColumns / 2];
 #pragma unroll
     for (float& value : kb) value = 0;
     side_ == 0 ? multiply<0>(kb, group) : multiply<1>(kb, group);
-    store(kb, sums, group);
+    wait_for_sums();
+    store(kb, group);
   }
 
   // Adds the products of the group's coefficients and the other side's features to kb.
   template <int kSide>
   __device__ __forceinline__ void multiply(float (&kb)[kColumns / 2], int group) const {
+    // Of lane 0, so that the compiler computes with the registers of the warp, which the products need.
+    const uint32_t base = __shfl_sync(kAllLanes, base_, 0);
+    const uint64_t coefficients = matrix_descriptor(base + group * kBlockBytes, 16, 1024);
+    const uint64_t features = matrix_descriptor(base + Shape::kFeatures, kBlockBytes, 1024);
     Ring<kStages> ring;
     int before = -1;
     keep(kb);
     for_each_block([&](int, bool own) {
-      const uint32_t at = __shfl_sync(kAllLanes, stage(ring.stage), 0);
-      const uint64_t a = matrix_descriptor(at + group * kBlockBytes, 16, 1024);
-      const uint64_t b = matrix_descriptor(at + Shape::kFeatures, kBlockBytes, 1024);
+      const uint64_t a = coefficients + ring.stage * (Shape::kStageBytes >> 4);
+      const uint64_t b = features + ring.stage * (Shape::kStageBytes >> 4);
       barrier_wait(barrier(kFull + ring.stage), ring.phase);
       if (own) {
         wgmma_fence();
@@ -205,7 +214,7 @@ class GradientsTile {
     if (lane < kCluster) barrier_arrive_at(barrier(kEmpty + k), lane);
   }
 
-  __device__ __forceinline__ void store(const float (&kb)[kColumns / 2], const float* sums, int group) const {
+  __device__ __forceinline__ void store(const float (&kb)[kColumns / 2], int group) const {
     const FusedSide<T>& own = p_.side[side_];
     const int64_t row_blocks = padded_to_tiles(own.count) / kBlock;
     const unsigned char* const features = reinterpret_cast<const unsigned char*>(own.features);
@@ -217,7 +226,7 @@ class GradientsTile {
       const int row = part_.first[side_] + tile() * kTile + group * kBlock + of_group;
       if (row >= own.count) continue;
       GradientTarget target = result_target(p_, side_, row, factor);
-      const float sum = sums[of_group] + sums[kBlock + of_group];
+      const float sum = sums()[group * kBlock + of_group];
 #pragma unroll
       for (int n = 0; n < kColumns / 8; ++n) {
         const int d = first_value_ + n * 8 + lane % 4 * 2;

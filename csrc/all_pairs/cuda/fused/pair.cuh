@@ -209,7 +209,7 @@ __device__ __forceinline__ void mixed_coefficients(const float (&s)[kGroups * 4]
   const int lane_column = threadIdx.x % 4 * 2;
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
-    keep_order();
+    if (kGroups > 4) keep_order();
     const float2 norm = *reinterpret_cast<const float2*>(norms + n * 8 + lane_column);
     const int2 label = *reinterpret_cast<const int2*>(labels + n * 8 + lane_column);
     // Columns that do not exist are far from everything, so their norms do not count.
