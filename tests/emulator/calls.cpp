@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 namespace emulator {
 
@@ -188,14 +189,11 @@ void copy_at_mbarrier(uint32_t to, const void* from, uint32_t bytes, uint32_t ad
   const SharedMemory& shared = block_of(rank, site).shared;
   unsigned char* const target = shared.at(to, 16, site);
   shared.at(to + bytes - 16, 16, site);  // it ends inside shared memory
-  BulkCopy copy{target, std::vector<unsigned char>(bytes)};
-  // Through volatile, because memcpy() and memset() would tell the race detector of accesses of this thread.
+  if (barrier.started == std::size(barrier.copies)) fail("too many bulk copies wait for an mbarrier here", site);
   note_read(const_cast<void*>(from), bytes);
-  for (uint32_t k = 0; k < bytes; ++k) {
-    copy.content[k] = static_cast<const volatile unsigned char*>(from)[k];
-    static_cast<volatile unsigned char*>(target)[k] = 0xff;
-  }
-  barrier.copies.push_back(std::move(copy));
+  // Through volatile, because memset() would tell the race detector of accesses of this thread.
+  for (uint32_t k = 0; k < bytes; ++k) static_cast<volatile unsigned char*>(target)[k] = 0xff;
+  barrier.copies[barrier.started++] = {target, from, bytes};
 }
 
 void wait_for_mbarrier(uint32_t address, uint32_t parity, Site site) {

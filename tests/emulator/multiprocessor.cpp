@@ -52,6 +52,7 @@ void Thread::run_kernels(void* thread) {
   Thread& self = *static_cast<Thread*>(thread);
   for (;;) {
     self.block_before->enter();
+    if (self.proxy) self.proxy->act([&] { self.block_before->enter(); });
     self.launch->kernel();
     self.block_after->leave();
     self.state = State::kReturned;
@@ -231,13 +232,15 @@ bool Multiprocessor::complete_copies() {
   bool completed = false;
   for (const auto& block : cluster_) {
     for (auto& [address, barrier] : block->mbarriers) {
-      if (barrier.copies.empty()) continue;
-      for (const BulkCopy& copy : barrier.copies) {
-        volatile unsigned char* const to = copy.to;
-        for (size_t k = 0; k < copy.content.size(); ++k) to[k] = copy.content[k];
-        barrier.bytes -= int64_t(copy.content.size());
+      if (barrier.started == 0) continue;
+      for (unsigned k = 0; k < barrier.started; ++k) {
+        const BulkCopy& copy = barrier.copies[k];
+        for (size_t byte = 0; byte < copy.bytes; ++byte) {
+          static_cast<volatile unsigned char*>(copy.to)[byte] = static_cast<const volatile unsigned char*>(copy.from)[byte];
+        }
+        barrier.bytes -= int64_t(copy.bytes);
       }
-      barrier.copies.clear();
+      barrier.started = 0;
       barrier.advance();
       const uint64_t word = barrier.word();
       std::memcpy(block->shared.at(address, sizeof word, {"copy_bulk", "", 0}), &word, sizeof word);

@@ -75,10 +75,11 @@ struct Barrier {
   unsigned passed = 0;
 };
 
-// A copy by the hardware that has read its source, and not yet written.
+// A copy by the hardware that has not yet begun.
 struct BulkCopy {
   unsigned char* to;
-  std::vector<unsigned char> content;
+  const void* from;
+  size_t bytes;
 };
 
 struct Mbarrier {
@@ -86,7 +87,9 @@ struct Mbarrier {
   uint32_t arrivals = 0, pending = 0;
   uint32_t phase = 0;
   int64_t bytes = 0;  // expected and not yet here; less than 0: here before they are expected
-  std::vector<BulkCopy> copies;
+  // Not a vector: the race detector would see threads and the multiprocessor share its memory.
+  BulkCopy copies[64];
+  unsigned started = 0;
 
   // Ends the phase if all have arrived.
   void advance() {

@@ -4,8 +4,10 @@
 #include "emulator/gpu.h"
 #include "core/tensor_core.cuh"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
@@ -35,6 +37,12 @@ enum class Fault {
   kOtherCount,
   kPartOfAWarp,
   kLanesApart,
+  kNoWaitForCopies,
+  kNoWaitForTheCluster,
+  kFewerBytes,
+  kOnlyOwnBlock,
+  kNoSuchBlock,
+  kOddSize,
 };
 
 // Warp 0 produces items, and warp 1 adds each lane's neighbour in them up; the stages are a ring.
@@ -97,6 +105,40 @@ __global__ void exchange_in_pairs(int* out) {
   }
 }
 
+// Two blocks form a cluster. In each turn the hardware copies a part of the items from each block to both; all threads of
+// both blocks add their item up, and tell both blocks.
+constexpr int kTurns = 5;
+alignas(16) int items_of_turn[kTurns][kThreads];
+
+template <Fault kFault>
+__global__ void copy_for_both(int* out) {
+  constexpr int kHalf = kThreads / 2;
+  int* const items = reinterpret_cast<int*>(dynamic_shared() + 64);
+  const uint32_t full = shared_address(dynamic_shared()), empty = full + 8;
+  const int rank = cluster_rank();
+  if (threadIdx.x == 0) {
+    barrier_init(full, 1);
+    barrier_init(empty, kBlocks * kThreads);
+    fence_barrier_init();
+  }
+  synchronise_cluster();
+  int sum = 0;
+  for (int turn = 0; turn < kTurns; ++turn) {
+    if (threadIdx.x == 0) {
+      if (kFault != Fault::kNoWaitForTheCluster) barrier_wait(empty, turn % 2 ^ 1);
+      barrier_arrive_expecting(full, kThreads * sizeof(int) - (kFault == Fault::kFewerBytes ? 16 : 0));
+      const uint32_t bytes = kFault == Fault::kOddSize ? 8 : kHalf * sizeof(int);
+      copy_bulk_to(3, shared_address(items + rank * kHalf), items_of_turn[turn] + rank * kHalf, bytes, full);
+    }
+    if (kFault != Fault::kNoWaitForCopies) barrier_wait(full, turn % 2);
+    sum += items[threadIdx.x];
+    const int blocks = kFault == Fault::kOnlyOwnBlock ? 1 : kFault == Fault::kNoSuchBlock ? 3 : kBlocks;
+    for (int block = 0; block < blocks; ++block) barrier_arrive_at(empty, (rank + block) % (blocks == 3 ? 3 : kBlocks));
+  }
+  synchronise_cluster();
+  out[blockIdx.x * kThreads + threadIdx.x] = sum;
+}
+
 __global__ void dynamic_shared_at_first(int* out) {
   int* const values = reinterpret_cast<int*>(dynamic_shared());
   out[blockIdx.x * kThreads + threadIdx.x] = values[threadIdx.x];
@@ -128,6 +170,13 @@ const std::map<std::string, Kernel> kKernels = {
     {"other_count", exchange_in_pairs<Fault::kOtherCount>},
     {"part_of_a_warp", exchange_in_pairs<Fault::kPartOfAWarp>},
     {"lanes_apart", exchange_in_pairs<Fault::kLanesApart>},
+    {"copy_for_both", copy_for_both<Fault::kNone>},
+    {"no_wait_for_copies", copy_for_both<Fault::kNoWaitForCopies>},
+    {"no_wait_for_the_cluster", copy_for_both<Fault::kNoWaitForTheCluster>},
+    {"fewer_bytes", copy_for_both<Fault::kFewerBytes>},
+    {"only_own_block", copy_for_both<Fault::kOnlyOwnBlock>},
+    {"no_such_block", copy_for_both<Fault::kNoSuchBlock>},
+    {"odd_size", copy_for_both<Fault::kOddSize>},
     {"dynamic_shared_at_first", dynamic_shared_at_first},
     {"beyond", faulty_address<Fault::kBeyond>},
     {"static", faulty_address<Fault::kStatic>},
@@ -136,8 +185,17 @@ const std::map<std::string, Kernel> kKernels = {
 int run(const char* name, int order) {
   emulator::Gpu gpu({emulator::Order(order)});
   std::vector<int> out(kBlocks * kThreads, -7);
+  for (int turn = 0; turn < kTurns; ++turn) {
+    for (int k = 0; k < kThreads; ++k) items_of_turn[turn][k] = 1000 * turn + k;
+  }
+  const Kernel kernel = kKernels.at(name);
+  const Kernel of_clusters[] = {
+      copy_for_both<Fault::kNone>,       copy_for_both<Fault::kNoWaitForCopies>, copy_for_both<Fault::kNoWaitForTheCluster>,
+      copy_for_both<Fault::kFewerBytes>, copy_for_both<Fault::kOnlyOwnBlock>,    copy_for_both<Fault::kNoSuchBlock>,
+      copy_for_both<Fault::kOddSize>};
+  const unsigned cluster = std::count(std::begin(of_clusters), std::end(of_clusters), kernel) > 0 ? kBlocks : 1;
   try {
-    gpu.launch(kBlocks, kThreads, kSharedBytes, kKernels.at(name), out.data());
+    gpu.launch_clusters(cluster, kBlocks, kThreads, kSharedBytes, kernel, out.data());
   } catch (const emulator::KernelError& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -146,9 +146,10 @@ __device__ void write_accumulators(const Arguments& p, const float* d) {
   }
 }
 
-enum class From { kShared, kSharedTransposed, kRegisters };
+enum class From { kShared, kSharedTransposed, kSharedColumns, kRegisters };
 
-// The same by products of a warpgroup: D = A B^T (kSharedTransposed) or A B, + shift.
+// The same by products of a warpgroup: D = A B^T (kSharedTransposed) or A B, + shift. kSharedColumns: A is given by its
+// columns, and has 64 rows.
 template <typename T, int kColumns, From kFrom>
 __global__ void multiply_by_warpgroup(Arguments p) {
   const Shared at = load(p, kFrom != From::kSharedTransposed);
@@ -169,6 +170,8 @@ __global__ void multiply_by_warpgroup(Arguments p) {
     const uint64_t b = matrix_descriptor(at.b + step * 2048 + beyond, kBlockBytes, 1024);
     if constexpr (kFrom == From::kSharedTransposed) wgmma_k<T, kColumns>(d, at_a, rows_of_b, true);
     if constexpr (kFrom == From::kShared) wgmma_mn<T, kColumns>(d, at_a, b);
+    const uint64_t columns_of_a = matrix_descriptor(at.a + step * 2048, 16, 1024);
+    if constexpr (kFrom == From::kSharedColumns) wgmma_mn_mn<T, kColumns>(d, columns_of_a, b);
     if constexpr (kFrom == From::kRegisters) wgmma_mn<T, kColumns>(d, a[step], b);
     if (step == 1) wgmma_commit();
   }
@@ -221,6 +224,8 @@ Kernel find(const std::string& name, int columns) {
       {{"wgmma_mn", 64}, multiply_by_warpgroup<T, 64, From::kShared>},
       {{"wgmma_mn", 128}, multiply_by_warpgroup<T, 128, From::kShared>},
       {{"wgmma_mn", 256}, multiply_by_warpgroup<T, 256, From::kShared>},
+      {{"wgmma_mn_mn", 128}, multiply_by_warpgroup<T, 128, From::kSharedColumns>},
+      {{"wgmma_mn_mn", 256}, multiply_by_warpgroup<T, 256, From::kSharedColumns>},
       {{"wgmma_registers", 64}, multiply_by_warpgroup<T, 64, From::kRegisters>},
       {{"wgmma_registers", 128}, multiply_by_warpgroup<T, 128, From::kRegisters>},
       {{"wgmma_registers", 256}, multiply_by_warpgroup<T, 256, From::kRegisters>},

@@ -16,6 +16,7 @@ PIPELINE = [sum(100 * item + (lane + 1) % 32 for item in range(ITEMS)) for lane 
 RESULTS = {
     "pipeline": BLOCKS * (32 * [0] + PIPELINE + 64 * [0]),
     "exchange_in_pairs": BLOCKS * [200 + (thread ^ 32) for thread in range(THREADS)],
+    "copy_for_both": BLOCKS * [sum(1000 * turn + thread for turn in range(5)) for thread in range(THREADS)],
     "dynamic_shared_at_first": BLOCKS * THREADS * [-1],
 }
 
@@ -48,7 +49,13 @@ def test_correct_kernels(barriers: Path, kernel: str, order: str) -> None:
 
 
 # The phases of an mbarrier that nobody waits for overtake those that somebody waits for.
-MISSING = [("no_wait_for_full", "pipeline"), ("no_wait_for_empty", "pipeline"), ("no_barrier", "exchange_in_pairs")]
+MISSING = [
+    ("no_wait_for_full", "pipeline"),
+    ("no_wait_for_empty", "pipeline"),
+    ("no_barrier", "exchange_in_pairs"),
+    ("no_wait_for_copies", "copy_for_both"),
+    ("no_wait_for_the_cluster", "copy_for_both"),
+]
 
 
 @pytest.mark.parametrize(("kernel", "correct"), MISSING)
@@ -70,6 +77,10 @@ ERRORS = [
     ("other_count", ["for 64 threads with id 2", "for 96 threads with id 2"]),
     ("part_of_a_warp", ["a named barrier is for whole warps"]),
     ("lanes_apart", ["a barrier waits for threads", "threads 5 to 5: in named_barrier"]),
+    ("fewer_bytes", ["a barrier waits for threads", "and lacks 0 of 1 arrivals"]),
+    ("only_own_block", ["a barrier waits for threads", "in phase 0 and lacks 128 of 256 arrivals"]),
+    ("no_such_block", ["there is no such block in the cluster"]),
+    ("odd_size", ["a bulk copy has a multiple of 16 bytes"]),
     ("static", ["the pointer is not to dynamic shared memory"]),
 ]
 

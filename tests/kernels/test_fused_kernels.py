@@ -107,7 +107,7 @@ def test_results_equal_the_definition(program: Path, kernel: str, dtype: torch.d
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 128", "mma 512 small", "wgmma 128"])
+@pytest.mark.parametrize("kernel", ["mma 128", "mma 512 small", "wgmma 128", "stored 512"])
 def test_near_equal_and_distant_points(program: Path, kernel: str, by_class: bool) -> None:
     """Pairs at every share of their norms, equal rows, and rows far from the origin."""
     for dtype, offset in itertools.product(DTYPES, (0.0, 4.0)):
@@ -126,7 +126,7 @@ def test_near_equal_and_distant_points(program: Path, kernel: str, by_class: boo
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128"])
+@pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128", "stored 512"])
 @pytest.mark.parametrize("output_mask", [0, 1, 2, 3])
 def test_terms_apart_and_requested_gradients(program: Path, kernel: str, output_mask: int, by_class: bool) -> None:
     c = case(75, 140, 50, torch.bfloat16)
@@ -142,7 +142,7 @@ def test_terms_apart_and_requested_gradients(program: Path, kernel: str, output_
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 128", "wgmma 128"])
+@pytest.mark.parametrize("kernel", ["mma 128", "wgmma 128", "stored 512"])
 def test_classes(program: Path, kernel: str, by_class: bool) -> None:
     """One class, classes without rows on a side, more classes than rows, and tiles beyond the margin."""
     made = case(90, 140, 100, torch.bfloat16)
@@ -165,6 +165,15 @@ def test_labels_may_be_any_numbers_without_weights(program: Path, scale: int, by
     c = replace(made, y1=made.y1 * scale, y2=made.y2 * scale, labels=0)
     with emulated(program) as loss:
         found = loss.compute(*c.tensors, margin=MARGIN, mean=False, limits=limits("mma 64", 2, by_class))
+    assert_right(c, found, per_term=False)
+
+
+@both_orders
+def test_parts_whose_coefficients_are_stored_in_turn(program: Path, by_class: bool) -> None:
+    """Three parts of rows and two of columns, of 256 each; most tiles of sorted rows are of one class on a side."""
+    c = case(530, 400, 264, torch.bfloat16, classes=3)
+    with emulated(program) as loss:
+        found = loss.compute(*c.tensors, margin=MARGIN, mean=False, limits=limits("stored 512", 4, by_class))
     assert_right(c, found, per_term=False)
 
 
@@ -203,7 +212,7 @@ def test_coefficients_of_float16_neither_overflow_nor_vanish(program: Path) -> N
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128"])
+@pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128", "stored 512"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_nan_and_infinity_reach_the_loss(program: Path, kernel: str, bad: float, by_class: bool) -> None:
     """As in the definition: NaN makes all pairs of its row NaN, and infinity those of its class infinite or NaN."""
@@ -240,7 +249,7 @@ def test_bad_labels_and_weights_are_reported(program: Path, what: str, by_class:
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 128", "mma 512", "wgmma 128"])
+@pytest.mark.parametrize("kernel", ["mma 128", "mma 512", "wgmma 128", "stored 512"])
 def test_the_same_bits_in_every_order(program: Path, kernel: str, by_class: bool) -> None:
     c = case(150, 210, KERNELS[kernel], torch.bfloat16)
     results = []
@@ -252,7 +261,7 @@ def test_the_same_bits_in_every_order(program: Path, kernel: str, by_class: bool
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("kernel", ["mma 64", "mma 512 small", "wgmma 128"])
+@pytest.mark.parametrize("kernel", ["mma 64", "mma 512 small", "wgmma 128", "stored 512"])
 def test_no_races(builder: Builder, kernel: str) -> None:
     program = builder.emulated("run_all_pairs_kernels", builder.races())
     c = case(140, 200, min(KERNELS[kernel], 256), torch.bfloat16)

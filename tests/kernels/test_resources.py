@@ -28,6 +28,9 @@ MMA = {
     "Mma512Small": (512, 32, 32), "Mma512": (512, 64, 32), "Mma512Large": (512, 64, 64),
 }  # fmt: skip
 WGMMA = (128, 256, 512)
+# Slabs of 64 values, the terms (of FusedTerms), and whether there are weights; and columns of gradients.
+COEFFICIENTS = [(8, terms, weighted) for terms in (2, 3) for weighted in (0, 1)]
+GRADIENTS = (128, 256)
 REGISTERS_OF_PROCESSOR = 65536
 
 # Bytes that a kernel may store to local memory for want of registers, by nvcc 13.0; 0 for all others.
@@ -35,6 +38,11 @@ SPILLS = {
     # 352 (bfloat16) and 360 (float16). A thread keeps 128 sums and 32 products in its 232 registers. What is stored
     # belongs to the whole pass and to pairs that are computed again; it is not touched between products.
     ("wgmma", 512): 384,
+    # 52 (bfloat16) and 100 (float16), 16 and 32, and 8 of both: what belongs to the whole run of tiles. A thread keeps two
+    # tiles' 64 products each.
+    ("coefficients", 8, 2, 1): 112,
+    ("coefficients", 8, 2, 0): 40,
+    ("coefficients", 8, 3, 0): 16,
     # 148 of both types. Two blocks of threads on a processor leave 128 registers, 64 of them for sums.
     ("mma", 256, 64, 32): 160,
     # 16 (bfloat16) and 0, for the same reason.
@@ -71,8 +79,9 @@ class Compiled:
 
 
 def key_of(mangled: str) -> tuple[object, ...]:
-    name, dtype = re.search(r"\d+fused_(\w+?)_kernelINS_\d+(bfloat16|half)E", mangled).groups()
-    return (dtype, name, *(int(n) for n in re.findall(r"Li(\d+)E", mangled)))
+    pattern = r"\d+(?:fused_(\w+?)|(coefficients|gradients))_kernelINS_\d+(bfloat16|half)E"
+    fused, other, dtype = re.search(pattern, mangled).groups()
+    return (dtype, fused or other, *(int(n) for n in re.findall(r"(?:Li|Lb|FusedTermsE)(\d+)E", mangled)))
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +127,7 @@ def test_no_remark_of_the_compiler(compiled: Compiled) -> None:
 
 def test_every_kernel_is_compiled(compiled: Compiled) -> None:
     names = [("wgmma", width) for width in WGMMA] + [("mma", *shape) for shape in MMA.values()]
+    names += [("coefficients", *sizes) for sizes in COEFFICIENTS] + [("gradients", columns) for columns in GRADIENTS]
     assert {(dtype, *name) for dtype in DTYPES for name in names} <= compiled.kernels().keys()
 
 
@@ -129,7 +139,8 @@ def test_registers_are_spilled_within_limits(compiled: Compiled) -> None:
 def test_registers_suffice_for_all_blocks_of_threads(compiled: Compiled) -> None:
     """As many as are to run at the same time: two up to width 256, and one of three warpgroups on Hopper."""
     for (_, name, *sizes), kernel in compiled.kernels().items():
-        threads, blocks = (384, 1) if name == "wgmma" else (256, 1 if sizes and sizes[0] == 512 else 2)
+        of_hopper = name in ("wgmma", "coefficients", "gradients")
+        threads, blocks = (384, 1) if of_hopper else (256, 1 if sizes and sizes[0] == 512 else 2)
         in_warp = -(-kernel.registers // 8) * 8 * 32  # registers are given to warps in units of 8 per thread
         assert in_warp * (threads // 32) * blocks <= REGISTERS_OF_PROCESSOR, (name, sizes)
 
@@ -137,7 +148,8 @@ def test_registers_suffice_for_all_blocks_of_threads(compiled: Compiled) -> None
 def test_only_small_kernels_reserve_shared_memory(compiled: Compiled) -> None:
     """The main kernels' is allocated at the launch: its limits are asserted in launch.cuh."""
     for (_, name, *_), kernel in compiled.kernels().items():
-        assert kernel.shared == 0 if name in ("mma", "wgmma") else kernel.shared <= 8192, name
+        main = name in ("mma", "wgmma", "coefficients", "gradients")
+        assert kernel.shared == 0 if main else kernel.shared <= 8192, name
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -164,6 +176,23 @@ def test_products_of_hopper_follow_each_other(instructions, width: int, dtype: s
     within = between[: len(between) - 8]
     assert within[len(within) // 2] <= 5
     assert within[-1] <= 8
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_of_kernels_that_store_coefficients(instructions, dtype: str) -> None:
+    """Of coefficients: the first tile's, and the next one's beside each kind of tile and in both sets of registers."""
+    for sizes in COEFFICIENTS:
+        code = instructions[dtype, "coefficients", *sizes]
+        kinds = 2 if sizes[1] == 2 else 1
+        multiplied = Counter(name.split(".")[1] for name in code if name.startswith("HGMMA"))
+        first = multiplied["64x128x16"] - 2 * kinds * 512 // 16
+        assert multiplied.keys() == {"64x128x16"}, sizes
+        assert first % 4 == 0 and 4 <= first <= 512 // 16, sizes  # a loop over slabs, unrolled or not
+    for columns in GRADIENTS:
+        code = instructions[dtype, "gradients", columns]
+        multiplied = Counter(name.split(".")[1] for name in code if name.startswith("HGMMA"))
+        # Four steps for each of two blocks of a tile, with coefficients as they are and transposed.
+        assert multiplied == {f"64x{columns}x16": 2 * 2 * 4}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

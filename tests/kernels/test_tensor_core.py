@@ -22,6 +22,7 @@ KERNELS = [
     *(("warps_mn", columns) for columns in (64, 256)),
     *(("wgmma_k", columns) for columns in (64, 128)),
     *((name, columns) for name in ("wgmma_mn", "wgmma_registers") for columns in (64, 128, 256)),
+    *(("wgmma_mn_mn", columns) for columns in (128, 256)),
     ("two_groups_k", 128),
 ]
 
@@ -38,7 +39,10 @@ def program_for_races(builder: Builder) -> Path:
 
 @dataclass(frozen=True)
 class Product:
-    """D = A B^T or A B, plus a shift of each row; A has up to 64 rows, and beyond them D is 0."""
+    """D = A B^T or A B, plus a shift of each row; A has up to 64 rows, and beyond them D is 0.
+
+    One kernel takes A by its columns, all 64 rows of it.
+    """
 
     kernel: str
     columns: int
@@ -48,17 +52,26 @@ class Product:
     def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
         random = torch.Generator().manual_seed(self.columns)
         by_rows = self.kernel.endswith("_k")
-        a = torch.randn(self.rows, INNER, generator=random).to(self.dtype)
+        a = torch.randn(self.given_rows, INNER, generator=random).to(self.dtype)
         b = torch.randn((self.columns, INNER) if by_rows else (INNER, self.columns), generator=random).to(self.dtype)
-        return a, b, torch.randn(self.rows, generator=random)
+        return a, b, torch.randn(self.given_rows, generator=random)
+
+    @property
+    def by_columns(self) -> bool:
+        return self.kernel == "wgmma_mn_mn"
+
+    @property
+    def given_rows(self) -> int:
+        return ROWS if self.by_columns else self.rows
 
     def run(self, program: Path, fault: str = "none", order: str = "forward") -> subprocess.CompletedProcess[bytes]:
         a, b, shift = self.matrices()
+        a = a.T if self.by_columns else a
         dtype = str(self.dtype).removeprefix("torch.")
         command = [program, self.kernel, str(self.columns), fault, str(ORDERS.index(order))]
         command.insert(2, dtype)
         content = b"".join(x.contiguous().view(torch.uint8).numpy().tobytes() for x in (a, b, shift))
-        request = struct.pack("<q", self.rows) + content
+        request = struct.pack("<q", self.given_rows) + content
         return subprocess.run(command, input=request, capture_output=True, env={**os.environ, **SANITIZER_OPTIONS})
 
     def excess(self, done: subprocess.CompletedProcess[bytes]) -> float:
@@ -68,12 +81,12 @@ class Product:
         a, b, shift = (x.double() for x in self.matrices())
         b = b.T if self.kernel.endswith("_k") else b
         exact, magnitude = torch.zeros(2, ROWS, self.columns, dtype=torch.float64)
-        exact[: self.rows] = a @ b + shift[:, None]
-        magnitude[: self.rows] = a.abs() @ b.abs() + shift.abs()[:, None]
+        exact[: self.given_rows] = a @ b + shift[:, None]
+        magnitude[: self.given_rows] = a.abs() @ b.abs() + shift.abs()[:, None]
         bound = (INNER + 1) * torch.finfo(torch.float32).eps / 2 * magnitude
         error = (d - exact).abs()
-        assert not (error[self.rows :] > 0).any()
-        return (error[: self.rows] / bound[: self.rows]).nan_to_num(torch.inf).max().item()
+        assert not (error[self.given_rows :] > 0).any()
+        return (error[: self.given_rows] / bound[: self.given_rows]).nan_to_num(torch.inf).max().item()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
