@@ -38,8 +38,8 @@ SPILLS = {
     # 352 (bfloat16) and 360 (float16). A thread keeps 128 sums and 32 products in its 232 registers. What is stored
     # belongs to the whole pass and to pairs that are computed again; it is not touched between products.
     ("wgmma", 512): 384,
-    # 52 (bfloat16) and 100 (float16), 16 and 32, and 8 of both: what belongs to the whole run of tiles. A thread keeps two
-    # tiles' 64 products each.
+    # 52 (bfloat16) and 100 (float16), 16 and 32, and 8 of both: what belongs to the whole run of tiles. A thread keeps
+    # 64 products of each of two tiles.
     ("coefficients", 8, 2, 1): 112,
     ("coefficients", 8, 2, 0): 40,
     ("coefficients", 8, 3, 0): 16,
@@ -182,12 +182,12 @@ def test_products_of_hopper_follow_each_other(instructions, width: int, dtype: s
 def test_products_of_kernels_that_store_coefficients(instructions, dtype: str) -> None:
     """Of coefficients: the first tile's, and the next one's beside each kind of tile and in both sets of registers."""
     for sizes in COEFFICIENTS:
-        code = instructions[dtype, "coefficients", *sizes]
+        code = instructions[(dtype, "coefficients", *sizes)]
         kinds = 2 if sizes[1] == 2 else 1
         multiplied = Counter(name.split(".")[1] for name in code if name.startswith("HGMMA"))
         first = multiplied["64x128x16"] - 2 * kinds * 512 // 16
         assert multiplied.keys() == {"64x128x16"}, sizes
-        assert first % 4 == 0 and 4 <= first <= 512 // 16, sizes  # a loop over slabs, unrolled or not
+        assert first in range(4, 512 // 16 + 1, 4), sizes  # a loop over slabs, unrolled or not
     for columns in GRADIENTS:
         code = instructions[dtype, "gradients", columns]
         multiplied = Counter(name.split(".")[1] for name in code if name.startswith("HGMMA"))
