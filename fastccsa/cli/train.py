@@ -137,7 +137,14 @@ balance_option = partial(option, show_default="the recipe's")
 @option("seed", "Seed of the weights, the sampling and the augmentation.")
 @option("device", DEVICE_HELP)
 @option("workers", WORKERS_HELP)
-@option("checkpoint_every", "Batches between checkpoints within an epoch; 0 for none.")
+@option(
+    "checkpoint_every",
+    "Batches between checkpoints, which are then also saved after every epoch; 0: as --checkpoint-share says.",
+)
+@option(
+    "checkpoint_share",
+    "Largest share of the run's time for checkpoints; 0 saves only when the run stops and after its last epoch.",
+)
 @option("accumulate", "Batches whose gradients are added up for one update.")
 @option("clip", "Maximum norm of a step's gradient; 0 does not clip.")
 @option(

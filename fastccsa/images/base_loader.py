@@ -121,7 +121,8 @@ class Loader(ABC):
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[dict[str, Tensor]]:
         """Iterate over an epoch from any step. The batches are bitwise equal to those of the full epoch.
 
-        Iteration may stop at any point. Starting another epoch ends the current one.
+        The first batches are read ahead at once, before iteration begins. Iteration may stop at any point. Starting
+        another epoch ends the current one.
 
         Args:
             epoch: number of the epoch, from 0.
@@ -195,7 +196,9 @@ class Loader(ABC):
         def read(step: int) -> Any:
             return self._read(*self._plan(epoch, step))
 
-        batches = read_ahead(read, steps, self._readers, self._prefetch)
+        return self._finish(read_ahead(read, steps, self._readers, self._prefetch))
+
+    def _finish(self, batches: Generator[Any, None, None]) -> Generator[dict[str, Tensor], None, None]:
         finished = self._backend.run(batches)
         try:
             for batch, images in finished:

@@ -50,6 +50,7 @@ _RANGES = {
     "memory": Range(0, 10**7),
     "workers": WORKERS,
     "checkpoint_every": Range(0, 10**9),
+    "checkpoint_share": Range(0, 1),
     "accumulate": Range(1, 10**6),
     "patience": COUNTS,
     "seed": SEEDS,
@@ -132,7 +133,10 @@ class TrainConfig:
             log a warning, or stop.
         device: auto, cpu or cuda[:N].
         workers: number of threads that decode images; 0 lets the image pipeline choose.
-        checkpoint_every: number of batches between checkpoints within an epoch; 0 saves only at the end of epochs.
+        checkpoint_every: number of batches between checkpoints within an epoch; the ends of epochs are then saved too.
+            0 saves as often as ``checkpoint_share`` allows.
+        checkpoint_share: largest share of the run's time that checkpoints may cost; 0 saves only when the run is
+            stopped and after the last epoch. ``checkpoint_every`` takes precedence.
         time_limit: minutes after which the run saves and stops; the same call resumes it. 0 for none.
         compile: compile the network with torch.compile.
         deterministic: make GPUs compute the same bits every time, as CPUs do anyway; slower, and not supported by
@@ -195,6 +199,7 @@ class TrainConfig:
     device: str = field(default="auto", metadata=_SETTING)
     workers: int = field(default=0, metadata=_SETTING)
     checkpoint_every: int = field(default=0, metadata=_SETTING)
+    checkpoint_share: float = field(default=0.02, metadata=_SETTING)
     time_limit: float = field(default=0.0, metadata=_SETTING)
     compile: bool = field(default=False, metadata=_SETTING)
     deterministic: bool = field(default=False, metadata=_SETTING)

@@ -52,8 +52,8 @@ class StaticStep(Step):
 
     _plan: Tensor | None = None
 
-    def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """Yield the plans of an epoch's batches from number ``start`` on."""
+    def open_epoch(self, epoch: int, start: int) -> Iterator[Any]:
+        """Let the loader begin an epoch at batch ``start``; return the plans of its batches."""
         return self._objective.loader.plans(epoch, start)
 
     def __call__(self, batch: Any, step: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastccsa.evaluation.evaluate import predict
+from fastccsa.evaluation.inference import predict
 from fastccsa.models import build_model
 from fastccsa.training import train
 from fastccsa.training.step import Step
