@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from fastccsa.evaluation import Scores
+from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.ops.allocator import cpu_cache
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.background import Background
@@ -269,6 +270,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
                     ranks=ranks,
                 ),
                 validation_loader=validation_loader,
+                replayed=ReplayedPredictions(validation_loader, dtype) if config.cuda_graph else None,
                 meter=meter,
                 files=RunFiles(folder, config, model_card(config, images), background),
                 log=training.enter_context(ScalarLog(folder if ranks.is_first else None, done)),

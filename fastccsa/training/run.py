@@ -9,6 +9,7 @@ import torch
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Candidate
+from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier
 from fastccsa.runs.checkpoint import TrainState
@@ -38,6 +39,7 @@ class Run:
         ranks: the processes that train together.
         objective, step: what a step minimises, and the step itself.
         validation_loader: this rank's share of the validation images.
+        replayed: predicts their classes from the GPU's memory; None where they are not there.
         meter: running means of the loss terms.
         files: writes checkpoints, the model and the metrics; used by the first rank.
         stop: requests to stop.
@@ -55,6 +57,7 @@ class Run:
     objective: Objective
     step: Step
     validation_loader: ImageLoader
+    replayed: ReplayedPredictions | None
     meter: Meter
     files: RunFiles
     stop: StopRequests

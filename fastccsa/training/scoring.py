@@ -19,7 +19,7 @@ from fastccsa.runs.images import RunImages
 from fastccsa.runs.results import run_outputs, write_results
 from fastccsa.training.ranks import Ranks
 from fastccsa.training.run import Run, choice, criterion_by_epoch, model_to_keep
-from fastccsa.training.saving import stoppable
+from fastccsa.training.saving import stop_if_requested, stoppable
 
 
 def open_validation(config: TrainConfig, images: RunImages, device: torch.device, ranks: Ranks) -> ImageLoader:
@@ -44,8 +44,12 @@ def validate(state: TrainState, run: Run) -> Scores:
     """
     # The ranks' parameters are equal, but each may have its own BatchNorm statistics.
     run.ranks.copy_from_first(model_to_keep(state).buffers())
-    images = stoppable(run.validation_loader.epoch(0), state, run)
-    parts = run.ranks.gather(predict(model_to_keep(state), images, run.device, run.dtype))
+    if run.replayed is not None:
+        share = run.replayed(model_to_keep(state), lambda: stop_if_requested(state, run))
+    else:
+        images = stoppable(run.validation_loader.epoch(0), state, run)
+        share = predict(model_to_keep(state), images, run.device, run.dtype)
+    parts = run.ranks.gather(share)
     found = Predictions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     validation = run.images.validation
     return score(*found, classes=validation.classes, domains=validation.domains, split="validation")
