@@ -78,7 +78,7 @@ def main(options: SimpleNamespace) -> None:
     """Print the table of each size."""
     device = pick_device(options.device)
     on_gpu = device.type == "cuda"
-    cache = options.cache or ("gpu" if on_gpu else "ram")
+    cache: Any = options.cache or ("gpu" if on_gpu else "ram")
     if options.threads:
         torch.set_num_threads(options.threads)
     gpu = f", {torch.cuda.get_device_name(device)}" if on_gpu else ""

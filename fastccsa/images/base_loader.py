@@ -41,7 +41,11 @@ BatchLabels = tuple[Tensor, Tensor, Tensor]  # class, domain and index of the im
 
 
 class Loader(ABC):
-    """Reads files ahead, passes them to a backend, and yields the batches. See `PairLoader` for the arguments."""
+    """Reads files ahead, passes them to a backend, and yields the batches. See `PairLoader` for the arguments.
+
+    Attributes:
+        decoder: what decodes the images: native, dali or torchvision.
+    """
 
     _images_per_row: int
     _augment = True
@@ -85,14 +89,15 @@ class Loader(ABC):
         self._prefetch = prefetch
         self._backend: Any  # takes the batches that `_read` returns
         if cache is None:
-            self._backend = self._make_backend(backend, mode, num_threads or _default_threads())
+            self.decoder = choose_backend(mode, self.device) if backend == "auto" else backend
+            self._backend = self._make_backend(self.decoder, mode, num_threads or _default_threads())
             self._read = self._source.read
         else:
             folder = default_folder(manifest.folder) if cache_dir is None else Path(cache_dir)
-            decoder = choose_crop_backend(backend, has_store(transforms, folder, "dali"))
+            self.decoder = choose_crop_backend(backend, has_store(transforms, folder, "dali"))
             # A cache in memory reads all crops once anyway, so verifying them costs little.
             store = open_store(
-                self._source, transforms, folder, decoder, num_threads=num_threads, verify=cache != "disk"
+                self._source, transforms, folder, self.decoder, num_threads=num_threads, verify=cache != "disk"
             )
             self._backend = StoreBackend(self._source, store, transforms, self.device, cache)
             self._read = self._backend.read
@@ -234,8 +239,6 @@ class Loader(ABC):
         return self._labels[index], self._domains[index], index
 
     def _make_backend(self, backend: str, mode: str, num_threads: int) -> Backend:
-        if backend == "auto":
-            backend = choose_backend(mode, self.device)
         if backend == "native":
             from fastccsa.images.native import NativeBackend
 

@@ -41,6 +41,7 @@ logger = logging.getLogger("fastccsa.images")
 FORMAT = 1
 FOLDER = ".fastccsa-cache"
 INDEX_FILE, ARRAY_FILE = "index.json", "crops.bin"
+MAKERS = ("dali", "torchvision")  # backends that make crops
 
 # How often the index is written while building. After a kill, crops made since the last write are made again.
 _CHECKPOINT_SECONDS = 2.0
@@ -115,6 +116,12 @@ def open_store(
 def has_store(transforms: Transforms, folder: Path, backend: str) -> bool:
     """Return whether ``backend`` has made crops of these sizes in ``folder``, for any images."""
     return (_subfolder(folder, _settings(transforms, backend)) / INDEX_FILE).exists()
+
+
+def stored_bytes(transforms: Transforms, folder: Path) -> int:
+    """Return how many bytes the largest store in ``folder`` with crops of these sizes has."""
+    files = (_subfolder(folder, _settings(transforms, backend)) / ARRAY_FILE for backend in MAKERS)
+    return max(file.stat().st_size if file.exists() else 0 for file in files)
 
 
 def _settings(transforms: Transforms, backend: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import build_objective
 from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
+from fastccsa.training.resources import choose_cache, describe_resources, use_graph
 from fastccsa.training.run import Run, choice, criterion_by_epoch, is_done, model_to_keep
 from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, summary
 from fastccsa.training.scalars import ScalarLog
@@ -204,6 +205,8 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
     device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
     dtype = amp_dtype(config.amp, device)
     check_graph(config, device, dtype, ranks)
+    config = choose_cache(config, images, device, ranks)
+    graph = use_graph(config, device, dtype, ranks)
     with ranks.first_before_others():
         if ranks.is_first:
             held.enter_context(lock_run(Path(config.out)))
@@ -225,6 +228,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
             stack.enter_context(objective.loader)
             validation_loader = stack.enter_context(open_validation(config, images, device, ranks))
         say(describe(config, images, model, device))
+        say(describe_resources(config, objective.loader, device, graph))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one
             resumed = load_checkpoint(
                 folder, state, Resumed(config, len(objective.loader), len(objective.terms), images.domains)
@@ -244,7 +248,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
                 write_used_images(folder, config, images)
                 objective.record.write(folder)
         meter = Meter(objective.terms, device)
-        step_type = GraphedStep if config.cuda_graph else Step
+        step_type = GraphedStep if graph else Step
         done = state.epoch * len(objective.loader) + state.step
         # Closed before the test: from then on a signal ends the process, which loses nothing.
         with ExitStack() as training:
@@ -270,7 +274,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
                     ranks=ranks,
                 ),
                 validation_loader=validation_loader,
-                replayed=ReplayedPredictions(validation_loader, dtype) if config.cuda_graph else None,
+                replayed=ReplayedPredictions(validation_loader, dtype) if graph else None,
                 meter=meter,
                 files=RunFiles(folder, config, model_card(config, images), background),
                 log=training.enter_context(ScalarLog(folder if ranks.is_first else None, done)),

@@ -79,7 +79,7 @@ class Step:
         self.forward = make_forward(network, device, dtype)
         self.meter = meter
         self._state, self._network, self._objective = state, network, objective
-        self._accumulate, self._clip = config.accumulate, config.clip
+        self._config, self._accumulate, self._clip = config, config.accumulate, config.clip
         self._ranks = ranks
         self._prepared: tuple[int | None, Iterator[Any]] = None, iter(())
         self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
