@@ -102,7 +102,7 @@ def test_a_signal_while_validating_keeps_the_epoch(make_config, monkeypatch) -> 
 def test_at_the_time_limit_the_run_saves_and_the_same_call_resumes(make_config, device) -> None:
     settings = {"epochs": 1, "device": device}
     if device == "cuda":
-        settings |= {"deterministic": True, "cache": "gpu"}
+        settings |= {"deterministic": True, "cache": "gpu", "cuda_graph": False}
     whole, limited = make_config("whole", **settings), make_config("limited", time_limit=1e-6, **settings)
     expected = train(whole, progress=False)
     with pytest.raises(Interrupted, match="time limit of 1e-06 minutes is reached") as stop:
