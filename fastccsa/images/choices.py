@@ -11,7 +11,7 @@ ImageBackend = Literal["auto", "native", "dali", "torchvision"]
 Mode = Literal["fused", "exact"]
 
 # Where a loader gets the cached crops of the images from.
-CropCache = Literal["disk", "ram", "gpu"]
+CropCache = Literal["disk", "ram", "gpu", "sharded"]
 
 # Where a run gets them from; with "none" every image is decoded each time, and "auto" chooses.
 Cache = Literal["auto", "none", CropCache]

@@ -67,7 +67,7 @@ class StoreBackend:
             self._crops, self._rows = store.array, store.rows
         else:
             used = np.unique(store.rows[self._shown])
-            self._crops = _copy(store, used, device if self._on_gpu else torch.device("cpu"))
+            self._crops = copy_crops(store, used, device if self._on_gpu else torch.device("cpu"))
             self._rows = np.searchsorted(used, store.rows)
             store.array.close()
 
@@ -126,8 +126,12 @@ def check_cache(cache: str, device: torch.device) -> None:
         raise InputError("cache is 'gpu', but fastccsa was built without CUDA code; see `fastccsa check`")
 
 
-def _copy(store: Store, rows: IntArray, device: torch.device) -> Tensor:
-    """Copy crops into the memory of a device, in the order of ``rows``."""
+def copy_crops(store: Store, rows: IntArray, device: torch.device) -> Tensor:
+    """Copy crops into the memory of a device, in the order of ``rows``.
+
+    Raises:
+        InputError: they do not fit.
+    """
     shape = (len(rows), *store.array.shape[1:])
     needed, free = int(np.prod(shape)), machine.available_bytes(device)
     if needed > free:

@@ -20,7 +20,7 @@ from fastccsa.training.graph import obstacle
 from fastccsa.training.ranks import Ranks
 
 # From the fastest to the one that needs nothing.
-_ORDER: tuple[Cache, ...] = ("gpu", "ram", "disk", "none")
+_ORDER: tuple[Cache, ...] = ("gpu", "sharded", "ram", "disk", "none")
 # A cache in memory is chosen if it takes at most this share of what is available; the rest is the training's.
 _SHARE = 0.5
 
@@ -35,13 +35,13 @@ def choose_cache(config: TrainConfig, images: RunImages, device: torch.device, r
     before = TrainConfig.read(config.out).cache if (Path(config.out) / CONFIG_FILE).exists() else "auto"
     if before == "none" or (before == "auto" and device.type == "cpu"):
         return replace(config, cache="none")
-    found = next(cache for cache in _ORDER if _has_room(cache, config, images, device))
+    found = next(cache for cache in _ORDER if _has_room(cache, config, images, device, ranks.world))
     if before != "auto" and found == "none":
         found = "disk"  # it has been made, or its error says what to do
     return replace(config, cache=_ORDER[ranks.highest(_ORDER.index(found))])
 
 
-def _has_room(cache: Cache, config: TrainConfig, images: RunImages, device: torch.device) -> bool:
+def _has_room(cache: Cache, config: TrainConfig, images: RunImages, device: torch.device, world: int) -> bool:
     """Return whether there is room for the crops of all training and validation images."""
     if cache == "none":
         return True
@@ -50,8 +50,10 @@ def _has_room(cache: Cache, config: TrainConfig, images: RunImages, device: torc
     folder = default_folder(images.training.folder)
     if needed - stored_bytes(transforms, folder) > _free(folder):
         return False
-    if cache == "gpu":
-        return device.type == "cuda" and bool(CUDA_VERSION) and needed <= _SHARE * available_bytes(device)
+    if cache in ("gpu", "sharded"):
+        if device.type == "cpu" or not CUDA_VERSION or (cache == "sharded" and world == 1):
+            return False
+        return (needed if cache == "gpu" else needed / world) <= _SHARE * available_bytes(device)
     if cache == "ram":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return needed <= _SHARE * available_bytes(torch.device("cpu")) / processes
@@ -75,7 +77,12 @@ def use_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | No
 def describe_resources(config: TrainConfig, loader: ImageLoader | PairLoader, device: torch.device, graph: bool) -> str:
     """Say in one line what decodes, keeps and augments the images, and how steps are launched."""
     decoder = {"native": "fastccsa's decoder", "dali": "DALI", "torchvision": "torchvision"}[loader.decoder]
-    places = {"gpu": "in GPU memory, augmented there", "ram": "in memory", "disk": "on disk"}
+    places = {
+        "gpu": "in GPU memory, augmented there",
+        "sharded": "spread over the processes",
+        "ram": "in memory",
+        "disk": "on disk",
+    }
     if config.cache in places:
         images = f"decoded once by {decoder}, crops {places[config.cache]}"
     else:

@@ -71,8 +71,16 @@ def test_processes_share_the_memory_and_choose_the_same(make_config, machine, mo
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert chosen(config) == "disk"
     machine(bytes_of_crops(config), 2, 2, 1)
-    monkeypatch.setattr(Ranks, "highest", lambda self, number: max(number, 2))  # another rank has only the disk
+    monkeypatch.setattr(Ranks, "highest", lambda self, number: max(number, 3))  # another rank has only the disk
     assert chosen(config, ranks=Ranks(0, 2)) == "disk"
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(2.0, "gpu"), (1.0, "sharded"), (0.9, "ram")])
+def test_gpus_share_the_crops_that_do_not_fit_into_each(make_config, machine, monkeypatch, gpu, expected) -> None:
+    config = make_config()
+    machine(bytes_of_crops(config), gpu, 2, 1)
+    monkeypatch.setattr(Ranks, "highest", lambda self, number: number)
+    assert chosen(config, ranks=Ranks(0, 2)) == expected
 
 
 @pytest.mark.parametrize(
