@@ -78,9 +78,10 @@ class ReplayedPredictions:
     def _captured(self) -> torch.cuda.CUDAGraph | None:
         """Capture the work on a batch; None if that is not possible."""
         graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream(self._plan.device)  # the default one may be another GPU's
         try:
             # Only this thread must not do what a capture forbids: others pin memory and write files meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self._work()
         except RuntimeError as error:
             logger.warning(

@@ -94,7 +94,8 @@ class ShardedBackend:
             crops = outgoing.new_empty((len(batch.packed), *outgoing.shape[1:]))
             dist.all_to_all_single(crops, outgoing, batch.received, batch.sent)
             if len(crops):
-                images = augment(crops, batch.packed.to(self._device, non_blocking=True), self._transforms)
+                packed = batch.packed.to(self._device, non_blocking=True)
+                images = augment(crops, packed, self._transforms, channels_last=self._device.type == "cuda")
             else:  # in the last step of an epoch, a rank may get no images
                 images = torch.empty((0, 3, self._transforms.size, self._transforms.size), device=self._device)
             yield batch, images

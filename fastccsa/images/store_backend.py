@@ -103,7 +103,8 @@ class StoreBackend:
     def _make(self, packed: Tensor, out: Tensor | None = None) -> Tensor:
         if isinstance(self._crops, CropFile):
             return augment_file(self._crops, packed, self._transforms, out)
-        return augment(self._crops, packed, self._transforms, out=out)
+        # Networks on a GPU take channels-last images, which the kernel writes as fast.
+        return augment(self._crops, packed, self._transforms, channels_last=self._on_gpu, out=out)
 
     def close(self) -> None:
         """Release the crops."""
