@@ -81,6 +81,11 @@ OPTIONS: dict[str, click.Option] = {
         _several("settings --set", str, "FIELD=VALUE, a setting of all runs"),
         _option("--against", str, "Arms that every later arm is compared with, separated by commas."),
         _option("--report", FOLDER, "Only report the finished runs in this folder."),
+        _option("--sizes", str, "Side lengths of the images in pixels, separated by commas."),
+        _option("rendered --scale", click.FloatRange(0, 1), "Images to render per image of Table 1."),
+        _option("--epochs", click.IntRange(min=2), "Epochs of the run on pairs."),
+        _option("--baseline-epochs", click.IntRange(min=2), "Epochs of the baseline."),
+        _option("share --checkpoint-share", click.FloatRange(0, 1), "Share of the time for checkpoints."),
         _option("csv --manifest", click.Path(path_type=Path, exists=True, dir_okay=False), "CSV file of the images."),
         _option("folder --out", click.Path(path_type=Path, file_okay=False), "Folder of all runs."),
         # how it is measured
@@ -149,6 +154,11 @@ SCRIPTS = {
         "Train variants of the method with several seeds, and compare them by group of domains, with 95 % intervals."
         "\n\nRepeating the command resumes interrupted runs and keeps finished ones.",
         "csv folder arms=A,E,S,K seeds=5 leave-out scale=small settings against=S,E,A jobs=1 device=auto report",
+    ),
+    "epoch": (
+        "The loop, an epoch, and the whole of the runs A and K, against the bare network's step.",
+        "manifest backbone=resnet18 sizes=112,224 pairs=32 rendered=0.1 cache amp=auto epochs=6 baseline-epochs=12 "
+        "share workers threads device=auto",
     ),
 }
 TYPED: dict[str, SimpleNamespace] = {}  # the options of the command that runs pytest, by benchmark

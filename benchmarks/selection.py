@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from fastccsa.evaluation import Outputs, score_outputs
-from fastccsa.evaluation.evaluate import collect_outputs, evaluation_loader
+from fastccsa.evaluation.inference import collect_outputs, evaluation_loader
 from fastccsa.models import Classifier
 from fastccsa.pruning import CRITERIA, PruneConfig
 from fastccsa.pruning.criteria import rank_channels

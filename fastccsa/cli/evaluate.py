@@ -36,7 +36,7 @@ from fastccsa.system.text import printable
     help="Also write the scores, with the confusion matrices, as JSON.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1, MOST_BATCH), default=64, show_default=True, help="Images per batch."
+    "--batch-size", type=click.IntRange(1, MOST_BATCH), help="Images per batch.  [default: 64, or 256 on a GPU]"
 )
 @allow_changed_option
 @device_option
@@ -48,7 +48,7 @@ def evaluate_command(
     manifest: str | None,
     split: str,
     json_path: Path | None,
-    batch_size: int,
+    batch_size: int | None,
     allow_changed_manifest: bool,
     device: str,
     amp: str,

@@ -131,13 +131,20 @@ balance_option = partial(option, show_default="the recipe's")
 @option(
     "cache",
     "Decode training and validation images once, and keep their crops on disk (next to the manifest, 270 kB per image "
-    "at size 224); use them from there, from memory, or from GPU memory.",
+    "at size 224); use them from there, from memory, or from GPU memory. auto: on a GPU, where there is room.",
 )
 @option("amp", AMP_HELP)
 @option("seed", "Seed of the weights, the sampling and the augmentation.")
 @option("device", DEVICE_HELP)
 @option("workers", WORKERS_HELP)
-@option("checkpoint_every", "Batches between checkpoints within an epoch; 0 for none.")
+@option(
+    "checkpoint_every",
+    "Batches between checkpoints, which are then also saved after every epoch; 0: as --checkpoint-share says.",
+)
+@option(
+    "checkpoint_share",
+    "Largest share of the run's time for checkpoints; 0 saves only when the run stops and after its last epoch.",
+)
 @option("accumulate", "Batches whose gradients are added up for one update.")
 @option("clip", "Maximum norm of a step's gradient; 0 does not clip.")
 @option(
@@ -166,7 +173,12 @@ balance_option = partial(option, show_default="the recipe's")
     "Make GPUs compute the same bits every time, as CPUs do anyway; slower.",
     "--deterministic/--no-deterministic",
 )
-@option("cuda_graph", "Capture the whole step as a CUDA graph; needs --cache gpu.", "--cuda-graph/--no-cuda-graph")
+@option(
+    "cuda_graph",
+    "Capture the whole step as a CUDA graph; needs --cache gpu.",
+    "--cuda-graph/--no-cuda-graph",
+    show_default="where possible",
+)
 @option("profile", "Write trace.json, a profile of a few steps, into the run folder.", "--profile/--no-profile")
 def train_command(**values: Any) -> None:
     """Train a baseline or a CCSA model; repeating the command resumes.

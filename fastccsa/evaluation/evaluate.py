@@ -2,128 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from fastccsa.collections import Manifest
-from fastccsa.evaluation.outputs import Outputs, make_outputs
+from fastccsa.evaluation.inference import collect_outputs_of, evaluation_loader
+from fastccsa.evaluation.outputs import Outputs
 from fastccsa.evaluation.scores import Scores, score
-from fastccsa.images import ImageLoader, Transforms
 from fastccsa.models import Classifier
-from fastccsa.sampling import ImageSampler
-from fastccsa.system.devices import amp_dtype, autocast, pick_device
+from fastccsa.system.devices import amp_dtype, pick_device
 from fastccsa.system.errors import InputError
-
-
-class Predictions(NamedTuple):
-    """True classes, predicted classes and domains of n images; int64 arrays [n]."""
-
-    targets: np.ndarray
-    predictions: np.ndarray
-    domains: np.ndarray
-
-
-def evaluation_loader(
-    manifest: Manifest,
-    device: torch.device,
-    size: int,
-    *,
-    batch_size: int = 64,
-    workers: int = 0,
-    image_backend: str = "auto",
-    cache: str | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> ImageLoader:
-    """Make a loader of every image of ``manifest``, once each, in order, without augmentation.
-
-    Each of ``world_size`` processes loads a disjoint share of the images.
-
-    Raises:
-        InputError: ``manifest`` is empty.
-    """
-    if len(manifest) == 0:
-        raise InputError("there is no image to evaluate on: the split is empty in these domains")
-    sampler = ImageSampler(
-        manifest.labels,
-        num_classes=len(manifest.classes),
-        batch_size=batch_size,
-        rank=rank,
-        world_size=world_size,
-        shuffle=False,
-    )
-    return ImageLoader(
-        manifest,
-        sampler,
-        augment=False,
-        device=device,
-        cache=cache,
-        transforms=Transforms(size=size),
-        backend=image_backend,
-        num_threads=workers or None,
-    )
-
-
-Batch = Mapping[str, Tensor]
-
-
-def _run_batches(
-    model: Classifier, batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None
-) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-    """Yield each batch with its logits and features; afterwards the model is in the same mode as before."""
-    was_training = model.training
-    model.eval()
-    for batch in batches:
-        with autocast(device, dtype):
-            logits, features = model(batch["images"].contiguous(memory_format=torch.channels_last))
-        yield batch, logits, features
-    model.train(was_training)
-
-
-@torch.inference_mode()
-def predict(
-    model: Classifier,
-    batches: Iterable[Batch],
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-) -> Predictions:
-    """Predict the classes of ``batches`` of images, with targets and domains; ``dtype`` is autocast's, or None.
-
-    Afterwards the model is in the same mode as before. There is a single host sync, at the end.
-    """
-    collected = [
-        torch.stack([batch["target"], logits.argmax(1), batch["domain"]])
-        for batch, logits, _ in _run_batches(model, batches, device, dtype)
-    ]
-    targets, predictions, domains = torch.cat(collected, dim=1).cpu().numpy()
-    return Predictions(targets, predictions, domains)
-
-
-@torch.inference_mode()
-def collect_outputs(
-    model: Classifier,
-    batches: Iterable[Batch],
-    device: torch.device,
-    dtype: torch.dtype | None,
-    images: Manifest,
-    split: str,
-) -> Outputs:
-    """Run ``model`` on ``batches`` of ``images`` and keep its outputs; their rows are rows of ``images``.
-
-    Like `predict`, it does not change the model's mode, and has a single host sync.
-    """
-    parts = [
-        (batch["target"], batch["domain"], batch["index"], logits.float(), features.float())
-        for batch, logits, features in _run_batches(model, batches, device, dtype)
-    ]
-    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
-    return make_outputs(*columns, classes=images.classes, domain_names=images.domains, split=split)
 
 
 def score_outputs(outputs: Outputs) -> Scores:
@@ -145,7 +37,7 @@ def evaluate(
     *,
     split: str = "test",
     size: int = 224,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     amp: str = "auto",
     workers: int = 0,
     image_backend: str = "auto",
@@ -175,7 +67,7 @@ def run_split(
     *,
     split: str = "test",
     size: int = 224,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     amp: str = "auto",
     workers: int = 0,
     image_backend: str = "auto",
@@ -191,7 +83,7 @@ def run_split(
         device: auto, cpu, cuda or cuda:N.
         split: train, validation or test.
         size: side length of the images in pixels, as in training.
-        batch_size: images per batch.
+        batch_size: images per batch; None is 64 on the CPU and 256 on a GPU.
         amp: auto, none, bfloat16 or float16.
         workers: number of threads that decode images; 0 lets the image pipeline choose.
         image_backend: native, dali, torchvision or auto; see `PairLoader`.
@@ -201,16 +93,50 @@ def run_split(
     Raises:
         InputError: the split has no image, the model has another number of classes, or the device is invalid.
     """
+    found = run_split_of(
+        [model],
+        manifest,
+        device,
+        split=split,
+        size=size,
+        batch_size=batch_size,
+        amp=amp,
+        workers=workers,
+        image_backend=image_backend,
+        progress=progress,
+        rank=rank,
+        world_size=world_size,
+    )
+    return found[0]
+
+
+def run_split_of(
+    models: Sequence[Classifier],
+    manifest: Manifest,
+    device: str | torch.device = "auto",
+    *,
+    split: str = "test",
+    size: int = 224,
+    batch_size: int | None = None,
+    amp: str = "auto",
+    workers: int = 0,
+    image_backend: str = "auto",
+    progress: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[Outputs]:
+    """Do what `run_split` does for each of ``models``, and decode the images only once."""
     device = pick_device(str(device))
     dtype = amp_dtype(amp, device)
-    if len(manifest.classes) != model.head.out_features:
-        raise InputError(
-            f"the model has {model.head.out_features} classes and the manifest has "
-            f"{len(manifest.classes)} ({', '.join(manifest.classes)}): use one with the model's classes"
-        )
+    for model in models:
+        if len(manifest.classes) != model.head.out_features:
+            raise InputError(
+                f"the model has {model.head.out_features} classes and the manifest has "
+                f"{len(manifest.classes)} ({', '.join(manifest.classes)}): use one with the model's classes"
+            )
+        model.to(device).to(memory_format=torch.channels_last)
     images = manifest.select(split=split)
     hidden = None if progress else True  # None hides it unless stderr is a terminal
-    model.to(device).to(memory_format=torch.channels_last)
     with evaluation_loader(
         images,
         device,
@@ -222,6 +148,6 @@ def run_split(
         world_size=world_size,
     ) as loader:
         batches = tqdm(loader.epoch(0), total=len(loader), desc=split, unit="batch", disable=hidden)
-        outputs = collect_outputs(model, batches, device, dtype, images, split)
+        found = collect_outputs_of(models, batches, device, dtype, images, split)
     rows = np.flatnonzero((manifest.table["split"] == split).to_numpy())
-    return replace(outputs, rows=rows[outputs.rows])
+    return [replace(outputs, rows=rows[outputs.rows]) for outputs in found]

@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal
@@ -19,16 +19,25 @@ from fastccsa.experiments.plan import PlannedRun
 from fastccsa.runs.locks import try_lock
 from fastccsa.system.errors import InputError
 from fastccsa.system.logs import log_to_terminal
+from fastccsa.system.machine import memory_share
 
 CHILD_NAME = "fastccsa experiment"
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one run at a time: a device, and the number of threads that decode images (0 for the default)."""
+    """A place for one run at a time.
+
+    Attributes:
+        device: where the run trains.
+        threads: number of threads that decode images; 0 for the default.
+        jobs, jobs_on_device: number of runs at a time, and of those on this device, which share its memory.
+    """
 
     device: str
     threads: int = 0
+    jobs: int = field(default=1, compare=False)
+    jobs_on_device: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ def perform(run: PlannedRun, slot: Slot) -> Outcome:
             if not acquired:
                 return Outcome("busy")
             if not run.is_finished:
-                _train(run, slot) if run.row.threshold is None else _prune(run, slot)
+                with memory_share(1 / slot.jobs, 1 / slot.jobs_on_device):
+                    _train(run, slot) if run.row.threshold is None else _prune(run, slot)
     except InputError as error:
         return Outcome("failed", str(error))
     except Exception as error:

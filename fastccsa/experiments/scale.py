@@ -51,7 +51,7 @@ class Scale:
     lr: float = 1e-4
     baseline_lr: float = 1e-4
     weights: str = "auto"
-    cache: Cache = "none"
+    cache: Cache = "auto"
     prune_images: int = 512
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from fastccsa.experiments.crops import make_crops
 from fastccsa.experiments.perform import CHILD_NAME, Children, Outcome, Slot, perform
 from fastccsa.experiments.plan import PlannedRun
 from fastccsa.runs.folder import finished_scores
@@ -38,21 +39,25 @@ def make_slots(jobs: int, device: str = "auto") -> list[Slot]:
     picked = pick_device(device)
     threads = _share_of_processors(jobs) if jobs > 1 else 0
     if picked.type == "cuda" and picked.index is None:
-        return [Slot(f"cuda:{number % torch.cuda.device_count()}", threads) for number in range(jobs)]
-    return [Slot(str(picked), threads)] * jobs
+        gpus = torch.cuda.device_count()
+        return [Slot(f"cuda:{number % gpus}", threads, jobs, -(-jobs // gpus)) for number in range(jobs)]
+    return [Slot(str(picked), threads, jobs, jobs)] * jobs
 
 
 def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.write) -> dict[PlannedRun, Outcome]:
     """Carry out the unfinished runs, and return how each of them ended.
 
     A run waits for the one it starts from, and for any other process that is working on it. With a single slot, the
-    runs are carried out in this process; with more, in a process for each slot, one run after another.
+    runs are carried out in this process; with more, in a process for each slot, one run after another, after the crops
+    that they cache have been made.
 
     Args:
         runs: the runs of a plan, including all that they start from.
         slots: slots from `make_slots`.
         say: called with one line for each run that starts or ends.
     """
+    if len(slots) > 1:
+        make_crops(runs, slots[0].device, say)
     waiting = [run for run in runs if not run.is_finished]
     total, free = len(waiting), list(slots)
     outcomes: dict[PlannedRun, Outcome] = {}

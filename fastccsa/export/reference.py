@@ -17,7 +17,7 @@ from torch import Tensor
 from fastccsa.collections import Manifest
 from fastccsa.collections.stratify import stratified_subset
 from fastccsa.evaluation import score
-from fastccsa.evaluation.evaluate import evaluation_loader
+from fastccsa.evaluation.inference import evaluation_loader
 from fastccsa.export.agreement import (
     Agreement,
     DisagreementError,

@@ -8,6 +8,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from fastccsa.images.augment import PACKED_COLUMNS
 from fastccsa.images.backend import Backend, choose_backend, choose_crop_backend
 from fastccsa.images.choices import ImageBackend, Mode
 from fastccsa.images.readahead import read_ahead
+from fastccsa.images.sharded_backend import ShardedBackend
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import default_folder, has_store, open_store
 from fastccsa.images.store_backend import StoreBackend, check_cache
@@ -41,7 +43,11 @@ BatchLabels = tuple[Tensor, Tensor, Tensor]  # class, domain and index of the im
 
 
 class Loader(ABC):
-    """Reads files ahead, passes them to a backend, and yields the batches. See `PairLoader` for the arguments."""
+    """Reads files ahead, passes them to a backend, and yields the batches. See `PairLoader` for the arguments.
+
+    Attributes:
+        decoder: what decodes the images: native, dali or torchvision.
+    """
 
     _images_per_row: int
     _augment = True
@@ -85,16 +91,24 @@ class Loader(ABC):
         self._prefetch = prefetch
         self._backend: Any  # takes the batches that `_read` returns
         if cache is None:
-            self._backend = self._make_backend(backend, mode, num_threads or _default_threads())
+            self.decoder = choose_backend(mode, self.device) if backend == "auto" else backend
+            self._backend = self._make_backend(self.decoder, mode, num_threads or _default_threads())
             self._read = self._source.read
         else:
             folder = default_folder(manifest.folder) if cache_dir is None else Path(cache_dir)
-            decoder = choose_crop_backend(backend, has_store(transforms, folder, "dali"))
+            self.decoder = choose_crop_backend(backend, has_store(transforms, folder, "dali"))
             # A cache in memory reads all crops once anyway, so verifying them costs little.
             store = open_store(
-                self._source, transforms, folder, decoder, num_threads=num_threads, verify=cache != "disk"
+                self._source, transforms, folder, self.decoder, num_threads=num_threads, verify=cache != "disk"
             )
-            self._backend = StoreBackend(self._source, store, transforms, self.device, cache)
+            if cache == "sharded" and sampler.world_size > 1:
+                self._backend = ShardedBackend(
+                    self._source, store, transforms, self.device, sampler.rank, sampler.world_size
+                )
+                self._of_all_ranks = [_as_rank(sampler, rank) for rank in range(sampler.world_size)]
+            else:
+                where = cache if cache != "sharded" else "gpu" if self.device.type == "cuda" else "ram"
+                self._backend = StoreBackend(self._source, store, transforms, self.device, where)
             self._read = self._backend.read
         # With a store, the reader thread makes the images too, using torch's threads, so one reader suffices.
         readers = prefetch + 1 if cache is None else 1
@@ -121,7 +135,8 @@ class Loader(ABC):
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[dict[str, Tensor]]:
         """Iterate over an epoch from any step. The batches are bitwise equal to those of the full epoch.
 
-        Iteration may stop at any point. Starting another epoch ends the current one.
+        The first batches are read ahead at once, before iteration begins. Iteration may stop at any point. Starting
+        another epoch ends the current one.
 
         Args:
             epoch: number of the epoch, from 0.
@@ -184,6 +199,10 @@ class Loader(ABC):
         self.close()
 
     @abstractmethod
+    def _indices(self, sampler: Any, epoch: int, step: int) -> IntArray:
+        """Return the images of a batch of ``sampler``, which is that of this loader or of another rank."""
+
+    @abstractmethod
     def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
         """Return the images of a batch and their views."""
 
@@ -193,9 +212,14 @@ class Loader(ABC):
 
     def _steps(self, epoch: int, steps: range) -> Generator[dict[str, Tensor], None, None]:
         def read(step: int) -> Any:
-            return self._read(*self._plan(epoch, step))
+            indices, views = self._plan(epoch, step)
+            if isinstance(self._backend, ShardedBackend):
+                return self._backend.read([self._indices(each, epoch, step) for each in self._of_all_ranks], views)
+            return self._read(indices, views)
 
-        batches = read_ahead(read, steps, self._readers, self._prefetch)
+        return self._finish(read_ahead(read, steps, self._readers, self._prefetch))
+
+    def _finish(self, batches: Generator[Any, None, None]) -> Generator[dict[str, Tensor], None, None]:
         finished = self._backend.run(batches)
         try:
             for batch, images in finished:
@@ -231,8 +255,6 @@ class Loader(ABC):
         return self._labels[index], self._domains[index], index
 
     def _make_backend(self, backend: str, mode: str, num_threads: int) -> Backend:
-        if backend == "auto":
-            backend = choose_backend(mode, self.device)
         if backend == "native":
             from fastccsa.images.native import NativeBackend
 
@@ -262,6 +284,13 @@ class Loader(ABC):
             num_threads=num_threads,
             prefetch=self._prefetch,
         )
+
+
+def _as_rank(sampler: Any, rank: int) -> Any:
+    """Return the sampler that another rank has."""
+    same = copy(sampler)
+    same.rank = rank
+    return same
 
 
 def _close(loader: weakref.ref[Loader]) -> None:

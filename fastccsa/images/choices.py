@@ -11,10 +11,10 @@ ImageBackend = Literal["auto", "native", "dali", "torchvision"]
 Mode = Literal["fused", "exact"]
 
 # Where a loader gets the cached crops of the images from.
-CropCache = Literal["disk", "ram", "gpu"]
+CropCache = Literal["disk", "ram", "gpu", "sharded"]
 
-# Where a run gets them from; with "none" every image is decoded each time.
-Cache = Literal["none", CropCache]
+# Where a run gets them from; with "none" every image is decoded each time, and "auto" chooses.
+Cache = Literal["auto", "none", CropCache]
 
 # What a run does when an image cannot be read: show another one in its place, or stop.
 BrokenImages = Literal["replace", "stop"]

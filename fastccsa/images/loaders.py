@@ -34,7 +34,9 @@ class PairLoader(Loader):
         cache: None decodes every image each time it is shown. Otherwise the part of the transforms that never
             changes is done once and kept in a store (270 kB per image at size 224), and images are made from the store
             with the views of ``mode="exact"``: "disk" reads the store from its file, "ram" copies it into memory, and
-            "gpu" copies it to the device, which then makes the images.
+            "gpu" copies it to the device, which then makes the images. "sharded" does so too, but each process of
+            torch.distributed's default group keeps a part, and they exchange the crops of each step; all must iterate
+            together. The sampler's rank and world size must be those of the group.
         cache_dir: folder for stores; None for ``.fastccsa-cache`` next to the manifest or, if that is not writable,
             ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
         transforms: the transforms.
@@ -92,7 +94,10 @@ class PairLoader(Loader):
         seed = self.sampler.seed
         positions = self.sampler.positions(epoch, step)
         views = [self.transforms.draw(seed, epoch, positions, stream) for stream in (_FIRST, _SECOND)]
-        return np.concatenate(self.sampler.batch(epoch, step)), Views.concatenate(views)
+        return self._indices(self.sampler, epoch, step), Views.concatenate(views)
+
+    def _indices(self, sampler: PairSampler, epoch: int, step: int) -> IntArray:
+        return np.concatenate(sampler.batch(epoch, step))
 
     def _assemble(self, labels: BatchLabels, images: Tensor) -> dict[str, Tensor]:
         images1, images2 = images.chunk(2)
@@ -161,11 +166,14 @@ class ImageLoader(Loader):
         )
 
     def _plan(self, epoch: int, step: int) -> tuple[IntArray, Views]:
-        indices = self.sampler.batch(epoch, step)
+        indices = self._indices(self.sampler, epoch, step)
         if not self._augment:
             return indices, self.transforms.evaluation(len(indices))
         positions = self.sampler.positions(epoch, step)
         return indices, self.transforms.draw(self.sampler.seed, epoch, positions, _FIRST)
+
+    def _indices(self, sampler: ImageSampler | BalancedSampler, epoch: int, step: int) -> IntArray:
+        return sampler.batch(epoch, step)
 
     def _assemble(self, labels: BatchLabels, images: Tensor) -> dict[str, Tensor]:
         target, domain, index = labels

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
@@ -16,14 +17,21 @@ def read_ahead(
 ) -> Generator[Result, None, None]:
     """Yield ``function(item)`` for each item, with up to ``depth`` calls running ahead in ``executor``.
 
-    Closing the iterator cancels the calls that have not started. An exception is raised where its result would be.
+    The first calls start at once, before the first result is requested. Closing the iterator cancels the calls that
+    have not started. An exception is raised where its result would be.
     """
-    pending: deque[Future[Result]] = deque()
+    left = iter(items)
+    pending = deque(executor.submit(function, item) for item in itertools.islice(left, depth))
+    return _results(function, left, executor, pending)
+
+
+def _results(
+    function: Callable[[Item], Result], left: Iterator[Item], executor: Executor, pending: deque[Future[Result]]
+) -> Generator[Result, None, None]:
     try:
-        for item in items:
+        for item in left:
             pending.append(executor.submit(function, item))
-            if len(pending) > depth:
-                yield pending.popleft().result()
+            yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:

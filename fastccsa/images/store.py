@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ logger = logging.getLogger("fastccsa.images")
 FORMAT = 1
 FOLDER = ".fastccsa-cache"
 INDEX_FILE, ARRAY_FILE = "index.json", "crops.bin"
+MAKERS = ("dali", "torchvision")  # backends that make crops
 
 # How often the index is written while building. After a kill, crops made since the last write are made again.
 _CHECKPOINT_SECONDS = 2.0
@@ -79,8 +80,9 @@ def open_store(
 ) -> Store:
     """Open the store of some images, after adding missing crops.
 
-    Only one process at a time adds crops; others wait for it and then use them. Broken images are checked each time and
-    recorded by ``source``, so files that have been repaired are added.
+    Only one process at a time adds crops; others wait for it and then use them. Where none are missing, processes do
+    not wait for each other. Broken images are checked each time and recorded by ``source``, so files that have been
+    repaired are added.
 
     Args:
         source: the images.
@@ -88,7 +90,8 @@ def open_store(
         folder: folder for stores; each combination of sizes and backend gets a subfolder.
         backend: "dali" or "torchvision", which makes the crops.
         num_threads: number of threads that make crops; None for one per usable CPU.
-        verify: compare every row with its checksum, even if the file has not been modified since the last time.
+        verify: compare the images' rows with their checksums, even if the file has not been modified since the last
+            time.
 
     Returns:
         The store.
@@ -99,11 +102,16 @@ def open_store(
     """
     settings = _settings(transforms, backend)
     folder = _subfolder(folder, settings)
-    with _reported(folder), _locked(folder):
+    with _reported(folder):
+        with _locked(folder, fcntl.LOCK_SH):
+            store = _complete_store(folder, settings, transforms, source, verify)
+        if store is not None:
+            return store
+    with _reported(folder), _locked(folder, fcntl.LOCK_EX):
         remove_leftovers(folder)  # of a run that was killed while writing the index
         builder = _Builder(folder, settings, transforms)
         try:
-            builder.check_rows(verify)
+            builder.check_rows(source, verify)
             todo = builder.plan(source)
             if todo:
                 builder.build(CropMaker(source, transforms, backend, num_threads), todo)
@@ -117,12 +125,66 @@ def has_store(transforms: Transforms, folder: Path, backend: str) -> bool:
     return (_subfolder(folder, _settings(transforms, backend)) / INDEX_FILE).exists()
 
 
+def stored_bytes(transforms: Transforms, folder: Path) -> int:
+    """Return how many bytes the largest store in ``folder`` with crops of these sizes has."""
+    files = (_subfolder(folder, _settings(transforms, backend)) / ARRAY_FILE for backend in MAKERS)
+    return max(file.stat().st_size if file.exists() else 0 for file in files)
+
+
 def _settings(transforms: Transforms, backend: str) -> dict[str, Any]:
     return {"format": FORMAT, "resize": transforms.resize, "crop": transforms.crop, "backend": backend}
 
 
 def _subfolder(folder: Path, settings: dict[str, Any]) -> Path:
     return folder / hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def _complete_store(
+    folder: Path, settings: dict[str, Any], transforms: Transforms, source: ImageSource, verify: bool
+) -> Store | None:
+    """Return the store if nothing has to be added or repaired, without changing it; else None."""
+    array = folder / ARRAY_FILE
+    try:
+        size, modified = (status := array.stat()).st_size, status.st_mtime_ns
+    except FileNotFoundError:
+        return None
+    row_bytes = transforms.crop**2 * _CHANNELS
+    index = Index.read(folder / INDEX_FILE, settings, size // row_bytes, quiet=True)
+    entries = [index.entries.get(path) for path in source.paths]
+    wanted = zip(source.paths, entries, strict=True)
+    if modified != index.array_mtime_ns or size < index.rows * row_bytes:
+        return None
+    if not all(path in source.broken or (entry is not None and entry.is_of(path)) for path, entry in wanted):
+        return None
+    if verify:
+        found = [entry for entry in entries if entry is not None and entry.pixels is not None]
+        with open(array, "rb") as file:
+            if _damaged(file.fileno(), row_bytes, found):
+                return None
+    return _store(array, index, source, transforms.crop)
+
+
+def _damaged(file: int, row_bytes: int, entries: Sequence[Entry]) -> list[Entry]:
+    """Return those of the entries whose rows in the array ``file`` do not have their checksums."""
+
+    def check(part: Sequence[Entry]) -> list[Entry]:
+        rows = ((entry, os.pread(file, row_bytes, entry.row * row_bytes)) for entry in part)
+        return [entry for entry, row in rows if zlib.crc32(row) != entry.pixels]
+
+    damaged = []
+    parts = [entries[start : start + _VERIFIED_TOGETHER] for start in range(0, len(entries), _VERIFIED_TOGETHER)]
+    progress = tqdm(total=len(entries), desc="verifying crops", unit="image", disable=None)
+    with progress, ThreadPoolExecutor(usable_cpus(), thread_name_prefix="fastccsa-verifier") as threads:
+        for part, found in zip(parts, threads.map(check, parts), strict=True):
+            damaged += found
+            progress.update(len(part))
+    return damaged
+
+
+def _store(array: Path, index: Index, source: ImageSource, side: int) -> Store:
+    entries = [index.entries.get(path) for path in source.paths]
+    rows = [entry.row if entry is not None and entry.pixels is not None else -1 for entry in entries]
+    return Store(CropFile(array, index.rows, side), np.array(rows, np.int64))
 
 
 class _Builder:
@@ -149,29 +211,22 @@ class _Builder:
     def close(self) -> None:
         os.close(self._file)
 
-    def check_rows(self, always: bool) -> None:
-        """Mark damaged rows as missing. Rows are only checked if the file was modified, or ``always``."""
+    def check_rows(self, source: ImageSource, verify: bool) -> None:
+        """Mark damaged rows as missing: of all images if the file was modified, or of the source's to ``verify``."""
         done = [entry for entry in self._index.entries.values() if entry.pixels is not None]
-        if not done or not (always or os.fstat(self._file).st_mtime_ns != self._index.array_mtime_ns):
+        if os.fstat(self._file).st_mtime_ns == self._index.array_mtime_ns:
+            wanted = set(source.paths) if verify else set()
+            done = [entry for path, entry in self._index.entries.items() if entry.pixels is not None and path in wanted]
+        if not done:
             return
-        damaged = 0
-        parts = [done[start : start + _VERIFIED_TOGETHER] for start in range(0, len(done), _VERIFIED_TOGETHER)]
-        progress = tqdm(total=len(done), desc="verifying crops", unit="image", disable=None)
-        with progress, ThreadPoolExecutor(usable_cpus(), thread_name_prefix="fastccsa-verifier") as threads:
-            for part, sums in zip(parts, threads.map(self._checksums, parts), strict=True):
-                for entry, found in zip(part, sums, strict=True):
-                    if found != entry.pixels:
-                        entry.pixels = None
-                        damaged += 1
-                progress.update(len(part))
+        damaged = _damaged(self._file, self._row_bytes, done)
+        for entry in damaged:
+            entry.pixels = None
         if damaged:
-            logger.warning("%s: %d of %d crops are damaged; making them again", self._array_path, damaged, len(done))
+            logger.warning(
+                "%s: %d of %d crops are damaged; making them again", self._array_path, len(damaged), len(done)
+            )
         self._save()
-
-    def _checksums(self, entries: list[Entry]) -> list[int]:
-        """Return the checksums of rows as they are on the disk."""
-        rows = (os.pread(self._file, self._row_bytes, entry.row * self._row_bytes) for entry in entries)
-        return [zlib.crc32(row) for row in rows]
 
     def plan(self, source: ImageSource) -> list[int]:
         """Assign a row to every image and reserve disk space for it; return the images to make crops of."""
@@ -211,10 +266,7 @@ class _Builder:
                 self._save()
 
     def result(self, source: ImageSource) -> Store:
-        entries = [self._index.entries.get(path) for path in source.paths]
-        usable = [entry is not None and entry.pixels is not None for entry in entries]
-        rows = [entry.row if ok and entry else -1 for entry, ok in zip(entries, usable, strict=True)]
-        return Store(CropFile(self._array_path, self._index.rows, self._side), np.array(rows, np.int64))
+        return _store(self._array_path, self._index, source, self._side)
 
     def _needs(self, source: ImageSource, path: str) -> bool:
         entry = self._index.entries.get(path)
@@ -257,16 +309,16 @@ class _Builder:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of the store. The system releases it when the process ends for any reason."""
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    """Hold the lock of the store, shared or exclusive. The system releases it when the process ends for any reason."""
     folder.mkdir(parents=True, exist_ok=True)
     file = open_shared(folder / "lock")
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.warning("%s: another run is making crops; waiting for it", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, kind)
         yield
     finally:
         os.close(file)

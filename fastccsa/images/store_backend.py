@@ -67,7 +67,7 @@ class StoreBackend:
             self._crops, self._rows = store.array, store.rows
         else:
             used = np.unique(store.rows[self._shown])
-            self._crops = _copy(store, used, device if self._on_gpu else torch.device("cpu"))
+            self._crops = copy_crops(store, used, device if self._on_gpu else torch.device("cpu"))
             self._rows = np.searchsorted(used, store.rows)
             store.array.close()
 
@@ -103,7 +103,8 @@ class StoreBackend:
     def _make(self, packed: Tensor, out: Tensor | None = None) -> Tensor:
         if isinstance(self._crops, CropFile):
             return augment_file(self._crops, packed, self._transforms, out)
-        return augment(self._crops, packed, self._transforms, out=out)
+        # Networks on a GPU take channels-last images, which the kernel writes as fast.
+        return augment(self._crops, packed, self._transforms, channels_last=self._on_gpu, out=out)
 
     def close(self) -> None:
         """Release the crops."""
@@ -126,8 +127,12 @@ def check_cache(cache: str, device: torch.device) -> None:
         raise InputError("cache is 'gpu', but fastccsa was built without CUDA code; see `fastccsa check`")
 
 
-def _copy(store: Store, rows: IntArray, device: torch.device) -> Tensor:
-    """Copy crops into the memory of a device, in the order of ``rows``."""
+def copy_crops(store: Store, rows: IntArray, device: torch.device) -> Tensor:
+    """Copy crops into the memory of a device, in the order of ``rows``.
+
+    Raises:
+        InputError: they do not fit.
+    """
     shape = (len(rows), *store.array.shape[1:])
     needed, free = int(np.prod(shape)), machine.available_bytes(device)
     if needed > free:

@@ -43,6 +43,14 @@ class Entry:
     pixels: int | None = None
     broken: str | None = None
 
+    def is_of(self, path: str) -> bool:
+        """Return whether the row is on the disk, and the image file is as it was when the row was made."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return self.pixels is not None and (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
+
 
 @dataclass
 class Index:
@@ -63,14 +71,16 @@ class Index:
     array_mtime_ns: int = 0
 
     @classmethod
-    def read(cls, path: Path, settings: dict[str, Any], stored: int = 0) -> Index:
+    def read(cls, path: Path, settings: dict[str, Any], stored: int = 0, quiet: bool = False) -> Index:
         """Read an index. If there is no readable index with these settings, return an empty one.
 
         Args:
             path: the file.
             settings: the settings that it must have.
             stored: number of rows that the array has room for.
+            quiet: do not log why it cannot be read.
         """
+        level = logging.DEBUG if quiet else logging.WARNING
         try:
             content = load_json(read_bytes(path))
             if not isinstance(content, dict) or not isinstance(content.get("entries"), dict):
@@ -80,11 +90,11 @@ class Index:
                 rows, mtime = (build(int, content.get(name), name) for name in ("rows", "array_mtime_ns"))
                 _check_rows(entries, rows, stored)
                 return cls(settings, entries, rows, mtime)
-            logger.warning("%s has other settings; making all crops again", path)
+            logger.log(level, "%s has other settings; making all crops again", path)
         except FileNotFoundError:
             pass
         except (OSError, InputError) as error:
-            logger.warning("%s cannot be read (%s); making all crops again", path, error)
+            logger.log(level, "%s cannot be read (%s); making all crops again", path, error)
         return cls(settings)
 
     def write(self, path: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
+
+from torch import Tensor
 
 from fastccsa.models.backbone import Classifier, build_model
 from fastccsa.models.narrow import Layers
@@ -72,13 +75,17 @@ def save_model(folder: str | os.PathLike[str], model: Classifier, card: ModelCar
     Raises:
         InputError: the folder cannot be written.
     """
-    folder = Path(folder)
-    values = asdict(replace(card, layers=model.layers))
-    if not model.layers:
+    save_weights(Path(folder), model.state_dict(), replace(card, layers=model.layers))
+
+
+def save_weights(folder: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write a model as `save_model` does, given its state dict, and its card with the model's ``layers``."""
+    values = asdict(card)
+    if not card.layers:
         del values["layers"]
     with write_atomically(folder / CARD_FILE) as file:
         file.write_text(json.dumps(values, indent=2) + "\n")
-    write_tensors(folder / MODEL_FILE, model.state_dict())
+    write_tensors(folder / MODEL_FILE, weights)
 
 
 def load_model(path: str | os.PathLike[str]) -> Classifier:

@@ -278,7 +278,7 @@ def _write_selected(
     record.write(folder)
     say(record.summary())
     outputs, validation = (
-        run_outputs(training, model, manifest, config.device, split=split) for split in ("test", "validation")
+        run_outputs(training, [model], manifest, config.device, split=split)[0] for split in ("test", "validation")
     )
     write_results(selected, outputs, validation, score_outputs(outputs))
     (folder / STATE_FILE).unlink(missing_ok=True)

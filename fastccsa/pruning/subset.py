@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastccsa.collections import Manifest
 from fastccsa.collections.stratify import stratified_subset
-from fastccsa.evaluation.evaluate import evaluation_loader
+from fastccsa.evaluation.inference import evaluation_loader
 from fastccsa.pruning.discrimination import Loss
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.images import RunImages

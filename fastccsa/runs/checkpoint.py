@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from fastccsa.models import Classifier
 from fastccsa.models.torch_files import check_content, check_digest, digest, read_torch
 from fastccsa.runs.checkpoint_check import Resumed, check_checkpoint
+from fastccsa.runs.snapshot import replace_leaves
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
 
@@ -87,14 +87,24 @@ def save_checkpoint(folder: Path, state: TrainState, config_json: str) -> None:
 
     The previous checkpoint is kept as ``previous.pt``.
     """
+    content = checkpoint_content(state, config_json)
+    write_checkpoint(folder, replace_leaves(content, Tensor, lambda tensor: tensor.detach().cpu()))
+
+
+def checkpoint_content(state: TrainState, config_json: str) -> dict[str, Any]:
+    """Return what a checkpoint holds; its tensors are those of ``state``, which the next step changes."""
     content = {name: getattr(state, name).state_dict() for name in _STATEFUL}
     content |= {name: getattr(state, name) for name in _PLAIN}
     content["config"] = config_json
     # Sampling and augmentation are pure functions of the step; dropout and stochastic depth use torch's generators.
     content["random"] = torch.get_rng_state()
     content["random_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    content = _on_cpu(content)
-    content["digest"] = digest(content)
+    return content
+
+
+def write_checkpoint(folder: Path, content: dict[str, Any]) -> None:
+    """Write what `checkpoint_content` returned, with its tensors on the CPU, as `save_checkpoint` does."""
+    content = {**content, "digest": digest(content)}
     with write_atomically(folder / CHECKPOINT_FILE, keep=folder / PREVIOUS_FILE) as path:
         _write(content, path)
 
@@ -197,16 +207,3 @@ def _unusable(file: Path, error: Exception) -> InputError:
     text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     reason = text.splitlines()[0] if text else type(error).__name__
     return InputError(f"{file} cannot be resumed from ({reason}): remove it to train this run from its start")
-
-
-def _on_cpu(value: Any) -> Any:
-    """Return ``value`` with its tensors on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        same = copy(value)  # keeps the attributes of a state dict, which some networks need
-        same.update({key: _on_cpu(item) for key, item in value.items()})
-        return same
-    if isinstance(value, list | tuple):
-        return type(value)(_on_cpu(item) for item in value)
-    return value

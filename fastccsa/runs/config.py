@@ -50,6 +50,7 @@ _RANGES = {
     "memory": Range(0, 10**7),
     "workers": WORKERS,
     "checkpoint_every": Range(0, 10**9),
+    "checkpoint_share": Range(0, 1),
     "accumulate": Range(1, 10**6),
     "patience": COUNTS,
     "seed": SEEDS,
@@ -112,8 +113,9 @@ class TrainConfig:
             only).
         image_backend: what decodes and transforms the images: native, dali, torchvision, or auto; see `PairLoader`.
         cache: decode each image once and keep its crop on disk, next to the manifest; the crops are used from disk,
-            from memory (ram) or from GPU memory (gpu). none decodes every time. Test images are used once and not
-            cached.
+            from memory (ram) or from GPU memory (gpu), of which each process may keep a part (sharded). none decodes
+            every time. auto is none on the CPU; on a GPU it is the first of gpu, sharded, ram and disk that has room,
+            else none. Test images are used once and not cached.
         amp: auto, none, bfloat16 or float16; auto is none on the CPU.
         seed: seed of the weights, the sampling and the augmentation.
         accumulate: number of batches whose gradients are added up for each update; the gradient is that of one batch
@@ -132,13 +134,16 @@ class TrainConfig:
             log a warning, or stop.
         device: auto, cpu or cuda[:N].
         workers: number of threads that decode images; 0 lets the image pipeline choose.
-        checkpoint_every: number of batches between checkpoints within an epoch; 0 saves only at the end of epochs.
+        checkpoint_every: number of batches between checkpoints within an epoch; the ends of epochs are then saved too.
+            0 saves as often as ``checkpoint_share`` allows.
+        checkpoint_share: largest share of the run's time that checkpoints may cost; 0 saves only when the run is
+            stopped and after the last epoch. ``checkpoint_every`` takes precedence.
         time_limit: minutes after which the run saves and stops; the same call resumes it. 0 for none.
         compile: compile the network with torch.compile.
         deterministic: make GPUs compute the same bits every time, as CPUs do anyway; slower, and not supported by
             every network.
         cuda_graph: capture the whole step as a CUDA graph (needs cache gpu), for GPUs that finish their work faster
-            than the host can issue it.
+            than the host can issue it. None captures it where that is possible.
         profile: write a trace of a few steps into the run folder.
         manifest_sha256: checksum of the manifest file, filled in when the run starts.
 
@@ -182,7 +187,7 @@ class TrainConfig:
     memory: int = field(default=0, metadata=_OF_PAIRS)
     match_probability: float = field(default=0.25, metadata=_OF_PAIRS)
     image_backend: ImageBackend = "auto"
-    cache: Cache = "none"
+    cache: Cache = "auto"
     amp: Amp = "auto"
     seed: int = 0
     accumulate: int = 1
@@ -195,10 +200,11 @@ class TrainConfig:
     device: str = field(default="auto", metadata=_SETTING)
     workers: int = field(default=0, metadata=_SETTING)
     checkpoint_every: int = field(default=0, metadata=_SETTING)
+    checkpoint_share: float = field(default=0.02, metadata=_SETTING)
     time_limit: float = field(default=0.0, metadata=_SETTING)
     compile: bool = field(default=False, metadata=_SETTING)
     deterministic: bool = field(default=False, metadata=_SETTING)
-    cuda_graph: bool = field(default=False, metadata=_SETTING)
+    cuda_graph: bool | None = field(default=None, metadata=_SETTING)
     profile: bool = field(default=False, metadata=_SETTING)
     manifest_sha256: str = ""
 
@@ -250,8 +256,8 @@ class TrainConfig:
 
     @property
     def image_cache(self) -> str | None:
-        """``cache`` in the form that the loaders take."""
-        return None if self.cache == "none" else self.cache
+        """``cache`` in the form that the loaders take; auto is none until `fastccsa.training.resources` chooses."""
+        return None if self.cache in ("auto", "none") else self.cache
 
     def _check(self) -> None:
         check_choices(self)
@@ -267,7 +273,10 @@ class TrainConfig:
             raise InputError(f"memory {self.memory} does not hold a batch of {self.batch_size}: make it larger")
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """Return ``field: own value, not the other's`` for each differing field that changes the result of training."""
+        """Return ``field: own value, not the other's`` for each differing field that changes the result of training.
+
+        Wherever crops are cached, they are the same.
+        """
         baselines = self.is_baseline and other.is_baseline
         return [
             f"{item.name}: {getattr(self, item.name)!r}, not {getattr(other, item.name)!r}"
@@ -275,7 +284,12 @@ class TrainConfig:
             if getattr(self, item.name) != getattr(other, item.name)
             and item.metadata.get("changes_result", True)
             and not (baselines and item.metadata.get("of_pairs"))
+            and not (item.name == "cache" and self._caches_like(other))
         ]
+
+    def _caches_like(self, other: TrainConfig) -> bool:
+        caches = {self.cache, other.cache}
+        return "auto" in caches or "none" not in caches
 
     def to_json(self) -> str:
         """Return the configuration as JSON text, one field per line."""
@@ -293,6 +307,7 @@ class TrainConfig:
             if "recipe" not in values:  # written before there were recipes
                 values = {**_BEFORE_RECIPES, **values}
             values.setdefault("selection", "paper")  # the only rule of versions without this field
+            values.setdefault("cache", "none")  # as in versions that did not choose
             # Older versions took an empty text for None.
             values |= {name: None for name in ("primary", "init") if values.get(name) == ""}
         return build(TrainConfig, values)

@@ -136,7 +136,10 @@ def saving(folder: Path, required: bool = True) -> Iterator[None]:
         yield
     # torch and safetensors wrap the system's errors in their own types.
     except (OSError, RuntimeError, SafetensorError, InputError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).split("\n")[0]
+        reason = str(error).split("\n")[0]
+        if isinstance(error, OSError) and error.errno:
+            file = f"{Path(error.filename).name}: " if isinstance(error.filename, str) else ""
+            reason = file + os.strerror(error.errno)
         free = shutil.disk_usage(folder).free if folder.exists() else 0
         message = f"{folder} cannot be saved ({reason}; {free / 1e9:.2f} GB free): its last checkpoint is kept"
         if required:

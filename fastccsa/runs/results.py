@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from fastccsa.collections import Manifest
-from fastccsa.evaluation import Outputs, Scores, run_split
+from fastccsa.evaluation import Outputs, Scores
+from fastccsa.evaluation.evaluate import run_split_of
 from fastccsa.models import Classifier
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import OUTPUTS_FILE, VALIDATION_OUTPUTS_FILE, write_scores
@@ -15,16 +17,16 @@ from fastccsa.runs.folder import OUTPUTS_FILE, VALIDATION_OUTPUTS_FILE, write_sc
 
 def run_outputs(
     config: TrainConfig,
-    model: Classifier,
+    models: Sequence[Classifier],
     manifest: Manifest,
     device: str | torch.device,
     rank: int = 0,
     world_size: int = 1,
     split: str = "test",
-) -> Outputs:
-    """Run ``model`` on this rank's share of a split's images of every domain, with the settings of ``config``."""
-    return run_split(
-        model,
+) -> list[Outputs]:
+    """Run each of ``models`` on this rank's share of a split's images of every domain, as ``config`` says."""
+    return run_split_of(
+        models,
         manifest,
         device,
         split=split,

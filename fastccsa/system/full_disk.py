@@ -36,9 +36,11 @@ def write_error(path: Path, error: BaseException) -> WriteError | None:
     """Return the error to raise if writing ``path`` failed with ``error`` because of the disk; else None."""
     if isinstance(error, WriteError) or (number := disk_error(error)) is None:
         return None
-    return WriteError(
+    failure = WriteError(
         f"cannot write {path}: {os.strerror(number)}{_room(path)}; make room, or choose another folder", number
     )
+    failure.filename = str(path)
+    return failure
 
 
 def _room(path: Path) -> str:

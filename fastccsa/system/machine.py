@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from fastccsa.system import cgroups
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["available_bytes", "commit", "describe", "memory_bytes", "now", "usable_cpus", "versions"]
+__all__ = ["available_bytes", "commit", "describe", "memory_bytes", "memory_share", "now", "usable_cpus", "versions"]
 
 # Environment variables that affect the speed of torch or fastccsa.
 ENVIRONMENT = (
@@ -51,14 +53,41 @@ def memory_bytes() -> int:
     return machine if limit is None else min(machine, limit)
 
 
+_shares = {"cpu": 1.0, "cuda": 1.0}
+
+
+@contextmanager
+def memory_share(main: float, gpu: float) -> Iterator[None]:
+    """Within the block, count only this process's share of all memory as available; other processes need the rest.
+
+    Args:
+        main, gpu: share of the main memory and of a GPU's memory, in (0, 1].
+    """
+    before = dict(_shares)
+    _shares.update(cpu=main, cuda=gpu)
+    try:
+        yield
+    finally:
+        _shares.update(before)
+
+
 def available_bytes(device: torch.device) -> int:
-    """Return the number of bytes that can still be allocated on ``device``, within the limits of a container."""
+    """Return the number of bytes that can still be allocated on ``device``, within the limits of a container.
+
+    See also `memory_share`.
+    """
+    share = _shares[device.type]
     if device.type == "cuda":
         import torch
 
         # Memory that torch has reserved but not allocated is available too.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
+        free, total = torch.cuda.mem_get_info(device)
+        return min(free + unused, int(share * total))
+    return min(_available_main_bytes(), int(share * memory_bytes()))
+
+
+def _available_main_bytes() -> int:
     available = _first_of("/proc/meminfo", "MemAvailable")
     if available is not None:
         machine = int(available.split()[0]) * 1024

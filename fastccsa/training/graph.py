@@ -6,6 +6,7 @@ average, and the meter's sums. For each step the host only copies the plan of th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from fastccsa.system.errors import InputError
 from fastccsa.training.ranks import Ranks
 from fastccsa.training.step import Step
 
+logger = logging.getLogger("fastccsa.training")
+
 WARM_UP = 3  # steps before the capture, as torch's notes on CUDA graphs recommend
 
 
@@ -28,8 +31,12 @@ def check_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | 
     Raises:
         InputError: they cannot; the message says why.
     """
-    if not config.cuda_graph:
-        return
+    if config.cuda_graph and (reason := obstacle(config, device, dtype, ranks)):
+        raise InputError(f"cuda_graph is not available here ({reason}): omit it, or change that")
+
+
+def obstacle(config: TrainConfig, device: torch.device, dtype: torch.dtype | None, ranks: Ranks) -> str | None:
+    """Return why this run's steps cannot be captured; None if they can."""
     obstacles = {
         f"device is {device}: it needs a CUDA GPU": device.type != "cuda",
         f"cache is {config.cache}: it needs the images in the GPU's memory, cache gpu": config.cache != "gpu",
@@ -38,9 +45,7 @@ def check_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | 
         "amp is float16: its loss scaling runs on the host; use bfloat16 or none": dtype == torch.float16,
         f"{ranks.world} processes train together: it supports only one": not ranks.is_alone,
     }
-    for reason, applies in obstacles.items():
-        if applies:
-            raise InputError(f"cuda_graph is not available here ({reason}): omit it, or change that")
+    return next((reason for reason, applies in obstacles.items() if applies), None)
 
 
 class StaticStep(Step):
@@ -52,8 +57,8 @@ class StaticStep(Step):
 
     _plan: Tensor | None = None
 
-    def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """Yield the plans of an epoch's batches from number ``start`` on."""
+    def open_epoch(self, epoch: int, start: int) -> Iterator[Any]:
+        """Let the loader begin an epoch at batch ``start``; return the plans of its batches."""
         return self._objective.loader.plans(epoch, start)
 
     def __call__(self, batch: Any, step: int) -> bool:
@@ -81,15 +86,39 @@ class StaticStep(Step):
 
 
 class GraphedStep(StaticStep):
-    """A `StaticStep` that is captured as a CUDA graph after a few steps and then replayed."""
+    """A `StaticStep` that is captured as a CUDA graph after a few steps and then replayed.
+
+    If the graph was not requested, but chosen, and cannot be captured, a warning says so and steps go on without it.
+    """
 
     _replay: Replay | None = None
+    _given_up = False
 
     def take(self) -> None:
         """Take the step whose plan has been copied."""
+        if self._given_up:
+            super().take()
+            return
         if self._replay is None:
             self._replay = Replay(self.work, self._state.optimizer)
-        self._replay()
+        try:
+            self._replay()
+        except CaptureError as error:
+            if self._config.cuda_graph:
+                raise
+            logger.warning("the steps cannot be captured as a CUDA graph (%s) and are launched one by one", error)
+            self._replay, self._given_up = None, True
+            super().take()
+
+
+class CaptureError(RuntimeError):
+    """Work could not be captured as a CUDA graph; it has not been done."""
+
+
+def _end_capture(device: torch.device) -> None:
+    """Let the GPU's generator leave a capture that failed, which it would otherwise wait for."""
+    generator = torch.cuda.default_generators[device.index or 0]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 class Replay:
@@ -115,7 +144,11 @@ class Replay:
         self._done = 0
 
     def __call__(self) -> None:
-        """Do the work."""
+        """Do the work.
+
+        Raises:
+            CaptureError: it cannot be captured, and has not been done.
+        """
         if self._done < WARM_UP:
             self._warm_up()
         else:
@@ -157,8 +190,12 @@ class Replay:
         self._optimizer.zero_grad(set_to_none=True)  # so that gradients are allocated in the graph's own memory
         # The restrictions of a capture apply only to this thread: the loader's threads pin memory meanwhile.
         capture = torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local")
-        with self._rates_on_device(capturable=True), capture:
-            self._work()
+        try:
+            with self._rates_on_device(capturable=True), capture:
+                self._work()
+        except RuntimeError as error:
+            _end_capture(self._side.device)
+            raise CaptureError(str(error).split("\n")[0]) from error
         return graph
 
     def _fill_rates(self) -> None:

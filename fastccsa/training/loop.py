@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom: `train_one_epoch`, `validate`, `train`."""
+"""The training loop, to be read from top to bottom: `train_one_epoch`, `finish_epoch`, `train`."""
 
 from __future__ import annotations
 
@@ -6,54 +6,41 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from fastccsa.collections import Manifest
-from fastccsa.evaluation import Candidate, Outputs, Scores, Selection, score, score_outputs
-from fastccsa.evaluation.evaluate import Predictions, collect_outputs, evaluation_loader, predict
-from fastccsa.images import ImageLoader
-from fastccsa.models import Classifier, ModelCard, load_model, save_model
+from fastccsa.evaluation import Scores
+from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.ops.allocator import cpu_cache
 from fastccsa.ops.profiling import stage
-from fastccsa.runs.checkpoint import TrainState, check_room, has_checkpoint, load_checkpoint, save_checkpoint
+from fastccsa.runs.background import Background
+from fastccsa.runs.checkpoint import TrainState, check_room, has_checkpoint, load_checkpoint
 from fastccsa.runs.checkpoint_check import Resumed
 from fastccsa.runs.config import TrainConfig
-from fastccsa.runs.folder import (
-    SCORES_FILE,
-    finished_scores,
-    open_run,
-    saving,
-    training_speed,
-    write_environment,
-    write_last_scores,
-    write_metrics,
-)
-from fastccsa.runs.images import RunImages, open_manifest, select_images
+from fastccsa.runs.folder import SCORES_FILE, finished_scores, open_run, saving, training_speed, write_environment
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.runs.locks import lock_run
-from fastccsa.runs.results import run_outputs, write_results
-from fastccsa.runs.selection import SelectionRule
+from fastccsa.runs.run_files import RunFiles
 from fastccsa.runs.used_images import check_manifest, write_used_images
 from fastccsa.system.devices import amp_dtype, deterministic, pick_device
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import remove_leftovers
 from fastccsa.system.machine import memory_bytes
-from fastccsa.system.progress import Say, status_lines
-from fastccsa.training.average import WeightAverage
+from fastccsa.system.progress import status_lines
 from fastccsa.training.calibration import typical_distance
-from fastccsa.training.divergence import divergence
 from fastccsa.training.graph import GraphedStep, check_graph
-from fastccsa.training.meter import Meter, Summary
-from fastccsa.training.objectives import Objective, build_objective
+from fastccsa.training.meter import Meter
+from fastccsa.training.objectives import build_objective
 from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
+from fastccsa.training.resources import choose_cache, describe_resources, use_graph
+from fastccsa.training.run import Run, choice, criterion_by_epoch, is_done, model_to_keep
+from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, summary
 from fastccsa.training.scalars import ScalarLog
+from fastccsa.training.scoring import open_validation, score_best, validate
 from fastccsa.training.start import check_batch, describe, model_card, start_model, start_state
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
@@ -62,43 +49,6 @@ from fastccsa.training.trace import StepTrace
 REPORT_EVERY = 20  # batches between updates of the progress bar and the log
 
 logger = logging.getLogger("fastccsa.training")
-
-
-@dataclass(frozen=True)
-class Run:
-    """The parts of a run that stay the same while it trains.
-
-    Attributes:
-        config, folder: the configuration, and the run folder.
-        manifest, images: all images, and those that the run trains on and selects by.
-        device, dtype: where it computes, and the dtype of autocast.
-        ranks: the processes that train together.
-        objective, step: what a step minimises, and the step itself.
-        validation_loader: this rank's share of the validation images.
-        meter: running means of the loss terms.
-        card: describes the model that is saved.
-        stop: requests to stop.
-        log, trace: the TensorBoard log, and the profile of a few steps.
-        say, progress: prints a status line; whether to show progress bars.
-    """
-
-    config: TrainConfig
-    folder: Path
-    manifest: Manifest
-    images: RunImages
-    device: torch.device
-    dtype: torch.dtype | None
-    ranks: Ranks
-    objective: Objective
-    step: Step
-    validation_loader: ImageLoader
-    meter: Meter
-    card: ModelCard
-    stop: StopRequests
-    log: ScalarLog
-    trace: StepTrace
-    say: Say
-    progress: bool
 
 
 def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
@@ -111,7 +61,7 @@ def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
         InputError: the loss is NaN or infinite, or an image cannot be read.
         Interrupted: a stop was requested; everything is saved.
     """
-    every, steps = run.config.checkpoint_every, len(run.objective.loader)
+    steps = len(run.objective.loader)
     run.meter.restart(state.step)
     if state.meter:
         run.meter.load_state_dict(state.meter, run.ranks)
@@ -127,10 +77,7 @@ def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
                 report_progress(state, run, bar, (state.step - first) / (time.perf_counter() - started))
             if not updated:
                 continue  # gradients are still accumulating, and they are not part of a checkpoint
-            stop_if_requested(state, run)
-            if every and state.step - saved >= every and state.step < steps:
-                save(state, run, required=False)
-                saved = state.step
+            saved = save_if_due(state, run, saved)
     means = summary(state, run).means
     seconds = time.perf_counter() - started
     seen = run.objective.images_per_sample * sum(
@@ -150,6 +97,7 @@ def batches(state: TrainState, run: Run) -> Iterator[Any]:
             # Ranks fail at different times and cannot save together: they resume from the last checkpoint.
             if run.ranks.is_alone and state.step % run.config.accumulate == 0:
                 save(state, run, required=False)
+                run.files.wait()
                 logger.error("the loader failed; the run is saved %s", position(state))
             raise
         if batch is None:
@@ -169,48 +117,6 @@ def report_progress(state: TrainState, run: Run, bar: tqdm[None], batches_per_se
     bar.set_postfix_str(f"loss {seen.means['loss']:.4f}, {speed:.0f} images/s")
 
 
-def summary(state: TrainState, run: Run) -> Summary:
-    """Return the epoch's losses so far over all ranks, after checking that they are finite."""
-    found = run.meter.summary(run.ranks)
-    if run.ranks.highest(found.bad_step) >= 0:
-        raise diverged(state, run, found)
-    return found
-
-
-def diverged(state: TrainState, run: Run, found: Summary) -> Exception:
-    """Return the error for a loss that is not finite."""
-    return divergence(
-        run.objective, run.step.forward, run.images.training, state.epoch, found, folder=run.folder, ranks=run.ranks
-    )
-
-
-def stop_if_requested(state: TrainState, run: Run) -> None:
-    """Save and raise `Interrupted` if any rank was asked to stop."""
-    request = run.ranks.highest(run.stop.requested())
-    if request:
-        save(state, run)
-        raise run.stop.interrupted(request, f"{run.folder} is saved {position(state)}; the same command resumes it")
-
-
-def save(state: TrainState, run: Run, required: bool = True) -> None:
-    """Save everything. If it is not ``required``, a failed write is a warning: a later one may succeed.
-
-    Raises:
-        InputError: it cannot be written, or the loss was not finite: such weights are never saved.
-    """
-    if state.step:
-        summary(state, run)
-        state.meter = run.meter.state_dict(run.ranks)
-    if run.ranks.is_first:
-        with saving(run.folder, required):
-            save_checkpoint(run.folder, state, run.config.to_json())
-
-
-def position(state: TrainState) -> str:
-    """Return how far the run has trained, in words."""
-    return f"up to epoch {state.epoch + 1}, batch {state.step}" if state.step else f"up to epoch {state.epoch}"
-
-
 def progress_bar(state: TrainState, run: Run) -> tqdm[None]:
     """Make the progress bar of an epoch."""
     return tqdm(
@@ -223,35 +129,10 @@ def progress_bar(state: TrainState, run: Run) -> tqdm[None]:
     )
 
 
-def validate(state: TrainState, run: Run) -> Scores:
-    """Score the current model on the run's validation images, of which each rank takes a share.
-
-    Raises:
-        Interrupted: a stop was requested; the epoch's training is saved.
-    """
-    # The ranks' parameters are equal, but each may have its own BatchNorm statistics.
-    run.ranks.copy_from_first(model_to_keep(state).buffers())
-    images = stoppable(run.validation_loader.epoch(0), state, run)
-    parts = run.ranks.gather(predict(model_to_keep(state), images, run.device, run.dtype))
-    found = Predictions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    validation = run.images.validation
-    return score(*found, classes=validation.classes, domains=validation.domains, split="validation")
-
-
-def stoppable(walk: Iterator[dict[str, Tensor]], state: TrainState, run: Run) -> Iterator[dict[str, Tensor]]:
-    """Yield the batches of ``walk``; before each one, stop if that was requested."""
-    for batch in walk:
-        stop_if_requested(state, run)
-        yield batch
-
-
-def model_to_keep(state: TrainState) -> Classifier:
-    """Return the model that is scored and saved: the moving average if there is one."""
-    return state.average.model if isinstance(state.average, WeightAverage) else state.model
-
-
 def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> None:
-    """Validate, keep the model if its epoch is selected, and save everything."""
+    """Validate, keep the model if its epoch is selected, and save everything if it is time to."""
+    if state.epoch + 1 < run.config.epochs:
+        run.step.prepare(state.epoch + 1)
     lr = float(state.scheduler.get_last_lr()[0])
     scores = validate(state, run)
     end_epoch(state.scheduler)
@@ -271,12 +152,12 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
     )
     selected = choice(state, run, run.images.selection)
     if run.ranks.is_first:
-        # The checkpoint comes last: a run that resumes from the one before it writes the other files again.
-        with saving(run.folder):
-            if selected.epoch == state.epoch:
-                save_model(run.folder, model_to_keep(state), run.card)
-            write_metrics(run.folder, state.history)
-        save(state, run)
+        if selected.epoch == state.epoch:
+            run.files.keep_model(model_to_keep(state))
+        if run.files.is_due_after_epoch() or is_done(state, run):
+            save(state, run)
+        else:
+            run.files.save_metrics(state.history)
 
     batch = state.epoch * len(run.objective.loader)
     run.log.add("train", {**means, "lr": lr}, batch)
@@ -287,27 +168,6 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
         f"(selected: {100 * selected.recall:.1f}, epoch {selected.epoch})  "
         f"{means['images_per_second']:.0f} images/s" + (f"  {broken} broken images replaced" if broken else "")
     )
-
-
-def criterion_by_epoch(state: TrainState, run: Run, rule: SelectionRule) -> list[float]:
-    """Return the criterion of ``rule`` for every finished epoch."""
-    # Computed from the recalls, because records of older versions do not have the criteria.
-    return [run.images.criteria[rule].mean(record["validation"]) for record in state.history]
-
-
-def choice(state: TrainState, run: Run, rule: SelectionRule) -> Candidate:
-    """Return the finished epoch that ``rule`` selects."""
-    values = criterion_by_epoch(state, run, rule)
-    epoch = run.images.criteria[rule].select(values)
-    return Candidate(epoch, values[epoch - 1])
-
-
-def is_done(state: TrainState, run: Run) -> bool:
-    """Whether all epochs are done, or the highest criterion of the run's rule is ``patience`` epochs ago."""
-    values, patience = criterion_by_epoch(state, run, run.images.selection), run.config.patience
-    # The selected epoch may be a later one whose criterion is lower: only a higher criterion counts as an improvement.
-    highest = values.index(max(values)) + 1 if values else 0
-    return state.epoch >= run.config.epochs or bool(patience and state.epoch - highest >= patience)
 
 
 def train(config: TrainConfig, progress: bool = True) -> Scores:
@@ -345,6 +205,8 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
     device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
     dtype = amp_dtype(config.amp, device)
     check_graph(config, device, dtype, ranks)
+    config = choose_cache(config, images, device, ranks)
+    graph = use_graph(config, device, dtype, ranks)
     with ranks.first_before_others():
         if ranks.is_first:
             held.enter_context(lock_run(Path(config.out)))
@@ -366,6 +228,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
             stack.enter_context(objective.loader)
             validation_loader = stack.enter_context(open_validation(config, images, device, ranks))
         say(describe(config, images, model, device))
+        say(describe_resources(config, objective.loader, device, graph))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one
             resumed = load_checkpoint(
                 folder, state, Resumed(config, len(objective.loader), len(objective.terms), images.domains)
@@ -385,114 +248,51 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
                 write_used_images(folder, config, images)
                 objective.record.write(folder)
         meter = Meter(objective.terms, device)
-        step_type = GraphedStep if config.cuda_graph else Step
+        step_type = GraphedStep if graph else Step
         done = state.epoch * len(objective.loader) + state.step
-        run = Run(
-            config=config,
-            folder=folder,
-            manifest=manifest,
-            images=images,
-            device=device,
-            dtype=dtype,
-            ranks=ranks,
-            objective=objective,
-            step=step_type(
-                state=state,
-                network=wrap_model(state, config, device, ranks),
-                objective=objective,
+        # Closed before the test: from then on a signal ends the process, which loses nothing.
+        with ExitStack() as training:
+            # Closed last: what is written when an error ends the run is finished.
+            background = training.enter_context(Background(config.checkpoint_share))
+            run = Run(
                 config=config,
-                meter=meter,
+                folder=folder,
+                manifest=manifest,
+                images=images,
                 device=device,
                 dtype=dtype,
                 ranks=ranks,
-            ),
-            validation_loader=validation_loader,
-            meter=meter,
-            card=model_card(config, images),
-            log=stack.enter_context(ScalarLog(folder if ranks.is_first else None, done)),
-            stop=stack.enter_context(StopRequests(config.time_limit)),
-            trace=stack.enter_context(StepTrace(folder if config.profile and ranks.is_first else None, say)),
-            say=say,
-            progress=progress,
-        )
-        while not is_done(state, run):
-            if state.step == 0:
-                stop_if_requested(state, run)
-            means = train_one_epoch(state, run)
-            finish_epoch(state, run, means)
+                objective=objective,
+                step=step_type(
+                    state=state,
+                    network=wrap_model(state, config, device, ranks),
+                    objective=objective,
+                    config=config,
+                    meter=meter,
+                    device=device,
+                    dtype=dtype,
+                    ranks=ranks,
+                ),
+                validation_loader=validation_loader,
+                replayed=ReplayedPredictions(validation_loader, dtype) if graph else None,
+                meter=meter,
+                files=RunFiles(folder, config, model_card(config, images), background),
+                log=training.enter_context(ScalarLog(folder if ranks.is_first else None, done)),
+                stop=training.enter_context(StopRequests(config.time_limit)),
+                trace=training.enter_context(StepTrace(folder if config.profile and ranks.is_first else None, say)),
+                say=say,
+                progress=progress,
+            )
+            while not is_done(state, run):
+                if state.step == 0:
+                    stop_if_requested(state, run)
+                means = train_one_epoch(state, run)
+                finish_epoch(state, run, means)
 
-    if ranks.is_first:
-        with saving(folder):
-            write_environment(folder, device, training=training_speed(state.history))
-    scores = score_best(state, run)
+        if ranks.is_first:
+            with saving(folder):
+                write_environment(folder, device, training=training_speed(state.history))
+        scores = score_best(state, run)
     assert scores.selection is not None
     say(f"test scores of epoch {scores.selection.epoch} ({images.selection_rule}):\n{scores}")
     return scores
-
-
-def open_validation(config: TrainConfig, images: RunImages, device: torch.device, ranks: Ranks) -> ImageLoader:
-    """Open the loader of this rank's share of the validation images."""
-    return evaluation_loader(
-        images.validation,
-        device,
-        config.size,
-        workers=config.workers,
-        image_backend=config.image_backend,
-        cache=config.image_cache,
-        rank=ranks.rank,
-        world_size=ranks.world,
-    )
-
-
-def score_best(state: TrainState, run: Run) -> Scores:
-    """Score the selected epoch's model on the test images of every domain; write its outputs and the scores.
-
-    The outputs on the validation images are written too: thresholds are chosen on them.
-
-    The last epoch's model is scored too, which shows the effect of the selection.
-    """
-    run.ranks.highest(0)  # wait until the first rank has written the model
-    rule = run.images.selection
-    last = Candidate(state.epoch, criterion_by_epoch(state, run, rule)[-1])
-    choices = {name: choice(state, run, name) for name in run.images.criteria}
-    selected = choices[rule]
-    model = load_model(run.folder)
-    outputs, validation = test_outputs(model, run), validation_outputs(model, run)
-    scores = score_outputs(outputs)
-    of_last = scores
-    if selected.epoch != last.epoch:
-        of_last = score_outputs(test_outputs(model_to_keep(state), run))
-    scores = replace(
-        scores, selection=Selection(run.images.selection_rule, selected.epoch, selected.recall, choices, last)
-    )
-    if run.ranks.is_first:
-        with saving(run.folder):
-            write_last_scores(run.folder, replace(of_last, selection=Selection("last epoch", last.epoch, last.recall)))
-            write_results(run.folder, outputs, validation, scores)
-    return scores
-
-
-def validation_outputs(model: Classifier, run: Run) -> Outputs:
-    """Return the outputs of ``model`` on the run's validation images, those that selected it; each rank takes a share.
-
-    They come from the same cache as during the training, without which they would be decoded again.
-    """
-    images = run.images.validation
-    with open_validation(run.config, run.images, run.device, run.ranks) as loader:
-        share = collect_outputs(
-            model.to(run.device).to(memory_format=torch.channels_last),
-            loader.epoch(0),
-            run.device,
-            run.dtype,
-            images,
-            "validation",
-        )
-    row_of = {path: row for row, path in enumerate(run.manifest.paths)}
-    rows = np.array([row_of[path] for path in images.paths], np.int64)
-    return Outputs.join(run.ranks.gather(replace(share, rows=rows[share.rows])))
-
-
-def test_outputs(model: Classifier, run: Run) -> Outputs:
-    """Return the outputs of ``model`` on the test images of every domain, of which each rank takes a share."""
-    share = run_outputs(run.config, model, run.manifest, run.device, run.ranks.rank, run.ranks.world)
-    return Outputs.join(run.ranks.gather(share))

@@ -76,7 +76,7 @@ class Ranks:
 
     def highest(self, number: int) -> int:
         """Return the maximum of the ranks' numbers, without syncing with a GPU."""
-        return int(self.maximum(torch.tensor(number)))
+        return number if self.is_alone else int(self.maximum(torch.tensor(number)))
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite ``tensors`` with those of the first rank."""

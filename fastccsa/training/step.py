@@ -79,12 +79,22 @@ class Step:
         self.forward = make_forward(network, device, dtype)
         self.meter = meter
         self._state, self._network, self._objective = state, network, objective
-        self._accumulate, self._clip = config.accumulate, config.clip
+        self._config, self._accumulate, self._clip = config, config.accumulate, config.clip
         self._ranks = ranks
+        self._prepared: tuple[int | None, Iterator[Any]] = None, iter(())
         self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of an epoch from number ``start`` on, for ``__call__``."""
+        (prepared, batches), self._prepared = self._prepared, (None, iter(()))
+        return batches if (epoch, start) == (prepared, 0) else self.open_epoch(epoch, start)
+
+    def prepare(self, epoch: int) -> None:
+        """Let the loader begin with the first batches of an epoch, which `batches` is asked for next."""
+        self._prepared = epoch, self.open_epoch(epoch, 0)
+
+    def open_epoch(self, epoch: int, start: int) -> Iterator[Any]:
+        """Let the loader begin an epoch at batch ``start``; return its batches."""
         return self._objective.loader.epoch(epoch, start)
 
     def __call__(self, batch: Any, step: int) -> bool:

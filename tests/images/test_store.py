@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -72,6 +73,26 @@ def test_crops_equal_the_literal_ones(manifest: Manifest, tmp_path: Path, backen
     for path, crop in zip(manifest.paths, stored, strict=True):
         literal = np.asarray(centre_crop(decode(np.fromfile(path, np.uint8)), transforms)).astype(int)
         assert np.abs(literal - crop).max() <= (0 if backend == "torchvision" else 1)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_complete_store_is_opened_by_several_at_once(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: bool
+) -> None:
+    expected = crops(make(manifest, tmp_path))
+    folder = only_store(tmp_path)
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    taken, flock = [], fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lambda file, kind: (taken.append(kind & ~fcntl.LOCK_NB), flock(file, kind))[1])
+    np.testing.assert_array_equal(crops(make(manifest, tmp_path, verify=verify)), expected)
+    assert taken == [fcntl.LOCK_SH]
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    damage = np.fromfile(folder / "crops.bin", np.uint8)
+    damage[5] ^= 1
+    times = (folder / "crops.bin").stat().st_atime_ns, (folder / "crops.bin").stat().st_mtime_ns
+    damage.tofile(folder / "crops.bin")
+    os.utime(folder / "crops.bin", ns=times)  # damage of the disk, which leaves the time as it was
+    assert np.array_equal(crops(make(manifest, tmp_path, verify=verify)), expected) is verify
 
 
 def test_no_crop_is_made_twice(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,3 +84,11 @@ def test_a_path_of_the_host_that_is_not_visible_within_a_container(groups: Group
 def test_a_group_over_its_limit_has_nothing_left(groups: Groups) -> None:
     groups("0::/\n", {"memory.max": "100\n", "memory.current": "150\n"})
     assert cgroups.memory_left() == 0
+
+
+def test_a_process_counts_its_share_of_the_memory(groups: Groups) -> None:
+    groups("0::/\n", {"memory.max": f"{GIB}\n", "memory.current": "0\n", "memory.stat": "anon 0\n"})
+    with machine.memory_share(0.25, 1.0):
+        assert machine.available_bytes(torch.device("cpu")) == GIB // 4
+    with machine.memory_share(1.0, 0.25):
+        assert machine.available_bytes(torch.device("cpu")) == GIB

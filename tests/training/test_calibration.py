@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastccsa.evaluation.evaluate import evaluation_loader
+from fastccsa.evaluation.inference import evaluation_loader
 from fastccsa.runs.folder import CONFIG_FILE
 from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.runs.sampling_record import SamplingRecord

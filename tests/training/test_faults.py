@@ -23,9 +23,9 @@ from fastccsa.images import loaders
 from fastccsa.images.base_loader import Loader
 from fastccsa.models import load_model
 from fastccsa.runs import checkpoint as checkpoint_module
+from fastccsa.runs import run_files
 from fastccsa.system.errors import InputError, Interrupted
-from fastccsa.training import divergence, scalars, train
-from fastccsa.training import loop as loop_module
+from fastccsa.training import divergence, scalars, scoring, train
 from fastccsa.training.step import Step
 from fastccsa.training.stopping import StopRequests
 
@@ -88,9 +88,9 @@ def test_after_a_signal_the_run_saves_and_resumes_to_the_same_model(
 def test_a_signal_while_validating_keeps_the_epoch(make_config, monkeypatch) -> None:
     config = make_config(alignment="-", epochs=1)
     with monkeypatch.context() as patch:
-        batches = loop_module.stoppable
+        batches = scoring.stoppable
         patch.setattr(
-            loop_module, "stoppable", lambda *args: (os.kill(os.getpid(), signal.SIGTERM), batches(*args))[1]
+            scoring, "stoppable", lambda *args: (os.kill(os.getpid(), signal.SIGTERM), batches(*args))[1]
         )  # fmt: skip
         with pytest.raises(Interrupted, match="batch 11"):
             train(config, progress=False)
@@ -102,7 +102,7 @@ def test_a_signal_while_validating_keeps_the_epoch(make_config, monkeypatch) -> 
 def test_at_the_time_limit_the_run_saves_and_the_same_call_resumes(make_config, device) -> None:
     settings = {"epochs": 1, "device": device}
     if device == "cuda":
-        settings |= {"deterministic": True, "cache": "gpu"}
+        settings |= {"deterministic": True, "cache": "gpu", "cuda_graph": False}
     whole, limited = make_config("whole", **settings), make_config("limited", time_limit=1e-6, **settings)
     expected = train(whole, progress=False)
     with pytest.raises(Interrupted, match="time limit of 1e-06 minutes is reached") as stop:
@@ -292,7 +292,7 @@ def test_a_full_disk_at_the_end_of_an_epoch_stops_the_run_without_loss(make_conf
     whole, broken = (make_config(out, alignment="-", epochs=1, checkpoint_every=5) for out in ("whole", "broken"))
     expected = train(whole, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "write_metrics", raising(FULL))  # written before the checkpoint
+        patch.setattr(run_files, "write_metrics", raising(FULL))  # written before the checkpoint
         with pytest.raises(InputError, match=r"No space left on device; .* free\): its last checkpoint is kept; make"):
             train(broken, progress=False)
     assert position(broken.out) == (0, 10)

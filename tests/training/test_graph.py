@@ -104,7 +104,7 @@ def test_a_captured_training_equals_an_ordinary_one(make_config, amp, pairs) -> 
         "ema": 0.5,
     }
     settings |= {"batch_size": 6, "clip": 1.0, "epochs": 3}  # 7 full batches, of which 3 warm up, and one of 3 rows
-    ordinary, graphed = make_config("ordinary", **settings), make_config("graphed", cuda_graph=True, **settings)
+    ordinary, graphed = (make_config(out, cuda_graph=out == "graphed", **settings) for out in ("ordinary", "graphed"))
     expected = train(ordinary, progress=False)
     assert train(graphed, progress=False) == expected
     assert_same_runs(ordinary.out, graphed.out)

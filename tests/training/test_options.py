@@ -19,7 +19,7 @@ from fastccsa.sampling import ImageSampler
 from fastccsa.system.devices import deterministic
 from fastccsa.system.errors import InputError
 from fastccsa.training import loop as loop_module
-from fastccsa.training import train
+from fastccsa.training import scoring, train
 from fastccsa.training.average import WeightAverage
 from fastccsa.training.batchnorm import share_batchnorm
 from fastccsa.training.ranks import Ranks, open_ranks
@@ -100,8 +100,8 @@ def test_the_moving_average_is_validated_and_saved(make_config, monkeypatch) -> 
 
     monkeypatch.setattr(Step, "update", followed)
     seen = []
-    predict = loop_module.predict
-    monkeypatch.setattr(loop_module, "predict", lambda model, *args: (seen.append(model), predict(model, *args))[1])
+    predict = scoring.predict
+    monkeypatch.setattr(scoring, "predict", lambda model, *args: (seen.append(model), predict(model, *args))[1])
     config = make_config(alignment="-", epochs=1, ema=0.75)
     train(config, progress=False)
     saved = dict(load_model(config.out).named_parameters())

@@ -14,7 +14,7 @@ from fastccsa.evaluation import Scores
 from fastccsa.models import load_model
 from fastccsa.runs.config import CONFIG_FILE
 from fastccsa.system.errors import InputError
-from fastccsa.training import TrainConfig, train
+from fastccsa.training import TrainConfig, scoring, train
 from fastccsa.training import loop as loop_module
 
 # With two validation images of each of three classes, the variance of a domain's recall is at most 3 / (9 * 8) = 1/24.
@@ -117,8 +117,8 @@ def test_the_last_epoch_s_model_is_scored_too(make, monkeypatch, ema) -> None:
 
 @pytest.mark.parametrize(("epochs", "tests"), [(4, 2), (3, 1)])
 def test_a_model_is_tested_once(make, monkeypatch, epochs, tests) -> None:
-    run_outputs, tested = loop_module.run_outputs, []
-    monkeypatch.setattr(loop_module, "run_outputs", lambda *args: tested.append(args[1]) or run_outputs(*args))
+    run_outputs, tested = scoring.run_outputs, []
+    monkeypatch.setattr(scoring, "run_outputs", lambda *args: tested.extend(args[1]) or run_outputs(*args))
     config = make(epochs=epochs)
     scores = train(config, progress=False)
     assert len(tested) == tests
@@ -138,10 +138,13 @@ def test_an_interrupted_run_selects_the_same(make, monkeypatch, rule) -> None:
         original = loop_module.validate
         return lambda state, run: die() if state.epoch == number else original(state, run)
 
-    deaths = [("validate", dies_in_epoch(2)), ("validate", dies_in_epoch(3)), ("write_results", die)]
-    for name, replacement in deaths:
+    deaths = [
+        (loop_module, "validate", dies_in_epoch(2)), (loop_module, "validate", dies_in_epoch(3)),
+        (scoring, "write_results", die),
+    ]  # fmt: skip
+    for module, name, replacement in deaths:
         with monkeypatch.context() as patch:
-            patch.setattr(loop_module, name, replacement)
+            patch.setattr(module, name, replacement)
             with pytest.raises(Killed):
                 train(broken, progress=False)
         assert not (Path(broken.out) / "scores.json").exists()

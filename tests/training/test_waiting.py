@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastccsa.evaluation.evaluate import predict
+from fastccsa.evaluation.inference import predict
 from fastccsa.models import build_model
 from fastccsa.training import train
 from fastccsa.training.step import Step
@@ -79,7 +79,7 @@ def test_a_step_has_no_host_sync(make_config, monkeypatch, device, settings) -> 
             return take(self, *args)
 
     monkeypatch.setattr(Step, "__call__", watched)
-    train(make_config(epochs=1, device=device, **settings), progress=False)
+    train(make_config(epochs=1, device=device, cache="none", cuda_graph=False, **settings), progress=False)
     assert len(taken) > 10
 
 

@@ -1,0 +1,166 @@
+"""How much of a run's time is training: the loop, an epoch and a whole run, against the bare network's step.
+
+Trains A, a baseline on the primary domain, and K, the method that starts from it, on rendered images, and times their
+parts. "Of the bare step" is the time that the bare network needs for as many images in batches of the same size (on
+fixed images, captured as a CUDA graph where the runs are), divided by the time that was needed:
+
+* the loop: the training of an epoch, without what follows it,
+* an epoch: training, validation and saving,
+* the whole run: both trainings, from their first line to their last score, the crops of the images included.
+
+The first epoch of each run is part of the whole run only: libraries initialise themselves in it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter, process_time
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.bench_step import WARM_STEPS, _bare
+from fastccsa.collections import Manifest, render_collections
+from fastccsa.runs.config import TrainConfig
+from fastccsa.system.devices import amp_dtype, pick_device
+from fastccsa.training import loop, train
+
+PARTS = ("training", "validation", "saving")
+
+
+@dataclass
+class Clock:
+    """Seconds of the parts of each epoch of a run, and of the process's processors in them."""
+
+    wall: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    processors: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    ends: list[float] = field(default_factory=list)
+    images: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Time the parts of the training loop within the block."""
+        names = {"train_one_epoch": "training", "validate": "validation", "finish_epoch": "saving"}
+        before = {name: getattr(loop, name) for name in names}
+        for name, part in names.items():
+            setattr(loop, name, self._timed(part, before[name]))
+        try:
+            yield
+        finally:
+            for name, function in before.items():
+                setattr(loop, name, function)
+
+    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any) -> Any:
+            start, used = perf_counter(), process_time()
+            result = function(*args)
+            wall, processors = perf_counter() - start, process_time() - used
+            if part == "saving":  # which calls the validation
+                wall, processors = wall - self.wall["validation"][-1], processors - self.processors["validation"][-1]
+                self.ends.append(perf_counter())
+            if part == "training":
+                self.images.append(result["seconds"] * result["images_per_second"])
+            self.wall[part].append(wall)
+            self.processors[part].append(processors)
+            return result
+
+        return timed
+
+
+def main(options: SimpleNamespace) -> None:
+    """Print the table of each size."""
+    device = pick_device(options.device)
+    on_gpu = device.type == "cuda"
+    cache: Any = options.cache or ("gpu" if on_gpu else "ram")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    gpu = f", {torch.cuda.get_device_name(device)}" if on_gpu else ""
+    click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads{gpu}")
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = options.manifest or Path(folder, "images", "manifest.csv")
+        if not options.manifest:
+            start = perf_counter()
+            render_collections(manifest.parent, scale=options.rendered, width=300, minimum=10)
+            click.echo(f"rendering {len(Manifest.read(manifest))} images: {perf_counter() - start:.1f} s")
+        for size in (int(size) for size in options.sizes.split(",")):
+            shared: dict[str, Any] = {"checkpoint_share": options.share} if options.share is not None else {}
+            config = TrainConfig(
+                manifest=str(manifest), backbone=options.backbone, weights="none", size=size, device=options.device,
+                batch_size=options.pairs[-1], cache=cache, amp=options.amp, cuda_graph=on_gpu,
+                workers=options.workers or 0, alignment="-", n_sec=0, epochs=options.baseline_epochs,
+                out=str(Path(folder, f"A{size}")), **shared,
+            )  # fmt: skip
+            after = replace(
+                config, alignment="w", n_sec="all", init=config.out, out=str(Path(folder, f"K{size}")),
+                epochs=options.epochs,
+            )  # fmt: skip
+            measure(config, after, device)
+
+
+def measure(baseline: TrainConfig, after: TrainConfig, device: torch.device) -> None:
+    """Train both runs, and print their parts."""
+    size, count = baseline.size, baseline.batch_size
+    click.echo(f"\n{baseline.backbone}, {size} px, batches of {count} images (A) and {count} pairs (K), {device}")
+    whole, bare_time, images = 0.0, 0.0, 0.0
+    for name, config, rows in (("A", baseline, count), ("K", after, 2 * count)):
+        bare = bare_rate(config, rows, device)
+        clock, start = Clock(), perf_counter()
+        with clock.watch():
+            train(config, progress=False)
+        end = perf_counter()
+        report(name, clock, bare, start, end)
+        whole += end - start
+        bare_time += sum(clock.images) / bare
+        images += sum(clock.images)
+    click.echo(
+        f"A then K: {images / whole:8.0f} images/s, {whole:.1f} s: {100 * bare_time / whole:.0f} % of the bare step"
+    )
+
+
+def report(name: str, clock: Clock, bare: float, start: float, end: float) -> None:
+    """Print the parts of a run."""
+    images = statistics.median(clock.images[1:])
+    training = statistics.median(clock.wall["training"][1:])
+    epoch = (clock.ends[-1] - clock.ends[0]) / (len(clock.ends) - 1)
+    click.echo(f"{name}  bare step {bare:8.0f} images/s")
+    for what, seconds in (("loop", training), ("epoch", epoch)):
+        rate = images / seconds
+        click.echo(f"{name}  {what:9s} {rate:8.0f} images/s: {100 * rate / bare:.0f} % of the bare step")
+    for part in PARTS:
+        wall, processors = (statistics.median(times[part][1:]) for times in (clock.wall, clock.processors))
+        click.echo(f"{name}    {part:10s} {1000 * wall:8.1f} ms an epoch, processors {1000 * processors:8.1f} ms")
+    first = clock.ends[0] - sum(clock.wall[part][0] for part in PARTS) - start
+    parts = {
+        "until the first step": first,
+        "first epoch": clock.ends[0] - start - first,
+        "further epochs": clock.ends[-1] - clock.ends[0],
+        "afterwards": end - clock.ends[-1],
+    }
+    click.echo(f"{name}  whole run {end - start:.1f} s: {', '.join(f'{what} {s:.1f} s' for what, s in parts.items())}")
+
+
+def bare_rate(config: TrainConfig, rows: int, device: torch.device) -> float:
+    """Return the images per second of the bare network's steps on ``rows`` fixed images."""
+    halves = torch.randn(rows, 3, config.size, config.size, device=device).chunk(2)
+    batch = {"images1": halves[0], "images2": halves[1]}
+    classes = len(Manifest.read(config.manifest).classes)
+    step = _bare(config, classes, batch, device, amp_dtype(config.amp, device))
+    for _ in range(WARM_STEPS):
+        step()
+    seconds, steps = 0.0, 0
+    while seconds < 1.0:  # long enough for a GPU's clock to settle
+        start = perf_counter()
+        for _ in range(10 if device.type == "cuda" else 1):
+            step()
+            steps += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds += perf_counter() - start
+    return rows * steps / seconds

@@ -1,0 +1,92 @@
+"""Predictions of a model that learns, on the same images again and again, replayed as a CUDA graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fastccsa.evaluation.inference import Predictions
+from fastccsa.images import ImageLoader
+from fastccsa.models import Classifier
+from fastccsa.system.devices import autocast
+
+logger = logging.getLogger("fastccsa.evaluation")
+
+
+class ReplayedPredictions:
+    """Does what `fastccsa.evaluation.inference.predict` does, for a loader whose crops are in the GPU's memory.
+
+    The plans of its batches are loaded into that memory once, and the last batch is filled up to the size of the
+    others. The first call is an ordinary evaluation, which initialises libraries; the next one captures the work on a
+    batch as a CUDA graph, unless that fails, and later ones replay it. A call has a single host sync, at its end.
+
+    Args:
+        loader: a loader of evaluation images that has plans, none of which changes.
+        dtype: dtype of autocast; None disables it.
+        capture: capture a graph. Without it, every call is an ordinary evaluation.
+    """
+
+    def __init__(self, loader: ImageLoader, dtype: torch.dtype | None, capture: bool = True) -> None:
+        self._loader, self._dtype, self._capture = loader, dtype, capture
+        plans = list(loader.plans(0))
+        self._count = sum(len(plan) for plan in plans)
+        rows = len(plans[0])
+        plans[-1] = torch.cat([plans[-1], plans[-1][:1].expand(rows - len(plans[-1]), -1)])
+        self._plans = torch.stack(plans).to(loader.device)
+        self._plan = torch.empty_like(self._plans[0])
+        self._found = torch.empty((3, rows), dtype=torch.int64, device=loader.device)
+        self._all = torch.empty((len(plans), 3, rows), dtype=torch.int64, device=loader.device)
+        self._model: Classifier | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    @torch.no_grad()
+    def __call__(self, model: Classifier, between: Callable[[], None] = lambda: None) -> Predictions:
+        """Predict the classes of all images, and call ``between`` before each batch.
+
+        Afterwards the model is in the same mode as before. A graph is used as long as the model is the same one, whose
+        weights have changed in place.
+        """
+        was_training = model.training
+        model.eval()
+        if model is not self._model:
+            self._model, self._graph = model, None
+        elif self._capture and self._graph is None:
+            self._graph = self._captured()
+        for plan, found in zip(self._plans, self._all, strict=True):
+            between()
+            self._plan.copy_(plan)
+            if self._graph is None:
+                self._work()
+            else:
+                self._graph.replay()
+            found.copy_(self._found)
+        model.train(was_training)
+        return Predictions(*self._all.transpose(0, 1).flatten(1)[:, : self._count].cpu().numpy())
+
+    def _work(self) -> None:
+        """Predict the classes of the batch whose plan has been copied."""
+        assert self._model is not None
+        batch = self._loader.make(self._plan)
+        images: Tensor = batch["images"].contiguous(memory_format=torch.channels_last)
+        with autocast(images.device, self._dtype):
+            logits, _ = self._model(images)
+        self._found.copy_(torch.stack([batch["target"], logits.argmax(1), batch["domain"]]))
+
+    def _captured(self) -> torch.cuda.CUDAGraph | None:
+        """Capture the work on a batch; None if that is not possible."""
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream(self._plan.device)  # the default one may be another GPU's
+        try:
+            # Only this thread must not do what a capture forbids: others pin memory and write files meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                self._work()
+        except RuntimeError as error:
+            logger.warning(
+                "the validation cannot be captured as a CUDA graph (%s) and runs without one", str(error).split("\n")[0]
+            )
+            self._capture = False
+            return None
+        return graph

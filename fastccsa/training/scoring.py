@@ -1,0 +1,108 @@
+"""The scores of a run: on the validation images after each epoch, and on the test images at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fastccsa.evaluation import Candidate, Outputs, Scores, Selection, score, score_outputs
+from fastccsa.evaluation.inference import Predictions, collect_outputs, evaluation_loader, predict
+from fastccsa.images import ImageLoader
+from fastccsa.models import Classifier, load_model
+from fastccsa.runs.checkpoint import TrainState
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.folder import saving, write_last_scores
+from fastccsa.runs.images import RunImages
+from fastccsa.runs.results import run_outputs, write_results
+from fastccsa.training.ranks import Ranks
+from fastccsa.training.run import Run, choice, criterion_by_epoch, model_to_keep
+from fastccsa.training.saving import stop_if_requested, stoppable
+
+
+def open_validation(config: TrainConfig, images: RunImages, device: torch.device, ranks: Ranks) -> ImageLoader:
+    """Open the loader of this rank's share of the validation images."""
+    return evaluation_loader(
+        images.validation,
+        device,
+        config.size,
+        workers=config.workers,
+        image_backend=config.image_backend,
+        cache=config.image_cache,
+        rank=ranks.rank,
+        world_size=ranks.world,
+    )
+
+
+def validate(state: TrainState, run: Run) -> Scores:
+    """Score the current model on the run's validation images, of which each rank takes a share.
+
+    Raises:
+        Interrupted: a stop was requested; the epoch's training is saved.
+    """
+    # The ranks' parameters are equal, but each may have its own BatchNorm statistics.
+    run.ranks.copy_from_first(model_to_keep(state).buffers())
+    if run.replayed is not None:
+        share = run.replayed(model_to_keep(state), lambda: stop_if_requested(state, run))
+    else:
+        images = stoppable(run.validation_loader.epoch(0), state, run)
+        share = predict(model_to_keep(state), images, run.device, run.dtype)
+    parts = run.ranks.gather(share)
+    found = Predictions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    validation = run.images.validation
+    return score(*found, classes=validation.classes, domains=validation.domains, split="validation")
+
+
+def score_best(state: TrainState, run: Run) -> Scores:
+    """Score the selected epoch's model on the test images of every domain; write its outputs and the scores.
+
+    The outputs on the validation images are written too: thresholds are chosen on them.
+
+    The last epoch's model is scored too, which shows the effect of the selection.
+    """
+    run.files.wait()  # for the model, and the checkpoint from which a killed run would be scored again
+    run.ranks.highest(0)  # a barrier: only the first rank writes
+    rule = run.images.selection
+    last = Candidate(state.epoch, criterion_by_epoch(state, run, rule)[-1])
+    choices = {name: choice(state, run, name) for name in run.images.criteria}
+    selected = choices[rule]
+    models = [load_model(run.folder)]
+    if selected.epoch != last.epoch:
+        models.append(model_to_keep(state))
+    tested, validation = test_outputs(models, run), validation_outputs(models[0], run)
+    scores, of_last = score_outputs(tested[0]), score_outputs(tested[-1])
+    scores = replace(
+        scores, selection=Selection(run.images.selection_rule, selected.epoch, selected.recall, choices, last)
+    )
+    if run.ranks.is_first:
+        with saving(run.folder):
+            write_last_scores(run.folder, replace(of_last, selection=Selection("last epoch", last.epoch, last.recall)))
+            write_results(run.folder, tested[0], validation, scores)
+    return scores
+
+
+def validation_outputs(model: Classifier, run: Run) -> Outputs:
+    """Return the outputs of ``model`` on the run's validation images, those that selected it; each rank takes a share.
+
+    They come from the same cache as during the training, without which they would be decoded again.
+    """
+    images = run.images.validation
+    share = collect_outputs(
+        model.to(run.device).to(memory_format=torch.channels_last),
+        run.validation_loader.epoch(0),
+        run.device,
+        run.dtype,
+        images,
+        "validation",
+    )
+    row_of = {path: row for row, path in enumerate(run.manifest.paths)}
+    rows = np.array([row_of[path] for path in images.paths], np.int64)
+    return Outputs.join(run.ranks.gather(replace(share, rows=rows[share.rows])))
+
+
+def test_outputs(models: Sequence[Classifier], run: Run) -> list[Outputs]:
+    """Return the outputs of each model on the test images of every domain, of which each rank takes a share."""
+    shares = run_outputs(run.config, models, run.manifest, run.device, run.ranks.rank, run.ranks.world)
+    return [Outputs.join(run.ranks.gather(share)) for share in shares]

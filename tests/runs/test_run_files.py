@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from fastccsa.models import ModelCard, build_model, load_model
+from fastccsa.runs import run_files as run_files_module
+from fastccsa.runs.background import Background
+from fastccsa.runs.checkpoint import TrainState
+from fastccsa.runs.run_files import RunFiles
+from fastccsa.system.errors import InputError, WriteError
+from fastccsa.training import TrainConfig
+from fastccsa.training.optimizer import build_optimizer
+
+CARD = ModelCard("shufflenet_v2_x0_5", ("a", "b", "c"), ("HAM",), 32, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
+FULL = WriteError("cannot write last.pt: No space left on device; make room", 28)
+
+
+@pytest.fixture
+def state() -> TrainState:
+    model = build_model("shufflenet_v2_x0_5", 3, weights="none")
+    return TrainState(model, *build_optimizer(TrainConfig(lr_step=1), model), GradScaler("cpu", enabled=False))
+
+
+def add(state: TrainState, number: float) -> None:
+    """Change the weights in place, as a step does."""
+    with torch.no_grad():
+        for parameter in state.model.parameters():
+            parameter.add_(number)
+
+
+def saved(folder: Path) -> torch.Tensor:
+    return torch.load(folder / "last.pt", weights_only=True)["model"]["head.weight"]
+
+
+def head(state: TrainState) -> torch.Tensor:
+    return state.model.state_dict()["head.weight"].clone()
+
+
+def test_training_goes_on_while_the_state_of_before_is_written(tmp_path, state, monkeypatch) -> None:
+    may_write, write = threading.Event(), run_files_module.write_checkpoint
+    monkeypatch.setattr(run_files_module, "write_checkpoint", lambda *args: (may_write.wait(60), write(*args)))
+    expected = head(state)
+    state.history.append({"epoch": 1})
+    with Background(1.0) as background:
+        files = RunFiles(tmp_path, TrainConfig(), CARD, background)
+        files.save(state)
+        add(state, 1.0)
+        state.history.append({"epoch": 2})
+        assert not (tmp_path / "last.pt").exists()
+        may_write.set()
+    assert torch.equal(saved(tmp_path), expected)
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [{"epoch": 1}]
+
+
+def test_a_model_is_written_with_the_next_checkpoint_and_before_it(tmp_path, state, monkeypatch) -> None:
+    order = []
+    for name in ("save_weights", "write_metrics", "write_checkpoint"):
+        original = getattr(run_files_module, name)
+        monkeypatch.setattr(
+            run_files_module, name, lambda *args, name=name, original=original: (order.append(name), original(*args))
+        )
+    with Background(1.0) as background:
+        files = RunFiles(tmp_path, TrainConfig(), CARD, background)
+        kept = head(state)
+        files.keep_model(state.model)
+        files.save_metrics([])
+        files.wait()
+        assert not (tmp_path / "model.safetensors").exists()
+        add(state, 1.0)
+        files.save(state)
+        files.save(state)
+    assert order == ["write_metrics", "save_weights", "write_checkpoint", "write_checkpoint"]
+    assert torch.equal(load_model(tmp_path).state_dict()["head.weight"], kept)
+    assert torch.equal(saved(tmp_path), head(state))
+
+
+def test_a_model_that_could_not_be_written_is_written_later(tmp_path, state, monkeypatch, caplog) -> None:
+    kept = head(state)
+    with Background(1.0) as background:
+        files = RunFiles(tmp_path, TrainConfig(), CARD, background)
+        files.keep_model(state.model)
+        with monkeypatch.context() as patch:
+            patch.setattr(run_files_module, "save_weights", raising(FULL))
+            files.save(state, required=False)
+            files.wait()
+        assert "the run goes on" in caplog.text
+        assert not (tmp_path / "last.pt").exists()
+        add(state, 1.0)
+        files.save(state)
+    assert torch.equal(load_model(tmp_path).state_dict()["head.weight"], kept)
+
+
+def raising(error: Exception):
+    def raise_it(*args):
+        raise error
+
+    return raise_it
+
+
+def test_the_error_of_a_required_write_reaches_the_run_and_names_the_file(tmp_path, state, monkeypatch) -> None:
+    def full(content, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with Background(1.0) as background:
+        files = RunFiles(tmp_path, TrainConfig(), CARD, background)
+        files.save(state)
+        with pytest.raises(InputError, match=r"cannot be saved \(last\.pt: No space left on device; .*make room"):
+            files.wait()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_checkpoints_are_due_at_their_batches_and_after_every_epoch(tmp_path) -> None:
+    with Background(0.0) as background:
+        files = RunFiles(tmp_path, TrainConfig(checkpoint_every=3), CARD, background)
+        assert [files.is_due(batches) for batches in (1, 2, 3, 4)] == [False, False, True, True]
+        assert files.is_due_after_epoch()
+        files = RunFiles(tmp_path, TrainConfig(), CARD, background)
+        assert not files.is_due(1000)
+        assert not files.is_due_after_epoch()

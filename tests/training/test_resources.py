@@ -1,0 +1,202 @@
+"""What a run uses of its machine where the configuration leaves it open."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastccsa.images import Transforms
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.images import open_manifest, select_images
+from fastccsa.system.errors import InputError
+from fastccsa.training import graph, resources, train
+from fastccsa.training import loop as loop_module
+from fastccsa.training.graph import CaptureError, GraphedStep
+from fastccsa.training.ranks import ALONE, Ranks
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that makes a machine with this many times the room that the crops need."""
+
+    def make(needed: int, gpu: float, memory: float, disk: float, built_for: str = "13.0") -> None:
+        room = {"cuda": gpu, "cpu": memory}
+        monkeypatch.setattr(resources, "available_bytes", lambda device: needed * room[device.type])
+        monkeypatch.setattr(resources, "_free", lambda folder: needed * disk)
+        monkeypatch.setattr(resources, "stored_bytes", lambda transforms, folder: 0)
+        monkeypatch.setattr(resources, "CUDA_VERSION", built_for)
+
+    return make
+
+
+def chosen(config: TrainConfig, device: torch.device = GPU, ranks: Ranks = ALONE) -> str:
+    config, manifest = open_manifest(config)
+    return resources.choose_cache(config, select_images(config, manifest), device, ranks).cache
+
+
+def bytes_of_crops(config: TrainConfig) -> int:
+    _, manifest = open_manifest(config)
+    images = len(manifest.select("train")) + len(manifest.select("validation"))
+    return images * 3 * Transforms(size=config.size).crop ** 2
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [
+        ((2.0, 2.0, 1.0), "gpu"),
+        ((1.9, 2.0, 1.0), "ram"),
+        ((1.9, 1.9, 1.0), "disk"),
+        ((9.0, 9.0, 0.9), "none"),  # a cache in memory is filled from the store on the disk
+        ((9.0, 2.0, 1.0, ""), "ram"),  # a build without CUDA code
+    ],
+)
+def test_the_fastest_cache_that_has_room_is_chosen(make_config, machine, room, expected) -> None:
+    config = make_config()
+    machine(bytes_of_crops(config), *room)
+    assert chosen(config) == expected
+    assert chosen(config, CPU) == "none"
+    assert chosen(replace(config, cache="disk")) == "disk"
+
+
+def test_processes_share_the_memory_and_choose_the_same(make_config, machine, monkeypatch) -> None:
+    config = make_config()
+    machine(bytes_of_crops(config), 1, 2, 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert chosen(config) == "disk"
+    machine(bytes_of_crops(config), 2, 2, 1)
+    monkeypatch.setattr(Ranks, "highest", lambda self, number: max(number, 3))  # another rank has only the disk
+    assert chosen(config, ranks=Ranks(0, 2)) == "disk"
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(2.0, "gpu"), (1.0, "sharded"), (0.9, "ram")])
+def test_gpus_share_the_crops_that_do_not_fit_into_each(make_config, machine, monkeypatch, gpu, expected) -> None:
+    config = make_config()
+    machine(bytes_of_crops(config), gpu, 2, 1)
+    monkeypatch.setattr(Ranks, "highest", lambda self, number: number)
+    assert chosen(config, ranks=Ranks(0, 2)) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "device", "expected"), [("none", GPU, "none"), ("gpu", CPU, "ram"), ("disk", GPU, "gpu")]
+)
+def test_a_resumed_run_caches_its_images_if_it_did_before(make_config, machine, before, device, expected) -> None:
+    config = make_config()
+    machine(bytes_of_crops(config), 2, 2, 1)
+    out = Path(config.out)
+    out.mkdir()
+    (out / "config.json").write_text(replace(config, cache=before).to_json())
+    assert chosen(config, device) == expected
+
+
+def test_a_run_of_a_version_without_these_choices_resumes(make_config, monkeypatch) -> None:
+    """The same command, whose defaults are others now, resumes it as it began."""
+    whole, old = make_config("whole", alignment="-", cache="none"), make_config("old", alignment="-")
+    expected = train(whole, progress=False)
+    with monkeypatch.context() as patch:
+        epoch = loop_module.train_one_epoch
+        patch.setattr(
+            loop_module,
+            "train_one_epoch",
+            lambda state, run: epoch(state, run) if state.epoch == 0 else pytest.fail("stop"),
+        )
+        with pytest.raises(pytest.fail.Exception):
+            train(old, progress=False)
+    file = Path(old.out) / "config.json"
+    values = json.loads(file.read_text())
+    assert (values["cache"], values["cuda_graph"]) == ("none", None)
+    del values["checkpoint_share"]
+    file.write_text(json.dumps({**values, "cuda_graph": False}))
+    assert TrainConfig.read(old.out).checkpoint_share == 0.02
+    assert train(old, progress=False) == expected
+
+
+def test_where_crops_are_kept_does_not_change_a_run_but_keeping_them_does(make_config) -> None:
+    kept, decoded = make_config(cache="gpu"), make_config(cache="none")
+    assert kept.differences(make_config(cache="disk")) == []
+    assert kept.differences(make_config(cache="auto")) == []
+    assert decoded.differences(kept) == ["cache: 'none', not 'gpu'"]
+
+
+@pytest.mark.parametrize(("cache", "expected"), [("gpu", True), ("ram", False)])
+def test_a_graph_is_chosen_where_it_is_possible(make_config, cache, expected) -> None:
+    config = make_config(cache=cache)
+    assert resources.use_graph(config, GPU, None, ALONE) is expected
+    assert resources.use_graph(replace(config, cuda_graph=False), GPU, None, ALONE) is False
+    assert resources.use_graph(config, GPU, torch.float16, ALONE) is False
+
+
+class Uncapturable:
+    """Two steps, and then a capture that fails as it does when the GPU's memory is full."""
+
+    def __init__(self, work, optimizer) -> None:
+        self.work, self.optimizer, self.done = work, optimizer, 0
+
+    def __call__(self) -> None:
+        if self.done == 2:
+            raise CaptureError("out of memory")
+        self.done += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        self.work()
+
+
+def test_a_chosen_graph_that_cannot_be_captured_is_given_up(make_config, monkeypatch, caplog) -> None:
+    ordinary, graphed = (make_config(out, cache="ram", epochs=1) for out in ("ordinary", "graphed"))
+    expected = train(ordinary, progress=False)
+    monkeypatch.setattr(graph, "Replay", Uncapturable)
+    monkeypatch.setattr(loop_module, "Step", GraphedStep)
+    with caplog.at_level(logging.WARNING):
+        assert train(graphed, progress=False) == expected
+    assert caplog.text.count("cannot be captured as a CUDA graph (out of memory) and are launched one by one") == 1
+    one, other = (torch.load(Path(run.out) / "last.pt", weights_only=True)["model"] for run in (ordinary, graphed))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_a_requested_graph_that_cannot_be_captured_is_an_error(make_config, monkeypatch) -> None:
+    monkeypatch.setattr(graph, "Replay", Uncapturable)
+    monkeypatch.setattr(loop_module, "Step", GraphedStep)
+    monkeypatch.setattr(loop_module, "check_graph", lambda *args: None)
+    monkeypatch.setattr(loop_module, "use_graph", lambda *args: False)
+    with pytest.raises(CaptureError, match="out of memory"):
+        train(make_config(cache="ram", cuda_graph=True), progress=False)
+
+
+def test_a_run_says_in_one_line_what_it_uses(make_config, capsys) -> None:
+    train(make_config("cached", alignment="-", epochs=1, cache="ram", image_backend="torchvision"))
+    assert "\nimages: decoded once by torchvision, crops in memory\n" in capsys.readouterr().out
+    train(make_config("decoded", alignment="-", epochs=1))
+    assert "\nimages: decoded for each epoch by fastccsa's decoder\n" in capsys.readouterr().out
+
+
+@pytest.mark.cuda
+def test_a_gpu_with_room_has_the_crops_and_a_graph_by_default(make_config, capsys) -> None:
+    config = make_config(alignment="-", epochs=3, device="cuda", amp="none")
+    train(config)
+    printed = capsys.readouterr().out
+    assert "crops in GPU memory, augmented there; steps: a CUDA graph" in printed
+    with pytest.raises(InputError, match="other settings"):
+        train(replace(config, out=config.out, cache="none"), progress=False)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "mobilenet_v3_small"])  # without and with dropout
+def test_a_capture_that_fails_on_a_gpu_is_given_up(make_config, monkeypatch, caplog, backbone) -> None:
+    work, calls = GraphedStep.work, []
+
+    def sometimes(self) -> None:
+        work(self)
+        calls.append(self)
+        if len(calls) == 4:  # the capture, after three steps
+            self.meter.sums.cpu()
+
+    monkeypatch.setattr(GraphedStep, "work", sometimes)
+    config = make_config(alignment="-", epochs=2, device="cuda", cache="gpu", backbone=backbone)
+    with caplog.at_level(logging.WARNING):
+        assert train(config, progress=False).average >= 0
+    assert "cannot be captured as a CUDA graph" in caplog.text
