@@ -145,6 +145,17 @@ balance_option = partial(option, show_default="the recipe's")
     "Decay per step of a moving average of the weights, which is then validated and saved as the model; 0 for none.",
 )
 @option(
+    "average",
+    "A mean of the weights that becomes the model: over the steps after the first quarter (uniform), or over the flat "
+    "stretch of the validation loss (swad).",
+    show_default="none, uniform for ermpp",
+)
+@option(
+    "head_epochs",
+    "First epochs in which only the head learns.",
+    show_default="0, 1 for ermpp on trained weights",
+)
+@option(
     "selection",
     "Epoch whose model is kept: the latest within one standard error of the highest validation recall, with domains "
     "weighted by what their validation images can tell (informative), or the highest mean over the domains (paper).",

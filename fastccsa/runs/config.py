@@ -31,8 +31,10 @@ Alignment = Literal["w", "u", "-"]
 
 # How to train; `fastccsa.training.algorithms` defines them. With auto, ``alignment`` decides between ccsa and erm.
 Algorithm = Literal[
-    "auto", "ccsa", "erm", "balanced", "focal", "logit_adjusted", "mixup", "coral", "mmd", "irm", "group_dro"
+    "auto", "ccsa", "erm", "balanced", "focal", "logit_adjusted", "mixup", "coral", "mmd", "irm", "group_dro", "ermpp"
 ]
+# The mean of the weights that becomes the model, beside `ema`; `fastccsa.training.average` defines them.
+Average = Literal["none", "uniform", "swad"]
 # Default strength of the algorithms that have one.
 STRENGTHS = {
     "focal": 2.0, "logit_adjusted": 1.0, "mixup": 0.2, "coral": 1.0, "mmd": 1.0, "irm": 1.0, "group_dro": 0.01,
@@ -60,6 +62,7 @@ _RANGES = {
     "time_limit": Range(0, 10**6),
     "match_probability": Range(0, 1),
     "ema": Range(0, 1, high_excluded=True),
+    "head_epochs": Range(0, 10**9),
     "fraction": Range(0, 1, low_excluded=True),
     "strength": Range(0, 10**6, low_excluded=True),
 }
@@ -121,6 +124,12 @@ class TrainConfig:
         clip: maximum norm of a step's gradient; 0 does not clip.
         ema: decay per step of a moving average of the weights; the average is then validated and saved as the model.
             0 for none; 0.999 averages over about a thousand steps.
+        average: another mean of the weights that becomes the model. uniform: over all steps after the first quarter of
+            the epochs; like ``ema``, it is validated after each epoch. swad: over all steps on the flat stretch of the
+            validation loss (`fastccsa.training.swad`), without a selection of an epoch. None: as the algorithm says,
+            uniform for ermpp and otherwise none.
+        head_epochs: first epochs, in which only the head learns and all other weights keep their values. None: as the
+            algorithm says, 1 for ermpp unless it starts from random weights, and otherwise 0.
         selection: which epoch's model is kept. informative: the latest within one standard error of the highest
             validation recall, where domains are weighted by what their validation images can tell; paper: the highest
             mean over the domains. See `fastccsa.runs.selection`.
@@ -188,6 +197,8 @@ class TrainConfig:
     accumulate: int = 1
     clip: float = 0.0
     ema: float = 0.0
+    average: Average | None = None
+    head_epochs: int | None = None
     selection: SelectionRule = "informative"
     patience: int = 0
     sync_batchnorm: bool = False
@@ -205,6 +216,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         self._choose_algorithm()
+        self._choose_parts()
         self._check()
         recipe = RECIPES[self.recipe]
         for item in fields(Balance):
@@ -230,6 +242,17 @@ class TrainConfig:
             object.__setattr__(self, "strength", default)
         elif default is None:
             raise InputError(f"strength is {self.strength}, but algorithm {algorithm} has none: omit it")
+
+    def _choose_parts(self) -> None:
+        """Give ``average`` and ``head_epochs`` the values of the algorithm; ERM++ is ERM with them."""
+        is_bundle = self.algorithm == "ermpp"
+        if self.average is None:
+            object.__setattr__(self, "average", "uniform" if is_bundle and not self.ema else "none")
+        if self.head_epochs is None:
+            starts_trained = self.weights != "none" or self.init is not None
+            object.__setattr__(self, "head_epochs", 1 if is_bundle and starts_trained else 0)
+        if self.ema and self.average != "none":
+            raise InputError(f"ema is {self.ema} and average is {self.average}: choose one of them")
 
     @property
     def named_algorithm(self) -> str:

@@ -208,6 +208,14 @@ class GroupDro(Baseline):
         return ((weights / everywhere[1].clamp_min(1) * rows / counts.sum()) * sums).sum().unsqueeze(0)
 
 
+class ErmPlusPlus(Baseline):
+    """ERM with the parts of ERM++ that do not depend on the data (Teterwak et al., ERM++, 2023).
+
+    The head learns first, if the other weights are trained ones; afterwards all weights do, BatchNorm's too, and their
+    mean over all steps becomes the model. `TrainConfig` sets ``head_epochs`` and ``average`` accordingly.
+    """
+
+
 ALGORITHMS: Mapping[str, type[Baseline] | type[CCSA]] = {
     "ccsa": CCSA,
     "erm": Baseline,
@@ -219,4 +227,5 @@ ALGORITHMS: Mapping[str, type[Baseline] | type[CCSA]] = {
     "mmd": Mmd,
     "irm": Irm,
     "group_dro": GroupDro,
+    "ermpp": ErmPlusPlus,
 }

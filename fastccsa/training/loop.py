@@ -46,6 +46,7 @@ from fastccsa.system.files import remove_leftovers
 from fastccsa.system.machine import memory_bytes
 from fastccsa.system.progress import Say, status_lines
 from fastccsa.training.average import WeightAverage
+from fastccsa.training.averaging import after_validation, before_validation, describe_swad, save_swad
 from fastccsa.training.calibration import typical_distance
 from fastccsa.training.divergence import divergence
 from fastccsa.training.graph import GraphedStep, check_graph
@@ -57,6 +58,7 @@ from fastccsa.training.scalars import ScalarLog
 from fastccsa.training.start import check_batch, describe, model_card, start_model, start_state
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
+from fastccsa.training.swad import Swad
 from fastccsa.training.trace import StepTrace
 
 REPORT_EVERY = 20  # batches between updates of the progress bar and the log
@@ -253,7 +255,9 @@ def model_to_keep(state: TrainState) -> Classifier:
 def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> None:
     """Validate, keep the model if its epoch is selected, and save everything."""
     lr = float(state.scheduler.get_last_lr()[0])
+    before_validation(state, run)
     scores = validate(state, run)
+    more = after_validation(state, run, stoppable(run.validation_loader.epoch(0), state, run))
     end_epoch(state.scheduler)
     state.epoch, state.step, state.meter = state.epoch + 1, 0, {}
     by_domain = {name: domain.macro_recall for name, domain in scores.domains.items()}
@@ -263,6 +267,7 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
             "epoch": state.epoch,
             "lr": lr,
             **means,
+            **more,
             "broken_images": broken,
             "validation_recall": scores.average,
             "selection": {rule: criterion.mean(by_domain) for rule, criterion in run.images.criteria.items()},
@@ -303,10 +308,12 @@ def choice(state: TrainState, run: Run, rule: SelectionRule) -> Candidate:
 
 
 def is_done(state: TrainState, run: Run) -> bool:
-    """Whether all epochs are done, or the highest criterion of the run's rule is ``patience`` epochs ago."""
+    """Whether all epochs are done, SWAD needs no more, or the highest criterion is ``patience`` epochs ago."""
     values, patience = criterion_by_epoch(state, run, run.images.selection), run.config.patience
     # The selected epoch may be a later one whose criterion is lower: only a higher criterion counts as an improvement.
     highest = values.index(max(values)) + 1 if values else 0
+    if isinstance(state.average, Swad) and state.average.stretch is not None and state.average.stretch.is_over:
+        return True
     return state.epoch >= run.config.epochs or bool(patience and state.epoch - highest >= patience)
 
 
@@ -420,13 +427,14 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
                 stop_if_requested(state, run)
             means = train_one_epoch(state, run)
             finish_epoch(state, run, means)
+        save_swad(state, run)
 
     if ranks.is_first:
         with saving(folder):
             write_environment(folder, device, training=training_speed(state.history))
     scores = score_best(state, run)
     assert scores.selection is not None
-    say(f"test scores of epoch {scores.selection.epoch} ({images.selection_rule}):\n{scores}")
+    say(f"test scores of epoch {scores.selection.epoch} ({scores.selection.rule}):\n{scores}")
     return scores
 
 
@@ -459,12 +467,14 @@ def score_best(state: TrainState, run: Run) -> Scores:
     model = load_model(run.folder)
     outputs, validation = test_outputs(model, run), validation_outputs(model, run)
     scores = score_outputs(outputs)
-    of_last = scores
-    if selected.epoch != last.epoch:
+    of_last, words = scores, run.images.selection_rule
+    if isinstance(state.average, Swad) and state.average.stretch is not None:
+        recalls = {name: domain.macro_recall for name, domain in score_outputs(validation).domains.items()}
+        selected = Candidate(state.average.stretch.end + 1, run.images.criterion.mean(recalls))
+        words = describe_swad(state.average)
+    if selected.epoch != last.epoch or isinstance(state.average, Swad):
         of_last = score_outputs(test_outputs(model_to_keep(state), run))
-    scores = replace(
-        scores, selection=Selection(run.images.selection_rule, selected.epoch, selected.recall, choices, last)
-    )
+    scores = replace(scores, selection=Selection(words, selected.epoch, selected.recall, choices, last))
     if run.ranks.is_first:
         with saving(run.folder):
             write_last_scores(run.folder, replace(of_last, selection=Selection("last epoch", last.epoch, last.recall)))

@@ -6,7 +6,6 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from fastccsa.images import Transforms
@@ -17,7 +16,7 @@ from fastccsa.runs.folder import finished_scores
 from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
 from fastccsa.system.progress import Say
-from fastccsa.training.average import WeightAverage
+from fastccsa.training.average import make_average
 from fastccsa.training.batchnorm import share_batchnorm
 from fastccsa.training.optimizer import build_optimizer
 from fastccsa.training.ranks import Ranks
@@ -114,8 +113,7 @@ def start_state(
     model.to(device).to(memory_format=torch.channels_last)
     optimizer, scheduler = build_optimizer(config, model)
     scaler = GradScaler(device.type, enabled=dtype == torch.float16)
-    average = WeightAverage(model, config.ema) if config.ema else nn.Module()
-    return TrainState(model, optimizer, scheduler, scaler, average=average)
+    return TrainState(model, optimizer, scheduler, scaler, average=make_average(config, model))
 
 
 def model_card(config: TrainConfig, images: RunImages) -> ModelCard:
