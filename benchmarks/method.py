@@ -83,6 +83,7 @@ ARMS = {
                 "mmd": "MMD",
                 "irm": "IRM",
                 "group_dro": "GroupDRO",
+                "rsc": "RSC",
                 "ermpp": "ERM++",
             }.items()
         ),

@@ -31,13 +31,26 @@ Alignment = Literal["w", "u", "-"]
 
 # How to train; `fastccsa.training.algorithms` defines them. With auto, ``alignment`` decides between ccsa and erm.
 Algorithm = Literal[
-    "auto", "ccsa", "erm", "balanced", "focal", "logit_adjusted", "mixup", "coral", "mmd", "irm", "group_dro", "ermpp"
+    "auto",
+    "ccsa",
+    "erm",
+    "balanced",
+    "focal",
+    "logit_adjusted",
+    "mixup",
+    "coral",
+    "mmd",
+    "irm",
+    "group_dro",
+    "rsc",
+    "ermpp",
 ]
 # The mean of the weights that becomes the model, beside `ema`; `fastccsa.training.average` defines them.
 Average = Literal["none", "uniform", "swad"]
 # Default strength of the algorithms that have one.
 STRENGTHS = {
     "focal": 2.0, "logit_adjusted": 1.0, "mixup": 0.2, "coral": 1.0, "mmd": 1.0, "irm": 1.0, "group_dro": 0.01,
+    "rsc": 1 / 3,
 }  # fmt: skip
 
 # Balance of the runs whose config.json does not name a recipe.
@@ -242,6 +255,8 @@ class TrainConfig:
             object.__setattr__(self, "strength", default)
         elif default is None:
             raise InputError(f"strength is {self.strength}, but algorithm {algorithm} has none: omit it")
+        if algorithm == "rsc" and self.strength is not None and not self.strength < 1:
+            raise InputError(f"strength is {self.strength}, which is a share with algorithm rsc: it must be below 1")
 
     def _choose_parts(self) -> None:
         """Give ``average`` and ``head_epochs`` the values of the algorithm; ERM++ is ERM with them."""

@@ -370,6 +370,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
         with ranks.first_before_others():  # the first fills the cache of images
             objective = build_objective(config, images, device, model.feature_width, ranks)
             state.memory = objective.memory
+            objective.attach(model)
             stack.enter_context(objective.loader)
             validation_loader = stack.enter_context(open_validation(config, images, device, ranks))
         say(describe(config, images, model, device))

@@ -275,3 +275,18 @@ def test_two_averages_are_an_error() -> None:
     with pytest.raises(InputError, match=r"ema is 0\.9 and average is swad: choose one of them"):
         TrainConfig(ema=0.9, average="swad")
     assert TrainConfig(algorithm="ermpp", ema=0.9).average == "none"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("settings", [{"average": "uniform"}, {"head_epochs": 1, "average": "swad"}])
+def test_a_captured_training_has_the_same_average(make_config, monkeypatch, settings) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    # Captured kernels read the learning rate as float32, which represents powers of two exactly.
+    settings = {**settings, "lr": 2.0**-10, "lr_gamma": 2.0**-3, "batch_size": 6, "epochs": 4, "algorithm": "erm"}
+    settings |= {"device": "cuda", "cache": "gpu"}
+    ordinary, graphed = make_config("ordinary", **settings), make_config("graphed", cuda_graph=True, **settings)
+    expected = train(ordinary, progress=False)
+    assert train(graphed, progress=False) == expected
+    one, two = (load_model(config.out).state_dict() for config in (ordinary, graphed))
+    assert all(torch.equal(value, two[key]) for key, value in one.items())

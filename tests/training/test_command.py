@@ -32,9 +32,9 @@ def test_every_option_reaches_the_configuration(trained) -> None:
         --lr-step 2 --lr-gamma 0.5 --weight-decay 0 --margin 10 --alpha 0.25 --pairs all --memory 256
         --match-probability 0.5
         --negatives any --separate-forward --image-backend torchvision --cache ram --amp none --seed 3
-        --device cpu --workers 2 --checkpoint-every 100 --accumulate 2 --clip 1.5 --average swad --head-epochs 2 --patience 4
-        --selection paper --time-limit 90 --broken-images stop --sync-batchnorm --compile --deterministic
-        --cuda-graph --profile
+        --device cpu --workers 2 --checkpoint-every 100 --accumulate 2 --clip 1.5 --ema 0.99 --patience 4
+        --head-epochs 2 --selection paper --time-limit 90 --broken-images stop --sync-batchnorm --compile
+        --deterministic --cuda-graph --profile
     """
     result = run(*options.split())
     assert result.exit_code == 0, result.output
@@ -45,11 +45,16 @@ def test_every_option_reaches_the_configuration(trained) -> None:
             batch_size=16, lr=0.01, lr_step=2, lr_gamma=0.5, weight_decay=0.0, margin=10.0, alpha=0.25,
             pairs="all", memory=256, match_probability=0.5, negatives="any", joint_forward=False,
             image_backend="torchvision", cache="ram", amp="none", seed=3, device="cpu", workers=2, checkpoint_every=100,
-            accumulate=2, clip=1.5, average="swad", head_epochs=2, patience=4,
+            accumulate=2, clip=1.5, ema=0.99, head_epochs=2, patience=4,
             selection="paper", time_limit=90.0, broken_images="stop", sync_batchnorm=True, compile=True,
             deterministic=True, cuda_graph=True, profile=True,
         )
     ]  # fmt: skip
+
+
+def test_the_algorithm_and_the_average_reach_the_configuration(trained) -> None:
+    assert run("--algorithm", "rsc", "--strength", "0.5", "--average", "swad").exit_code == 0
+    assert trained == [TrainConfig(manifest="m.csv", out="runs/x", algorithm="rsc", strength=0.5, average="swad")]
 
 
 def test_a_baseline_has_its_own_epochs(trained) -> None:
