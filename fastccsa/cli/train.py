@@ -161,6 +161,11 @@ balance_option = partial(option, show_default="the recipe's")
     "weighted by what their validation images can tell (informative), or the highest mean over the domains (paper).",
 )
 @option(
+    "score_epochs",
+    "After each epoch, also score the test images and the validation images of excluded domains, which decide nothing.",
+    "--score-epochs/--score-selected",
+)
+@option(
     "patience",
     "Epochs without a higher validation recall, averaged as --selection does, after which training ends; 0 for none.",
 )

@@ -146,6 +146,8 @@ class TrainConfig:
         selection: which epoch's model is kept. informative: the latest within one standard error of the highest
             validation recall, where domains are weighted by what their validation images can tell; paper: the highest
             mean over the domains. See `fastccsa.runs.selection`.
+        score_epochs: after each epoch, also score the test images, and the validation images of the domains left out.
+            They decide nothing; ``metrics.jsonl`` has them, so that rules of selection can be compared.
         patience: number of epochs without a higher validation recall, averaged over the domains as ``selection`` does,
             after which training ends; 0 for none.
         sync_batchnorm: under torchrun, compute BatchNorm's statistics over the batches of all processes; otherwise each
@@ -213,6 +215,7 @@ class TrainConfig:
     average: Average | None = None
     head_epochs: int | None = None
     selection: SelectionRule = "informative"
+    score_epochs: bool = field(default=False, metadata=_SETTING)
     patience: int = 0
     sync_batchnorm: bool = False
     broken_images: BrokenImages = field(default="replace", metadata=_SETTING)

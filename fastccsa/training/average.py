@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastccsa.models import Classifier
+from fastccsa.runs.checkpoint import TrainState
 from fastccsa.runs.config import TrainConfig
 from fastccsa.system.devices import autocast
 from fastccsa.training.swad import Swad
@@ -77,6 +78,11 @@ def make_average(config: TrainConfig, model: Classifier) -> nn.Module:
     if config.average == "uniform":
         return UniformAverage(model, max(config.head_epochs, math.ceil(UNIFORM_FROM * config.epochs)))
     return WeightAverage(model, config.ema) if config.ema else nn.Module()
+
+
+def model_to_keep(state: TrainState) -> Classifier:
+    """Return the model that is scored and saved after each epoch: the average if there is one, except SWAD's."""
+    return state.average.model if isinstance(state.average, WeightAverage) else state.model
 
 
 @torch.no_grad()

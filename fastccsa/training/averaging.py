@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,8 +14,9 @@ from fastccsa.models import Classifier, save_model
 from fastccsa.runs.checkpoint import TrainState
 from fastccsa.runs.folder import saving
 from fastccsa.system.devices import autocast
-from fastccsa.training.average import UniformAverage, estimate_batchnorm
+from fastccsa.training.average import UniformAverage, estimate_batchnorm, model_to_keep
 from fastccsa.training.swad import Swad
+from fastccsa.training.watch import Walk
 
 if TYPE_CHECKING:
     from fastccsa.training.loop import Run
@@ -27,19 +28,20 @@ def before_validation(state: TrainState, run: Run) -> None:
         _estimate(state.average.model, state, run)
 
 
-def after_validation(state: TrainState, run: Run, images: Iterable[dict[str, Tensor]]) -> dict[str, float]:
-    """End the epoch for the average; ``images`` are this rank's batches of the validation images, if it needs them.
+def after_validation(state: TrainState, run: Run, walk: Walk) -> dict[str, Any]:
+    """End the epoch for the average, and score the images that are watched; ``walk`` yields the batches of a loader.
 
     Returns:
         What the record of the epoch should contain.
     """
+    watched = run.watch.record(model_to_keep(state), run.device, run.dtype, walk)
     if isinstance(state.average, UniformAverage):
         state.average.end_epoch(state.epoch + 1)
     if not isinstance(state.average, Swad):
-        return {}
-    loss = _validation_loss(state, run, images)
+        return watched
+    loss = _validation_loss(state, run, walk(run.validation_loader))
     state.average.end_epoch(state.epoch, loss)
-    return {"validation_loss": loss} if math.isfinite(loss) else {}
+    return {"validation_loss": loss, **watched} if math.isfinite(loss) else watched
 
 
 def save_swad(state: TrainState, run: Run) -> None:

@@ -38,14 +38,14 @@ from fastccsa.runs.folder import (
 from fastccsa.runs.images import RunImages, open_manifest, select_images
 from fastccsa.runs.locks import lock_run
 from fastccsa.runs.results import run_outputs, write_results
-from fastccsa.runs.selection import SelectionRule
+from fastccsa.runs.selection import ORACLE, SelectionRule, oracle
 from fastccsa.runs.used_images import check_manifest, write_used_images
 from fastccsa.system.devices import amp_dtype, deterministic, pick_device
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import remove_leftovers
 from fastccsa.system.machine import memory_bytes
 from fastccsa.system.progress import Say, status_lines
-from fastccsa.training.average import WeightAverage
+from fastccsa.training.average import model_to_keep
 from fastccsa.training.averaging import after_validation, before_validation, describe_swad, save_swad
 from fastccsa.training.calibration import typical_distance
 from fastccsa.training.divergence import divergence
@@ -60,6 +60,7 @@ from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.swad import Swad
 from fastccsa.training.trace import StepTrace
+from fastccsa.training.watch import Watch
 
 REPORT_EVERY = 20  # batches between updates of the progress bar and the log
 
@@ -77,6 +78,7 @@ class Run:
         ranks: the processes that train together.
         objective, step: what a step minimises, and the step itself.
         validation_loader: this rank's share of the validation images.
+        watch: scores of other images after each epoch.
         meter: running means of the loss terms.
         card: describes the model that is saved.
         stop: requests to stop.
@@ -94,6 +96,7 @@ class Run:
     objective: Objective
     step: Step
     validation_loader: ImageLoader
+    watch: Watch
     meter: Meter
     card: ModelCard
     stop: StopRequests
@@ -247,17 +250,12 @@ def stoppable(walk: Iterator[dict[str, Tensor]], state: TrainState, run: Run) ->
         yield batch
 
 
-def model_to_keep(state: TrainState) -> Classifier:
-    """Return the model that is scored and saved: the moving average if there is one."""
-    return state.average.model if isinstance(state.average, WeightAverage) else state.model
-
-
 def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> None:
     """Validate, keep the model if its epoch is selected, and save everything."""
     lr = float(state.scheduler.get_last_lr()[0])
     before_validation(state, run)
     scores = validate(state, run)
-    more = after_validation(state, run, stoppable(run.validation_loader.epoch(0), state, run))
+    more = after_validation(state, run, lambda loader: stoppable(loader.epoch(0), state, run))
     end_epoch(state.scheduler)
     state.epoch, state.step, state.meter = state.epoch + 1, 0, {}
     by_domain = {name: domain.macro_recall for name, domain in scores.domains.items()}
@@ -373,6 +371,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
             objective.attach(model)
             stack.enter_context(objective.loader)
             validation_loader = stack.enter_context(open_validation(config, images, device, ranks))
+            watch = stack.enter_context(Watch(config, manifest, images.domains, device, ranks))
         say(describe(config, images, model, device))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one
             resumed = load_checkpoint(
@@ -415,6 +414,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
                 ranks=ranks,
             ),
             validation_loader=validation_loader,
+            watch=watch,
             meter=meter,
             card=model_card(config, images),
             log=stack.enter_context(ScalarLog(folder if ranks.is_first else None, done)),
@@ -463,8 +463,10 @@ def score_best(state: TrainState, run: Run) -> Scores:
     run.ranks.highest(0)  # wait until the first rank has written the model
     rule = run.images.selection
     last = Candidate(state.epoch, criterion_by_epoch(state, run, rule)[-1])
-    choices = {name: choice(state, run, name) for name in run.images.criteria}
+    choices: dict[str, Candidate] = {name: choice(state, run, name) for name in run.images.criteria}
     selected = choices[rule]
+    if (cheating := oracle(state.history)) is not None:
+        choices[ORACLE] = Candidate(*cheating)
     model = load_model(run.folder)
     outputs, validation = test_outputs(model, run), validation_outputs(model, run)
     scores = score_outputs(outputs)

@@ -34,7 +34,7 @@ def test_every_option_reaches_the_configuration(trained) -> None:
         --negatives any --separate-forward --image-backend torchvision --cache ram --amp none --seed 3
         --device cpu --workers 2 --checkpoint-every 100 --accumulate 2 --clip 1.5 --ema 0.99 --patience 4
         --head-epochs 2 --selection paper --time-limit 90 --broken-images stop --sync-batchnorm --compile
-        --deterministic --cuda-graph --profile
+        --deterministic --cuda-graph --profile --score-epochs
     """
     result = run(*options.split())
     assert result.exit_code == 0, result.output
@@ -47,7 +47,7 @@ def test_every_option_reaches_the_configuration(trained) -> None:
             image_backend="torchvision", cache="ram", amp="none", seed=3, device="cpu", workers=2, checkpoint_every=100,
             accumulate=2, clip=1.5, ema=0.99, head_epochs=2, patience=4,
             selection="paper", time_limit=90.0, broken_images="stop", sync_batchnorm=True, compile=True,
-            deterministic=True, cuda_graph=True, profile=True,
+            deterministic=True, cuda_graph=True, profile=True, score_epochs=True,
         )
     ]  # fmt: skip
 
