@@ -22,8 +22,8 @@ from fastccsa.system.files import write_atomically
 FILE = "left_out.json"
 RULES = {
     "training": "training-domain validation: the rule of the run, on validation images of the training domains",
-    "leave_one_out": "leave-one-domain-out validation: the epoch that is best on the other domains, on average, each in "
-    "a run that leaves it out as well (--nested)",
+    "leave_one_out": "leave-one-domain-out validation: the epoch that is best on the other domains, on average, each "
+    "in a run that leaves it out as well (--nested)",
     "oracle": "test-domain validation, the oracle, which CHEATS: the epoch that is best on the domain left out",
 }
 
