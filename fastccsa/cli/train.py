@@ -155,6 +155,9 @@ balance_option = partial(option, show_default="the recipe's")
     "First epochs in which only the head learns.",
     show_default="0, 1 for ermpp on trained weights",
 )
+@option("layer_decay", "Factor of the learning rate from each layer to the one before it; 1 for one rate.")
+@option("tune", "Train the whole network, or only the head: a linear probe.")
+@option("batchnorm", "Let BatchNorm's statistics follow the images, or keep those of the first weights.")
 @option(
     "selection",
     "Epoch whose model is kept: the latest within one standard error of the highest validation recall, with domains "

@@ -53,6 +53,17 @@ def timm_network(name: str, size: int, pretrained: bool) -> tuple[nn.Module, str
     return network, classifier
 
 
+def layer_numbers(network: nn.Module) -> dict[str, int] | None:
+    """Return the number of each parameter's layer, from 0 for the first, as timm says; None if it does not."""
+    matcher = getattr(network, "group_matcher", None)
+    if not callable(matcher):
+        return None
+    from timm.models import group_parameters
+
+    numbers: dict[str, int] = group_parameters(network, matcher(coarse=False), reverse=True)  # type: ignore[arg-type]
+    return numbers
+
+
 def _create(create: Any, name: str, size: int, pretrained: bool) -> nn.Module:
     def build(**arguments: Any) -> nn.Module:
         network: nn.Module = create(name, pretrained=pretrained, num_classes=1000, **arguments)

@@ -92,12 +92,13 @@ def estimate_batchnorm(
     """Give BatchNorm the statistics of averaged weights, those of `ESTIMATION_BATCHES` training batches in equal parts.
 
     The mean of the statistics that single steps had is not that of the averaged weights (Izmailov et al., Averaging
-    weights leads to wider optima and better generalization, UAI 2018). Networks without BatchNorm do not change.
+    weights leads to wider optima and better generalization, UAI 2018). Networks without BatchNorm, or with frozen
+    statistics, do not change.
     """
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [module.momentum for module in norms]
-    if not norms:
+    if not norms or model.backbone_is_frozen or model.batchnorm_is_frozen:
         return
     for module in norms:
         module.reset_running_stats()

@@ -33,6 +33,7 @@ def start_model(config: TrainConfig, classes: tuple[str, ...], resuming: bool, s
     model.narrow(_narrow_layers(config))
     if config.init and not resuming:
         warm_start(model, Path(config.init), config.backbone, classes, say)
+    model.freeze(backbone=config.tune == "head", batchnorm=config.batchnorm == "frozen")
     check_size(model, config)
     check_batch(model, config)
     return model
@@ -134,6 +135,8 @@ def describe(config: TrainConfig, images: RunImages, model: Classifier, device: 
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     what = "baseline" if config.is_baseline else "CCSA"
     start = f"the weights of {config.init}" if config.init else f"weights {config.weights}"
+    if config.tune == "head":
+        start += ", of which only the head is trained"
     return (
         f"{what}: {config.backbone} ({parameters:.2f}M parameters) from {start}, {config.size} px, {device}\n"
         f"trained on {len(images.training)} images of {', '.join(images.domains)}, "

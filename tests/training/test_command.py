@@ -34,7 +34,7 @@ def test_every_option_reaches_the_configuration(trained) -> None:
         --negatives any --separate-forward --image-backend torchvision --cache ram --amp none --seed 3
         --device cpu --workers 2 --checkpoint-every 100 --accumulate 2 --clip 1.5 --ema 0.99 --patience 4
         --head-epochs 2 --selection paper --time-limit 90 --broken-images stop --sync-batchnorm --compile
-        --deterministic --cuda-graph --profile --score-epochs
+        --deterministic --cuda-graph --profile --score-epochs --layer-decay 0.75 --batchnorm frozen
     """
     result = run(*options.split())
     assert result.exit_code == 0, result.output
@@ -48,13 +48,18 @@ def test_every_option_reaches_the_configuration(trained) -> None:
             accumulate=2, clip=1.5, ema=0.99, head_epochs=2, patience=4,
             selection="paper", time_limit=90.0, broken_images="stop", sync_batchnorm=True, compile=True,
             deterministic=True, cuda_graph=True, profile=True, score_epochs=True,
+            layer_decay=0.75, batchnorm="frozen",
         )
     ]  # fmt: skip
 
 
 def test_the_algorithm_and_the_average_reach_the_configuration(trained) -> None:
     assert run("--algorithm", "rsc", "--strength", "0.5", "--average", "swad").exit_code == 0
-    assert trained == [TrainConfig(manifest="m.csv", out="runs/x", algorithm="rsc", strength=0.5, average="swad")]
+    assert run("--algorithm", "focal", "--tune", "head").exit_code == 0
+    assert trained == [
+        TrainConfig(manifest="m.csv", out="runs/x", algorithm="rsc", strength=0.5, average="swad"),
+        TrainConfig(manifest="m.csv", out="runs/x", algorithm="focal", tune="head"),
+    ]
 
 
 def test_a_baseline_has_its_own_epochs(trained) -> None:
