@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import io
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -62,6 +66,24 @@ def layer_numbers(network: nn.Module) -> dict[str, int] | None:
 
     numbers: dict[str, int] = group_parameters(network, matcher(coarse=False), reverse=True)  # type: ignore[arg-type]
     return numbers
+
+
+def convert_weights(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring published weights, such as DINOv2's and DINOv3's, into the names and sizes of one of timm's networks.
+
+    Weights that have them already stay as they are. Position embeddings of another image size are resampled.
+
+    Raises:
+        InputError: they are not weights of such a network; the message does not name the file.
+    """
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return dict(state)
+    try:
+        with redirect_stdout(io.StringIO()):  # it prints what it leaves out
+            return dict(convert(dict(state), network))
+    except Exception as error:  # it expects its own weights, and fails in any way at others
+        raise InputError(f"timm cannot convert it: {type(error).__name__}: {error}") from error
 
 
 def _create(create: Any, name: str, size: int, pretrained: bool) -> nn.Module:
