@@ -86,7 +86,11 @@ balance_option = partial(option, show_default="the recipe's")
     show_default=f"{CCSA_EPOCHS}, {BASELINE_EPOCHS} for a baseline",
 )
 @option("batch_size", "Pairs per batch, or images for a baseline; under torchrun, of all processes together.")
-@option("lr", "Learning rate of AdamW.")
+@option(
+    "lr",
+    "Learning rate of AdamW.",
+    show_default="0.0001; for random weights 0.001, with CCSA 0.0003",
+)
 @option(
     "lr_step",
     "Epochs between reductions of the learning rate.",
@@ -200,4 +204,7 @@ def train_command(**values: Any) -> None:
     config = TrainConfig(**{name: value for name, value in values.items() if value is not None})
     from fastccsa.training import train
 
-    train(config)
+    if "lr" in given_options():
+        train(config)
+    else:
+        train(config, suits_weights=True)

@@ -24,13 +24,14 @@ from fastccsa.ops.allocator import cpu_cache
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.checkpoint import TrainState, check_room, has_checkpoint, load_checkpoint, save_checkpoint
 from fastccsa.runs.checkpoint_check import Resumed
-from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.config import CONFIG_FILE, TrainConfig
 from fastccsa.runs.folder import (
     SCORES_FILE,
     finished_scores,
     open_run,
     saving,
     training_speed,
+    write_config,
     write_environment,
     write_last_scores,
     write_metrics,
@@ -55,7 +56,15 @@ from fastccsa.training.objectives import Objective, build_objective
 from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.scalars import ScalarLog
-from fastccsa.training.start import check_batch, describe, model_card, start_model, start_state
+from fastccsa.training.start import (
+    check_batch,
+    describe,
+    model_card,
+    repeat_rates,
+    start_model,
+    start_state,
+    suit_rates,
+)
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.swad import Swad
@@ -315,7 +324,7 @@ def is_done(state: TrainState, run: Run) -> bool:
     return state.epoch >= run.config.epochs or bool(patience and state.epoch - highest >= patience)
 
 
-def train(config: TrainConfig, progress: bool = True) -> Scores:
+def train(config: TrainConfig, progress: bool = True, suits_weights: bool = False) -> Scores:
     """Train a run, or resume it where it stopped, and score the model of the selected epoch on the test images.
 
     The same call resumes from the last checkpoint. On the CPU, with the same number of threads, a resumed run ends with
@@ -325,6 +334,7 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
     Args:
         config: the run.
         progress: print status lines on stdout, and show a progress bar on a terminal.
+        suits_weights: choose the learning rate by the first weights; ``config.lr`` is for pretrained ones.
 
     Returns:
         The test scores by domain of the epoch that ``config.selection`` selects.
@@ -335,10 +345,12 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
         Interrupted: SIGTERM, SIGHUP, Ctrl-C or the time limit stopped it; everything is saved.
     """
     with deterministic(config.deterministic), open_ranks(config.device) as ranks, ExitStack() as held:
-        return train_with(config, ranks, progress and ranks.is_first, held)
+        return train_with(config, ranks, progress and ranks.is_first, held, suits_weights)
 
 
-def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStack) -> Scores:
+def train_with(
+    config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStack, suits_weights: bool = False
+) -> Scores:
     """Train as one of ``ranks``; see `train`. The lock of the run ends when the caller closes ``held``."""
     say = status_lines(progress)
     if not config.out.strip():
@@ -350,6 +362,9 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
     device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
     dtype = amp_dtype(config.amp, device)
     check_graph(config, device, dtype, ranks)
+    begun = ranks.highest((Path(config.out) / CONFIG_FILE).exists())
+    if suits_weights and begun:
+        config = repeat_rates(config)
     with ranks.first_before_others():
         if ranks.is_first:
             held.enter_context(lock_run(Path(config.out)))
@@ -361,6 +376,11 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
     torch.manual_seed(config.seed)
     model = start_model(config, manifest.classes, has_checkpoint(folder), say)
     check_batch(model, config, ranks.world)
+    if suits_weights and not begun:
+        config = suit_rates(config, model.first_weights, say)
+        if ranks.is_first:
+            with saving(folder):
+                write_config(config)
     state = start_state(config, model, device, dtype, ranks)
     with ExitStack() as stack:
         if device.type == "cpu":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from fastccsa.images import Transforms
 from fastccsa.models import CARD_FILE, Classifier, Layers, ModelCard, build_model, load_weights
 from fastccsa.runs.checkpoint import TrainState
-from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 from fastccsa.runs.folder import finished_scores
 from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
@@ -37,6 +39,33 @@ def start_model(config: TrainConfig, classes: tuple[str, ...], resuming: bool, s
     check_size(model, config)
     check_batch(model, config)
     return model
+
+
+# Rates of AdamW at which networks from random weights learn within tens of epochs, where 1e-4 hardly moves them.
+BASELINE_LR_FROM_RANDOM, CCSA_LR_FROM_RANDOM = 1e-3, 3e-4
+
+
+def repeat_rates(config: TrainConfig) -> TrainConfig:
+    """Give a run that is resumed the learning rate that `suit_rates` chose for it."""
+    there = TrainConfig.read(config.out)
+    return replace(config, lr=there.lr, lr_step=there.lr_step)
+
+
+def suit_rates(config: TrainConfig, first_weights: str, say: Say) -> TrainConfig:
+    """Choose the learning rate of a run whose command names none, and say so where it is not the paper's.
+
+    Random weights need a higher one than pretrained ones, and one that falls within the epochs of the run.
+    """
+    if config.init or first_weights != "none":
+        return config
+    lr = BASELINE_LR_FROM_RANDOM if config.is_baseline else CCSA_LR_FROM_RANDOM
+    share = BASELINE_LR_STEP / BASELINE_EPOCHS if config.is_baseline else CCSA_LR_STEP / CCSA_EPOCHS
+    lr_step = config.lr_step if config.lr_step < config.epochs else max(1, math.ceil(share * config.epochs))
+    say(
+        f"random weights: learning rate {lr:g} instead of {config.lr:g}, times {config.lr_gamma:g} after every "
+        f"{lr_step} of {config.epochs} epochs; --lr sets another"
+    )
+    return replace(config, lr=lr, lr_step=lr_step)
 
 
 def _narrow_layers(config: TrainConfig) -> Layers:

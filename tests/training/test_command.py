@@ -12,7 +12,7 @@ from fastccsa.training import TrainConfig
 @pytest.fixture
 def trained(monkeypatch) -> list[TrainConfig]:
     configs: list[TrainConfig] = []
-    monkeypatch.setattr(training, "train", configs.append, raising=False)
+    monkeypatch.setattr(training, "train", lambda config, **options: configs.append(config), raising=False)
     return configs
 
 
@@ -84,4 +84,4 @@ def test_help_shows_the_defaults() -> None:
     text = " ".join(CliRunner().invoke(train_command, ["--help"]).output.split())
     assert "[default: (20, 135 for a baseline)" in text
     assert "--out runs/a --n-sec 0 --alignment - fastccsa train" in text
-    assert "[default: 0.0001]" in text
+    assert "[default: (0.0001; for random weights 0.001, with CCSA 0.0003)]" in text
