@@ -87,13 +87,17 @@ def model_to_keep(state: TrainState) -> Classifier:
 
 @torch.no_grad()
 def estimate_batchnorm(
-    model: Classifier, batches: Iterable[dict[str, Tensor]], device: torch.device, dtype: torch.dtype | None
+    model: Classifier,
+    batches: Iterable[dict[str, Tensor]],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    joint: bool,
 ) -> None:
     """Give BatchNorm the statistics of averaged weights, those of `ESTIMATION_BATCHES` training batches in equal parts.
 
     The mean of the statistics that single steps had is not that of the averaged weights (Izmailov et al., Averaging
     weights leads to wider optima and better generalization, UAI 2018). Networks without BatchNorm, or with frozen
-    statistics, do not change.
+    statistics, do not change. ``joint`` passes both images of pairs through the network in one batch.
     """
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
@@ -105,10 +109,10 @@ def estimate_batchnorm(
         module.momentum = None  # equal parts
         module.train()
     for batch in itertools.islice(batches, ESTIMATION_BATCHES):
-        for name, images in batch.items():
-            if name.startswith("images"):
-                with autocast(device, dtype):
-                    model(images.contiguous(memory_format=torch.channels_last))
+        streams = [images for name, images in batch.items() if name.startswith("images")]
+        for images in [torch.cat(streams)] if joint else streams:
+            with autocast(device, dtype):
+                model(images.contiguous(memory_format=torch.channels_last))
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
         module.eval()

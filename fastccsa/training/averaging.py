@@ -64,7 +64,8 @@ def describe_swad(average: Swad) -> str:
 
 
 def _estimate(model: Classifier, state: TrainState, run: Run) -> None:
-    estimate_batchnorm(model, run.objective.loader.epoch(state.epoch), run.device, run.dtype)
+    batches = run.objective.loader.epoch(state.epoch)
+    estimate_batchnorm(model, batches, run.device, run.dtype, run.objective.joint_forward)
 
 
 @torch.inference_mode()

@@ -162,13 +162,14 @@ def model_card(config: TrainConfig, images: RunImages) -> ModelCard:
 def describe(config: TrainConfig, images: RunImages, model: Classifier, device: torch.device) -> str:
     """Describe a run in a few lines."""
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    what = "baseline" if config.is_baseline else "CCSA"
+    what = {"erm": "baseline", "ccsa": "CCSA"}.get(config.named_algorithm, config.named_algorithm)
     start = f"the weights of {config.init}" if config.init else f"weights {config.weights}"
     if config.tune == "head":
         start += ", of which only the head is trained"
+    kept = "the mean of the weights by SWAD" if config.average == "swad" else images.selection_rule
     return (
         f"{what}: {config.backbone} ({parameters:.2f}M parameters) from {start}, {config.size} px, {device}\n"
         f"trained on {len(images.training)} images of {', '.join(images.domains)}, "
         f"{config.epochs} epochs\n"
-        f"model selection: {images.selection_rule}"
+        f"model selection: {kept}"
     )

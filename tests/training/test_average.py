@@ -125,15 +125,17 @@ def test_a_uniform_average() -> None:
         assert average.model.state_dict()["backbone.2.num_batches_tracked"] == 5 * (epoch + 1)
 
 
-def test_statistics_of_batchnorm_are_those_of_the_first_batches(monkeypatch) -> None:
+@pytest.mark.parametrize("joint", [False, True])
+def test_statistics_of_batchnorm_are_those_of_the_first_batches(monkeypatch, joint: bool) -> None:
     monkeypatch.setattr(average_module, "ESTIMATION_BATCHES", 3)
     model, generator = tiny(), torch.Generator().manual_seed(1)
     batches = [{"images": torch.randn(4, 3, 2, 2, generator=generator)} for _ in range(5)]
     batches[1] = {"images1": batches[1]["images"][:2], "images2": batches[1]["images"][2:], "target": torch.zeros(2)}
-    passes = [batches[0]["images"], batches[1]["images1"], batches[1]["images2"], batches[2]["images"]]
+    pair = [batches[1]["images1"], batches[1]["images2"]]
+    passes = [batches[0]["images"], *([torch.cat(pair)] if joint else pair), batches[2]["images"]]
     inner = [model.backbone[1](images.flatten(1)).detach().double() for images in passes]
     before = {key: value for key, value in weights_of(model).items() if "running" not in key}
-    estimate_batchnorm(model, iter(batches), CPU, None)
+    estimate_batchnorm(model, iter(batches), CPU, None, joint)
     norm = model.backbone[2]
     torch.testing.assert_close(norm.running_mean.double(), torch.stack([x.mean(0) for x in inner]).mean(0))
     torch.testing.assert_close(norm.running_var.double(), torch.stack([x.var(0) for x in inner]).mean(0))
