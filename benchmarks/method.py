@@ -83,8 +83,11 @@ ARMS = {
                 "mmd": "MMD",
                 "irm": "IRM",
                 "group_dro": "GroupDRO",
+                "rsc": "RSC",
+                "ermpp": "ERM++",
             }.items()
         ),
+        Arm("swad", "E, and SWAD as the mean of the weights", {"alignment": "-", "average": "swad"}),
     )
 }
 # The settings that the description of an experiment also names, by their names there.

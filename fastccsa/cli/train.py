@@ -86,7 +86,11 @@ balance_option = partial(option, show_default="the recipe's")
     show_default=f"{CCSA_EPOCHS}, {BASELINE_EPOCHS} for a baseline",
 )
 @option("batch_size", "Pairs per batch, or images for a baseline; under torchrun, of all processes together.")
-@option("lr", "Learning rate of AdamW.")
+@option(
+    "lr",
+    "Learning rate of AdamW.",
+    show_default="0.0001; for random weights 0.001, with CCSA 0.0003",
+)
 @option(
     "lr_step",
     "Epochs between reductions of the learning rate.",
@@ -152,9 +156,28 @@ balance_option = partial(option, show_default="the recipe's")
     "Decay per step of a moving average of the weights, which is then validated and saved as the model; 0 for none.",
 )
 @option(
+    "average",
+    "A mean of the weights that becomes the model: over the steps after the first quarter (uniform), or over the flat "
+    "stretch of the validation loss (swad).",
+    show_default="none, uniform for ermpp",
+)
+@option(
+    "head_epochs",
+    "First epochs in which only the head learns.",
+    show_default="0, 1 for ermpp on trained weights",
+)
+@option("layer_decay", "Factor of the learning rate from each layer to the one before it; 1 for one rate.")
+@option("tune", "Train the whole network, or only the head: a linear probe.")
+@option("batchnorm", "Let BatchNorm's statistics follow the images, or keep those of the first weights.")
+@option(
     "selection",
     "Epoch whose model is kept: the latest within one standard error of the highest validation recall, with domains "
     "weighted by what their validation images can tell (informative), or the highest mean over the domains (paper).",
+)
+@option(
+    "score_epochs",
+    "After each epoch, also score the test images and the validation images of excluded domains, which decide nothing.",
+    "--score-epochs/--score-selected",
 )
 @option(
     "patience",
@@ -193,4 +216,7 @@ def train_command(**values: Any) -> None:
     config = TrainConfig(**{name: value for name, value in values.items() if value is not None})
     from fastccsa.training import train
 
-    train(config)
+    if "lr" in given_options():
+        train(config)
+    else:
+        train(config, suits_weights=True)

@@ -18,9 +18,10 @@ def describe_row(row: Experiment) -> str:
     if row.threshold is not None:
         return f"{row.starts_from} pruned at {row.threshold:g}"
     n_sec = {0: "primary domain only", "all": "all images"}.get(row.n_sec, f"n_sec {row.n_sec}")
-    parts = [row.backbone, n_sec, f"weighting {row.classification} {row.alignment}"]
-    if row.without:
-        parts.append(f"without {row.without}")
+    parts = [row.backbone, n_sec]
+    parts.append(row.settings.get("algorithm") or f"weighting {row.classification} {row.alignment}")
+    if left_out := (*([row.without] if row.without else ()), *row.settings.get("exclude", ())):
+        parts.append(f"without {', '.join(left_out)}")
     if row.starts_from:
         parts.append(f"from {row.starts_from}")
     return ", ".join(parts)

@@ -115,30 +115,32 @@ def make_plan(
     scale: Scale | None = None,
     settings: Mapping[str, Any] | None = None,
     skip: bool = False,
+    rows: Mapping[str, Experiment] = EXPERIMENTS,
 ) -> Plan:
     """Plan experiments, and check everything that can be checked without training.
 
     Args:
-        letters: letters of `EXPERIMENTS`; the experiments that these start from are added.
+        letters: names in ``rows``; the experiments that these start from are added.
         seeds: seeds to run each experiment with.
         manifest: CSV file of the images.
         runs: folder of all runs; each run has the folder ``<letter>/seed<k>`` in it.
         scale: size, epochs and so on; the paper's by default.
         settings: values of `TrainConfig` fields for all runs.
         skip: omit experiments that need something that is missing; otherwise that is a problem.
+        rows: the experiments by name, the paper's and possibly others.
 
     Raises:
         InputError: the manifest or the folder is unusable, or a setting is out of range.
     """
     requested, scale = set(letters), scale or Scale()
-    planned_letters = _with_starts(requested)
+    planned_letters = _with_starts(requested, rows)
     resumes = any(Path(runs).glob(f"*/*/{CONFIG_FILE}"))
     base, images = open_manifest(TrainConfig(manifest=manifest), resumes)
     check_writable(Path(runs))
     impossible: dict[str, str] = {}
     for letter in planned_letters:
-        start = EXPERIMENTS[letter].starts_from
-        if why := why_impossible(EXPERIMENTS[letter], images):
+        start = rows[letter].starts_from
+        if why := why_impossible(rows[letter], images):
             impossible[letter] = why
         elif start in impossible:
             impossible[letter] = f"it starts from {start}, and {impossible[start]}"
@@ -149,7 +151,7 @@ def make_plan(
         for letter in planned_letters:
             if letter in impossible:
                 continue
-            row = EXPERIMENTS[letter]
+            row = rows[letter]
             config = _config(row, seed, base, Path(runs), scale, settings or {})
             try:
                 planned.append(_plan_run(row, config, scale, Path(runs), select, images))
@@ -164,12 +166,12 @@ def make_plan(
     )
 
 
-def _with_starts(letters: set[str]) -> list[str]:
+def _with_starts(letters: set[str], rows: Mapping[str, Experiment]) -> list[str]:
     """Return the letters and those of the experiments they start from, in an order in which they can be run."""
     found = set(letters)
-    while missing := {start for letter in found if (start := EXPERIMENTS[letter].starts_from)} - found:
+    while missing := {start for letter in found if (start := rows[letter].starts_from)} - found:
         found |= missing
-    return [letter for letter in EXPERIMENTS if letter in found]
+    return [letter for letter in rows if letter in found]
 
 
 def _config(

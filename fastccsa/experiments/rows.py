@@ -6,8 +6,9 @@ alignment in these rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from fastccsa.collections.taxonomy import TABLE1
 from fastccsa.runs.config import Alignment, ClassificationWeight
@@ -22,10 +23,10 @@ def _recalls(*percent: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row of Table 2.
+    """A row of Table 2, or an experiment beside it.
 
     Attributes:
-        letter: its name, A to V.
+        letter: its name, A to V in the table.
         paper: the paper's macro-average recall in %, by domain key and ``"avg"``.
         n_sec: training images per class and secondary domain.
         backbone: a torchvision network.
@@ -34,6 +35,7 @@ class Experiment:
             has none.
         without: the domain that is excluded from training and selection (* in the table), if any.
         threshold: threshold of the pruning, if any.
+        settings: values of other `TrainConfig` fields; none in the table.
     """
 
     letter: str
@@ -44,6 +46,7 @@ class Experiment:
     alignment: Alignment = "w"
     without: str | None = None
     threshold: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def starts_from(self) -> str | None:

@@ -132,11 +132,13 @@ def train_config(row: Experiment, scale: Scale, settings: Mapping[str, Any], **w
         "lr": scale.baseline_lr if is_baseline else scale.lr,
         "weights": scale.weights,
         "cache": scale.cache,
+        **row.settings,
         **settings,
         **where,
     }
     without = (row.without,) if row.without else ()
-    values["exclude"] = tuple(dict.fromkeys((*without, *settings.get("exclude", ()))))
+    excluded = (*without, *row.settings.get("exclude", ()), *settings.get("exclude", ()))
+    values["exclude"] = tuple(dict.fromkeys(excluded))
     share = BASELINE_LR_STEP / BASELINE_EPOCHS if is_baseline else CCSA_LR_STEP / CCSA_EPOCHS
     values.setdefault("lr_step", math.ceil(values["epochs"] * share))
     return TrainConfig(**values)

@@ -32,6 +32,8 @@ class Classifier(nn.Module):
     Attributes:
         first_weights: the initial weights that `build_model` used: imagenet, none (random weights) or a path.
         replaced: name of the layer that ``head`` replaces.
+        batchnorm_is_frozen: whether BatchNorm keeps its statistics while the model is in training mode.
+        backbone_is_frozen: whether all of the backbone is as in evaluation mode then, and has no gradients.
         layers: layers of the backbone that are narrower than the network's own; see `fastccsa.models.narrow`.
 
     Args:
@@ -45,6 +47,8 @@ class Classifier(nn.Module):
     """
 
     first_weights: str = "none"
+    batchnorm_is_frozen: bool = False
+    backbone_is_frozen: bool = False
 
     def __init__(self, network: nn.Module, num_classes: int, head: str | None = None) -> None:
         super().__init__()
@@ -64,6 +68,23 @@ class Classifier(nn.Module):
         """
         narrow(self.backbone, layers)
         self.layers.update(layers)
+
+    def freeze(self, backbone: bool = False, batchnorm: bool = False) -> None:
+        """Keep the whole backbone as it is while the head is trained, or only the statistics of its BatchNorm."""
+        self.backbone_is_frozen, self.batchnorm_is_frozen = backbone, batchnorm
+        self.backbone.requires_grad_(not backbone)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Set training mode, except for what is frozen."""
+        super().train(mode)
+        if self.backbone_is_frozen:
+            self.backbone.eval()
+        elif self.batchnorm_is_frozen:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     @property
     def feature_width(self) -> int:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import io
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -51,6 +55,35 @@ def timm_network(name: str, size: int, pretrained: bool) -> tuple[nn.Module, str
         raise InputError(f"backbone {name} has no single linear layer at its end that a new head could replace")
     _normalise_input(network)
     return network, classifier
+
+
+def layer_numbers(network: nn.Module) -> dict[str, int] | None:
+    """Return the number of each parameter's layer, from 0 for the first, as timm says; None if it does not."""
+    matcher = getattr(network, "group_matcher", None)
+    if not callable(matcher):
+        return None
+    from timm.models import group_parameters
+
+    numbers: dict[str, int] = group_parameters(network, matcher(coarse=False), reverse=True)  # type: ignore[arg-type]
+    return numbers
+
+
+def convert_weights(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring published weights, such as DINOv2's and DINOv3's, into the names and sizes of one of timm's networks.
+
+    Weights that have them already stay as they are. Position embeddings of another image size are resampled.
+
+    Raises:
+        InputError: they are not weights of such a network; the message does not name the file.
+    """
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return dict(state)
+    try:
+        with redirect_stdout(io.StringIO()):  # it prints what it leaves out
+            return dict(convert(dict(state), network))
+    except Exception as error:  # it expects its own weights, and fails in any way at others
+        raise InputError(f"timm cannot convert it: {type(error).__name__}: {error}") from error
 
 
 def _create(create: Any, name: str, size: int, pretrained: bool) -> nn.Module:

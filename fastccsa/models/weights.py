@@ -60,7 +60,8 @@ def load_weights(model: Classifier, path: str | os.PathLike[str], head: bool = T
     Args:
         model: the model, changed in place.
         path: a run folder, a ``.safetensors`` file, a checkpoint of a run, or a state dict saved by ``torch.save``,
-            with the names of a `Classifier` or of the torchvision network itself.
+            with the names of a `Classifier`, of the network of torchvision or timm itself, or of what timm can convert,
+            such as the published files of DINOv2 and DINOv3.
         head: also load the head, if the file has one of the same shape.
 
     Returns:
@@ -73,6 +74,8 @@ def load_weights(model: Classifier, path: str | os.PathLike[str], head: bool = T
     file = path / MODEL_FILE if path.is_dir() else path
     state = _read_state(file)
     if not any(key.startswith("backbone.") for key in state):
+        if type(model.backbone).__module__.startswith("timm."):
+            state = _of_timm(model, state, file)
         dropped = (model.replaced, *(name for names in AUXILIARY.values() for name in names))
         prefixes = tuple(f"{name}." for name in dropped)
         state = {f"backbone.{key}": value for key, value in state.items() if not key.startswith(prefixes)}
@@ -89,6 +92,15 @@ def load_weights(model: Classifier, path: str | os.PathLike[str], head: bool = T
         own.update({key: state[key] for key in head_keys})
     model.load_state_dict(own)
     return with_head
+
+
+def _of_timm(model: Classifier, state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    from fastccsa.models.timm_networks import convert_weights
+
+    try:
+        return convert_weights(model.backbone, state)
+    except InputError as error:
+        raise InputError(f"{file} holds weights of another network: {error}") from error
 
 
 def _is_like(tensor: Tensor, own: Tensor) -> bool:

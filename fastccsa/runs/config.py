@@ -31,11 +31,30 @@ Alignment = Literal["w", "u", "-"]
 
 # How to train; `fastccsa.training.algorithms` defines them. With auto, ``alignment`` decides between ccsa and erm.
 Algorithm = Literal[
-    "auto", "ccsa", "erm", "balanced", "focal", "logit_adjusted", "mixup", "coral", "mmd", "irm", "group_dro"
+    "auto",
+    "ccsa",
+    "erm",
+    "balanced",
+    "focal",
+    "logit_adjusted",
+    "mixup",
+    "coral",
+    "mmd",
+    "irm",
+    "group_dro",
+    "rsc",
+    "ermpp",
 ]
+# The mean of the weights that becomes the model, beside `ema`; `fastccsa.training.average` defines them.
+Average = Literal["none", "uniform", "swad"]
+# What is trained: the whole network, or only its head.
+Tune = Literal["all", "head"]
+# Whether BatchNorm's statistics follow the training images.
+BatchNorm = Literal["trained", "frozen"]
 # Default strength of the algorithms that have one.
 STRENGTHS = {
     "focal": 2.0, "logit_adjusted": 1.0, "mixup": 0.2, "coral": 1.0, "mmd": 1.0, "irm": 1.0, "group_dro": 0.01,
+    "rsc": 1 / 3,
 }  # fmt: skip
 
 # Balance of the runs whose config.json does not name a recipe.
@@ -61,6 +80,8 @@ _RANGES = {
     "time_limit": Range(0, 10**6),
     "match_probability": Range(0, 1),
     "ema": Range(0, 1, high_excluded=True),
+    "head_epochs": Range(0, 10**9),
+    "layer_decay": Range(0, 1, low_excluded=True),
     "fraction": Range(0, 1, low_excluded=True),
     "strength": Range(0, 10**6, low_excluded=True),
 }
@@ -123,9 +144,21 @@ class TrainConfig:
         clip: maximum norm of a step's gradient; 0 does not clip.
         ema: decay per step of a moving average of the weights; the average is then validated and saved as the model.
             0 for none; 0.999 averages over about a thousand steps.
+        average: another mean of the weights that becomes the model. uniform: over all steps after the first quarter of
+            the epochs; like ``ema``, it is validated after each epoch. swad: over all steps on the flat stretch of the
+            validation loss (`fastccsa.training.swad`), without a selection of an epoch. None: as the algorithm says,
+            uniform for ermpp and otherwise none.
+        head_epochs: first epochs, in which only the head learns and all other weights keep their values. None: as the
+            algorithm says, 1 for ermpp unless it starts from random weights, and otherwise 0.
+        layer_decay: factor by which the learning rate falls from each layer to the one before it; the head has ``lr``.
+            1 trains all layers with it.
+        tune: all; or head: a linear probe, in which the backbone stays as it is, in evaluation mode.
+        batchnorm: trained, or frozen: its statistics stay those of the first weights.
         selection: which epoch's model is kept. informative: the latest within one standard error of the highest
             validation recall, where domains are weighted by what their validation images can tell; paper: the highest
             mean over the domains. See `fastccsa.runs.selection`.
+        score_epochs: after each epoch, also score the test images, and the validation images of the domains left out.
+            They decide nothing; ``metrics.jsonl`` has them, so that rules of selection can be compared.
         patience: number of epochs without a higher validation recall, averaged over the domains as ``selection`` does,
             after which training ends; 0 for none.
         sync_batchnorm: under torchrun, compute BatchNorm's statistics over the batches of all processes; otherwise each
@@ -193,7 +226,13 @@ class TrainConfig:
     accumulate: int = 1
     clip: float = 0.0
     ema: float = 0.0
+    average: Average | None = None
+    head_epochs: int | None = None
+    layer_decay: float = 1.0
+    tune: Tune = "all"
+    batchnorm: BatchNorm = "trained"
     selection: SelectionRule = "informative"
+    score_epochs: bool = field(default=False, metadata=_SETTING)
     patience: int = 0
     sync_batchnorm: bool = False
     broken_images: BrokenImages = field(default="replace", metadata=_SETTING)
@@ -211,6 +250,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         self._choose_algorithm()
+        self._choose_parts()
         self._check()
         recipe = RECIPES[self.recipe]
         for item in fields(Balance):
@@ -236,6 +276,32 @@ class TrainConfig:
             object.__setattr__(self, "strength", default)
         elif default is None:
             raise InputError(f"strength is {self.strength}, but algorithm {algorithm} has none: omit it")
+        if algorithm == "rsc" and self.strength is not None and not self.strength < 1:
+            raise InputError(f"strength is {self.strength}, which is a share with algorithm rsc: it must be below 1")
+
+    def _choose_parts(self) -> None:
+        """Give ``average`` and ``head_epochs`` the values of the algorithm; ERM++ is ERM with them."""
+        is_bundle = self.algorithm == "ermpp"
+        if self.tune == "head":
+            self._check_probe()
+        if self.average is None:
+            object.__setattr__(self, "average", "uniform" if is_bundle and not self.ema else "none")
+        if self.head_epochs is None:
+            starts_trained = (self.weights != "none" or self.init is not None) and self.tune == "all"
+            object.__setattr__(self, "head_epochs", 1 if is_bundle and starts_trained else 0)
+        if self.ema and self.average != "none":
+            raise InputError(f"ema is {self.ema} and average is {self.average}: choose one of them")
+
+    def _check_probe(self) -> None:
+        """Check that a linear probe has no setting that needs a backbone that learns."""
+        if self.named_algorithm in ("ccsa", "coral", "mmd"):
+            raise InputError(
+                f"tune is head, which leaves the features as they are, and algorithm {self.named_algorithm} compares "
+                "them: use tune all, or another algorithm, such as erm"
+            )
+        for name, given in {"layer_decay": self.layer_decay != 1, "head_epochs": bool(self.head_epochs)}.items():
+            if given:
+                raise InputError(f"{name} is {getattr(self, name)}, which has no effect with tune head: omit it")
 
     @property
     def named_algorithm(self) -> str:

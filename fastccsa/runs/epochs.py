@@ -14,7 +14,8 @@ class _Epoch:
     """The fields that are read somewhere; those after ``validation_recall`` are missing from records of old versions.
 
     The loss and its terms are means over the epoch, the recalls are in [0, 1]. ``selection`` has the recall as each
-    rule of selection averages it.
+    rule of selection averages it. ``unseen`` and ``test`` have the recalls on validation images of domains left out and
+    on test images, which no rule within the run looks at.
     """
 
     epoch: Ordinal
@@ -30,6 +31,8 @@ class _Epoch:
     images_per_second: Positive = 0.0
     broken_images: Count = 0
     selection: dict[str, Share] = field(default_factory=dict)
+    unseen: dict[str, Share] = field(default_factory=dict)
+    test: dict[str, Share] = field(default_factory=dict)
 
 
 _FIELDS = {item.name for item in fields(_Epoch)}

@@ -82,6 +82,11 @@ def open_run(config: TrainConfig) -> Path:
     return folder
 
 
+def write_config(config: TrainConfig) -> None:
+    """Write the configuration of a run into its folder, in place of the one there."""
+    _write(Path(config.out) / CONFIG_FILE, config.to_json())
+
+
 def experiment_folder(runs: str | os.PathLike[str], arm: str, seed: int) -> Path:
     """Return the run folder ``<arm>/seed<k>`` in the folder of all runs; an experiment's arm is its letter."""
     return Path(runs) / arm / f"seed{seed}"

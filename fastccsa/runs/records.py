@@ -60,7 +60,8 @@ class Run:
             config.n_sec, f"{config.n_sec} images per class and secondary domain"
         )
         weighted = "weighted" if config.classification_weight == "w" else "unweighted"
-        parts = ["baseline" if config.is_baseline else "CCSA", config.backbone, n_sec]
+        what = {"erm": "baseline", "ccsa": "CCSA"}.get(config.named_algorithm, config.named_algorithm)
+        parts = [what, config.backbone, n_sec]
         parts.append(f"{weighted} classification")
         if not config.is_baseline:
             parts.append(f"{'weighted' if config.alignment == 'w' else 'unweighted'} alignment")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
+from fastccsa.models import Classifier
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.images import RunImages
 from fastccsa.sampling import BalancedSampler
@@ -208,6 +209,38 @@ class GroupDro(Baseline):
         return ((weights / everywhere[1].clamp_min(1) * rows / counts.sum()) * sums).sum().unsqueeze(0)
 
 
+class Rsc(Baseline):
+    """RSC: the features that the right answer leans on most are muted (Huang et al., ECCV 2020).
+
+    Self-challenging improves cross-domain generalization; as in DomainBed, with the strength as the share of the
+    features that are muted, and as that of the images for which they are: those whose answer changes most.
+    """
+
+    def attach(self, model: Classifier) -> None:
+        """Keep the head, which turns muted features into logits."""
+        self.head = model.head
+
+    def loss(self, logits: Tensor, features: Tensor, target: Tensor, domain: Tensor) -> Tensor:
+        """Compute the loss, [1]."""
+        features, kept = features.float(), 1 - self.strength
+        with torch.no_grad():
+            slopes = self.head.weight[target]  # the gradient of the right answer's logit
+            few = slopes < slopes.quantile(kept, dim=1, keepdim=True)
+            muted = self.head(features * few)
+            right = target[:, None]
+            change = (logits.float().softmax(1).gather(1, right) - muted.softmax(1).gather(1, right)).squeeze(1)
+            mask = few | (change < change.quantile(kept))[:, None]
+        return self.cross_entropy(self.head(features * mask), target).unsqueeze(0)
+
+
+class ErmPlusPlus(Baseline):
+    """ERM with the parts of ERM++ that do not depend on the data (Teterwak et al., ERM++, 2023).
+
+    The head learns first, if the other weights are trained ones; afterwards all weights do, BatchNorm's too, and their
+    mean over all steps becomes the model. `TrainConfig` sets ``head_epochs`` and ``average`` accordingly.
+    """
+
+
 ALGORITHMS: Mapping[str, type[Baseline] | type[CCSA]] = {
     "ccsa": CCSA,
     "erm": Baseline,
@@ -219,4 +252,6 @@ ALGORITHMS: Mapping[str, type[Baseline] | type[CCSA]] = {
     "mmd": Mmd,
     "irm": Irm,
     "group_dro": GroupDro,
+    "rsc": Rsc,
+    "ermpp": ErmPlusPlus,
 }

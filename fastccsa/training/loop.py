@@ -19,8 +19,16 @@ from fastccsa.ops.profiling import stage
 from fastccsa.runs.background import Background
 from fastccsa.runs.checkpoint import TrainState, check_room, has_checkpoint, load_checkpoint
 from fastccsa.runs.checkpoint_check import Resumed
-from fastccsa.runs.config import TrainConfig
-from fastccsa.runs.folder import SCORES_FILE, finished_scores, open_run, saving, training_speed, write_environment
+from fastccsa.runs.config import CONFIG_FILE, TrainConfig
+from fastccsa.runs.folder import (
+    SCORES_FILE,
+    finished_scores,
+    open_run,
+    saving,
+    training_speed,
+    write_config,
+    write_environment,
+)
 from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.runs.locks import lock_run
 from fastccsa.runs.run_files import RunFiles
@@ -30,6 +38,8 @@ from fastccsa.system.errors import InputError
 from fastccsa.system.files import remove_leftovers
 from fastccsa.system.machine import memory_bytes
 from fastccsa.system.progress import status_lines
+from fastccsa.training.average import model_to_keep
+from fastccsa.training.averaging import after_validation, before_validation, save_swad
 from fastccsa.training.calibration import typical_distance
 from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.meter import Meter
@@ -37,14 +47,23 @@ from fastccsa.training.objectives import build_objective
 from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.resources import choose_cache, describe_resources, use_graph
-from fastccsa.training.run import Run, choice, criterion_by_epoch, is_done, model_to_keep
-from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, summary
+from fastccsa.training.run import Run, choice, criterion_by_epoch, is_done
+from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, stoppable, summary
 from fastccsa.training.scalars import ScalarLog
 from fastccsa.training.scoring import open_validation, score_best, validate
-from fastccsa.training.start import check_batch, describe, model_card, start_model, start_state
+from fastccsa.training.start import (
+    check_batch,
+    describe,
+    model_card,
+    repeat_rates,
+    start_model,
+    start_state,
+    suit_rates,
+)
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.trace import StepTrace
+from fastccsa.training.watch import Watch
 
 REPORT_EVERY = 20  # batches between updates of the progress bar and the log
 
@@ -131,10 +150,12 @@ def progress_bar(state: TrainState, run: Run) -> tqdm[None]:
 
 def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> None:
     """Validate, keep the model if its epoch is selected, and save everything if it is time to."""
+    before_validation(state, run)  # which may read training images: the loader can only then begin the next epoch
     if state.epoch + 1 < run.config.epochs:
         run.step.prepare(state.epoch + 1)
     lr = float(state.scheduler.get_last_lr()[0])
     scores = validate(state, run)
+    more = after_validation(state, run, lambda loader: stoppable(loader.epoch(0), state, run))
     end_epoch(state.scheduler)
     state.epoch, state.step, state.meter = state.epoch + 1, 0, {}
     by_domain = {name: domain.macro_recall for name, domain in scores.domains.items()}
@@ -144,6 +165,7 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
             "epoch": state.epoch,
             "lr": lr,
             **means,
+            **more,
             "broken_images": broken,
             "validation_recall": scores.average,
             "selection": {rule: criterion.mean(by_domain) for rule, criterion in run.images.criteria.items()},
@@ -170,7 +192,7 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
     )
 
 
-def train(config: TrainConfig, progress: bool = True) -> Scores:
+def train(config: TrainConfig, progress: bool = True, suits_weights: bool = False) -> Scores:
     """Train a run, or resume it where it stopped, and score the model of the selected epoch on the test images.
 
     The same call resumes from the last checkpoint. On the CPU, with the same number of threads, a resumed run ends with
@@ -180,6 +202,7 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
     Args:
         config: the run.
         progress: print status lines on stdout, and show a progress bar on a terminal.
+        suits_weights: choose the learning rate by the first weights; ``config.lr`` is for pretrained ones.
 
     Returns:
         The test scores by domain of the epoch that ``config.selection`` selects.
@@ -190,10 +213,12 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
         Interrupted: SIGTERM, SIGHUP, Ctrl-C or the time limit stopped it; everything is saved.
     """
     with deterministic(config.deterministic), open_ranks(config.device) as ranks, ExitStack() as held:
-        return train_with(config, ranks, progress and ranks.is_first, held)
+        return train_with(config, ranks, progress and ranks.is_first, held, suits_weights)
 
 
-def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStack) -> Scores:
+def train_with(
+    config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStack, suits_weights: bool = False
+) -> Scores:
     """Train as one of ``ranks``; see `train`. The lock of the run ends when the caller closes ``held``."""
     say = status_lines(progress)
     if not config.out.strip():
@@ -205,6 +230,9 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
     device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
     dtype = amp_dtype(config.amp, device)
     check_graph(config, device, dtype, ranks)
+    begun = ranks.highest((Path(config.out) / CONFIG_FILE).exists())
+    if suits_weights and begun:
+        config = repeat_rates(config)
     config = choose_cache(config, images, device, ranks)
     graph = use_graph(config, device, dtype, ranks)
     with ranks.first_before_others():
@@ -218,6 +246,11 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
     torch.manual_seed(config.seed)
     model = start_model(config, manifest.classes, has_checkpoint(folder), say)
     check_batch(model, config, ranks.world)
+    if suits_weights and not begun:
+        config = suit_rates(config, model.first_weights, say)
+        if ranks.is_first:
+            with saving(folder):
+                write_config(config)
     state = start_state(config, model, device, dtype, ranks)
     with ExitStack() as stack:
         if device.type == "cpu":
@@ -225,8 +258,10 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
         with ranks.first_before_others():  # the first fills the cache of images
             objective = build_objective(config, images, device, model.feature_width, ranks)
             state.memory = objective.memory
+            objective.attach(model)
             stack.enter_context(objective.loader)
             validation_loader = stack.enter_context(open_validation(config, images, device, ranks))
+            watch = stack.enter_context(Watch(config, manifest, images.domains, device, ranks))
         say(describe(config, images, model, device))
         say(describe_resources(config, objective.loader, device, graph))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one
@@ -274,6 +309,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
                     ranks=ranks,
                 ),
                 validation_loader=validation_loader,
+                watch=watch,
                 replayed=ReplayedPredictions(validation_loader, dtype) if graph else None,
                 meter=meter,
                 files=RunFiles(folder, config, model_card(config, images), background),
@@ -288,11 +324,12 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
                     stop_if_requested(state, run)
                 means = train_one_epoch(state, run)
                 finish_epoch(state, run, means)
+            save_swad(state, run)
 
         if ranks.is_first:
             with saving(folder):
                 write_environment(folder, device, training=training_speed(state.history))
         scores = score_best(state, run)
     assert scores.selection is not None
-    say(f"test scores of epoch {scores.selection.epoch} ({images.selection_rule}):\n{scores}")
+    say(f"test scores of epoch {scores.selection.epoch} ({scores.selection.rule}):\n{scores}")
     return scores

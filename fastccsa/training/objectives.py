@@ -19,6 +19,7 @@ from fastccsa.images import ImageLoader, PairLoader, Transforms
 from fastccsa.losses import CCSATerms, PairMemory, distributed
 from fastccsa.losses.functional import weighted_cross_entropy
 from fastccsa.losses.terms import total_loss, unit_features
+from fastccsa.models import Classifier
 from fastccsa.ops.choices import Reduction
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.config import TrainConfig
@@ -53,6 +54,9 @@ class Objective(Protocol):
     @property
     def loader(self) -> ImageLoader | PairLoader:
         """The loader of the training batches."""
+
+    def attach(self, model: Classifier) -> None:
+        """Take what the loss needs of the model that is going to be trained; called once, before `calibrate`."""
 
     def calibrate(self, measure: Callable[[], float]) -> None:
         """Adapt the loss to the model before the first step, and again when the run is resumed.
@@ -117,6 +121,9 @@ class Baseline:
 
     def prepare(self, probabilities: NDArray[np.float64], device: torch.device) -> None:
         """Make what depends on the probability of each class, [C], before the first step; by default nothing."""
+
+    def attach(self, model: Classifier) -> None:
+        """Do nothing: the loss needs only the outputs of the model."""
 
     def calibrate(self, measure: Callable[[], float]) -> None:
         """Do nothing: cross-entropy does not depend on the scale of the features."""
@@ -195,6 +202,9 @@ class CCSA:
             on_error="raise" if config.broken_images == "stop" else "replace",
             num_threads=config.workers or None,
         )
+
+    def attach(self, model: Classifier) -> None:
+        """Do nothing: the loss needs only the outputs of the model."""
 
     def calibrate(self, measure: Callable[[], float]) -> None:
         """Measure the distance that the margin refers to, unless a resumed run has already done so."""

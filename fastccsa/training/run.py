@@ -11,21 +11,21 @@ from fastccsa.collections import Manifest
 from fastccsa.evaluation import Candidate
 from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import ImageLoader
-from fastccsa.models import Classifier
 from fastccsa.runs.checkpoint import TrainState
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.images import RunImages
 from fastccsa.runs.run_files import RunFiles
 from fastccsa.runs.selection import SelectionRule
 from fastccsa.system.progress import Say
-from fastccsa.training.average import WeightAverage
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Objective
 from fastccsa.training.ranks import Ranks
 from fastccsa.training.scalars import ScalarLog
 from fastccsa.training.step import Step
 from fastccsa.training.stopping import StopRequests
+from fastccsa.training.swad import Swad
 from fastccsa.training.trace import StepTrace
+from fastccsa.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Run:
         objective, step: what a step minimises, and the step itself.
         validation_loader: this rank's share of the validation images.
         replayed: predicts their classes from the GPU's memory; None where they are not there.
+        watch: scores of other images after each epoch.
         meter: running means of the loss terms.
         files: writes checkpoints, the model and the metrics; used by the first rank.
         stop: requests to stop.
@@ -58,6 +59,7 @@ class Run:
     step: Step
     validation_loader: ImageLoader
     replayed: ReplayedPredictions | None
+    watch: Watch
     meter: Meter
     files: RunFiles
     stop: StopRequests
@@ -65,11 +67,6 @@ class Run:
     trace: StepTrace
     say: Say
     progress: bool
-
-
-def model_to_keep(state: TrainState) -> Classifier:
-    """Return the model that is scored and saved: the moving average if there is one."""
-    return state.average.model if isinstance(state.average, WeightAverage) else state.model
 
 
 def criterion_by_epoch(state: TrainState, run: Run, rule: SelectionRule) -> list[float]:
@@ -86,8 +83,10 @@ def choice(state: TrainState, run: Run, rule: SelectionRule) -> Candidate:
 
 
 def is_done(state: TrainState, run: Run) -> bool:
-    """Whether all epochs are done, or the highest criterion of the run's rule is ``patience`` epochs ago."""
+    """Whether all epochs are done, SWAD needs no more, or the highest criterion is ``patience`` epochs ago."""
     values, patience = criterion_by_epoch(state, run, run.images.selection), run.config.patience
     # The selected epoch may be a later one whose criterion is lower: only a higher criterion counts as an improvement.
     highest = values.index(max(values)) + 1 if values else 0
+    if isinstance(state.average, Swad) and state.average.stretch is not None and state.average.stretch.is_over:
+        return True
     return state.epoch >= run.config.epochs or bool(patience and state.epoch - highest >= patience)

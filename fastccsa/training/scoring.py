@@ -17,9 +17,13 @@ from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import saving, write_last_scores
 from fastccsa.runs.images import RunImages
 from fastccsa.runs.results import run_outputs, write_results
+from fastccsa.runs.selection import ORACLE, oracle
+from fastccsa.training.average import model_to_keep
+from fastccsa.training.averaging import describe_swad
 from fastccsa.training.ranks import Ranks
-from fastccsa.training.run import Run, choice, criterion_by_epoch, model_to_keep
+from fastccsa.training.run import Run, choice, criterion_by_epoch
 from fastccsa.training.saving import stop_if_requested, stoppable
+from fastccsa.training.swad import Swad
 
 
 def open_validation(config: TrainConfig, images: RunImages, device: torch.device, ranks: Ranks) -> ImageLoader:
@@ -66,16 +70,20 @@ def score_best(state: TrainState, run: Run) -> Scores:
     run.ranks.highest(0)  # a barrier: only the first rank writes
     rule = run.images.selection
     last = Candidate(state.epoch, criterion_by_epoch(state, run, rule)[-1])
-    choices = {name: choice(state, run, name) for name in run.images.criteria}
+    choices: dict[str, Candidate] = {name: choice(state, run, name) for name in run.images.criteria}
     selected = choices[rule]
+    if (cheating := oracle(state.history)) is not None:
+        choices[ORACLE] = Candidate(*cheating)
     models = [load_model(run.folder)]
-    if selected.epoch != last.epoch:
+    if selected.epoch != last.epoch or isinstance(state.average, Swad):
         models.append(model_to_keep(state))
     tested, validation = test_outputs(models, run), validation_outputs(models[0], run)
-    scores, of_last = score_outputs(tested[0]), score_outputs(tested[-1])
-    scores = replace(
-        scores, selection=Selection(run.images.selection_rule, selected.epoch, selected.recall, choices, last)
-    )
+    scores, of_last, words = score_outputs(tested[0]), score_outputs(tested[-1]), run.images.selection_rule
+    if isinstance(state.average, Swad) and state.average.stretch is not None:
+        recalls = {name: domain.macro_recall for name, domain in score_outputs(validation).domains.items()}
+        selected = Candidate(state.average.stretch.end + 1, run.images.criterion.mean(recalls))
+        words = describe_swad(state.average)
+    scores = replace(scores, selection=Selection(words, selected.epoch, selected.recall, choices, last))
     if run.ranks.is_first:
         with saving(run.folder):
             write_last_scores(run.folder, replace(of_last, selection=Selection("last epoch", last.epoch, last.recall)))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from fastccsa.images import Transforms
 from fastccsa.models import CARD_FILE, Classifier, Layers, ModelCard, build_model, load_weights
 from fastccsa.runs.checkpoint import TrainState
-from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
 from fastccsa.runs.folder import finished_scores
 from fastccsa.runs.images import RunImages
 from fastccsa.system.errors import InputError
 from fastccsa.system.progress import Say
-from fastccsa.training.average import WeightAverage
+from fastccsa.training.average import make_average
 from fastccsa.training.batchnorm import share_batchnorm
 from fastccsa.training.optimizer import build_optimizer
 from fastccsa.training.ranks import Ranks
@@ -34,9 +35,37 @@ def start_model(config: TrainConfig, classes: tuple[str, ...], resuming: bool, s
     model.narrow(_narrow_layers(config))
     if config.init and not resuming:
         warm_start(model, Path(config.init), config.backbone, classes, say)
+    model.freeze(backbone=config.tune == "head", batchnorm=config.batchnorm == "frozen")
     check_size(model, config)
     check_batch(model, config)
     return model
+
+
+# Rates of AdamW at which networks from random weights learn within tens of epochs, where 1e-4 hardly moves them.
+BASELINE_LR_FROM_RANDOM, CCSA_LR_FROM_RANDOM = 1e-3, 3e-4
+
+
+def repeat_rates(config: TrainConfig) -> TrainConfig:
+    """Give a run that is resumed the learning rate that `suit_rates` chose for it."""
+    there = TrainConfig.read(config.out)
+    return replace(config, lr=there.lr, lr_step=there.lr_step)
+
+
+def suit_rates(config: TrainConfig, first_weights: str, say: Say) -> TrainConfig:
+    """Choose the learning rate of a run whose command names none, and say so where it is not the paper's.
+
+    Random weights need a higher one than pretrained ones, and one that falls within the epochs of the run.
+    """
+    if config.init or first_weights != "none":
+        return config
+    lr = BASELINE_LR_FROM_RANDOM if config.is_baseline else CCSA_LR_FROM_RANDOM
+    share = BASELINE_LR_STEP / BASELINE_EPOCHS if config.is_baseline else CCSA_LR_STEP / CCSA_EPOCHS
+    lr_step = config.lr_step if config.lr_step < config.epochs else max(1, math.ceil(share * config.epochs))
+    say(
+        f"random weights: learning rate {lr:g} instead of {config.lr:g}, times {config.lr_gamma:g} after every "
+        f"{lr_step} of {config.epochs} epochs; --lr sets another"
+    )
+    return replace(config, lr=lr, lr_step=lr_step)
 
 
 def _narrow_layers(config: TrainConfig) -> Layers:
@@ -114,8 +143,7 @@ def start_state(
     model.to(device).to(memory_format=torch.channels_last)
     optimizer, scheduler = build_optimizer(config, model)
     scaler = GradScaler(device.type, enabled=dtype == torch.float16)
-    average = WeightAverage(model, config.ema) if config.ema else nn.Module()
-    return TrainState(model, optimizer, scheduler, scaler, average=average)
+    return TrainState(model, optimizer, scheduler, scaler, average=make_average(config, model))
 
 
 def model_card(config: TrainConfig, images: RunImages) -> ModelCard:
@@ -134,11 +162,14 @@ def model_card(config: TrainConfig, images: RunImages) -> ModelCard:
 def describe(config: TrainConfig, images: RunImages, model: Classifier, device: torch.device) -> str:
     """Describe a run in a few lines."""
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    what = "baseline" if config.is_baseline else "CCSA"
+    what = {"erm": "baseline", "ccsa": "CCSA"}.get(config.named_algorithm, config.named_algorithm)
     start = f"the weights of {config.init}" if config.init else f"weights {config.weights}"
+    if config.tune == "head":
+        start += ", of which only the head is trained"
+    kept = "the mean of the weights by SWAD" if config.average == "swad" else images.selection_rule
     return (
         f"{what}: {config.backbone} ({parameters:.2f}M parameters) from {start}, {config.size} px, {device}\n"
         f"trained on {len(images.training)} images of {', '.join(images.domains)}, "
         f"{config.epochs} epochs\n"
-        f"model selection: {images.selection_rule}"
+        f"model selection: {kept}"
     )

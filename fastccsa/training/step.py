@@ -19,6 +19,7 @@ from fastccsa.training.average import WeightAverage
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Forward, Objective
 from fastccsa.training.ranks import Ranks
+from fastccsa.training.swad import Swad
 
 
 def make_forward(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> Forward:
@@ -130,7 +131,7 @@ class Step:
                 optimizer.found_inf = self._ranks.maximum(self.meter.is_bad)  # type: ignore[attr-defined]
             scaler.step(optimizer)
             scaler.update()
-            if isinstance(self._state.average, WeightAverage):
+            if isinstance(self._state.average, WeightAverage | Swad):
                 self._state.average.update(self._state.model)
 
     def _share(self, batch: dict[str, Tensor], step: int, group: range) -> float:

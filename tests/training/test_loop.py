@@ -247,7 +247,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_c
             terms, images_per_sample, loader = objective.terms, objective.images_per_sample, objective.loader
             memory, record, sees_all_ranks, joint_forward = objective.memory, objective.record, False, False
             __call__ = staticmethod(call)
-            calibrate = staticmethod(objective.calibrate)
+            calibrate, attach = staticmethod(objective.calibrate), staticmethod(objective.attach)
 
         return Poisoned()
 

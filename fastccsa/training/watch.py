@@ -1,0 +1,87 @@
+"""Scores after each epoch on images that no rule within the run may look at, to compare rules of selection later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastccsa.collections import Manifest
+from fastccsa.evaluation import score
+from fastccsa.evaluation.inference import Predictions, evaluation_loader, predict
+from fastccsa.images import ImageLoader
+from fastccsa.models import Classifier
+from fastccsa.runs.config import TrainConfig
+from fastccsa.training.ranks import Ranks
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Walk = Callable[[ImageLoader], Iterator[dict[str, Tensor]]]
+
+
+class Watch:
+    """One rank's share of the images to watch: the test images, and the validation images of domains left out.
+
+    Args:
+        config: the run; without ``score_epochs`` nothing is watched.
+        manifest: all images.
+        trained: keys of the training domains.
+        device: the device of the model.
+        ranks: the processes that train together.
+    """
+
+    def __init__(
+        self, config: TrainConfig, manifest: Manifest, trained: tuple[str, ...], device: torch.device, ranks: Ranks
+    ) -> None:
+        self._parts: dict[str, tuple[Manifest, ImageLoader]] = {}
+        self._opened, self._ranks = ExitStack(), ranks
+        if not config.score_epochs:
+            return
+        left_out = [name for name in manifest.domains if name not in trained]
+        with ExitStack() as opened:
+            for name, images in {
+                "unseen": manifest.select("validation", left_out),
+                "test": manifest.select("test"),
+            }.items():
+                if len(images):
+                    loader = evaluation_loader(
+                        images,
+                        device,
+                        config.size,
+                        workers=config.workers,
+                        image_backend=config.image_backend,
+                        cache=config.image_cache,
+                        rank=ranks.rank,
+                        world_size=ranks.world,
+                    )
+                    self._parts[name] = images, opened.enter_context(loader)
+            self._opened = opened.pop_all()
+
+    def record(
+        self, model: Classifier, device: torch.device, dtype: torch.dtype | None, walk: Walk
+    ) -> dict[str, dict[str, float]]:
+        """Return the macro-average recall by domain, in [0, 1]: ``unseen`` on validation images, and ``test``.
+
+        ``walk`` yields the batches of a loader. All ranks must call this together.
+        """
+        found = {}
+        for name, (images, loader) in self._parts.items():
+            shares = self._ranks.gather(predict(model, walk(loader), device, dtype))
+            joined = Predictions(*(np.concatenate(columns) for columns in zip(*shares, strict=True)))
+            scores = score(*joined, classes=images.classes, domains=images.domains, split=name)
+            found[name] = {domain: each.macro_recall for domain, each in scores.domains.items()}
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._opened.close()
