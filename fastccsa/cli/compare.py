@@ -10,7 +10,6 @@ from fastccsa.cli.options import choice
 from fastccsa.reporting import ComparisonFormat
 
 DEFAULT_METRICS = "recall,auroc,auroc_positive,brier,calibration_error"
-POSITIVE = ("mel", "melanoma")
 
 
 @click.command("compare")
@@ -49,11 +48,11 @@ def compare_command(
     paired. All must have been tested on the same images. Intervals cover the test images, drawn by lesion or
     patient, and with at least three seeds also the seeds.
     """
-    from fastccsa.evaluation.metrics import METRICS
+    from fastccsa.evaluation.metrics import METRICS, usual_positive
     from fastccsa.reporting import comparison_table
     from fastccsa.reporting.arms import read_each
     from fastccsa.reporting.comparison import Comparison
-    from fastccsa.reporting.tested_images import Clusters, Subgroups
+    from fastccsa.runs.tested_images import Clusters, ImageRows, Subgroups
     from fastccsa.system.errors import InputError
 
     if column and by_domain:
@@ -67,20 +66,19 @@ def compare_command(
     if missing:
         raise InputError(f"--against: {', '.join(missing)} is not among the runs {', '.join(arms)}")
     first = next(iter(next(iter(arms.values())).values()))
+    images = ImageRows.read(first.run.config, first.outputs)
     classes = first.outputs.classes
     if positive is not None and positive not in classes:
         raise InputError(f"--positive: {positive!r} is not among the classes {', '.join(classes)}")
-    positive = positive or next((name for name in POSITIVE if name in classes), None)
+    positive = positive or usual_positive(classes)
     chosen = [METRICS[name] for name in names]
     comparison = Comparison(
         arms,
         chosen,
         positive=positive,
-        clusters=Clusters(None, "images, each drawn by itself")
-        if cluster == "image"
-        else Clusters.read(first, cluster),
+        clusters=Clusters(None, "images, each drawn by itself") if cluster == "image" else Clusters.of(images, cluster),
         by_domain=by_domain,
-        subgroups=Subgroups.read(first, column) if column else None,
+        subgroups=Subgroups.of(images, column, first.run.folder) if column else None,
         replicates=replicates,
     )
     tables = comparison_table.compare(comparison, chosen, list(arms), against or list(arms)[:1], positive)

@@ -24,6 +24,7 @@ from fastccsa.evaluation.rankings import average_precision, risk_area, roc_area
 from fastccsa.evaluation.resampling import Floats, Indices, Statistic
 from fastccsa.evaluation.tuning import ANSWERED, COVERAGE, FIXED, Tuning, scale
 
+POSITIVE = ("mel", "melanoma")  # names of the class that is told from the rest, unless another one is chosen
 SENSITIVITY_FLOOR = 0.8  # of the partial area, as in the ISIC 2024 challenge
 
 Values = npt.NDArray[np.floating]
@@ -288,6 +289,11 @@ METRICS: Mapping[str, Metric] = {
         Metric("risk_area", "area under the risk-coverage curve, %", _risk_area, higher_is_better=False),
     )
 }
+
+
+def usual_positive(classes: Sequence[str]) -> str | None:
+    """Return the class that is told from the rest if none is chosen: melanoma; None if it is not among ``classes``."""
+    return next((name for name in POSITIVE if name in classes), None)
 
 
 def statistic(metric: Metric, case: Case, rows: Indices) -> Statistic | None:

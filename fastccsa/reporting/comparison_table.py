@@ -17,7 +17,7 @@ from fastccsa.evaluation.intervals import Interval
 from fastccsa.evaluation.metrics import Metric
 from fastccsa.reporting.comparison import Cells, Comparison, corrected
 from fastccsa.system import machine
-from fastccsa.system.text import spreadsheet_row
+from fastccsa.system.text import markdown, printable, spreadsheet_row
 
 UNDEFINED = "-"
 FIELDS = ("metric", "arm", "minus", "group", "estimate", "low", "high", "seeds", "p", "p_holm")
@@ -113,10 +113,12 @@ def to_markdown(comparison: Comparison, tables: Sequence[MetricTable]) -> str:
     parts = []
     for table in tables:
         lines = list(_lines(comparison, table))
-        rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-        body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
-        parts.append(f"**{_capital(table.name)}**\n\n{body}")
-    return "\n\n".join([*parts, " ".join(_notes(comparison))]) + "\n"
+        # The first cell of a row and the whole head have names from outside; the others are numbers of ours.
+        named = [[markdown(row[0]), *row[1:]] for row in lines[1:]]
+        rows = [list(map(markdown, lines[0])), ["---"] * len(lines[0]), *named]
+        body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        parts.append(f"**{markdown(_capital(table.name))}**\n\n{body}")
+    return "\n\n".join([*parts, markdown(" ".join(_notes(comparison)))]) + "\n"
 
 
 def print_text(comparison: Comparison, tables: Sequence[MetricTable]) -> None:
@@ -127,9 +129,9 @@ def print_text(comparison: Comparison, tables: Sequence[MetricTable]) -> None:
         head, *lines = _lines(comparison, table)
         grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in head:
-            grid.add_column(Text(name), no_wrap=True)
+            grid.add_column(Text(printable(name)), no_wrap=True)
         for line in lines:
-            grid.add_row(*map(Text, line))
+            grid.add_row(*(Text(printable(cell)) for cell in line))
         console.print(Text(_capital(table.name), style="bold"))
         console.print(grid)
         console.print()

@@ -16,6 +16,7 @@ from fastccsa.reporting.groups import Estimate, RunGroup, estimate, group_runs
 from fastccsa.reporting.plots import SERIES_COLOURS
 from fastccsa.reporting.projection import CACHE_FOLDER
 from fastccsa.reporting.sections.calibration import CalibrationView, calibration_of
+from fastccsa.reporting.sections.card import CardView, card_of
 from fastccsa.reporting.sections.confusion import Matrix, class_recalls, confusion_matrices
 from fastccsa.reporting.sections.features import PER_GROUP, Features, features_of
 from fastccsa.reporting.sections.gradcam import GradCam, grad_cam_of
@@ -42,6 +43,7 @@ class Experiment:
     features: Features | None
     calibration: CalibrationView | None
     grad_cam: GradCam | None
+    card: CardView | None
     settings: Mapping[str, Sequence[tuple[str, str]]]
 
 
@@ -114,6 +116,7 @@ def _experiment(
         features=features_of(group, runs_folder, colours, runs_folder / CACHE_FOLDER),
         calibration=calibration_of(group, domains),
         grad_cam=grad_cam_of(group) if images else None,
+        card=card_of(group),
         settings={run.name: [*_flatten(asdict(run.config)), *_flatten(run.environment or {})] for run in group.runs},
     )
 

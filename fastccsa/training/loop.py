@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fastccsa.cards import complete_run_card, write_run_card
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Candidate, Outputs, Scores, Selection, score, score_outputs
 from fastccsa.evaluation.evaluate import Predictions, collect_outputs, evaluation_loader, predict
@@ -350,6 +351,8 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
             held.enter_context(lock_run(Path(config.out)))
         folder = open_run(config)
     if scores := finished_scores(folder):
+        if ranks.is_first:
+            complete_run_card(folder)
         say(f"{folder} is finished: its test scores are in {folder / SCORES_FILE}")
         return scores
 
@@ -469,6 +472,7 @@ def score_best(state: TrainState, run: Run) -> Scores:
         with saving(run.folder):
             write_last_scores(run.folder, replace(of_last, selection=Selection("last epoch", last.epoch, last.recall)))
             write_results(run.folder, outputs, validation, scores)
+        write_run_card(run.folder)
     return scores
 
 

@@ -16,6 +16,7 @@ from experiment_runs import SIZE
 from page_reader import Page, charts_of
 from PIL import Image
 
+from fastccsa.cards import Table, facts_of_run, sections_of
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs
 from fastccsa.evaluation.calibration import calibrate
@@ -31,7 +32,7 @@ from fastccsa.reporting.sections.gradcam import TILE, grad_cam_of, surest
 
 MINUS = "\N{MINUS SIGN}"
 SECTIONS = ["Confusion matrices", "Training", "Sampling", "Features", "Distances across domains", "Calibration"]
-SECTIONS += ["Grad-CAM", "Settings"]
+SECTIONS += ["Grad-CAM", "Model card", "Settings"]
 
 
 def page_of(folder: Path, images: bool = True) -> str:
@@ -329,3 +330,17 @@ def test_the_projection_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (only,) = tmp_path.glob("*.points")
     only.write_bytes(b"broken")
     assert project(features, tmp_path) is None
+
+
+def test_the_model_card_is_on_the_page(text: str, page: Page, experiments: Path) -> None:
+    """One card per experiment, with the tables of its Markdown; the runs of this folder have no file of it."""
+    cards = [facts_of_run(experiments / letter / "seed0") for letter in ("A", "K")]
+    expected = [
+        [list(block.head), *map(list, block.rows)]
+        for facts in cards
+        for section in sections_of(facts)
+        for block in section.blocks
+        if isinstance(block, Table)
+    ]
+    assert [[[" ".join(cell.split()) for cell in row] for row in table] for table in expected] == page.tables["card"]
+    assert text.count("repeating its command writes it") == 2
