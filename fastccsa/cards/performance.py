@@ -49,6 +49,7 @@ def performance_facts(
         positive=positive,
         tunings=[tuning],
         clusters=clusters.of_image,
+        trained=[[number for number, name in enumerate(names) if name in trained]],
         replicates=REPLICATES,
     )
     groups = {names[domain]: [domain] for domain in tested}

@@ -15,6 +15,8 @@ UNDEFINED = "-"
 # The columns of the tables of scores; those that are not defined for any row are left out.
 _RANKING = ("recall", "accuracy", "auroc", "auroc_positive", "average_precision_positive", "brier")
 _CALIBRATION = ("calibration_error", "calibration_error_scaled", "coverage", "set_size", "answered")
+_DECISIONS = tuple(key for key in METRICS if key.startswith("net_gain_"))
+_UNSEEN = tuple(key for key, metric in METRICS.items() if metric.of_unseen)
 _POINTS = ("sensitivity", "specificity_there", "specificity", "sensitivity_there", "accuracy_of_answered")
 
 
@@ -178,7 +180,7 @@ def _decisions(performance: Facts) -> Iterator[Block]:
             f"belongs to the set of answers from a probability of {tuned['in_set']:.4f}; an image is answered from a "
             f"confidence of {tuned['certain']:.4f}."
         )
-    for keys in (_CALIBRATION, _POINTS):
+    for keys in (_CALIBRATION, _POINTS, _DECISIONS, _UNSEEN):
         yield from _by_domain(performance, keys)
 
 

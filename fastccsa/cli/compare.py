@@ -48,7 +48,7 @@ def compare_command(
     paired. All must have been tested on the same images. Intervals cover the test images, drawn by lesion or
     patient, and with at least three seeds also the seeds.
     """
-    from fastccsa.evaluation.metrics import METRICS, usual_positive
+    from fastccsa.evaluation.metrics import METRICS, find_metric, usual_positive
     from fastccsa.reporting import comparison_table
     from fastccsa.reporting.arms import read_each
     from fastccsa.reporting.comparison import Comparison
@@ -58,9 +58,10 @@ def compare_command(
     if column and by_domain:
         raise click.UsageError("give --by or --by-domain: subgroups are formed over all domains")
     names = list(METRICS) if metrics == "all" else [name.strip() for name in metrics.split(",")]
-    unknown = [name for name in names if name not in METRICS]
-    if unknown:
-        raise InputError(f"--metrics: {', '.join(map(repr, unknown))} is not among {', '.join(METRICS)}")
+    try:
+        chosen = [find_metric(name) for name in names]
+    except InputError as error:
+        raise InputError(f"--metrics: {error}") from error
     arms = read_each(runs)
     missing = [name for name in against if name not in arms]
     if missing:
@@ -71,7 +72,6 @@ def compare_command(
     if positive is not None and positive not in classes:
         raise InputError(f"--positive: {positive!r} is not among the classes {', '.join(classes)}")
     positive = positive or usual_positive(classes)
-    chosen = [METRICS[name] for name in names]
     comparison = Comparison(
         arms,
         chosen,

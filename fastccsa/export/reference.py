@@ -196,7 +196,7 @@ class Reference:
         return agreement
 
     def record(self, path: Path, figures: dict[str, Any], content: Path) -> None:
-        """Write the record ``<path>.json`` of what the file computes, with ``figures``, and the model card ``<path>.md``."""
+        """Write the record ``<path>.json``, with ``figures``, and the model card ``<path>.md``."""
         about = {"input": self.preprocess, "size": self.card.size} | describe(self.card, self.preprocess) | figures
         write_record(path, about, content)
         write_export_card(path, self._facts, about)

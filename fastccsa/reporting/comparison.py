@@ -70,11 +70,12 @@ class Comparison:
             clusters = Clusters.of(ImageRows.read(results[0].run.config, some))
         self._samples = Samples(
             [result.outputs for result in results],
-            metrics,
+            [each for metric in metrics for each in (metric, *metric.beside)],
             positive=positive,
             tunings=[read_tuning(result.run.folder, result.run.config, positive) for result in results],
             clusters=clusters.of_image,
             parts=None if subgroups is None else subgroups.of_image,
+            trained=[result.trained for result in results],
             replicates=replicates,
         )
         self.remark = f"{replicates} bootstrap samples of {self._samples.clusters} {clusters.remark}"

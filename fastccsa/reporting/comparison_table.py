@@ -35,6 +35,7 @@ class MetricTable:
         metric: the metric.
         name: its name with that of the positive class.
         arms: cells of each arm.
+        beside: cells of what the arms are compared with in this table, by title, such as acting on all images.
         differences: the two arms and the cells of each difference.
         p_holm: corrected p-values of each difference, by group.
     """
@@ -42,6 +43,7 @@ class MetricTable:
     metric: Metric
     name: str
     arms: Mapping[str, Cells]
+    beside: Mapping[str, Cells]
     differences: Sequence[tuple[str, str, Cells]]
     p_holm: Sequence[Mapping[str, float]]
 
@@ -66,7 +68,9 @@ def compare(
             continue
         differences = [(arm, other, comparison.row(metric.key, arm, other)) for arm, other in pairs]
         found = corrected([cells for _, _, cells in differences])
-        tables.append(MetricTable(metric, metric.name(positive), rows, differences, found))
+        # They are the same for all arms, except that an arm may have other seeds.
+        beside = {each.title: comparison.row(each.key, arms[0]) for each in metric.beside}
+        tables.append(MetricTable(metric, metric.name(positive), rows, beside, differences, found))
     return tables
 
 
@@ -79,7 +83,7 @@ def as_records(tables: Sequence[MetricTable]) -> Iterator[dict[str, Any]]:
     """Yield one record with `FIELDS` for each number of the tables; values in the metric's own unit, mostly [0, 1]."""
     for table in tables:
         rows: list[tuple[str, str | None, Cells, Mapping[str, float]]] = [
-            (arm, None, cells, {}) for arm, cells in table.arms.items()
+            (arm, None, cells, {}) for arm, cells in (*table.arms.items(), *table.beside.items())
         ]
         rows += [(*each, p) for each, p in zip(table.differences, table.p_holm, strict=True)]
         for arm, minus, cells, p_holm in rows:
@@ -144,13 +148,14 @@ def _lines(comparison: Comparison, table: MetricTable) -> Iterator[list[str]]:
     every = [*table.arms.values(), *(cells for _, _, cells in table.differences)]
     groups = [group for group in comparison.groups if any(row[group] is not None for row in every)]
     yield ["run", *(comparison.groups[group] for group in groups)]
-    for arm, cells in table.arms.items():
-        yield [arm, *(_text(cells[group], table.metric) for group in groups)]
+    for arm, cells in (*table.arms.items(), *table.beside.items()):
+        yield [arm, *(cell_text(cells[group], table.metric) for group in groups)]
     for (arm, other, cells), p_holm in zip(table.differences, table.p_holm, strict=True):
-        yield [f"{arm} - {other}", *(_text(cells[group], table.metric, p_holm.get(group)) for group in groups)]
+        yield [f"{arm} - {other}", *(cell_text(cells[group], table.metric, p_holm.get(group)) for group in groups)]
 
 
-def _text(cell: Interval | None, metric: Metric, p_holm: float | None = None) -> str:
+def cell_text(cell: Interval | None, metric: Metric, p_holm: float | None = None) -> str:
+    """Return a cell of a table as text: the value with its interval and, for differences, the p-values."""
     if cell is None:
         return UNDEFINED
     text = cell.text(metric.scale, 1 if metric.scale == 100 else 3, signed=cell.p is not None)

@@ -153,6 +153,20 @@ def test_the_text_shows_what_the_facts_say(write: Write) -> None:
     (msk,) = [row for row in rows if row[0].startswith("MSK")]
     assert msk[0] == "MSK (left out of training and selection)"
     assert msk[1:3] == ["60", "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in recall))]
+    # MSK was left out: how well it is told from the others is the only number of its table, and of no other domain.
+    *_, unseen = (
+        row
+        for row in cells(
+            text.partition("AUROC of telling")[0].rpartition("\n")[2]
+            + "AUROC of telling"
+            + text.partition("AUROC of telling")[2],
+            "domain",
+        )
+        if row[0] == "MSK"
+    )
+    area = facts["performance"]["scores"]["MSK"]["unseen_by_energy"]
+    assert unseen[1] == "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in area))
+    assert "unseen_by_energy" not in facts["performance"]["scores"]["HAM"]
     assert ["lr", "0.0003"] in cells(text, "setting")
     assert "Selected: epoch 2 of an unknown number, by validation images only: the highest recall (75.0 %)." in text
     assert f"SHA-256 of the weights: {hashlib.sha256(b'weights').hexdigest()}." in text
