@@ -32,6 +32,7 @@ from fastccsa.runs.sampling_record import SamplingRecord
 from fastccsa.runs.tested_images import ImageRows
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.reading import LARGEST_FILE, read_bytes
 
 logger = logging.getLogger("fastccsa.cards")
 
@@ -51,7 +52,7 @@ def facts_of_run(path: Path) -> Facts:
     model = model_facts(card)
     weights = folder / MODEL_FILE
     if weights.is_file():
-        model["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        model["weights_sha256"] = hashlib.sha256(read_bytes(weights, LARGEST_FILE)).hexdigest()
     resolved = folder.resolve()
     facts: Facts = {"name": f"{resolved.parent.name}/{resolved.name}", "model": model}
     if not (folder / SCORES_FILE).exists():

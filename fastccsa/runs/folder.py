@@ -17,6 +17,7 @@ scores_last.json    test scores of the last epoch's model
 scores.json         test scores by domain; present once the run is finished
 model_card.md, model_card.json    the model card: data, training, scores with intervals, limits, what is left to write
 tensorboard/        scalars
+tracking.json, mlflow.db, wandb/    scalars for other trackers, if requested, and the run's names there
 """
 
 from __future__ import annotations

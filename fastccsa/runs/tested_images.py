@@ -17,6 +17,7 @@ from fastccsa.evaluation.tuning import Tuning
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import VALIDATION_OUTPUTS_FILE
 from fastccsa.system.errors import InputError
+from fastccsa.system.reading import read_bytes
 
 CLUSTER_COLUMN = "group"  # of a manifest: a lesion, or a patient
 BANDS = 4  # of a column of numbers
@@ -49,7 +50,7 @@ class ImageRows:
         """
         path = Path(config.manifest)
         try:
-            unchanged = config.manifest_sha256 in ("", hashlib.sha256(path.read_bytes()).hexdigest())
+            unchanged = config.manifest_sha256 in ("", hashlib.sha256(read_bytes(path)).hexdigest())
         except OSError:
             return ImageRows(config.manifest, None, f"{path} is not here")
         if not unchanged:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,13 +54,15 @@ from fastccsa.training.meter import Meter, Summary
 from fastccsa.training.objectives import Objective, build_objective
 from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
-from fastccsa.training.scalars import ScalarLog
+from fastccsa.training.scalars import ScalarLog, check_trackers
 from fastccsa.training.start import check_batch, describe, model_card, start_model, start_state
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.trace import StepTrace
 
 REPORT_EVERY = 20  # batches between updates of the progress bar and the log
+
+OnEpoch = Callable[[int, float], None]
 
 logger = logging.getLogger("fastccsa.training")
 
@@ -79,8 +81,9 @@ class Run:
         meter: running means of the loss terms.
         card: describes the model that is saved.
         stop: requests to stop.
-        log, trace: the TensorBoard log, and the profile of a few steps.
+        log, trace: the log of scalars, and the profile of a few steps.
         say, progress: prints a status line; whether to show progress bars.
+        on_epoch: called after each epoch; see `train`.
     """
 
     config: TrainConfig
@@ -100,6 +103,7 @@ class Run:
     trace: StepTrace
     say: Say
     progress: bool
+    on_epoch: OnEpoch | None = None
 
 
 def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
@@ -288,6 +292,8 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
         f"(selected: {100 * selected.recall:.1f}, epoch {selected.epoch})  "
         f"{means['images_per_second']:.0f} images/s" + (f"  {broken} broken images replaced" if broken else "")
     )
+    if run.on_epoch is not None:
+        run.on_epoch(state.epoch, criterion_by_epoch(state, run, run.images.selection)[-1])
 
 
 def criterion_by_epoch(state: TrainState, run: Run, rule: SelectionRule) -> list[float]:
@@ -311,7 +317,7 @@ def is_done(state: TrainState, run: Run) -> bool:
     return state.epoch >= run.config.epochs or bool(patience and state.epoch - highest >= patience)
 
 
-def train(config: TrainConfig, progress: bool = True) -> Scores:
+def train(config: TrainConfig, progress: bool = True, on_epoch: OnEpoch | None = None) -> Scores:
     """Train a run, or resume it where it stopped, and score the model of the selected epoch on the test images.
 
     The same call resumes from the last checkpoint. On the CPU, with the same number of threads, a resumed run ends with
@@ -321,6 +327,8 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
     Args:
         config: the run.
         progress: print status lines on stdout, and show a progress bar on a terminal.
+        on_epoch: called after each epoch, when everything is saved, with its number (from 1) and the validation recall
+            that the rule of selection compares. What it raises ends the training, which the same call resumes.
 
     Returns:
         The test scores by domain of the epoch that ``config.selection`` selects.
@@ -331,14 +339,17 @@ def train(config: TrainConfig, progress: bool = True) -> Scores:
         Interrupted: SIGTERM, SIGHUP, Ctrl-C or the time limit stopped it; everything is saved.
     """
     with deterministic(config.deterministic), open_ranks(config.device) as ranks, ExitStack() as held:
-        return train_with(config, ranks, progress and ranks.is_first, held)
+        return train_with(config, ranks, progress and ranks.is_first, held, on_epoch)
 
 
-def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStack) -> Scores:
+def train_with(
+    config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStack, on_epoch: OnEpoch | None = None
+) -> Scores:
     """Train as one of ``ranks``; see `train`. The lock of the run ends when the caller closes ``held``."""
     say = status_lines(progress)
     if not config.out.strip():
         raise InputError("out is empty: name the run folder")
+    check_trackers(config.track)
     config, manifest = open_manifest(config)
     images = select_images(config, manifest)
     if config.init and ranks.is_first:
@@ -412,11 +423,12 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
             validation_loader=validation_loader,
             meter=meter,
             card=model_card(config, images),
-            log=stack.enter_context(ScalarLog(folder if ranks.is_first else None, done)),
+            log=stack.enter_context(ScalarLog(folder if ranks.is_first else None, config, done)),
             stop=stack.enter_context(StopRequests(config.time_limit)),
             trace=stack.enter_context(StepTrace(folder if config.profile and ranks.is_first else None, say)),
             say=say,
             progress=progress,
+            on_epoch=on_epoch,
         )
         while not is_done(state, run):
             if state.step == 0:
