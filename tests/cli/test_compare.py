@@ -173,6 +173,41 @@ def test_subgroups(write: Write) -> None:
     assert "Subgroups: the manifest's column 'sex', images of all domains" in text
 
 
+@pytest.mark.parametrize("column", ["sex", "age"])
+def test_subgroups_are_those_of_fairlearn(write: Write, tmp_path: Path, column: str) -> None:
+    """Values, counts and the gap, which is Fairlearn's difference between groups."""
+    fairlearn = pytest.importorskip("fairlearn.metrics", reason="Fairlearn is not installed")
+    folder = write("a", 1.0)
+    found = records(compare(folder, "--by", column, "--metrics", "recall,accuracy,auroc_positive", "--format", "csv"))
+    outputs = Outputs.read(folder / OUTPUTS_FILE)
+    values = pd.read_csv(tmp_path / "manifest.csv", dtype=str)[column].fillna("unknown")
+    if column == "age":
+        numbers = pd.to_numeric(values, errors="coerce")
+        values = pd.qcut(numbers, 4).astype(str).where(numbers.notna(), "unknown")
+    truth = {"y_true": outputs.targets, "sensitive_features": values}
+    answers = fairlearn.MetricFrame(
+        metrics={"recall": metrics.balanced_accuracy_score, "accuracy": metrics.accuracy_score},
+        y_pred=outputs.predictions,
+        **truth,
+    )
+    rankings = fairlearn.MetricFrame(
+        metrics=metrics.roc_auc_score,
+        y_pred=outputs.probabilities[:, 1],
+        y_true=outputs.targets == 1,
+        sensitive_features=values,
+    )
+    expected = {
+        **{name: answers.by_group[name] for name in ("recall", "accuracy")},
+        "auroc_positive": rankings.by_group,
+    }
+    gaps = {**answers.difference(method="between_groups"), "auroc_positive": rankings.difference()}
+    for metric, by_group in expected.items():
+        assert len(by_group) == {"sex": 3, "age": 5}[column]
+        for group, value in by_group.items():
+            assert float(found[metric, "a", "", group]["estimate"]) == pytest.approx(value, abs=1e-5)
+        assert float(found[metric, "a", "", "gap"]["estimate"]) == pytest.approx(gaps[metric], abs=1e-5)
+
+
 def test_net_benefit_stands_beside_acting_on_all_and_on_none(write: Write) -> None:
     folders = [write("a", 1.0), write("b", 2.0, seed=1)]
     keys = "net_benefit_10,net_gain_7.5"
