@@ -32,7 +32,7 @@ from fastccsa.runs.sampling_record import SamplingRecord
 from fastccsa.runs.tested_images import ImageRows
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
-from fastccsa.system.reading import LARGEST_FILE, read_bytes
+from fastccsa.system.reading import check_regular, read_bytes, reported
 
 logger = logging.getLogger("fastccsa.cards")
 
@@ -52,7 +52,8 @@ def facts_of_run(path: Path) -> Facts:
     model = model_facts(card)
     weights = folder / MODEL_FILE
     if weights.is_file():
-        model["weights_sha256"] = hashlib.sha256(read_bytes(weights, LARGEST_FILE)).hexdigest()
+        with reported(weights, "cannot be read", "restore it"):
+            model["weights_sha256"] = hashlib.sha256(read_bytes(weights, check_regular(weights))).hexdigest()
     resolved = folder.resolve()
     facts: Facts = {"name": f"{resolved.parent.name}/{resolved.name}", "model": model}
     if not (folder / SCORES_FILE).exists():

@@ -149,13 +149,12 @@ def _lines(comparison: Comparison, table: MetricTable) -> Iterator[list[str]]:
     groups = [group for group in comparison.groups if any(row[group] is not None for row in every)]
     yield ["run", *(comparison.groups[group] for group in groups)]
     for arm, cells in (*table.arms.items(), *table.beside.items()):
-        yield [arm, *(cell_text(cells[group], table.metric) for group in groups)]
+        yield [arm, *(_text(cells[group], table.metric) for group in groups)]
     for (arm, other, cells), p_holm in zip(table.differences, table.p_holm, strict=True):
-        yield [f"{arm} - {other}", *(cell_text(cells[group], table.metric, p_holm.get(group)) for group in groups)]
+        yield [f"{arm} - {other}", *(_text(cells[group], table.metric, p_holm.get(group)) for group in groups)]
 
 
-def cell_text(cell: Interval | None, metric: Metric, p_holm: float | None = None) -> str:
-    """Return a cell of a table as text: the value with its interval and, for differences, the p-values."""
+def _text(cell: Interval | None, metric: Metric, p_holm: float | None = None) -> str:
     if cell is None:
         return UNDEFINED
     text = cell.text(metric.scale, 1 if metric.scale == 100 else 3, signed=cell.p is not None)

@@ -373,8 +373,8 @@ def test_decisions_at_home_and_on_a_domain_that_was_left_out(own: Path) -> None:
     validation.write(folder / "validation_outputs.safetensors")
     text = page_of(own)
     page = Page(text)
-    (table,) = page.tables["card decisions"]
-    assert table[0] == ["seed 0", "home", "unseen", "mean, several classes", "mean, all domains"]
+    (table,) = page.tables["card values decisions"]
+    assert table[0] == ["seed 0", "home", "unseen"]
     rows = {row[0]: row[1:] for row in table[1:]}
 
     names = outputs.domain_names

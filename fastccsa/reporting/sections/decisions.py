@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from fastccsa.evaluation.intervals import Interval
 from fastccsa.evaluation.metrics import METRICS, Metric, find_metric, usual_positive
 from fastccsa.reporting.arms import GROUPS, Result
 from fastccsa.reporting.comparison import Comparison
-from fastccsa.reporting.comparison_table import cell_text
 from fastccsa.reporting.groups import RunGroup, read_outputs
 from fastccsa.reporting.plots import DecisionCurve, decision_curve
 
@@ -22,8 +22,8 @@ SHOWN = (
     "risk_area", "net_gain_5", "net_gain_10", "net_gain_20",
     *(key for key, metric in METRICS.items() if metric.of_unseen),
 )  # fmt: skip
-# A curve for each of these groups of domains; the others are means over some of the same domains.
-CURVES = ("home", "abroad", "unseen")
+# The groups of domains that are shown; the others are means over some of the same domains.
+SHOWN_GROUPS = ("home", "abroad", "unseen")
 
 
 @dataclass(frozen=True)
@@ -73,23 +73,27 @@ def decisions_of(group: RunGroup) -> DecisionsView | None:
     )  # fmt: skip
     rows = {metric: comparison.row(metric.key, ARM) for metric in table}
     rows = {metric: cells for metric, cells in rows.items() if any(cells.values())}
-    groups = [name for name in GROUPS if any(cells[name] for cells in rows.values())]
+    groups = [name for name in SHOWN_GROUPS if any(cells[name] for cells in rows.values())]
     return DecisionsView(
         seeds=tuple(results),
         groups=[GROUPS[name] for name in groups],
         groups_text=comparison.groups_text,
         rows=[
-            (metric.name(positive), [cell_text(cells[name], metric) for name in groups])
-            for metric, cells in rows.items()
+            (metric.name(positive), [_text(cells[name], metric) for name in groups]) for metric, cells in rows.items()
         ],
         positive=positive,
         curves=[
             (GROUPS[name], Markup(drawing))
-            for name in CURVES
+            for name in SHOWN_GROUPS
             if (drawing := _curve(comparison, benefits, name, group.name, positive)) is not None
         ],
         samples=comparison.remark,
     )
+
+
+def _text(cell: Interval | None, metric: Metric) -> str:
+    """Return a value with its interval; the head of the table says how many seeds it is of."""
+    return "-" if cell is None else replace(cell, seeds=0).text(metric.scale, 1 if metric.scale == 100 else 2)
 
 
 def _curve(
