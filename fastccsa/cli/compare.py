@@ -10,7 +10,6 @@ from fastccsa.cli.options import choice
 from fastccsa.reporting import ComparisonFormat
 
 DEFAULT_METRICS = "recall,auroc,auroc_positive,brier,calibration_error"
-POSITIVE = ("mel", "melanoma")
 
 
 @click.command("compare")
@@ -49,38 +48,37 @@ def compare_command(
     paired. All must have been tested on the same images. Intervals cover the test images, drawn by lesion or
     patient, and with at least three seeds also the seeds.
     """
-    from fastccsa.evaluation.metrics import METRICS
+    from fastccsa.evaluation.metrics import METRICS, find_metric, usual_positive
     from fastccsa.reporting import comparison_table
     from fastccsa.reporting.arms import read_each
     from fastccsa.reporting.comparison import Comparison
-    from fastccsa.reporting.tested_images import Clusters, Subgroups
+    from fastccsa.runs.tested_images import Clusters, ImageRows, Subgroups
     from fastccsa.system.errors import InputError
 
     if column and by_domain:
         raise click.UsageError("give --by or --by-domain: subgroups are formed over all domains")
     names = list(METRICS) if metrics == "all" else [name.strip() for name in metrics.split(",")]
-    unknown = [name for name in names if name not in METRICS]
-    if unknown:
-        raise InputError(f"--metrics: {', '.join(map(repr, unknown))} is not among {', '.join(METRICS)}")
+    try:
+        chosen = [find_metric(name) for name in names]
+    except InputError as error:
+        raise InputError(f"--metrics: {error}") from error
     arms = read_each(runs)
     missing = [name for name in against if name not in arms]
     if missing:
         raise InputError(f"--against: {', '.join(missing)} is not among the runs {', '.join(arms)}")
     first = next(iter(next(iter(arms.values())).values()))
+    images = ImageRows.read(first.run.config, first.outputs)
     classes = first.outputs.classes
     if positive is not None and positive not in classes:
         raise InputError(f"--positive: {positive!r} is not among the classes {', '.join(classes)}")
-    positive = positive or next((name for name in POSITIVE if name in classes), None)
-    chosen = [METRICS[name] for name in names]
+    positive = positive or usual_positive(classes)
     comparison = Comparison(
         arms,
         chosen,
         positive=positive,
-        clusters=Clusters(None, "images, each drawn by itself")
-        if cluster == "image"
-        else Clusters.read(first, cluster),
+        clusters=Clusters(None, "images, each drawn by itself") if cluster == "image" else Clusters.of(images, cluster),
         by_domain=by_domain,
-        subgroups=Subgroups.read(first, column) if column else None,
+        subgroups=Subgroups.of(images, column, first.run.folder) if column else None,
         replicates=replicates,
     )
     tables = comparison_table.compare(comparison, chosen, list(arms), against or list(arms)[:1], positive)

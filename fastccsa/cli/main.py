@@ -28,6 +28,7 @@ SUMMARIES = {
     "render": "Draw seven synthetic collections, with a manifest.",
     "preview": "Draw augmented training pairs as a PNG.",
     "train": "Train a baseline or a CCSA model; the same command again resumes.",
+    "sweep": "Search for settings of the training, with a fixed budget.",
     "evaluate": "Score a trained run on every domain.",
     "experiment": "Run rows of the paper's table of experiments, A to V.",
     "prune": "Prune channels of a trained run and fine-tune the rest.",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from fastccsa.cli.options import AMP_HELP, BACKEND_HELP, DEVICE_HELP, WORKERS_HELP, given_options, options_of
-from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, TrainConfig
+from fastccsa.runs.config import BASELINE_EPOCHS, BASELINE_LR_STEP, CCSA_EPOCHS, CCSA_LR_STEP, Tracker, TrainConfig
 
 
 class ImagesPerClass(click.ParamType):
@@ -202,6 +203,13 @@ balance_option = partial(option, show_default="the recipe's")
     "--cuda-graph/--no-cuda-graph",
     show_default="where possible",
 )
+@option(
+    "track",
+    "Where scalars are logged; repeatable. MLflow and Weights & Biases stay on this machine unless their variables "
+    "MLFLOW_TRACKING_URI and WANDB_MODE say otherwise.",
+    type=click.Choice(get_args(Tracker)),
+    multiple=True,
+)
 @option("profile", "Write trace.json, a profile of a few steps, into the run folder.", "--profile/--no-profile")
 def train_command(**values: Any) -> None:
     """Train a baseline or a CCSA model; repeating the command resumes.
@@ -220,3 +228,28 @@ def train_command(**values: Any) -> None:
         train(config)
     else:
         train(config, suits_weights=True)
+
+
+def command_of(config: TrainConfig) -> str:
+    """Return the command line that trains with a configuration, with only the options that differ from the defaults."""
+    words = ["fastccsa", "train"]
+    usual = TrainConfig(algorithm=config.algorithm, alignment=config.alignment, recipe=config.recipe)
+    shown = {"manifest", "out", "epochs", "lr"}  # always; without a rate, `train` would choose one by the weights
+    if config.algorithm != "auto":
+        shown.add("algorithm")
+    else:
+        shown.add("alignment")
+        if not config.is_baseline and config.recipe != TrainConfig.recipe:
+            shown.add("recipe")
+    hidden = {"alignment"} - shown  # follows from the algorithm
+    for parameter in train_command.params:
+        name = str(parameter.name)
+        value = getattr(config, name)
+        if name in hidden or value is None or (value == getattr(usual, name) and name not in shown):
+            continue
+        if isinstance(value, bool):
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [parameter.opts[0], str(each)]
+    return shlex.join(words)

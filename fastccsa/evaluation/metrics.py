@@ -10,6 +10,7 @@ so that a domain with a single class has none. A threshold is chosen on validati
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastccsa.evaluation.calibration import BINS
+from fastccsa.evaluation.decisions import THRESHOLDS, worth
 from fastccsa.evaluation.outputs import Outputs
 from fastccsa.evaluation.rankings import average_precision, risk_area, roc_area
 from fastccsa.evaluation.resampling import Floats, Indices, Statistic
 from fastccsa.evaluation.tuning import ANSWERED, COVERAGE, FIXED, Tuning, scale
+from fastccsa.evaluation.unfamiliar import FAMILIARITY
+from fastccsa.system.errors import InputError
 
+POSITIVE = ("mel", "melanoma")  # names of the class that is told from the rest, unless another one is chosen
 SENSITIVITY_FLOOR = 0.8  # of the partial area, as in the ISIC 2024 challenge
 
 Values = npt.NDArray[np.floating]
@@ -38,11 +43,14 @@ class Case:
         outputs: the outputs on the domain's test images.
         positive: class that is told from the rest, such as melanoma; None if there is none.
         tuning: what was chosen on validation images; None without their outputs.
+        unseen: for the metrics that tell a domain from those that the model was trained on: which of the images are of
+            that domain, [n]; the others are of all training domains. None for any other metric.
     """
 
     outputs: Outputs
     positive: int | None = None
     tuning: Tuning | None = None
+    unseen: npt.NDArray[np.bool_] | None = None
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float64]:
@@ -80,6 +88,8 @@ class Metric:
         of: returns the function from weights to values for a `Case`; None where the metric is not defined.
         higher_is_better: whether a higher value is better.
         scale: factor for tables: 100 for those in %.
+        of_unseen: whether it tells the images of a domain that was never seen from those of the training domains.
+        beside: what the metric is compared with in its table, and does not depend on a model: metrics by title.
     """
 
     key: str
@@ -87,6 +97,8 @@ class Metric:
     of: Callable[[Case], Compute | None]
     higher_is_better: bool = True
     scale: float = 100
+    of_unseen: bool = False
+    beside: tuple[Metric, ...] = ()
 
     def name(self, positive: str | None) -> str:
         """Return the title, with the name of the positive class."""
@@ -226,6 +238,74 @@ def _operating_point(threshold: str, of_positives: bool) -> Callable[[Case], Com
     return of
 
 
+def _net_benefit(threshold: float) -> Callable[[Case], Compute | None]:
+    def of(case: Case) -> Compute | None:
+        if case.positive is None or case.tuning is None:
+            return None
+        risk = scale(case.outputs.logits, case.tuning.temperature)[:, case.positive]
+        return _weighted_mean(worth(risk >= threshold, case.outputs.targets == case.positive, threshold))
+
+    return of
+
+
+def _act_always(threshold: float) -> Callable[[Case], Compute | None]:
+    def of(case: Case) -> Compute | None:
+        if case.positive is None:
+            return None
+        positive = case.outputs.targets == case.positive
+        return _weighted_mean(worth(np.ones_like(positive), positive, threshold))
+
+    return of
+
+
+def _act_never(case: Case) -> Compute | None:
+    return None if case.positive is None else _weighted_mean(np.zeros(len(case.outputs)))
+
+
+def _net_gain(threshold: float) -> Callable[[Case], Compute | None]:
+    """Return the net benefit minus that of acting always or never, whichever is worth more."""
+
+    def of(case: Case) -> Compute | None:
+        model, always = _net_benefit(threshold)(case), _act_always(threshold)(case)
+        if model is None or always is None:
+            return None
+        return lambda weights: model(weights) - np.maximum(always(weights), 0)
+
+    return of
+
+
+def net_benefit(percent: float) -> tuple[Metric, Metric]:
+    """Return the net benefit of acting from a risk in % on, and what it adds to acting always or never.
+
+    Raises:
+        InputError: the risk is not between 0 and 100.
+    """
+    threshold = percent / 100
+    worth(np.ones(1, bool), np.ones(1, bool), threshold)  # checks it
+    acting = f"acting from a risk of {{positive}} of {percent:g} % on, per 100 images"
+    beside = (
+        Metric(f"act_always_{percent:g}", "acting on all", _act_always(threshold)),
+        Metric(f"act_never_{percent:g}", "acting on none", _act_never),
+    )
+    return (
+        Metric(f"net_benefit_{percent:g}", f"net benefit of {acting}", _net_benefit(threshold), beside=beside),
+        Metric(
+            f"net_gain_{percent:g}",
+            f"net benefit beyond that of acting on all or on none, {acting}",
+            _net_gain(threshold),
+        ),
+    )
+
+
+def _tells_unseen(familiarity: str) -> Callable[[Case], Compute | None]:
+    def of(case: Case) -> Compute | None:
+        if case.unseen is None or case.unseen.all() or not case.unseen.any():
+            return None
+        return roc_area(FAMILIARITY[familiarity](case.outputs), ~case.unseen)
+
+    return of
+
+
 _AT = f"{100 * FIXED:.0f} %"
 
 METRICS: Mapping[str, Metric] = {
@@ -286,8 +366,38 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric("accuracy_of_answered", "accuracy on those images, %", _tuned(_accuracy_of_answered)),
         Metric("risk_area", "area under the risk-coverage curve, %", _risk_area, higher_is_better=False),
+        *(metric for threshold in THRESHOLDS for metric in net_benefit(100 * threshold)),
+        *(
+            Metric(
+                f"unseen_by_{name}",
+                f"AUROC of telling a domain never seen from the training domains by {name.replace('_', ' ')}, %",
+                _tells_unseen(name),
+                of_unseen=True,
+            )
+            for name in FAMILIARITY
+        ),
     )
 }
+_ANY_RISK = re.compile(r"(net_benefit|net_gain)_(\d+(?:\.\d+)?)")
+
+
+def find_metric(key: str) -> Metric:
+    """Return a metric by its key: one of `METRICS`, or ``net_benefit_7.5`` or ``net_gain_7.5`` for any risk in %.
+
+    Raises:
+        InputError: there is no such metric.
+    """
+    found = _ANY_RISK.fullmatch(key)
+    if key not in METRICS and found is not None:
+        return net_benefit(float(found[2]))[found[1] == "net_gain"]
+    if key not in METRICS:
+        raise InputError(f"{key!r} is not among {', '.join(METRICS)}")
+    return METRICS[key]
+
+
+def usual_positive(classes: Sequence[str]) -> str | None:
+    """Return the class that is told from the rest if none is chosen: melanoma; None if it is not among ``classes``."""
+    return next((name for name in POSITIVE if name in classes), None)
 
 
 def statistic(metric: Metric, case: Case, rows: Indices) -> Statistic | None:

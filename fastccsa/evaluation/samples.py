@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ class Samples:
         clusters: lesion or patient of each image, int64 [n]; None makes each image a cluster.
         parts: the part of the images, int64 [n], that takes the place of their domain wherever values are computed;
             samples are still drawn by domain. None: their domain.
+        trained: for each model, the domains that it was trained on, as numbers; None leaves out the metrics that tell
+            other domains from these, as ``parts`` does.
         replicates: number of bootstrap samples.
         seed: seed of the draws.
 
@@ -47,6 +49,7 @@ class Samples:
         tunings: Sequence[Tuning | None] | None = None,
         clusters: Indices | None = None,
         parts: Indices | None = None,
+        trained: Sequence[Collection[int]] | None = None,
         replicates: int = REPLICATES,
         seed: int = 0,
     ) -> None:
@@ -57,6 +60,7 @@ class Samples:
             if any(not np.array_equal(getattr(first, name), getattr(other, name)) for name in ("targets", "domains")):
                 raise InputError("the models were tested on different images: score them separately")
         self._seed = seed
+        known = trained if parts is None else None
         parts = first.domains if parts is None else parts
         resamples = Resamples(first.targets, first.domains, clusters, replicates, seed)
         self.clusters = resamples.clusters
@@ -64,16 +68,27 @@ class Samples:
         self._place: dict[tuple[int, str, int], int] = {}
         statistics: list[Statistic] = []
         self._rows = {int(part): np.flatnonzero(parts == part) for part in np.unique(parts)}
+        with_training: dict[tuple[int, frozenset[int]], Indices] = {}  # one array for all models: they share weights
         for domain, rows in self._rows.items():
             for number, (model, own) in enumerate(zip(models, tunings, strict=True)):
                 index = model.classes.index(positive) if positive in model.classes else None
-                case = Case(model.take(rows), index, own)
+                cases = {False: (Case(model.take(rows), index, own), rows)}
+                domains = frozenset(() if known is None else known[number])
+                if domains and domain not in domains:
+                    both = with_training.setdefault((domain, domains), self._with(rows, domains))
+                    unseen = first.domains[both] == domain
+                    cases[True] = (Case(model.take(both), index, own, unseen), both)
                 for metric in metrics:
-                    found = statistic(metric, case, rows)
+                    case, concerned = cases.get(metric.of_unseen, (None, rows))
+                    found = None if case is None else statistic(metric, case, concerned)
                     if found is not None:
                         self._place[number, metric.key, domain] = len(statistics)
                         statistics.append(found)
         self._points, self._samples = resamples.compute(statistics)
+
+    def _with(self, rows: Indices, domains: Collection[int]) -> Indices:
+        """Return the images ``rows`` and those of ``domains``."""
+        return np.concatenate([rows, *(self._rows[domain] for domain in sorted(domains) if domain in self._rows)])
 
     def interval(
         self,

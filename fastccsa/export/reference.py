@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastccsa.cards import facts_for_export, write_export_card
 from fastccsa.collections import Manifest
 from fastccsa.collections.stratify import stratified_subset
 from fastccsa.evaluation import score
@@ -109,6 +110,7 @@ class Reference:
         self.module, self.card = read_run(run, preprocess)
         self.preprocess: Preprocess = preprocess
         self.manifest = images
+        self._run_path = Path(run)
         self._workers, self._image_backend = workers, image_backend
         self._images: Manifest | None = None
         if images is not None:
@@ -194,9 +196,15 @@ class Reference:
         return agreement
 
     def record(self, path: Path, figures: dict[str, Any], content: Path) -> None:
-        """Write the record ``<path>.json``: what the file computes, and ``figures``."""
-        about = {"input": self.preprocess, "size": self.card.size} | describe(self.card, self.preprocess)
-        write_record(path, about | figures, content)
+        """Write the record ``<path>.json``, with ``figures``, and the model card ``<path>.md``."""
+        about = {"input": self.preprocess, "size": self.card.size} | describe(self.card, self.preprocess) | figures
+        write_record(path, about, content)
+        write_export_card(path, self._facts, about)
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """The facts of the model card, which all exported files share."""
+        return facts_for_export(self._run_path)
 
     @cached_property
     def _logits(self) -> Logits:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fastccsa.cards import write_run_card
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Scores, score_outputs
 from fastccsa.models import Classifier, ModelCard, load_model, save_model
@@ -281,4 +282,5 @@ def _write_selected(
         run_outputs(training, [model], manifest, config.device, split=split)[0] for split in ("test", "validation")
     )
     write_results(selected, outputs, validation, score_outputs(outputs))
+    write_run_card(selected)
     (folder / STATE_FILE).unlink(missing_ok=True)

@@ -37,11 +37,30 @@ class Result:
     run: Run
     outputs: Outputs
 
+    def same_images(self, other: Result) -> bool:
+        """Whether both were tested on the same images, as far as their outputs tell."""
+        return self.outputs.domain_names == other.outputs.domain_names and all(
+            np.array_equal(getattr(self.outputs, name), getattr(other.outputs, name))
+            for name in ("rows", "targets", "domains")
+        )
+
+    @property
+    def _primary(self) -> int:
+        names, config = self.outputs.domain_names, self.run.config
+        return names.index(config.primary or (DEFAULT_PRIMARY if DEFAULT_PRIMARY in names else names[0]))
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """The domains that the model was trained on, as positions in the outputs' names."""
+        if self.run.config.n_sec == 0:
+            return (self._primary,)
+        names = self.outputs.domain_names
+        return tuple(number for number, name in enumerate(names) if name not in self.run.config.exclude)
+
     @cached_property
     def groups(self) -> dict[str, tuple[int, ...]]:
         """The domains of each of `GROUPS`, as positions in the outputs' names."""
-        names, config = self.outputs.domain_names, self.run.config
-        primary = names.index(config.primary or (DEFAULT_PRIMARY if DEFAULT_PRIMARY in names else names[0]))
+        names, config, primary = self.outputs.domain_names, self.run.config, self._primary
         tested = np.unique(self.outputs.domains).tolist()
         several = [d for d in tested if len(np.unique(self.outputs.targets[self.outputs.domains == d])) > 1]
         unseen = [d for d in tested if names[d] in config.exclude]
@@ -135,9 +154,5 @@ def _check_same_test(one: Result, other: Result) -> None:
             f"the manifest changed between {one.run.folder} and {other.run.folder}, so that they may test different "
             "images: report them separately"
         )
-    same = one.outputs.domain_names == other.outputs.domain_names and all(
-        np.array_equal(getattr(one.outputs, name), getattr(other.outputs, name))
-        for name in ("rows", "targets", "domains")
-    )
-    if not same:
+    if not one.same_images(other):
         raise InputError(f"{one.run.folder} and {other.run.folder} test different images: report them separately")

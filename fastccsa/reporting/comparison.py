@@ -8,30 +8,15 @@ import numpy as np
 
 from fastccsa.evaluation.intervals import Interval, holm
 from fastccsa.evaluation.metrics import Metric
-from fastccsa.evaluation.outputs import Outputs
 from fastccsa.evaluation.resampling import REPLICATES
 from fastccsa.evaluation.samples import Samples
-from fastccsa.evaluation.tuning import Tuning
-from fastccsa.reporting.arms import GROUPS, Arms, Result
-from fastccsa.reporting.tested_images import Clusters, Subgroups
-from fastccsa.runs.folder import VALIDATION_OUTPUTS_FILE
+from fastccsa.reporting.arms import GROUPS, Arms
+from fastccsa.runs.tested_images import Clusters, ImageRows, Subgroups, read_tuning
 from fastccsa.system.errors import InputError
 
 GAP = "gap"
 
 Cells = dict[str, Interval | None]
-
-
-def read_tuning(result: Result, positive: str | None) -> Tuning | None:
-    """Choose what is chosen on a run's validation images of the training domains; None without their outputs."""
-    path = result.run.folder / VALIDATION_OUTPUTS_FILE
-    if not path.exists():
-        return None
-    outputs = Outputs.read(path)
-    trained = [number for number, name in enumerate(outputs.domain_names) if name not in result.run.config.exclude]
-    chosen = outputs.take(np.isin(outputs.domains, trained))
-    index = outputs.classes.index(positive) if positive in outputs.classes else None
-    return Tuning.choose(chosen, index) if len(chosen) else None
 
 
 class Comparison:
@@ -81,14 +66,16 @@ class Comparison:
             self.groups |= {some.domain_names[domain]: some.domain_names[domain] for domain in tested}
             for groups in self.domains_of.values():
                 groups.update({some.domain_names[domain]: (domain,) for domain in tested})
-        clusters = Clusters.read(results[0]) if clusters is None else clusters
+        if clusters is None:
+            clusters = Clusters.of(ImageRows.read(results[0].run.config, some))
         self._samples = Samples(
             [result.outputs for result in results],
-            metrics,
+            [each for metric in metrics for each in (metric, *metric.beside)],
             positive=positive,
-            tunings=[read_tuning(result, positive) for result in results],
+            tunings=[read_tuning(result.run.folder, result.run.config, positive) for result in results],
             clusters=clusters.of_image,
             parts=None if subgroups is None else subgroups.of_image,
+            trained=[result.trained for result in results],
             replicates=replicates,
         )
         self.remark = f"{replicates} bootstrap samples of {self._samples.clusters} {clusters.remark}"

@@ -17,7 +17,7 @@ from fastccsa.evaluation.intervals import Interval
 from fastccsa.evaluation.metrics import Metric
 from fastccsa.reporting.comparison import Cells, Comparison, corrected
 from fastccsa.system import machine
-from fastccsa.system.text import spreadsheet_row
+from fastccsa.system.text import markdown, printable, spreadsheet_row
 
 UNDEFINED = "-"
 FIELDS = ("metric", "arm", "minus", "group", "estimate", "low", "high", "seeds", "p", "p_holm")
@@ -35,6 +35,7 @@ class MetricTable:
         metric: the metric.
         name: its name with that of the positive class.
         arms: cells of each arm.
+        beside: cells of what the arms are compared with in this table, by title, such as acting on all images.
         differences: the two arms and the cells of each difference.
         p_holm: corrected p-values of each difference, by group.
     """
@@ -42,6 +43,7 @@ class MetricTable:
     metric: Metric
     name: str
     arms: Mapping[str, Cells]
+    beside: Mapping[str, Cells]
     differences: Sequence[tuple[str, str, Cells]]
     p_holm: Sequence[Mapping[str, float]]
 
@@ -66,7 +68,9 @@ def compare(
             continue
         differences = [(arm, other, comparison.row(metric.key, arm, other)) for arm, other in pairs]
         found = corrected([cells for _, _, cells in differences])
-        tables.append(MetricTable(metric, metric.name(positive), rows, differences, found))
+        # They are the same for all arms, except that an arm may have other seeds.
+        beside = {each.title: comparison.row(each.key, arms[0]) for each in metric.beside}
+        tables.append(MetricTable(metric, metric.name(positive), rows, beside, differences, found))
     return tables
 
 
@@ -79,7 +83,7 @@ def as_records(tables: Sequence[MetricTable]) -> Iterator[dict[str, Any]]:
     """Yield one record with `FIELDS` for each number of the tables; values in the metric's own unit, mostly [0, 1]."""
     for table in tables:
         rows: list[tuple[str, str | None, Cells, Mapping[str, float]]] = [
-            (arm, None, cells, {}) for arm, cells in table.arms.items()
+            (arm, None, cells, {}) for arm, cells in (*table.arms.items(), *table.beside.items())
         ]
         rows += [(*each, p) for each, p in zip(table.differences, table.p_holm, strict=True)]
         for arm, minus, cells, p_holm in rows:
@@ -113,10 +117,12 @@ def to_markdown(comparison: Comparison, tables: Sequence[MetricTable]) -> str:
     parts = []
     for table in tables:
         lines = list(_lines(comparison, table))
-        rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-        body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
-        parts.append(f"**{_capital(table.name)}**\n\n{body}")
-    return "\n\n".join([*parts, " ".join(_notes(comparison))]) + "\n"
+        # The first cell of a row and the whole head have names from outside; the others are numbers of ours.
+        named = [[markdown(row[0]), *row[1:]] for row in lines[1:]]
+        rows = [list(map(markdown, lines[0])), ["---"] * len(lines[0]), *named]
+        body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        parts.append(f"**{markdown(_capital(table.name))}**\n\n{body}")
+    return "\n\n".join([*parts, markdown(" ".join(_notes(comparison)))]) + "\n"
 
 
 def print_text(comparison: Comparison, tables: Sequence[MetricTable]) -> None:
@@ -127,9 +133,9 @@ def print_text(comparison: Comparison, tables: Sequence[MetricTable]) -> None:
         head, *lines = _lines(comparison, table)
         grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in head:
-            grid.add_column(Text(name), no_wrap=True)
+            grid.add_column(Text(printable(name)), no_wrap=True)
         for line in lines:
-            grid.add_row(*map(Text, line))
+            grid.add_row(*(Text(printable(cell)) for cell in line))
         console.print(Text(_capital(table.name), style="bold"))
         console.print(grid)
         console.print()
@@ -142,7 +148,7 @@ def _lines(comparison: Comparison, table: MetricTable) -> Iterator[list[str]]:
     every = [*table.arms.values(), *(cells for _, _, cells in table.differences)]
     groups = [group for group in comparison.groups if any(row[group] is not None for row in every)]
     yield ["run", *(comparison.groups[group] for group in groups)]
-    for arm, cells in table.arms.items():
+    for arm, cells in (*table.arms.items(), *table.beside.items()):
         yield [arm, *(_text(cells[group], table.metric) for group in groups)]
     for (arm, other, cells), p_holm in zip(table.differences, table.p_holm, strict=True):
         yield [f"{arm} - {other}", *(_text(cells[group], table.metric, p_holm.get(group)) for group in groups)]

@@ -16,7 +16,9 @@ from fastccsa.reporting.groups import Estimate, RunGroup, estimate, group_runs
 from fastccsa.reporting.plots import SERIES_COLOURS
 from fastccsa.reporting.projection import CACHE_FOLDER
 from fastccsa.reporting.sections.calibration import CalibrationView, calibration_of
+from fastccsa.reporting.sections.card import CardView, card_of
 from fastccsa.reporting.sections.confusion import Matrix, class_recalls, confusion_matrices
+from fastccsa.reporting.sections.decisions import DecisionsView, decisions_of
 from fastccsa.reporting.sections.features import PER_GROUP, Features, features_of
 from fastccsa.reporting.sections.gradcam import GradCam, grad_cam_of
 from fastccsa.reporting.sections.sampling import Sampling, sampling_of
@@ -41,7 +43,9 @@ class Experiment:
     sampling: Sampling
     features: Features | None
     calibration: CalibrationView | None
+    decisions: DecisionsView | None
     grad_cam: GradCam | None
+    card: CardView | None
     settings: Mapping[str, Sequence[tuple[str, str]]]
 
 
@@ -113,7 +117,9 @@ def _experiment(
         sampling=sampling_of(group.shown),
         features=features_of(group, runs_folder, colours, runs_folder / CACHE_FOLDER),
         calibration=calibration_of(group, domains),
+        decisions=decisions_of(group),
         grad_cam=grad_cam_of(group) if images else None,
+        card=card_of(group),
         settings={run.name: [*_flatten(asdict(run.config)), *_flatten(run.environment or {})] for run in group.runs},
     )
 

@@ -103,6 +103,41 @@ def curves(title: str, series: Sequence[Series], *, marks: Sequence[int] = (), p
     return svg[0]
 
 
+@dataclass(frozen=True)
+class DecisionCurve:
+    """Net benefits per image over risks.
+
+    Attributes:
+        percents: the risks in %.
+        model, low, high: net benefit of the model, and its interval.
+        always: net benefit of acting on all images.
+    """
+
+    percents: Sequence[float]
+    model: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    always: Sequence[float]
+
+
+def decision_curve(title: str, curve: DecisionCurve) -> str:
+    """Draw a decision curve as an ``<svg>`` element; ``title`` describes it for screen readers.
+
+    The net benefit of acting on all images is cut off where it is far below zero.
+    """
+    with _chart(title) as (axes, svg):
+        outline = [100 * value for value in (*curve.low, *reversed(curve.high))]
+        axes.fill([*curve.percents, *reversed(curve.percents)], outline, color=_SERIES[0], alpha=0.18, linewidth=0)
+        axes.axhline(0, color=_MUTED, linewidth=0.8)
+        axes.plot(curve.percents, [100 * value for value in curve.always], color=_INK, linestyle=_DASHES, linewidth=1.0)
+        axes.plot(curve.percents, [100 * value for value in curve.model], color=_SERIES[0])
+        highest = 100 * max(*curve.high, *curve.always, 0.01)
+        axes.set_ylim(min(100 * min(curve.low), -0.15 * highest), 1.05 * highest)
+        axes.set_xlabel("risk from which one acts, %")
+        axes.set_ylabel("net benefit per 100")
+    return svg[0]
+
+
 def histograms(
     title: str, edges: npt.NDArray[np.float64], shares: Mapping[str, npt.NDArray[np.float64]], mark: float
 ) -> str:

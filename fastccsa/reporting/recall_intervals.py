@@ -8,9 +8,8 @@ from fastccsa.evaluation.intervals import Interval
 from fastccsa.evaluation.metrics import METRICS
 from fastccsa.evaluation.samples import Samples
 from fastccsa.experiments.rows import AVERAGE
-from fastccsa.reporting.arms import Result
 from fastccsa.reporting.groups import RunGroup, read_outputs
-from fastccsa.reporting.tested_images import Clusters
+from fastccsa.runs.tested_images import Clusters, ImageRows
 
 
 def recall_intervals(group: RunGroup) -> dict[str, Interval]:
@@ -23,13 +22,13 @@ def recall_intervals(group: RunGroup) -> dict[str, Interval]:
         outputs = read_outputs(run)
         if outputs is None:
             return {}
-        results.append(Result(run, outputs))
-    first = results[0].outputs
-    for result in results[1:]:
-        if not np.array_equal(result.outputs.rows, first.rows) or result.outputs.domain_names != first.domain_names:
+        results.append(outputs)
+    first = results[0]
+    for other in results[1:]:
+        if not np.array_equal(other.rows, first.rows) or other.domain_names != first.domain_names:
             return {}
-    clusters = Clusters.read(results[0]).of_image
-    samples = Samples([result.outputs for result in results], [METRICS["recall"]], clusters=clusters)
+    clusters = Clusters.of(ImageRows.read(group.runs[0].config, first)).of_image
+    samples = Samples(results, [METRICS["recall"]], clusters=clusters)
     tested = np.unique(first.domains).tolist()
     groups = {first.domain_names[domain]: (domain,) for domain in tested} | {AVERAGE: tuple(tested)}
     numbers = list(range(len(results)))

@@ -16,7 +16,7 @@ from fastccsa.reporting.scale_line import scale_lines
 from fastccsa.reporting.sections.scores import ScoreCell, ScoreRow, missing_runs, score_rows
 from fastccsa.runs.records import Run, RunFolder
 from fastccsa.system.errors import InputError
-from fastccsa.system.text import printable
+from fastccsa.system.text import markdown, printable
 
 SETTINGS = ("n_sec", "backbone", "cls", "align")
 SETTINGS_KEY = "n_sec: images per class and secondary domain, a = all; cls, align: w weighted, u unweighted, - none."
@@ -124,13 +124,13 @@ def to_markdown(table: ScoreTable) -> str:
     """Return the table as GitHub Markdown, with the best value of each column in bold."""
     left = 1 + len(table.settings)
     lines = [
-        _markdown_row(["run", *table.settings, *map(_escape, table.domains), AVERAGE]),
+        _markdown_row(["run", *table.settings, *map(markdown, table.domains), AVERAGE]),
         _markdown_row([":--"] * left + ["--:"] * (len(table.header) - left)),
     ]
     for name, settings, cells in table.rows:
-        numbers = [f"**{_escape(cell.text)}**" if cell.best else _escape(cell.text) for cell in cells]
-        lines.append(_markdown_row([_escape(name), *map(_escape, settings), *numbers]))
-    return "\n".join([*lines, "", " ".join(map(_escape, [f"{table.caption}.", *table.notes]))]) + "\n"
+        numbers = [f"**{markdown(cell.text)}**" if cell.best else markdown(cell.text) for cell in cells]
+        lines.append(_markdown_row([markdown(name), *map(markdown, settings), *numbers]))
+    return "\n".join([*lines, "", " ".join(map(markdown, [f"{table.caption}.", *table.notes]))]) + "\n"
 
 
 def _lines(row: ScoreRow, with_seeds: bool) -> Iterator[tuple[str, tuple[str, ...], tuple[Cell, ...]]]:
@@ -205,10 +205,3 @@ def _print(table: ScoreTable, console: Console) -> None:
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _escape(text: str) -> str:
-    text = printable(text)
-    for sign in "\\|*_`<":
-        text = text.replace(sign, f"\\{sign}")
-    return text

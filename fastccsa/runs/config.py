@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from fastccsa.images.choices import BrokenImages, Cache, ImageBackend
 from fastccsa.ops.choices import Pairs
 from fastccsa.runs.selection import SelectionRule
 from fastccsa.sampling import RECIPES, Balance, Negatives, Recipe
 from fastccsa.sampling.balance import ClassificationReduction, DistanceUnit, MarginUnit, WeightScale
-from fastccsa.system.choices import check_choices, check_not_empty
+from fastccsa.system.choices import check_choice, check_choices, check_not_empty
 from fastccsa.system.devices import Amp
 from fastccsa.system.errors import InputError
 from fastccsa.system.ranges import COUNTS, SEEDS, SIZES, WORKERS, Range, check_ranges
@@ -51,6 +51,8 @@ Average = Literal["none", "uniform", "swad"]
 Tune = Literal["all", "head"]
 # Whether BatchNorm's statistics follow the training images.
 BatchNorm = Literal["trained", "frozen"]
+# Where scalars are logged while a run trains.
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
 # Default strength of the algorithms that have one.
 STRENGTHS = {
     "focal": 2.0, "logit_adjusted": 1.0, "mixup": 0.2, "coral": 1.0, "mmd": 1.0, "irm": 1.0, "group_dro": 0.01,
@@ -177,6 +179,7 @@ class TrainConfig:
             every network.
         cuda_graph: capture the whole step as a CUDA graph (needs cache gpu), for GPUs that finish their work faster
             than the host can issue it. None captures it where that is possible.
+        track: where the scalars of the training are logged; see `fastccsa.training.trackers`.
         profile: write a trace of a few steps into the run folder.
         manifest_sha256: checksum of the manifest file, filled in when the run starts.
 
@@ -245,10 +248,12 @@ class TrainConfig:
     deterministic: bool = field(default=False, metadata=_SETTING)
     cuda_graph: bool | None = field(default=None, metadata=_SETTING)
     profile: bool = field(default=False, metadata=_SETTING)
+    track: tuple[Tracker, ...] = field(default=("tensorboard",), metadata=_SETTING)
     manifest_sha256: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        object.__setattr__(self, "track", tuple(self.track))
         self._choose_algorithm()
         self._choose_parts()
         self._check()
@@ -328,6 +333,8 @@ class TrainConfig:
     def _check(self) -> None:
         check_choices(self)
         check_ranges(self, _RANGES)
+        for name in self.track:
+            check_choice("track", name, get_args(Tracker))
         check_not_empty(self, ("primary", "exclude", "backbone", "weights", "init", "device"))
         if self.n_sec != "all" and (not isinstance(self.n_sec, int) or not 0 <= self.n_sec <= _MOST_IMAGES):
             raise InputError(f"n_sec is {self.n_sec!r}: give a number of images (0 to {_MOST_IMAGES:,}) or all")

@@ -15,7 +15,9 @@ test_outputs.safetensors    logits and features of the test images
 validation_outputs.safetensors    those of the validation images, for thresholds and calibration
 scores_last.json    test scores of the last epoch's model
 scores.json         test scores by domain; present once the run is finished
+model_card.md, model_card.json    the model card: data, training, scores with intervals, limits, what is left to write
 tensorboard/        scalars
+tracking.json, mlflow.db, wandb/    scalars for other trackers, if requested, and the run's names there
 """
 
 from __future__ import annotations

@@ -23,6 +23,9 @@ PURPOSES = {
     "export": "`fastccsa export`",
     "formats": "HEIC images, TIFFs in floating-point colour",
     "dicom": "DICOM images",
+    "sweep": "`fastccsa sweep`",
+    "mlflow": "`fastccsa train --track mlflow`",
+    "wandb": "`fastccsa train --track wandb`",
     "executorch": "`fastccsa export --executorch`",
     "bench": "the benchmarks' contestants",
 }

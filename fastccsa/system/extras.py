@@ -21,6 +21,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "formats": ("pillow_heif", "tifffile"),
     "dicom": ("pydicom",),
+    "sweep": ("optuna",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "wandb": ("wandb",),
     "executorch": ("executorch",),
     "bench": ("pytest_benchmark", "pytorch_metric_learning", "pykeops", "kornia"),
 }  # fmt: skip

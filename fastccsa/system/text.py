@@ -1,4 +1,4 @@
-"""Text from outside on its way to people: control characters are made visible, and formulas are quoted."""
+"""Text from outside on its way to people: control characters are made visible, formulas and markup quoted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 _CONTROL = re.compile(CONTROL)
 _CONTROL_BUT_LINES = re.compile("(?![\n\t])" + CONTROL)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # bytes of a file's name that are not text
+_MARKDOWN = re.compile(r"[\\`*_<>|~&$#@]|\](?=[(\[:])|(?<=http):|(?<=https):|(?<=www)\.")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
@@ -23,6 +24,11 @@ def printable(text: str, lines: bool = False) -> str:
     """
     text = (_CONTROL_BUT_LINES if lines else _CONTROL).sub(_escape, text)
     return _SURROGATE.sub(_escape, text)
+
+
+def markdown(text: str) -> str:
+    """Return ``text`` for Markdown, in which it then has no effect: no markup, HTML, links or cells of a table."""
+    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", printable(text))
 
 
 def spreadsheet_row(cells: Iterable[object]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from fastccsa.cards import complete_run_card
 from fastccsa.evaluation import Scores
 from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.ops.allocator import cpu_cache
@@ -47,9 +48,9 @@ from fastccsa.training.objectives import build_objective
 from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.resources import choose_cache, describe_resources, use_graph
-from fastccsa.training.run import Run, choice, criterion_by_epoch, is_done
+from fastccsa.training.run import OnEpoch, Run, choice, criterion_by_epoch, is_done
 from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, stoppable, summary
-from fastccsa.training.scalars import ScalarLog
+from fastccsa.training.scalars import ScalarLog, check_trackers
 from fastccsa.training.scoring import open_validation, score_best, validate
 from fastccsa.training.start import (
     check_batch,
@@ -190,9 +191,13 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
         f"(selected: {100 * selected.recall:.1f}, epoch {selected.epoch})  "
         f"{means['images_per_second']:.0f} images/s" + (f"  {broken} broken images replaced" if broken else "")
     )
+    if run.on_epoch is not None:
+        run.on_epoch(state.epoch, criterion_by_epoch(state, run, run.images.selection)[-1])
 
 
-def train(config: TrainConfig, progress: bool = True, suits_weights: bool = False) -> Scores:
+def train(
+    config: TrainConfig, progress: bool = True, suits_weights: bool = False, on_epoch: OnEpoch | None = None
+) -> Scores:
     """Train a run, or resume it where it stopped, and score the model of the selected epoch on the test images.
 
     The same call resumes from the last checkpoint. On the CPU, with the same number of threads, a resumed run ends with
@@ -203,6 +208,8 @@ def train(config: TrainConfig, progress: bool = True, suits_weights: bool = Fals
         config: the run.
         progress: print status lines on stdout, and show a progress bar on a terminal.
         suits_weights: choose the learning rate by the first weights; ``config.lr`` is for pretrained ones.
+        on_epoch: called after each epoch with its number (from 1) and the validation recall that the rule of selection
+            compares. What it raises ends the training, which the same call resumes from the last checkpoint.
 
     Returns:
         The test scores by domain of the epoch that ``config.selection`` selects.
@@ -213,16 +220,22 @@ def train(config: TrainConfig, progress: bool = True, suits_weights: bool = Fals
         Interrupted: SIGTERM, SIGHUP, Ctrl-C or the time limit stopped it; everything is saved.
     """
     with deterministic(config.deterministic), open_ranks(config.device) as ranks, ExitStack() as held:
-        return train_with(config, ranks, progress and ranks.is_first, held, suits_weights)
+        return train_with(config, ranks, progress and ranks.is_first, held, suits_weights, on_epoch)
 
 
 def train_with(
-    config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStack, suits_weights: bool = False
+    config: TrainConfig,
+    ranks: Ranks,
+    progress: bool,
+    held: ExitStack,
+    suits_weights: bool = False,
+    on_epoch: OnEpoch | None = None,
 ) -> Scores:
     """Train as one of ``ranks``; see `train`. The lock of the run ends when the caller closes ``held``."""
     say = status_lines(progress)
     if not config.out.strip():
         raise InputError("out is empty: name the run folder")
+    check_trackers(config.track)
     config, manifest = open_manifest(config)
     images = select_images(config, manifest)
     if config.init and ranks.is_first:
@@ -240,6 +253,8 @@ def train_with(
             held.enter_context(lock_run(Path(config.out)))
         folder = open_run(config)
     if scores := finished_scores(folder):
+        if ranks.is_first:
+            complete_run_card(folder)
         say(f"{folder} is finished: its test scores are in {folder / SCORES_FILE}")
         return scores
 
@@ -313,11 +328,12 @@ def train_with(
                 replayed=ReplayedPredictions(validation_loader, dtype) if graph else None,
                 meter=meter,
                 files=RunFiles(folder, config, model_card(config, images), background),
-                log=training.enter_context(ScalarLog(folder if ranks.is_first else None, done)),
+                log=training.enter_context(ScalarLog(folder if ranks.is_first else None, config, done)),
                 stop=training.enter_context(StopRequests(config.time_limit)),
                 trace=training.enter_context(StepTrace(folder if config.profile and ranks.is_first else None, say)),
                 say=say,
                 progress=progress,
+                on_epoch=on_epoch,
             )
             while not is_done(state, run):
                 if state.step == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from fastccsa.training.swad import Swad
 from fastccsa.training.trace import StepTrace
 from fastccsa.training.watch import Watch
 
+OnEpoch = Callable[[int, float], None]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -44,8 +47,9 @@ class Run:
         meter: running means of the loss terms.
         files: writes checkpoints, the model and the metrics; used by the first rank.
         stop: requests to stop.
-        log, trace: the TensorBoard log, and the profile of a few steps.
+        log, trace: the log of scalars, and the profile of a few steps.
         say, progress: prints a status line; whether to show progress bars.
+        on_epoch: called after each epoch; see `train`.
     """
 
     config: TrainConfig
@@ -67,6 +71,7 @@ class Run:
     trace: StepTrace
     say: Say
     progress: bool
+    on_epoch: OnEpoch | None = None
 
 
 def criterion_by_epoch(state: TrainState, run: Run, rule: SelectionRule) -> list[float]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fastccsa.cards import write_run_card
 from fastccsa.evaluation import Candidate, Outputs, Scores, Selection, score, score_outputs
 from fastccsa.evaluation.inference import Predictions, collect_outputs, evaluation_loader, predict
 from fastccsa.images import ImageLoader
@@ -88,6 +89,7 @@ def score_best(state: TrainState, run: Run) -> Scores:
         with saving(run.folder):
             write_last_scores(run.folder, replace(of_last, selection=Selection("last epoch", last.epoch, last.recall)))
             write_results(run.folder, tested[0], validation, scores)
+        write_run_card(run.folder)
     return scores
 
 

@@ -173,6 +173,70 @@ def test_subgroups(write: Write) -> None:
     assert "Subgroups: the manifest's column 'sex', images of all domains" in text
 
 
+@pytest.mark.parametrize("column", ["sex", "age"])
+def test_subgroups_are_those_of_fairlearn(write: Write, tmp_path: Path, column: str) -> None:
+    """Values, counts and the gap, which is Fairlearn's difference between groups."""
+    fairlearn = pytest.importorskip("fairlearn.metrics", reason="Fairlearn is not installed")
+    folder = write("a", 1.0)
+    found = records(compare(folder, "--by", column, "--metrics", "recall,accuracy,auroc_positive", "--format", "csv"))
+    outputs = Outputs.read(folder / OUTPUTS_FILE)
+    values = pd.read_csv(tmp_path / "manifest.csv", dtype=str)[column].fillna("unknown")
+    if column == "age":
+        numbers = pd.to_numeric(values, errors="coerce")
+        values = pd.qcut(numbers, 4).astype(str).where(numbers.notna(), "unknown")
+    truth = {"y_true": outputs.targets, "sensitive_features": values}
+    answers = fairlearn.MetricFrame(
+        metrics={"recall": metrics.balanced_accuracy_score, "accuracy": metrics.accuracy_score},
+        y_pred=outputs.predictions,
+        **truth,
+    )
+    rankings = fairlearn.MetricFrame(
+        metrics=metrics.roc_auc_score,
+        y_pred=outputs.probabilities[:, 1],
+        y_true=outputs.targets == 1,
+        sensitive_features=values,
+    )
+    expected = {
+        **{name: answers.by_group[name] for name in ("recall", "accuracy")},
+        "auroc_positive": rankings.by_group,
+    }
+    gaps = {**answers.difference(method="between_groups"), "auroc_positive": rankings.difference()}
+    for metric, by_group in expected.items():
+        assert len(by_group) == {"sex": 3, "age": 5}[column]
+        for group, value in by_group.items():
+            assert float(found[metric, "a", "", group]["estimate"]) == pytest.approx(value, abs=1e-5)
+        assert float(found[metric, "a", "", "gap"]["estimate"]) == pytest.approx(gaps[metric], abs=1e-5)
+
+
+def test_net_benefit_stands_beside_acting_on_all_and_on_none(write: Write) -> None:
+    folders = [write("a", 1.0), write("b", 2.0, seed=1)]
+    keys = "net_benefit_10,net_gain_7.5"
+    found = records(compare(*folders, "--metrics", keys, "--positive", "bcc", "--format", "csv"))
+    test = Outputs.read(folders[0] / OUTPUTS_FILE)
+    shares = [(test.targets[test.domains == domain] == 2).mean() for domain in (0, 1)]
+    always = np.mean([share - (1 - share) * 0.1 / 0.9 for share in shares])
+    assert float(found["net_benefit_10", "acting on all", "", "several"]["estimate"]) == pytest.approx(always, abs=1e-5)
+    assert float(found["net_benefit_10", "acting on none", "", "several"]["estimate"]) == 0
+    assert ("net_benefit_10", "b", "a", "home") in found
+    assert ("net_gain_7.5", "a", "", "home") in found
+    text = compare(*folders, "--metrics", keys, "--positive", "bcc").stdout
+    assert "Net benefit of acting from a risk of bcc of 10 % on, per 100 images" in text
+    assert "acting on all" in text
+
+
+def test_a_domain_that_was_left_out_is_told_from_the_others(write: Write) -> None:
+    folder = write("a", 2.0, exclude=("MSK",))
+    found = records(compare(folder, "--metrics", "unseen_by_confidence", "--format", "csv"))
+    test = Outputs.read(folder / OUTPUTS_FILE)
+    area = metrics.roc_auc_score(test.domains == 0, test.probabilities.max(1))
+    assert float(found["unseen_by_confidence", "a", "", "unseen"]["estimate"]) == pytest.approx(area, abs=1e-5)
+    assert ("unseen_by_confidence", "a", "", "home") not in found
+    # A baseline on the primary domain has seen no other.
+    only = write("b", 2.0, n_sec=0, alignment="-")
+    found = records(compare(only, "--metrics", "unseen_by_confidence", "--format", "csv"))
+    assert ("unseen_by_confidence", "b", "", "abroad") in found
+
+
 def test_numbers_form_bands_in_their_order(write: Write) -> None:
     result = compare(write("a", 1.0), "--by", "age", "--metrics", "recall", "--format", "markdown")
     head = next(line for line in result.stdout.splitlines() if line.startswith("| run"))

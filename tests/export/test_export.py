@@ -157,7 +157,11 @@ def test_the_command_writes_the_requested_files(run_folder, tmp_path) -> None:
     assert all(file.stat().st_size > 0 for file in files.values())
     assert result.output.count("of PyTorch's on validation images") == 2
     assert [line.split()[0] for line in result.output.splitlines()[-3:]] == ["HAM", "SON", "avg"]
-    assert {path.name for path in tmp_path.glob("*.json")} == {f"{file.name}.json" for file in files.values()}
+    for ending in ("json", "md"):
+        assert {path.name for path in tmp_path.glob(f"*.{ending}")} == {
+            f"{file.name}.{ending}" for file in files.values()
+        }
+    assert "8 bits: mean of the domains' macro-average recalls" in (tmp_path / "model8.onnx.md").read_text()
     for arguments in ([], ["--preprocess", "all"], ["--quantize", "int4", "x.onnx"]):
         result = CliRunner().invoke(main, ["export", "--run", str(run_folder), *arguments])
         assert result.exit_code == 2

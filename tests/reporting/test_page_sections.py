@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import xml.etree.ElementTree as ET
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -15,10 +17,14 @@ import pytest
 from experiment_runs import SIZE
 from page_reader import Page, charts_of
 from PIL import Image
+from scipy.special import softmax
+from sklearn.metrics import roc_auc_score
 
+from fastccsa.cards import Table, facts_of_run, sections_of
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs
 from fastccsa.evaluation.calibration import calibrate
+from fastccsa.evaluation.tuning import Tuning
 from fastccsa.images import Transforms
 from fastccsa.images.decode import decode, read_image
 from fastccsa.images.torchvision_backend import exact
@@ -27,11 +33,12 @@ from fastccsa.reporting import read_runs, score_table
 from fastccsa.reporting.groups import group_runs
 from fastccsa.reporting.page import render_page
 from fastccsa.reporting.projection import project
+from fastccsa.reporting.sections.decisions import PERCENTS
 from fastccsa.reporting.sections.gradcam import TILE, grad_cam_of, surest
 
 MINUS = "\N{MINUS SIGN}"
 SECTIONS = ["Confusion matrices", "Training", "Sampling", "Features", "Distances across domains", "Calibration"]
-SECTIONS += ["Grad-CAM", "Settings"]
+SECTIONS += ["Decisions", "Grad-CAM", "Model card", "Settings"]
 
 
 def page_of(folder: Path, images: bool = True) -> str:
@@ -314,7 +321,7 @@ def test_runs_without_outputs_are_reported_too(own: Path) -> None:
     for name in ("test_outputs.safetensors", "sampling.json"):
         (own / "K" / "seed0" / name).unlink()
     page = Page(page_of(own))
-    assert page.text.count("has no test outputs") == 4
+    assert page.text.count("has no test outputs") == 5
     assert "has no sampling.json" in page.text
     assert "img" not in page.tags
 
@@ -329,3 +336,68 @@ def test_the_projection_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (only,) = tmp_path.glob("*.points")
     only.write_bytes(b"broken")
     assert project(features, tmp_path) is None
+
+
+def test_the_model_card_is_on_the_page(text: str, page: Page, experiments: Path) -> None:
+    """One card per experiment, with the tables of its Markdown; the runs of this folder have no file of it."""
+    cards = [facts_of_run(experiments / letter / "seed0") for letter in ("A", "K")]
+    expected = [
+        [list(block.head), *map(list, block.rows)]
+        for facts in cards
+        for section in sections_of(facts)
+        for block in section.blocks
+        if isinstance(block, Table)
+    ]
+    assert [[[" ".join(cell.split()) for cell in row] for row in table] for table in expected] == page.tables["card"]
+    assert text.count("repeating its command writes it") == 2
+
+
+def line_of(svg: ET.Element, colour: str) -> np.ndarray:
+    (path,) = [path for path in svg.iter("path") if f"stroke: var({colour})" in path.attrib["style"]]
+    return np.array(re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path.attrib["d"]), dtype=np.float64)
+
+
+def net_benefit(outputs: Outputs, domain: int, temperature: float, percent: float) -> float:
+    here, odds = outputs.domains == domain, percent / (100 - percent)
+    called = softmax(outputs.logits[here].astype(np.float64) / temperature, axis=1)[:, 1] >= percent / 100
+    truth = outputs.targets[here] == 1
+    return float((called & truth).mean() - odds * (called & ~truth).mean())
+
+
+def test_decisions_at_home_and_on_a_domain_that_was_left_out(own: Path) -> None:
+    folder = own / "K" / "seed0"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"exclude": ["DMF"]}))
+    outputs = Outputs.read(folder / "test_outputs.safetensors")
+    validation = replace(outputs, logits=outputs.logits[::-1].copy(), split="validation")
+    validation.write(folder / "validation_outputs.safetensors")
+    text = page_of(own)
+    page = Page(text)
+    (table,) = page.tables["card values decisions"]
+    assert table[0] == ["seed 0", "home", "unseen"]
+    rows = {row[0]: row[1:] for row in table[1:]}
+
+    names = outputs.domain_names
+    home, unseen = names.index("HAM"), names.index("DMF")
+    error = calibrate(outputs.take(outputs.domains == unseen)).error
+    assert float(rows["expected calibration error, %"][1].split(" ")[0]) == pytest.approx(100 * error, abs=0.051)
+    energy = np.log(np.exp(outputs.logits.astype(np.float64)).sum(1))
+    seen = outputs.domains != unseen
+    (of_energy,) = [cells for name, cells in rows.items() if name.endswith("by energy, %")]
+    assert of_energy[0] == "-"
+    assert float(of_energy[1].split(" ")[0]) == pytest.approx(100 * roc_auc_score(seen, energy), abs=0.051)
+
+    # On the page the net benefit is a straight function of the height.
+    kept = validation.take(validation.domains != unseen)
+    temperature = Tuning.choose(kept, None).temperature
+    for group, domain in (("home", home), ("unseen", unseen)):
+        (chart,) = [svg for name, svg in charts_of(text).items() if name.startswith(f"Decision curve of K, {group}:")]
+        heights = line_of(chart, "--series-0")[:, 1]
+        expected = [net_benefit(outputs, domain, temperature, percent) for percent in PERCENTS]
+        slope, start = np.polyfit(expected, heights, 1) if np.ptp(expected) else (0.0, heights[0])
+        assert slope <= 0  # heights are counted from the top
+        assert heights == pytest.approx(slope * np.array(expected) + start, abs=0.03)
+
+
+def test_without_validation_outputs_there_are_no_decision_curves(page: Page) -> None:
+    assert page.text.count("There are no decision curves: they need calibrated risks") == 2

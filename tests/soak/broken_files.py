@@ -11,6 +11,8 @@ that hand memory to compiled code run in a child. The exit status says whether t
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -35,6 +37,8 @@ import torch
 from runs import render, small_run
 from torch import nn
 
+from fastccsa.cards import facts_of_run
+from fastccsa.cards.text import to_markdown
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Outputs, score_outputs
 from fastccsa.images import Transforms
@@ -57,10 +61,12 @@ from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import epochs_done, finished_scores, open_run, training_speed, write_environment
 from fastccsa.runs.records import read_runs
 from fastccsa.runs.used_images import check_manifest
+from fastccsa.sweep import SweepConfig
 from fastccsa.system.errors import InputError
 from fastccsa.training.loop import train
 from fastccsa.training.ranks import ALONE
 from fastccsa.training.start import start_state
+from fastccsa.training.trackers import IDS_FILE, _read_ids
 
 CPU = torch.device("cpu")
 SECONDS = 60  # after which a reading counts as a crash
@@ -106,6 +112,16 @@ def prepare(folder: Path) -> Material:
     layer = LayerRecord("backbone.0", 3, (0, 2), (1.0, 0.5, 0.2), (1.0, 0.4, 0.1), 1.5)
     PruneRecord(asdict(pruning), (layer,), Size(100, 200), Size(60, 120)).write(run)
     save_state(run, PruneState(network, small_network(), None, 0, [layer]), pruning)
+    checksum = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    made = {
+        "manifest": {"file": manifest.name, "sha256": checksum},
+        "sources": [{"domain": "HAM", "kind": "folders", "path": "HAM"}],
+        "left_out": {"HAM": {"the file is unreadable": ["a.jpg"]}},
+        "duplicates": {"looked_for": "exact", "same_bytes": [["a.jpg", "b.jpg"]]},
+    }
+    manifest.with_suffix(".prepare.json").write_text(json.dumps(made))
+    (run / IDS_FILE).write_text(json.dumps({"mlflow": "a1", "wandb": "b2"}))
+    sweep_of(run, manifest).open()
     other = folder / "images" / "other.csv"
     other.write_bytes(manifest.read_bytes() + b"\n")
     return Material(config, Manifest.read(manifest), other)
@@ -114,6 +130,26 @@ def prepare(folder: Path) -> Material:
 def pruning_of(run: Path) -> PruneConfig:
     """Return the configuration of the pruning that is recorded in the run folder."""
     return PruneConfig(str(run), str(run / "pruned"), threshold=0.01)
+
+
+def sweep_of(run: Path, manifest: Path) -> SweepConfig:
+    """Return the configuration of the sweep that is recorded in the run folder's own folder."""
+    return SweepConfig(str(run / "sweep"), ("lr=1e-4,1e-3",), {"manifest": str(manifest)})
+
+
+def card(material: Material) -> None:
+    """Make the model card of the run."""
+    to_markdown(facts_of_run(material.run))
+
+
+def names_of_trackers(material: Material) -> None:
+    """Read under which names trackers know the run; a broken file is only a warning."""
+    assert all(isinstance(name, str) for name in _read_ids(material.run).values())
+
+
+def reopen_sweep(material: Material) -> None:
+    """Reopen the sweep."""
+    sweep_of(material.run, material.images.folder / "manifest.csv").open()
 
 
 def report_parts(material: Material) -> None:
@@ -237,16 +273,19 @@ class Kind:
 
 KINDS = (
     Kind("config.json", (how.json_value,), (report_parts, reopen)),
-    Kind("environment.json", (how.json_value,), (report_parts, reopen)),
+    Kind("environment.json", (how.json_value,), (report_parts, reopen, card)),
     Kind("metrics.jsonl", (how.json_line,), (report_parts, reopen)),
     Kind("scores.json", (how.json_value,), (report_parts, reopen)),
     Kind("scores_last.json", (how.json_value,), (report_parts,)),
-    Kind("sampling.json", (how.json_value,), (report_parts,)),
+    Kind("sampling.json", (how.json_value,), (report_parts, card)),
+    Kind("tracking.json", (how.json_value,), (names_of_trackers,)),
+    Kind("sweep/sweep.json", (how.json_value,), (reopen_sweep,)),
+    Kind("../images/manifest.prepare.json", (how.json_value,), (card,)),
     Kind("note.txt", (), (report_parts,)),
     Kind("images.csv", (how.csv_row,), (used,)),
     Kind("model.json", (how.json_value,), (load_card,)),
     Kind("model.safetensors", (how.tensor_header, how.tensor_value), (load_card,), in_child=True),
-    Kind("test_outputs.safetensors", (how.tensor_header, how.tensor_value), (outputs,), in_child=True),
+    Kind("test_outputs.safetensors", (how.tensor_header, how.tensor_value), (outputs, card), in_child=True),
     Kind("last.pt", (how.torch_value, how.torch_value, how.torch_value), (resume, warm_start), in_child=True),
     Kind("prune.json", (how.json_value,), (pruning,)),
     Kind("selection.safetensors", (how.tensor_header, how.tensor_value), (resume_pruning,), in_child=True),

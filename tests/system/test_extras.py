@@ -19,8 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = {"torch", "numpy", "click"}
 # Required by jinja2, by torch, and left out of EXTRAS for the reason that it states.
 INDIRECT = {"markupsafe", "typing_extensions", "nvidia"}
-# The distributions that contain the modules of the benchmarks' contestants and of ExecuTorch, if installed.
-NOT_EVERYWHERE = {"pykeops": "pykeops", "kornia": "kornia", "executorch": "executorch"}
+# The distributions of the modules of the benchmarks' contestants, of ExecuTorch, of the sweep and of trackers,
+# if installed.
+NOT_EVERYWHERE = {
+    "pykeops": "pykeops", "kornia": "kornia", "executorch": "executorch", "optuna": "optuna", "mlflow": "mlflow-skinny",
+    "sqlalchemy": "sqlalchemy", "alembic": "alembic", "wandb": "wandb",
+}  # fmt: skip
 
 
 def normalised(name: str) -> str:

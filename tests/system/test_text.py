@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastccsa.system.text import printable, spreadsheet_row
+from fastccsa.system.text import markdown, printable, spreadsheet_row
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,19 @@ def test_formulas_are_quoted_and_numbers_are_not() -> None:
     assert spreadsheet_row(formulas) == [f"'{cell}" for cell in formulas]
     others = ["-1.5", "+2", "-3e-5", "-", "", "K", "a=b", 4, -1, True]
     assert spreadsheet_row(others) == [str(cell) for cell in others]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("K, 0.5 (a-b)", "K, 0.5 (a-b)"),
+        ("a|b_c*d`e~f#g$h", r"a\|b\_c\*d\`e\~f\#g\$h"),
+        ("<b>&amp;[x](y)", r"\<b\>\&amp;[x\](y)"),
+        ("1.5 [1.0, 2.0] ![x][y] [x]: z", r"1.5 [1.0, 2.0] ![x\][y] [x\]: z"),
+        ("http://a www.b c@d 1:2", r"http\://a www\.b c\@d 1:2"),
+        ("\\|", r"\\\|"),
+        ("\u202e", r"\\u202e"),
+    ],
+)
+def test_markdown_shows_text_as_it_is(text: str, shown: str) -> None:
+    assert markdown(text) == shown

@@ -67,6 +67,7 @@ def test_a_run_learns_and_records_what_it_did(make_config, manifest_csv, capsys)
     out = Path(config.out)
     assert {path.name for path in out.iterdir()} == {
         "config.json", "environment.json", "images.csv", "last.pt", "metrics.jsonl", "model.json", "model.safetensors",
+        "model_card.json", "model_card.md",
         "previous.pt", "sampling.json", "scores.json", "scores_last.json", "tensorboard", "test_outputs.safetensors",
         "validation_outputs.safetensors",
     }  # fmt: skip
