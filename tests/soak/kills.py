@@ -3,10 +3,10 @@
     python tests/soak/kills.py --kills 1000
 
 A process that has imported everything forks a child for each attempt, which carries out the command. It is killed by
-SIGKILL at a random moment, also right after its start, or inside a write: before or after any sync or rename, or with
-half of a file's bytes written. The same command is repeated until it ends by itself. Everything that it made is then
-compared with what an undisturbed command made: the same files and no others, with the same bytes. Only what says when
-or how fast something was done may differ.
+SIGKILL at a random moment of its work, also right after its start, or inside a write: before or after any sync or
+rename, or with half of a file's bytes written. The same command is repeated until it ends by itself. Everything that it
+made is then compared with what an undisturbed command made: the same files and no others, with the same bytes. Only
+what says when or how fast something was done may differ.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import io
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -38,18 +39,19 @@ from runs import different, render
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+# Imported once, before the forks.
 import fastccsa.export
 import fastccsa.images.native
 import fastccsa.pruning
 import fastccsa.reporting
-import fastccsa.training.loop  # noqa: F401  (imported once, before the forks)
+import fastccsa.training.loop
 from fastccsa.cli import main as command_line
 from fastccsa.collections import Manifest
 from fastccsa.images import Transforms
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import open_store
 
-MOST_ATTEMPTS = 500  # of one command
+MOST_KILLS = 12  # before a command may end undisturbed
 EVENTS = "tensorboard"  # whose files are named by time and process
 TIMES = {"seconds", "images_per_second", "ended", "started", "time", "date", "array_mtime_ns"}
 
@@ -79,43 +81,45 @@ class Command:
     name: str
     work: Callable[[Path], None]
     reference: Path
-    seconds: float = 0.0
+    seconds: float = 0.0  # of CPU time, undisturbed
     kills: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
     bad: list[str] = field(default_factory=list)
 
 
-def fastccsa(*arguments: object) -> None:
+def fastccsa(*arguments: str, **options: object) -> None:
     """Call the command line in this process."""
-    command_line([str(argument) for argument in arguments], standalone_mode=False)
+    given = [f"--{name}={value}" for name, value in options.items()]
+    command_line([*arguments, *given], standalone_mode=False)
 
 
 def commands(folder: Path) -> Iterator[Command]:
     """Yield the commands, each of which may use what the undisturbed ones before it made."""
     manifest = render(folder / "images")
-    common = "--backbone resnet_narrow --weights none --size 32 --batch-size 8 --device cpu --workers 1".split()
+    common = {"backbone": "resnet_narrow", "weights": "none", "size": 32, "batch-size": 8, "lr": 1e-3, "n-sec": 1,
+              "epochs": 3, "checkpoint-every": 2, "ema": 0.9}  # fmt: skip
+    here = {"device": "cpu", "workers": 1}
+    trained = folder / "undisturbed" / "train"
+    scale = "tiny,size=32,epochs=1,baseline_epochs=1,fraction=0.2,batch_size=8,cache=none"
+    settings = ("--set", "backbone=resnet_narrow", "--set", "workers=1", "--set", "checkpoint_every=2")
     images = Manifest.read(manifest)
 
     def train(out: Path) -> None:
-        fastccsa("train", "--manifest", manifest, "--out", out, *common, *"--n-sec 1 --epochs 3 --lr 1e-3".split(),
-                 *"--checkpoint-every 2 --ema 0.9 --fraction 0.3".split())  # fmt: skip
+        fastccsa("train", manifest=manifest, out=out, fraction=0.3, **common, **here)
 
     def store(out: Path) -> None:
         source = ImageSource(images.paths, images.labels, images.domain_indices, "replace")
         open_store(source, Transforms(64), out, "torchvision", num_threads=1)
 
     def prune(out: Path) -> None:
-        fastccsa("prune", "--run", folder / "undisturbed" / "train", "--out", out, *"--rate 0.5 --images 32".split(),
-                 *"--discrimination-images 16 --epochs 1 --fraction 0.3 --device cpu --workers 1".split())  # fmt: skip
+        amount = {"rate": 0.5, "images": 32, "discrimination-images": 16, "epochs": 1, "fraction": 0.3}
+        fastccsa("prune", run=trained, out=out, **amount, **here)
 
     def export(out: Path) -> None:
-        fastccsa("export", "--run", folder / "undisturbed" / "train", "--torch-export", out / "model.pt2",
-                 "--images", 16, "--workers", 1)  # fmt: skip
+        fastccsa("export", **{"run": trained, "torch-export": out / "model.pt2", "images": 16, "workers": 1})
 
     def experiment(out: Path) -> None:
-        fastccsa("experiment", "AK", "--manifest", manifest, "--out", out, "--scale",
-                 "tiny,size=32,epochs=1,baseline_epochs=1,fraction=0.2,batch_size=8,cache=none", "--device", "cpu",
-                 "--set", "backbone=resnet_narrow", "--set", "workers=1", "--set", "checkpoint_every=2")  # fmt: skip
+        fastccsa("experiment", "AK", *settings, manifest=manifest, out=out, scale=scale, device="cpu")
 
     for work in (train, store, prune, export, experiment):
         yield Command(work.__name__, work, folder / "undisturbed" / work.__name__)
@@ -140,6 +144,15 @@ def in_child(work: Callable[[Path], None], out: Path, before: Callable[[], None]
     os._exit(status)
 
 
+def wait_for(child: int, seconds: float) -> None:
+    """Wait until a child has taken this much CPU time, whatever else the machine does, or has ended."""
+    while True:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] == "Z" or (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") >= seconds:
+            return
+        time.sleep(0.002)
+
+
 def ended(child: int) -> int:
     """Wait for a child; return its exit status, or minus the number of the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -153,7 +166,7 @@ def attempt(command: Command, out: Path, chance: random.Random) -> str | None:
         child = in_child(command.work, out, lambda: die_while_writing(point))
     else:
         child = in_child(command.work, out)
-        time.sleep(chance.uniform(0, command.seconds * (0.1 if kind == "at its start" else 1.2)))
+        wait_for(child, chance.uniform(0, command.seconds * (0.1 if kind == "at its start" else 1.2)))
         os.kill(child, signal.SIGKILL)
     status = ended(child)
     if status not in (0, -signal.SIGKILL):
@@ -162,18 +175,15 @@ def attempt(command: Command, out: Path, chance: random.Random) -> str | None:
 
 
 def kill_until_done(command: Command, out: Path, chance: random.Random, most: int) -> None:
-    """Repeat a command until it ends by itself, killing it at most ``most`` times; compare what it made."""
-    for _ in range(MOST_ATTEMPTS):
-        if command.kills.total() >= most:
-            if (status := ended(in_child(command.work, out))) != 0:
-                raise SystemExit(f"{command.name} ended with status {status}; see {out}.error")
-            break
+    """Repeat a command until it ends by itself, after at most ``most`` kills; compare what it made."""
+    for _ in range(min(most, MOST_KILLS)):
         kind = attempt(command, out, chance)
         if kind is None:
             break
         command.kills[kind] += 1
     else:
-        raise SystemExit(f"{command.name} does not end")
+        if (status := ended(in_child(command.work, out))) != 0:
+            raise SystemExit(f"{command.name} ended with status {status}; see {out}.error")
     command.rounds += 1
     command.bad += [f"{command.name}: {name}" for name in differences(command.reference, out)]
 
@@ -217,15 +227,21 @@ def timeless(value: Any, folder: Path) -> Any:
     return value.replace(str(folder), "OUT") if isinstance(value, str) else value
 
 
+def children_seconds() -> float:
+    """Return the CPU time of the children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def undisturbed(command: Command) -> None:
     """Carry out a command twice, without a kill: for comparison, and to learn how long it takes and what varies."""
     again = command.reference.with_name(f"{command.name} again")
     for out in (command.reference, again):
-        started = time.monotonic()
+        started = children_seconds()
         if (status := ended(in_child(command.work, out))) != 0:
             print((out.parent / f"{out.name}.error").read_text(), file=sys.stderr)
             raise SystemExit(f"{command.name} ended with status {status}")
-        command.seconds = time.monotonic() - started
+        command.seconds = children_seconds() - started
     if found := differences(command.reference, again):
         raise SystemExit(f"two undisturbed commands differ: {command.name}: {', '.join(found)}")
     shutil.rmtree(again)
@@ -260,10 +276,10 @@ def main() -> None:
                 if command.kills.total() >= most:
                     continue
                 out = folder / "killed" / f"{command.name}{number}"
-                kill_until_done(command, out, chance, most)
+                kill_until_done(command, out, chance, most - command.kills.total())
                 if not command.bad:
                     shutil.rmtree(out)
-            report(found, time.monotonic() - started, sys.stderr)
+                report(found, time.monotonic() - started, sys.stderr)
     report(found, time.monotonic() - started, sys.stdout)
     raise SystemExit(1 if any(command.bad for command in found) else 0)
 
@@ -271,7 +287,9 @@ def main() -> None:
 def report(found: list[Command], seconds: float, to: Any) -> None:
     """Print the table."""
     kinds = ("at its start", "at any moment", "inside a write")
-    print(f"{'command':<16}{'kills':>7}" + "".join(f"{kind:>16}" for kind in kinds) + f"{'ends':>7}{'differ':>8}", file=to)
+    print(
+        f"{'command':<16}{'kills':>7}" + "".join(f"{kind:>16}" for kind in kinds) + f"{'ends':>7}{'differ':>8}", file=to
+    )
     for command in found:
         row = "".join(f"{command.kills[kind]:>16}" for kind in kinds)
         print(f"{command.name:<16}{command.kills.total():>7}{row}{command.rounds:>7}{len(command.bad):>8}", file=to)
