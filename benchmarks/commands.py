@@ -123,6 +123,10 @@ BENCHMARKS = {
         "Time and CPU time per image: fastccsa's ways from files to training batches, others', and the floors.",
         "images shape files=128 threads contestant batch=64 rounds=3 seconds=1 full device=cpu machine out",
     ),
+    "decode": (
+        "CPU time of decoding the regions of JPEGs that training needs, on one thread: fastccsa and libjpeg-turbo.",
+        "images shape files=32 contestant rounds=15 seconds=20 machine out",
+    ),
     "step": (
         "A training step: fastccsa's loop, the same method in plain PyTorch, and the bare network.",
         "manifest backbone=resnet18 size=64 pairs=32 cache=ram amp=auto compile cuda-graph plain workers device=auto "

@@ -1,4 +1,6 @@
-// Reads the segments of a JPEG file up to its scan. Every value in the file is validated before it is used.
+// Reads the segments of a JPEG file up to its scan. Every value in the file is validated before it is used, and whatever
+// another decoder might read differently is unsupported: markers without a length, those that libjpeg refuses, segments
+// that are longer or shorter than their content.
 #include "jpeg/header.h"
 
 #include <algorithm>
@@ -11,15 +13,14 @@ enum Marker : uint8_t {
   kFrameBaseline = 0xc0,
   kFrameExtended = 0xc1,
   kHuffman = 0xc4,
-  kArithmetic = 0xcc,
-  kLastFrame = 0xcf,
   kStart = 0xd8,
-  kEnd = 0xd9,
   kScan = 0xda,
   kQuantisation = 0xdb,
   kInterval = 0xdd,
   kJfif = 0xe0,
   kAdobe = 0xee,
+  kLastApplication = 0xef,
+  kComment = 0xfe,
 };
 
 // A cursor in a segment. Reading beyond the end gives zeros and sets a flag.
@@ -68,12 +69,16 @@ struct Colours {
   }
 };
 
+constexpr int kMaxStep = 0x7fff;  // libjpeg keeps it in 16 bits with a sign
+
 bool read_quantisation(Reader segment, Tables& tables) {
   while (!segment.empty()) {
     const int info = segment.byte(), precision = info >> 4, id = info & 15;
     if (id > 3 || precision > 1) return false;
     for (int k = 0; k < 64; ++k) {
-      tables.quantisation[id][kZigzag[k]] = uint16_t(precision ? segment.word() : segment.byte());
+      const int step = precision == 1 ? segment.word() : segment.byte();
+      if (step == 0 || step > kMaxStep) return false;
+      tables.quantisation[id][kZigzag[k]] = uint16_t(step);
     }
     tables.has_quantisation[id] = true;
   }
@@ -111,11 +116,14 @@ Status read_frame(Reader segment, Header& header, std::array<int, kMaxComponents
     quantisation[k] = segment.byte();
     if (quantisation[k] > 3) return Status::kBroken;
   }
-  if (segment.overrun()) return Status::kBroken;
+  if (segment.overrun() || !segment.empty()) return Status::kBroken;
   Component& first = header.component[0];
   if (header.components == 1) {
     first.across = first.down = 1;  // with one component, each block is an MCU regardless of the sampling factors
     return Status::kDone;
+  }
+  for (int k = 0; k < 3; ++k) {
+    if (header.component[k].id == header.component[(k + 1) % 3].id) return Status::kBroken;
   }
   const auto single = [](const Component& c) { return c.across == 1 && c.down == 1; };
   const auto one_or_two = [](int sampling) { return sampling == 1 || sampling == 2; };
@@ -141,7 +149,7 @@ Status read_scan(Reader segment, const Tables& tables, Header& header,
     std::transform(steps.begin(), steps.end(), component.scale.begin(), [](uint16_t step) { return int16_t(step); });
   }
   const int first = segment.byte(), last = segment.byte(), approximation = segment.byte();
-  if (segment.overrun()) return Status::kBroken;
+  if (segment.overrun() || !segment.empty()) return Status::kBroken;
   return first == 0 && last == 63 && approximation == 0 ? Status::kDone : Status::kUnsupported;
 }
 
@@ -155,6 +163,7 @@ Status read_header(const uint8_t* data, std::size_t length, Tables& tables, Head
     while (at + 1 < length && data[at] == 0xff && data[at + 1] == 0xff) ++at;  // fill bytes
     if (at + 4 > length || data[at] != 0xff) return Status::kBroken;
     const int marker = data[at + 1];
+    if (marker < kFrameBaseline || (marker > kHuffman && marker < kScan)) return Status::kUnsupported;
     const std::size_t size = std::size_t(data[at + 2]) << 8 | data[at + 3];
     if (size < 2 || at + 2 + size > length) return Status::kBroken;
     Reader segment(data + at + 4, size - 2);
@@ -163,13 +172,16 @@ Status read_header(const uint8_t* data, std::size_t length, Tables& tables, Head
     switch (marker) {
       case kQuantisation: status = read_quantisation(segment, tables) ? Status::kDone : Status::kBroken; break;
       case kHuffman: status = read_huffman(segment, tables) ? Status::kDone : Status::kBroken; break;
-      case kInterval: header.interval = segment.word(); break;
+      case kInterval:
+        header.interval = segment.word();
+        if (segment.overrun() || !segment.empty()) status = Status::kBroken;
+        break;
       case kFrameBaseline:
       case kFrameExtended:
         status = header.components == 0 ? read_frame(segment, header, quantisation) : Status::kBroken;
         break;
       case kJfif: {
-        const uint8_t* name = segment.take(5);
+        const uint8_t* name = segment.take(14);
         colours.jfif |= name != nullptr && std::equal(name, name + 5, "JFIF");
         break;
       }
@@ -187,9 +199,8 @@ Status read_header(const uint8_t* data, std::size_t length, Tables& tables, Head
         header.scan = data + at;
         header.scan_length = length - at;
         return read_scan(segment, tables, header, quantisation);
-      case kEnd: return Status::kBroken;
       default:
-        if (marker > kFrameExtended && marker <= kLastFrame) return Status::kUnsupported;
+        if ((marker < kJfif || marker > kLastApplication) && marker != kComment) return Status::kUnsupported;
         break;
     }
     if (status != Status::kDone) return status;

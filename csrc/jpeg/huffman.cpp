@@ -11,9 +11,11 @@ bool Table::set(const uint8_t* counts, const uint8_t* symbols, bool ac) {
   int code = 0, number = 0;
   for (int length = 1; length <= kLongest; ++length) {
     const int count = counts[length - 1];
-    if (number + count > 256 || code + count > 1 << length) return false;
+    // No code may consist of ones only.
+    if (number + count > 256 || (count > 0 && code + count >= 1 << length)) return false;
     offset_[length] = number - code;
     for (int i = 0; i < count; ++i, ++code, ++number) {
+      if (!ac && symbols[number] > 15) return false;  // bits of a difference
       symbols_[uint8_t(number)] = symbols[number];
       if (length > kLookup) continue;
       const int begin = code << (kLookup - length), end = (code + 1) << (kLookup - length);

@@ -6,19 +6,19 @@
 
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 
 namespace fastccsa::jpeg {
 
 constexpr int kLookup = 11;   // bits that index a lookup table
 constexpr int kLongest = 16;  // maximum bits of a code
 
-// The row-major position in a block of the k-th coefficient. Broken files may have coefficients beyond 63, which are
-// mapped to the last position.
-constexpr std::array<uint8_t, 80> zigzag() {
-  std::array<uint8_t, 80> place{};
+// The row-major position in a block of the k-th coefficient.
+constexpr std::array<uint8_t, 64> zigzag() {
+  std::array<uint8_t, 64> place{};
   int row = 0, column = 0;
-  for (int k = 0; k < 80; ++k) {
-    place[k] = uint8_t(k < 64 ? 8 * row + column : 63);
+  for (int k = 0; k < 64; ++k) {
+    place[k] = uint8_t(8 * row + column);
     const bool up = (row + column) % 2 == 0;
     if (up ? column == 7 : row == 7) {
       (up ? row : column) += 1;
@@ -31,7 +31,7 @@ constexpr std::array<uint8_t, 80> zigzag() {
   }
   return place;
 }
-inline constexpr std::array<uint8_t, 80> kZigzag = zigzag();
+inline constexpr std::array<uint8_t, 64> kZigzag = zigzag();
 
 // The signed value that `size` bits of a stream encode.
 inline int extend(uint32_t bits, int size) {
@@ -69,16 +69,16 @@ class Table {
 
   Symbol at(const Bits& bits) const {
     const Symbol symbol = first_[bits.peek(kLookup)];
-    return symbol.length != 0 ? symbol : longer(bits);
+    return symbol.length != 0 ? symbol : longer(bits.peek(kLongest));
   }
 
   const Coefficient& coefficient(const Bits& bits) const { return coefficients_[bits.peek(kLookup)]; }
   const Skip& skip_entry(const Bits& bits) const { return skips_[bits.peek(kLookup)]; }
 
  private:
-  Symbol longer(const Bits& bits) const {
+  Symbol longer(uint32_t bits) const {
     for (int length = kLookup + 1; length <= kLongest; ++length) {
-      const int code = int(bits.peek(length));
+      const int code = int(bits >> (kLongest - length));
       if (code < end_[length]) return {symbols_[uint8_t(code + offset_[length])], uint8_t(length)};
     }
     return {0, 0};
@@ -100,7 +100,7 @@ class Table {
 FASTCCSA_INLINE bool read_difference(Bits& bits, const Table& dc, int& difference) {
   bits.refill();
   const Symbol symbol = dc.at(bits);
-  if (symbol.length == 0 || symbol.value > 15) return false;
+  if (symbol.length == 0) return false;
   bits.skip(symbol.length);
   difference = 0;
   if (symbol.value != 0) {
@@ -111,53 +111,53 @@ FASTCCSA_INLINE bool read_difference(Bits& bits, const Table& dc, int& differenc
 }
 
 // Writes the AC coefficients times `scale` into a block of zeros. Returns a bit mask of the rows with a coefficient, or
-// -1 for an invalid code.
-FASTCCSA_INLINE int read_block(Bits& bits, const Table& ac, const int16_t* scale, int16_t* block) {
+// -1 if a code is invalid, a coefficient is beyond the block, or the sum of magnitudes is above `allowed`.
+FASTCCSA_INLINE int read_block(Bits& bits, const Table& ac, const int16_t* scale, int64_t allowed, int16_t* block) {
   int rows = 0;
-  const auto put = [&](int k, int value) {
-    const int position = kZigzag[k];
-    block[position] = int16_t(value * scale[position]);
-    rows |= 1 << (position >> 3);
-  };
   for (int k = 1; k < 64; ++k) {
     bits.refill();
     const Coefficient& entry = ac.coefficient(bits);
-    if (entry.value != 0) {
+    int value = entry.value;
+    if (value != 0) {
       k += entry.run;
-      put(k, entry.value);
       bits.skip(entry.length);
-      continue;
+    } else {
+      const Symbol symbol = entry.length != 0 ? Symbol{entry.run, entry.length} : ac.at(bits);
+      if (symbol.length == 0) return -1;
+      bits.skip(symbol.length);
+      const int run = symbol.value >> 4, size = symbol.value & 15;
+      if (size == 0 && run != 15) break;
+      k += run;
+      if (size != 0) {
+        value = extend(bits.peek(size), size);
+        bits.skip(size);
+      }
     }
-    const Symbol symbol = entry.length != 0 ? Symbol{entry.run, entry.length} : ac.at(bits);
-    if (symbol.length == 0) return -1;
-    bits.skip(symbol.length);
-    const int run = symbol.value >> 4, size = symbol.value & 15;
-    if (size == 0) {
-      if (run != 15) break;
-      k += 15;
-      continue;
-    }
-    k += run;
-    put(k, extend(bits.peek(size), size));
-    bits.skip(size);
+    if (k > 63) return -1;
+    const int position = kZigzag[k];
+    value *= scale[position];
+    allowed -= std::abs(value);
+    block[position] = int16_t(value);
+    rows |= 1 << (position >> 3);
   }
-  return rows;
+  return allowed < 0 ? -1 : rows;
 }
 
-// Skips the AC coefficients of a block. Returns false for an invalid code.
+// Skips the AC coefficients of a block. Returns false if a code is invalid or a coefficient is beyond the block.
 FASTCCSA_INLINE bool skip_block(Bits& bits, const Table& ac) {
-  for (int k = 1; k < 64;) {
+  int k = 1;
+  while (k < 64) {
     bits.refill();
     const Skip& entry = ac.skip_entry(bits);
     if (entry.length != 0) {
       // Codes after the last coefficient of a block belong to the next block. A branch, because it is predictable.
       if (__builtin_expect(k + entry.advance <= 64, 1)) {
         bits.skip(entry.length);
-        if (entry.ends) break;
+        if (entry.ends) return true;
         k += entry.advance;
       } else {
         bits.skip(entry.first_length);
-        if (entry.first_ends) break;
+        if (entry.first_ends) return true;
         k += entry.first_advance;
       }
       continue;
@@ -166,10 +166,10 @@ FASTCCSA_INLINE bool skip_block(Bits& bits, const Table& ac) {
     if (symbol.length == 0) return false;
     const int run = symbol.value >> 4, size = symbol.value & 15;
     bits.skip(symbol.length + size);
-    if (size == 0 && run != 15) break;
+    if (size == 0 && run != 15) return true;
     k += run + 1;
   }
-  return true;
+  return k == 64;
 }
 
 }  // namespace fastccsa::jpeg

@@ -4,6 +4,8 @@
 #include "jpeg/transform.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 
 // Compiles functions for newer x86 processors too; the dynamic loader chooses the version.
 #if defined(__x86_64__) && defined(__gnu_linux__)
@@ -15,7 +17,14 @@
 namespace fastccsa::jpeg {
 namespace {
 
+constexpr int kMaxCoefficient = 1 << 15;  // before it is multiplied by the quantisation step; beyond, a file is broken
+
 int divide_up(int a, int b) { return (a + b - 1) / b; }
+
+FASTCCSA_INLINE void clear(int16_t* block) {
+  const Ints zeros = {};
+  for (int k = 0; k < 4; ++k) std::memcpy(block + 16 * k, &zeros, sizeof zeros);
+}
 
 template <int kDown>
 FASTCCSA_INLINE void inverse_means_of(int across, const int16_t* block, int rows, uint8_t* to, int64_t stride) {
@@ -40,30 +49,67 @@ FASTCCSA_CLONES("avx2") void means(int down, int across, const int16_t* block, i
   }
 }
 
-// Full-range ITU-R BT.601, in fixed point as in libjpeg.
-FASTCCSA_CLONES("avx2") void to_rgb(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int count, uint8_t* rgb) {
+FASTCCSA_INLINE Ints eight(const uint8_t* from) {
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof bytes);
+  return __builtin_convertvector(bytes, Ints);
+}
+
+// Makes eight pixels, each with red in the first byte in memory, then green, blue and zero. Full-range ITU-R BT.601, in
+// fixed point as in libjpeg.
+FASTCCSA_INLINE void eight_pixels(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, uint32_t* pixels) {
   constexpr int kBits = 16, kHalf = 1 << (kBits - 1);
   const auto fixed = [](double x) { return int(x * (1 << kBits) + 0.5); };
-  for (int i = 0; i < count; ++i) {
-    const int blue = cb[i] - 128, red = cr[i] - 128;
-    rgb[3 * i] = to_byte(y[i] + ((fixed(1.40200) * red + kHalf) >> kBits));
-    rgb[3 * i + 1] = to_byte(y[i] + ((-fixed(0.34414) * blue - fixed(0.71414) * red + kHalf) >> kBits));
-    rgb[3 * i + 2] = to_byte(y[i] + ((fixed(1.77200) * blue + kHalf) >> kBits));
+  const Ints level = eight(y), blue = eight(cb) - 128, red = eight(cr) - 128;
+  const Ints r = clamped(level + ((fixed(1.40200) * red + kHalf) >> kBits));
+  const Ints g = clamped(level + ((-fixed(0.34414) * blue - fixed(0.71414) * red + kHalf) >> kBits));
+  const Ints b = clamped(level + ((fixed(1.77200) * blue + kHalf) >> kBits));
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  const Ints made = r | g << 8 | b << 16;
+#else
+  const Ints made = r << 24 | g << 16 | b << 8;
+#endif
+  std::memcpy(pixels, &made, sizeof made);
+}
+
+FASTCCSA_CLONES("avx2") void to_rgb(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int count, uint8_t* rgb) {
+  int i = 0;
+  uint32_t pixels[8];
+  for (; i + 8 < count; i += 8) {  // at least one pixel is left
+    eight_pixels(y + i, cb + i, cr + i, pixels);
+    // Four bytes at a time, the last of which the next pixel overwrites.
+    for (int k = 0; k < 8; ++k) std::memcpy(rgb + 3 * (i + k), pixels + k, 4);
   }
+  const int left = count - i;  // 1 to 8
+  uint8_t rest[3][8] = {};
+  const uint8_t* from[3] = {y, cb, cr};
+  for (int k = 0; k < 3; ++k) std::memcpy(rest[k], from[k] + i, std::size_t(left));
+  eight_pixels(rest[0], rest[1], rest[2], pixels);
+  for (int k = 0; k < left; ++k) std::memcpy(rgb + 3 * (i + k), pixels + k, 3);
+}
+
+// Adds three times one row and once another: sums with weights that add up to 4.
+FASTCCSA_CLONES("avx2") void weigh(const uint8_t* near, const uint8_t* far, int count, int16_t* sums) {
+  for (int i = 0; i < count; ++i) sums[i] = int16_t(3 * near[i] + far[i]);
 }
 
 // Converts sums with weights that add up to 4 to samples.
-FASTCCSA_CLONES("avx2") void narrow(const int* sums, int count, int bias, uint8_t* to) {
+FASTCCSA_CLONES("avx2") void narrow(const int16_t* sums, int count, int bias, uint8_t* to) {
   for (int i = 0; i < count; ++i) to[i] = uint8_t((sums[i] + bias) >> 2);
 }
 
 // Makes two pixels of each of `count` sums, whose weights add up to 4 if `weighted`, else to 1. `sums` has one more
 // element on each side.
-FASTCCSA_CLONES("avx2") void widen(const int* sums, int count, bool weighted, uint8_t* to) {
+FASTCCSA_CLONES("avx2") void widen(const int16_t* sums, int count, bool weighted, uint8_t* to) {
   const int shift = weighted ? 4 : 2, left = weighted ? 8 : 1, right = weighted ? 7 : 2;
   for (int i = 0; i < count; ++i) {
-    to[2 * i] = uint8_t((3 * sums[i] + sums[i - 1] + left) >> shift);
-    to[2 * i + 1] = uint8_t((3 * sums[i] + sums[i + 1] + right) >> shift);
+    const int first = (3 * sums[i] + sums[i - 1] + left) >> shift, second = (3 * sums[i] + sums[i + 1] + right) >> shift;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const auto both = uint16_t(first | second << 8);
+#else
+    const auto both = uint16_t(first << 8 | second);
+#endif
+    std::memcpy(to + 2 * i, &both, sizeof both);
   }
 }
 
@@ -74,8 +120,9 @@ Status Decoder::open(const uint8_t* data, std::size_t length) {
   tables_.has_quantisation.fill(false);
   for (int k = 0; k < 4; ++k) tables_.dc[k].clear(), tables_.ac[k].clear();
   const Status status = read_header(data, length, tables_, header_);
-  if (status == Status::kDone) scan_.take(header_.scan, header_.scan_length);
-  return status;
+  if (status != Status::kDone) return status;
+  scan_.take(header_.scan, header_.scan_length);
+  return scan_.surprising ? Status::kUnsupported : Status::kDone;
 }
 
 void Decoder::prepare(int scale, const Rectangle& region) {
@@ -122,20 +169,51 @@ Status Decoder::read_codes(int scale, const Rectangle& region) {
   return read_blocks(true);
 }
 
+// Inlined, so that the state of `bits` is in registers.
+FASTCCSA_INLINE bool Decoder::read_mcu(Bits& bits, int row, int column, bool needed, int* dc) {
+  alignas(32) int16_t block[64];
+  for (int k = 0; k < header_.components; ++k) {
+    const Component& component = header_.component[k];
+    for (int v = 0; v < component.down; ++v) {
+      for (int h = 0; h < component.across; ++h) {
+        int difference = 0;
+        if (!read_difference(bits, *component.dc, difference)) return false;
+        dc[k] += difference;
+        if (std::abs(dc[k]) > kMaxCoefficient) return false;
+        if (needed) {
+          clear(block);
+          const int64_t level = int64_t(dc[k]) * component.scale[0];
+          const int rows = read_block(bits, *component.ac, component.scale.data(), kMaxSum - std::abs(level), block);
+          if (rows < 0) return false;
+          block[0] = int16_t(level);
+          transform(block, rows, planes_[k], row * component.down + v, column * component.across + h);
+        } else if (!skip_block(bits, *component.ac)) {
+          return false;
+        }
+        if (bits.beyond_end()) return false;  // after each block, which cannot be longer than the padding
+      }
+    }
+  }
+  return true;
+}
+
 Status Decoder::read_blocks(bool skip_all) {
   const int across = divide_up(header_.width, kSide * header_.across());
   const int interval = header_.interval;
   if (interval == 0 && scan_.intervals.size() > 1) return Status::kBroken;
-  Bits bits(scan_);
+  Bits bits;
   int dc[kMaxComponents] = {};
   // Restart intervals above the region are not read at all.
   const int64_t first = int64_t(mcu_rows_.first) * across;
   int64_t mcu = interval > 0 ? first / interval * interval : 0;
+  if (interval == 0) bits.seek(scan_, 0);
+  bool inside = false;  // of an interval that has begun
   for (int row = int(mcu / across), column = int(mcu % across); row < mcu_rows_.last; ++mcu) {
     if (interval > 0 && mcu % interval == 0) {
-      const std::size_t number = std::size_t(mcu / interval);
-      if (number >= scan_.intervals.size()) return Status::kBroken;
-      bits.seek(scan_, scan_.intervals[number]);
+      const auto number = std::size_t(mcu / interval);
+      if (number >= scan_.in_order || (inside && !bits.at_end())) return Status::kBroken;
+      bits.seek(scan_, number);
+      inside = true;
       std::fill(dc, dc + kMaxComponents, 0);
     }
     const bool in_region = row >= mcu_rows_.first && column >= mcu_columns_.first && column < mcu_columns_.last;
@@ -145,31 +223,8 @@ Status Decoder::read_blocks(bool skip_all) {
       ++row;
     }
   }
-  return Status::kDone;
-}
-
-bool Decoder::read_mcu(Bits& bits, int row, int column, bool needed, int* dc) {
-  alignas(32) int16_t block[64];
-  for (int k = 0; k < header_.components; ++k) {
-    const Component& component = header_.component[k];
-    for (int v = 0; v < component.down; ++v) {
-      for (int h = 0; h < component.across; ++h) {
-        int difference = 0;
-        if (bits.beyond_end() || !read_difference(bits, *component.dc, difference)) return false;
-        dc[k] += difference;
-        if (!needed) {
-          if (!skip_block(bits, *component.ac)) return false;
-          continue;
-        }
-        std::fill(block, block + 64, int16_t(0));
-        const int rows = read_block(bits, *component.ac, component.scale.data(), block);
-        if (rows < 0) return false;
-        block[0] = int16_t(dc[k] * component.scale[0]);
-        transform(block, rows, planes_[k], row * component.down + v, column * component.across + h);
-      }
-    }
-  }
-  return !bits.beyond_end();
+  const bool whole = mcu_rows_.last == divide_up(header_.height, kSide * header_.down());
+  return whole && !bits.at_end() ? Status::kBroken : Status::kDone;
 }
 
 void Decoder::transform(const int16_t* block, int rows, Plane& plane, int y, int x) const {
@@ -177,7 +232,7 @@ void Decoder::transform(const int16_t* block, int rows, Plane& plane, int y, int
   if (rows == 0) {
     const uint8_t level = to_byte(((block[0] + 4) >> 3) + 128);
     for (int i = 0; i < plane.down; ++i) std::fill_n(to + i * plane.stride, plane.across, level);
-  } else if (scale_ == 1) {
+  } else if (plane.down == kSide && plane.across == kSide) {
     all_pixels(block, to, plane.stride);
   } else {
     means(plane.down, plane.across, block, rows | 1, to, plane.stride);
@@ -211,15 +266,20 @@ const uint8_t* Decoder::upsample(const Plane& plane, int y, Span columns, std::v
   const int row = half_height ? y / 2 : y;
   const int other = half_height ? std::clamp(y % 2 == 0 ? row - 1 : row + 1, 0, plane.height - 1) : row;
   const uint8_t *near = plane.row(row), *far = plane.row(other);
-  // One more sample than needed on each side; `begin` may be -1.
+  // One more sample than needed on each side, also beyond the borders, where the last sample is repeated.
   const int begin = half_width ? columns.first / 2 - 1 : columns.first;
   const int end = half_width ? (columns.last - 1) / 2 + 2 : columns.last;
   sums_.resize(std::size_t(end - begin));
   line.resize(2 * sums_.size());
-  for (int x = begin; x < end; ++x) {
-    const int sample = std::clamp(x, 0, plane.width - 1);
-    sums_[std::size_t(x - begin)] = half_height ? 3 * near[sample] + far[sample] : near[sample];
+  const int inner = std::max(begin, 0), count = std::min(end, plane.width) - inner;
+  int16_t* to = sums_.data() + (inner - begin);
+  if (half_height) {
+    weigh(near + inner, far + inner, count, to);
+  } else {
+    std::copy_n(near + inner, count, to);
   }
+  std::fill(sums_.data(), to, *to);
+  std::fill(to + count, sums_.data() + sums_.size(), to[count - 1]);
   if (!half_width) {
     narrow(sums_.data(), end - begin, y % 2 == 0 ? 1 : 2, line.data());
     return line.data();

@@ -57,7 +57,7 @@ class Decoder {
   Plane planes_[kMaxComponents];
   Span mcu_rows_{}, mcu_columns_{};  // the MCUs that the region needs
   std::vector<uint8_t> lines_[2];    // a row of each chroma component at full resolution
-  std::vector<int> sums_;
+  std::vector<int16_t> sums_;
   int scale_ = 1;
 };
 

@@ -19,11 +19,20 @@ struct Scan {
   std::vector<uint8_t> bytes;          // followed by kPadding zeros
   std::size_t size = 0;                // without the padding
   std::vector<std::size_t> intervals;  // offset of each restart interval
+  std::size_t in_order = 0;            // intervals before the first restart marker that is out of sequence
+  bool surprising = false;             // whether anything but the end of the image or of the file follows
+
+  // Where an interval ends.
+  std::size_t end(std::size_t interval) const {
+    return interval + 1 < intervals.size() ? intervals[interval + 1] : size;
+  }
 
   // Takes the data up to the first marker that ends a scan.
   void take(const uint8_t* data, std::size_t length) {
     bytes.resize(length + kPadding);
     intervals.assign(1, 0);
+    in_order = 1;
+    surprising = false;
     uint8_t* to = bytes.data();
     const uint8_t *from = data, *end = data + length;
     while (from < end) {
@@ -38,8 +47,10 @@ struct Scan {
       if (*next == 0) {
         *to++ = 0xff;
       } else if (*next >= 0xd0 && *next <= 0xd7) {
+        if (in_order == intervals.size() && std::size_t(*next - 0xd0) == (in_order - 1) % 8) ++in_order;
         intervals.push_back(std::size_t(to - bytes.data()));
       } else {
+        surprising = *next != 0xd9;
         break;
       }
       from = next + 1;
@@ -49,13 +60,12 @@ struct Scan {
   }
 };
 
-// A position in a scan. The next bits are the highest bits of `window_`.
+// A position in a restart interval of a scan. The next bits are the highest bits of `window_`.
 class Bits {
  public:
-  explicit Bits(const Scan& scan) : next_(scan.bytes.data()), limit_(next_ + scan.size + 8) {}
-
-  void seek(const Scan& scan, std::size_t offset) {
-    next_ = scan.bytes.data() + offset;
+  void seek(const Scan& scan, std::size_t interval) {
+    next_ = scan.bytes.data() + scan.intervals[interval];
+    end_ = scan.bytes.data() + scan.end(interval);
     window_ = 0;
     valid_ = 0;
   }
@@ -80,12 +90,18 @@ class Bits {
     valid_ -= count;
   }
 
-  // Whether more was read than the scan has, apart from a few bits of padding.
-  bool beyond_end() const { return next_ > limit_; }
+  // Whether bits beyond the end of the interval were consumed.
+  bool beyond_end() const { return position() > end_; }
+
+  // Whether all of the interval's bytes were consumed, the last one at least in part.
+  bool at_end() const { return position() == end_; }
 
  private:
-  const uint8_t* next_;
-  const uint8_t* limit_;
+  // The first byte of which no bit was consumed.
+  const uint8_t* position() const { return next_ - (valid_ >> 3); }
+
+  const uint8_t* next_ = nullptr;
+  const uint8_t* end_ = nullptr;
   uint64_t window_ = 0;
   int valid_ = 0;
 };

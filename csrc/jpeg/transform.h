@@ -12,12 +12,32 @@ namespace fastccsa::jpeg {
 
 constexpr int kSide = 8;  // side of a block
 
+// The sum of magnitudes that the coefficients of a block may have. After the first pass of the transform, a number is at
+// most 4 * sqrt(2) times the sum of its column, and libjpeg-turbo adds two of them in 16 bits: more could wrap around
+// there, so the pixels would differ. Photographs have about a tenth. Nothing below overflows within this limit.
+constexpr int kMaxSum = 5792;
+
 // Vectors of eight numbers: one per column of a block.
 typedef int32_t Ints __attribute__((vector_size(32)));
 typedef float Floats __attribute__((vector_size(32)));
 typedef int16_t Shorts __attribute__((vector_size(16)));
+typedef uint8_t Bytes __attribute__((vector_size(8)));
+
+// Picks eight numbers of two vectors by their positions: 0 to 7 in `a`, 8 to 15 in `b`.
+#ifdef __clang__
+#define FASTCCSA_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define FASTCCSA_PICK(a, b, ...) __builtin_shuffle(a, b, Ints{__VA_ARGS__})
+#endif
 
 FASTCCSA_INLINE uint8_t to_byte(int value) { return uint8_t(value < 0 ? 0 : value > 255 ? 255 : value); }
+
+FASTCCSA_INLINE Ints clamped(Ints values) {
+  values = values < 0 ? 0 : values;
+  return values > 255 ? 255 : values;
+}
+
+FASTCCSA_INLINE Bytes to_bytes(Ints values) { return __builtin_convertvector(clamped(values), Bytes); }
 
 // ---- all pixels ----
 //
@@ -55,12 +75,21 @@ FASTCCSA_INLINE void inverse_columns(Ints* x, int shift) {
 }
 
 FASTCCSA_INLINE void transpose(Ints* x) {
-  int32_t from[kSide][kSide], to[kSide][kSide];
-  std::memcpy(from, x, sizeof from);
-  for (int i = 0; i < kSide; ++i) {
-    for (int j = 0; j < kSide; ++j) to[j][i] = from[i][j];
+  Ints pairs[kSide], fours[kSide];
+  for (int i = 0; i < kSide; i += 2) {
+    pairs[i] = FASTCCSA_PICK(x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[i + 1] = FASTCCSA_PICK(x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
   }
-  std::memcpy(x, to, sizeof to);
+  for (int i = 0; i < kSide; i += 4) {
+    for (int half = 0; half < 2; ++half) {
+      fours[i + 2 * half] = FASTCCSA_PICK(pairs[i + half], pairs[i + half + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      fours[i + 2 * half + 1] = FASTCCSA_PICK(pairs[i + half], pairs[i + half + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    x[i] = FASTCCSA_PICK(fours[i], fours[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    x[i + 4] = FASTCCSA_PICK(fours[i], fours[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
 }
 
 FASTCCSA_INLINE void inverse(const int16_t* block, uint8_t* to, int64_t stride) {
@@ -75,17 +104,17 @@ FASTCCSA_INLINE void inverse(const int16_t* block, uint8_t* to, int64_t stride) 
   inverse_columns(x, kPrecision + kGuard + 3);
   transpose(x);
   for (int row = 0; row < kSide; ++row) {
-    const Ints levels = x[row] + 128;
-    for (int column = 0; column < kSide; ++column) to[row * stride + column] = to_byte(levels[column]);
+    const Bytes bytes = to_bytes(x[row] + 128);
+    std::memcpy(to + row * stride, &bytes, sizeof bytes);
   }
 }
 
 // ---- means ----
 
-// `at[n][k]` is the weight of coefficient k in the n-th mean of 8 / kCount pixels along an axis.
+// `at[k][n]` is the weight of coefficient k in the n-th mean of 8 / kCount pixels along an axis; 0 from n = kCount on.
 template <int kCount>
 struct Means {
-  float at[kCount][kSide];
+  float at[kSide][kSide];
 
   Means() : at{} {
     constexpr int kPixels = kSide / kCount;
@@ -94,7 +123,7 @@ struct Means {
       for (int k = 0; k < kSide; ++k) {
         double sum = 0;
         for (int i = 0; i < kPixels; ++i) sum += std::cos((2 * (n * kPixels + i) + 1) * k * pi / (2 * kSide));
-        at[n][k] = float(sum / kPixels * (k == 0 ? std::sqrt(1.0 / kSide) : std::sqrt(2.0 / kSide)));
+        at[k][n] = float(sum / kPixels * (k == 0 ? std::sqrt(1.0 / kSide) : std::sqrt(2.0 / kSide)));
       }
     }
   }
@@ -114,17 +143,19 @@ FASTCCSA_INLINE void inverse_means(const int16_t* block, int rows, uint8_t* to, 
     Shorts shorts;
     std::memcpy(&shorts, block + kSide * k, sizeof shorts);
     const Floats row = __builtin_convertvector(shorts, Floats);
-    for (int n = 0; n < kDown; ++n) columns[n] += down[n][k] * row;
+    for (int n = 0; n < kDown; ++n) columns[n] += down[k][n] * row;
   }
   for (int n = 0; n < kDown; ++n) {
-    for (int m = 0; m < kAcross; ++m) {
-      Floats basis;
-      std::memcpy(&basis, across[m], sizeof basis);
-      const Floats product = columns[n] * basis;
-      const float sum = ((product[0] + product[1]) + (product[2] + product[3])) +
-                        ((product[4] + product[5]) + (product[6] + product[7]));
-      to[n * stride + m] = to_byte(int(sum + 128.5f + 1024) - 1024);  // rounds down, also below 0
+    float column[kSide];
+    std::memcpy(column, &columns[n], sizeof column);
+    Floats sums = {};
+    for (int k = 0; k < kSide; ++k) {
+      Floats weights;
+      std::memcpy(&weights, across[k], sizeof weights);
+      sums += column[k] * weights;
     }
+    const Bytes bytes = to_bytes(__builtin_convertvector(sums + (128.5f + 2048), Ints) - 2048);  // also rounds down below 0
+    std::memcpy(to + n * stride, &bytes, kAcross);
   }
 }
 

@@ -17,7 +17,10 @@ _library = load(
     __file__,
     "libjpeg_regions.so",
     {
-        "fastccsa_jpeg_decode": (c_char_p, (c_void_p, c_size_t, *_REGION, c_void_p, POINTER(c_bool))),
+        "fastccsa_jpeg_decode": (
+            c_char_p,
+            (c_void_p, c_size_t, c_int, c_int, *_REGION, c_void_p, POINTER(c_bool)),
+        ),
         "fastccsa_jpeg_read_codes": (c_char_p, (c_void_p, c_size_t, *_REGION, POINTER(c_bool))),
     },
 )
@@ -25,20 +28,21 @@ MAX_SIDE = 65535  # of a JPEG
 
 
 def decode_region(
-    data: NDArray[np.uint8], top: int, left: int, height: int, width: int, scale: int
+    data: NDArray[np.uint8], size: tuple[int, int], top: int, left: int, height: int, width: int, scale: int
 ) -> NDArray[np.uint8] | None:
     """Decode a region to uint8 ``[height, width, 3]``; None if this decoder cannot read the file.
 
-    ``data`` is the content of the file, uint8. The region is in pixels of the reduced image, which has the size of the
-    original divided by ``scale``, rounded up. EXIF orientation is ignored.
+    ``data`` is the content of the file, uint8, and ``size`` the height and width of its image, or (0, 0) if they are
+    not known. The region is in pixels of the reduced image, which has the size of the original divided by ``scale``,
+    rounded up. EXIF orientation is ignored.
 
     Raises:
         ValueError: an unknown scale, or a region that does not lie within the image.
     """
-    data, region = _arguments(data, top, left, height, width, scale)
-    rgb = np.empty((region[2], region[3], 3), np.uint8)
+    data, numbers = _arguments(data, *size, top, left, height, width, scale)
+    rgb = np.empty((numbers[4], numbers[5], 3), np.uint8)
     done = c_bool()
-    check(_library.fastccsa_jpeg_decode(address(data), data.size, *region, address(rgb), ctypes.byref(done)))
+    check(_library.fastccsa_jpeg_decode(address(data), data.size, *numbers, address(rgb), ctypes.byref(done)))
     return rgb if done.value else None
 
 
@@ -54,11 +58,11 @@ def read_codes(data: NDArray[np.uint8], top: int, left: int, height: int, width:
     return done.value
 
 
-def _arguments(data: NDArray[np.uint8], *region: int) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
-    """Return the bytes without gaps, and the region and the scale as integers that fit the C types."""
+def _arguments(data: NDArray[np.uint8], *numbers: int) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
+    """Return the bytes without gaps, and the sizes and the scale as integers that fit the C types."""
     if data.dtype != np.uint8:
         raise TypeError(f"data must be uint8, got {data.dtype}")
-    integers = tuple(int(value) for value in region)
+    integers = tuple(int(value) for value in numbers)
     if min(integers) < 0 or max(integers) > MAX_SIDE:
         raise ValueError("the region does not lie within the image")
     return np.ascontiguousarray(data), integers

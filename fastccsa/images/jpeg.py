@@ -12,7 +12,9 @@ from fastccsa.images import _jpeg
 __all__ = ["decode_region", "read_codes"]
 
 
-def decode_region(data: NDArray[np.uint8], region: Sequence[int], scale: int = 1) -> NDArray[np.uint8] | None:
+def decode_region(
+    data: NDArray[np.uint8], region: Sequence[int], scale: int = 1, *, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8] | None:
     """Decode a region of a baseline JPEG, at full size or reduced. EXIF orientation is ignored.
 
     Args:
@@ -20,15 +22,17 @@ def decode_region(data: NDArray[np.uint8], region: Sequence[int], scale: int = 1
         region: top, left, height, width, in pixels of the reduced image.
         scale: 1, 2, 4 or 8: squares of ``scale`` x ``scale`` pixels are averaged. The reduced image has the size of
             the original divided by ``scale``, rounded up.
+        size: height and width of the image in the file as another decoder found them.
 
     Returns:
-        The pixels, uint8 [height, width, 3], or None if this decoder cannot read the file.
+        The pixels, uint8 [height, width, 3], or None if this decoder cannot read the file, finds it broken, or finds
+        another ``size``.
 
     Raises:
         ValueError: ``scale`` is invalid, or the region is not within the image.
     """
     top, left, height, width = region
-    return _jpeg.decode_region(data, top=top, left=left, height=height, width=width, scale=scale)
+    return _jpeg.decode_region(data, size or (0, 0), top=top, left=left, height=height, width=width, scale=scale)
 
 
 def read_codes(data: NDArray[np.uint8], region: Sequence[int], scale: int = 1) -> bool:

@@ -93,7 +93,5 @@ class NativeBackend(ThreadedBackend):
 
 def _decode_region(image: EncodedImage, region: IntArray, scale: int) -> np.ndarray | None:
     """Decode a region with fastccsa's own decoder; None if it cannot read the file."""
-    try:
-        return decode_region(image.data, region.tolist(), scale)
-    except ValueError:  # it finds another size in the file than Pillow, which has read the header
-        return None
+    # Images that are not upright do not get here, so the size is that in the file as Pillow reads it.
+    return decode_region(image.data, region.tolist(), scale, size=(image.height, image.width))

@@ -109,6 +109,87 @@ def test_nothing_is_read_below_the_region() -> None:
     assert not read_codes(cut, (20, 30, 180, 50))
 
 
+def segments(data: bytes) -> dict[int, tuple[int, int]]:
+    """Return begin and end of the first segment of each marker, up to the scan's header."""
+    found: dict[int, tuple[int, int]] = {}
+    at, marker = 2, 0
+    while marker != 0xDA:
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        found.setdefault(marker, (at, end))
+        at = end
+    return found
+
+
+INTACT = encode(texture(40, 50, seed=0), restart_marker_blocks=2, optimize=True).tobytes()
+HEADER_END = segments(INTACT)[0xDA][1]
+RESTARTS = [at for at in range(HEADER_END, len(INTACT)) if INTACT[at] == 0xFF and 0xD0 <= INTACT[at + 1] <= 0xD7]
+
+
+def insert(what: bytes, at: int) -> bytes:
+    return INTACT[:at] + what + INTACT[at:]
+
+
+def code_of_ones() -> bytes:
+    """Add a code to the first Huffman table, which then has the one that consists of ones."""
+    begin, end = segments(INTACT)[0xC4]
+    counts, symbols = bytearray(INTACT[begin + 5 : begin + 21]), INTACT[begin + 21 : end]
+    counts[max(length for length in range(16) if counts[length])] += 1
+    symbols += bytes(symbol for symbol in range(12) if symbol not in symbols)[:1]
+    length = (end - begin - 1).to_bytes(2, "big")
+    return INTACT[: begin + 2] + length + INTACT[begin + 4 : begin + 5] + bytes(counts) + symbols + INTACT[end:]
+
+
+def with_byte(at: int, value: int) -> bytes:
+    return INTACT[:at] + bytes([value]) + INTACT[at + 1 :]
+
+
+STEPS = segments(INTACT)[0xDB][0] + 5  # of the first quantisation table
+BAD = {
+    "a marker without a length": insert(b"\xff\xd0", 2),
+    "a marker without a length that seems to have one": insert(b"\xff\x01\x00\x04ab", 2),
+    "a second start": insert(b"\xff\xd8", 2),
+    "a reserved marker": insert(b"\xff\xf0\x00\x02", 2),
+    "bytes between segments": insert(b"ab", segments(INTACT)[0xC4][0]),
+    "a longer frame": insert(b"\0", segments(INTACT)[0xC0][1]).replace(b"\xff\xc0\x00\x11", b"\xff\xc0\x00\x12"),
+    "the same component twice": with_byte(segments(INTACT)[0xC0][0] + 13, 1),
+    "a step of 0": with_byte(STEPS, 0),
+    "a code of ones": code_of_ones(),
+    "a restart marker out of sequence": with_byte(RESTARTS[2] + 1, 0xD0 + (INTACT[RESTARTS[2] + 1] + 3) % 8),
+    "a restart marker twice": insert(INTACT[RESTARTS[2] : RESTARTS[2] + 2], RESTARTS[2]),
+    "an interval that is not used up": insert(b"\x55", RESTARTS[2]),
+    "an interval that ends early": INTACT[: RESTARTS[2] - 3] + INTACT[RESTARTS[2] :],
+    "bytes after the last interval": insert(b"\x55\x55", len(INTACT) - 2),
+    "another marker after the scan": INTACT[:-2] + b"\xff\xdb\x00\x02\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_files_that_another_decoder_could_read_differently_are_declined(name: str) -> None:
+    whole = (0, 0, 40, 50)
+    assert decode_region(np.frombuffer(INTACT, np.uint8), whole) is not None
+    assert decode_region(np.frombuffer(BAD[name], np.uint8), whole) is None
+
+
+def test_coefficients_that_libjpeg_could_wrap_around_are_declined() -> None:
+    """Where they are not too large, the pixels are the same."""
+    data = encode(texture(40, 50, seed=0, noise=30.0), quality=100).tobytes()
+    begin, end = segments(data)[0xDB]
+    seen = set()
+    for step in (1, 4, 12, 30, 90, 255):
+        changed = np.frombuffer(data[: begin + 5] + bytes([step]) * (end - begin - 5) + data[end:], np.uint8)
+        made = decode_region(changed, (0, 0, 40, 50))
+        assert made is None or np.array_equal(made, pillow(changed))
+        seen.add(made is None)
+    assert seen == {True, False}
+
+
+def test_a_file_in_which_another_decoder_finds_another_size_is_declined() -> None:
+    data = encode(texture(40, 50, seed=0))
+    assert decode_region(data, (0, 0, 8, 8), size=(40, 50)) is not None
+    for size in ((41, 50), (40, 49), (50, 40)):
+        assert decode_region(data, (0, 0, 8, 8), size=size) is None
+
+
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
 def test_damaged_files_never_crash_the_decoder(subsampling: str) -> None:
     """Random bytes in the header and in the scan give pixels, None or a ValueError."""

@@ -41,11 +41,11 @@ from fastccsa.cards import facts_of_run
 from fastccsa.cards.text import to_markdown
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Outputs, score_outputs
+from fastccsa.evaluation.tuning import Tuning
 from fastccsa.images import Transforms
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import open_store
 from fastccsa.images.store_backend import StoreBackend
-from fastccsa.losses.memory import PairMemory
 from fastccsa.models import Classifier, ModelCard, build_model, load_model, load_weights
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.pruning.record import PruneRecord, Size
@@ -59,11 +59,13 @@ from fastccsa.runs.checkpoint import load_checkpoint, save_checkpoint
 from fastccsa.runs.checkpoint_check import Resumed
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import epochs_done, finished_scores, open_run, training_speed, write_environment
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.runs.records import read_runs
 from fastccsa.runs.used_images import check_manifest
 from fastccsa.sweep import SweepConfig
 from fastccsa.system.errors import InputError
 from fastccsa.training.loop import train
+from fastccsa.training.objectives import build_objective
 from fastccsa.training.ranks import ALONE
 from fastccsa.training.start import start_state
 from fastccsa.training.trackers import IDS_FILE, _read_ids
@@ -124,7 +126,18 @@ def prepare(folder: Path) -> Material:
     sweep_of(run, manifest).open()
     other = folder / "images" / "other.csv"
     other.write_bytes(manifest.read_bytes() + b"\n")
-    return Material(config, Manifest.read(manifest), other)
+    material = Material(config, Manifest.read(manifest), other)
+    require_intact(material)
+    return material
+
+
+def require_intact(material: Material) -> None:
+    """Read every file as it is: a reader that fails anyway would find nothing."""
+    for kind in KINDS:
+        for reader in kind.readers:
+            faults: list[str] = []
+            if reader is not cut_while_reading and (end := read_in_child(reader, material, (), faults)) != "read":
+                raise SystemExit(f"{reader.__name__} fails on an intact file: {end} {faults}")
 
 
 def pruning_of(run: Path) -> PruneConfig:
@@ -174,10 +187,12 @@ def reopen(material: Material) -> None:
 
 def resume(material: Material) -> None:
     """Load the checkpoint, and take a step from it."""
+    (material.run / "previous.pt").unlink(missing_ok=True)  # which would be used instead
     config = material.config
     model = build_model(config.backbone, len(material.images.classes), "none", config.size)
     state = start_state(config, model, CPU, None, ALONE)
-    state.memory = PairMemory(config.memory, model.feature_width)
+    run_images = select_images(*open_manifest(config))
+    state.memory = build_objective(config, run_images, CPU, model.feature_width).memory
     domains = read_runs(material.run).runs[0].history[0]["validation"]
     load_checkpoint(material.run, state, Resumed(config, 10**6, 5, tuple(domains)))
     logits, features = state.model(torch.zeros(2, 3, config.size, config.size))
@@ -207,6 +222,11 @@ def outputs(material: Material) -> None:
     found = Outputs.read(material.run / "test_outputs.safetensors")
     score_outputs(found).table()
     found.probabilities.sum()
+
+
+def validation_outputs(material: Material) -> None:
+    """Read the outputs on the validation images, and what is learnt from them."""
+    Tuning.choose(Outputs.read(material.run / "validation_outputs.safetensors"), None)
 
 
 def used(material: Material) -> None:
@@ -286,6 +306,12 @@ KINDS = (
     Kind("model.json", (how.json_value,), (load_card,)),
     Kind("model.safetensors", (how.tensor_header, how.tensor_value), (load_card,), in_child=True),
     Kind("test_outputs.safetensors", (how.tensor_header, how.tensor_value), (outputs, card), in_child=True),
+    Kind(
+        "validation_outputs.safetensors",
+        (how.tensor_header, how.tensor_value),
+        (validation_outputs,),
+        in_child=True,
+    ),
     Kind("last.pt", (how.torch_value, how.torch_value, how.torch_value), (resume, warm_start), in_child=True),
     Kind("prune.json", (how.json_value,), (pruning,)),
     Kind("selection.safetensors", (how.tensor_header, how.tensor_value), (resume_pruning,), in_child=True),

@@ -5,9 +5,9 @@
 A process that has imported everything forks a child for each attempt, so that an attempt costs tens of milliseconds
 instead of seconds of imports. A child is killed
 
-* by SIGKILL, SIGTERM or SIGINT, after a random number of steps and a random delay, or
-* by SIGKILL at a random point while files are written: with half of the bytes of a checkpoint written, before or after
-  any sync or rename of any file of the run.
+* by SIGKILL, SIGTERM, SIGINT or SIGHUP, after a random number of steps and a random delay, or
+* by SIGKILL at a random point while files are written: with half of the bytes of any file of the run written, before or
+  after any sync or rename.
 
 Attempts are repeated until the training is finished. Its weights, optimiser, moving average and random state are then
 compared bit for bit with those of the uninterrupted run, and the next training begins, until there were enough kills.
@@ -19,6 +19,7 @@ import argparse
 import os
 import random
 import signal
+import stat
 import sys
 import tempfile
 import time
@@ -26,7 +27,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,9 +40,14 @@ from fastccsa.training import TrainConfig
 from fastccsa.training.loop import train
 from fastccsa.training.step import Step
 
-SIGNALS = {"SIGKILL between writes": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
+SIGNALS = {
+    "SIGKILL between writes": signal.SIGKILL,
+    "SIGTERM": signal.SIGTERM,
+    "SIGINT": signal.SIGINT,
+    "SIGHUP": signal.SIGHUP,
+}
 INSIDE = "SIGKILL inside a write"
-STATUS = {"SIGTERM": 143, "SIGINT": 130}
+STATUS = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
 
 
 def die() -> None:
@@ -51,7 +56,7 @@ def die() -> None:
 
 
 def die_while_writing(point: int) -> None:
-    """Make this process die at the ``point``-th of its syncs, renames and half-written checkpoints."""
+    """Make this process die at the ``point``-th of its syncs, renames and half-written files."""
     left = [point]
 
     def counted(function: Callable, before: Callable | None = None) -> Callable:
@@ -65,14 +70,11 @@ def die_while_writing(point: int) -> None:
 
         return call
 
-    def half(content: object, file: BinaryIO) -> None:
-        save(content, file)
-        file.flush()
-        os.truncate(file.fileno(), file.tell() // 2)
+    def half(handle: int) -> None:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            os.truncate(f"/proc/self/fd/{handle}", os.fstat(handle).st_size // 2)
 
-    save = torch.save
-    torch.save = counted(torch.save, half)
-    os.fsync = counted(os.fsync)
+    os.fsync = counted(counted(os.fsync), half)
     os.replace = counted(os.replace)
 
 

@@ -29,20 +29,20 @@ def small_run(manifest: Path, out: Path, epochs: int, **changes: object) -> Trai
 
 def differences(one: Path, other: Path) -> list[str]:
     """Name the tensors of two finished runs that differ in any bit: best model, last weights, optimiser, average."""
-    found = _different(load_file(one / "model.safetensors"), load_file(other / "model.safetensors"), "best model")
+    found = different(load_file(one / "model.safetensors"), load_file(other / "model.safetensors"), "best model")
     first, second = (torch.load(run / "last.pt", weights_only=True) for run in (one, other))
     for part in ("model", "optimizer", "scheduler", "average", "memory", "random", "epoch"):
-        found += _different(first[part], second[part], part)
+        found += different(first[part], second[part], part)
     for name in ("scores_last.json", "scores.json"):
         if (one / name).read_text() != (other / name).read_text():
             found.append(name)
     return found
 
 
-def _different(first: object, second: object, name: str) -> list[str]:
+def different(first: object, second: object, name: str) -> list[str]:
     if isinstance(first, torch.Tensor):
         return [] if torch.equal(first, second) else [name]
     if isinstance(first, dict):
         keys = [name] if first.keys() != second.keys() else []
-        return keys + [bad for key in first for bad in _different(first[key], second.get(key), f"{name}.{key}")]
+        return keys + [bad for key in first for bad in different(first[key], second.get(key), f"{name}.{key}")]
     return [] if first == second else [name]

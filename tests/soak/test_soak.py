@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,18 @@ def test_a_training_under_faults_at_random_loses_nothing_and_leaves_nothing_behi
 
 
 def test_no_file_that_is_read_can_be_broken_in_a_way_that_is_not_answered() -> None:
-    printed = run("broken_files.py", "--files", "54", "--seed", "3")
+    printed = run("broken_files.py", "--files", "57", "--seed", "3")
     ends = dict(zip(("InputError", "read", "traceback", "crash"), printed.split("readings")[1].split(), strict=False))
     assert (ends["traceback"], ends["crash"]) == ("0", "0")
     assert int(ends["InputError"]) > 20
+
+
+def test_every_attack_is_answered() -> None:
+    printed = run("attacks.py", "--short")
+    assert "34 of 34 attacks answered" in printed
+
+
+def test_commands_killed_at_random_end_as_undisturbed_ones() -> None:
+    printed = run("kills.py", "--kills", "15", "--seed", "1")
+    assert re.search(r"^kills +15$", printed, re.M)
+    assert re.search(r"^differ +0 *$", printed, re.M)
