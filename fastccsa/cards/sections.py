@@ -167,7 +167,7 @@ def _training(training: Facts) -> Iterator[Block]:
 
 def _scores(performance: Facts) -> Iterator[Block]:
     yield Paragraph(
-        f"On {performance['images']} {performance['split']} images. [95 % intervals]: {performance['intervals']}."
+        f"On {performance['images']} {performance['split']} images, with 95 % intervals: {performance['intervals']}."
     )
     yield from _by_domain(performance, _RANKING, with_counts=True)
 

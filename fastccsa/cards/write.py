@@ -27,7 +27,7 @@ from fastccsa.evaluation import Outputs
 from fastccsa.models import ModelCard
 from fastccsa.models.weights import MODEL_FILE
 from fastccsa.runs.folder import OUTPUTS_FILE, SCORES_FILE
-from fastccsa.runs.records import read_runs
+from fastccsa.runs.records import read_runs, run_name
 from fastccsa.runs.sampling_record import SamplingRecord
 from fastccsa.runs.tested_images import ImageRows
 from fastccsa.system.errors import InputError
@@ -54,8 +54,7 @@ def facts_of_run(path: Path) -> Facts:
     if weights.is_file():
         with reported(weights, "cannot be read", "restore it"):
             model["weights_sha256"] = hashlib.sha256(read_bytes(weights, check_regular(weights))).hexdigest()
-    resolved = folder.resolve()
-    facts: Facts = {"name": f"{resolved.parent.name}/{resolved.name}", "model": model}
+    facts: Facts = {"name": run_name(folder), "model": model}
     if not (folder / SCORES_FILE).exists():
         return facts
     (run,) = read_runs(folder).runs
@@ -100,7 +99,7 @@ def facts_for_export(path: Path) -> Facts:
     try:
         return facts_of_run(path)
     except InputError as error:
-        facts = {"name": path.resolve().name, "model": model_facts(ModelCard.read(path))}
+        facts = {"name": run_name(path if path.is_dir() else path.parent), "model": model_facts(ModelCard.read(path))}
         logger.warning("the card of the exported model has no scores (%s)", error)
         return facts
 

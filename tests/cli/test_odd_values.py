@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from fastccsa.cli import main
 from fastccsa.cli.main import SUMMARIES
+from fastccsa.cli.train import train_command
 
 NUMBERS = ("nan", "inf", "-inf", "1e20", "1" + 20 * "0", "1" + 12 * "0", "-1" + 12 * "0")
 EMPTY = ("", " ", "\t")
@@ -22,6 +23,7 @@ REQUIRED = {
     "render": ["--out", "{new}"],
     "preview": ["--manifest", "{manifest}", "--out", "{new}/pairs.png"],
     "train": ["--manifest", "{manifest}", "--out", "{new}", "--weights", "none"],
+    "sweep": ["--manifest", "{manifest}", "--out", "{new}", "--vary", "lr=1e-4,1e-3"],
     "evaluate": ["--run", "{new}"],
     "experiment": ["A", "--manifest", "{manifest}", "--out", "{new}", "--dry-run"],
     "prune": ["--run", "{new}", "--out", "{new}2", "--rate", "0.5"],
@@ -45,7 +47,8 @@ def options() -> Iterator[tuple[str, click.Option]]:
             continue
         command = getattr(importlib.import_module(f"fastccsa.cli.{name}"), f"{name}_command")
         for parameter in command.params:
-            if isinstance(parameter, click.Option) and not parameter.is_flag:
+            of_train = name == "sweep" and parameter in train_command.params  # the same object
+            if isinstance(parameter, click.Option) and not parameter.is_flag and not of_train:
                 yield name, parameter
 
 
