@@ -254,6 +254,7 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
         with ExitStack() as training:
             # Closed last: what is written when an error ends the run is finished.
             background = training.enter_context(Background(config.checkpoint_share))
+            card = model_card(config, images)
             run = Run(
                 config=config,
                 folder=folder,
@@ -276,7 +277,8 @@ def train_with(config: TrainConfig, ranks: Ranks, progress: bool, held: ExitStac
                 validation_loader=validation_loader,
                 replayed=ReplayedPredictions(validation_loader, dtype) if graph else None,
                 meter=meter,
-                files=RunFiles(folder, config, model_card(config, images), background),
+                card=card,
+                files=RunFiles(folder, config, card, background),
                 log=training.enter_context(ScalarLog(folder if ranks.is_first else None, done)),
                 stop=training.enter_context(StopRequests(config.time_limit)),
                 trace=training.enter_context(StepTrace(folder if config.profile and ranks.is_first else None, say)),

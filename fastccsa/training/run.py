@@ -11,7 +11,7 @@ from fastccsa.collections import Manifest
 from fastccsa.evaluation import Candidate
 from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import ImageLoader
-from fastccsa.models import Classifier
+from fastccsa.models import Classifier, ModelCard
 from fastccsa.runs.checkpoint import TrainState
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.images import RunImages
@@ -41,6 +41,7 @@ class Run:
         validation_loader: this rank's share of the validation images.
         replayed: predicts their classes from the GPU's memory; None where they are not there.
         meter: running means of the loss terms.
+        card: describes the model that is saved.
         files: writes checkpoints, the model and the metrics; used by the first rank.
         stop: requests to stop.
         log, trace: the TensorBoard log, and the profile of a few steps.
@@ -59,6 +60,7 @@ class Run:
     validation_loader: ImageLoader
     replayed: ReplayedPredictions | None
     meter: Meter
+    card: ModelCard
     files: RunFiles
     stop: StopRequests
     log: ScalarLog
