@@ -63,7 +63,8 @@ def augment(
         shape = (len(packed), 3, transforms.size, transforms.size)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         out = torch.empty(shape, dtype=dtype, device=store.device, memory_format=layout)
-    augment_out(images=out, store=store, **_unpack(packed), **_colours(transforms))
+    if len(packed):  # in the last step of an epoch, a rank may get no images
+        augment_out(images=out, store=store, **_unpack(packed), **_colours(transforms))
     return out
 
 
@@ -87,7 +88,7 @@ def augment_file(crops: CropFile, packed: Tensor, transforms: Transforms, out: T
     if out is None:
         out = torch.empty(len(packed), 3, transforms.size, transforms.size)
     rows, side = crops.shape[:2]
-    if not augment_file_out(out, crops.fileno(), rows, side, **_unpack(packed), **_colours(transforms)):
+    if len(packed) and not augment_file_out(out, crops.fileno(), rows, side, **_unpack(packed), **_colours(transforms)):
         raise crops.cut_short()
     return out
 

@@ -150,6 +150,10 @@ class Loader(ABC):
         self._iterator = self._steps(epoch, range(start_step, len(self)))
         return self._iterator
 
+    def is_open(self, batches: Iterator[Any]) -> bool:
+        """Whether ``batches``, which `epoch` or `plans` returned, has not been ended by another epoch."""
+        return batches is self._iterator
+
     @property
     def has_plans(self) -> bool:
         """Whether `plans` is available, because the crops are cached on the device that the batches go to."""

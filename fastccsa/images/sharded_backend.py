@@ -93,12 +93,8 @@ class ShardedBackend:
             outgoing = self._crops[batch.outgoing.to(self._device, non_blocking=True)]
             crops = outgoing.new_empty((len(batch.packed), *outgoing.shape[1:]))
             dist.all_to_all_single(crops, outgoing, batch.received, batch.sent)
-            if len(crops):
-                packed = batch.packed.to(self._device, non_blocking=True)
-                images = augment(crops, packed, self._transforms, channels_last=self._device.type == "cuda")
-            else:  # in the last step of an epoch, a rank may get no images
-                images = torch.empty((0, 3, self._transforms.size, self._transforms.size), device=self._device)
-            yield batch, images
+            packed = batch.packed.to(self._device, non_blocking=True)
+            yield batch, augment(crops, packed, self._transforms, channels_last=self._device.type == "cuda")
 
     def close(self) -> None:
         """Release the crops."""

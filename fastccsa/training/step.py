@@ -88,10 +88,12 @@ class Step:
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of an epoch from number ``start`` on, for ``__call__``."""
         (prepared, batches), self._prepared = self._prepared, (None, iter(()))
-        return batches if (epoch, start) == (prepared, 0) else self.open_epoch(epoch, start)
+        if (epoch, start) == (prepared, 0) and self._objective.loader.is_open(batches):
+            return batches
+        return self.open_epoch(epoch, start)
 
     def prepare(self, epoch: int) -> None:
-        """Let the loader begin with the first batches of an epoch, which `batches` is asked for next."""
+        """Let the loader begin with the first batches of an epoch, for `batches`; another epoch makes this void."""
         self._prepared = epoch, self.open_epoch(epoch, 0)
 
     def open_epoch(self, epoch: int, start: int) -> Iterator[Any]:

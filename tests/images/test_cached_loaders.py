@@ -104,6 +104,18 @@ def test_evaluation_images_equal_those_without_a_cache_within_a_grey_level(
         assert difference.abs().max() < 1.01
 
 
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_rank_without_images_in_the_last_step_gets_an_empty_batch(
+    manifest: Manifest, folder: Path, cache: str
+) -> None:
+    sampler = ImageSampler(manifest.labels, num_classes=3, batch_size=7, shuffle=False, rank=0, world_size=3)
+    options = {"transforms": SMALL, "device": "cuda" if cache == "gpu" else "cpu"}
+    with ImageLoader(manifest, sampler, False, cache=cache, cache_dir=folder, **options) as loader:
+        batches = list(loader.epoch(0))  # 22 images: 7 for each of three, and one for the third
+    assert [tuple(batch["images"].shape) for batch in batches] == [(7, 3, 32, 32), (0, 3, 32, 32)]
+    assert [len(batch["target"]) for batch in batches] == [7, 0]
+
+
 def test_all_caches_make_the_same_images(manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pair_loader(manifest, "disk", folder) as disk, pair_loader(manifest, "ram", folder) as ram:
         assert_same(disk.epoch(0), ram.epoch(0))

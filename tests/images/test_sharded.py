@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,20 +21,25 @@ from fastccsa.system.errors import InputError
 SMALL = Transforms(32)
 
 
-def pair_loader(manifest: Manifest, cache: str, folder: Path, rank: int, world: int) -> PairLoader:
-    # 22 pairs in steps of 8: the last step has 6, 3 for each process.
+def pair_loader(manifest: Manifest, cache: str, folder: Path, rank: int, world: int, device: str = "cpu") -> PairLoader:
     sampler = PairSampler(
         manifest.labels, manifest.domain_indices, num_classes=3, batch_size=4, seed=3, rank=rank, world_size=world
     )
-    return PairLoader(manifest, sampler, cache=cache, cache_dir=folder, transforms=SMALL, backend="torchvision")
+    options = {"transforms": SMALL, "backend": "torchvision", "device": device}
+    return PairLoader(manifest, sampler, cache=cache, cache_dir=folder, **options)
 
 
-def image_loader(manifest: Manifest, cache: str, folder: Path, rank: int, world: int) -> ImageLoader:
-    # 22 images in steps of 6 or 14: the last step has 4 or 8, or one for only one of the processes.
+def image_loader(
+    manifest: Manifest, cache: str, folder: Path, rank: int, world: int, device: str = "cpu", batch_size: int = 7
+) -> ImageLoader:
     sampler = ImageSampler(
-        manifest.labels, num_classes=3, batch_size=7, seed=3, shuffle=False, rank=rank, world_size=world
+        manifest.labels, num_classes=3, batch_size=batch_size, seed=3, shuffle=False, rank=rank, world_size=world
     )
-    return ImageLoader(manifest, sampler, False, cache=cache, cache_dir=folder, transforms=SMALL, backend="torchvision")
+    options = {"transforms": SMALL, "backend": "torchvision", "device": device}
+    return ImageLoader(manifest, sampler, False, cache=cache, cache_dir=folder, **options)
+
+
+LOADERS = {"pairs": pair_loader, "images": image_loader, "tens": partial(image_loader, batch_size=10)}
 
 
 def test_a_process_without_a_group_cannot_have_a_part(manifest: Manifest, tmp_path: Path) -> None:
@@ -51,15 +57,18 @@ def test_a_process_alone_has_all_crops(manifest: Manifest, tmp_path: Path) -> No
             assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_two_processes_exchange_the_crops_of_each_step(manifest: Manifest, tmp_path: Path) -> None:
-    manifest.take(range(21)).write(tmp_path / "manifest.csv")  # an odd number
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_two_processes_exchange_the_crops_of_each_step(manifest: Manifest, tmp_path: Path, device: str) -> None:
+    if device == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    manifest.take(range(21)).write(tmp_path / "manifest.csv")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path)],
+            [sys.executable, __file__, str(tmp_path), device],
             env={**os.environ, **rendezvous, "RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
@@ -68,22 +77,21 @@ def test_two_processes_exchange_the_crops_of_each_step(manifest: Manifest, tmp_p
     ]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    # Of 21 crops the first process keeps 11; the last steps have batches of different sizes.
-    assert [output.split() for output in outputs] == [
-        ["kept", "11", "pairs", "4", "4", "2", "images", "7", "3"],
-        ["kept", "10", "pairs", "4", "4", "3", "images", "7", "4"],
-    ]
+    # The first process keeps 11 of 21 crops. The last step has 5 pairs, 7 images, or 1 image for one of the processes.
+    assert outputs == ["kept 11 pairs 4 4 2 images 7 3 tens 10 0\n", "kept 10 pairs 4 4 3 images 7 4 tens 10 1\n"]
 
 
-def main(folder: Path) -> None:
-    dist.init_process_group("gloo")
+def main(folder: Path, device: str) -> None:
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
+    if device == "cuda":
+        torch.cuda.set_device(rank)
     manifest = Manifest.read(folder / "manifest.csv")
     said: list[object] = []
-    for name, loader in (("pairs", pair_loader), ("images", image_loader)):
+    for name, loader in LOADERS.items():
         with (
-            loader(manifest, "sharded", folder, rank, world) as sharded,
-            loader(manifest, "ram", folder, rank, world) as whole,
+            loader(manifest, "sharded", folder, rank, world, device) as sharded,
+            loader(manifest, "gpu" if device == "cuda" else "ram", folder, rank, world, device) as whole,
         ):
             assert not sharded.has_plans
             if not said:
@@ -100,4 +108,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

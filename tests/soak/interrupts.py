@@ -149,7 +149,9 @@ def main() -> None:
         trainings = 0
         while kills.total() < options.kills:
             trainings += 1
-            config = small_run(manifest, folder / f"interrupted{trainings}", options.epochs)
+            # Every other training saves whenever the time since the last checkpoint has paid for one.
+            changes = {} if trainings % 2 else {"checkpoint_every": 0, "checkpoint_share": 1.0}
+            config = small_run(manifest, folder / f"interrupted{trainings}", options.epochs, **changes)
             for _ in range(1000):
                 kind = chance.choice([*SIGNALS, INSIDE, INSIDE])
                 if kills.total() >= options.kills:

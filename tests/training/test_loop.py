@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,12 +15,16 @@ from fastccsa.data import Manifest
 from fastccsa.evaluation import Outputs, Scores, evaluate, score_outputs
 from fastccsa.images import source as source_module
 from fastccsa.models import Classifier, ModelCard, load_model
+from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.errors import InputError
 from fastccsa.training import TrainConfig, train
 from fastccsa.training import loop as loop_module
+from fastccsa.training.graph import StaticStep
 from fastccsa.training.meter import Meter
+from fastccsa.training.objectives import build_objective
+from fastccsa.training.ranks import ALONE
 from fastccsa.training.start import check_batch
-from fastccsa.training.step import make_forward
+from fastccsa.training.step import Step, make_forward
 
 
 class Killed(BaseException):
@@ -157,6 +162,31 @@ def test_a_killed_run_resumes_to_the_same_bits(make_config, monkeypatch, setting
     assert train(broken, progress=False) == expected
     assert_same(checkpoint(whole.out), checkpoint(broken.out))
     assert_same(dict(load_model(whole.out).state_dict()), dict(load_model(broken.out).state_dict()))
+
+
+@pytest.mark.parametrize("kind", [Step, StaticStep])
+def test_the_next_epoch_can_be_prepared(make_config, kind) -> None:
+    config, manifest = open_manifest(make_config(alignment="-", cache="ram"))
+    cpu = torch.device("cpu")
+    objective = build_objective(config, select_images(config, manifest), cpu, 8)
+    state = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    with objective.loader as loader:
+        step = kind(state, state.model, objective, config, Meter(objective.terms, cpu), cpu, None, ALONE)
+
+        def whole_epoch(epoch: int) -> list:
+            return [batch if kind is StaticStep else batch["images"] for batch in step.batches(epoch, 0)]
+
+        expected, other = whole_epoch(1), whole_epoch(0)
+        step.prepare(1)
+        prepared = step._prepared[1]
+        batches = step.batches(1, 0)
+        assert batches is prepared
+        list(batches)
+        step.prepare(1)
+        assert_same(whole_epoch(0), other)
+        step.prepare(1)
+        next(loader.epoch(5))  # which ends the epoch that was prepared
+        assert_same(whole_epoch(1), expected)
 
 
 def test_a_cached_run_decodes_images_once(make_config, manifest_csv, monkeypatch) -> None:
