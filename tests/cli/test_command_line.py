@@ -22,6 +22,7 @@ COMMANDS = (
     "render",
     "preview",
     "train",
+    "sweep",
     "evaluate",
     "experiment",
     "prune",
