@@ -25,6 +25,7 @@ COMMANDS = {
     "render": ("--out", "rendered"),
     "preview": ("--manifest", "manifest.csv", "--out", "pairs.png"),
     "train": ("--manifest", "manifest.csv", "--out", "run"),
+    "sweep": ("--manifest", "manifest.csv", "--out", "sweep", "--vary", "lr=1e-4,1e-3"),
     "evaluate": ("--run", "run"),
     "experiment": ("A", "--manifest", "manifest.csv"),
     "prune": ("--run", "run", "--out", "pruned", "--rate", "0.5"),
