@@ -28,12 +28,13 @@ def describe_row(row: Experiment) -> str:
 
 
 def _runs(plan: Plan) -> Iterator[str]:
+    width = max((len(run.row.letter) for run in plan.runs), default=1)
     for run in plan.runs:
         row = run.row
         what = f"{describe_row(row):<55}"
         if row.threshold is None:
             what += f"{run.training:>7} images {run.config.epochs:>4} epochs"
-        yield f"{row.letter}  seed {run.seed}  {run.state:<9} {what}".rstrip()
+        yield f"{row.letter:<{width}}  seed {run.seed}  {run.state:<9} {what}".rstrip()
 
 
 def _notes(plan: Plan) -> Iterator[str]:

@@ -41,6 +41,7 @@ class PlannedRun:
         init: folder of the run whose model this one starts from.
         training, validation, test: number of images for training, model selection and testing.
         pruning: configuration of the pruning, only for a pruned row.
+        watched: number of images that are also scored after each epoch; see ``score_epochs`` of `TrainConfig`.
     """
 
     row: Experiment
@@ -52,6 +53,7 @@ class PlannedRun:
     validation: int
     test: int
     pruning: PruneConfig | None
+    watched: int = 0
 
     @property
     def name(self) -> str:
@@ -87,7 +89,7 @@ class PlannedRun:
     @property
     def images_to_score(self) -> int:
         """Number of images still to pass only forward: for validation after each epoch, and for the test."""
-        return self.epochs_to_go * self.validation + (0 if self.is_finished else self.test)
+        return self.epochs_to_go * (self.validation + self.watched) + (0 if self.is_finished else self.test)
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,10 @@ def _plan_run(
             seed=config.seed,
         )
         check_pruned_folder(folder, pruning)
+    test, watched = len(manifest.select("test")), 0
+    if config.score_epochs:
+        left_out = [name for name in manifest.domains if name not in images.domains]
+        watched = test + len(manifest.select("validation", left_out))
     return PlannedRun(
         row=row,
         seed=config.seed,
@@ -247,8 +253,9 @@ def _plan_run(
         init=init,
         training=len(images.training),
         validation=len(images.validation),
-        test=len(manifest.select("test")),
+        test=test,
         pruning=pruning,
+        watched=watched,
     )
 
 

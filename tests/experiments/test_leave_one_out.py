@@ -74,6 +74,9 @@ def test_every_pair_is_left_out_too_if_selection_needs_it(images) -> None:
 def test_without_excludes_it_in_addition_to_what_all_runs_exclude(plan_of) -> None:
     row = without(EXPERIMENTS["E"], ["UDA"])
     (planned,) = plan_of([row.letter], rows=with_paper([row]), settings=["exclude=SON"]).runs
+    # Two images per class: validation of HAM and DMF; all test images, and validation images of UDA and SON.
+    assert (planned.validation, planned.test, planned.watched) == (12, 20, 20 + 6 + 2)
+    assert planned.images_to_score == 12 + 28 + 20
     assert planned.config.exclude == ("UDA", "SON")
     assert planned.config.score_epochs
 
