@@ -101,6 +101,7 @@ def prune(
             write_environment(folder, device)
             record = choose_channels(config, training, images, model.to(device), say, progress)
             _write_selected(config, training, manifest, model, record, say)
+        (folder / STATE_FILE).unlink(missing_ok=True)  # also that of a process that was killed just before this
         if scores := finished_scores(selected):
             say(f"test scores before fine-tuning:\n{scores}")
         return train(training, progress)
@@ -281,4 +282,3 @@ def _write_selected(
         run_outputs(training, model, manifest, config.device, split=split) for split in ("test", "validation")
     )
     write_results(selected, outputs, validation, score_outputs(outputs))
-    (folder / STATE_FILE).unlink(missing_ok=True)
