@@ -137,9 +137,10 @@ def test_the_state_of_a_pruning_that_was_killed_after_its_selection_is_removed(m
         write_selected(*arguments)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(procedure, "_write_selected", kill)
+    monkeypatch.setattr(procedure, "_write_selected", kill)
+    with pytest.raises(KeyboardInterrupt):
         prune(run, out, threshold=1e-2, **SMALL)
+    monkeypatch.setattr(procedure, "_write_selected", write_selected)
     assert (out / "selection.safetensors").exists()
     prune(run, out, threshold=1e-2, **SMALL)
     assert not (out / "selection.safetensors").exists()
