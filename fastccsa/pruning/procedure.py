@@ -102,6 +102,7 @@ def prune(
             write_environment(folder, device)
             record = choose_channels(config, training, images, model.to(device), say, progress)
             _write_selected(config, training, manifest, model, record, say)
+        (folder / STATE_FILE).unlink(missing_ok=True)  # also that of a process that was killed just before this
         if scores := finished_scores(selected):
             say(f"test scores before fine-tuning:\n{scores}")
         return train(training, progress)
@@ -283,4 +284,3 @@ def _write_selected(
     )
     write_results(selected, outputs, validation, score_outputs(outputs))
     write_run_card(selected)
-    (folder / STATE_FILE).unlink(missing_ok=True)

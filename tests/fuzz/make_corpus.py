@@ -41,6 +41,11 @@ def main(folder: Path) -> None:
             part = (scale, 60, 90, 128, 128)
             save(name, picture(19, 37, 10), part, subsampling=subsampling, quality=85, optimize=True, **options)
             scale += 1
+    # Pillow writes no 4:4:0. With as many blocks in a column as in a row, a file of 4:2:2 can be made one.
+    save("440", picture(32, 32, 10), (0, 0, 40, 255, 200), subsampling="4:2:2", quality=85, optimize=True)
+    content = (folder / "440").read_bytes()
+    (folder / "440").write_bytes(content.replace(b"\x03\x01\x21\x00\x02\x11", b"\x03\x01\x12\x00\x02\x11"))
+    save("narrow", picture(9, 3, 10), subsampling="4:2:0", quality=85, optimize=True)
     save("grey", picture(24, 17, 20).convert("L"), (1, *WHOLE[1:]), quality=90, optimize=True)
     save("grey-restarts", picture(9, 30, 20).convert("L"), (2, *WHOLE[1:]), quality=50, restart_marker_blocks=1)
     save("noise", picture(16, 16, 200), quality=100, subsampling="4:2:0")

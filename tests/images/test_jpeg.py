@@ -52,6 +52,19 @@ def test_regions_equal_libjpegs_bit_for_bit(subsampling: str, restarts: int) -> 
         assert np.array_equal(region, expected[top : top + down, left : left + across])
 
 
+def test_regions_of_440_equal_libjpegs_bit_for_bit() -> None:
+    """Pillow writes no 4:4:0. With as many blocks in a column as in a row, a file of 4:2:2 can be made one."""
+    for side in (16, 32, 64):
+        data = encode(texture(side, side, seed=side, noise=20.0), subsampling="4:2:2", quality=90).tobytes()
+        changed = data.replace(b"\x03\x01\x21\x00\x02\x11", b"\x03\x01\x12\x00\x02\x11")
+        assert changed != data
+        content = np.frombuffer(changed, np.uint8)
+        expected = pillow(content)
+        assert np.array_equal(decode_all(content), expected)
+        assert np.array_equal(decode_region(content, (3, 5, side - 7, 8)), expected[3 : side - 4, 5:13])
+        assert decode_region(content, (0, 0, side // 4, side // 4), 4) is not None
+
+
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "grey"])
 def test_a_reduced_image_has_the_means_of_squares(scale: int, subsampling: str) -> None:

@@ -129,6 +129,23 @@ def test_a_killed_pruning_resumes_after_its_last_layer(make_run, tmp_path, monke
             torch.testing.assert_close(value, second[key], rtol=0, atol=0)
 
 
+def test_the_state_of_a_pruning_that_was_killed_after_its_selection_is_removed(make_run, tmp_path, monkeypatch) -> None:
+    run, out = make_run("resnet_basic"), tmp_path / "u"
+    write_selected = procedure._write_selected
+
+    def kill(*arguments):
+        write_selected(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(procedure, "_write_selected", kill)
+    with pytest.raises(KeyboardInterrupt):
+        prune(run, out, threshold=1e-2, **SMALL)
+    monkeypatch.setattr(procedure, "_write_selected", write_selected)
+    assert (out / "selection.safetensors").exists()
+    prune(run, out, threshold=1e-2, **SMALL)
+    assert not (out / "selection.safetensors").exists()
+
+
 def test_a_finished_pruning_is_left_unchanged_and_other_settings_are_an_error(make_run, tmp_path) -> None:
     run, out = make_run("resnet_basic"), tmp_path / "u"
     scores = prune(run, out, threshold=1e-2, **SMALL)
