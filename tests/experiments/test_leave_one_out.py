@@ -236,7 +236,7 @@ def test_the_command_leaves_domains_out_and_compares_the_rules(manifest_csv, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name experiments by letters, or all of them with --all, or algorithms with --algorithm"),
+        ([], "name experiments by their letters, or all of them with --all, or algorithms with --algorithm"),
         (["--all", "--leave-one-out", "all"], "--leave-one-out takes experiments by their letters"),
         (["K", "--nested"], "--nested has no effect without --leave-one-out"),
         (["--algorithm", "x"], "there is no algorithm 'x'"),
