@@ -93,7 +93,9 @@ def experiment_command(
     """  # noqa: D301  (\b tells click to keep the lines)
     selected = "".join(letters)
     if bool(selected or algorithms) == all_rows:
-        raise click.UsageError("name experiments by their letters, or all of them with --all, or algorithms with --algorithm")
+        raise click.UsageError(
+            "name experiments by their letters, or all of them with --all, or algorithms with --algorithm"
+        )
     if all_rows and leave_one_out:
         raise click.UsageError("--leave-one-out takes experiments by their letters, or --algorithm, not --all")
     if nested and not leave_one_out:
