@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fastccsa.cards import write_run_card
+from fastccsa.cards import complete_run_card, write_run_card
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Scores, score_outputs
 from fastccsa.models import Classifier, ModelCard, load_model, save_model
@@ -104,6 +104,7 @@ def prune(
             _write_selected(config, training, manifest, model, record, say)
         (folder / STATE_FILE).unlink(missing_ok=True)  # also that of a process that was killed just before this
         if scores := finished_scores(selected):
+            complete_run_card(selected)
             say(f"test scores before fine-tuning:\n{scores}")
         return train(training, progress)
 
