@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from fastccsa.cards import complete_run_card
 from fastccsa.experiments.crops import make_crops
 from fastccsa.experiments.perform import CHILD_NAME, Children, Outcome, Slot, perform
 from fastccsa.experiments.plan import PlannedRun
@@ -58,6 +59,9 @@ def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.w
     """
     if len(slots) > 1:
         make_crops(runs, slots[0].device, say)
+    for run in runs:
+        if run.is_finished:
+            complete_run_card(run.folder)  # of a process that was killed just before
     waiting = [run for run in runs if not run.is_finished]
     total, free = len(waiting), list(slots)
     outcomes: dict[PlannedRun, Outcome] = {}

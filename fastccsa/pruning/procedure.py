@@ -93,6 +93,7 @@ def prune(
     with lock_run(Path(config.out)):
         folder = _open_folder(config, training)
         if scores := finished_scores(folder):
+            complete_run_card(folder)
             say(f"{folder} is finished: its channels are in {folder / PRUNE_FILE}, its test scores in {SCORES_FILE}")
             return scores
 
