@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fastccsa.system.errors import InputError
+from fastccsa.system.reading import check_regular
 
 logger = logging.getLogger("fastccsa.collections")
 
@@ -40,6 +41,7 @@ def read_text(path: Path, what: str = "") -> str:
         InputError: the file cannot be read, or is in none of these encodings; the message names the line.
     """
     try:
+        check_regular(path)  # a pipe would wait forever
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {what}{path}: {error.strerror}") from error
@@ -63,6 +65,7 @@ def read_text(path: Path, what: str = "") -> str:
 def start_of_text(path: Path) -> str:
     """Return the first 64 KiB of a text file for a look at its header; "" if the file is not readable text."""
     try:
+        check_regular(path)
         with path.open("rb") as file:
             content = file.read(_START)
     except OSError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -311,3 +312,11 @@ def test_every_exported_name_of_the_facade_exists() -> None:
         assert name == "CLASSES" or getattr(fastccsa.data, name).__name__ == name
     with pytest.raises(AttributeError, match=r"'fastccsa.data' has no attribute 'Loader'"):
         _ = fastccsa.data.Loader
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    """Reading one would wait for a writer, forever."""
+    pipe = tmp_path / "manifest.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=r"cannot read the manifest .*manifest\.csv: it is not a regular file"):
+        Manifest.read(pipe)

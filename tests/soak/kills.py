@@ -21,6 +21,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -38,6 +39,7 @@ from interrupts import die_while_writing
 from runs import different, render
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
+from tqdm import tqdm
 
 # Imported once, before the forks.
 import fastccsa.export
@@ -136,6 +138,7 @@ def in_child(work: Callable[[Path], None], out: Path, before: Callable[[], None]
         os.dup2(silent, 1)
         os.dup2(silent, 2)
         before()
+        tqdm.set_lock(threading.RLock())  # processes share the usual one: a child may be killed while it holds it
         out.mkdir(parents=True, exist_ok=True)
         work(out)
         status = 0
