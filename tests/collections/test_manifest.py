@@ -290,7 +290,7 @@ def test_files_that_are_not_manifests_are_reported(tmp_path: Path, content: byte
 def test_a_missing_file_and_a_folder_are_reported(tmp_path: Path, small: Manifest) -> None:
     with pytest.raises(InputError, match=r"cannot read the manifest .*none\.csv: No such file.*fastccsa prepare"):
         Manifest.read(tmp_path / "none.csv")
-    with pytest.raises(InputError, match=r"cannot read the manifest .*: Is a directory"):
+    with pytest.raises(InputError, match=r"cannot read the manifest .*: it is a folder"):
         Manifest.read(tmp_path)
     with pytest.raises(InputError, match=r"it is a folder; name a file in it"):
         small.write(tmp_path)
