@@ -10,7 +10,7 @@ import torch
 
 from fastccsa.cards import write_run_card
 from fastccsa.evaluation import Candidate, Outputs, Scores, Selection, score, score_outputs
-from fastccsa.evaluation.inference import Predictions, collect_outputs, evaluation_loader, predict
+from fastccsa.evaluation.inference import Predictions, collect_outputs, predict
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier, load_model
 from fastccsa.runs.checkpoint import TrainState
@@ -25,20 +25,12 @@ from fastccsa.training.ranks import Ranks
 from fastccsa.training.run import Run, choice, criterion_by_epoch
 from fastccsa.training.saving import stop_if_requested, stoppable
 from fastccsa.training.swad import Swad
+from fastccsa.training.watch import open_share
 
 
 def open_validation(config: TrainConfig, images: RunImages, device: torch.device, ranks: Ranks) -> ImageLoader:
     """Open the loader of this rank's share of the validation images."""
-    return evaluation_loader(
-        images.validation,
-        device,
-        config.size,
-        workers=config.workers,
-        image_backend=config.image_backend,
-        cache=config.image_cache,
-        rank=ranks.rank,
-        world_size=ranks.world,
-    )
+    return open_share(images.validation, config, device, ranks)
 
 
 def validate(state: TrainState, run: Run) -> Scores:

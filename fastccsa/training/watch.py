@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 Walk = Callable[[ImageLoader], Iterator[dict[str, Tensor]]]
 
 
+def open_share(images: Manifest, config: TrainConfig, device: torch.device, ranks: Ranks) -> ImageLoader:
+    """Open the loader of this rank's share of images that a run scores, cached as its training images are."""
+    return evaluation_loader(
+        images,
+        device,
+        config.size,
+        workers=config.workers,
+        image_backend=config.image_backend,
+        cache=config.image_cache,
+        rank=ranks.rank,
+        world_size=ranks.world,
+    )
+
+
 class Watch:
     """One rank's share of the images to watch: the test images, and the validation images of domains left out.
 
@@ -50,16 +64,7 @@ class Watch:
                 "test": manifest.select("test"),
             }.items():
                 if len(images):
-                    loader = evaluation_loader(
-                        images,
-                        device,
-                        config.size,
-                        workers=config.workers,
-                        image_backend=config.image_backend,
-                        cache=config.image_cache,
-                        rank=ranks.rank,
-                        world_size=ranks.world,
-                    )
+                    loader = open_share(images, config, device, ranks)
                     self._parts[name] = images, opened.enter_context(loader)
             self._opened = opened.pop_all()
 
