@@ -209,8 +209,7 @@ else
   skip "racecheck" "no compute-sanitizer"
 fi
 step "tests of the loss" 120 "${TEST[@]}" tests/losses --ignore tests/losses/all_pairs
-with pandas "tests of training" 120 "${TEST[@]}" tests/training tests/evaluation tests/runs tests/experiments \
-  tests/images/test_sharded.py
+with pandas "tests of training" 120 "${TEST[@]}" tests/training tests/evaluation tests/runs tests/experiments
 with pandas "benchmark, epoch" 60 "$PYTHON" -m benchmarks epoch
 with pandas "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
 with nvidia.dali "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore tests/images/test_augment.py
