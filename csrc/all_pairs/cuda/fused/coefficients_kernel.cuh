@@ -1,25 +1,35 @@
 // Stores the coefficients of pairs, by the instructions of Hopper GPUs: see stored.cuh.
 //
-// A block of threads keeps a tile of rows in shared memory, half of which each of the two computing warpgroups takes,
-// and goes through a run of tiles of columns. Columns arrive in slabs of 64 values. While the tensor cores multiply the
-// rows by a tile, slab by slab, a warpgroup turns the products of the tile before into coefficients, piece by piece.
+// A block of threads keeps a tile of rows in shared memory and goes through a run of tiles of columns, which arrive in
+// slabs of 64 values. Two teams of two warpgroups take turns: while the tensor cores multiply the rows by a tile for one
+// team, the other turns the products with the tile before into coefficients. Each warpgroup has half of the rows.
+//
+// Two blocks with neighbouring tiles of rows form a cluster: each copies half of the columns for both, because the L2
+// cache would be slower than the products otherwise.
 #pragma once
 
 #include "all_pairs/cuda/fused/stored.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
+constexpr int kTeams = 2, kTeamWarps = 2 * kGroupWarps, kComputingWarps = kTeams * kTeamWarps;
+constexpr int kCoefficientsThreads = kComputingWarps * kWarp + kGroupThreads;  // a warp of the last warpgroup copies
+
 template <int kSlabs>
 struct CoefficientsShape {
   static constexpr int kSlabBytes = kTile * 128;  // of 64 values of a tile's rows
   static constexpr int kStages = 5;
-  // Pieces of 32 columns, so that a lane has enough independent pairs; each is computed after some slabs are started.
-  static constexpr int kPieces = 4, kGroupsOfPiece = kTile / 8 / kPieces, kSlabsOfPiece = kSlabs / kPieces;
-  // Shared memory, in bytes: slabs of the rows and the stages, then what belongs to the columns of two tiles in turn.
+  static constexpr int kPieces = 8, kGroupsOfPiece = kTile / 8 / kPieces;
+  // Norms and labels of columns arrive for as many tiles at a time: two for each team.
+  static constexpr int kColumnBuffers = 2 * kTeams;
+  // Shared memory, in bytes: slabs of the rows, then the stages.
   static constexpr int kStage = kSlabs * kSlabBytes, kNorms = kStage + kStages * kSlabBytes;
-  static constexpr int kLabels = kNorms + 2 * kTile * 4, kColumnSums = kLabels + 2 * kTile * 4;
-  static constexpr int kKinds = kColumnSums + 2 * 2 * kGroupWarps * kTile * 4;
-  static constexpr int kBarriers = kKinds + kMostTilesOfRun, kBytes = kBarriers + (2 * kStages + 4) * 8;
+  static constexpr int kLabels = kNorms + kColumnBuffers * kTile * 4;
+  static constexpr int kColumnSums = kLabels + kColumnBuffers * kTile * 4;
+  static constexpr int kKinds = kColumnSums + kComputingWarps * kTile * 4;
+  static constexpr int kBarriers = kKinds + kCluster * kMostTilesOfRun;
+  static constexpr int kLosses = kBarriers + (2 * kStages + kSlabs + 2 * kColumnBuffers) * 8;
+  static constexpr int kBytes = kLosses + kComputingWarps * 2 * 8;
 };
 
 // How the pairs of a tile are computed. If rows are sorted by class, tiles of pairs of one class are skipped, and those
@@ -29,9 +39,15 @@ enum TileKind : uint8_t { kSkipped, kSeparate, kMixed };
 template <typename T, int kSlabs, FusedTerms kTerms, bool kWeighted>
 class CoefficientsTile {
   using Shape = CoefficientsShape<kSlabs>;
-  static constexpr int kStages = Shape::kStages;
-  enum Barrier { kFull = 0, kEmpty = kStages, kColumnsFull = 2 * kStages, kColumnsEmpty = 2 * kStages + 2 };
-  enum NamedBarrier { kOwnGroup = 1 };
+  static constexpr int kStages = Shape::kStages, kBuffers = Shape::kColumnBuffers;
+  enum Barrier {
+    kFull = 0,
+    kEmpty = kStages,
+    kRowsFull = 2 * kStages,
+    kColumnsFull = kRowsFull + kSlabs,
+    kColumnsEmpty = kColumnsFull + kBuffers
+  };
+  enum NamedBarrier { kAllComputing = 1, kOwnGroup = 2 };
 
  public:
   __device__ __forceinline__ CoefficientsTile(const Fused<T>& p, const Stored<T>& part, unsigned char* memory)
@@ -39,102 +55,127 @@ class CoefficientsTile {
         part_(part),
         memory_(memory),
         base_(shared_address(memory)),
-        warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)),
-        row_tile_(int(blockIdx.x) % part.tiles[0]),
-        first_tile_(int(blockIdx.x) / part.tiles[0] * part.tiles_of_run()),
+        row_tile_(int(blockIdx.x) / kCluster % part.clusters(0) * kCluster + rank()),
+        first_tile_(int(blockIdx.x) / kCluster / part.clusters(0) * part.tiles_of_run()),
         count_(min(part.tiles_of_run(), part.tiles[1] - first_tile_)) {}
 
   __device__ __forceinline__ void run() {
     if (threadIdx.x == 0) {
       for (int k = 0; k < kStages; ++k) {
         barrier_init(barrier(kFull + k), 1);
-        barrier_init(barrier(kEmpty + k), 2 * kGroupWarps);
+        barrier_init(barrier(kEmpty + k), kCluster * kTeamWarps);
       }
-      for (int k = 0; k < 2; ++k) {
+      for (int k = 0; k < kSlabs; ++k) barrier_init(barrier(kRowsFull + k), 1);
+      for (int k = 0; k < kBuffers; ++k) {
         barrier_init(barrier(kColumnsFull + k), 1);
-        barrier_init(barrier(kColumnsEmpty + k), 2 * kGroupWarps);
+        barrier_init(barrier(kColumnsEmpty + k), kTeamWarps);
       }
       fence_barrier_init();
     }
-    for (int k = threadIdx.x; k < count_; k += kStoredThreads) find_kind(k);
+    for (int k = threadIdx.x; k < kCluster * count_; k += kCoefficientsThreads) find_kind(k / kCluster, k % kCluster);
+    if (threadIdx.x < 2 * kComputingWarps) losses()[threadIdx.x] = 0;
     __syncthreads();
-    if (warp_ / kGroupWarps == 2) {
-      give_registers<40>();
-      if (threadIdx.x == 2 * kGroupThreads) copy();
-    } else {
-      take_registers<232>();
+    synchronise_cluster();
+    if (__shfl_sync(kAllLanes, int(threadIdx.x), 0) < kComputingWarps * kWarp) {
+      take_registers<112>();
       compute();
+    } else {
+      give_registers<32>();
+      if (warp() == kComputingWarps) copy();
     }
+    synchronise_cluster();  // the other block may still write here
   }
 
  private:
+  // The block's number in its cluster, and the warp's in the block. They are found again wherever they are needed, which
+  // takes no registers.
+  static __device__ __forceinline__ int rank() { return int(blockIdx.x) % kCluster; }
+  static __device__ __forceinline__ int warp() { return int(threadIdx.x) / kWarp; }
+
   __device__ __forceinline__ uint32_t barrier(int k) const { return base_ + Shape::kBarriers + k * 8; }
-  __device__ __forceinline__ uint8_t* kinds() const { return memory_ + Shape::kKinds; }
-  __device__ __forceinline__ float* norms(int turn) const {
-    return reinterpret_cast<float*>(memory_ + Shape::kNorms) + turn * kTile;
+  // Of tile k for a block of the cluster.
+  __device__ __forceinline__ uint8_t& kind(int k, int rank) const {
+    return memory_[Shape::kKinds + k * kCluster + rank];
   }
-  __device__ __forceinline__ int* labels(int turn) const {
-    return reinterpret_cast<int*>(memory_ + Shape::kLabels) + turn * kTile;
+  __device__ __forceinline__ float* norms(int buffer) const {
+    return reinterpret_cast<float*>(memory_ + Shape::kNorms) + buffer * kTile;
   }
-  // Sums of 16 rows of a warp, by column of a tile.
-  __device__ __forceinline__ float* column_sums(int turn, int group, int warp) const {
-    return reinterpret_cast<float*>(memory_ + Shape::kColumnSums) +
-           ((turn * 2 + group) * kGroupWarps + warp) * kTile;
+  __device__ __forceinline__ int* labels(int buffer) const {
+    return reinterpret_cast<int*>(memory_ + Shape::kLabels) + buffer * kTile;
   }
-  __device__ __forceinline__ int first_row() const { return part_.first[0] + row_tile_ * kTile; }
+  // Sums of 16 rows of a computing warp, by column of a tile.
+  __device__ __forceinline__ float* column_sums(int warp) const {
+    return reinterpret_cast<float*>(memory_ + Shape::kColumnSums) + warp * kTile;
+  }
+  // Of both terms, by computing warp.
+  __device__ __forceinline__ double* losses() const { return reinterpret_cast<double*>(memory_ + Shape::kLosses); }
+  __device__ __forceinline__ int first_row(int row_tile) const { return part_.first[0] + row_tile * kTile; }
   __device__ __forceinline__ int first_column(int k) const { return part_.first[1] + (first_tile_ + k) * kTile; }
 
-  __device__ void find_kind(int k) {
-    TileKind kind = kMixed;
-    if (p_.side[0].offset != nullptr) {
+  __device__ void find_kind(int k, int rank) const {
+    const int row_tile = row_tile_ - this->rank() + rank;
+    const bool exists = row_tile < part_.tiles[0];
+    TileKind found = exists ? kMixed : kSkipped;
+    if (exists && p_.side[0].offset != nullptr) {
       const FusedSide<T>&rows = p_.side[0], &columns = p_.side[1];
-      const int row = first_row(), column = first_column(k), last_row = min(row + kTile, rows.count) - 1;
+      const int row = first_row(row_tile), column = first_column(k), last_row = min(row + kTile, rows.count) - 1;
       const bool whole = column + kTile <= columns.count;
       const int from = rows.label[row], to = rows.label[last_row];
       const int own = columns.label[column], last = columns.label[min(column + kTile, columns.count) - 1];
-      if (own == last) kind = from == to && from == own ? kSkipped : whole && (own < from || own > to) ? kSeparate : kMixed;
+      if (own == last) {
+        found = from == to && from == own ? kSkipped : whole && (own < from || own > to) ? kSeparate : kMixed;
+      }
     }
-    kinds()[k] = kind;
-    if (kind != kSkipped) return;
-    uint8_t* const any = part_.any + (row_tile_ * part_.tiles[1] + first_tile_ + k) * 8;
+    kind(k, rank) = found;
+    if (!exists || rank != this->rank() || found != kSkipped) return;
+    uint8_t* const any = part_.any + (row_tile * part_.tiles[1] + first_tile_ + k) * 8;
     *reinterpret_cast<uint2*>(any) = uint2{0, 0};
   }
 
-  // The first tile from k on that is not skipped.
+  // The first tile from k on that is not skipped by the whole cluster.
   __device__ __forceinline__ int active(int k) const {
-    while (k < count_ && kinds()[k] == kSkipped) ++k;
+    while (k < count_ && kind(k, 0) == kSkipped && kind(k, 1) == kSkipped) ++k;
     return k;
   }
 
-  // ---- the copying thread ----
+  // ---- the copying warp, whose first lane starts the copies ----
 
-  __device__ __forceinline__ void copy() {
+  __device__ __forceinline__ void copy() const {
     const auto first_of = [&](int side, int row) {
       return reinterpret_cast<const unsigned char*>(p_.side[side].features) + place_in_blocks(row, 0, 0);
     };
     const auto slab_step = [&](int side) { return int64_t(padded_to_tiles(p_.side[side].count)) * kBlock * 2; };
     const int64_t step[2] = {slab_step(0), slab_step(1)};
-    const unsigned char* const rows = first_of(0, first_row());
+    const bool has_rows = row_tile_ < part_.tiles[0], starts = threadIdx.x % kWarp == 0;
+    const unsigned char* const rows = first_of(0, first_row(row_tile_));
     Ring<kStages> ring;
     uint32_t turn = 0;  // tiles so far
     for (int k = active(0); k < count_; k = active(k + 1), ++turn) {
-      const int column = first_column(k), of = turn % 2;
-      const unsigned char* columns = first_of(1, column);
+      const int column = first_column(k);
+      const unsigned char* columns = first_of(1, column + rank() * kBlock);
 #pragma unroll
       for (int slab = 0; slab < kSlabs; ++slab, columns += step[1], ring.next()) {
         const uint32_t full = barrier(kFull + ring.stage);
         barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
-        barrier_arrive_expecting(full, (turn == 0 ? 2 : 1) * Shape::kSlabBytes);
-        copy_bulk(base_ + Shape::kStage + ring.stage * Shape::kSlabBytes, columns, Shape::kSlabBytes, full);
-        if (turn > 0) continue;  // with the first tile come the rows
-        copy_bulk(base_ + slab * Shape::kSlabBytes, rows + slab * step[0], Shape::kSlabBytes, full);
+        if (!starts) continue;
+        barrier_arrive_expecting(full, Shape::kSlabBytes);
+        copy_bulk_to((1u << kCluster) - 1,
+                     base_ + Shape::kStage + ring.stage * Shape::kSlabBytes + rank() * kBlockBytes, columns, kBlockBytes,
+                     full);
+        if (turn > 0 || !has_rows) continue;  // with the first tile come the rows
+        barrier_arrive_expecting(barrier(kRowsFull + slab), Shape::kSlabBytes);
+        copy_bulk(base_ + slab * Shape::kSlabBytes, rows + slab * step[0], Shape::kSlabBytes, barrier(kRowsFull + slab));
       }
-      // Norms and labels, which are needed last: their place is free when the tile before the last has been computed.
-      barrier_wait(barrier(kColumnsEmpty + of), (turn / 2 + 1) % 2);
-      barrier_arrive_expecting(barrier(kColumnsFull + of), 2 * kTile * 4);
-      copy_bulk(shared_address(norms(of)), p_.side[1].norm + column, kTile * 4, barrier(kColumnsFull + of));
-      copy_bulk(shared_address(labels(of)), p_.side[1].label + column, kTile * 4, barrier(kColumnsFull + of));
+      // Norms and labels, which are needed last.
+      const int buffer = turn % kBuffers;
+      const uint32_t full = barrier(kColumnsFull + buffer);
+      barrier_wait(barrier(kColumnsEmpty + buffer), (turn / kBuffers + 1) % 2);
+      if (!starts) continue;
+      barrier_arrive_expecting(full, 2 * kTile * 4);
+      copy_bulk(shared_address(norms(buffer)), p_.side[1].norm + column, kTile * 4, full);
+      copy_bulk(shared_address(labels(buffer)), p_.side[1].label + column, kTile * 4, full);
     }
+    __syncwarp();
   }
 
   // ---- the computing groups ----
@@ -142,39 +183,74 @@ class CoefficientsTile {
   struct State {
     PairRules<T> rules;
     LaneRow rows[2];
-    double loss[2];
-    int group, row;    // the warpgroup, and the first of the warp's 16 rows in the tile
-    int offset;        // of what the lane stores in a block: its row and its half chunk, swizzled
-    int column;        // of a piece, whose sum the lane stores
-    bool add_columns;  // whether sums over rows are needed
-    uint64_t rows_at, stages_at;  // descriptors of the group's rows, and of the first stage
+    int offset;                   // of what the lane stores in a block: its row and its half chunk, swizzled
+    int column;                   // of a piece, whose sum the lane stores
     Ring<kStages> ring;
   };
 
   // What a warp finds for a tile.
   struct Found {
     float loss[2], row_sum[2];
-    float squares[2], plain[2], weight[2];  // of kSeparate: see `separation_coefficients`
-    uint32_t any;                           // whether a coefficient is not 0
-    Nearest nearest;
-    unsigned char* to;                      // where the lane stores coefficients
+    float plain[2], weight[2];  // of kSeparate: see `separation_coefficients`
+    uint32_t any;               // whether a coefficient is not 0
+    uint32_t near;              // a bit for each piece with near pairs
+    uint32_t to;                // where the lane stores coefficients of the first 16 columns, in bytes
     float* column_sums;
   };
+
+  // Which half of the tile's rows the warpgroup takes, and the first of the warp's 16 rows in the tile.
+  static __device__ __forceinline__ int half() { return warp() / kGroupWarps % 2; }
+  static __device__ __forceinline__ int first_of_warp() { return warp() % kTeamWarps * 16; }
+  // Whether sums of coefficients over rows are needed.
+  __device__ __forceinline__ bool adds_columns() const { return p_.side[1].gradient != nullptr; }
 
   __device__ __forceinline__ void arrive_by_warp(int k) const {
     if (threadIdx.x % kWarp == 0) barrier_arrive(barrier(k));
   }
 
-  // Starts the products of the rows with a slab of columns.
-  __device__ __forceinline__ void multiply(float (&s)[64], int slab, const State& state) const {
-    const uint64_t a = state.rows_at + slab * (Shape::kSlabBytes >> 4);
-    const uint64_t b = state.stages_at + state.ring.stage * (Shape::kSlabBytes >> 4);
-    barrier_wait(barrier(kFull + state.ring.stage), state.ring.phase);
-    if (slab == 0) keep(s);
-    wgmma_fence();
+  // Tells both blocks of the cluster that a warp has read a stage.
+  __device__ __forceinline__ void release(int stage) const {
+    const int lane = threadIdx.x % kWarp;
+    if (lane < kCluster) barrier_arrive_at(barrier(kEmpty + stage), lane);
+  }
+
+  // Multiplies the rows by a tile of columns, slab by slab.
+  __device__ __forceinline__ void multiply(float (&s)[64], bool first, State& state) const {
+    int before = 0;
+    // Of lane 0, so that the compiler computes with the registers of the warp, which the products need.
+    const uint32_t base = __shfl_sync(kAllLanes, base_, 0), rows = base + __shfl_sync(kAllLanes, half(), 0) * kBlockBytes;
+    const uint64_t rows_at = matrix_descriptor(rows, 16, 1024);
+    const uint64_t stages_at = matrix_descriptor(base + Shape::kStage, 16, 1024);
+    keep(s);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) wgmma_k<T, kTile>(s, a + k * 2, b + k * 2, slab > 0 || k > 0);
-    wgmma_commit();
+    for (int slab = 0; slab < kSlabs; ++slab) {
+      const uint64_t a = rows_at + slab * (Shape::kSlabBytes >> 4);
+      const uint64_t b = stages_at + state.ring.stage * (Shape::kSlabBytes >> 4);
+      if (first) barrier_wait(barrier(kRowsFull + slab), 0);
+      barrier_wait(barrier(kFull + state.ring.stage), state.ring.phase);
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < 4; ++k) wgmma_k<T, kTile>(s, a + k * 2, b + k * 2, slab > 0 || k > 0);
+      wgmma_commit();
+      if (slab > 0) {
+        wgmma_wait<1>();
+        release(before);
+      }
+      before = state.ring.stage;
+      state.ring.next();
+    }
+    wgmma_wait<0>();
+    keep(s);
+    release(before);
+  }
+
+  // Lets the other block of the cluster have a tile that this one skips.
+  __device__ __forceinline__ void skip(State& state) const {
+#pragma unroll 1
+    for (int slab = 0; slab < kSlabs; ++slab, state.ring.next()) {
+      barrier_wait(barrier(kFull + state.ring.stage), state.ring.phase);
+      release(state.ring.stage);
+    }
   }
 
   // Stores columns of coefficients, from `first` on: packed[2 n + h] belongs to group n of 8 columns and row h of the
@@ -187,15 +263,17 @@ class CoefficientsTile {
     for (int n = 0; n < kGroups; n += 2) {
       const uint32_t(&k)[4] = *reinterpret_cast<const uint32_t(*)[4]>(&packed[2 * n]);
       found.any |= k[0] | k[1] | k[2] | k[3];
+      // A block has 64 columns: 32 bytes for each 16 of them, which are swizzled. Its first tile's place is even.
       const int number = first / 16 + n / 2;
-      unsigned char* const to = found.to + number / 4 * kBlockBytes + (state.offset ^ number % 4 * 32);
+      unsigned char* const to = reinterpret_cast<unsigned char*>(part_.coefficients) +
+                                (found.to ^ uint32_t(number / 4 * kBlockBytes + number % 4 * 32));
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? k[h] : k[2 + h], 1);
         *reinterpret_cast<uint2*>(to + h * 1024) = odd ? uint2{other, k[2 + h]} : uint2{k[h], other};
       }
     }
-    if (state.add_columns) add_columns<kGroups>(packed, found.column_sums + first);
+    if (adds_columns()) add_columns<kGroups>(packed, found.column_sums + first);
   }
 
   // Adds coefficients over the warp's rows: after two exchanges a lane has one column of 16, and after the third the sum
@@ -229,187 +307,156 @@ class CoefficientsTile {
     for (int i = 0; i < kGroups / 2; ++i) to[16 * i] = one[i];
   }
 
-  // Turns the products of a piece into coefficients.
+  // Turns the products of a piece into coefficients. If pairs are near, it only keeps the products.
   template <TileKind kKind>
-  __device__ __forceinline__ void piece(const float (&s)[64], int number, int turn, Found& found,
+  __device__ __forceinline__ void piece(const float (&s)[64], int number, int buffer, float (&kept)[64], Found& found,
                                         const State& state) const {
     constexpr int kGroups = Shape::kGroupsOfPiece;
-    float products[kGroups * 4];
+    const float(&products)[kGroups * 4] = *reinterpret_cast<const float(*)[kGroups * 4]>(&s[number * kGroups * 4]);
+    float loss[2] = {}, row_sum[2] = {};
     uint32_t packed[kGroups * 2];
-#pragma unroll
-    for (int i = 0; i < kGroups * 4; ++i) products[i] = s[number * kGroups * 4 + i];
-    const float* const of_columns = norms(turn) + number * kGroups * 8;
+    Nearest nearest;
+    const float* const of_columns = norms(buffer) + number * kGroups * 8;
     if constexpr (kKind == kSeparate) {
-      separation_coefficients<true, kGroups>(products, packed, state.rules, state.rows, found.weight, of_columns,
-                                             found.squares, found.row_sum, found.nearest);
+      separation_coefficients<true, kGroups>(products, packed, state.rules, state.rows, found.weight, of_columns, loss,
+                                             row_sum, nearest);
     } else {
       mixed_coefficients<kTerms, kWeighted, kGroups>(products, packed, state.rules, state.rows, of_columns,
-                                                     labels(turn) + number * kGroups * 8, found.loss, found.row_sum,
-                                                     found.nearest);
+                                                     labels(buffer) + number * kGroups * 8, loss, row_sum, nearest);
     }
+    // NaN of a pair of one class does not reach its coefficient, but it reaches the loss.
+    const float sums[2] = {row_sum[0] + 0.0f * loss[0], row_sum[1]};
+    if (!nearest.far(state.rows, sums, kKind == kSeparate)) {
+      found.near |= 1u << number;
+#pragma unroll
+      for (int i = 0; i < kGroups * 4; ++i) kept[number * kGroups * 4 + i] = products[i];
+      return;
+    }
+    if constexpr (kKind == kSeparate) {
+      found.loss[1] += loss[0] * found.plain[0] + loss[1] * found.plain[1];
+    } else {
+      for (int term = 0; term < 2; ++term) found.loss[term] += loss[term];
+    }
+    for (int h = 0; h < 2; ++h) found.row_sum[h] += row_sum[h];
     store<kGroups>(packed, number * kGroups * 8, found, state);
   }
 
-  // Computes a tile with near pairs, these from their rows.
-  __device__ __forceinline__ void compute_again(const float (&s)[64], int k, int turn, Found& found,
-                                                const State& state) const {
-    float all[64];
-#pragma unroll
-    for (int i = 0; i < 64; ++i) all[i] = s[i];
-    const int row = first_row() + state.row, column = first_column(k);
+  // Computes the pieces with near pairs, these from their rows.
+  __device__ __forceinline__ void compute_near(const float (&kept)[64], int k, int buffer, Found& found,
+                                               const State& state) const {
+    constexpr int kGroups = Shape::kGroupsOfPiece;
+    const int row = first_row(row_tile_) + first_of_warp();
     const auto chunk_of = [&](int side, int of, int chunk) {
       const int64_t at = place_in_blocks(of, chunk, padded_to_tiles(p_.side[side].count) / kBlock);
       return reinterpret_cast<const unsigned char*>(p_.side[side].features) + at;
     };
-    for (int h = 0; h < 2; ++h) found.loss[h] = found.row_sum[h] = 0;
-    found.any = 0;
 #pragma unroll 1
-    for (int number = 0; number < kTile / 16; ++number) {
+    for (uint32_t near = found.near; near != 0; near &= near - 1) {
+      const int number = __ffs(int(near)) - 1, first = number * kGroups * 8;
       const auto distance = [&](int r, int c) {
         const auto a = [&](int chunk) { return chunk_of(0, row + r, chunk); };
-        const auto b = [&](int chunk) { return chunk_of(1, column + number * 16 + c, chunk); };
+        const auto b = [&](int chunk) { return chunk_of(1, first_column(k) + first + c, chunk); };
         return squared_distance_in_shared<kSlabs * 64, T>(a, b, threadIdx.x % kWarp);
       };
-      float products[8];
-      uint32_t packed[4];
-      for (int i = 0; i < 8; ++i) products[i] = all[number * 8 + i];
-      near_coefficients<2>(products, packed, kTerms, state.rules, state.rows, norms(turn) + number * 16,
-                           labels(turn) + number * 16, found.loss, found.row_sum, distance);
-      store<2>(packed, number * 16, found, state);
+      float products[kGroups * 4];
+      uint32_t packed[kGroups * 2];
+      for (int i = 0; i < kGroups * 4; ++i) products[i] = kept[number * kGroups * 4 + i];
+      near_coefficients<kGroups>(products, packed, kTerms, state.rules, state.rows, norms(buffer) + first,
+                                 labels(buffer) + first, found.loss, found.row_sum, distance);
+      store<kGroups>(packed, first, found, state);
     }
   }
 
-  // Turns `s`, the products with tile k, into coefficients. Meanwhile multiplies the rows by the next tile, if kNext.
-  template <TileKind kKind, bool kNext>
-  __device__ __forceinline__ void pass(float (&next)[64], float (&s)[64], int k, int turn, State& state) const {
+  // Turns `s`, the products with tile k, into coefficients.
+  template <TileKind kKind>
+  __device__ __forceinline__ void pass(const float (&s)[64], int k, int buffer, State& state) const {
     Found found{};
-    const int tile = first_tile_ + k, of = turn % 2;
-    const int block = (row_tile_ * 2 + state.group) * 2 * part_.tiles[1] + tile * 2;
-    found.to = reinterpret_cast<unsigned char*>(part_.coefficients) + int64_t(block) * kBlockBytes;
-    found.column_sums = column_sums(of, state.group, warp_ % kGroupWarps) + state.column;
-    barrier_wait(barrier(kColumnsFull + of), turn / 2 % 2);
+    const int tile = first_tile_ + k;
+    const int block = (row_tile_ * 2 + half()) * 2 * part_.tiles[1] + tile * 2;
+    found.to = uint32_t(block) * kBlockBytes + state.offset;
+    found.column_sums = column_sums(warp()) + state.column;
     if constexpr (kKind == kSeparate) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        found.plain[h] = state.rules.weight_of(state.rows[h].weights, labels(of)[0]);
+        found.plain[h] = state.rules.weight_of(state.rows[h].weights, labels(buffer)[0]);
         found.weight[h] = found.plain[h] * state.rules.scale;
       }
     }
-    int before = 0;
+    float kept[64];
 #pragma unroll
-    for (int slab = 0; slab < kSlabs; ++slab) {
-      if constexpr (kNext) multiply(next, slab, state);
-      if (slab % Shape::kSlabsOfPiece == Shape::kSlabsOfPiece - 1) {
-        piece<kKind>(s, slab / Shape::kSlabsOfPiece, of, found, state);
-      }
-      if constexpr (kNext) {
-        if (slab > 0) {
-          wgmma_wait<1>();
-          arrive_by_warp(kEmpty + before);
-        }
-        before = state.ring.stage;
-        state.ring.next();
-      }
-    }
-    if constexpr (kKind == kSeparate) {
-      found.loss[1] = found.squares[0] * found.plain[0] + found.squares[1] * found.plain[1];
-    }
-    // NaN of a pair of one class does not reach its coefficient, but it reaches the loss.
-    const float sums[2] = {found.row_sum[0] + 0.0f * found.loss[0], found.row_sum[1]};
-    if (!found.nearest.far(state.rows, sums, kKind == kSeparate)) compute_again(s, k, of, found, state);
-    arrive_by_warp(kColumnsEmpty + of);
-    finish(found, tile, of, state);
-    if constexpr (kNext) {
-      wgmma_wait<0>();
-      keep(next);
-      arrive_by_warp(kEmpty + before);
-    }
+    for (int number = 0; number < Shape::kPieces; ++number) piece<kKind>(s, number, buffer, kept, found, state);
+    if (found.near != 0) compute_near(kept, k, buffer, found, state);
+    finish(found, tile, state);
   }
 
   // Stores what a warp has found for a tile, and the sums of columns over the rows of the warpgroup.
-  __device__ __forceinline__ void finish(Found& found, int tile, int turn, State& state) const {
+  __device__ __forceinline__ void finish(Found& found, int tile, State& state) const {
     const int lane = threadIdx.x % kWarp;
     const bool any = __any_sync(kAllLanes, found.any != 0);
-    if (lane == 0) part_.any[(row_tile_ * part_.tiles[1] + tile) * 8 + warp_] = any;
-    for (int term = 0; term < 2; ++term) state.loss[term] += double(found.loss[term]);
-    store_row_sums(found.row_sum, part_.sums[0] + tile * part_.rows(0) + row_tile_ * kTile, state.row);
-    if (!state.add_columns) return;
-    named_barrier(kOwnGroup + state.group, kGroupThreads);
+    if (lane == 0) part_.any[(row_tile_ * part_.tiles[1] + tile) * 8 + warp() % kTeamWarps] = any;
+    for (int term = 0; term < 2; ++term) {
+      const float sum = reduce<kWarp>(found.loss[term], Add());
+      if (lane == 0) losses()[2 * warp() + term] += double(sum);
+    }
+    store_row_sums(found.row_sum, part_.sums[0] + tile * part_.rows(0) + row_tile_ * kTile, first_of_warp());
+    if (!adds_columns()) return;
+    const int group = warp() / kGroupWarps;
+    named_barrier(kOwnGroup + group, kGroupThreads);
     const int column = threadIdx.x % kGroupThreads;
     float sum = 0;
-    for (int warp = 0; warp < kGroupWarps; ++warp) sum += column_sums(turn, state.group, warp)[column];
-    part_.sums[1][(row_tile_ * 2 + state.group) * part_.rows(1) + tile * kTile + column] = sum;
+    for (int warp = 0; warp < kGroupWarps; ++warp) sum += column_sums(group * kGroupWarps + warp)[column];
+    part_.sums[1][(row_tile_ * 2 + half()) * part_.rows(1) + tile * kTile + column] = sum;
+    named_barrier(kOwnGroup + group, kGroupThreads);
   }
 
-  template <bool kNext>
-  __device__ __forceinline__ void pass(float (&next)[64], float (&s)[64], int k, int turn, State& state) const {
-    if constexpr (kTerms == kSeparationTerm) {
-      if (kinds()[k] == kSeparate) return pass<kSeparate, kNext>(next, s, k, turn, state);
-    }
-    pass<kMixed, kNext>(next, s, k, turn, state);
-  }
-
-  __device__ __forceinline__ void compute() {
+  __device__ __forceinline__ void compute() const {
     State state;
-    state.loss[0] = state.loss[1] = 0;
-    state.group = warp_ / kGroupWarps;
-    state.row = state.group * kBlock + warp_ % kGroupWarps * 16;
-    // Of lane 0, so that the compiler computes with the registers of the warp, which the products need.
-    const uint32_t base = __shfl_sync(kAllLanes, base_, 0);
-    state.rows_at = matrix_descriptor(base + state.group * kBlockBytes, 16, 1024);
-    state.stages_at = matrix_descriptor(base + Shape::kStage, 16, 1024);
+    const int team = warp() / kTeamWarps, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
     state.rules = pair_rules(p_, 0);
-    const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
-    state.offset = (state.row % kBlock + g) * 128 + swizzled(t & 1, g) * 16 + t / 2 * 8;
+    state.offset = (first_of_warp() % kBlock + g) * 128 + swizzled(t & 1, g) * 16 + t / 2 * 8;
     state.column = (lane & 16) / 2 + 2 * t + (lane & 8) / 8;
-    state.add_columns = p_.side[1].gradient != nullptr;
-    const RowBlock block{0, first_row(), min(p_.side[0].count - first_row(), kTile), 0, 0, 0};
+    const RowBlock block{0, first_row(row_tile_), min(p_.side[0].count - first_row(row_tile_), kTile), 0, 0, 0};
     for (int h = 0; h < 2; ++h) {
-      state.rows[h] = lane_row(p_.side[0], block, state.rules, state.row + g + h * 8);
+      state.rows[h] = lane_row(p_.side[0], block, state.rules, first_of_warp() + g + h * 8);
     }
-    int k = active(0), turn = 0;
-    if (k < count_) {
-      float even[64], odd[64];
-      for (int slab = 0; slab < kSlabs; ++slab) {
-        multiply(even, slab, state);
-        wgmma_wait<0>();
-        keep(even);
-        arrive_by_warp(kEmpty + state.ring.stage);
-        state.ring.next();
+    int turn = 0;
+    for (int k = active(0); k < count_; k = active(k + 1), ++turn) {
+      if (turn % kTeams != team) {
+        state.ring.template skip<kSlabs>();
+        continue;
       }
-      for (;;) {
-        int next = active(k + 1);
-        if (next >= count_) {
-          pass<false>(odd, even, k, turn, state);
-          break;
-        }
-        pass<true>(odd, even, k, turn++, state);
-        k = next;
-        next = active(k + 1);
-        if (next >= count_) {
-          pass<false>(even, odd, k, turn, state);
-          break;
-        }
-        pass<true>(even, odd, k, turn++, state);
-        k = next;
+      const int buffer = turn % kBuffers, own = kind(k, rank());
+      float s[64];
+      own == kSkipped ? skip(state) : multiply(s, turn < kTeams, state);
+      barrier_wait(barrier(kColumnsFull + buffer), turn / kBuffers % 2);
+      if (kTerms == kSeparationTerm && own == kSeparate) {
+        pass<kSeparate>(s, k, buffer, state);
+      } else if (own != kSkipped) {
+        pass<kMixed>(s, k, buffer, state);
       }
+      arrive_by_warp(kColumnsEmpty + buffer);
     }
-    double* const scratch = reinterpret_cast<double*>(memory_ + Shape::kColumnSums);
-    store_loss(p_, state.loss, scratch, 2 * kGroupWarps, part_.loss_slot + int(blockIdx.x),
-               [] { named_barrier(3, 2 * kGroupThreads); });
+    store_loss();
+  }
+
+  __device__ __forceinline__ void store_loss() const {
+    named_barrier(kAllComputing, kComputingWarps * kWarp);
+    if (threadIdx.x >= 2) return;
+    double sum = 0;
+    for (int k = 0; k < kComputingWarps; ++k) sum += losses()[2 * k + threadIdx.x];
+    p_.loss[int(threadIdx.x) * p_.plan.threads_blocks + part_.loss_slot + int(blockIdx.x)] = sum;
   }
 
   const Fused<T>& p_;
   const Stored<T>& part_;
   unsigned char* const memory_;
   const uint32_t base_;
-  const int warp_;
   const int row_tile_, first_tile_, count_;
 };
 
 // On other architectures the kernel is empty: run.h never starts it there.
 template <typename T, int kSlabs, FusedTerms kTerms, bool kWeighted>
-__global__ void __launch_bounds__(kStoredThreads, 1)
+__global__ void __launch_bounds__(kCoefficientsThreads, 1)
     coefficients_kernel(const __grid_constant__ Fused<T> p, const __grid_constant__ Stored<T> part) {
 #if !defined(__CUDACC__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   CoefficientsTile<T, kSlabs, kTerms, kWeighted>(p, part, dynamic_shared()).run();

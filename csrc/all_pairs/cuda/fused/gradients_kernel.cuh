@@ -10,7 +10,8 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-constexpr int kCluster = 2;
+constexpr int kOrderThreads = 1024;
+constexpr int kGradientsThreads = 3 * kGroupThreads;  // two warpgroups compute, and the third copies and adds sums
 
 template <int kColumns>
 struct GradientsShape {
@@ -22,6 +23,37 @@ struct GradientsShape {
   static constexpr int kSums = kStages * kStageBytes, kBarriers = kSums + kTile * 4;
   static constexpr int kBytes = kBarriers + 2 * kStages * 8;
 };
+
+template <typename T>
+FASTCCSA_HOST_DEVICE int jobs_of_side(const Fused<T>& p, const Stored<T>& part, int side) {
+  return p.side[side].gradient == nullptr ? 0 : part.clusters(side);
+}
+
+// Sorts the jobs by their work, so that the last ones to begin end soon. A single block of threads.
+template <typename T>
+__global__ void __launch_bounds__(kOrderThreads)
+    order_jobs_kernel(const __grid_constant__ Fused<T> p, const __grid_constant__ Stored<T> part) {
+  __shared__ int work[kMostJobs];
+  const int of_first_side = jobs_of_side(p, part, 0), count = of_first_side + jobs_of_side(p, part, 1);
+  const int lane = threadIdx.x % kWarp;
+  for (int k = threadIdx.x / kWarp; k < count; k += kOrderThreads / kWarp) {
+    const Job one = job(k, of_first_side);
+    int tiles = 0;
+    for (int other = lane; other < part.tiles[1 - one.side]; other += kWarp) {
+      bool any = false;
+      for (int c = 0; c < kCluster; ++c) any |= any_of_tile(part, one.side, one.first_tile + c, other);
+      tiles += any;
+    }
+    tiles = reduce<kWarp>(tiles, Add());
+    if (lane == 0) work[k] = tiles;
+  }
+  __syncthreads();
+  const int own = threadIdx.x;
+  if (own >= count) return;
+  int before = 0;
+  for (int k = 0; k < count; ++k) before += work[k] > work[own] || (work[k] == work[own] && k < own);
+  part.jobs[before] = own;
+}
 
 template <typename T, int kColumns>
 class GradientsTile {
@@ -37,13 +69,12 @@ class GradientsTile {
         memory_(memory),
         base_(shared_address(memory)),
         warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)) {
-    const int parts = p.padded_width / kColumns, pairs = p.side[0].gradient == nullptr ? 0 : (part.tiles[0] + 1) / 2;
-    const int cluster = int(blockIdx.x) / kCluster, of_first = pairs * parts;
-    side_ = cluster >= of_first;
-    const int number = cluster - (side_ ? of_first : 0);
+    const int parts = p.padded_width / kColumns, cluster = int(blockIdx.x) / kCluster, number = cluster / parts;
+    const Job own = job(part.jobs == nullptr ? number : part.jobs[number], jobs_of_side(p, part, 0));
+    side_ = own.side;
+    pair_ = own.first_tile;
     rank_ = cluster_rank();
-    pair_ = number / parts * kCluster;
-    first_value_ = number % parts * kColumns;
+    first_value_ = cluster % parts * kColumns;
   }
 
   __device__ __forceinline__ void run() {
@@ -72,11 +103,7 @@ class GradientsTile {
 
   __device__ __forceinline__ int tile() const { return pair_ + rank_; }
 
-  // Whether a tile of this side has coefficients with a tile of the other side that are not 0.
-  __device__ __forceinline__ bool any(int tile, int other) const {
-    if (tile >= part_.tiles[side_]) return false;
-    return side_ == 0 ? any_of_tile(part_, tile, other) : any_of_tile(part_, other, tile);
-  }
+  __device__ __forceinline__ bool any(int tile, int other) const { return any_of_tile(part_, side_, tile, other); }
 
   // Calls visit(block, whether they concern this block of threads) for the blocks of the other side's rows whose
   // coefficients with the cluster's tiles are not all 0. A warp calls it.
@@ -254,7 +281,7 @@ class GradientsTile {
 
 // On other architectures the kernel is empty: run.h never starts it there.
 template <typename T, int kColumns>
-__global__ void __launch_bounds__(kStoredThreads, 1)
+__global__ void __launch_bounds__(kGradientsThreads, 1)
     gradients_kernel(const __grid_constant__ Fused<T> p, const __grid_constant__ Stored<T> part) {
 #if !defined(__CUDACC__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   GradientsTile<T, kColumns>(p, part, dynamic_shared()).run();

@@ -136,22 +136,20 @@ void with_gradients_kernel(int columns, Visit visit) {
 template <typename T, typename Launch>
 void launch_coefficients(const Fused<T>& p, const Stored<T>& part, Launch launch) {
   with_coefficients_kernel<T>(p.terms, p.weight.data != nullptr, [&](auto kernel, size_t bytes) {
-    launch(kernel, FusedGrid{dim3(unsigned(part.tiles[0] * part.runs)), kStoredThreads, bytes}, p, part);
+    launch(kernel, FusedGrid{dim3(unsigned(part.blocks())), kCoefficientsThreads, bytes, kCluster}, p, part);
   });
 }
 
 // `at_once`: how many blocks of threads run at the same time. If wide blocks are too few for that, narrow ones run.
 template <typename T, typename Launch>
 void launch_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, Launch launch) {
-  int tiles = 0;
-  for (int k = 0; k < 2; ++k) {
-    tiles += p.side[k].gradient == nullptr ? 0 : (part.tiles[k] + kCluster - 1) / kCluster * kCluster;
-  }
+  const int tiles = (jobs_of_side(p, part, 0) + jobs_of_side(p, part, 1)) * kCluster;
   if (tiles == 0) return;
+  if (part.jobs != nullptr) launch(&order_jobs_kernel<T>, FusedGrid{dim3(1), kOrderThreads, 0}, p, part);
   const int columns = tiles * (p.padded_width / 256) * 4 >= at_once * 3 ? 256 : 128;
   with_gradients_kernel<T>(columns, [&](auto kernel, size_t bytes) {
     const dim3 blocks(unsigned(tiles * (p.padded_width / columns)));
-    launch(kernel, FusedGrid{blocks, kStoredThreads, bytes, kCluster}, p, part);
+    launch(kernel, FusedGrid{blocks, kGradientsThreads, bytes, kCluster}, p, part);
   });
 }
 

@@ -161,8 +161,8 @@ struct Nearest {
     bool result = true;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const bool counts = count_all || rows[h].label != kNoRow;
-      result = result && (!counts || distance[h] > kFusedNear * (rows[h].norm + norm)) && row_sum[h] == row_sum[h];
+      const bool counts = count_all | (rows[h].label != kNoRow);
+      result &= (!counts | (distance[h] > kFusedNear * (rows[h].norm + norm))) & (row_sum[h] == row_sum[h]);
     }
     return __all_sync(kAllLanes, result);
   }
@@ -225,11 +225,10 @@ __device__ __forceinline__ void mixed_coefficients(const float (&s)[kGroups * 4]
         nearest.distance[h] = fminf(nearest.distance[h], same ? (kAlign ? kCloser * d2 : kFar) : d2);
         const float weight = kWeighted ? rules.weight_of(rows[h].weights, other) : 1.0f;
         const float inverse = reciprocal_square_root(d2);
-        const float within = fmaxf(fmaf(-d2, inverse, rules.margin), 0.0f), gap = same ? 0.0f : within;
-        const float pull = kWeighted ? weight * gap : gap;
-        loss[1] = fmaf(pull, gap, loss[1]);
-        float value = same ? (kAlign ? -weight : 0.0f) : pull * inverse;
-        if (kAlign) loss[0] = fmaf(weight, same ? d2 : 0.0f, loss[0]);
+        const float gap = fmaxf(fmaf(-d2, inverse, rules.margin), 0.0f), pull = kWeighted ? weight * gap : gap;
+        const float value = same ? (kAlign ? -weight : 0.0f) : pull * inverse;
+        if (!same) loss[1] = fmaf(pull, gap, loss[1]);
+        if (kAlign && same) loss[0] = kWeighted ? fmaf(weight, d2, loss[0]) : loss[0] + d2;
         k[e] = std::is_same_v<T, half> ? value * rules.scale : value;
       }
       packed[n * 2 + h] = pack_coefficients<T>(k[0], k[1], row_sum[h]);

@@ -37,9 +37,6 @@ constexpr int64_t kSortedPairs = int64_t(1) << 25, kSortedRows = 1024;
 // steps of a block, and are not measured.
 constexpr int64_t kStoredRows = 512, kStoredRatio = 4, kStoredRowsOfAnyRatio = 1536;
 
-// Up to how many rows and columns coefficients are stored at a time: 512 MiB of them.
-constexpr int kStoredPart = 16384;
-
 enum class FusedOrder { kBySizes, kAsGiven, kSorted };
 
 struct FusedOptions {
@@ -190,7 +187,7 @@ class FusedLoss {
   void set_parts() {
     for (FusedSide<T>& side : p_.side) side.blocks = 0;  // there are no partial sums of gradients
     int64_t slots = 0;
-    for_each_part([&](const Stored<T>& part) { slots += int64_t(part.tiles[0]) * part.runs; });
+    for_each_part([&](const Stored<T>& part) { slots += part.blocks(); });
     loss_ = device_.template allocate<double>(2 * slots);
     p_.plan.threads_blocks = int(slots);
     p_.loss = loss_.data();
@@ -200,6 +197,8 @@ class FusedLoss {
     any_ = device_.template allocate<uint8_t>(tiles[0] * tiles[1] * 8);
     sums_[0] = device_.template allocate<float>(tiles[1] * tiles[0] * kTile);
     sums_[1] = device_.template allocate<float>(2 * tiles[0] * tiles[1] * kTile);
+    // If rows are sorted, tiles of pairs of one class are left out, and more of them in the largest class.
+    if (sorted_) jobs_ = device_.template allocate<int32_t>(kMostJobs);
   }
 
   template <typename Visit>
@@ -207,6 +206,7 @@ class FusedLoss {
     Stored<T> part{};
     part.coefficients = coefficients_.data();
     part.any = any_.data();
+    part.jobs = jobs_.data();
     for (int k = 0; k < 2; ++k) part.sums[k] = sums_[k].data();
     const auto count = [&](int k, int first) {
       return std::min(padded_to_tiles(p_.side[k].count) - first, options_.stored_part) / kTile;
@@ -219,7 +219,7 @@ class FusedLoss {
         }
         part.runs = runs(part);
         visit(part);
-        part.loss_slot += part.tiles[0] * part.runs;
+        part.loss_slot += part.blocks();
       }
     }
   }
@@ -281,7 +281,7 @@ class FusedLoss {
   Fused<T> p_{};
   Buffer<FusedFindings> found_;
   Buffer<T> packed_[2];
-  Buffer<int32_t> label_[2], first_unit_, share_;
+  Buffer<int32_t> label_[2], first_unit_, share_, jobs_;
   Buffer<float> norm_[2], partial_;
   Buffer<double> loss_;
   Buffer<T> coefficients_;

@@ -15,11 +15,11 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-constexpr int kStoredThreads = 3 * kGroupThreads;  // two warpgroups compute, and a thread of the third copies
-
-// Whether a tile of pairs has coefficients that are not 0.
+// Whether a tile of a side, if it exists, has coefficients with a tile of the other side that are not 0.
 template <typename T>
-__device__ __forceinline__ bool any_of_tile(const Stored<T>& part, int row_tile, int column_tile) {
+__device__ __forceinline__ bool any_of_tile(const Stored<T>& part, int side, int tile, int other) {
+  if (tile >= part.tiles[side]) return false;
+  const int row_tile = side == 0 ? tile : other, column_tile = side == 0 ? other : tile;
   const uint2 of_warps = *reinterpret_cast<const uint2*>(part.any + (row_tile * part.tiles[1] + column_tile) * 8);
   return (of_warps.x | of_warps.y) != 0;
 }
@@ -33,6 +33,15 @@ struct Ring {
   __device__ __forceinline__ void next() {
     if (++stage < kStages) return;
     stage = 0;
+    phase ^= 1;
+  }
+
+  template <int kSteps>
+  __device__ __forceinline__ void skip() {
+    stage += kSteps % kStages;
+    phase ^= kSteps / kStages % 2;
+    if (stage < kStages) return;
+    stage -= kStages;
     phase ^= 1;
   }
 };

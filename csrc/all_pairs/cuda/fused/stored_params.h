@@ -9,6 +9,7 @@ namespace fastccsa::all_pairs::cuda {
 
 constexpr int kBlock = 64, kBlockBytes = kBlock * kBlock * 2;  // rows, and columns, of a block
 constexpr int kTile = 2 * kBlock;                              // rows, and columns, of a tile of pairs
+constexpr int kCluster = 2;                                    // blocks of threads that share copies
 
 // The place of a 16-byte chunk of a row, in bytes: blocks of the same values of all rows follow each other.
 FASTCCSA_HOST_DEVICE int64_t place_in_blocks(int64_t row, int chunk, int64_t row_blocks) {
@@ -25,15 +26,34 @@ struct Stored {
   int first[2];         // row of each side
   int tiles[2];
   int runs;             // parts of a row of tiles, each of which a block of threads of the first kernel takes
-  int loss_slot;        // of the first block of threads
+  int loss_slot;        // of the first kernel's first block of threads
   bool initial[2];      // whether this part is the first for these rows of a side
   T* coefficients;      // [row blocks, column blocks, kBlock, kBlock]
   uint8_t* any;         // [row tiles, column tiles, 8 warps]: whether a coefficient of these 16 rows is not 0
   float* sums[2];       // of coefficients: [column tiles, rows], and [row blocks, columns]
+  int32_t* jobs;        // of the second kernel, those with most work first: see `Job`; nullptr: all have as much
 
   FASTCCSA_HOST_DEVICE int rows(int side) const { return tiles[side] * kTile; }
+  // Groups of neighbouring tiles of a side, each of which a cluster takes.
+  FASTCCSA_HOST_DEVICE int clusters(int side) const { return (tiles[side] + kCluster - 1) / kCluster; }
+  // The blocks of threads of the first kernel.
+  FASTCCSA_HOST_DEVICE int blocks() const { return clusters(0) * kCluster * runs; }
   FASTCCSA_HOST_DEVICE int tiles_of_run() const { return (tiles[1] + runs - 1) / runs; }
 };
+
+// What clusters of the second kernel compute: the gradients of kCluster tiles of a side. Jobs are numbered, those of side 0
+// first; a side whose gradient is not needed has none.
+struct Job {
+  int side, first_tile;
+};
+
+FASTCCSA_HOST_DEVICE Job job(int number, int of_first_side) {
+  const int side = number >= of_first_side;
+  return {side, (number - (side ? of_first_side : 0)) * kCluster};
+}
+
+// Up to how many rows and columns coefficients are stored at a time: 512 MiB of them. Then there are at most so many jobs.
+constexpr int kStoredPart = 16384, kMostJobs = 2 * kStoredPart / (kTile * kCluster);
 
 // The most tiles of a run.
 constexpr int kMostTilesOfRun = 128;
