@@ -91,6 +91,10 @@ __device__ __forceinline__ void multiply_16x8x16(float (&d)[4], const uint32_t (
 #undef FASTCCSA_MMA
 }
 
+// Two ones of type T.
+template <typename T>
+constexpr uint32_t kOnes = std::is_same_v<T, bfloat16> ? 0x3f803f80u : 0x3c003c00u;
+
 // Rounds both values to T, and returns them in one register.
 template <typename T>
 __device__ __forceinline__ uint32_t pack_pair(float& low, float& high) {
@@ -114,6 +118,25 @@ __device__ __forceinline__ float reciprocal_square_root(float x) {
   float y;
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// ---- kernels that follow each other ----
+//
+// A kernel may be launched such that its blocks of threads start while the last ones of the kernel before it run. Both do
+// nothing elsewhere, and before compute capability 9.0.
+
+// Waits until the kernels before it have ended, and their results can be read.
+__device__ __forceinline__ void wait_for_kernel_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Blocks of the next kernel may start, once all blocks of threads have called this or ended.
+__device__ __forceinline__ void let_next_kernel_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 // ---- barriers ----
@@ -146,6 +169,13 @@ __device__ __forceinline__ bool named_barrier_or(int id, int threads, bool predi
 #else
 #define FASTCCSA_SM90A(...) __trap()
 #endif
+
+// Stores four 8x8 matrices of 16-bit values, as load_matrices() loads them.
+__device__ __forceinline__ void store_matrices(const uint32_t (&r)[4], uint32_t address) {
+  FASTCCSA_SM90(asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+                             "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                             : "memory"));
+}
 
 // An mbarrier: 8 bytes in shared memory that count arrivals. A phase ends after `arrivals` of them, and the next
 // begins; phases are numbered from 0. One thread initialises it and calls fence_barrier_init(), and then the block

@@ -107,6 +107,26 @@ EMULATOR_INNER_LOOP const char* distribute(void* const* arguments, uint32_t) {
   return nullptr;
 }
 
+struct Collection {
+  const uint32_t* r;
+  void* row;
+};
+
+EMULATOR_INNER_LOOP const char* collect(void* const* arguments, uint32_t) {
+  Bits matrices[4][8][8];
+  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+    const Collection& own = *static_cast<const Collection*>(arguments[lane]);
+    for (unsigned i = 0; i < 4; ++i) {
+      matrices[i][lane / 4][lane % 4 * 2] = Bits(own.r[i]);
+      matrices[i][lane / 4][lane % 4 * 2 + 1] = Bits(own.r[i] >> 16);
+    }
+  }
+  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+    std::memcpy(static_cast<const Collection*>(arguments[lane])->row, matrices[lane / 8][lane % 8], 16);
+  }
+  return nullptr;
+}
+
 // ---- products of a warpgroup ----
 
 // A matrix in shared memory: see core/matrix_descriptor.h.
@@ -248,6 +268,11 @@ EMULATOR_INNER_LOOP const char* finish_warp(void* const* arguments, uint32_t) {
 void distribute_matrices(const void* row, bool transposed, uint32_t* r, Site site) {
   Distribution own{row, r, transposed};
   collective(kAllLanes, distribute, &own, site);
+}
+
+void collect_matrices(const uint32_t* r, void* row, Site site) {
+  Collection own{r, row};
+  collective(kAllLanes, collect, &own, site);
 }
 
 void multiply(bool is_half, float* d, const uint32_t* a, const uint32_t* b, Site site) {

@@ -8,6 +8,9 @@ namespace emulator {
 // The lanes' rows of four 8x8 matrices become their fragments `r`.
 void distribute_matrices(const void* row, bool transposed, uint32_t* r, Site site);
 
+// The lanes' fragments of four 8x8 matrices become their rows, of 16 bytes.
+void collect_matrices(const uint32_t* r, void* row, Site site);
+
 // D += A B of a warp, 16x8x16.
 void multiply(bool is_half, float* d, const uint32_t* a, const uint32_t* b, Site site);
 

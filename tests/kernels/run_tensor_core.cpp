@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -110,10 +111,23 @@ __device__ void load_a(uint32_t (&fragment)[4], uint32_t a, int step) {
   load_matrices(fragment, chunk_address(a, row, 2 * step + lane / 16));
 }
 
+// Stores A as the warps' fragments, after it has been cleared.
+__device__ void store_again(uint32_t a) {
+  const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16, row = first + lane % 16;
+  uint32_t fragment[kInner / 16][4];
+  for (int step = 0; step < kInner / 16; ++step) load_a(fragment[step], a, step);
+  __syncwarp();
+  std::memset(dynamic_shared() + (first + lane / 2) * 128 + lane % 2 * 64, 0, 64);
+  __syncwarp();
+  for (int step = 0; step < kInner / 16; ++step) store_matrices(fragment[step], chunk_address(a, row, 2 * step + lane / 16));
+  __syncwarp();
+}
+
 // D = A B^T or A B + shift by products of a warp.
-template <typename T, bool kTransposed>
+template <typename T, bool kTransposed, bool kStoresAgain = false>
 __global__ void multiply_by_warps(Arguments p) {
   const Shared at = load(p, !kTransposed);
+  if (kStoresAgain) store_again(at.a);
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, first = threadIdx.x / 32 * 16;
   for (int column = 0; column < p.columns; column += 16) {
     float d[2][4];
@@ -217,6 +231,7 @@ Kernel find(const std::string& name, int columns) {
   static const std::map<std::pair<std::string, int>, Kernel> kernels = {
       {{"warps_k", 64}, multiply_by_warps<T, true>},
       {{"warps_k", 128}, multiply_by_warps<T, true>},
+      {{"stored_k", 64}, multiply_by_warps<T, true, true>},
       {{"warps_mn", 64}, multiply_by_warps<T, false>},
       {{"warps_mn", 256}, multiply_by_warps<T, false>},
       {{"wgmma_k", 64}, multiply_by_warpgroup<T, 64, From::kSharedTransposed>},

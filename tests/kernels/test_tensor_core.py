@@ -19,6 +19,7 @@ ROWS, INNER = 64, 64
 DTYPES = (torch.bfloat16, torch.float16)
 KERNELS = [
     *(("warps_k", columns) for columns in (64, 128)),
+    ("stored_k", 64),
     *(("warps_mn", columns) for columns in (64, 256)),
     *(("wgmma_k", columns) for columns in (64, 128)),
     *((name, columns) for name in ("wgmma_mn", "wgmma_registers") for columns in (64, 128, 256)),

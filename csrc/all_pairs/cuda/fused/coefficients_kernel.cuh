@@ -19,16 +19,15 @@ template <int kSlabs>
 struct CoefficientsShape {
   static constexpr int kSlabBytes = kTile * 128;  // of 64 values of a tile's rows
   static constexpr int kStages = 5;
-  static constexpr int kPieces = 8, kGroupsOfPiece = kTile / 8 / kPieces;
-  // Norms and labels of columns arrive for as many tiles at a time: two for each team.
-  static constexpr int kColumnBuffers = 2 * kTeams;
-  // Shared memory, in bytes: slabs of the rows, then the stages.
+  static constexpr int kPieceColumns = 16, kPieces = kTile / kPieceColumns;
+  static constexpr int kPieceBytes = 16 * kPieceColumns * 2;  // of a warp's 16 rows
+  // Shared memory, in bytes: slabs of the rows, then the stages. Norms and labels of columns belong to a team.
   static constexpr int kStage = kSlabs * kSlabBytes, kNorms = kStage + kStages * kSlabBytes;
-  static constexpr int kLabels = kNorms + kColumnBuffers * kTile * 4;
-  static constexpr int kColumnSums = kLabels + kColumnBuffers * kTile * 4;
-  static constexpr int kKinds = kColumnSums + kComputingWarps * kTile * 4;
+  static constexpr int kLabels = kNorms + kTeams * kTile * 4, kColumnSums = kLabels + kTeams * kTile * 4;
+  static constexpr int kStored = kColumnSums + kComputingWarps * kTile * 4;
+  static constexpr int kKinds = kStored + kComputingWarps * kPieceBytes;
   static constexpr int kBarriers = kKinds + kCluster * kMostTilesOfRun;
-  static constexpr int kLosses = kBarriers + (2 * kStages + kSlabs + 2 * kColumnBuffers) * 8;
+  static constexpr int kLosses = kBarriers + (2 * kStages + kSlabs + 2 * kTeams) * 8;
   static constexpr int kBytes = kLosses + kComputingWarps * 2 * 8;
 };
 
@@ -39,13 +38,13 @@ enum TileKind : uint8_t { kSkipped, kSeparate, kMixed };
 template <typename T, int kSlabs, FusedTerms kTerms, bool kWeighted>
 class CoefficientsTile {
   using Shape = CoefficientsShape<kSlabs>;
-  static constexpr int kStages = Shape::kStages, kBuffers = Shape::kColumnBuffers;
+  static constexpr int kStages = Shape::kStages, kPieceColumns = Shape::kPieceColumns;
   enum Barrier {
     kFull = 0,
     kEmpty = kStages,
     kRowsFull = 2 * kStages,
     kColumnsFull = kRowsFull + kSlabs,
-    kColumnsEmpty = kColumnsFull + kBuffers
+    kColumnsEmpty = kColumnsFull + kTeams
   };
   enum NamedBarrier { kAllComputing = 1, kOwnGroup = 2 };
 
@@ -66,12 +65,14 @@ class CoefficientsTile {
         barrier_init(barrier(kEmpty + k), kCluster * kTeamWarps);
       }
       for (int k = 0; k < kSlabs; ++k) barrier_init(barrier(kRowsFull + k), 1);
-      for (int k = 0; k < kBuffers; ++k) {
+      for (int k = 0; k < kTeams; ++k) {
         barrier_init(barrier(kColumnsFull + k), 1);
         barrier_init(barrier(kColumnsEmpty + k), kTeamWarps);
       }
       fence_barrier_init();
     }
+    let_next_kernel_start();
+    wait_for_kernel_before();
     for (int k = threadIdx.x; k < kCluster * count_; k += kCoefficientsThreads) find_kind(k / kCluster, k % kCluster);
     if (threadIdx.x < 2 * kComputingWarps) losses()[threadIdx.x] = 0;
     __syncthreads();
@@ -97,11 +98,12 @@ class CoefficientsTile {
   __device__ __forceinline__ uint8_t& kind(int k, int rank) const {
     return memory_[Shape::kKinds + k * kCluster + rank];
   }
-  __device__ __forceinline__ float* norms(int buffer) const {
-    return reinterpret_cast<float*>(memory_ + Shape::kNorms) + buffer * kTile;
+  // Of the columns of a team's tile.
+  __device__ __forceinline__ float* norms(int team) const {
+    return reinterpret_cast<float*>(memory_ + Shape::kNorms) + team * kTile;
   }
-  __device__ __forceinline__ int* labels(int buffer) const {
-    return reinterpret_cast<int*>(memory_ + Shape::kLabels) + buffer * kTile;
+  __device__ __forceinline__ int* labels(int team) const {
+    return reinterpret_cast<int*>(memory_ + Shape::kLabels) + team * kTile;
   }
   // Sums of 16 rows of a computing warp, by column of a tile.
   __device__ __forceinline__ float* column_sums(int warp) const {
@@ -166,14 +168,14 @@ class CoefficientsTile {
         barrier_arrive_expecting(barrier(kRowsFull + slab), Shape::kSlabBytes);
         copy_bulk(base_ + slab * Shape::kSlabBytes, rows + slab * step[0], Shape::kSlabBytes, barrier(kRowsFull + slab));
       }
-      // Norms and labels, which are needed last.
-      const int buffer = turn % kBuffers;
-      const uint32_t full = barrier(kColumnsFull + buffer);
-      barrier_wait(barrier(kColumnsEmpty + buffer), (turn / kBuffers + 1) % 2);
+      // Norms and labels, which are needed last. The team has computed its tile before, if it has read most slabs.
+      const int team = turn % kTeams;
+      const uint32_t full = barrier(kColumnsFull + team);
+      barrier_wait(barrier(kColumnsEmpty + team), (turn / kTeams + 1) % 2);
       if (!starts) continue;
       barrier_arrive_expecting(full, 2 * kTile * 4);
-      copy_bulk(shared_address(norms(buffer)), p_.side[1].norm + column, kTile * 4, full);
-      copy_bulk(shared_address(labels(buffer)), p_.side[1].label + column, kTile * 4, full);
+      copy_bulk(shared_address(norms(team)), p_.side[1].norm + column, kTile * 4, full);
+      copy_bulk(shared_address(labels(team)), p_.side[1].label + column, kTile * 4, full);
     }
     __syncwarp();
   }
@@ -183,19 +185,18 @@ class CoefficientsTile {
   struct State {
     PairRules<T> rules;
     LaneRow rows[2];
-    int offset;                   // of what the lane stores in a block: its row and its half chunk, swizzled
-    int column;                   // of a piece, whose sum the lane stores
+    int from, to;  // 16 bytes of the warp's piece that the lane stores: in shared memory, and in a block
     Ring<kStages> ring;
   };
 
   // What a warp finds for a tile.
   struct Found {
-    float loss[2], row_sum[2];
-    float plain[2], weight[2];  // of kSeparate: see `separation_coefficients`
+    float loss[2];
+    float row_sums[4];          // accumulators of the tensor cores: rows g and g + 8 of the warp, each twice
+    float squares[2], plain[2], weight[2];  // of kSeparate, by row: see `separation_coefficients`
     uint32_t any;               // whether a coefficient is not 0
     uint32_t near;              // a bit for each piece with near pairs
-    uint32_t to;                // where the lane stores coefficients of the first 16 columns, in bytes
-    float* column_sums;
+    uint32_t to;                // where the lane stores coefficients of the first piece, in bytes
   };
 
   // Which half of the tile's rows the warpgroup takes, and the first of the warp's 16 rows in the tile.
@@ -253,98 +254,83 @@ class CoefficientsTile {
     }
   }
 
-  // Stores columns of coefficients, from `first` on: packed[2 n + h] belongs to group n of 8 columns and row h of the
-  // lane. Lanes exchange values, so that each stores 8 bytes of neighbours.
-  template <int kGroups>
-  __device__ __forceinline__ void store(const uint32_t (&packed)[kGroups * 2], int first, Found& found,
-                                        const State& state) const {
-    const int lane = threadIdx.x % kWarp, odd = lane & 1;
-#pragma unroll
-    for (int n = 0; n < kGroups; n += 2) {
-      const uint32_t(&k)[4] = *reinterpret_cast<const uint32_t(*)[4]>(&packed[2 * n]);
-      found.any |= k[0] | k[1] | k[2] | k[3];
-      // A block has 64 columns: 32 bytes for each 16 of them, which are swizzled. Its first tile's place is even.
-      const int number = first / 16 + n / 2;
-      unsigned char* const to = reinterpret_cast<unsigned char*>(part_.coefficients) +
-                                (found.to ^ uint32_t(number / 4 * kBlockBytes + number % 4 * 32));
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? k[h] : k[2 + h], 1);
-        *reinterpret_cast<uint2*>(to + h * 1024) = odd ? uint2{other, k[2 + h]} : uint2{k[h], other};
-      }
-    }
-    if (adds_columns()) add_columns<kGroups>(packed, found.column_sums + first);
+  // Adds coefficients, which are in the layout of a factor, over the columns.
+  static __device__ __forceinline__ void add_rows(const uint32_t (&packed)[4], float (&sums)[4]) {
+    multiply_16x8x16<T>(sums, packed, kOnes<T>, kOnes<T>);
   }
 
-  // Adds coefficients over the warp's rows: after two exchanges a lane has one column of 16, and after the third the sum
-  // of all lanes.
-  template <int kGroups>
-  static __device__ __forceinline__ void add_columns(const uint32_t (&packed)[kGroups * 2], float* to) {
+  // Stores the coefficients of a piece, and their sums over the warp's rows.
+  __device__ __forceinline__ void store(const uint32_t (&packed)[4], int number, Found& found,
+                                        const State& state) const {
     const int lane = threadIdx.x % kWarp;
-    const bool second = (lane & 16) != 0, last = (lane & 8) != 0;
-    float sum[kGroups * 2], half[kGroups], one[kGroups / 2];
+    found.any |= packed[0] | packed[1] | packed[2] | packed[3];
+    // Rows of 32 bytes, of which every second group of 4 has its halves exchanged, so that 8 rows use all banks.
+    const uint32_t piece = base_ + Shape::kStored + warp() * Shape::kPieceBytes;
+    const uint32_t own = piece + place_in_piece(lane % 16, lane / 16);
+    store_matrices(packed, own);
+    __syncwarp();
+    // A block has 64 columns: 32 bytes for each piece, which are swizzled. The place of the first one is even.
+    unsigned char* const to = reinterpret_cast<unsigned char*>(part_.coefficients) +
+                              (found.to ^ uint32_t(number / 4 * kBlockBytes + number % 4 * 32));
+    *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(memory_ + state.from);
+    if (adds_columns()) {
+      const uint32_t ones[4] = {kOnes<T>, kOnes<T>, kOnes<T>, kOnes<T>};
+      uint32_t columns[4];
+      load_matrices_transposed(columns, own);
+      float* const sums = column_sums(warp()) + number * kPieceColumns + lane * 2;
 #pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-      float a[2], b[2];
-      unpack_pair<T>(packed[2 * n], a[0], a[1]);
-      unpack_pair<T>(packed[2 * n + 1], b[0], b[1]);
-      for (int e = 0; e < 2; ++e) sum[2 * n + e] = a[e] + b[e];
+      for (int n = 0; n < 2; ++n) {
+        float sum[4] = {};
+        multiply_16x8x16<T>(sum, ones, columns[2 * n], columns[2 * n + 1]);
+        if (lane < 4) *reinterpret_cast<float2*>(sums + n * 8) = make_float2(sum[0], sum[1]);
+      }
     }
-#pragma unroll
-    for (int i = 0; i < kGroups; ++i) {
-      const float low = sum[i / 2 * 4 + i % 2], high = sum[i / 2 * 4 + 2 + i % 2];
-      half[i] = (second ? high : low) + __shfl_xor_sync(kAllLanes, second ? low : high, 16);
-    }
-#pragma unroll
-    for (int i = 0; i < kGroups / 2; ++i) {
-      const float low = half[2 * i], high = half[2 * i + 1];
-      one[i] = (last ? high : low) + __shfl_xor_sync(kAllLanes, last ? low : high, 8);
-    }
-#pragma unroll
-    for (int i = 0; i < kGroups / 2; ++i) one[i] += __shfl_xor_sync(kAllLanes, one[i], 4);
-    if ((lane & 4) != 0) return;
-#pragma unroll
-    for (int i = 0; i < kGroups / 2; ++i) to[16 * i] = one[i];
+    __syncwarp();
+  }
+
+  static __device__ __forceinline__ int place_in_piece(int row, int chunk) {
+    return row * 32 + (chunk ^ (row / 4 & 1)) * 16;
   }
 
   // Turns the products of a piece into coefficients. If pairs are near, it only keeps the products.
   template <TileKind kKind>
-  __device__ __forceinline__ void piece(const float (&s)[64], int number, int buffer, float (&kept)[64], Found& found,
+  __device__ __forceinline__ void piece(const float (&s)[64], int number, int team, float (&kept)[64], Found& found,
                                         const State& state) const {
-    constexpr int kGroups = Shape::kGroupsOfPiece;
-    const float(&products)[kGroups * 4] = *reinterpret_cast<const float(*)[kGroups * 4]>(&s[number * kGroups * 4]);
-    float loss[2] = {}, row_sum[2] = {};
-    uint32_t packed[kGroups * 2];
+    constexpr int kProducts = kPieceColumns / 2;
+    const float(&products)[kProducts] = *reinterpret_cast<const float(*)[kProducts]>(&s[number * kProducts]);
+    const float* const of_columns = norms(team) + number * kPieceColumns;
+    constexpr bool kSquares = kKind == kSeparate;
+    // These continue what the pieces before have found.
+    float loss[2] = {kSquares ? found.squares[0] : found.loss[0], kSquares ? found.squares[1] : found.loss[1]};
+    float row_sums[4] = {found.row_sums[0], found.row_sums[1], found.row_sums[2], found.row_sums[3]};
+    float unused[2] = {};
+    uint32_t packed[4];
     Nearest nearest;
-    const float* const of_columns = norms(buffer) + number * kGroups * 8;
     if constexpr (kKind == kSeparate) {
-      separation_coefficients<true, kGroups>(products, packed, state.rules, state.rows, found.weight, of_columns, loss,
-                                             row_sum, nearest);
+      separation_coefficients<true, 2>(products, packed, state.rules, state.rows, found.weight, of_columns, loss, unused,
+                                       nearest);
     } else {
-      mixed_coefficients<kTerms, kWeighted, kGroups>(products, packed, state.rules, state.rows, of_columns,
-                                                     labels(buffer) + number * kGroups * 8, loss, row_sum, nearest);
+      mixed_coefficients<kTerms, kWeighted, 2>(products, packed, state.rules, state.rows, of_columns,
+                                               labels(team) + number * kPieceColumns, loss, unused, nearest);
     }
+    add_rows(packed, row_sums);
     // NaN of a pair of one class does not reach its coefficient, but it reaches the loss.
-    const float sums[2] = {row_sum[0] + 0.0f * loss[0], row_sum[1]};
-    if (!nearest.far(state.rows, sums, kKind == kSeparate)) {
+    const float sums[2] = {row_sums[0] + 0.0f * loss[0], row_sums[2]};
+    if (!nearest.far(sums)) {
       found.near |= 1u << number;
 #pragma unroll
-      for (int i = 0; i < kGroups * 4; ++i) kept[number * kGroups * 4 + i] = products[i];
+      for (int i = 0; i < kProducts; ++i) kept[number * kProducts + i] = products[i];
       return;
     }
-    if constexpr (kKind == kSeparate) {
-      found.loss[1] += loss[0] * found.plain[0] + loss[1] * found.plain[1];
-    } else {
-      for (int term = 0; term < 2; ++term) found.loss[term] += loss[term];
-    }
-    for (int h = 0; h < 2; ++h) found.row_sum[h] += row_sum[h];
-    store<kGroups>(packed, number * kGroups * 8, found, state);
+    for (int k = 0; k < 2; ++k) (kSquares ? found.squares[k] : found.loss[k]) = loss[k];
+    for (int k = 0; k < 4; ++k) found.row_sums[k] = row_sums[k];
+    store(packed, number, found, state);
   }
 
   // Computes the pieces with near pairs, these from their rows.
-  __device__ __forceinline__ void compute_near(const float (&kept)[64], int k, int buffer, Found& found,
+  __device__ __forceinline__ void compute_near(const float (&kept)[64], int k, int team, Found& found,
                                                const State& state) const {
-    constexpr int kGroups = Shape::kGroupsOfPiece;
+    constexpr int kProducts = kPieceColumns / 2;
     const int row = first_row(row_tile_) + first_of_warp();
     const auto chunk_of = [&](int side, int of, int chunk) {
       const int64_t at = place_in_blocks(of, chunk, padded_to_tiles(p_.side[side].count) / kBlock);
@@ -352,40 +338,43 @@ class CoefficientsTile {
     };
 #pragma unroll 1
     for (uint32_t near = found.near; near != 0; near &= near - 1) {
-      const int number = __ffs(int(near)) - 1, first = number * kGroups * 8;
+      const int number = __ffs(int(near)) - 1, first = number * kPieceColumns;
       const auto distance = [&](int r, int c) {
         const auto a = [&](int chunk) { return chunk_of(0, row + r, chunk); };
         const auto b = [&](int chunk) { return chunk_of(1, first_column(k) + first + c, chunk); };
         return squared_distance_in_shared<kSlabs * 64, T>(a, b, threadIdx.x % kWarp);
       };
-      float products[kGroups * 4];
-      uint32_t packed[kGroups * 2];
-      for (int i = 0; i < kGroups * 4; ++i) products[i] = kept[number * kGroups * 4 + i];
-      near_coefficients<kGroups>(products, packed, kTerms, state.rules, state.rows, norms(buffer) + first,
-                                 labels(buffer) + first, found.loss, found.row_sum, distance);
-      store<kGroups>(packed, first, found, state);
+      float products[kProducts], unused[2] = {};
+      uint32_t packed[4];
+      for (int i = 0; i < kProducts; ++i) products[i] = kept[number * kProducts + i];
+      near_coefficients<2>(products, packed, kTerms, state.rules, state.rows, norms(team) + first, labels(team) + first,
+                           found.loss, unused, distance);
+      add_rows(packed, found.row_sums);
+      store(packed, number, found, state);
     }
   }
 
   // Turns `s`, the products with tile k, into coefficients.
   template <TileKind kKind>
-  __device__ __forceinline__ void pass(const float (&s)[64], int k, int buffer, State& state) const {
+  __device__ __forceinline__ void pass(const float (&s)[64], int k, int team, State& state) const {
     Found found{};
     const int tile = first_tile_ + k;
     const int block = (row_tile_ * 2 + half()) * 2 * part_.tiles[1] + tile * 2;
-    found.to = uint32_t(block) * kBlockBytes + state.offset;
-    found.column_sums = column_sums(warp()) + state.column;
+    found.to = uint32_t(block) * kBlockBytes + state.to;
     if constexpr (kKind == kSeparate) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        found.plain[h] = state.rules.weight_of(state.rows[h].weights, labels(buffer)[0]);
+        found.plain[h] = state.rules.weight_of(state.rows[h].weights, labels(team)[0]);
         found.weight[h] = found.plain[h] * state.rules.scale;
       }
     }
     float kept[64];
 #pragma unroll
-    for (int number = 0; number < Shape::kPieces; ++number) piece<kKind>(s, number, buffer, kept, found, state);
-    if (found.near != 0) compute_near(kept, k, buffer, found, state);
+    for (int number = 0; number < Shape::kPieces; ++number) piece<kKind>(s, number, team, kept, found, state);
+    if constexpr (kKind == kSeparate) {
+      found.loss[1] = found.squares[0] * found.plain[0] + found.squares[1] * found.plain[1];
+    }
+    if (found.near != 0) compute_near(kept, k, team, found, state);
     finish(found, tile, state);
   }
 
@@ -398,7 +387,11 @@ class CoefficientsTile {
       const float sum = reduce<kWarp>(found.loss[term], Add());
       if (lane == 0) losses()[2 * warp() + term] += double(sum);
     }
-    store_row_sums(found.row_sum, part_.sums[0] + tile * part_.rows(0) + row_tile_ * kTile, first_of_warp());
+    if (lane % 4 == 0) {
+      float* const to = part_.sums[0] + tile * part_.rows(0) + row_tile_ * kTile + first_of_warp() + lane / 4;
+      to[0] = found.row_sums[0];
+      to[8] = found.row_sums[2];
+    }
     if (!adds_columns()) return;
     const int group = warp() / kGroupWarps;
     named_barrier(kOwnGroup + group, kGroupThreads);
@@ -411,10 +404,11 @@ class CoefficientsTile {
 
   __device__ __forceinline__ void compute() const {
     State state;
-    const int team = warp() / kTeamWarps, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+    const int team = warp() / kTeamWarps, lane = threadIdx.x % kWarp, g = lane / 4;
     state.rules = pair_rules(p_, 0);
-    state.offset = (first_of_warp() % kBlock + g) * 128 + swizzled(t & 1, g) * 16 + t / 2 * 8;
-    state.column = (lane & 16) / 2 + 2 * t + (lane & 8) / 8;
+    const int row = lane / 2, chunk = lane % 2;
+    state.from = Shape::kStored + warp() * Shape::kPieceBytes + place_in_piece(row, chunk);
+    state.to = (first_of_warp() % kBlock + row) * 128 + swizzled(chunk, row) * 16;
     const RowBlock block{0, first_row(row_tile_), min(p_.side[0].count - first_row(row_tile_), kTile), 0, 0, 0};
     for (int h = 0; h < 2; ++h) {
       state.rows[h] = lane_row(p_.side[0], block, state.rules, first_of_warp() + g + h * 8);
@@ -425,16 +419,16 @@ class CoefficientsTile {
         state.ring.template skip<kSlabs>();
         continue;
       }
-      const int buffer = turn % kBuffers, own = kind(k, rank());
+      const int own = kind(k, rank());
       float s[64];
       own == kSkipped ? skip(state) : multiply(s, turn < kTeams, state);
-      barrier_wait(barrier(kColumnsFull + buffer), turn / kBuffers % 2);
+      barrier_wait(barrier(kColumnsFull + team), turn / kTeams % 2);
       if (kTerms == kSeparationTerm && own == kSeparate) {
-        pass<kSeparate>(s, k, buffer, state);
+        pass<kSeparate>(s, k, team, state);
       } else if (own != kSkipped) {
-        pass<kMixed>(s, k, buffer, state);
+        pass<kMixed>(s, k, team, state);
       }
-      arrive_by_warp(kColumnsEmpty + buffer);
+      arrive_by_warp(kColumnsEmpty + team);
     }
     store_loss();
   }

@@ -3,6 +3,7 @@
 
 #include "all_pairs/cuda/fused/gradient.cuh"
 #include "all_pairs/cuda/fused/work.cuh"
+#include "core/tensor_core.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
@@ -29,6 +30,7 @@ __device__ void finish_loss(const Fused<T>& p) {
 // Block (x, y): row y of block of rows x among those that may be cut; the last x adds the loss.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) fused_finish_kernel(const Fused<T> p) {
+  wait_for_kernel_before();
   const int split = p.row_blocks() - p.split_from(), of = blockIdx.x, row = blockIdx.y;
   if (of == split) {
     if (row == 0 && p.results[1] != nullptr) finish_loss(p);

@@ -34,6 +34,8 @@ template <typename T>
 __global__ void __launch_bounds__(kOrderThreads)
     order_jobs_kernel(const __grid_constant__ Fused<T> p, const __grid_constant__ Stored<T> part) {
   __shared__ int work[kMostJobs];
+  let_next_kernel_start();
+  wait_for_kernel_before();
   const int of_first_side = jobs_of_side(p, part, 0), count = of_first_side + jobs_of_side(p, part, 1);
   const int lane = threadIdx.x % kWarp;
   for (int k = threadIdx.x / kWarp; k < count; k += kOrderThreads / kWarp) {
@@ -68,14 +70,8 @@ class GradientsTile {
         part_(part),
         memory_(memory),
         base_(shared_address(memory)),
-        warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)) {
-    const int parts = p.padded_width / kColumns, cluster = int(blockIdx.x) / kCluster, number = cluster / parts;
-    const Job own = job(part.jobs == nullptr ? number : part.jobs[number], jobs_of_side(p, part, 0));
-    side_ = own.side;
-    pair_ = own.first_tile;
-    rank_ = cluster_rank();
-    first_value_ = cluster % parts * kColumns;
-  }
+        warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)),
+        rank_(cluster_rank()) {}
 
   __device__ __forceinline__ void run() {
     if (threadIdx.x == 0) {
@@ -86,6 +82,9 @@ class GradientsTile {
       fence_barrier_init();
     }
     synchronise_cluster();
+    let_next_kernel_start();
+    wait_for_kernel_before();
+    find_job();
     if (warp_ / kGroupWarps == 2) {
       give_registers<40>();
       if (warp_ == 2 * kGroupWarps) copy();
@@ -98,6 +97,14 @@ class GradientsTile {
   }
 
  private:
+  __device__ __forceinline__ void find_job() {
+    const int parts = p_.padded_width / kColumns, cluster = int(blockIdx.x) / kCluster, number = cluster / parts;
+    const Job own = job(part_.jobs == nullptr ? number : part_.jobs[number], jobs_of_side(p_, part_, 0));
+    side_ = own.side;
+    pair_ = own.first_tile;
+    first_value_ = cluster % parts * kColumns;
+  }
+
   __device__ __forceinline__ uint32_t barrier(int k) const { return base_ + Shape::kBarriers + k * 8; }
   __device__ __forceinline__ uint32_t stage(int k) const { return base_ + k * Shape::kStageBytes; }
 
@@ -275,8 +282,8 @@ class GradientsTile {
   const Stored<T>& part_;
   unsigned char* const memory_;
   const uint32_t base_;
-  const int warp_;
-  int side_, rank_, pair_, first_value_;  // pair_: the first of the cluster's tiles
+  const int warp_, rank_;
+  int side_, pair_, first_value_;  // pair_: the first of the cluster's tiles
 };
 
 // On other architectures the kernel is empty: run.h never starts it there.

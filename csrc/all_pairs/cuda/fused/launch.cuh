@@ -55,7 +55,8 @@ struct FusedGrid {
   dim3 blocks;
   int threads;
   size_t shared_bytes;
-  int cluster = 1;  // blocks that run together
+  int cluster = 1;        // blocks that run together
+  bool overlaps = false;  // whether it may start before the kernel before it has ended, for which it waits
 };
 
 template <typename T, typename Launch>
@@ -136,7 +137,7 @@ void with_gradients_kernel(int columns, Visit visit) {
 template <typename T, typename Launch>
 void launch_coefficients(const Fused<T>& p, const Stored<T>& part, Launch launch) {
   with_coefficients_kernel<T>(p.terms, p.weight.data != nullptr, [&](auto kernel, size_t bytes) {
-    launch(kernel, FusedGrid{dim3(unsigned(part.blocks())), kCoefficientsThreads, bytes, kCluster}, p, part);
+    launch(kernel, FusedGrid{dim3(unsigned(part.blocks())), kCoefficientsThreads, bytes, kCluster, true}, p, part);
   });
 }
 
@@ -145,19 +146,20 @@ template <typename T, typename Launch>
 void launch_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, Launch launch) {
   const int tiles = (jobs_of_side(p, part, 0) + jobs_of_side(p, part, 1)) * kCluster;
   if (tiles == 0) return;
-  if (part.jobs != nullptr) launch(&order_jobs_kernel<T>, FusedGrid{dim3(1), kOrderThreads, 0}, p, part);
+  if (part.jobs != nullptr) launch(&order_jobs_kernel<T>, FusedGrid{dim3(1), kOrderThreads, 0, 1, true}, p, part);
   const int columns = tiles * (p.padded_width / 256) * 4 >= at_once * 3 ? 256 : 128;
   with_gradients_kernel<T>(columns, [&](auto kernel, size_t bytes) {
     const dim3 blocks(unsigned(tiles * (p.padded_width / columns)));
-    launch(kernel, FusedGrid{blocks, kGradientsThreads, bytes, kCluster}, p, part);
+    launch(kernel, FusedGrid{blocks, kGradientsThreads, bytes, kCluster, true}, p, part);
   });
 }
 
 template <typename T, typename Launch>
 void launch_fused_finish(const Fused<T>& p, Launch launch) {
   const unsigned split = unsigned(p.row_blocks() - p.split_from());
-  const dim3 blocks(split + 1, unsigned(p.shape.rows));
-  launch(&fused_finish_kernel<T>, FusedGrid{blocks, kThreads, 0}, p);
+  const bool stored = p.row_blocks() == 0;  // then only the loss is left
+  const dim3 blocks(split + 1, stored ? 1 : unsigned(p.shape.rows));
+  launch(&fused_finish_kernel<T>, FusedGrid{blocks, kThreads, 0, 1, stored}, p);
 }
 
 }  // namespace fastccsa::all_pairs::cuda

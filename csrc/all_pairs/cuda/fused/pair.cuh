@@ -149,22 +149,18 @@ __device__ __forceinline__ uint32_t pack_coefficients(float low, float high, flo
   return packed;
 }
 
-// The nearest pairs of a lane's two rows, and the largest norm of the columns. A lane compares distances with its
-// largest norm, so it may find near pairs where there are none.
+// The pair of a lane that is nearest to the limit of near pairs, as d^2 minus the limit.
 struct Nearest {
-  float distance[2] = {kFar, kFar};  // squared
-  float norm = 0;
+  float beyond = kFar;
+
+  __device__ __forceinline__ void add(float d2, float norms, float share) {
+    beyond = fminf(beyond, fmaf(-share, norms, d2));
+  }
 
   // Whether all lanes' pairs are far from each other; otherwise what was computed from their products is of no use. NaN
-  // makes a sum NaN, and so do distances that are 0 or less. `count_all`: rows that do not exist are compared too.
-  __device__ __forceinline__ bool far(const LaneRow (&rows)[2], const float (&row_sum)[2], bool count_all) const {
-    bool result = true;
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const bool counts = count_all | (rows[h].label != kNoRow);
-      result &= (!counts | (distance[h] > kFusedNear * (rows[h].norm + norm))) & (row_sum[h] == row_sum[h]);
-    }
-    return __all_sync(kAllLanes, result);
+  // makes a sum NaN, and so do distances that are 0 or less.
+  __device__ __forceinline__ bool far(const float (&sums)[2]) const {
+    return __all_sync(kAllLanes, (beyond > 0) & (sums[0] == sums[0]) & (sums[1] == sums[1]));
   }
 };
 
@@ -179,14 +175,13 @@ __device__ __forceinline__ void separation_coefficients(const float (&s)[kGroups
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
     const float2 norm = *reinterpret_cast<const float2*>(norms + n * 8 + lane_column);
-    nearest.norm = fmaxf(nearest.norm, fmaxf(norm.x, norm.y));
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float k[2];
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const float d2 = fmaf(-2.0f, s[n * 4 + h * 2 + e], rows[h].norm + (e ? norm.y : norm.x));
-        nearest.distance[h] = fminf(nearest.distance[h], d2);
+        const float sum = rows[h].norm + (e ? norm.y : norm.x), d2 = fmaf(-2.0f, s[n * 4 + h * 2 + e], sum);
+        nearest.add(d2, sum, kFusedNear);
         const float inverse = reciprocal_square_root(d2);
         const float gap = fmaxf(fmaf(-d2, inverse, rules.margin), 0.0f);
         squares[h] = fmaf(gap, gap, squares[h]);
@@ -205,24 +200,21 @@ __device__ __forceinline__ void mixed_coefficients(const float (&s)[kGroups * 4]
                                                    const float* norms, const int* labels, float (&loss)[2],
                                                    float (&row_sum)[2], Nearest& nearest) {
   constexpr bool kAlign = kTerms == kBothTerms;
-  constexpr float kCloser = kFusedNear / kFusedNearOfOneClass;
   const int lane_column = threadIdx.x % 4 * 2;
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
     if (kGroups > 4) keep_order();
     const float2 norm = *reinterpret_cast<const float2*>(norms + n * 8 + lane_column);
     const int2 label = *reinterpret_cast<const int2*>(labels + n * 8 + lane_column);
-    // Columns that do not exist are far from everything, so their norms do not count.
-    nearest.norm = fmaxf(nearest.norm, fmaxf(norm.x < kFar ? norm.x : 0.0f, norm.y < kFar ? norm.y : 0.0f));
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float k[2];
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const int other = e ? label.y : label.x;
-        const float d2 = fmaf(-2.0f, s[n * 4 + h * 2 + e], rows[h].norm + (e ? norm.y : norm.x));
+        const float sum = rows[h].norm + (e ? norm.y : norm.x), d2 = fmaf(-2.0f, s[n * 4 + h * 2 + e], sum);
         const bool same = rows[h].label == other;
-        nearest.distance[h] = fminf(nearest.distance[h], same ? (kAlign ? kCloser * d2 : kFar) : d2);
+        if (kAlign || !same) nearest.add(d2, sum, same ? kFusedNearOfOneClass : kFusedNear);
         const float weight = kWeighted ? rules.weight_of(rows[h].weights, other) : 1.0f;
         const float inverse = reciprocal_square_root(d2);
         const float gap = fmaxf(fmaf(-d2, inverse, rules.margin), 0.0f), pull = kWeighted ? weight * gap : gap;
@@ -303,13 +295,13 @@ __device__ __forceinline__ void tile_coefficients(const float (&s)[kGroups * 4],
         for (int h = 0; h < 2; ++h) squares[h] *= plain[h];
       }
       found[1] = squares[0] + squares[1];
-      done = nearest.far(rows, sums, true);
+      done = nearest.far(sums);
     } else {
       constexpr int kTerm = kSeparationTerm;
       rules.weight == nullptr
           ? mixed_coefficients<kTerm, false, kGroups>(s, packed, rules, rows, norms, labels, found, sums, nearest)
           : mixed_coefficients<kTerm, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums, nearest);
-      done = nearest.far(rows, sums, false);
+      done = nearest.far(sums);
     }
   } else if (terms == kBothTerms) {
     rules.weight == nullptr
@@ -317,7 +309,7 @@ __device__ __forceinline__ void tile_coefficients(const float (&s)[kGroups * 4],
         : mixed_coefficients<kBothTerms, true, kGroups>(s, packed, rules, rows, norms, labels, found, sums, nearest);
     // NaN of a pair of one class does not reach its coefficient, but it reaches the loss.
     const float with_loss[2] = {sums[0] + 0.0f * found[0], sums[1]};
-    done = nearest.far(rows, with_loss, false);
+    done = nearest.far(with_loss);
   }
   if (!done) {
     for (int k = 0; k < 2; ++k) found[k] = sums[k] = 0;

@@ -149,6 +149,7 @@ __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fau
 // per thread.
 template <typename T, bool kPacked>
 __global__ void __launch_bounds__(kPlanThreads) fused_prepare_kernel(const Fused<T> p, FaultWord* fault) {
+  let_next_kernel_start();
   if (blockIdx.x == 0) {
     if (p.plan.first_unit != nullptr) make_plan(p);
     return;

@@ -240,7 +240,8 @@ class FusedLoss {
         device_.run_coefficients(p_, part);
         device_.run_gradients(p_, part, variant_.threads_blocks);
       });
-      return device_.run_fused_finish(p_);
+      if (p_.results[1] != nullptr) device_.run_fused_finish(p_);
+      return;
     }
     device_.run_fused_main(p_, variant_.kernel);
     device_.run_fused_finish(p_);

@@ -70,12 +70,22 @@ inline void load_matrices_transposed(uint32_t (&r)[4], uint32_t address, EMULATO
   load_rows(r, address, true, {"load_matrices_transposed", file, line});
 }
 
+inline void store_matrices(const uint32_t (&r)[4], uint32_t address, EMULATOR_CALLER) {
+  const emulator::Site site{"store_matrices", file, line};
+  unsigned char row[16];
+  emulator::collect_matrices(r, row, site);
+  std::memcpy(emulator::shared_memory().at(address, sizeof row, site), row, sizeof row);
+}
+
 template <typename T>
 void multiply_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, EMULATOR_CALLER) {
   static_assert(kIs16Bit<T>);
   const uint32_t b[2] = {b0, b1};
   emulator::multiply(std::is_same_v<T, half>, d, a, b, {"multiply_16x8x16", file, line});
 }
+
+template <typename T>
+constexpr uint32_t kOnes = std::is_same_v<T, bfloat16> ? 0x3f803f80u : 0x3c003c00u;
 
 template <typename T>
 uint32_t pack_pair(float& low, float& high) {
@@ -100,6 +110,9 @@ inline float reciprocal_square_root(float x) {
 }
 
 // ---- barriers ----
+
+inline void wait_for_kernel_before() {}
+inline void let_next_kernel_start() {}
 
 inline void named_barrier(int id, int threads, EMULATOR_CALLER) {
   emulator::synchronise(id, threads, {"named_barrier", file, line});
