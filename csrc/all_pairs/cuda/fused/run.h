@@ -210,7 +210,7 @@ class FusedLoss {
     const int tiles = int(ceil_divide(p_.side[1 - p_.loss_side].count, p_.shape.unit));
     const int parts = std::min(std::max(variant_.threads_blocks / p_.row_blocks(), 1), tiles);
     p_.plan.threads_blocks = parts * p_.row_blocks();
-    partial_ = device_.template allocate<float>(int64_t(p_.plan.threads_blocks) * p_.shape.rows * p_.width);
+    partial_ = device_.template allocate<float>(int64_t(p_.plan.threads_blocks) * p_.shape.rows * p_.padded_width);
     loss_ = device_.template allocate<double>(2 * p_.plan.threads_blocks);
     p_.partial = partial_.data();
     p_.loss = loss_.data();

@@ -368,9 +368,7 @@ class StreamedTile {
     for (int h = 0; h < 2; ++h) {
       const int row = warp_ % kGroupWarps * 16 + lane / 4 + h * 8;
       if (row >= rows_) continue;
-      GradientTarget target{};
-      target.to = p_.partial + (int64_t(blockIdx.x) * Shape::kRows + row) * p_.width;
-      target.factor = 1.0f;
+      float* const to = p_.partial + (int64_t(blockIdx.x) * Shape::kRows + row) * kWidth;
       const float sum = row_sums()[row];
 #pragma unroll
       for (int n = 0; n < kHalf / 8; ++n) {
@@ -378,7 +376,7 @@ class StreamedTile {
         const float* const own = &kb[n / (kQuarter / 8)][n % (kQuarter / 8) * 4 + 2 * h];
         float a0, a1;
         unpack_pair<T>(*reinterpret_cast<const uint32_t*>(memory_ + place(row, d >> 3) + lane % 4 * 4), a0, a1);
-        store_gradient(target, p_.width, d, a0, a1, fmaf(sum, a0, -own[0]), fmaf(sum, a1, -own[1]));
+        *reinterpret_cast<float2*>(to + d) = make_float2(fmaf(sum, a0, -own[0]), fmaf(sum, a1, -own[1]));
       }
     }
   }
@@ -403,7 +401,8 @@ __global__ void __launch_bounds__(kStreamedThreads, 1)
 
 // ---- the sums ----
 
-// A block of threads adds the partial sums of so many values of a row. Each warp takes every kWarps-th of them.
+// A block of threads adds the partial sums of so many values of a row: each warp every kWarps-th of them, in a fixed
+// order.
 constexpr int kStreamedValues = kWarp * 4;
 
 template <typename T>
@@ -416,29 +415,25 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads) streamed_finish_kernel(const __grid_constant__ Fused<T> p) {
   wait_for_kernel_before();
   if (blockIdx.x == 0) return finish_loss(p);
-  __shared__ float of_warp[kWarps][kStreamedValues];
+  __shared__ float4 of_warp[kWarps][kWarp];
   const int side = p.side[0].blocks > 0 ? 0 : 1, parts = streamed_parts(p), blocks = streamed_value_blocks(p);
   const int block = int(blockIdx.x) - 1, row = block / blocks, first = block % blocks * kStreamedValues;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t step = int64_t(StreamedShape::kRows) * p.width;
-  const int64_t own = int64_t(row / StreamedShape::kRows) * parts * step + row % StreamedShape::kRows * p.width;
-  const float* const from = p.partial + own + first;
-  float sum[4] = {};
+  constexpr int64_t kStep = int64_t(StreamedShape::kRows) * kLargestFusedWidth;
+  const int64_t own = row / StreamedShape::kRows * (parts * kStep) + row % StreamedShape::kRows * kLargestFusedWidth;
+  const float* const from = p.partial + own + first + lane * 4;
+  float4 sum{};
 #pragma unroll 8
   for (int part = warp; part < parts; part += kWarps) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int d = j * kWarp + lane;
-      if (first + d < p.width) sum[j] += from[part * step + d];
-    }
+    const float4 more = *reinterpret_cast<const float4*>(from + part * kStep);
+    sum = make_float4(sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.w + more.w);
   }
-#pragma unroll
-  for (int j = 0; j < 4; ++j) of_warp[warp][j * kWarp + lane] = sum[j];
+  of_warp[warp][lane] = sum;
   __syncthreads();
   const int d = threadIdx.x;
   if (d >= kStreamedValues || first + d >= p.width) return;
   float total = 0;
-  for (int w = 0; w < kWarps; ++w) total += of_warp[w][d];
+  for (int w = 0; w < kWarps; ++w) total += reinterpret_cast<const float*>(of_warp[w])[d];
   const GradientTarget target = result_target(p, side, row, gradient_factor(p));
   target.to[first + d] = target.value(first + d, 0.0f, total);
 }
