@@ -80,7 +80,7 @@ template <typename T>
 FusedVariant streamed_variant(int device) {
   static std::array<std::atomic<bool>, kDevices> known{};
   if (device >= kDevices || !known[device].load()) {
-    check_cuda(cudaFuncSetAttribute(&streamed_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    check_cuda(cudaFuncSetAttribute(&fused_streamed_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     int(StreamedShape::kBytes)),
                "reserving shared memory");
     if (device < kDevices) known[device].store(true);

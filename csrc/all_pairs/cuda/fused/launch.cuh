@@ -162,12 +162,12 @@ void launch_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, Lau
 template <typename T, typename Launch>
 void launch_streamed(const Fused<T>& p, FaultWord* fault, Launch launch) {
   const FusedGrid grid{dim3(unsigned(p.plan.threads_blocks)), kStreamedThreads, size_t(StreamedShape::kBytes)};
-  launch(&streamed_kernel<T>, grid, p, fault);
+  launch(&fused_streamed_kernel<T>, grid, p, fault);
   unsigned sums = 0;
   for (const FusedSide<T>& side : p.side) {
     if (side.gradient != nullptr) sums = unsigned(side.count * streamed_value_blocks(p));
   }
-  launch(&streamed_finish_kernel<T>, FusedGrid{dim3(1 + sums), kThreads, 0, 1, true}, p);
+  launch(&fused_streamed_finish_kernel<T>, FusedGrid{dim3(1 + sums), kThreads, 0, 1, true}, p);
 }
 
 template <typename T, typename Launch>

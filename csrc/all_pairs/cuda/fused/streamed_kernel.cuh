@@ -4,7 +4,7 @@
 // A block of threads keeps up to 64 rows in shared memory, and tiles of 64 columns pass through two stages. The first
 // warpgroup multiplies the rows by a tile, finds the norms of its columns meanwhile, and turns the products into
 // coefficients; the next two multiply these by the tile, each for half of the values of a row; and the last one copies.
-// Each block of threads leaves a partial sum of the gradients of its rows: see streamed_finish_kernel.
+// Each block of threads leaves a partial sum of the gradients of its rows: see fused_streamed_finish_kernel.
 //
 // Only the gradient of the rows is computed. Labels and weights are checked here, so that nothing has to run before.
 #pragma once
@@ -393,7 +393,7 @@ class StreamedTile {
 // On other architectures the kernel is empty: run.h never starts it there.
 template <typename T>
 __global__ void __launch_bounds__(kStreamedThreads, 1)
-    streamed_kernel(const __grid_constant__ Fused<T> p, FaultWord* fault) {
+    fused_streamed_kernel(const __grid_constant__ Fused<T> p, FaultWord* fault) {
 #if !defined(__CUDACC__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   StreamedTile<T>(p, dynamic_shared(), fault).run();
 #endif
@@ -412,7 +412,7 @@ FASTCCSA_HOST_DEVICE int streamed_value_blocks(const Fused<T>& p) {
 
 // Block 0 adds the loss, and the others the gradients.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) streamed_finish_kernel(const __grid_constant__ Fused<T> p) {
+__global__ void __launch_bounds__(kThreads) fused_streamed_finish_kernel(const __grid_constant__ Fused<T> p) {
   wait_for_kernel_before();
   if (blockIdx.x == 0) return finish_loss(p);
   __shared__ float4 of_warp[kWarps][kWarp];
