@@ -7,6 +7,7 @@
 #include "all_pairs/cuda/fused/gradients_kernel.cuh"
 #include "all_pairs/cuda/fused/mma_kernel.cuh"
 #include "all_pairs/cuda/fused/prepare_kernel.cuh"
+#include "all_pairs/cuda/fused/streamed_finish_kernel.cuh"
 #include "all_pairs/cuda/fused/streamed_kernel.cuh"
 #include "all_pairs/cuda/fused/variant.h"
 #include "all_pairs/cuda/fused/wgmma_kernel.cuh"
