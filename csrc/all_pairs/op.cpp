@@ -138,9 +138,10 @@ void fill_without_pairs(const Arguments& a, const Result& result) {
 
 constexpr const char* kMethods[] = {"auto",      "direct",       "products",        "fused",
                                     "fused_mma", "fused_sorted", "fused_mma_sorted", "stored",
-                                    "stored_sorted"};
+                                    "stored_sorted", "streamed"};
 enum class Method : int64_t {
-  kAuto, kDirect, kProducts, kFused, kFusedMma, kFusedSorted, kFusedMmaSorted, kStored, kStoredSorted
+  kAuto, kDirect, kProducts, kFused, kFusedMma, kFusedSorted, kFusedMmaSorted, kStored, kStoredSorted,
+  kStreamed
 };
 
 // The largest number of pairs that `method` computes pair by pair, if this is faster for up to `few` pairs.
@@ -275,6 +276,10 @@ class TorchDevice {
     cuda::run_gradients(p, part, at_once, stream_);
   }
   template <typename T>
+  void run_streamed(const cuda::Fused<T>& p) const {
+    cuda::run_streamed(p, stream_);
+  }
+  template <typename T>
   void run_fused_finish(const cuda::Fused<T>& p) const {
     cuda::run_fused_finish(p, stream_);
   }
@@ -297,6 +302,7 @@ cuda::FusedOptions fused_options(Method method) {
   const bool sorted =
       method == Method::kFusedSorted || method == Method::kFusedMmaSorted || method == Method::kStoredSorted;
   if (stored) options.choice = cuda::FusedChoice::kStored;
+  if (method == Method::kStreamed) options.choice = cuda::FusedChoice::kStreamed;
   if (mma) options.choice = cuda::FusedChoice::kMma;
   if (method != Method::kAuto) options.order = sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
   return options;

@@ -98,6 +98,9 @@ class EmulatedDevice {
   cuda::FusedVariant fused_variant(int64_t, cuda::FusedChoice) const {
     cuda::FusedVariant variant{fused_kernel_, {}, threads_blocks_};
     if (fused_kernel_ == cuda::FusedKernel::kStored512) variant.shape = {cuda::kTile, cuda::kTile};
+    if (fused_kernel_ == cuda::FusedKernel::kStreamed512) {
+      variant.shape = {cuda::StreamedShape::kRows, cuda::StreamedShape::kColumns};
+    }
     cuda::with_fused_kernel<T>(fused_kernel_, [&](auto, int, size_t, cuda::FusedShape shape) { variant.shape = shape; });
     return variant;
   }
@@ -121,6 +124,10 @@ class EmulatedDevice {
   template <typename T>
   void run_gradients(const cuda::Fused<T>& p, const cuda::Stored<T>& part, int at_once) {
     cuda::launch_gradients(p, part, at_once, launch_fused());
+  }
+  template <typename T>
+  void run_streamed(const cuda::Fused<T>& p) {
+    cuda::launch_streamed(p, &fault_, launch_fused());
   }
   template <typename T>
   void run_fused_finish(const cuda::Fused<T>& p) {

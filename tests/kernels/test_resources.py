@@ -207,6 +207,19 @@ def test_products_of_kernels_that_store_coefficients(instructions, dtype: str) -
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_the_kernel_that_reads_columns_once(compiled: Compiled, instructions, dtype: str) -> None:
+    """Products in steps of 16: of the width for distances; of a tile of 64, in two parts, for gradients."""
+    kernel = compiled.kernels()[dtype, "streamed"]
+    assert kernel.registers * 512 <= REGISTERS_OF_PROCESSOR
+    # Of the warpgroups that compute coefficients and gradients, and of the copying one, by what they take and give.
+    taken = 120 + 2 * 176 + 40
+    assert taken <= 4 * kernel.registers
+    code = instructions[dtype, "streamed"]
+    multiplied = Counter(name.split(".")[1] for name in code if name.startswith("HGMMA"))
+    assert multiplied == {"64x64x16": 512 // 16, "64x128x16": 2 * 64 // 16}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", MMA.values(), ids=MMA.keys())
 def test_products_of_other_gpus(instructions, shape: tuple[int, int, int], dtype: str) -> None:
     """The instructions of one of 8 warps for a tile: 16 x 8 results and 16 columns each."""

@@ -75,6 +75,21 @@ FusedVariant find_variant(FusedKernel kernel, int device) {
   return variant;
 }
 
+// Allows the kernel that reads one side once its shared memory on this device.
+template <typename T>
+FusedVariant streamed_variant(int device) {
+  static std::array<std::atomic<bool>, kDevices> known{};
+  if (device >= kDevices || !known[device].load()) {
+    check_cuda(cudaFuncSetAttribute(&fused_streamed_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    int(StreamedShape::kBytes)),
+               "reserving shared memory");
+    if (device < kDevices) known[device].store(true);
+  }
+  return {FusedKernel::kStreamed512,
+          {StreamedShape::kRows, StreamedShape::kColumns},
+          attribute(cudaDevAttrMultiProcessorCount, device)};
+}
+
 // Allows the kernels that store coefficients their shared memory on this device.
 template <typename T>
 FusedVariant stored_variant(int device) {
@@ -102,7 +117,8 @@ FusedVariant fused_variant(int64_t width, FusedChoice choice) {
   const int padded = width <= 64 ? 64 : width <= 128 ? 128 : width <= 256 ? 256 : 512;
   const bool wgmma = choice != FusedChoice::kMma && has_wgmma(device);
   const int shared = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  const FusedKernel kernel = fused_kernel(padded, wgmma, choice == FusedChoice::kStored, size_t(shared));
+  const FusedKernel kernel = fused_kernel(padded, wgmma, choice, size_t(shared));
+  if (kernel == FusedKernel::kStreamed512) return streamed_variant<T>(device);
   return kernel == FusedKernel::kStored512 ? stored_variant<T>(device) : find_variant<T>(kernel, device);
 }
 
@@ -132,6 +148,11 @@ void run_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, void* 
 }
 
 template <typename T>
+void run_streamed(const Fused<T>& p, void* stream) {
+  launch_streamed(p, fault_word(), launch_on(stream));
+}
+
+template <typename T>
 void run_fused_finish(const Fused<T>& p, void* stream) {
   launch_fused_finish(p, launch_on(stream));
 }
@@ -143,6 +164,7 @@ void run_fused_finish(const Fused<T>& p, void* stream) {
   template void run_fused_main(const Fused<T>&, FusedKernel, void*); \
   template void run_coefficients(const Fused<T>&, const Stored<T>&, void*);   \
   template void run_gradients(const Fused<T>&, const Stored<T>&, int, void*); \
+  template void run_streamed(const Fused<T>&, void*);         \
   template void run_fused_finish(const Fused<T>&, void*);
 FASTCCSA_FUSED_INSTANCES(bfloat16)
 FASTCCSA_FUSED_INSTANCES(half)

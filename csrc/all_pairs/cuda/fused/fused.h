@@ -21,6 +21,8 @@ void run_coefficients(const Fused<T>& p, const Stored<T>& part, void* stream);
 template <typename T>
 void run_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, void* stream);
 template <typename T>
+void run_streamed(const Fused<T>& p, void* stream);
+template <typename T>
 void run_fused_finish(const Fused<T>& p, void* stream);
 
 }  // namespace fastccsa::all_pairs::cuda

@@ -7,6 +7,8 @@
 #include "all_pairs/cuda/fused/gradients_kernel.cuh"
 #include "all_pairs/cuda/fused/mma_kernel.cuh"
 #include "all_pairs/cuda/fused/prepare_kernel.cuh"
+#include "all_pairs/cuda/fused/streamed_finish_kernel.cuh"
+#include "all_pairs/cuda/fused/streamed_kernel.cuh"
 #include "all_pairs/cuda/fused/variant.h"
 #include "all_pairs/cuda/fused/wgmma_kernel.cuh"
 
@@ -32,13 +34,15 @@ static_assert(Mma64::kBytes <= kSmallMemory && Mma128::kBytes <= kSmallMemory &&
 static_assert(Mma512::kBytes > kSmallMemory && Mma512::kBytes <= kMediumMemory, "this kernel is for 8.0");
 static_assert(Mma512Large::kBytes > kMediumMemory && Mma512Large::kBytes <= kLargeMemory, "this kernel is for 10.0");
 static_assert(WgmmaShape<512>::kBytes <= kLargeMemory && CoefficientsShape<8>::kBytes <= kLargeMemory &&
-                  GradientsShape<128>::kBytes <= kLargeMemory && GradientsShape<256>::kBytes <= kLargeMemory,
+                  GradientsShape<128>::kBytes <= kLargeMemory && GradientsShape<256>::kBytes <= kLargeMemory &&
+                  StreamedShape::kBytes <= kLargeMemory,
               "these kernels are for 9.0");
 
 // Returns the kernel for features of a padded width. `wgmma`: whether the GPU has these instructions and the build has
-// code for them. `stored`: whether coefficients may be stored. `shared_bytes`: what a block of threads may use.
-inline FusedKernel fused_kernel(int padded_width, bool wgmma, bool stored, size_t shared_bytes) {
-  if (wgmma && stored && padded_width == 512) return FusedKernel::kStored512;
+// code for them. `shared_bytes`: what a block of threads may use.
+inline FusedKernel fused_kernel(int padded_width, bool wgmma, FusedChoice choice, size_t shared_bytes) {
+  if (wgmma && choice == FusedChoice::kStored && padded_width == 512) return FusedKernel::kStored512;
+  if (wgmma && choice == FusedChoice::kStreamed && padded_width == 512) return FusedKernel::kStreamed512;
   if (wgmma && padded_width <= 128) return FusedKernel::kWgmma128;
   if (wgmma) return padded_width == 256 ? FusedKernel::kWgmma256 : FusedKernel::kWgmma512;
   if (padded_width == 64) return FusedKernel::kMma64;
@@ -103,7 +107,8 @@ void with_fused_kernel(FusedKernel kernel, Visit visit) {
     case FusedKernel::kWgmma128: return wgmma(std::integral_constant<int, 128>());
     case FusedKernel::kWgmma256: return wgmma(std::integral_constant<int, 256>());
     case FusedKernel::kWgmma512: return wgmma(std::integral_constant<int, 512>());
-    case FusedKernel::kStored512: return;  // see launch_coefficients() and launch_gradients()
+    case FusedKernel::kStored512: return;    // see launch_coefficients() and launch_gradients()
+    case FusedKernel::kStreamed512: return;  // see launch_streamed()
   }
 }
 
@@ -152,6 +157,18 @@ void launch_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, Lau
     const dim3 blocks(unsigned(tiles * (p.padded_width / columns)));
     launch(kernel, FusedGrid{blocks, kGradientsThreads, bytes, kCluster, true}, p, part);
   });
+}
+
+// The kernels that read one side once, for the gradient of the other.
+template <typename T, typename Launch>
+void launch_streamed(const Fused<T>& p, FaultWord* fault, Launch launch) {
+  const FusedGrid grid{dim3(unsigned(p.plan.threads_blocks)), kStreamedThreads, size_t(StreamedShape::kBytes)};
+  launch(&fused_streamed_kernel<T>, grid, p, fault);
+  unsigned sums = 0;
+  for (const FusedSide<T>& side : p.side) {
+    if (side.gradient != nullptr) sums = unsigned(side.count * streamed_value_blocks(p));
+  }
+  launch(&fused_streamed_finish_kernel<T>, FusedGrid{dim3(1 + sums), kThreads, 0, 1, true}, p);
 }
 
 template <typename T, typename Launch>

@@ -110,7 +110,8 @@ struct Fused {
   int skip_tiles;              // whether products with tiles of coefficients that are all 0 are skipped
   FusedFindings* found;
   const float* poison;         // [], added to all results; nullptr: 0
-  float* partial;              // [2 G, shape.rows, width], partial sums of gradients
+  float* partial;              // [2 G, shape.rows, width], or [G, shape.rows, padded width] in streamed_kernel.cuh:
+                               // partial sums of gradients
   double* loss;                // [2, G]: alignment and separation, by block of threads
   int loss_side;               // the side whose pass adds up the loss
   float* results[2];           // the loss [] and both terms [2]; nullptr: not needed

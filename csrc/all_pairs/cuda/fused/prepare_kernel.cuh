@@ -135,7 +135,7 @@ __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fau
     for (int d = lane; d < padded; d += kWarp) {
       const T value = d < p.width ? z[d] : T{0};
       norm = fmaf(load(value), load(value), norm);
-      *place(d) = value;
+      if (from.packed != nullptr) *place(d) = value;
     }
   }
   norm = reduce<kWarp>(norm, Add());

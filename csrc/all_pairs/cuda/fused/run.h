@@ -5,6 +5,7 @@
 //   FusedVariant fused_variant<T>(width, choice)   the main kernel for features of that width
 //   void run_fused_prepare(p), run_fused_ranks(p), run_fused_main(p, kernel), run_fused_finish(p)
 //   void run_coefficients(p, part), run_gradients(p, part, at_once)   instead of the main kernel: see stored.cuh
+//   void run_streamed(p)                          instead of the last two: see streamed_kernel.cuh
 #pragma once
 
 #include "all_pairs/cuda/fused/params.h"
@@ -36,6 +37,10 @@ constexpr int64_t kSortedPairs = int64_t(1) << 25, kSortedRows = 1024;
 // be so many times as large, unless the smaller side has enough rows anyway. These two limits follow from the number of
 // steps of a block, and are not measured.
 constexpr int64_t kStoredRows = 512, kStoredRatio = 4, kStoredRowsOfAnyRatio = 1536;
+
+// Up to this many rows, if their gradient alone is needed, from this many rows of the other side on, and these are read
+// once. These limits are not measured.
+constexpr int64_t kStreamedRows = 128, kStreamedColumns = 2048;
 
 enum class FusedOrder { kBySizes, kAsGiven, kSorted };
 
@@ -71,8 +76,8 @@ class FusedLoss {
       for (int k = 0; k < 2; ++k) set_side(k);
     }
     set_plan();
-    device_.run_fused_prepare(p_);
-    if (!sorted_ && problem_.labels == 0) device_.run_fused_ranks(p_);
+    if (!streams() || prepares_) device_.run_fused_prepare(p_);
+    if (!streams() && !sorted_ && problem_.labels == 0) device_.run_fused_ranks(p_);
     sorted_ ? run_separation() : run_both_terms();
   }
 
@@ -85,11 +90,25 @@ class FusedLoss {
   }
 
   static FusedChoice choose(const Problem<T>& p, const FusedOptions& options) {
+    if (options.choice == FusedChoice::kStreamed && !can_stream(p)) return FusedChoice::kByDevice;
     const auto [few, most] = std::minmax(p.rows[0], p.rows[1]);
     const bool many = few >= kStoredRows && (few >= kStoredRowsOfAnyRatio || most <= kStoredRatio * few);
     const bool free = options.choice == FusedChoice::kByDevice && options.order == FusedOrder::kBySizes;
-    return free && many ? FusedChoice::kStored : options.choice;
+    if (free && many) return FusedChoice::kStored;
+    const int rows = streamed_side(p);
+    const bool streamed = p.rows[rows] <= kStreamedRows && p.rows[1 - rows] >= kStreamedColumns && can_stream(p);
+    return free && streamed ? FusedChoice::kStreamed : options.choice;
   }
+
+  // The side whose rows stay in shared memory while those of the other are read once: that whose gradient is needed.
+  static int streamed_side(const Problem<T>& p) {
+    if (p.gradient[0] == nullptr && p.gradient[1] == nullptr) return p.rows[0] <= p.rows[1] ? 0 : 1;
+    return p.gradient[0] != nullptr ? 0 : 1;
+  }
+
+  static bool can_stream(const Problem<T>& p) { return p.gradient[0] == nullptr || p.gradient[1] == nullptr; }
+
+  bool streams() const { return variant_.kernel == FusedKernel::kStreamed512; }
 
   bool stores() const { return variant_.kernel == FusedKernel::kStored512; }
 
@@ -112,14 +131,17 @@ class FusedLoss {
     p_.skip_tiles = options_.skip_tiles;
     p_.found = found_.data();
     p_.poison = &found_.data()->poison;
-    p_.loss_side = needs_gradient() && problem_.gradient[0] == nullptr ? 1 : 0;
+    p_.loss_side = streams() ? streamed_side(problem_) : needs_gradient() && problem_.gradient[0] == nullptr ? 1 : 0;
   }
 
   // Rows stay in the caller's order. They are copied only where the kernels cannot read them.
   void set_side(int k) {
     const Matrix<const T>& features = problem_.features[k];
-    const bool in_place = !stores() && problem_.width == p_.padded_width && features.column_stride == 1 &&
+    const bool whole = problem_.width == p_.padded_width || (streams() && problem_.width % 8 == 0);
+    const bool in_place = !stores() && whole && features.column_stride == 1 &&
                           reinterpret_cast<uintptr_t>(features.data) % 16 == 0 && features.row_stride % 8 == 0;
+    // Kernels that read rows once find norms themselves, but the scale of float16 must be known before.
+    prepares_ = prepares_ || !in_place || std::is_same_v<T, half>;
     set_side(k, !in_place, problem_.label[k], nullptr);
     if (!in_place) return;
     p_.side[k].features = features.data;
@@ -164,6 +186,7 @@ class FusedLoss {
 
   void set_plan() {
     if (stores()) return set_parts();
+    if (streams()) return set_streamed_parts();
     int64_t units = 0;
     for (int k = 0; k < 2; ++k) {
       units += int64_t(p_.side[k].blocks) * ((p_.side[1 - k].count + p_.shape.unit - 1) / p_.shape.unit);
@@ -179,6 +202,16 @@ class FusedLoss {
     p_.plan = {groups, waves, options_.window, {}, 0, first_unit_.data(), share_.data()};
     for (int k = 0; k < 2; ++k) p_.plan.units[k] = int(ceil_divide(p_.side[1 - k].count, p_.shape.unit));
     p_.plan.split_units = sorted_ ? 0 : first_unit(p_, blocks - p_.split_from());
+    p_.partial = partial_.data();
+    p_.loss = loss_.data();
+  }
+
+  void set_streamed_parts() {
+    const int tiles = int(ceil_divide(p_.side[1 - p_.loss_side].count, p_.shape.unit));
+    const int parts = std::min(std::max(variant_.threads_blocks / p_.row_blocks(), 1), tiles);
+    p_.plan.threads_blocks = parts * p_.row_blocks();
+    partial_ = device_.template allocate<float>(int64_t(p_.plan.threads_blocks) * p_.shape.rows * p_.padded_width);
+    loss_ = device_.template allocate<double>(2 * p_.plan.threads_blocks);
     p_.partial = partial_.data();
     p_.loss = loss_.data();
   }
@@ -235,6 +268,7 @@ class FusedLoss {
   // ---- launches ----
 
   void run_main() {
+    if (streams()) return device_.run_streamed(p_);
     if (stores()) {
       for_each_part([&](const Stored<T>& part) {
         device_.run_coefficients(p_, part);
@@ -278,6 +312,7 @@ class FusedLoss {
   const FusedVariant variant_;
   const FusedOptions options_;
   const bool sorted_;
+  bool prepares_ = false;
   Prepared<T, Device> ready_;
   Fused<T> p_{};
   Buffer<FusedFindings> found_;

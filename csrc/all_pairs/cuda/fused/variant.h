@@ -7,9 +7,10 @@ namespace fastccsa::all_pairs::cuda {
 
 enum class FusedKernel {
   kMma64, kMma128, kMma256, kMma512Small, kMma512, kMma512Large, kWgmma128, kWgmma256, kWgmma512,
-  kStored512  // two kernels, which store coefficients: see stored.cuh
+  kStored512,   // two kernels, which store coefficients: see stored.cuh
+  kStreamed512  // few rows against many: see streamed_kernel.cuh
 };
-constexpr int kFusedKernels = int(FusedKernel::kStored512) + 1;
+constexpr int kFusedKernels = int(FusedKernel::kStreamed512) + 1;
 
 // The width to which features are padded for a kernel.
 inline int padded_width(FusedKernel kernel) {
@@ -29,7 +30,8 @@ struct FusedVariant {
   int threads_blocks;  // how many run at the same time on the GPU
 };
 
-// What may be asked for: instructions of older GPUs, or kernels that store coefficients, where there are any.
-enum class FusedChoice { kByDevice, kMma, kStored };
+// What may be asked for: instructions of older GPUs, or, where there are any, kernels that store coefficients, or that
+// read one side once for the gradient of the other.
+enum class FusedChoice { kByDevice, kMma, kStored, kStreamed };
 
 }  // namespace fastccsa::all_pairs::cuda

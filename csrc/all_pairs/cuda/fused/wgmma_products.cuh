@@ -61,6 +61,18 @@ class WgmmaProducts {
       wgmma_mn<T, kHalf>(kb, part, at(values, values_at(tile, group) + step * 2048));
     }
   }
+  // The same in two parts, where a thread has not enough registers for instructions of this width.
+  __device__ __forceinline__ void multiply_back(float (&kb)[2][kHalf / 4], int tile, int group) const {
+    const uint64_t k = of_warp(coefficients_), values = of_warp(values_);
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+#pragma unroll
+      for (int part = 0; part < 2; ++part) {
+        const int from = values_at(tile, group) + part * (Shape::kSlabs / 4) * kSlab;
+        wgmma_mn<T, kHalf / 2>(kb[part], at(k, tile * kSlab + step * 32), at(values, from + step * 2048));
+      }
+    }
+  }
   __device__ __forceinline__ void multiply_back(float (&kb)[kHalf / 2], int tile, int group) const {
     const uint64_t k = of_warp(coefficients_), values = of_warp(values_);
 #pragma unroll
