@@ -84,8 +84,8 @@ class Benchmark(benchmark.Benchmark):
                 render_collections(folder, scale=0.02, width=600)
             config = TrainConfig(
                 manifest=str(manifest), backbone=o.backbone, weights="none", size=o.size, batch_size=cell.pairs,
-                cache=o.cache, amp=o.amp, compile=o.compile, cuda_graph=o.cuda_graph, graph_steps=o.graph_steps, device=o.device,
-                workers=o.workers or min(16, usable_cpus()),
+                cache=o.cache, amp=o.amp, compile=o.compile, cuda_graph=o.cuda_graph, graph_steps=o.graph_steps,
+                device=o.device, workers=o.workers or min(16, usable_cpus()),
             )  # fmt: skip
             return self._race(config, Manifest.read(manifest), names)
 
