@@ -186,7 +186,7 @@ class Replay:
         device = optimizer.param_groups[0]["params"][0].device
         self._rates = [torch.empty((), device=device) for _ in optimizer.param_groups]
         self._filled: list[float] = []
-        self._side = torch.cuda.Stream(device) if beside is None else beside._side
+        self._side: torch.cuda.Stream = torch.cuda.Stream(device) if beside is None else beside._side
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0
 

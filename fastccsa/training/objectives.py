@@ -244,7 +244,7 @@ class CCSA:
             elif self.sees_all_ranks and not self.ranks.is_alone:
                 terms = self._of_all_ranks(logits, self._compared(features), targets)
             else:
-                terms = self.loss.terms(*logits, *features, *targets)
+                terms = self.loss.terms(*logits, *features, *targets, term_gradients=False)
             return torch.stack([term.float() for term in terms])
 
     def _compared(self, features: Two) -> Two:
