@@ -171,8 +171,8 @@ class Replay:
             when it starts.
         optimizer: a fused optimiser on a CUDA device. Its learning rates may change from call to call.
         warm_up: calls before the capture.
-        beside: work whose graph this one shares its memory and stream with. They never run at the same
-            time, and neither needs what the other leaves in the memory of the graphs.
+        beside: work whose graph this one shares its memory and stream with. They never run at the same time, and
+            neither needs what the other leaves in the memory of the graphs.
     """
 
     def __init__(
@@ -182,11 +182,12 @@ class Replay:
         warm_up: int = WARM_UP,
         beside: Replay | None = None,
     ) -> None:
-        self._work, self._optimizer, self._warm_up_calls, self._beside = work, optimizer, warm_up, beside
+        self._work, self._optimizer, self._warm_up_calls = work, optimizer, warm_up
         device = optimizer.param_groups[0]["params"][0].device
         self._rates = [torch.empty((), device=device) for _ in optimizer.param_groups]
         self._filled: list[float] = []
         self._side: torch.cuda.Stream = torch.cuda.Stream(device) if beside is None else beside._side
+        self._pool: Any = torch.cuda.graph_pool_handle() if beside is None else beside._pool
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0
 
@@ -236,8 +237,7 @@ class Replay:
         graph = torch.cuda.CUDAGraph()
         self._optimizer.zero_grad(set_to_none=True)  # so that gradients are allocated in the graph's own memory
         # The restrictions of a capture apply only to this thread: the loader's threads pin memory meanwhile.
-        shared = None if self._beside is None or self._beside._graph is None else self._beside._graph.pool()
-        capture = torch.cuda.graph(graph, pool=shared, stream=self._side, capture_error_mode="thread_local")
+        capture = torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local")
         try:
             with self._rates_on_device(capturable=True), capture:
                 self._work()
