@@ -50,7 +50,7 @@ KINDS = {LOOP: OURS, PLAIN: RIVAL, BARE: FLOOR}
 PARTS = ("images", "network", "loss", "backward", "update")
 WARM_STEPS = 5  # untimed steps at the start of a turn: more than any pipeline prepares ahead
 
-Steps = Iterator[object]  # each item is a step taken
+Steps = Iterator[int]  # each item is the number of steps that were taken at once
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Benchmark(benchmark.Benchmark):
                 render_collections(folder, scale=0.02, width=600)
             config = TrainConfig(
                 manifest=str(manifest), backbone=o.backbone, weights="none", size=o.size, batch_size=cell.pairs,
-                cache=o.cache, amp=o.amp, compile=o.compile, cuda_graph=o.cuda_graph, device=o.device,
-                workers=o.workers or min(16, usable_cpus()),
+                cache=o.cache, amp=o.amp, compile=o.compile, cuda_graph=o.cuda_graph, graph_steps=o.graph_steps,
+                device=o.device, workers=o.workers or min(16, usable_cpus()),
             )  # fmt: skip
             return self._race(config, Manifest.read(manifest), names)
 
@@ -102,17 +102,19 @@ class Benchmark(benchmark.Benchmark):
             ordinary, captured = (
                 kind(state, network, objective, config, meter, device, dtype, ALONE) for kind in (Step, GraphedStep)
             )
-            bare = _bare(config, classes, next(_batches(ordinary, objective)), device, dtype)
+            bare = _bare(config, classes, next(_batches(ordinary, objective))[1], device, dtype)
             step = captured if config.cuda_graph else ordinary
             streams: dict[str, Callable[[], Steps]] = {
-                LOOP: lambda: (step(batch, 0) for batch in _batches(step, objective)),  # as in the training loop
+                LOOP: lambda: (_take(step, *each) for each in _batches(step, objective)),  # as in the training loop
                 PLAIN: partial(_plain, config, classes, objective, images.training, device, dtype),
-                BARE: lambda: (bare() for _ in itertools.count()),
+                BARE: lambda: (_once(bare) for _ in itertools.count()),
             }
             turns = [(row, partial(self._turn, streams[name])) for name, row in rows.items()]
             parts = Row("parts", extra={part: [] for part in PARTS})
-            self.race([*turns, (parts, partial(self._parts, parts, ordinary, objective, state))], seconds=math.inf)
-        if LOOP in rows:
+            if self.options.parts:
+                turns.append((parts, partial(self._parts, parts, ordinary, objective, state)))
+            self.race(turns, seconds=math.inf)
+        if LOOP in rows and self.options.parts:
             medians = {part: np.median(seconds) for part, seconds in parts.extra.items()}
             shares = (f"{part} {100 * median / sum(medians.values()):.1f} %" for part, median in medians.items())
             rows[LOOP].note = f"of a step: {', '.join(shares)}"
@@ -124,11 +126,11 @@ class Benchmark(benchmark.Benchmark):
             for _ in range(WARM_STEPS):
                 next(taken)
             self.synchronize()
-            start = perf_counter()
-            for _ in range(self.options.steps):
-                next(taken)
+            start, steps = perf_counter(), 0
+            while steps < self.options.steps:
+                steps += next(taken)
             self.synchronize()
-            return (perf_counter() - start) / self.options.steps
+            return (perf_counter() - start) / steps
 
     def _parts(self, row: Row, step: Step, objective: CCSA, state: TrainState) -> float:
         """Measure the parts of a step without a CUDA graph, waiting for the device after each."""
@@ -145,7 +147,7 @@ class Benchmark(benchmark.Benchmark):
             for number in range(WARM_STEPS + self.options.steps):
                 if number == WARM_STEPS:
                     totals.update(dict.fromkeys(PARTS, 0.0))
-                batch = clocked("images", lambda: next(batches))
+                batch = clocked("images", lambda: next(batches)[1])
                 state.optimizer.zero_grad(set_to_none=True)
                 before = totals["network"]
                 network = lambda images: clocked("network", partial(step.forward, images))  # noqa: E731
@@ -165,18 +167,35 @@ def _state(config: TrainConfig, classes: int, device: torch.device) -> TrainStat
     return TrainState(model, *build_optimizer(config, model), GradScaler(device.type, enabled=False))
 
 
-def _batches(step: Step, objective: CCSA) -> Iterator[Any]:
-    """Yield full batches without end, in the form that ``step`` takes."""
+def _batches(step: Step, objective: CCSA) -> Iterator[tuple[int, Any]]:
+    """Yield full batches without end, in the form that ``step`` takes, after the number of steps that they stand for.
+
+    Groups of steps that one CUDA graph holds are yielded only if they are complete.
+    """
     sampler = objective.loader.sampler
     for epoch in itertools.count():
-        for number, batch in enumerate(step.batches(epoch, 0)):
-            if sampler.rows(number) == sampler.batch_size:
-                yield batch
+        number, most = 0, 0
+        for batch in step.batches(epoch, 0):
+            count = step.count(batch)
+            most = max(most, count)
+            if sampler.rows(number) == sampler.batch_size and count == most:
+                yield count, batch
+            number += count
+
+
+def _once(work: Callable[[], None]) -> int:
+    work()
+    return 1
+
+
+def _take(step: Step, count: int, batch: Any) -> int:
+    step(batch, 0)
+    return count
 
 
 def _bare(
     config: TrainConfig, classes: int, batch: dict[str, Tensor], device: torch.device, dtype: torch.dtype | None
-) -> Callable[[], object]:
+) -> Callable[[], None]:
     """Make a step of the network only, on fixed images; it is compiled and captured like the loop's."""
     state = _state(config, classes, device)
     network = wrap_model(state, config, device, ALONE)
@@ -240,7 +259,7 @@ def _plain(
             value.backward()
             optimizer.step()
             value.item()  # the running loss that such a loop prints
-            yield None
+            yield 1
 
 
 def test_step(report):

@@ -59,6 +59,8 @@ OPTIONS: dict[str, click.Option] = {
         _option("--amp", click.Choice(["auto", "none", "bfloat16"]), "Precision of the network."),
         _option("--compile/--no-compile", None, "Compile the network of fastccsa and the bare one.", default=False),
         _option("--cuda-graph/--no-cuda-graph", None, "Capture these steps as CUDA graphs.", default=False),
+        _option("--graph-steps", click.IntRange(min=0), "Steps in a CUDA graph; 0 chooses by the size of a batch."),
+        _option("--parts/--no-parts", None, "Measure the parts of a step too.", default=True),
         _option("--plain/--no-plain", None, "Measure plain PyTorch too.", default=True),
         _several("--rival", str, "Measure only fastccsa and this rival"),
         _several("--contestant", str, "Measure only this contestant"),
@@ -129,8 +131,8 @@ BENCHMARKS = {
     ),
     "step": (
         "A training step: fastccsa's loop, the same method in plain PyTorch, and the bare network.",
-        "manifest backbone=resnet18 size=64 pairs=32 cache=ram amp=auto compile cuda-graph plain workers device=auto "
-        "rounds=3 steps=10 machine out",
+        "manifest backbone=resnet18 size=64 pairs=32 cache=ram amp=auto compile cuda-graph graph-steps=0 parts plain "
+        "workers device=auto rounds=3 steps=10 machine out",
     ),
     "prune": (
         "Size, recall and latency of a pruned run and of the run it was made from, and its size by threshold.",
@@ -161,8 +163,8 @@ SCRIPTS = {
     ),
     "epoch": (
         "The loop, an epoch, and the whole of the runs A and K, against the bare network's step.",
-        "manifest backbone=resnet18 sizes=112,224 pairs=32 rendered=0.1 cache amp=auto epochs=6 baseline-epochs=12 "
-        "share workers threads device=auto",
+        "manifest backbone=resnet18 sizes=112,224 pairs=32 rendered=0.1 cache amp=auto graph-steps=0 epochs=20 "
+        "baseline-epochs=40 share workers threads device=auto",
     ),
 }
 TYPED: dict[str, SimpleNamespace] = {}  # the options of the command that runs pytest, by benchmark

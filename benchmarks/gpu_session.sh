@@ -210,7 +210,7 @@ else
 fi
 step "tests of the loss" 120 "${TEST[@]}" tests/losses --ignore tests/losses/all_pairs
 with pandas "tests of training" 120 "${TEST[@]}" tests/training tests/evaluation tests/runs tests/experiments
-with pandas "benchmark, epoch" 60 "$PYTHON" -m benchmarks epoch
+with pandas "benchmark, epoch" 110 "$PYTHON" -m benchmarks epoch
 with pandas "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
 with nvidia.dali "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore tests/images/test_augment.py
 with pandas "step, compiled" 75 "${STEP[@]}" --size 224 --pairs 256 --cuda-graph --compile --no-plain \

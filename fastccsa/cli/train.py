@@ -203,6 +203,7 @@ balance_option = partial(option, show_default="the recipe's")
     "--cuda-graph/--no-cuda-graph",
     show_default="where possible",
 )
+@option("graph_steps", "Steps in a CUDA graph; 0 chooses by the size of a batch.")
 @option(
     "track",
     "Where scalars are logged; repeatable. MLflow and Weights & Biases stay on this machine unless their variables "

@@ -6,7 +6,7 @@ import atexit
 import os
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import partial
@@ -170,10 +170,25 @@ class Loader(ABC):
         Raises:
             InputError: as for `epoch`, or `has_plans` is False.
         """
-        if not self.has_plans:
-            raise InputError("plans need the crops on the device; use cache='gpu'")
-        self._begin(start_step)
-        self._iterator = self._plans(epoch, range(start_step, len(self)))
+        self._begin_plans(start_step)
+        steps = range(start_step, len(self))
+        self._iterator = read_ahead(partial(self._packed_plan, epoch), steps, self._readers, self._prefetch)
+        return self._iterator
+
+    def plan_groups(self, epoch: int, start_step: int = 0, size: int = 1) -> Iterator[Tensor]:
+        """Iterate over the plans of `plans` in groups of ``size`` batches; those left at the end come one by one.
+
+        Batches that are not full, such as the last one of an epoch, come one by one, too.
+
+        Yields:
+            int64 [batches, images, 13], as in `plans`.
+
+        Raises:
+            InputError: as for `plans`.
+        """
+        self._begin_plans(start_step)
+        groups = group_steps(range(start_step, len(self)), size, self._is_full)
+        self._iterator = read_ahead(partial(self._packed_plans, epoch), groups, self._readers, self._prefetch)
         return self._iterator
 
     def make(self, plan: Tensor) -> dict[str, Tensor]:
@@ -233,13 +248,24 @@ class Loader(ABC):
             finished.close()
             batches.close()
 
-    def _plans(self, epoch: int, steps: range) -> Generator[Tensor, None, None]:
-        def plan(step: int) -> Tensor:
-            shown, packed = self._backend.pack(*self._plan(epoch, step))
-            joined = torch.cat([packed, torch.stack(self._batch_labels(shown), dim=1)], dim=1)
-            return joined.pin_memory() if self.device.type == "cuda" else joined
+    def _packed_plan(self, epoch: int, step: int) -> Tensor:
+        return self._packed_plans(epoch, range(step, step + 1))[0]
 
-        return read_ahead(plan, steps, self._readers, self._prefetch)
+    def _packed_plans(self, epoch: int, steps: range) -> Tensor:
+        plans = []
+        for step in steps:
+            shown, packed = self._backend.pack(*self._plan(epoch, step))
+            plans.append(torch.cat([packed, torch.stack(self._batch_labels(shown), dim=1)], dim=1))
+        together = torch.stack(plans)
+        return together.pin_memory() if self.device.type == "cuda" else together
+
+    def _is_full(self, step: int) -> bool:
+        return bool(self.sampler.rows(step) == self.sampler.world_size * self.sampler.batch_size)
+
+    def _begin_plans(self, start_step: int) -> None:
+        if not self.has_plans:
+            raise InputError("plans need the crops on the device; use cache='gpu'")
+        self._begin(start_step)
 
     def _begin(self, start_step: int) -> None:
         if self._closed:
@@ -288,6 +314,18 @@ class Loader(ABC):
             num_threads=num_threads,
             prefetch=self._prefetch,
         )
+
+
+def group_steps(steps: range, size: int, is_full: Callable[[int], bool]) -> list[range]:
+    """Divide consecutive steps into groups of ``size`` full ones; the others are groups of one."""
+    groups, step = [], steps.start
+    while step < steps.stop:
+        taken = range(step, step + size)
+        if taken.stop > steps.stop or not all(map(is_full, taken)):
+            taken = range(step, step + 1)
+        groups.append(taken)
+        step = taken.stop
+    return groups
 
 
 def _as_rank(sampler: Any, rank: int) -> Any:

@@ -146,10 +146,15 @@ def weighted_ccsa_loss_terms(
     pairs: Pairs = "zipped",
     reduction: Reduction = "mean",
     precision: Precision = "ieee",
+    term_gradients: bool = True,
 ) -> CCSATerms:
     """Compute the weighted CCSA loss and the four terms it is composed of; each of the five is differentiable.
 
-    Args and errors: as for :func:`weighted_ccsa_loss`.
+    Args:
+        term_gradients: False makes only the loss differentiable, which suits terms that are only logged: over all pairs
+            its gradients take half the memory.
+
+    Other args, and errors: as for :func:`weighted_ccsa_loss`.
 
     Returns:
         ``(loss, classification1, classification2, alignment, separation)``: scalars, or [N] each with
@@ -157,7 +162,8 @@ def weighted_ccsa_loss_terms(
     """
     loss, terms = _weighted_ccsa(
         logits1, logits2, features1, features2, target1, target2, class_weight1, class_weight2, pair_weight,
-        margin=margin, alpha=alpha, pairs=pairs, reduction=reduction, precision=precision, per_term=True,
+        margin=margin, alpha=alpha, pairs=pairs, reduction=reduction, precision=precision, per_term=term_gradients,
+        with_terms=True,
     )  # fmt: skip
     return CCSATerms(loss, *terms)
 
@@ -259,8 +265,12 @@ def _weighted_ccsa(
     logits1: Tensor, logits2: Tensor, features1: Tensor, features2: Tensor, target1: Tensor, target2: Tensor,
     class_weight1: Tensor | None, class_weight2: Tensor | None, pair_weight: Tensor | None, *,
     margin: float, alpha: float, pairs: Pairs, reduction: Reduction, precision: Precision, per_term: bool,
+    with_terms: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
-    """Compute the loss and, only if `per_term`, its four terms, which cost a second set of gradients over all pairs."""
+    """Compute the loss and, only if `with_terms`, its four terms.
+
+    They can be differentiated only if `per_term`, which costs a second set of gradients over all pairs.
+    """
     check_options(pairs, reduction, precision)
     margin, alpha = checked_margin_and_alpha(margin, alpha)
     target1, target2 = as_labels("target1", target1), as_labels("target2", target2)
@@ -275,7 +285,9 @@ def _weighted_ccsa(
             class_weight1=class_weight1, class_weight2=class_weight2, pair_weight=pair_weight,
             margin=margin, alpha=alpha, reduction=reduction,
         )  # fmt: skip
-        return loss, terms.unbind(0) if per_term else ()
+        if not with_terms:
+            return loss, ()
+        return loss, (terms if per_term else terms.detach()).unbind(0)
     check_logits((logits1, logits2), (features1, features2))
     pair_loss, pair_terms = all_pairs(
         features1, features2, target1, target2, in_accumulation_dtype("pair_weight", pair_weight, features1),
@@ -283,7 +295,11 @@ def _weighted_ccsa(
     )  # fmt: skip
     classification = _classification(logits1, logits2, target1, target2, class_weight1, class_weight2, reduction)
     loss = total_loss(*classification, pair_loss, alpha)
-    return loss, (*classification, *pair_terms.unbind(0)) if per_term else ()
+    if not with_terms:
+        return loss, ()
+    if not per_term:
+        classification = classification[0].detach(), classification[1].detach()
+    return loss, (*classification, *pair_terms.unbind(0))
 
 
 def _classification(

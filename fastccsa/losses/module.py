@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -16,6 +17,8 @@ from fastccsa.ops.choices import Pairs, Precision, Reduction
 __all__ = ["WeightedCCSALoss"]
 
 Result = TypeVar("Result")
+
+_loss_and_values = partial(weighted_ccsa_loss_terms, term_gradients=False)
 
 
 class WeightedCCSALoss(nn.Module):
@@ -129,13 +132,16 @@ class WeightedCCSALoss(nn.Module):
         features2: Tensor,
         target1: Tensor,
         target2: Tensor,
+        term_gradients: bool = True,
     ) -> CCSATerms:
         """Compute the loss and its terms: ``(loss, classification1, classification2, alignment, separation)``.
 
-        For zipped pairs, the same kernel computes them at no extra cost. Each is differentiable. Args and errors: as
+        For zipped pairs, the same kernel computes them at no extra cost. Each is differentiable, or only the loss
+        without ``term_gradients``: over all pairs, its gradients then take half the memory. Other args, and errors: as
         for :meth:`forward`.
         """
-        return self._call(weighted_ccsa_loss_terms, logits1, logits2, features1, features2, target1, target2)
+        function = weighted_ccsa_loss_terms if term_gradients else _loss_and_values
+        return self._call(function, logits1, logits2, features1, features2, target1, target2)
 
     def _call(
         self,

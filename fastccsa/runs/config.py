@@ -71,6 +71,7 @@ _RANGES = {
     "memory": Range(0, 10**7),
     "workers": WORKERS,
     "checkpoint_every": Range(0, 10**9),
+    "graph_steps": Range(0, 1000),
     "checkpoint_share": Range(0, 1),
     "accumulate": Range(1, 10**6),
     "patience": COUNTS,
@@ -179,6 +180,8 @@ class TrainConfig:
             every network.
         cuda_graph: capture the whole step as a CUDA graph (needs cache gpu), for GPUs that finish their work faster
             than the host can issue it. None captures it where that is possible.
+        graph_steps: number of steps in a CUDA graph. Stops and checkpoints come between graphs. 0 chooses by the size
+            of a batch; see docs/training.md.
         track: where the scalars of the training are logged; see `fastccsa.training.trackers`.
         profile: write a trace of a few steps into the run folder.
         manifest_sha256: checksum of the manifest file, filled in when the run starts.
@@ -247,6 +250,7 @@ class TrainConfig:
     compile: bool = field(default=False, metadata=_SETTING)
     deterministic: bool = field(default=False, metadata=_SETTING)
     cuda_graph: bool | None = field(default=None, metadata=_SETTING)
+    graph_steps: int = field(default=0, metadata=_SETTING)
     profile: bool = field(default=False, metadata=_SETTING)
     track: tuple[Tracker, ...] = field(default=("tensorboard",), metadata=_SETTING)
     manifest_sha256: str = ""

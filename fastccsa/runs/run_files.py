@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ class RunFiles:
         self._background.wait()  # so that only one copy of the state exists
         start = time.perf_counter()
         checkpoint = Snapshot(checkpoint_content(state, self._config.to_json()))
-        history, kept = deepcopy(state.history), self._unwritten()
+        history, kept = list(state.history), self._unwritten()  # records do not change any more
 
         def write() -> None:
             with saving(self._folder, required):
@@ -83,7 +82,7 @@ class RunFiles:
         """Start writing the metrics, unless something else is being written: they are then part of the next save."""
         if not self._background.is_busy:
             self._background.check()
-            copied = deepcopy(history)
+            copied = list(history)
             self._background.submit_minor(lambda: self._write_metrics_only(copied))
 
     def wait(self) -> None:

@@ -15,6 +15,7 @@ from fastccsa.models import Classifier
 from fastccsa.runs.checkpoint import TrainState
 from fastccsa.runs.config import TrainConfig
 from fastccsa.system.devices import autocast
+from fastccsa.training.objectives import joined
 from fastccsa.training.swad import Swad
 from fastccsa.training.weights import blend, blend_on_device
 
@@ -110,7 +111,7 @@ def estimate_batchnorm(
         module.train()
     for batch in itertools.islice(batches, ESTIMATION_BATCHES):
         streams = [images for name, images in batch.items() if name.startswith("images")]
-        for images in [torch.cat(streams)] if joint else streams:
+        for images in [joined(*streams)] if joint and len(streams) == 2 else streams:
             with autocast(device, dtype):
                 model(images.contiguous(memory_format=torch.channels_last))
     for module, momentum in zip(norms, momenta, strict=True):

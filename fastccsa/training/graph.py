@@ -1,14 +1,16 @@
-"""Steps whose batch always uses the same memory, so that one step can be captured as a CUDA graph and replayed.
+"""Steps whose batches always use the same memory, so that several can be captured as one CUDA graph and replayed.
 
 A captured step consists only of kernels: images from the GPU's store, network, loss, backward, clipping, update, moving
-average, and the meter's sums. For each step the host only copies the plan of the next batch and launches the graph.
+average, and the meter's sums. For each graph the host only copies the plans of the next batches and launches it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +25,8 @@ from fastccsa.training.step import Step
 logger = logging.getLogger("fastccsa.training")
 
 WARM_UP = 3  # steps before the capture, as torch's notes on CUDA graphs recommend
+# A batch of so few pixels is finished so fast that the time between two graphs counts: a graph then holds more steps.
+SMALL_BATCH, AUTOMATIC_STEPS = 2**20, 8
 
 
 def check_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | None, ranks: Ranks) -> None:
@@ -48,67 +52,101 @@ def obstacle(config: TrainConfig, device: torch.device, dtype: torch.dtype | Non
     return next((reason for reason, applies in obstacles.items() if applies), None)
 
 
+def steps_per_graph(config: TrainConfig, images_per_sample: int, steps: int) -> int:
+    """Return how many steps of full batches one graph holds, in a run with ``steps`` steps in an epoch.
+
+    Checkpoints, stops and reports come between graphs: ``checkpoint_every`` stays exact, and a profile of steps, too.
+    """
+    if config.profile:
+        return 1
+    wanted = config.graph_steps
+    if not wanted:
+        pixels = config.batch_size * images_per_sample * config.size**2
+        wanted = AUTOMATIC_STEPS if pixels <= SMALL_BATCH else 1
+    wanted = min(wanted, steps)
+    if every := config.checkpoint_every:
+        wanted = max(size for size in range(1, wanted + 1) if every % size == 0)
+    return wanted
+
+
 class StaticStep(Step):
     """A `Step` that makes its batch itself, from a plan that it always copies into the same memory.
 
-    Its batches are those of `PairLoader.plans`. A batch of another size, such as the last one of an epoch, is an
-    ordinary step.
+    Its batches are groups of plans of `PairLoader.plan_groups`: one call takes a step for each plan of a group.
     """
 
-    _plan: Tensor | None = None
+    def __init__(self, *parts: Any, **named: Any) -> None:
+        super().__init__(*parts, **named)
+        loader = self._objective.loader
+        self._size = steps_per_graph(self._config, self._objective.images_per_sample, len(loader))
+        self._memory: dict[torch.Size, Tensor] = {}
 
     def open_epoch(self, epoch: int, start: int) -> Iterator[Any]:
-        """Let the loader begin an epoch at batch ``start``; return the plans of its batches."""
-        return self._objective.loader.plans(epoch, start)
+        """Let the loader begin an epoch at batch ``start``; return the plans of its batches, in groups."""
+        return self._objective.loader.plan_groups(epoch, start, self._size)
+
+    def count(self, batch: Any) -> int:
+        """Return how many batches a group of plans stands for."""
+        return len(batch)
 
     def __call__(self, batch: Any, step: int) -> bool:
-        """Process batch number ``step`` of an epoch, given its plan; the weights are always updated."""
-        loader = self._objective.loader
-        if self._plan is None:
-            rows = self._objective.images_per_sample * loader.sampler.batch_size
-            self._plan = torch.empty((rows, batch.shape[1]), dtype=batch.dtype, device=loader.device)
-        if len(batch) != len(self._plan):
-            return super().__call__(loader.make(batch.to(loader.device, non_blocking=True)), step)
-        self._plan.copy_(batch, non_blocking=True)
-        self.take()
+        """Process the batches from number ``step`` of an epoch on, given their plans; the weights are updated."""
+        if batch.shape not in self._memory:
+            self._memory[batch.shape] = torch.empty(
+                batch.shape, dtype=batch.dtype, device=self._objective.loader.device
+            )
+        plans = self._memory[batch.shape]
+        plans.copy_(batch, non_blocking=True)
+        self.take(plans)
         return True
 
-    def take(self) -> None:
-        """Take the step whose plan has been copied."""
+    def take(self, plans: Tensor) -> None:
+        """Take the steps whose plans have been copied."""
         self._state.optimizer.zero_grad(set_to_none=True)
-        self.work()
+        self.work(plans)
 
-    def work(self) -> None:
-        """Do the device's part of a step; gradients are None when it starts."""
-        assert self._plan is not None
-        self.learn(self._objective.loader.make(self._plan), 1.0)
-        self.update()
+    def work(self, plans: Tensor) -> None:
+        """Do the device's part of the steps; gradients are None when it starts."""
+        for number, plan in enumerate(plans):
+            if number:
+                self._state.optimizer.zero_grad(set_to_none=True)
+            self.learn(self._objective.loader.make(plan), 1.0)
+            self.update()
 
 
 class GraphedStep(StaticStep):
-    """A `StaticStep` that is captured as a CUDA graph after a few steps and then replayed.
+    """A `StaticStep` whose groups of steps are captured as CUDA graphs after a few steps and then replayed.
 
-    If the graph was not requested, but chosen, and cannot be captured, a warning says so and steps go on without it.
+    There is a graph for each size of a group and of its batches: for full groups, for the batches that are left at the
+    end of an epoch, and for the last one. They share their memory, because nothing in it outlives a replay. If the
+    graph was not requested, but chosen, and cannot be captured, a warning says so and steps go on without it.
     """
 
-    _replay: Replay | None = None
-    _given_up = False
+    def __init__(self, *parts: Any, **named: Any) -> None:
+        super().__init__(*parts, **named)
+        self._replays: dict[torch.Size, Replay] = {}
+        self._given_up = False
 
-    def take(self) -> None:
-        """Take the step whose plan has been copied."""
+    def take(self, plans: Tensor) -> None:
+        """Take the steps whose plans have been copied."""
         if self._given_up:
-            super().take()
+            super().take(plans)
             return
-        if self._replay is None:
-            self._replay = Replay(self.work, self._state.optimizer)
+        if plans.shape not in self._replays:
+            first = next(iter(self._replays.values()), None)
+            # Once a graph has been captured, only what depends on the size of a batch is new.
+            warm_up = math.ceil(WARM_UP / len(plans)) if first is None else 1
+            work, optimizer = partial(self.work, plans), self._state.optimizer
+            self._replays[plans.shape] = Replay(work, optimizer, warm_up, first)
         try:
-            self._replay()
+            self._replays[plans.shape]()
         except CaptureError as error:
             if self._config.cuda_graph:
                 raise
             logger.warning("the steps cannot be captured as a CUDA graph (%s) and are launched one by one", error)
-            self._replay, self._given_up = None, True
-            super().take()
+            self._replays.clear()
+            self._given_up = True
+            super().take(plans)
 
 
 class CaptureError(RuntimeError):
@@ -132,14 +170,24 @@ class Replay:
         work: launches kernels on the current stream, always on the same memory, without a host sync. Gradients are None
             when it starts.
         optimizer: a fused optimiser on a CUDA device. Its learning rates may change from call to call.
+        warm_up: calls before the capture.
+        beside: work whose graph this one shares its memory and stream with. They never run at the same time, and
+            neither needs what the other leaves in the memory of the graphs.
     """
 
-    def __init__(self, work: Callable[[], None], optimizer: Optimizer) -> None:
-        self._work, self._optimizer = work, optimizer
+    def __init__(
+        self,
+        work: Callable[[], None],
+        optimizer: Optimizer,
+        warm_up: int = WARM_UP,
+        beside: Replay | None = None,
+    ) -> None:
+        self._work, self._optimizer, self._warm_up_calls = work, optimizer, warm_up
         device = optimizer.param_groups[0]["params"][0].device
         self._rates = [torch.empty((), device=device) for _ in optimizer.param_groups]
         self._filled: list[float] = []
-        self._side = torch.cuda.Stream(device)
+        self._side: torch.cuda.Stream = torch.cuda.Stream(device) if beside is None else beside._side
+        self._pool: Any = torch.cuda.graph_pool_handle() if beside is None else beside._pool
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0
 
@@ -149,7 +197,7 @@ class Replay:
         Raises:
             CaptureError: it cannot be captured, and has not been done.
         """
-        if self._done < WARM_UP:
+        if self._done < self._warm_up_calls:
             self._warm_up()
         else:
             if self._graph is None:
@@ -189,7 +237,7 @@ class Replay:
         graph = torch.cuda.CUDAGraph()
         self._optimizer.zero_grad(set_to_none=True)  # so that gradients are allocated in the graph's own memory
         # The restrictions of a capture apply only to this thread: the loader's threads pin memory meanwhile.
-        capture = torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local")
+        capture = torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local")
         try:
             with self._rates_on_device(capturable=True), capture:
                 self._work()

@@ -89,11 +89,12 @@ def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
     started, first, saved = time.perf_counter(), state.step, state.step
     with progress_bar(state, run) as bar:
         for batch in batches(state, run):
-            updated = run.step(batch, state.step)
+            before, count = state.step, run.step.count(batch)
+            updated = run.step(batch, before)
             run.trace.step()
-            state.step += 1
-            bar.update()
-            if state.step % REPORT_EVERY == 0 and state.step < steps:
+            state.step += count
+            bar.update(count)
+            if state.step // REPORT_EVERY > before // REPORT_EVERY and state.step < steps:
                 report_progress(state, run, bar, (state.step - first) / (time.perf_counter() - started))
             if not updated:
                 continue  # gradients are still accumulating, and they are not part of a checkpoint

@@ -39,33 +39,37 @@ class Meter:
         self.sums = torch.zeros(len(self.terms), dtype=torch.float64, device=device)
         self.samples = torch.zeros((), dtype=torch.float64, device=device)
         self.step = torch.zeros_like(self.samples)
-        self.bad_step = torch.full_like(self.samples, -1)
         self.bad_terms = torch.zeros_like(self.sums)
+        self._bad_steps = torch.zeros_like(self.samples)  # the first bad one and all since
+        # The sum of 0 times each loss: it is NaN from the first loss on that is not finite.
+        self._finite = torch.zeros((), device=device)
+        self._zero = torch.zeros((), device=device)
+        self._is_bad = torch.zeros((), device=device)
         self._pending: tuple[Tensor, torch.cuda.Event] | None = None
 
     def restart(self, step: int = 0) -> None:
         """Reset the meter; ``step`` is the number of the next step."""
         # All updates are in place, because a CUDA graph uses the same tensors in every replay.
-        for tensor in (self.sums, self.samples, self.bad_terms):
+        for tensor in (self.sums, self.samples, self.bad_terms, self._bad_steps, self._finite, self._is_bad):
             tensor.zero_()
         self.step.fill_(step)
-        self.bad_step.fill_(-1)
         self._pending = None
 
     def update(self, values: Tensor, samples: int) -> None:
         """Add the terms of the next step: ``values`` [len(terms)], each a mean over ``samples`` rows."""
-        values = values.detach().double()
-        self.sums += values * samples
-        self.samples += samples
-        is_first = ~torch.isfinite(values[0]) & (self.bad_step < 0)
-        self.bad_step.copy_(torch.where(is_first, self.step, self.bad_step))
-        self.bad_terms.copy_(torch.where(is_first, values, self.bad_terms))
-        self.step += 1
+        # On a GPU, each of these lines launches a kernel or two in every step: they are as few as possible.
+        values = values.detach()
+        self.sums.add_(values, alpha=samples)
+        torch._foreach_add_([self.samples, self.step], [float(samples), 1.0])
+        self._finite.addcmul_(values[0], self._zero)
+        torch.ne(self._finite, self._finite, out=self._is_bad)
+        self._bad_steps.add_(self._is_bad)
+        torch.where(self._bad_steps == 1, values.to(self.sums), self.bad_terms, out=self.bad_terms)
 
     @property
     def is_bad(self) -> Tensor:
-        """Whether a loss was not finite: 1 or 0, float32 [], on the device."""
-        return (self.bad_step >= 0).float()
+        """Whether a loss was not finite: 1 or 0, float32 [], on the device; do not change it."""
+        return self._is_bad
 
     def summary(self, ranks: Ranks = ALONE) -> Summary:
         """Summarise all steps so far over all ranks; syncs with the device. Every rank must call it."""
@@ -101,7 +105,8 @@ class Meter:
             self.samples.fill_(int(state["samples"]))
 
     def _packed(self) -> Tensor:
-        return torch.cat([self.sums, self.samples[None], self.bad_step[None], self.bad_terms])
+        bad_step = torch.where(self._bad_steps > 0, self.step - self._bad_steps, -1.0)
+        return torch.cat([self.sums, self.samples[None], bad_step[None], self.bad_terms])
 
     def _unpack(self, packed: Tensor) -> Summary:
         count = len(self.terms)

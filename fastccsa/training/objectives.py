@@ -232,7 +232,7 @@ class CCSA:
         """Compute the loss and its terms, [5]."""
         images1, images2 = batch["images1"], batch["images2"]
         if self.joint_forward:
-            both = forward(torch.cat([images1, images2]))
+            both = forward(joined(images1, images2))
             (logits1, logits2), (features1, features2) = (output.chunk(2) for output in both)
         else:
             (logits1, features1), (logits2, features2) = forward(images1), forward(images2)
@@ -244,7 +244,7 @@ class CCSA:
             elif self.sees_all_ranks and not self.ranks.is_alone:
                 terms = self._of_all_ranks(logits, self._compared(features), targets)
             else:
-                terms = self.loss.terms(*logits, *features, *targets)
+                terms = self.loss.terms(*logits, *features, *targets, term_gradients=False)
             return torch.stack([term.float() for term in terms])
 
     def _compared(self, features: Two) -> Two:
@@ -303,6 +303,15 @@ def build_objective(
     from fastccsa.training.algorithms import ALGORITHMS  # which are subclasses of what is defined here
 
     return ALGORITHMS[config.named_algorithm](config, images, device, width, ranks)
+
+
+def joined(first: Tensor, second: Tensor) -> Tensor:
+    """Concatenate two batches of images, without a copy if they are the halves of one tensor, as loaders make them."""
+    adjacent = first.storage_offset() + len(first) * first.stride(0) == second.storage_offset()
+    one_memory = first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+    if adjacent and one_memory and first.shape == second.shape and first.stride() == second.stride():
+        return first.as_strided((2 * len(first), *first.shape[1:]), first.stride())
+    return torch.cat([first, second])
 
 
 def _record(images: RunImages, margin: float | None = None, **tables: np.ndarray | Tensor | None) -> SamplingRecord:

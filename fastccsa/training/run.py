@@ -76,8 +76,12 @@ class Run:
 
 def criterion_by_epoch(state: TrainState, run: Run, rule: SelectionRule) -> list[float]:
     """Return the criterion of ``rule`` for every finished epoch."""
-    # Computed from the recalls, because records of older versions do not have the criteria.
-    return [run.images.criteria[rule].mean(record["validation"]) for record in state.history]
+    criterion = run.images.criteria[rule]
+    recorded = (record.get("selection", {}).get(rule) for record in state.history)  # older versions did not record it
+    return [
+        criterion.mean(record["validation"]) if value is None else value
+        for value, record in zip(recorded, state.history, strict=True)
+    ]
 
 
 def choice(state: TrainState, run: Run, rule: SelectionRule) -> Candidate:

@@ -100,6 +100,10 @@ class Step:
         """Let the loader begin an epoch at batch ``start``; return its batches."""
         return self._objective.loader.epoch(epoch, start)
 
+    def count(self, batch: Any) -> int:
+        """Return how many batches ``batch``, an item of `batches`, stands for."""
+        return 1
+
     def __call__(self, batch: Any, step: int) -> bool:
         """Process batch number ``step`` of an epoch; return whether the weights were updated."""
         last = len(self._objective.loader) - 1
@@ -130,7 +134,10 @@ class Step:
                 torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
             if not scaler.is_enabled():  # an enabled scaler sets it itself
                 # The fused optimiser changes nothing if this is not 0.
-                optimizer.found_inf = self._ranks.maximum(self.meter.is_bad)  # type: ignore[attr-defined]
+                is_bad = self.meter.is_bad
+                if not self._ranks.is_alone:
+                    is_bad = self._ranks.maximum(is_bad.clone())
+                optimizer.found_inf = is_bad  # type: ignore[attr-defined]
             scaler.step(optimizer)
             scaler.update()
             if isinstance(self._state.average, WeightAverage | Swad):

@@ -24,5 +24,14 @@ def test_all_three_and_the_parts_are_measured(draw_collections, options) -> None
     assert sum(shares) == pytest.approx(100, abs=0.3)
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_parts_can_be_left_out(draw_collections, options) -> None:
+    manifest = draw_collections({"HAM": ("nv", "mel"), "SON": ("nv", "mel")}, 5)
+    network = {"backbone": "shufflenet_v2_x0_5", "size": 32, "pairs": (4,), "device": "cpu", "workers": 1}
+    benchmark = Benchmark(options("step", manifest=manifest, rounds=1, steps=1, plain=False, parts=False, **network))
+    rows = benchmark.measure(*benchmark.cells(), benchmark.names())
+    assert [(row.contestant, len(row.seconds), row.extra) for row in rows] == [(LOOP, 1, {}), (BARE, 1, {})]
+
+
 def test_plain_pytorch_can_be_left_out(options) -> None:
     assert Benchmark(options("step", plain=False)).names() == [LOOP, BARE]

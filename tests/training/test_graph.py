@@ -35,23 +35,27 @@ def assert_same_runs(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "groups"),
     [
-        {"ema": 0.5, "clip": 1.0, "batch_size": 8},  # 45 images: the last of 6 batches is of another size
-        {"alignment": "-", "batch_size": 9},
+        # 45 images: the last of 6 batches is of another size.
+        ({"ema": 0.5, "clip": 1.0, "batch_size": 8, "graph_steps": 1}, [1, 1, 1, 1, 1, 1]),
+        ({"ema": 0.5, "clip": 1.0, "batch_size": 8, "graph_steps": 2}, [2, 2, 1, 1]),
+        ({"alignment": "-", "batch_size": 9, "graph_steps": 1}, [1, 1, 1, 1, 1]),
+        ({"alignment": "-", "batch_size": 9, "graph_steps": 3}, [3, 1, 1]),
+        ({"alignment": "-", "batch_size": 9, "average": "uniform"}, [5]),
     ],
 )
-def test_a_step_in_fixed_memory_equals_an_ordinary_step(make_config, monkeypatch, settings) -> None:
+def test_a_step_in_fixed_memory_equals_an_ordinary_step(make_config, monkeypatch, settings, groups) -> None:
     ordinary, static = (make_config(out, cache="ram", **settings) for out in ("ordinary", "static"))
     expected = train(ordinary, progress=False)
-    sizes = []
+    seen = []
     take = StaticStep.take
-    monkeypatch.setattr(StaticStep, "take", lambda self: (sizes.append(self._plan.data_ptr()), take(self))[1])
+    monkeypatch.setattr(StaticStep, "take", lambda self, plans: (seen.append(plans), take(self, plans))[1])
     monkeypatch.setattr(loop_module, "Step", StaticStep)
     assert train(static, progress=False) == expected
     assert_same_runs(ordinary.out, static.out)
-    assert len(sizes) == 10
-    assert len(set(sizes)) == 1
+    assert [len(plans) for plans in seen] == 2 * groups
+    assert len({plans.data_ptr() for plans in seen}) == len({plans.shape for plans in seen})
 
 
 @pytest.mark.parametrize(
@@ -91,8 +95,17 @@ def deterministic(monkeypatch):
 
 @pytest.mark.cuda
 @pytest.mark.usefixtures("deterministic")
-@pytest.mark.parametrize(("amp", "pairs"), [("none", "zipped"), ("bfloat16", "zipped"), ("none", "all")])
-def test_a_captured_training_equals_an_ordinary_one(make_config, amp, pairs) -> None:
+@pytest.mark.parametrize(
+    ("amp", "pairs", "steps"),
+    [
+        ("none", "zipped", 1),
+        ("bfloat16", "zipped", 1),
+        ("none", "all", 1),
+        ("none", "zipped", 3),
+        ("bfloat16", "all", 7),
+    ],
+)
+def test_a_captured_training_equals_an_ordinary_one(make_config, amp, pairs, steps) -> None:
     # Captured kernels read the learning rate as float32, which represents 2^-10 and 2^-13 exactly.
     settings = {
         "device": "cuda",
@@ -103,7 +116,8 @@ def test_a_captured_training_equals_an_ordinary_one(make_config, amp, pairs) -> 
         "lr_gamma": 2.0**-3,
         "ema": 0.5,
     }
-    settings |= {"batch_size": 6, "clip": 1.0, "epochs": 3}  # 7 full batches, of which 3 warm up, and one of 3 rows
+    # 7 full batches, of which 3 or more warm up, and one of 3 rows.
+    settings |= {"batch_size": 6, "clip": 1.0, "epochs": 4, "graph_steps": steps}
     ordinary, graphed = (make_config(out, cuda_graph=out == "graphed", **settings) for out in ("ordinary", "graphed"))
     expected = train(ordinary, progress=False)
     assert train(graphed, progress=False) == expected
@@ -113,7 +127,7 @@ def test_a_captured_training_equals_an_ordinary_one(make_config, amp, pairs) -> 
 @pytest.mark.cuda
 @pytest.mark.usefixtures("deterministic")
 def test_a_captured_training_resumes_where_it_stopped(make_config) -> None:
-    settings = {"device": "cuda", "cache": "gpu", "cuda_graph": True, "batch_size": 6}
+    settings = {"device": "cuda", "cache": "gpu", "cuda_graph": True, "batch_size": 6, "graph_steps": 3, "epochs": 3}
     whole, limited = make_config("whole", **settings), make_config("limited", time_limit=1e-6, **settings)
     expected = train(whole, progress=False)
     with pytest.raises(KeyboardInterrupt):

@@ -135,7 +135,7 @@ def test_a_graph_is_chosen_where_it_is_possible(make_config, cache, expected) ->
 class Uncapturable:
     """Two steps, and then a capture that fails as it does when the GPU's memory is full."""
 
-    def __init__(self, work, optimizer) -> None:
+    def __init__(self, work, optimizer, *_) -> None:
         self.work, self.optimizer, self.done = work, optimizer, 0
 
     def __call__(self) -> None:
@@ -189,14 +189,14 @@ def test_a_gpu_with_room_has_the_crops_and_a_graph_by_default(make_config, capsy
 def test_a_capture_that_fails_on_a_gpu_is_given_up(make_config, monkeypatch, caplog, backbone) -> None:
     work, calls = GraphedStep.work, []
 
-    def sometimes(self) -> None:
-        work(self)
+    def sometimes(self, plans) -> None:
+        work(self, plans)
         calls.append(self)
         if len(calls) == 4:  # the capture, after three steps
             self.meter.sums.cpu()
 
     monkeypatch.setattr(GraphedStep, "work", sometimes)
-    config = make_config(alignment="-", epochs=2, device="cuda", cache="gpu", backbone=backbone)
+    config = make_config(alignment="-", epochs=2, device="cuda", cache="gpu", backbone=backbone, graph_steps=1)
     with caplog.at_level(logging.WARNING):
         assert train(config, progress=False).average >= 0
     assert "cannot be captured as a CUDA graph" in caplog.text

@@ -189,6 +189,26 @@ def test_whole_loss_and_its_terms(make_sets, device, rows, reduction):
         torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.parametrize("pairs", ["zipped", "all"])
+def test_terms_that_are_only_logged(make_sets, device, pairs):
+    sets = make_sets(20, 20, dtype=torch.float64, device=device)
+    logits = [torch.randn(20, 7, dtype=torch.float64, device=device).requires_grad_() for _ in range(2)]
+    inputs = (*logits, *sets.leaves)
+    options = {"pair_weight": sets.weight, "margin": 12.0, "alpha": 0.3, "pairs": pairs}
+    arguments = (*inputs, sets.y1, sets.y2)
+    true = reference.weighted_ccsa_loss_terms(*arguments, **options)
+    for mine in (
+        functional.weighted_ccsa_loss_terms(*arguments, **options, term_gradients=False),
+        fastccsa.WeightedCCSALoss(**options).terms(*arguments, term_gradients=False),
+    ):
+        assert [term.requires_grad for term in mine] == [True, False, False, False, False]
+        for a, b in zip(mine, true, strict=True):
+            torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-12, atol=1e-14)
+        expected = torch.autograd.grad(true.loss, inputs, retain_graph=True)
+        for x, y in zip(torch.autograd.grad(mine.loss, inputs), expected, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-14)
+
+
 def test_nan_propagates_to_the_loss(make_sets, device):
     for k in range(2):
         sets = make_sets(device=device)
