@@ -58,7 +58,7 @@ class PartsTile {
     kColumnsFull = kRowsFull + kPartsSlabs,
     kColumnsEmpty = kColumnsFull + kBuffers
   };
-  enum NamedBarrier { kOwnGroup = 1 };
+  enum NamedBarrier { kOwnGroup = 1, kSecondStarts = 3 };
 
  public:
   __device__ __forceinline__ PartsTile(const PairsInBlocks<P>& p, unsigned char* memory)
@@ -302,12 +302,16 @@ class PartsTile {
     float kept[64];  // of near pairs
     keep(s);
     if constexpr (kPromotes<P>) {
+      // The groups add up sums at different times, so that one of them always has products.
+      const bool starts = first_tile && group() == 0;
+      if (first_tile && group() == 1) named_barrier(kSecondStarts, 2 * kGroupThreads);
       float half[32];
       const auto none = [](int) FASTCCSA_INLINE_LAMBDA {};
       multiply_slab(s, 0, true, state, [&](int step) FASTCCSA_INLINE_LAMBDA {
         if (step == 0) piece<0>(sums, kept, state);
         if (step == 1) piece<1>(sums, kept, state), piece<2>(sums, kept, state);
         if (step == 2) piece<3>(sums, kept, state);
+        if (step == 2 && starts) named_barrier(kSecondStarts, 2 * kGroupThreads);
       });
       finish_products(state);
       keep(s);

@@ -33,6 +33,7 @@ class PartsGradientsTile {
   static constexpr int kParts = P::kParts, kStages = Shape::kStages, kSlots = Shape::kSlots;
   static constexpr int kColumns = Shape::kColumns, kValues = kColumns / 2;
   enum Barrier { kFull = 0, kEmpty = kSlots };
+  enum NamedBarrier { kSecondStarts = 1 };
 
  public:
   __device__ __forceinline__ PartsGradientsTile(const PairsInBlocks<P>& p, unsigned char* memory)
@@ -164,6 +165,7 @@ class PartsGradientsTile {
     float sums[kPromotes<P> ? kValues : 1];
     Ring<kStages> ring;
     int before = -1;
+    bool first = kPromotes<P>;
 #pragma unroll
     for (float& value : kb) value = 0;
 #pragma unroll
@@ -183,6 +185,8 @@ class PartsGradientsTile {
         ring.next();
         return;
       }
+      // Groups that add up sums do so at different times, so that one of them always has products.
+      if (first && group == 1) named_barrier(kSecondStarts, 2 * kGroupThreads);
 #pragma unroll
       for (int part = kParts - 1; part >= 0; --part) {
         wgmma_fence();
@@ -204,8 +208,10 @@ class PartsGradientsTile {
           release(before);
         }
         before = slot_of(ring.stage, part);
+        if (part == 1 && first && group == 0) named_barrier(kSecondStarts, 2 * kGroupThreads);
       }
       ring.next();
+      first = false;
       if constexpr (kPromotes<P>) {
         finish();
         keep(kb);
