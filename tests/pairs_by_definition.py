@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["PARTS", "Exact", "exactly", "exactly_in_parts"]
 
-# By precision, of float32 features in 16-bit parts: the largest relative error of a factor, a bound of what the products
+# By precision, of float32 features in 16-bit parts: the largest relative error of a factor, a bound of what products
 # that are left out add to that, and the number of terms that tensor cores add up without a sum in float32.
 PARTS = {"ieee": (2.0**-24, 2.0**-23, 64), "bf16x3": (2.0**-17, 2.0**-16, 1 << 20), "tf32": (2.0**-11, 0.0, 1 << 20)}
 
@@ -69,8 +69,8 @@ def exactly_in_parts(
     """Compute the sums over all pairs in float64, and bounds of the errors of products of float32 features in parts.
 
     Factors are rows without their common centre. A pair whose distance is computed by products has d^2 of at least half
-    of the sum n of its squared norms, and errors of the factors e change d by at most e (|a| + |b|) <= e sqrt(2 n) <= 2 e
-    d. Products that are left out change d^2 by at most p n, so d by p d; sums of the width's terms in float32 by less
+    of the sum n of its squared norms, and errors of the factors e change d by at most e (|a| + |b|) <= e sqrt(2 n) <=
+    2 e d. Products that are left out change d^2 by at most p n, so d by p d; sums of the width's terms in float32 by less
     than 2^-20 d. Coefficients have errors of e themselves. Gradients are sums of K a and K b with these errors.
     """
     factor, left_out, together = PARTS[precision]

@@ -72,7 +72,9 @@ def test_ieee_keeps_its_promise(make_sets, use_method, case) -> None:
     for seed in range(3):
         random = torch.Generator().manual_seed(seed)
         z1, z2 = case(torch.randn(200, 400, generator=random, dtype=torch.float64), random)
-        sets = replace(make_sets(200, 200, 5, 400, seed=seed, device="cuda"), z1=z1.float().cuda(), z2=z2.float().cuda())
+        sets = replace(
+            make_sets(200, 200, 5, 400, seed=seed, device="cuda"), z1=z1.float().cuda(), z2=z2.float().cuda()
+        )
         sets, exact = sets.to(torch.float32), sets.to(torch.float64)
         true = exact.reference()
         truth = [true.detach()[None], *torch.autograd.grad(true, exact.leaves)]
