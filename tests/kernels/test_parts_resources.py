@@ -15,7 +15,7 @@ from .test_resources import ARCHITECTURE, NVCC_OPTIONS
 
 NAMES = {(name, parts) for name in ("coefficients", "gradients") for parts in (1, 2, 3)}
 # Bytes that a kernel may store to local memory for want of registers, by nvcc 13.0; 0 for all others.
-# 36. A thread keeps 64 products, 64 sums and, for a slab, 32 more.
+# 44. A thread keeps 64 products, 64 sums and, for a slab, 32 more.
 SPILLS = {("coefficients", 3): 48}
 
 
