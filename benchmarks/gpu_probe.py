@@ -47,7 +47,11 @@ MEMORY = 65536
 # As given and by class: kernels that store coefficients, and one that does not; and by class without wgmma.
 FUSED = ("stored", "stored_sorted", "fused", "fused_sorted", "fused_mma_sorted")
 UNSORTED_MMA = ("fused_mma",)
-FLOAT32_SIZES = [(1024, 1024, 3), (4096, 4096, 3), (16384, 16384, 3), (32, MEMORY, 1), (MEMORY, MEMORY, 3)]
+FLOAT32_SIZES = [
+    (512, 512, 3), (1024, 1024, 3), (4096, 4096, 3), (16384, 16384, 3), (32, MEMORY, 1), (MEMORY, MEMORY, 3),
+]  # fmt: skip
+# On Hopper GPUs, kernels that store coefficients; on others, "stored" is the same as "products".
+FLOAT32 = ("stored", "products")
 ERROR_ROWS = 2048
 ERROR_WIDTHS, ERROR_SHAPES, ERROR_MARGIN = (512, 500, 256, 128, 100, 20), ((700, 1300), (1501, 333), (64, 5000)), 1.45
 RIVALS_ROWS = [1024, 4096]
@@ -56,6 +60,7 @@ PROFILED = [
     (1024, 1024, 3, "stored"), (4096, 4096, 3, "stored"), (16384, 16384, 3, "stored_sorted"),
     (32, MEMORY, 1, "fused"), (MEMORY, MEMORY, 3, "stored_sorted"),
 ]  # fmt: skip
+FLOAT32_PROFILED = 16384  # rows of both sides
 MANY_PAIRS = 1 << 30  # measured with fewer replays, and without CUDA graphs in float32, whose memory they would hold
 FEW_PAIRS = 1 << 18  # up to which pairs are also computed from differences
 
@@ -238,10 +243,10 @@ def float32(report: Report) -> None:
     _float32_errors(report)
     for rows, columns, gradients in FLOAT32_SIZES:
         sides = make_sides((rows, columns), "uniform", torch.float32)
-        for precision in get_args(Precision):
-            name = f"{rows}x{columns} {precision}"
+        for precision, method in itertools.product(get_args(Precision), FLOAT32):
+            name = f"{rows}x{columns} {precision} {method}"
             with report.attempt("float32", name):
-                call = all_pairs_call(sides, "products", gradients, precision)
+                call = all_pairs_call(sides, method, gradients, precision)
                 if rows * columns >= MANY_PAIRS:
                     call()
                     report("float32", name, gpu_ms=events_ms(call, 2), peak_mib=peak_mib(call))
@@ -275,13 +280,13 @@ def _float32_errors(report: Report) -> None:
         report("float32", f"error, {name}", gradient=error, loss=abs(its_loss - loss) / loss)
 
     show("differences in float32", *by_differences(torch.float32))
-    for precision in get_args(Precision):
-        with report.attempt("float32", f"error, {precision}"):
+    for precision, method in itertools.product(get_args(Precision), FLOAT32):
+        with report.attempt("float32", f"error, {precision} {method}"):
             result = torch.ops.fastccsa.all_pairs.default(
                 a, b, y1, y2, None, labels=2, margin=margin, mean=False, output_mask=3, per_term=False,
-                precision=precision, method="products",
+                precision=precision, method=method,
             )  # fmt: skip
-            show(precision, float(result[0]), result[2][0].double())
+            show(f"{precision} {method}", float(result[0]), result[2][0].double())
 
 
 def dense_loss(a: Tensor, b: Tensor, y1: Tensor, y2: Tensor) -> Tensor:
@@ -358,18 +363,26 @@ def _leaving_gradients_from(rows: int) -> Iterator[None]:
 def profile(report: Report) -> None:
     """Measure the time of each kernel within a call."""
     for rows, columns, gradients, method in PROFILED:
-        call, repeats = all_pairs_call(make_sides((rows, columns), "uniform", torch.bfloat16), method, gradients), 5
-        for _ in range(3):
+        call = all_pairs_call(make_sides((rows, columns), "uniform", torch.bfloat16), method, gradients)
+        _profile_kernels(report, f"{rows}x{columns} {method}", call)
+    sides = make_sides((FLOAT32_PROFILED, FLOAT32_PROFILED), "uniform", torch.float32)
+    for precision in get_args(Precision):
+        call = all_pairs_call(sides, "stored", 3, precision)
+        _profile_kernels(report, f"{FLOAT32_PROFILED}x{FLOAT32_PROFILED} float32 {precision} stored", call)
+
+
+def _profile_kernels(report: Report, name: str, call: Call, repeats: int = 5) -> None:
+    for _ in range(3):
+        call()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
+        for _ in range(repeats):
             call()
         torch.cuda.synchronize()
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
-            for _ in range(repeats):
-                call()
-            torch.cuda.synchronize()
-        kernels = [event for event in found.key_averages() if event.device_time_total > 0]
-        for event in sorted(kernels, key=lambda event: -event.device_time_total):
-            kernel = event.key.removeprefix("void ").replace("fastccsa::all_pairs::cuda::", "").partition("<")[0]
-            report("profile", f"{rows}x{columns} {method}: {kernel}", gpu_ms=event.device_time_total / repeats / 1e3)
+    kernels = [event for event in found.key_averages() if event.device_time_total > 0]
+    for event in sorted(kernels, key=lambda event: -event.device_time_total):
+        kernel = event.key.removeprefix("void ").replace("fastccsa::all_pairs::cuda::", "").partition("<")[0]
+        report("profile", f"{name}: {kernel}", gpu_ms=event.device_time_total / repeats / 1e3)
 
 
 PARTS: dict[str, Callable[[Report], None]] = {

@@ -11,6 +11,8 @@
 #if defined(FASTCCSA_CUDA)
 #include "all_pairs/cuda/cuda.h"
 #include "all_pairs/cuda/fused/fused.h"
+#include "all_pairs/cuda/fused/parts_cuda.h"
+#include "all_pairs/cuda/fused/parts_run.h"
 #include "all_pairs/cuda/fused/run.h"
 #include "all_pairs/cuda/sweep.h"
 #include "core/torch_blas.h"
@@ -19,6 +21,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <limits>
 #include <tuple>
 #include <type_traits>
@@ -284,6 +287,16 @@ class TorchDevice {
     cuda::run_fused_finish(p, stream_);
   }
 
+  int parts_multiprocessors() const { return cuda::parts_multiprocessors(); }
+  template <typename P>
+  void run_parts_coefficients(const cuda::PairsInBlocks<P>& p) const {
+    cuda::run_parts_coefficients(p, stream_);
+  }
+  template <typename P>
+  void run_parts_gradients(const cuda::PairsInBlocks<P>& p) const {
+    cuda::run_parts_gradients(p, stream_);
+  }
+
   Blas blas() {
     if (!blas_) blas_.emplace();
     return blas_->get();
@@ -322,6 +335,13 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
     const bool many = p.rows[0] * p.rows[1] > cuda::kFewPairsOf16Bits;
     if (cuda::has_fused_kernels<T>(p.width) && (method >= Method::kFused || (method == Method::kAuto && many))) {
       return cuda::FusedLoss<T, TorchDevice>(device, p, fused_options(method)).run();
+    }
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    const bool many = method == Method::kAuto && std::min(p.rows[0], p.rows[1]) >= cuda::kPartsRows;
+    const bool stored = method == Method::kStored || method == Method::kStoredSorted;
+    if ((many || stored) && cuda::has_parts_kernels(p.width, device.parts_multiprocessors())) {
+      return cuda::compute_in_parts(device, p, precision);
     }
   }
   cuda::compute(device, p, options);

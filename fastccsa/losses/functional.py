@@ -111,9 +111,9 @@ def weighted_ccsa_loss(
             pair terms by the number of pairs. For an empty batch, ``"sum"`` is 0 and ``"mean"`` NaN, as in torch.
         precision: how tensor cores multiply float32 features, with ``pairs="all"`` on CUDA and more than 65,536 pairs.
             ``"ieee"`` is a promise: errors are at most twice those of differences in float32. ``"bf16x3"`` keeps about
-            16 bits of the features and of the coefficients, ``"tf32"`` 11. Features of other types, and all
-            features on the CPU, have one precision, whatever the choice: bfloat16 and float16 go to the tensor cores as
-            they are.
+            16 bits of the features and of the coefficients, ``"tf32"`` 11, and fewer of values that are 2^28 times
+            smaller than the largest. Features of other types, and all features on the CPU, have one precision, whatever
+            the choice: bfloat16 and float16 go to the tensor cores as they are.
 
     Returns:
         The loss: a scalar, or [N] with ``reduction="none"``; float32, or float64 for float64 inputs.

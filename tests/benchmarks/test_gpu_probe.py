@@ -74,7 +74,7 @@ def test_help_lists_the_parts() -> None:
             "all-pairs",
             {"8x8 uniform products", "8x8 uniform direct", "1024x1024 table1 products", "4x32 uniform direct"},
         ),
-        ("float32", {"error, ieee", "error, differences in float32", "8x8 tf32", "4x32 bf16x3"}),
+        ("float32", {"error, ieee stored", "error, differences in float32", "8x8 tf32 products", "4x32 bf16x3 stored"}),
         ("errors", {"bfloat16 products", "float16 products"}),
         ("rivals", {"16x16 fastccsa", "16x16 eager"}),
         ("zipped", {"8 bfloat16", "8 float32, copy", "8192 float32", "8192 bfloat16, two passes"}),

@@ -3,6 +3,8 @@
 #include "emulator/device.h"
 #include "emulator/gpu.h"
 #include "all_pairs/cuda/fused/launch.cuh"
+#include "all_pairs/cuda/fused/parts_launch.cuh"
+#include "all_pairs/cuda/fused/parts_run.h"
 #include "all_pairs/cuda/fused/run.h"
 #include "all_pairs/cuda/launch.cuh"
 #include "all_pairs/cuda/sweep.h"
@@ -70,21 +72,25 @@ class EmulatedDevice {
 
   template <typename Parameters>
   void run(const Parameters& p) {
-    cuda::launch_kernels(p, &fault_, [&](auto kernel, emulator::dim3 blocks, const auto&... arguments) {
-      gpu_.launch(blocks, cuda::kThreads, kernel, arguments...);
-    });
+    start(p);
   }
 
   template <typename T, typename P>
   void run(const cuda::TilePairs<T, P>& p) {
     tiles_.insert(tiles_.end(), {p.begin[0], p.rows, p.begin[1], p.columns});
-    run<cuda::TilePairs<T, P>>(p);
+    start(p);
+  }
+
+  template <typename P>
+  void run(const cuda::SplitBlocks<P>& p) {
+    centre_.assign(p.centre, p.centre + p.width);
+    start(p);
   }
 
   template <typename T, typename P>
   void run(const cuda::SplitRows<T, P>& p) {
     if (p.centre != nullptr) centre_.assign(p.centre, p.centre + p.width);
-    run<cuda::SplitRows<T, P>>(p);
+    start(p);
   }
 
   // ---- the fused kernels ----
@@ -134,6 +140,18 @@ class EmulatedDevice {
     cuda::launch_fused_finish(p, launch_fused());
   }
 
+  int parts_multiprocessors() const { return threads_blocks_; }
+  template <typename P>
+  void run_parts_coefficients(const cuda::PairsInBlocks<P>& p) {
+    const cuda::TilePairs<float, P>& pairs = p.pairs;
+    tiles_.insert(tiles_.end(), {pairs.begin[0], pairs.rows, pairs.begin[1], pairs.columns});
+    cuda::launch_parts_coefficients(p, launch_fused());
+  }
+  template <typename P>
+  void run_parts_gradients(const cuda::PairsInBlocks<P>& p) {
+    cuda::launch_parts_gradients(p, launch_fused());
+  }
+
   Blas blas() const { return {&naive_gemm_ex, &naive_gemm_batched, nullptr}; }
 
   FaultReport fault() const { return fault_ == 0 ? FaultReport() : decode(fault_); }
@@ -141,6 +159,13 @@ class EmulatedDevice {
   const std::vector<double>& centre() const { return centre_; }
 
  private:
+  template <typename Parameters>
+  void start(const Parameters& p) {
+    cuda::launch_kernels(p, &fault_, [&](auto kernel, emulator::dim3 blocks, const auto&... arguments) {
+      gpu_.launch(blocks, cuda::kThreads, kernel, arguments...);
+    });
+  }
+
   auto launch_fused() {
     return [this](auto kernel, const cuda::FusedGrid& grid, const auto&... arguments) {
       gpu_.launch_clusters(unsigned(grid.cluster), grid.blocks, unsigned(grid.threads), grid.shared_bytes, kernel,
@@ -206,6 +231,11 @@ void answer(emulator::Gpu& gpu) {
     fused.stored_part = 256;
     fused.order = request.sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
     cuda::FusedLoss<T, EmulatedDevice>(device, problem, fused).run();
+  } else if constexpr (std::is_same_v<T, float>) {
+    device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
+    cuda::with_blocks(options.precision, [&](auto parts) {
+      cuda::PartsLoss<decltype(parts), EmulatedDevice>(device, problem, {256, 256}).run();
+    });
   }
   const FaultReport reported = device.fault();
   write(std::vector<int64_t>{int64_t(reported.fault), reported.row, reported.value});

@@ -36,6 +36,14 @@ FASTCCSA_PRODUCT_INSTANCES(float, Bf16x6)
 FASTCCSA_PRODUCT_INSTANCES(bfloat16, Bfloat16)
 FASTCCSA_PRODUCT_INSTANCES(half, Bf16x3)
 
+#define FASTCCSA_BLOCKS_INSTANCES(P)                \
+  template void run(const SplitBlocks<P>&, void*);  \
+  template void run(const TileSums<float, P>&, void*);
+FASTCCSA_BLOCKS_INSTANCES(BlocksOfHalf)
+FASTCCSA_BLOCKS_INSTANCES(BlocksOfBf16x3)
+FASTCCSA_BLOCKS_INSTANCES(BlocksOfBf16x6)
+template void run(const FindRange&, void*);
+
 #define FASTCCSA_SUM_INSTANCES(Acc)               \
   template void run(const Inputs<Acc>&, void*);   \
   template void run(const CountingSort<Acc>&, void*); \

@@ -5,6 +5,7 @@
 
 #include "all_pairs/cuda/direct_kernel.cuh"
 #include "all_pairs/cuda/finish_kernel.cuh"
+#include "all_pairs/cuda/fused/parts_prepare_kernel.cuh"
 #include "all_pairs/cuda/pairs_kernel.cuh"
 #include "all_pairs/cuda/prepare_kernel.cuh"
 #include "all_pairs/cuda/split_kernel.cuh"
@@ -23,9 +24,26 @@ void launch_kernels(const SplitRows<T, P>& p, FaultWord*, Launch launch) {
   launch(packed ? &split_rows_kernel<T, P, true> : &split_rows_kernel<T, P, false>, blocks, p);
 }
 
+template <typename Launch>
+void launch_kernels(const FindRange& p, FaultWord*, Launch launch) {
+  constexpr int64_t kMostBlocks = 512;
+  const int64_t rows = p.rows[0] > p.rows[1] ? p.rows[0] : p.rows[1], blocks = (rows + kWarps - 1) / kWarps;
+  launch(&find_range_kernel<FindRange>, dim3(unsigned(blocks < kMostBlocks ? blocks : kMostBlocks), 2), p);
+}
+
+template <typename P, typename Launch>
+void launch_kernels(const SplitBlocks<P>& p, FaultWord*, Launch launch) {
+  bool packed = true;
+  for (const Side<float>& side : p.side) {
+    packed = packed && aligned(side.features.data, side.features.row_stride, side.features.column_stride);
+  }
+  const int64_t rows = padded_to_tiles(int(p.rows[0] > p.rows[1] ? p.rows[0] : p.rows[1]));
+  launch(packed ? &split_blocks_kernel<P, true> : &split_blocks_kernel<P, false>, dim3(parts(rows, kWarps), 2), p);
+}
+
 template <typename T, typename P, typename Launch>
 void launch_kernels(const TilePairs<T, P>& p, FaultWord*, Launch launch) {
-  const dim3 blocks(unsigned(blocks_of_columns(p.columns)), unsigned(blocks_of_rows(p.rows)));
+  const dim3 blocks(unsigned(blocks_of_columns<P>(p.columns)), unsigned(blocks_of_rows(p.rows)));
   launch(&tile_pairs_kernel<T, P>, blocks, p);
 }
 

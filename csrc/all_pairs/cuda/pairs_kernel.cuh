@@ -9,8 +9,7 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-static_assert(kBlockRows == kWarps * kWarpRows && kBlockColumns == kWarp * kLaneColumns &&
-              kWarps * 32 == kBlockColumns);
+static_assert(kBlockRows == kWarps * kWarpRows);
 
 // A lane reads and writes packs of neighbouring columns, and its packs are kWarp packs apart. Returns the place, within
 // a block, of column q of a lane.
@@ -51,9 +50,9 @@ __device__ inline Term<double> separation_of(double squared_distance, double wei
 }
 
 // The pairs of one row that a lane computes.
-template <typename Acc>
+template <typename P, typename Acc>
 struct LanePairs {
-  Acc coefficient[kLaneColumns] = {};
+  Acc coefficient[kLaneColumns<P>] = {};
   unsigned near = 0;  // bit q: pair q must be computed from its rows
 };
 
@@ -61,12 +60,12 @@ struct LanePairs {
 // their bits in `close`, which has kLaneColumns words.
 template <typename T, typename P>
 __device__ bool compute_near_pairs(const TilePairs<T, P>& p, int64_t i, int64_t first, int lane,
-                                   LanePairs<acc_t<T>>& pairs, acc_t<T>& loss, uint32_t* close) {
+                                   LanePairs<P, acc_t<T>>& pairs, acc_t<T>& loss, uint32_t* close) {
   using Acc = acc_t<T>;
   const Acc norm = p.norm[0][p.begin[0] + i];
   bool any = false;
 #pragma unroll 1
-  for (int q = 0; q < kLaneColumns; ++q) {
+  for (int q = 0; q < kLaneColumns<P>; ++q) {
     uint32_t bits = 0;
     for (unsigned rest = __ballot_sync(kAllLanes, pairs.near >> q & 1u); rest != 0; rest &= rest - 1) {
       const int of = __ffs(int(rest)) - 1;
@@ -77,7 +76,7 @@ __device__ bool compute_near_pairs(const TilePairs<T, P>& p, int64_t i, int64_t 
       if (lane != of) continue;
       loss += pair.term.separation;
 #pragma unroll
-      for (int other = 0; other < kLaneColumns; ++other) {  // so that coefficients stay in registers
+      for (int other = 0; other < kLaneColumns<P>; ++other) {  // so that coefficients stay in registers
         if (other == q && !is) pairs.coefficient[other] = pair.term.coefficient;
       }
     }
@@ -96,16 +95,17 @@ template <typename T, typename P>
 __global__ void __launch_bounds__(kThreads, kResident<acc_t<T>>) tile_pairs_kernel(const TilePairs<T, P> p) {
   using Acc = acc_t<T>;
   using Part = typename P::Part;
-  constexpr int kPack = 16 / int(sizeof(Acc)), kPacks = kLaneColumns / kPack;
+  constexpr int kColumns = kBlockColumns<P>, kLane = kLaneColumns<P>, kPack = 16 / int(sizeof(Acc)), kPacks = kLane / kPack;
+  static_assert(kThreads == kColumns);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t chunk = blockIdx.x, first = chunk * kBlockColumns;
+  const int64_t chunk = blockIdx.x, first = chunk * kColumns;
   const int64_t first_row = int64_t(blockIdx.y) * kBlockRows + warp * kWarpRows;
-  const int columns = p.columns - first < kBlockColumns ? int(p.columns - first) : kBlockColumns;
+  const int columns = p.columns - first < kColumns ? int(p.columns - first) : kColumns;
   const bool stores = p.coefficient[0] != nullptr;
 
-  Acc norm[kLaneColumns], weight[kLaneColumns] = {}, column_sum[kLaneColumns] = {}, loss = 0;
+  Acc norm[kLane], weight[kLane] = {}, column_sum[kLane] = {}, loss = 0;
 #pragma unroll
-  for (int q = 0; q < kLaneColumns; ++q) {
+  for (int q = 0; q < kLane; ++q) {
     const int at = column_of<Acc>(lane, q);
     norm[q] = at < columns ? p.norm[1][p.begin[1] + first + at] : Acc(0);
   }
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, kResident<acc_t<T>>) tile_pairs_kern
       label = own;
       bool some = false;
 #pragma unroll
-      for (int q = 0; q < kLaneColumns; ++q) {
+      for (int q = 0; q < kLane; ++q) {
         const int at = column_of<Acc>(lane, q);
         weight[q] = Acc(0);
         if (at < columns) weight[q] = pair_weight(p.weight, p.classes, own, p.side[1].label[p.begin[1] + first + at]);
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads, kResident<acc_t<T>>) tile_pairs_kern
       matters = __ballot_sync(kAllLanes, some) != 0;
     }
     const int64_t from = i * p.stride + first;
-    LanePairs<Acc> pairs;
+    LanePairs<P, Acc> pairs;
     if (matters) {
       const Acc own_norm = p.norm[0][p.begin[0] + i];
 #pragma unroll
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, kResident<acc_t<T>>) tile_pairs_kern
         }
       }
       if (__ballot_sync(kAllLanes, pairs.near != 0) != 0) {
-        uint32_t* close = p.close + (i * gridDim.x + chunk) * kLaneColumns;
+        uint32_t* close = p.close + (i * gridDim.x + chunk) * kLane;
         if (compute_near_pairs(p, i, first, lane, pairs, loss, close)) close_rows |= 1u << r;
       }
     }
@@ -179,10 +179,10 @@ __global__ void __launch_bounds__(kThreads, kResident<acc_t<T>>) tile_pairs_kern
     if (lane == 0) p.row_sums[chunk * p.rows + i] = row_sum;
   }
 
-  __shared__ Acc of_warp[kWarps][kBlockColumns];
+  __shared__ Acc of_warp[kWarps][kColumns];
   __shared__ uint32_t close_of_warp[kWarps];
 #pragma unroll
-  for (int q = 0; q < kLaneColumns; ++q) of_warp[warp][column_of<Acc>(lane, q)] = column_sum[q];
+  for (int q = 0; q < kLane; ++q) of_warp[warp][column_of<Acc>(lane, q)] = column_sum[q];
   if (lane == 0) close_of_warp[warp] = close_rows;
   __syncthreads();
   if (stores && int(threadIdx.x) < columns) {
@@ -236,7 +236,7 @@ __device__ inline void store_or_add(double& to, bool first, double value) { to =
 template <typename T, typename P>
 __device__ void finish_row(const TileSums<T, P>& p, int64_t i, int lane) {
   const TilePairs<T, P>& tile = p.tile;
-  const int64_t chunks = blocks_of_columns(tile.columns), words = 2 * blocks_of_rows(tile.rows);
+  const int64_t chunks = blocks_of_columns<P>(tile.columns), words = 2 * blocks_of_rows(tile.rows);
   double sum = 0;
   for (int64_t chunk = lane; chunk < chunks; chunk += kWarp) sum += double(tile.row_sums[chunk * tile.rows + i]);
   sum = reduce<kWarp>(sum, Add());
@@ -246,11 +246,11 @@ __device__ void finish_row(const TileSums<T, P>& p, int64_t i, int lane) {
     if (from + lane < chunks) own = tile.close_rows[(from + lane) * words + i / 32] >> (i % 32) & 1u;
     for (unsigned some = __ballot_sync(kAllLanes, own); some != 0; some &= some - 1) {
       const int64_t chunk = from + __ffs(int(some)) - 1;
-      const uint32_t* close = tile.close + (i * chunks + chunk) * kLaneColumns;
-      for (int q = 0; q < kLaneColumns; ++q) {
+      const uint32_t* close = tile.close + (i * chunks + chunk) * kLaneColumns<P>;
+      for (int q = 0; q < kLaneColumns<P>; ++q) {
         for (uint32_t rest = close[q]; rest != 0; rest &= rest - 1) {
           const int of = __ffs(int(rest)) - 1;
-          add_close_pair(p, 0, i, chunk * kBlockColumns + column_of<acc_t<T>>(of, q), lane);
+          add_close_pair(p, 0, i, chunk * kBlockColumns<P> + column_of<acc_t<T>>(of, q), lane);
         }
       }
     }
@@ -262,8 +262,8 @@ __device__ void finish_row(const TileSums<T, P>& p, int64_t i, int lane) {
 template <typename T, typename P>
 __device__ void finish_columns(const TileSums<T, P>& p, int64_t chunk, int q, int lane, int warp) {
   const TilePairs<T, P>& tile = p.tile;
-  const int64_t chunks = blocks_of_columns(tile.columns), blocks = blocks_of_rows(tile.rows), words = 2 * blocks;
-  const int64_t j = chunk * kBlockColumns + q * kWarp + lane;
+  const int64_t chunks = blocks_of_columns<P>(tile.columns), blocks = blocks_of_rows(tile.rows), words = 2 * blocks;
+  const int64_t j = chunk * kBlockColumns<P> + q * kWarp + lane;
   double sum = 0;
   for (int64_t block = warp; j < tile.columns && block < blocks; block += kWarps) {
     sum += double(tile.column_sums[block * tile.stride + j]);
@@ -283,10 +283,10 @@ __device__ void finish_columns(const TileSums<T, P>& p, int64_t chunk, int q, in
       const int of = __ffs(int(some)) - 1;
       for (uint32_t rows = __shfl_sync(kAllLanes, own, of); rows != 0; rows &= rows - 1) {
         const int64_t i = (from + of) * 32 + __ffs(int(rows)) - 1;
-        const uint32_t close = tile.close[(i * chunks + chunk) * kLaneColumns + q];
+        const uint32_t close = tile.close[(i * chunks + chunk) * kLaneColumns<P> + q];
         for (uint32_t rest = close & mine; rest != 0; rest &= rest - 1) {
           const int column = column_of<acc_t<T>>(__ffs(int(rest)) - 1, q);
-          add_close_pair(p, 1, i, chunk * kBlockColumns + column, lane);
+          add_close_pair(p, 1, i, chunk * kBlockColumns<P> + column, lane);
         }
       }
     }
@@ -300,7 +300,7 @@ FASTCCSA_HOST_DEVICE int64_t blocks_for_rows(const TileSums<T, P>& p) {
 }
 template <typename T, typename P>
 FASTCCSA_HOST_DEVICE int64_t blocks_for_columns(const TileSums<T, P>& p) {
-  return p.gradient[1] == nullptr ? 0 : blocks_of_columns(p.tile.columns) * kLaneColumns;
+  return p.gradient[1] == nullptr ? 0 : blocks_of_columns<P>(p.tile.columns) * kLaneColumns<P>;
 }
 
 // Block 0 adds up the loss. Then come the blocks for rows, one warp per row, and those for columns.
@@ -308,7 +308,7 @@ template <typename T, typename P>
 __global__ void __launch_bounds__(kThreads) tile_sums_kernel(const TileSums<T, P> p) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   if (blockIdx.x == 0) {
-    const int64_t blocks = blocks_of_rows(p.tile.rows) * blocks_of_columns(p.tile.columns);
+    const int64_t blocks = blocks_of_rows(p.tile.rows) * blocks_of_columns<P>(p.tile.columns);
     double sum = 0;
     for (int64_t block = threadIdx.x; block < blocks; block += kThreads) sum += p.tile.block_loss[block];
     sum = reduce<kThreads>(sum, Add());
@@ -320,7 +320,7 @@ __global__ void __launch_bounds__(kThreads) tile_sums_kernel(const TileSums<T, P
     const int64_t i = block * kWarps + warp;
     if (i < p.tile.rows) finish_row(p, i, lane);
   } else {
-    finish_columns(p, (block - of_rows) / kLaneColumns, int((block - of_rows) % kLaneColumns), lane, warp);
+    finish_columns(p, (block - of_rows) / kLaneColumns<P>, int((block - of_rows) % kLaneColumns<P>), lane, warp);
   }
 }
 

@@ -34,6 +34,21 @@ struct Options {
   TileSize tile;
 };
 
+// Writes the results: `loss` of each of `tiles` tiles, and of each sorted row the sum of K and the product.
+template <typename T, typename Device>
+void finish_sweep(Device& device, const Problem<T>& p, const Prepared<T, Device>& ready, const double* loss,
+                  int64_t tiles, const double* const (&sums)[2], const acc_t<T>* const (&product)[2]) {
+  device.run(Terms<acc_t<T>>{ready.alignment.data(), ready.classes, loss, tiles, p.scale, ready.poison.data(), p.loss,
+                             p.terms});
+  const Means<T> means = ready.means();
+  for (int k = 0; k < 2; ++k) {
+    if (p.gradient[k] == nullptr) continue;
+    device.run(Finish<T, mean_t<T>>{ready.rows_of(k), p.rows[k], p.width, means.mean[1 - k],
+                                    ready.side[k].factor.data(), ready.centre.data(), sums[k], product[k], p.scale,
+                                    ready.poison.data(), p.gradient[k], p.per_term, means.place});
+  }
+}
+
 // P: the parts of the factors.
 template <typename T, typename P, typename Device>
 class Sweep {
@@ -99,12 +114,12 @@ class Sweep {
     int64_t values = 0, rows = 0, columns = 0, blocks = 0, close = 0;
     for (const TileRange& tile : tiles_) {
       const int64_t across = size(tile.columns), down = size(tile.rows);
-      const int64_t chunks = blocks_of_columns(across), blocks_down = blocks_of_rows(down);
+      const int64_t chunks = blocks_of_columns<P>(across), blocks_down = blocks_of_rows(down);
       values = std::max(values, down * padded(across));
       rows = std::max(rows, down * chunks);
       columns = std::max(columns, blocks_down * padded(across));
       blocks = std::max(blocks, blocks_down * chunks);
-      close = std::max(close, down * chunks * kLaneColumns);
+      close = std::max(close, down * chunks * kLaneColumns<P>);
     }
     dots_ = with_room_for_pieces(values);
     dot_ = p_.width > 0 ? device_.template allocate<Acc>(dots_) : device_.template zeros<Acc>(dots_);
@@ -188,18 +203,9 @@ class Sweep {
                                loss});
   }
 
-  // ---- results ----
-
   void finish() {
-    device_.run(Terms<Acc>{ready_.alignment.data(), ready_.classes, loss_.data(), int64_t(tiles_.size()), p_.scale,
-                           ready_.poison.data(), p_.loss, p_.terms});
-    const Means<T> means = ready_.means();
-    for (int k = 0; k < 2; ++k) {
-      if (p_.gradient[k] == nullptr) continue;
-      device_.run(Finish<T, mean_t<T>>{side(k), p_.rows[k], p_.width, means.mean[1 - k], ready_.side[k].factor.data(),
-                                       ready_.centre.data(), sides_[k].sums.data(), sides_[k].product.data(), p_.scale,
-                                       ready_.poison.data(), p_.gradient[k], p_.per_term, means.place});
-    }
+    finish_sweep(device_, p_, ready_, loss_.data(), int64_t(tiles_.size()),
+                 {sides_[0].sums.data(), sides_[1].sums.data()}, {sides_[0].product.data(), sides_[1].product.data()});
   }
 
   Device& device_;

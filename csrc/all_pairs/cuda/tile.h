@@ -24,12 +24,17 @@ struct SplitRows {
 FASTCCSA_HOST_DEVICE int64_t padded(int64_t width) { return (width + 7) / 8 * 8; }
 
 // A block of threads computes kBlockRows x kBlockColumns pairs. Each warp takes kWarpRows rows one after the other, and
-// each of its lanes kLaneColumns columns.
-constexpr int kWarpRows = 8, kBlockRows = 64, kLaneColumns = 8, kBlockColumns = 256;
+// each of its lanes kLaneColumns columns; both depend on how the parts are stored.
+constexpr int kWarpRows = 8, kBlockRows = 64;
+template <typename P>
+constexpr int kLaneColumns = 8;
+template <typename P>
+constexpr int kBlockColumns = 32 * kLaneColumns<P>;
 
 FASTCCSA_HOST_DEVICE int64_t blocks_of_rows(int64_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
+template <typename P>
 FASTCCSA_HOST_DEVICE int64_t blocks_of_columns(int64_t columns) {
-  return (columns + kBlockColumns - 1) / kBlockColumns;
+  return (columns + kBlockColumns<P> - 1) / kBlockColumns<P>;
 }
 
 // One tile. The first kernel turns the dot products of the rows into coefficients K: the gradient of the separation
