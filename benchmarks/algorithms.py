@@ -124,26 +124,21 @@ def compare_algorithms(folder: Path, seeds: Sequence[int], against: Sequence[str
 
 
 def in_words(title: str, differences: Sequence[Difference], against: Sequence[str]) -> str:
-    """Say which arms are above and below each of ``against``, and which cannot be told from it."""
+    """Say which arms are above and below each of ``against``, by how much, and which cannot be told apart from it."""
     sentences = []
     for base in against:
         these = [each for each in differences if each.minus == base or (each.arm == base and each.minus in against)]
-        parts = []
-        for what, chosen in (
-            ("above", [each for each in these if each.is_told_apart and each.seen_from(base)[1].estimate > 0]),
-            ("below", [each for each in these if each.is_told_apart and each.seen_from(base)[1].estimate <= 0]),
-            ("not told from", [each for each in these if not each.is_told_apart]),
-        ):
-            if chosen:
-                parts.append(f"{what} it: {', '.join(_named(each, base) for each in chosen)}")
+        apart = [each.seen_from(base) for each in these if each.is_told_apart]
+        same = [each.seen_from(base)[0] for each in these if not each.is_told_apart]
+        more, less = (
+            [f"{other} {found.text(signed=True)}" for other, found in apart if (found.estimate > 0) == above]
+            for above in (True, False)
+        )
+        kinds = {"above it": more, "below it": less, "not told apart from it": same}
+        parts = [f"{what}: {', '.join(names)}" for what, names in kinds.items() if names]
         sentences.append(f"{base}: {'; '.join(parts)}.")
     count = len(differences)
     return f"{title} ({count} differences, corrected together). Against {' Against '.join(sentences)}"
-
-
-def _named(difference: Difference, base: str) -> str:
-    other, interval = difference.seen_from(base)
-    return f"{other} {interval.text(signed=True)}"
 
 
 def _groups(comparison: Comparison) -> dict[str, str]:
@@ -197,7 +192,8 @@ def as_markdown(found: Mapping[str, Any]) -> str:
     """Format the result of `compare_algorithms` as Markdown."""
     parts = [
         f"In %, [95 % intervals]: {found['samples']} and, with three seeds or more, Student's t over the seeds; "
-        f"{found['seeds']} seeds. {found['domains']}"
+        f"{found['seeds']} seeds. {found['domains']} p: corrected for all differences of a column (Holm); not given "
+        "where fewer than three seeds say nothing about how much seeds vary."
     ]
     if found["left_out"]:
         each = (f"{arm} (seeds {', '.join(map(str, seeds))})" for arm, seeds in found["left_out"].items())
@@ -233,7 +229,7 @@ def _table(found: Mapping[str, Any], records: Sequence[Mapping[str, Any]], names
     for record in records:
         interval = Interval(record["estimate"], record["low"], record["high"], record["seeds"])
         text = interval.text(scale=1, signed="minus" in record)
-        if "p_holm" in record:
+        if "p_holm" in record and interval.covers_seeds:  # otherwise it would be about these networks only
             text += f" p {record['p_holm']:.2g}" if record["p_holm"] >= 0.001 else " p <0.001"
         rows.setdefault(" - ".join(record[name] for name in names), {})[record["group"]] = text
     head = ["difference" if "minus" in names else "arm", *(found["groups"][group] for group in groups)]
