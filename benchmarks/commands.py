@@ -161,6 +161,11 @@ SCRIPTS = {
         "\n\nRepeating the command resumes interrupted runs and keeps finished ones.",
         "csv folder arms=A,E,S,K seeds=5 leave-out scale=small settings against=S,E,A jobs=1 device=auto report",
     ),
+    "algorithms": (
+        "Compare finished runs of algorithms on the domains that they never saw, and say what can be told apart.\n\n"
+        "The runs are those of `method`. Algorithms that lack one of the seeds are left out.",
+        "report seeds=5 against=E,K",
+    ),
     "epoch": (
         "The loop, an epoch, and the whole of the runs A and K, against the bare network's step.",
         "manifest backbone=resnet18 sizes=112,224 pairs=32 rendered=0.1 cache amp=auto graph-steps=0 epochs=20 "

@@ -19,6 +19,11 @@ GAP = "gap"
 Cells = dict[str, Interval | None]
 
 
+def left_out(domain: str) -> str:
+    """Return the name of the group of the seeds that leave a domain out, on that domain."""
+    return f"{domain} unseen"
+
+
 class Comparison:
     """Metrics of the arms with intervals, and their paired differences.
 
@@ -27,7 +32,7 @@ class Comparison:
         metrics: the metrics.
         positive: class that is told from the rest; None if there is none.
         clusters: the clusters of the test images; None reads those of the manifest's groups.
-        by_domain: add each domain to the groups of domains.
+        by_domain: add each domain to the groups of domains; and, if only some seeds leave it out, also their part.
         subgroups: show these instead of groups of domains.
         replicates: number of bootstrap samples.
 
@@ -66,6 +71,7 @@ class Comparison:
             self.groups |= {some.domain_names[domain]: some.domain_names[domain] for domain in tested}
             for groups in self.domains_of.values():
                 groups.update({some.domain_names[domain]: (domain,) for domain in tested})
+            self._add_left_out(tested)
         if clusters is None:
             clusters = Clusters.of(ImageRows.read(results[0].run.config, some))
         self._samples = Samples(
@@ -79,6 +85,17 @@ class Comparison:
             replicates=replicates,
         )
         self.remark = f"{replicates} bootstrap samples of {self._samples.clusters} {clusters.remark}"
+
+    def _add_left_out(self, tested: Sequence[int]) -> None:
+        """Add a group for each domain that some seeds leave out and others do not: the seeds that do."""
+        for domain in tested:
+            seeds = {seed for seed, groups in self.domains_of.items() if domain in groups["unseen"]}
+            if not seeds or seeds == self.domains_of.keys():
+                continue
+            name = left_out(self._names[domain])
+            self.groups[name] = name
+            for seed, groups in self.domains_of.items():
+                groups[name] = (domain,) if seed in seeds else ()
 
     @property
     def groups_by_seed(self) -> dict[int, dict[str, list[str]]]:

@@ -127,13 +127,14 @@ class Coral(Penalised):
         """Compute the penalty, a scalar; a domain needs two images."""
         counts = members.sum(dim=0)
         means = members.T @ features / counts.clamp_min(1)[:, None]
-        centred = (features - members @ means)[None] * members.T[:, :, None]
-        covariances = centred.mT @ centred / (counts - 1).clamp_min(1)[:, None, None]
         mean_gap = (means[:, None] - means[None, :]).square().mean(dim=-1)
-        flat = covariances.flatten(1)
-        squares = flat.square().sum(dim=1)
-        gram = flat @ flat.T
-        covariance_gap = (squares[:, None] + squares[None, :] - 2 * gram).clamp_min(0) / flat.shape[1]
+        # The scalar product of two covariances needs only those of the images' features, [B, B], not [E, D, D].
+        centred = features - members @ means
+        shares = members / (counts - 1).clamp_min(1)
+        products = shares.T @ (centred @ centred.T).square() @ shares
+        squares = products.diagonal()
+        gaps = squares[:, None] + squares[None, :] - 2 * products
+        covariance_gap = gaps.clamp_min(0) / features.shape[1] ** 2
         return _mean_over_pairs(mean_gap + covariance_gap, counts >= 2)
 
 

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from arm_runs import NAMES, write_arm
 
-from fastccsa.evaluation import Outputs, Selection, score_outputs
-from fastccsa.evaluation.outputs import make_outputs
+from fastccsa.evaluation import Outputs
+from fastccsa.evaluation.metrics import METRICS
+from fastccsa.reporting.arms import read_arms
 from fastccsa.reporting.arms_table import as_markdown, compare_arms
-from fastccsa.runs.config import TrainConfig
-from fastccsa.runs.folder import OUTPUTS_FILE, open_run, write_metrics, write_scores
+from fastccsa.reporting.comparison import Comparison
 from fastccsa.system.errors import InputError
 
-CLASSES = ("nv", "mel", "bcc")
-NAMES = ("HAM", "MSK", "UDA", "SON")
 Runs = Callable[..., Outputs]
 
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Runs:
     """Write a finished run: 8 test images of each class and domain, a given number of them right in each."""
-
-    def write(arm: str, seed: int, right: Mapping[str, int], rows: int = 0, **settings) -> Outputs:
-        cells = [(d, c) for d, name in enumerate(NAMES) for c in range(3 if name != "SON" else 1)]
-        domains, targets = np.repeat(cells, 8, axis=0).T
-        number = np.tile(np.arange(8), len(cells))
-        is_right = number < np.array([right[NAMES[d]] for d in domains])
-        logits = np.eye(3)[np.where(is_right, targets, (targets + 1) % 3)]
-        random = np.random.default_rng(seed)
-        outputs = make_outputs(
-            targets, domains, np.arange(rows, rows + len(targets)), logits, 10 * random.normal(size=(len(targets), 5)),
-            classes=CLASSES, domain_names=NAMES, split="test",
-        )  # fmt: skip
-        config = TrainConfig(out=str(tmp_path / arm / f"seed{seed}"), seed=seed, epochs=3, **settings)
-        folder = open_run(config)
-        outputs.write(folder / OUTPUTS_FILE)
-        terms = {"loss": 4.0} | ({} if config.is_baseline else {"alignment": 1.5, "separation": 0.5})
-        epoch = {"validation": {}, "validation_recall": 0.5, "seconds": 30.0, "images_per_second": 9.0, **terms}
-        write_metrics(folder, [{"epoch": number, **epoch, "loss": 99.0 * (number < 2) + 4.0} for number in (1, 2)])
-        scores = score_outputs(outputs)
-        write_scores(folder, type(scores)("test", CLASSES, scores.domains, Selection("highest", 1 + seed, 0.5)))
-        return outputs
-
-    return write
+    return partial(write_arm, tmp_path)
 
 
 BASELINE = {"alignment": "-", "n_sec": 0}
@@ -144,3 +122,21 @@ def test_runs_of_different_manifests_are_not_compared(finished: Runs, tmp_path: 
     finished("K", 0, right, manifest_sha256="2")
     with pytest.raises(InputError, match=r"the manifest changed between .*seed0 and .*seed0.*report them separately"):
         compare_arms(tmp_path, (), {})
+
+
+def test_a_domain_that_some_seeds_leave_out_has_a_group_of_these(study: Path) -> None:
+    comparison = Comparison(read_arms(study), [METRICS["recall"]], by_domain=True)
+    row = comparison.row("recall", "K", "A")
+    found = {name: (cell.estimate, cell.seeds) for name, cell in row.items() if cell is not None}
+    assert found["MSK unseen"] == (pytest.approx(3 / 8), 1)
+    assert found["UDA unseen"] == (pytest.approx(4 / 8), 1)
+    assert (found["MSK"][1], found["UDA"][1]) == (2, 2)
+    assert not {"HAM unseen", "SON unseen"} & row.keys()
+    assert comparison.groups["UDA unseen"] == "UDA unseen"
+
+
+def test_a_domain_that_every_seed_leaves_out_needs_no_group_of_these(finished: Runs, tmp_path: Path) -> None:
+    for seed in range(2):
+        finished("A", seed, {"HAM": 4, "MSK": 2, "UDA": 3, "SON": 0}, exclude=("MSK",), **BASELINE)
+    comparison = Comparison(read_arms(tmp_path), [METRICS["recall"]], by_domain=True)
+    assert not [name for name in comparison.groups if name.endswith(" unseen")]
