@@ -121,7 +121,7 @@ BENCHMARKS = {
     ),
     "images": (
         "Time and CPU time per image: fastccsa's ways from files to training batches, others', and the floors.",
-        "images shape files=128 threads contestant batch=64 rounds=3 seconds=1 full device=cpu machine out",
+        "images shape files=128 threads contestant batch=64 size=224 rounds=3 seconds=1 full device=cpu machine out",
     ),
     "decode": (
         "CPU time of decoding the regions of JPEGs that training needs, on one thread: fastccsa and libjpeg-turbo.",

@@ -94,8 +94,8 @@ def _decode_regions(encoded: Any, decode: Any, decoder: str) -> Any:
         device=decoder,
         output_type=DALIImageType.RGB,
         jpeg_fancy_upsampling=True,  # on the GPU too, as on the CPU
-        # A GPU's JPEG engine, if it has one, gets all that it can decode. With a share, as is the default, the place of an
-        # image in the batch would choose its decoder, and the other decoder keeps CPU cores busy.
+        # A GPU's JPEG engine, if it has one, gets all that it can decode. With a share, which is the default, the place
+        # of an image in the batch would choose its decoder, and the other decoder keeps CPU cores busy.
         hw_decoder_load=1.0,
     )
 
