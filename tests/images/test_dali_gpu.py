@@ -208,7 +208,7 @@ def test_a_store_is_made_on_the_gpu(manifest: Manifest, tmp_path: Path, monkeypa
     monkeypatch.setattr(dali_module, "DaliCrops", Recorded)
     monkeypatch.setattr(store_crops, "_GPU_BATCH", 5)  # several batches, of which the last is smaller
     options = {"transforms": SMALL, "cache_dir": tmp_path / "gpu", "num_threads": 2}
-    sampler = PairSampler(manifest.labels, manifest.domain_indices, batch_size=4, seed=1)
+    sampler = PairSampler(manifest.labels, manifest.domain_indices, num_classes=3, batch_size=4, seed=1)
     with PairLoader(manifest, sampler, device="cuda", cache="ram", **options) as loader:
         batches = list(loader.epoch(0))
     assert devices == [GPU]
