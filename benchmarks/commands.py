@@ -145,7 +145,7 @@ BENCHMARKS = {
         "Time of a batch of 32 pairs, and the memory that a sampler keeps, by the number of images.",
         "full rounds=30 seconds=4 machine out",
     ),
-    "store": ("Time and size of the store of a manifest's crops.", "manifest size=224 rounds=3 machine out"),
+    "store": ("Time and size of the store of a manifest's crops.", "manifest size=224 device=cpu rounds=3 machine out"),
 }
 # The same for modules that have a function `main` and do not run under pytest.
 SCRIPTS = {
