@@ -273,7 +273,7 @@ def stores(report: Report, budget: Budget) -> None:
     """Measure making a store: by DALI on the GPU, and on the CPU."""
     for shape in SHAPES:
         files = files_of(shape, STORED[shape])
-        for size, device in itertools.product(SIZES, (DEVICE, "cpu")):
+        for size, device in dict.fromkeys(itertools.product(SIZES, (DEVICE, "cpu"))):
             if device == "cpu" and (size != SIZES[0] or shape != SHAPES[0]):
                 continue
             threads = 2 if device == DEVICE else None

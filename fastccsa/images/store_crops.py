@@ -6,6 +6,7 @@ import logging
 import zlib
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,8 +78,23 @@ class CropMaker:
         Raises:
             InputError: an image is broken and the source's ``on_error`` is "raise", or no image is valid.
         """
-        backend = self._make_backend()
-        size = self._batch_size
+        done = 0
+        while done < len(indices):
+            try:
+                with closing(self._run(indices[done:])) as batches:
+                    for crops in batches:
+                        yield crops
+                        done += len(crops)
+            except RuntimeError as error:
+                if self._device.type == "cpu":
+                    raise
+                reason = " ".join(str(error).split())[:200]
+                logger.warning("DALI cannot use %s (%s); the crops are made on the CPU", self._device, reason)
+                self._device = torch.device("cpu")
+
+    def _run(self, indices: list[int]) -> Generator[list[Crop], None, None]:
+        size = _BATCH if self._device.type == "cpu" else _GPU_BATCH
+        backend = self._make_backend(size)
         batches = [indices[start : start + size] for start in range(0, len(indices), size)]
         contents: dict[int, int | None] = {}
 
@@ -94,10 +110,9 @@ class CropMaker:
             finished = backend.run(encoded)
             try:
                 for batch, (shown, pixels) in zip(batches, finished, strict=True):
+                    was_shown = shown.indices == batch
                     yield [
-                        self._crop(
-                            index, contents.pop(index), pixels[row].numpy() if shown.indices[row] == index else None
-                        )
+                        self._crop(index, contents.pop(index), pixels[row].numpy() if was_shown[row] else None)
                         for row, index in enumerate(batch)
                     ]
             finally:
@@ -120,36 +135,15 @@ class CropMaker:
             cutout=np.zeros((count, 4), np.int64),
         )
 
-    @property
-    def _batch_size(self) -> int:
-        return _BATCH if self._device.type == "cpu" else _GPU_BATCH
-
-    def _make_backend(self) -> Backend:
+    def _make_backend(self, batch_size: int) -> Backend:
+        options = {"num_threads": self._threads, "prefetch": _PREFETCH}
         if self._backend == "torchvision":
             from fastccsa.images.torchvision_backend import TorchvisionCrops
 
-            return TorchvisionCrops(self._source, self._transforms, num_threads=self._threads, prefetch=_PREFETCH)
-        try:
-            return self._make_dali()
-        except RuntimeError as error:
-            if self._device.type == "cpu":
-                raise
-            reason = str(error).strip().splitlines()[0]
-            logger.warning("DALI cannot use %s (%s); the crops are made on the CPU", self._device, reason)
-            self._device = torch.device("cpu")
-            return self._make_dali()
-
-    def _make_dali(self) -> Backend:
+            return TorchvisionCrops(self._source, self._transforms, **options)
         from fastccsa.images.dali import DaliCrops  # slow to import
 
-        return DaliCrops(
-            self._source,
-            self._transforms,
-            self._device,
-            batch_size=self._batch_size,
-            num_threads=self._threads,
-            prefetch=_PREFETCH,
-        )
+        return DaliCrops(self._source, self._transforms, self._device, batch_size=batch_size, **options)
 
 
 def _checksum(path: str) -> int | None:

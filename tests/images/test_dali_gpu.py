@@ -7,7 +7,7 @@ one grey level, the rounding of a resampling.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -238,16 +238,27 @@ def test_a_broken_file_costs_only_that_image(own_manifest: Manifest, tmp_path: P
     assert np.abs(stored["cuda"] - stored["cpu"]).max() <= 1
 
 
+@pytest.mark.parametrize("late", [False, True])
 def test_without_a_usable_gpu_the_crops_are_made_on_the_cpu(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, late: bool
 ) -> None:
+    """The GPU fails when it is first used, or after a batch, of which nothing is lost."""
+
     class Fails(DaliCrops):
         def __init__(self, source: ImageSource, transforms: Transforms, device: torch.device, **options: Any) -> None:
-            if device.type == "cuda":
-                raise RuntimeError("CUDA driver version is insufficient\nstack trace")
-            super().__init__(source, transforms, device, **options)
+            self.on_gpu = device.type == "cuda"
+            if self.on_gpu and not late:
+                raise RuntimeError("CUDA driver\nversion is insufficient")
+            super().__init__(source, transforms, CPU, **options)
+
+        def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, torch.Tensor], None, None]:
+            for number, made in enumerate(super().run(batches)):
+                if self.on_gpu and number == 1:
+                    raise RuntimeError("CUDA driver\nversion is insufficient")
+                yield made
 
     monkeypatch.setattr(dali_module, "DaliCrops", Fails)
+    monkeypatch.setattr(store_crops, "_GPU_BATCH", 5)
     source = ImageSource(manifest.paths, manifest.labels, manifest.domain_indices)
     with caplog.at_level(logging.WARNING):
         fallen_back = open_store(source, SMALL, tmp_path / "gpu", "dali", device=torch.device("cuda"))
