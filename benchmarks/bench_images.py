@@ -15,8 +15,9 @@ import click
 from benchmarks.harness import benchmark
 from benchmarks.harness.benchmark import CannotRun
 from benchmarks.harness.results import Row
-from benchmarks.images.contestants import CONTESTANTS, Stream
+from benchmarks.images.contestants import CONTESTANTS, Job, Stream
 from benchmarks.images.files import SHAPES, Collection, Files, collections
+from fastccsa.images import Transforms
 from fastccsa.system.machine import usable_cpus
 
 FULL = {"rounds": 5, "seconds": 4.0}
@@ -52,7 +53,9 @@ class Benchmark(benchmark.Benchmark):
             if row.not_measured is not None:
                 return None
             try:
-                stream = one.start(files, self.options.batch, self.options.threads, self.device)
+                transforms = Transforms(self.options.size)
+                job = Job(files, self.options.batch, self.options.threads, self.device, transforms)
+                stream = one.start(job)
                 wall, cpu = self._time(stream, one.warm_up)
             except CannotRun as reason:
                 row.not_measured = str(reason)

@@ -123,7 +123,7 @@ BENCHMARKS = {
     ),
     "images": (
         "Time and CPU time per image: fastccsa's ways from files to training batches, others', and the floors.",
-        "images shape files=128 threads contestant batch=64 rounds=3 seconds=1 full device=cpu machine out",
+        "images shape files=128 threads contestant batch=64 size=224 rounds=3 seconds=1 full device=cpu machine out",
     ),
     "decode": (
         "CPU time of decoding the regions of JPEGs that training needs, on one thread: fastccsa and libjpeg-turbo.",
@@ -147,7 +147,7 @@ BENCHMARKS = {
         "Time of a batch of 32 pairs, and the memory that a sampler keeps, by the number of images.",
         "full rounds=30 seconds=4 machine out",
     ),
-    "store": ("Time and size of the store of a manifest's crops.", "manifest size=224 rounds=3 machine out"),
+    "store": ("Time and size of the store of a manifest's crops.", "manifest size=224 device=cpu rounds=3 machine out"),
 }
 # The same for modules that have a function `main` and do not run under pytest.
 SCRIPTS = {

@@ -14,7 +14,8 @@
 #   BUDGET           total seconds (default: 570)
 #   BUILD            1: build in any case
 #   PYTHON           the interpreter that has torch >= 2.10 (default: python3)
-#   WHEELS           folder of wheels to install first, for machines without a network (default: .whl, if it exists)
+#   WHEELS           folder of wheels to install first, and of .tar.xz archives of packages to unpack beside them, for
+#                    machines without a network (default: .whl, if it exists)
 #   FASTCCSA_COMMIT  the commit, where the checkout has no .git
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -129,6 +130,9 @@ if ! $DRY_RUN; then
   if compgen -G "$WHEELS/*.whl" >/dev/null; then
     "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --target "$SITE" "$WHEELS"/*.whl || true
   fi
+  for archive in "$WHEELS"/*.tar.xz; do
+    [[ ! -f $archive ]] || tar -xf "$archive" -C "$SITE" || true
+  done
   for module in torch numpy pytest pytest_benchmark click rich tqdm matplotlib; do
     has_module "$module" || echo "gpu_session: $module is missing; carry its wheel in WHEELS"
   done
@@ -187,6 +191,8 @@ step "probe, rivals and profile" 50 "${PROBE[@]}" profile rivals
 # ---- the rest ----
 
 group=rest
+with nvidia.dali "tests of DALI" 60 "${TEST[@]}" tests/images/test_dali_gpu.py
+with nvidia.dali "probe, images" 100 "$PYTHON" -m benchmarks.gpu_images --seconds 90 --out "$OUT/images-$MACHINE.jsonl"
 # The steps and runs below use the demo's images. It trains A, E and K.
 with pandas "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --seeds 1 --epochs 3 --out "$WORK/demo"
 with nvidia.dali "benchmark, images" 60 "$PYTHON" -m benchmarks images --device cuda --machine "$MACHINE" \
@@ -212,7 +218,8 @@ step "tests of the loss" 120 "${TEST[@]}" tests/losses --ignore tests/losses/all
 with pandas "tests of training" 120 "${TEST[@]}" tests/training tests/evaluation tests/runs tests/experiments
 with pandas "benchmark, epoch" 110 "$PYTHON" -m benchmarks epoch
 with pandas "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
-with nvidia.dali "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore tests/images/test_augment.py
+with nvidia.dali "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore tests/images/test_augment.py \
+  --ignore tests/images/test_dali_gpu.py
 with pandas "step, compiled" 75 "${STEP[@]}" --size 224 --pairs 256 --cuda-graph --compile --no-plain \
   --out "$OUT/step-224-256-compiled-$MACHINE.json"
 with pandas "step, no graph" 45 "${STEP[@]}" --size 224 --pairs 32 --no-plain --out "$OUT/step-224-32-no-graph-$MACHINE.json"

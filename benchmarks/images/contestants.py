@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.io import ImageReadMode, decode_image, decode_jpeg, read_file
 from torchvision.transforms import v2
 
 from benchmarks.harness.benchmark import CannotRun
@@ -20,15 +20,27 @@ from benchmarks.harness.results import FLOOR, OURS, RIVAL
 from benchmarks.images.files import Files
 from fastccsa._build_info import CUDA_VERSION
 from fastccsa.images import ImageLoader, Transforms, jpeg
+from fastccsa.images.readahead import read_ahead
 from fastccsa.images.transforms import find_regions, find_scales
 from fastccsa.sampling import ImageSampler
 
-T = Transforms()
 LENGTH = 1 << 14  # of an epoch of torchvision's dataset
 BEYOND_CACHES = 1 << 28  # bytes
 
 Stream = Iterator[Tensor]
-Start = Callable[[Files, int, int, torch.device], Stream]  # files, images in a batch, threads, device
+
+
+class Job(NamedTuple):
+    """What is to be streamed: batches of so many images of the files, with this many threads."""
+
+    files: Files
+    batch: int
+    threads: int
+    device: torch.device
+    transforms: Transforms = Transforms()
+
+
+Start = Callable[[Job], Stream]
 
 
 # ---- fastccsa ----
@@ -37,12 +49,19 @@ Start = Callable[[Files, int, int, torch.device], Stream]  # files, images in a 
 def loader(**settings: Any) -> Start:
     """Use `ImageLoader` with some settings; stores are kept next to the files, and making them is not timed."""
 
-    def stream(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+    def stream(job: Job) -> Stream:
+        device = torch.device(settings.get("device", job.device))
         if settings.get("cache") == "gpu" and (device.type != "cuda" or not CUDA_VERSION):
             raise CannotRun("needs a GPU and a build with CUDA code")
-        manifest = files.manifest()
-        sampler = ImageSampler(manifest.labels, num_classes=1, batch_size=batch)
-        options = {"device": device, "num_threads": threads, "cache_dir": files.folder / "stores", **settings}
+        manifest = job.files.manifest()
+        sampler = ImageSampler(manifest.labels, num_classes=1, batch_size=job.batch)
+        options = {
+            "device": device,
+            "num_threads": job.threads,
+            "cache_dir": job.files.folder / "stores",
+            "transforms": job.transforms,
+            **settings,
+        }
         with ImageLoader(manifest, sampler, True, **options) as images:
             for epoch in itertools.count():
                 for made in images.epoch(epoch):
@@ -57,10 +76,9 @@ def loader(**settings: Any) -> Start:
 class Pictures(Dataset[Tensor]):
     """Images with the paper's transforms, composed as in the documentation of torchvision.transforms.v2."""
 
-    def __init__(self, files: Files, tensors: bool, augment: bool = True) -> None:
-        self._paths, self._tensors = files.paths, tensors
-        prefix = [v2.Resize((T.resize, T.resize), antialias=True), v2.CenterCrop(T.crop)]
-        self._transform = v2.Compose([*prefix, *augmentation(T, tensors)] if augment else prefix)
+    def __init__(self, job: Job, tensors: bool, augment: bool = True) -> None:
+        self._paths, self._tensors = job.files.paths, tensors
+        self._transform = v2.Compose(steps(job.transforms, tensors) if augment else fixed_steps(job.transforms))
 
     def __len__(self) -> int:
         return LENGTH
@@ -71,6 +89,16 @@ class Pictures(Dataset[Tensor]):
             return self._transform(decode_image(path, ImageReadMode.RGB))
         with Image.open(path) as image:
             return self._transform(image.convert("RGB"))
+
+
+def fixed_steps(transforms: Transforms) -> list[Any]:
+    """Return the paper's transforms that are the same in every epoch."""
+    return [v2.Resize((transforms.resize,) * 2, antialias=True), v2.CenterCrop(transforms.crop)]
+
+
+def steps(transforms: Transforms, tensors: bool) -> list[Any]:
+    """Return all of the paper's transforms."""
+    return [*fixed_steps(transforms), *augmentation(transforms, tensors)]
 
 
 def augmentation(transforms: Transforms, tensors: bool) -> list[Any]:
@@ -90,24 +118,45 @@ def augmentation(transforms: Transforms, tensors: bool) -> list[Any]:
 def torchvision(tensors: bool, augment: bool = True) -> Start:
     """Use torchvision on tensors from its decoder, or on PIL images, in a DataLoader with one worker per thread."""
 
-    def stream(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
-        pictures = Pictures(files, tensors, augment)
-        loader = DataLoader(pictures, batch, num_workers=threads, pin_memory=device.type == "cuda")
+    def stream(job: Job) -> Stream:
+        pictures, pinned = Pictures(job, tensors, augment), job.device.type == "cuda"
+        loader = DataLoader(pictures, job.batch, num_workers=job.threads, pin_memory=pinned)
         while True:
             for images in loader:
-                yield images.to(device, non_blocking=True)
+                yield images.to(job.device, non_blocking=True)
 
     return stream
 
 
-def kornia(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+def torchvision_gpu(job: Job) -> Stream:
+    """Decode batches with torchvision's decoder on the GPU, and transform its images there one by one."""
+    if job.device.type != "cuda":
+        raise CannotRun("needs a GPU")
+    transform = v2.Compose(steps(job.transforms, tensors=True))
+    paths = [str(path) for path in job.files.paths]
+
+    def read(start: int) -> list[Tensor]:
+        return [read_file(paths[number % len(paths)]) for number in range(start, start + job.batch)]
+
+    with ThreadPoolExecutor(job.threads) as readers:
+        for contents in read_ahead(read, itertools.count(0, job.batch), readers, 2):
+            try:
+                images = decode_jpeg(contents, ImageReadMode.RGB, device=job.device)
+            except RuntimeError as error:
+                reason = str(error).strip().partition("\n")[0]
+                raise CannotRun(f"torchvision cannot decode on this GPU: {reason}") from error
+            yield torch.stack([transform(image) for image in images])
+
+
+def kornia(job: Job) -> Stream:
     """Augment whole batches on the device with kornia; torchvision's workers decode, resize and crop the images."""
     try:
         import kornia.augmentation as K
     except ImportError:
         raise CannotRun("kornia is not installed (pip install kornia)") from None
-    if device.type != "cuda":
+    if job.device.type != "cuda":
         raise CannotRun("kornia is measured where it is meant to run, on a GPU")
+    T = job.transforms
     augment = torch.nn.Sequential(
         K.RandomResizedCrop((T.size, T.size), scale=T.scale, ratio=T.ratio),
         K.RandomHorizontalFlip(),
@@ -115,12 +164,12 @@ def kornia(files: Files, batch: int, threads: int, device: torch.device) -> Stre
         K.RandomRotation90((0, 3), p=1.0),
         K.Normalize(torch.tensor(T.mean), torch.tensor(T.std)),
         K.RandomErasing(scale=((T.cutout / T.size) ** 2,) * 2, ratio=(1.0, 1.0), p=1.0),
-    ).to(device)
-    for images in torchvision(tensors=True, augment=False)(files, batch, threads, device):
+    ).to(job.device)
+    for images in torchvision(tensors=True, augment=False)(job):
         yield augment(images.float() / 255)
 
 
-def dali(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+def dali(job: Job) -> Stream:
     """Use DALI as in its documentation's ImageNet example: it decodes whole images, and each step is an operator."""
     try:
         from nvidia.dali import fn
@@ -128,12 +177,12 @@ def dali(files: Files, batch: int, threads: int, device: torch.device) -> Stream
         from nvidia.dali.types import DALIDataType, DALIImageType
     except ImportError:
         raise CannotRun("DALI is not installed (pip install nvidia-dali-cuda130)") from None
-    gpu = device.type == "cuda"
-    settings: dict[str, Any] = {"device_id": device.index if gpu else None, "exec_dynamic": True}
+    gpu, T = job.device.type == "cuda", job.transforms
+    settings: dict[str, Any] = {"device_id": (job.device.index or 0) if gpu else None, "exec_dynamic": True}
 
-    @pipeline_def(batch_size=batch, num_threads=threads, **settings)
+    @pipeline_def(batch_size=job.batch, num_threads=job.threads, **settings)
     def pipeline() -> Any:
-        paths = [str(path) for path in files.paths]
+        paths = [str(path) for path in job.files.paths]
         encoded, _ = fn.readers.file(files=paths, random_shuffle=True, name="Reader")
         image: Any = fn.decoders.image(encoded, device="mixed" if gpu else "cpu", output_type=DALIImageType.RGB)
         image = fn.resize(image, size=[T.resize, T.resize])
@@ -150,14 +199,15 @@ def dali(files: Files, batch: int, threads: int, device: torch.device) -> Stream
     made.build()
     while True:
         (images,) = made.run()
-        yield torch.from_dlpack(images.as_tensor()).to(device)
+        yield torch.from_dlpack(images.as_tensor()).to(job.device)
 
 
 # ---- floors ----
 
 
-def copy(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+def copy(job: Job) -> Stream:
     """Copy as many bytes as the store reads and writes, outside the processor's caches: the floor of the store."""
+    T, batch, device = job.transforms, job.batch, job.device
     windows = T.draw(0, 0, np.arange(4096), 1).window
     read = round(3 * np.prod(windows[:, 2:], axis=1).mean())
     part = batch * (read + 4 * 3 * T.size**2) // 2  # a copy both reads and writes
@@ -169,8 +219,9 @@ def copy(files: Files, batch: int, threads: int, device: torch.device) -> Stream
         yield counted
 
 
-def codes(files: Files, batch: int, threads: int, device: torch.device) -> Stream:
+def codes(job: Job) -> Stream:
     """Read a JPEG's codes down to the last row of the region, and make no pixels: the floor of decoding on the CPU."""
+    T, batch, files = job.transforms, job.batch, job.files
     contents = [np.fromfile(path, np.uint8) for path in files.paths]
     shapes = np.array([Image.open(path).size[::-1] for path in files.paths], np.int64)
 
@@ -180,7 +231,7 @@ def codes(files: Files, batch: int, threads: int, device: torch.device) -> Strea
             raise CannotRun(f"{files.paths[number]} is not a JPEG of the kind that fastccsa decodes itself")
 
     counted = torch.empty(batch)
-    with ThreadPoolExecutor(threads) as workers:
+    with ThreadPoolExecutor(job.threads) as workers:
         for start in itertools.count(0, batch):
             which = np.arange(start, start + batch) % len(contents)
             views = T.draw(0, 0, np.arange(start, start + batch), 1)
@@ -208,6 +259,7 @@ CONTESTANTS = {
     "DALI, literal": Contestant(RIVAL, 3, dali),
     "torchvision, PIL": Contestant(RIVAL, 3, torchvision(tensors=False)),
     "torchvision, tensors": Contestant(RIVAL, 3, torchvision(tensors=True)),
+    "torchvision, GPU": Contestant(RIVAL, 3, torchvision_gpu),
     "kornia": Contestant(RIVAL, 3, kornia),
     "codes read": Contestant(FLOOR, 1, codes),
     "bytes copied": Contestant(FLOOR, 8, copy),

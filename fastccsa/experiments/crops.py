@@ -41,7 +41,7 @@ def make_crops(runs: Sequence[PlannedRun], device: str, say: Say) -> None:
         try:
             images = _images(members)
             say(f"crops of {len(images)} images of {size} px, for {len(members)} runs")
-            _make(images, Transforms(size=size), backend)
+            _make(images, Transforms(size=size), backend, device)
         except InputError as error:
             say(f"the crops are left to the runs: {error}")
 
@@ -56,8 +56,8 @@ def _images(runs: Sequence[PlannedRun]) -> Manifest:
     return manifest.take(np.flatnonzero([path in used for path in manifest.paths]))
 
 
-def _make(images: Manifest, transforms: Transforms, backend: str) -> None:
+def _make(images: Manifest, transforms: Transforms, backend: str, device: str) -> None:
     folder: Path = default_folder(images.folder)
     maker = choose_crop_backend(backend, has_store(transforms, folder, "dali"))
     source = ImageSource(images.paths, images.labels, images.domain_indices)
-    open_store(source, transforms, folder, maker).array.close()
+    open_store(source, transforms, folder, maker, device=torch.device(device)).array.close()

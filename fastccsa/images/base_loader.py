@@ -99,7 +99,13 @@ class Loader(ABC):
             self.decoder = choose_crop_backend(backend, has_store(transforms, folder, "dali"))
             # A cache in memory reads all crops once anyway, so verifying them costs little.
             store = open_store(
-                self._source, transforms, folder, self.decoder, num_threads=num_threads, verify=cache != "disk"
+                self._source,
+                transforms,
+                folder,
+                self.decoder,
+                num_threads=num_threads,
+                verify=cache != "disk",
+                device=self.device,
             )
             if cache == "sharded" and sampler.world_size > 1:
                 self._backend = ShardedBackend(

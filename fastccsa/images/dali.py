@@ -1,4 +1,4 @@
-"""The transforms in NVIDIA DALI, on the CPU or a GPU."""
+"""The transforms in NVIDIA DALI, on the CPU or a GPU, where everything after reading the files is done."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fastccsa.system.errors import InputError
 
 try:
     from nvidia.dali import fn
+    from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined]
     from nvidia.dali.pipeline import pipeline_def
     from nvidia.dali.plugin.pytorch.torch_utils import feed_ndarray
     from nvidia.dali.types import DALIDataType, DALIImageType
@@ -47,16 +48,7 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
     cutout = fn.external_source(name="cutout", dtype=DALIDataType.FLOAT, ndim=1)
     size = [transforms.size, transforms.size]
 
-    # Only the rows and columns of the region are decoded, with the same pixels as in the full image.
-    image: Any = fn.decoders.image_slice(
-        encoded,
-        decode[0:2],
-        decode[2:4],
-        axis_names="HW",
-        device=decoder,
-        output_type=DALIImageType.RGB,
-        jpeg_fancy_upsampling=True,  # on the GPU too, as on the CPU
-    )
+    image: Any = _decode_regions(encoded, decode, decoder)
     # If a region's start is after its end, it is resampled backwards; this implements flips.
     if exact:
         window = fn.external_source(name="window", dtype=DALIDataType.FLOAT, ndim=1)
@@ -77,16 +69,35 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
 
 
 @pipeline_def()
-def crop_pipeline(transforms: Transforms) -> Any:
-    """Define the graph from encoded images to their centre crops, uint8 (HWC): the steps that never change."""
+def crop_pipeline(transforms: Transforms, decoder: str) -> Any:
+    """Define the graph from encoded images to their centre crops, uint8 (HWC): the steps that never change.
+
+    Args:
+        transforms: the transforms.
+        decoder: as for `image_pipeline`.
+    """
     encoded = fn.external_source(name="encoded", dtype=DALIDataType.UINT8, ndim=1)
     decode = fn.external_source(name="decode", dtype=DALIDataType.INT32, ndim=1)
     start = fn.external_source(name="start", dtype=DALIDataType.FLOAT, ndim=1)
     end = fn.external_source(name="end", dtype=DALIDataType.FLOAT, ndim=1)
-    image: Any = fn.decoders.image_slice(
-        encoded, decode[0:2], decode[2:4], axis_names="HW", output_type=DALIImageType.RGB, jpeg_fancy_upsampling=True
-    )
+    image: Any = _decode_regions(encoded, decode, decoder)
     return fn.resize(image, size=[transforms.crop] * 2, roi_start=start, roi_end=end, antialias=True)
+
+
+def _decode_regions(encoded: Any, decode: Any, decoder: str) -> Any:
+    """Decode only the rows and columns of the regions, with the same pixels as in the full images."""
+    return fn.decoders.image_slice(
+        encoded,
+        decode[0:2],
+        decode[2:4],
+        axis_names="HW",
+        device=decoder,
+        output_type=DALIImageType.RGB,
+        jpeg_fancy_upsampling=True,  # on the GPU too, as on the CPU
+        # A GPU's JPEG engine, if it has one, gets all that it can decode. With a share, which is the default, the place
+        # of an image in the batch would choose its decoder, and the other decoder keeps CPU cores busy.
+        hw_decoder_load=1.0,
+    )
 
 
 class DaliBackend:
@@ -104,6 +115,8 @@ class DaliBackend:
         num_threads: number of DALI's CPU threads.
         prefetch: number of batches prepared ahead.
     """
+
+    _dtype = torch.float32
 
     def __init__(
         self,
@@ -140,6 +153,8 @@ class DaliBackend:
     def close(self) -> None:
         """Stop DALI's threads and free its memory."""
         self._pipeline = None
+        if self._device.type == "cuda":
+            ReleaseUnusedMemory()  # DALI keeps what it has allocated, also of the GPU, for its next pipeline
 
     def _build(self) -> Any:
         pipeline = self._define(
@@ -152,9 +167,12 @@ class DaliBackend:
         pipeline.build()
         return pipeline
 
+    @property
+    def _decoder(self) -> str:
+        return "mixed" if self._device.type == "cuda" else "cpu"
+
     def _define(self, **settings: Any) -> Any:
-        decoder = "mixed" if self._device.type == "cuda" else "cpu"
-        return image_pipeline(self._transforms, self._exact, decoder, **settings)
+        return image_pipeline(self._transforms, self._exact, self._decoder, **settings)
 
     def _submit(self, batch: EncodedBatch) -> None:
         """Feed a batch to the pipeline, and add it to ``_pending``, the batches that have not been returned yet."""
@@ -211,7 +229,8 @@ class DaliBackend:
         stream = torch.cuda.current_stream(self._device)
         (images,) = self._pipeline.outputs(cuda_stream=stream)
         dense = images.as_tensor()
-        return feed_ndarray(dense, torch.empty(dense.shape(), device=self._device), cuda_stream=stream)
+        made = torch.empty(dense.shape(), dtype=self._dtype, device=self._device)
+        return feed_ndarray(dense, made, cuda_stream=stream)
 
     def _abandon(self) -> None:
         """Wait for the pending batches and drop them, so that the next epoch starts with none."""
@@ -235,18 +254,28 @@ class DaliCrops(DaliBackend):
     Args:
         source: provides the replacements of broken images.
         transforms: the transforms.
+        device: where images are decoded and resized.
         batch_size: maximum number of images in a batch.
         num_threads: number of DALI's CPU threads.
         prefetch: number of batches prepared ahead.
     """
 
+    _dtype = torch.uint8
+
     def __init__(
-        self, source: ImageSource, transforms: Transforms, *, batch_size: int, num_threads: int, prefetch: int
+        self,
+        source: ImageSource,
+        transforms: Transforms,
+        device: torch.device,
+        *,
+        batch_size: int,
+        num_threads: int,
+        prefetch: int,
     ) -> None:
         super().__init__(
             source,
             transforms,
-            torch.device("cpu"),
+            device,
             "exact",
             batch_size=batch_size,
             num_threads=num_threads,
@@ -254,7 +283,7 @@ class DaliCrops(DaliBackend):
         )
 
     def _define(self, **settings: Any) -> Any:
-        return crop_pipeline(self._transforms, **settings)
+        return crop_pipeline(self._transforms, self._decoder, **settings)
 
     def _inputs(self, batch: EncodedBatch) -> dict[str, Any]:
         crop = self._transforms.crop
@@ -265,3 +294,13 @@ class DaliCrops(DaliBackend):
             "start": regions.resample[:, :2].astype(np.float32),
             "end": regions.resample[:, 2:].astype(np.float32),
         }
+
+    def _outputs(self, batch: EncodedBatch) -> Tensor:
+        crops = super()._outputs(batch)
+        if self._device.type == "cpu":
+            return crops
+        # Page-locked memory is copied to at the full speed of the bus. DALI goes on with the next batch meanwhile.
+        copied = torch.empty(crops.shape, dtype=crops.dtype, pin_memory=True)
+        copied.copy_(crops, non_blocking=True)
+        torch.cuda.current_stream(self._device).synchronize()
+        return copied

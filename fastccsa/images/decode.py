@@ -30,14 +30,15 @@ _LARGE = 4_000_000  # pixels, 12 MB as RGB
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The content of an image file.
+    """An image as it is passed to a backend.
 
     Attributes:
-        data: content of the file, uint8 [n].
+        data: content of the file, or of one with the same pixels, uint8 [n].
         height: height in pixels of the upright image (EXIF orientation applied).
         width: width in pixels of the upright image.
         upright: whether the pixels are stored upright, so that no EXIF orientation needs to be applied.
         is_common: whether every backend decodes ``data`` to the same pixels; otherwise only `decode` may be used.
+        is_file: whether ``data`` is the file as it is, not pixels that were decoded from it.
     """
 
     data: Bytes
@@ -45,6 +46,7 @@ class EncodedImage:
     width: int
     upright: bool = True
     is_common: bool = True
+    is_file: bool = True
 
 
 def read_image(path: str | os.PathLike[str]) -> EncodedImage:
@@ -87,7 +89,7 @@ def uncompressed(encoded: EncodedImage) -> EncodedImage:
 
 
 def _as_pixels(image: Image.Image) -> EncodedImage:
-    return EncodedImage(plain(image), image.height, image.width)
+    return EncodedImage(plain(image), image.height, image.width, is_file=False)
 
 
 def _is_common(image: Image.Image, content: bytes) -> bool:

@@ -16,19 +16,21 @@ import os
 import shutil
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from fastccsa.images.crop_file import CropFile
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store_crops import CropMaker
+from fastccsa.images.store_crops import Crop, CropMaker
 from fastccsa.images.store_index import Entry, Index
 from fastccsa.images.transforms import IntArray, Transforms
 from fastccsa.system.errors import InputError
@@ -48,6 +50,10 @@ _CHECKPOINT_SECONDS = 2.0
 _CHECKPOINT_SHARE = 0.05  # maximum share of the time spent on writing the index
 _CHANNELS = 3
 _VERIFIED_TOGETHER = 64  # crops that a thread verifies at a time
+_WRITERS = 2  # threads that write crops: a GPU makes them faster than one computes their checksums
+
+
+_Row = tuple[Crop, "int | None"]  # a crop, and the CRC-32 of its row once that is written
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ def open_store(
     backend: str,
     num_threads: int | None = None,
     verify: bool = False,
+    device: torch.device | None = None,
 ) -> Store:
     """Open the store of some images, after adding missing crops.
 
@@ -92,6 +99,7 @@ def open_store(
         num_threads: number of threads that make crops; None for one per usable CPU.
         verify: compare the images' rows with their checksums, even if the file has not been modified since the last
             time.
+        device: where DALI makes crops; None for the CPU. The store is the same for both.
 
     Returns:
         The store.
@@ -114,7 +122,8 @@ def open_store(
             builder.check_rows(source, verify)
             todo = builder.plan(source)
             if todo:
-                builder.build(CropMaker(source, transforms, backend, num_threads), todo)
+                maker = CropMaker(source, transforms, backend, num_threads, device or torch.device("cpu"))
+                builder.build(maker, todo)
             return builder.result(source)
         finally:
             builder.close()
@@ -250,19 +259,34 @@ class _Builder:
         """Make crops, and write them to the array before they are added to the index."""
         saved, cost = time.monotonic(), 0.0
         progress = tqdm(total=len(todo), desc="making crops", unit="image", disable=None)
-        with progress, closing(maker.make(todo)) as crops:
+        pending: deque[Future[list[_Row]]] = deque()
+
+        def finish_oldest() -> None:
+            rows = pending.popleft().result()
+            for made, pixels in rows:
+                entry = self._index.entries.get(made.path)
+                if entry is not None:
+                    self._keep(entry, made.content, pixels, made.broken)
+            progress.update(len(rows))
+
+        writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="fastccsa-writer")
+        with progress, closing(maker.make(todo)) as batches, writers:
             try:
-                for made in crops:
-                    entry = self._index.entries.get(made.path)
-                    if entry is not None:
-                        self._keep(entry, made.content, made.pixels, made.broken)
-                    progress.update()
+                for crops in batches:
+                    pending.append(writers.submit(self._write, crops))
+                    if len(pending) > _WRITERS:
+                        finish_oldest()
                     now = time.monotonic()
                     if now - saved > max(_CHECKPOINT_SECONDS, cost / _CHECKPOINT_SHARE):
                         self._save()
                         saved = time.monotonic()
                         cost = saved - now
+                while pending:
+                    finish_oldest()
             finally:
+                with suppress(OSError):  # which is the reason for being here, and is raised already
+                    while pending:
+                        finish_oldest()
                 self._save()
 
     def result(self, source: ImageSource) -> Store:
@@ -272,16 +296,30 @@ class _Builder:
         entry = self._index.entries.get(path)
         return path not in source.broken and (entry is None or entry.pixels is None)
 
-    def _keep(self, entry: Entry, content: int | None, pixels: np.ndarray | None, broken: str | None) -> None:
-        entry.content, entry.broken = content, broken
-        if pixels is None:
-            return
-        data = memoryview(pixels.tobytes())
+    def _write(self, crops: list[Crop]) -> list[_Row]:
+        """Write crops to their rows. Thread-safe.
+
+        Returns:
+            Each crop with the CRC-32 of its row, or None if there is nothing to write.
+        """
+        return [(made, self._write_row(made)) for made in crops]
+
+    def _write_row(self, made: Crop) -> int | None:
+        entry = self._index.entries.get(made.path)
+        if entry is None or made.pixels is None:
+            return None
+        data = np.ascontiguousarray(made.pixels).data.cast("B")
         start = entry.row * self._row_bytes
         written = 0
         while written < len(data):
             written += os.pwrite(self._file, data[written:], start + written)
-        entry.pixels = zlib.crc32(data)
+        return zlib.crc32(data)
+
+    def _keep(self, entry: Entry, content: int | None, pixels: int | None, broken: str | None) -> None:
+        """Record that a row is finished: ``pixels`` is its CRC-32, or None if the image is broken."""
+        entry.content, entry.broken = content, broken
+        if pixels is not None:
+            entry.pixels = pixels
 
     def _reserve(self, images: int) -> None:
         """Extend the array to its final size, so that a full disk is found before crops are made."""

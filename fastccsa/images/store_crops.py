@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import zlib
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from fastccsa.images.backend import Backend
 from fastccsa.images.readahead import read_ahead
@@ -15,7 +19,11 @@ from fastccsa.images.store_index import checksum
 from fastccsa.images.transforms import Transforms, Views
 from fastccsa.system.machine import usable_cpus
 
-_BATCH = 32
+logger = logging.getLogger("fastccsa.images")
+
+# Images in a batch. A GPU decodes several at a time, and a small batch needs as many launches as a large one; the limit
+# is the memory of large images.
+_BATCH, _GPU_BATCH = 32, 64
 _PREFETCH = 2
 
 
@@ -25,8 +33,8 @@ class Crop:
 
     Attributes:
         path: the image file.
-        content: CRC-32 of the file, computed before decoding, so that a change in between is detected; None if the
-            file cannot be read.
+        content: CRC-32 of the bytes that were decoded, so that a later change of the file is detected; None if it
+            cannot be read.
         pixels: uint8 [crop, crop, 3]; None if the image is broken.
         broken: why the image is broken; None if it is not.
     """
@@ -45,44 +53,77 @@ class CropMaker:
         transforms: provides the sizes.
         backend: "dali" or "torchvision".
         num_threads: number of threads; None for one per usable CPU.
+        device: where DALI makes the crops; torchvision makes them on the CPU. If DALI cannot use this GPU, a warning
+            says so and it makes them on the CPU.
     """
 
-    def __init__(self, source: ImageSource, transforms: Transforms, backend: str, num_threads: int | None) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        transforms: Transforms,
+        backend: str,
+        num_threads: int | None,
+        device: torch.device,
+    ) -> None:
         self._source = source
         self._transforms = transforms
         self._threads = num_threads or usable_cpus()
         self._backend = backend
+        on_gpu = backend == "dali" and device.type == "cuda"
+        self._device = torch.device("cuda", device.index or 0) if on_gpu else torch.device("cpu")
 
-    def make(self, indices: list[int]) -> Generator[Crop, None, None]:
-        """Make the crops of some images of the source, in order.
+    def make(self, indices: list[int]) -> Generator[list[Crop], None, None]:
+        """Make the crops of some images of the source, in order, some at a time.
 
         Raises:
             InputError: an image is broken and the source's ``on_error`` is "raise", or no image is valid.
         """
-        batches = [indices[start : start + _BATCH] for start in range(0, len(indices), _BATCH)]
+        done = 0
+        while done < len(indices):
+            try:
+                with closing(self._run(indices[done:])) as batches:
+                    for crops in batches:
+                        yield crops
+                        done += len(crops)
+            except RuntimeError as error:
+                if self._device.type == "cpu":
+                    raise
+                reason = " ".join(str(error).split())[:200]
+                logger.warning("DALI cannot use %s (%s); the crops are made on the CPU", self._device, reason)
+                self._device = torch.device("cpu")
+
+    def _run(self, indices: list[int]) -> Generator[list[Crop], None, None]:
+        size = _BATCH if self._device.type == "cpu" else _GPU_BATCH
+        backend = self._make_backend(size)
+        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
         contents: dict[int, int | None] = {}
 
         def read(batch: list[int]) -> EncodedBatch:
-            for index in batch:
-                contents[index] = _checksum(self._source.paths[index])
-            return self._source.read(np.array(batch, np.int64), self._full_views(len(batch)))
+            encoded = self._source.read(np.array(batch, np.int64), self._full_views(len(batch)))
+            for index, shown, image in zip(batch, encoded.indices, encoded.images, strict=True):
+                as_read = shown == index and image.is_file
+                contents[index] = zlib.crc32(image.data.data) if as_read else _checksum(self._source.paths[index])
+            return encoded
 
-        backend = self._make_backend()
         with ThreadPoolExecutor(_PREFETCH + 1, thread_name_prefix="fastccsa-reader") as readers:
             encoded = read_ahead(read, batches, readers, _PREFETCH)
             finished = backend.run(encoded)
             try:
                 for batch, (shown, pixels) in zip(batches, finished, strict=True):
-                    for row, index in enumerate(batch):
-                        path, content = self._source.paths[index], contents.pop(index)
-                        if shown.indices[row] == index:
-                            yield Crop(path, content, pixels[row].numpy())
-                        else:  # the image was replaced
-                            yield Crop(path, content, None, self._source.broken.get(path))
+                    was_shown = shown.indices == batch
+                    yield [
+                        self._crop(index, contents.pop(index), pixels[row].numpy() if was_shown[row] else None)
+                        for row, index in enumerate(batch)
+                    ]
             finally:
                 finished.close()
                 encoded.close()
                 backend.close()
+
+    def _crop(self, index: int, content: int | None, pixels: np.ndarray | None) -> Crop:
+        """Describe the crop of an image; ``pixels`` is None if the image was replaced."""
+        path = self._source.paths[index]
+        return Crop(path, content, pixels, None if pixels is not None else self._source.broken.get(path))
 
     def _full_views(self, count: int) -> Views:
         """Return the views that show the full centre crop upright."""
@@ -94,16 +135,15 @@ class CropMaker:
             cutout=np.zeros((count, 4), np.int64),
         )
 
-    def _make_backend(self) -> Backend:
+    def _make_backend(self, batch_size: int) -> Backend:
+        options = {"num_threads": self._threads, "prefetch": _PREFETCH}
         if self._backend == "torchvision":
             from fastccsa.images.torchvision_backend import TorchvisionCrops
 
-            return TorchvisionCrops(self._source, self._transforms, num_threads=self._threads, prefetch=_PREFETCH)
+            return TorchvisionCrops(self._source, self._transforms, **options)
         from fastccsa.images.dali import DaliCrops  # slow to import
 
-        return DaliCrops(
-            self._source, self._transforms, batch_size=_BATCH, num_threads=self._threads, prefetch=_PREFETCH
-        )
+        return DaliCrops(self._source, self._transforms, self._device, batch_size=batch_size, **options)
 
 
 def _checksum(path: str) -> int | None:

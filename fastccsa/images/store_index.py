@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,9 @@ class Index:
     def write(self, path: Path) -> None:
         """Replace the index on the disk atomically."""
         with write_atomically(path, follow_links=False) as temporary:
-            temporary.write_text(json.dumps(asdict(self), separators=(",", ":")))
+            # `asdict` would copy every value, which takes a third of the time of making small crops.
+            content = vars(self) | {"entries": {path: vars(entry) for path, entry in self.entries.items()}}
+            temporary.write_text(json.dumps(content, separators=(",", ":")))
 
     def plan(self, path: str) -> bool:
         """Ensure that an image has an entry that matches its file; a changed file gets a new row.

@@ -76,7 +76,8 @@ def use_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | No
 
 def describe_resources(config: TrainConfig, loader: ImageLoader | PairLoader, device: torch.device, graph: bool) -> str:
     """Say in one line what decodes, keeps and augments the images, and how steps are launched."""
-    decoder = {"native": "fastccsa's decoder", "dali": "DALI", "torchvision": "torchvision"}[loader.decoder]
+    dali = "DALI on the GPU" if device.type == "cuda" else "DALI"
+    decoder = {"native": "fastccsa's decoder", "dali": dali, "torchvision": "torchvision"}[loader.decoder]
     places = {
         "gpu": "in GPU memory, augmented there",
         "sharded": "spread over the processes",

@@ -22,7 +22,8 @@ def test_every_contestant_runs_or_says_why_not(options) -> None:
     assert list(rows) == list(CONTESTANTS)
     assert rows["gpu"].not_measured or torch.cuda.is_available()
     assert rows["kornia"].not_measured
-    del rows["gpu"], rows["kornia"]
+    assert rows["torchvision, GPU"].not_measured == "needs a GPU"
+    del rows["gpu"], rows["kornia"], rows["torchvision, GPU"]
     for name, row in rows.items():
         assert row.not_measured is None, name
         assert len(row.seconds) == len(row.cpu_seconds) == 2, name

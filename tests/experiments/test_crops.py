@@ -50,7 +50,7 @@ def test_runs_without_a_cache_have_no_store(plan_of, monkeypatch, cache, device,
 
 
 def test_a_store_that_cannot_be_made_is_left_to_the_runs(plan_of, monkeypatch) -> None:
-    def full(*args):
+    def full(*args, **options):
         raise InputError("the disk is full")
 
     monkeypatch.setattr(crops, "open_store", full)
