@@ -69,9 +69,10 @@ def exactly_in_parts(
     """Compute the sums over all pairs in float64, and bounds of the errors of products of float32 features in parts.
 
     Factors are rows without their common centre. A pair whose distance is computed by products has d^2 of at least half
-    of the sum n of its squared norms. Errors e of the factors change d by at most e (|a| + |b|) <= e sqrt(2 n) <= 2 e d.
-    Products that are left out change d^2 by at most p n, so d by p d; sums of the width's terms in float32 by less than
-    2^-20 d. Coefficients have errors of e themselves. Gradients are sums of K a and K b with these errors.
+    of the sum n of its squared norms. Errors e of the factors change d by at most e (|a| + |b|), which is at most
+    e sqrt(2 n) <= 2 e d. Products that are left out change d^2 by at most p n, so d by p d; sums of the width's terms
+    in float32 by less than 2^-20 d. Coefficients have errors of e themselves. Gradients are sums of K a and K b with
+    these errors.
     """
     factor, left_out, together = PARTS[precision]
     z = z1.detach().double(), z2.detach().double()
