@@ -28,7 +28,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     values = {
         "DEVICE": "cpu", "SQUARES": [8, 1024], "AGAINST_A_MEMORY": [4], "MEMORY": 32, "FUSED": ("products",),
-        "FLOAT32_SIZES": [(8, 8, 3), (4, 32, 1)], "ERROR_ROWS": 64, "UNSORTED_MMA": (),
+        "FLOAT32_SIZES": [(8, 8, 3), (4, 32, 1)], "ERROR_ROWS": 64, "UNSORTED_MMA": (), "STREAMED": (),
         "ERROR_WIDTHS": (20,), "ERROR_SHAPES": ((30, 40),), "RIVALS_ROWS": [16], "ZIPPED_ROWS": [8, 8192],
     }  # fmt: skip
     for name in ("gpu_ms", "wall_ms", "events_ms", "peak_mib"):

@@ -15,7 +15,8 @@ from fastccsa import functional, reference
 
 # Rows of both sides, and the width. The last sizes have many pairs: 16-bit features take each of the fused kernels.
 ALL_PAIRS_SIZES = [(1, 1, 1), (33, 70, 33), (64, 48, 512), (300, 400, 33), (300, 400, 200), (300, 400, 512)]
-ALL_PAIRS_SIZES += [(520, 600, 400)]  # coefficients are stored
+ALL_PAIRS_SIZES += [(520, 600, 400)]  # coefficients are stored, those of float32 in parts
+MEMORY_SIZES = [(40, 2100, 400)]  # only the few rows have a gradient, and the many are read once
 SIZES = [(1, 1, 1), (5, 7, 33), (40, 7, 512), (9, 1000, 2048), (2100, 3, 16)]  # pairs, classes, width
 # Many pairs: the forward pass leaves gradients, and rows of float32 take 1, 2 and 4 packs per lane, or are too wide.
 SIZES += [(8200, 7, 64), (16500, 20, 200), (8200, 7, 512), (8200, 3, 600)]
@@ -23,12 +24,22 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, tor
 
 
 def check(
-    name: str, shapes: list[tuple[int, int]], classes: int, dtype: torch.dtype, step: int, **options: str
+    name: str,
+    shapes: list[tuple[int, int]],
+    classes: int,
+    dtype: torch.dtype,
+    step: int,
+    gradients: int | None = None,
+    **options: str,
 ) -> None:
-    """Compare a loss and its gradients with plain PyTorch; every ``step``-th column of a wider tensor is used."""
+    """Compare a loss and its gradients with plain PyTorch; every ``step``-th column of a wider tensor is used.
+
+    Only the first ``gradients`` tensors need one; None for all.
+    """
     random = torch.Generator().manual_seed(sum(map(sum, shapes)))
     values = (torch.randn(rows, step * columns, generator=random).to("cuda", dtype) for rows, columns in shapes)
-    inputs = [z[:, ::step].detach().requires_grad_() for z in values]
+    inputs = [z[:, ::step].detach() for z in values]
+    with_gradients = slice(gradients)
     targets = [torch.randint(classes, (rows,), generator=random).cuda() for rows, _ in shapes[-2:]]
     acc = torch.float64 if dtype == torch.float64 else torch.float32
     sides = ((classes,), (classes,), (classes, classes))[-1 if len(shapes) == 2 else 0 :]
@@ -36,10 +47,13 @@ def check(
 
     def results(of: object, *arguments: Tensor) -> list[Tensor]:
         loss_of: Callable[..., Tensor] = getattr(of, name)
+        features = arguments[: len(inputs)][with_gradients]
+        for z in features:
+            z.requires_grad_()
         loss = loss_of(*arguments, margin=20.0, **options)
-        return [loss, *torch.autograd.grad(loss.sum(), arguments[: len(inputs)])]
+        return [loss, *torch.autograd.grad(loss.sum(), features)]
 
-    exact = [x.detach().double().requires_grad_() for x in inputs]
+    exact = [x.double() for x in inputs]
     expected = results(reference, *exact, *targets, *(weight.double() for weight in weights))
     for got, true in zip(results(functional, *inputs, *targets, *weights), expected, strict=True):
         error = (got.double() - true).abs().max() / true.abs().max().clamp(min=1e-30)
@@ -55,6 +69,9 @@ def main() -> None:
             count += 1
     for (rows1, rows2, width), dtype, step in itertools.product(ALL_PAIRS_SIZES, TOLERANCE, (1, 2)):
         check("contrastive_alignment", [(rows1, width), (rows2, width)], 7, dtype, step, pairs="all")
+        count += 1
+    for (rows, memory, width), dtype in itertools.product(MEMORY_SIZES, TOLERANCE):
+        check("contrastive_alignment", [(rows, width), (memory, width)], 7, dtype, 1, gradients=1, pairs="all")
         count += 1
     torch.cuda.synchronize()
     print(f"{count} calls on {torch.cuda.get_device_name()}, all right")
