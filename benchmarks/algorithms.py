@@ -86,7 +86,9 @@ def compare_algorithms(folder: Path, seeds: Sequence[int], against: Sequence[str
         raise InputError(f"--against: {', '.join(missing)} is not among the arms with all seeds: {', '.join(arms)}")
     comparison = Comparison(arms, [METRICS[key] for key in METRIC_KEYS], by_domain=True)
     groups = _groups(comparison)
-    scores, differences, words = [], [], {}
+    scores: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    words: dict[str, str] = {}
     for key in METRIC_KEYS:
         for arm in arms:
             scores += _records(key, arm, comparison.row(key, arm), groups)
@@ -95,7 +97,7 @@ def compare_algorithms(folder: Path, seeds: Sequence[int], against: Sequence[str
         ]
         rows = {pair: comparison.row(key, *pair) for pair in pairs}
         for group, title in groups.items():
-            cells = {pair: row[group] for pair, row in rows.items() if row[group] is not None}
+            cells = {pair: cell for pair, row in rows.items() if (cell := row[group]) is not None}
             corrected = holm([cell.p or 0.0 for cell in cells.values()])  # a difference has a p-value
             these = [Difference(*pair, cell, p) for (pair, cell), p in zip(cells.items(), corrected, strict=True)]
             for each in these:
