@@ -151,8 +151,8 @@ def weighted_ccsa_loss_terms(
     """Compute the weighted CCSA loss and the four terms it is composed of; each of the five is differentiable.
 
     Args:
-        term_gradients: False makes only the loss differentiable, which suits terms that are only logged: over all pairs
-            its gradients take half the memory.
+        term_gradients: False leaves alignment and separation over all pairs without gradients, which suits terms that
+            are only logged: the loss's gradients then take half the memory. It has no effect on zipped pairs.
 
     Other args, and errors: as for :func:`weighted_ccsa_loss`.
 
@@ -269,7 +269,8 @@ def _weighted_ccsa(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
     """Compute the loss and, only if `with_terms`, its four terms.
 
-    They can be differentiated only if `per_term`, which costs a second set of gradients over all pairs.
+    Over all pairs, alignment and separation can be differentiated only if `per_term`, which costs a second set of
+    gradients.
     """
     check_options(pairs, reduction, precision)
     margin, alpha = checked_margin_and_alpha(margin, alpha)
@@ -285,9 +286,7 @@ def _weighted_ccsa(
             class_weight1=class_weight1, class_weight2=class_weight2, pair_weight=pair_weight,
             margin=margin, alpha=alpha, reduction=reduction,
         )  # fmt: skip
-        if not with_terms:
-            return loss, ()
-        return loss, (terms if per_term else terms.detach()).unbind(0)
+        return loss, terms.unbind(0) if with_terms else ()
     check_logits((logits1, logits2), (features1, features2))
     pair_loss, pair_terms = all_pairs(
         features1, features2, target1, target2, in_accumulation_dtype("pair_weight", pair_weight, features1),
@@ -295,11 +294,7 @@ def _weighted_ccsa(
     )  # fmt: skip
     classification = _classification(logits1, logits2, target1, target2, class_weight1, class_weight2, reduction)
     loss = total_loss(*classification, pair_loss, alpha)
-    if not with_terms:
-        return loss, ()
-    if not per_term:
-        classification = classification[0].detach(), classification[1].detach()
-    return loss, (*classification, *pair_terms.unbind(0))
+    return loss, (*classification, *pair_terms.unbind(0)) if with_terms else ()
 
 
 def _classification(

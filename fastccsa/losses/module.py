@@ -136,9 +136,9 @@ class WeightedCCSALoss(nn.Module):
     ) -> CCSATerms:
         """Compute the loss and its terms: ``(loss, classification1, classification2, alignment, separation)``.
 
-        For zipped pairs, the same kernel computes them at no extra cost. Each is differentiable, or only the loss
-        without ``term_gradients``: over all pairs, its gradients then take half the memory. Other args, and errors: as
-        for :meth:`forward`.
+        For zipped pairs, the same kernel computes them at no extra cost. Each is differentiable, but without
+        ``term_gradients`` not alignment and separation over all pairs: the loss's gradients then take half the memory.
+        Other args, and errors: as for :meth:`forward`.
         """
         function = weighted_ccsa_loss_terms if term_gradients else _loss_and_values
         return self._call(function, logits1, logits2, features1, features2, target1, target2)
