@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 
 import pytest
-from filelock import FileLock
 
-from .programs import CSRC
-from .test_resources import ARCHITECTURE, NVCC_OPTIONS
+from .test_resources import compile_once
 
 NAMES = {(name, parts) for name in ("coefficients", "gradients") for parts in (1, 2, 3)}
 # Bytes that a kernel may store to local memory for want of registers, by nvcc 13.0; 0 for all others.
@@ -21,23 +16,8 @@ SPILLS = {("coefficients", 3): 48}
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The compiler's report on parts.cu, compiled once for all workers."""
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("there is no nvcc on PATH")
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    target, report = folder / "parts.o", folder / "parts.txt"
-    architecture = f"-gencode=arch=compute_{ARCHITECTURE},code=sm_{ARCHITECTURE}"
-    command = (nvcc, *NVCC_OPTIONS, f"-I{CSRC}", "-DFASTCCSA_HOPPER=1", architecture, "-Xptxas=-v", "-c")
-    with FileLock(folder / "parts.lock"):
-        if not report.exists():
-            source = CSRC / "all_pairs/cuda/fused/parts.cu"
-            done = subprocess.run([*command, source, "-o", target], capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-            report.write_text(done.stdout + done.stderr)
-    return report.read_text()
+    """The compiler's report on parts.cu."""
+    return compile_once("parts", tmp_path_factory).report
 
 
 def test_no_remark_of_the_compiler(report: str) -> None:

@@ -89,25 +89,30 @@ def key_of(mangled: str) -> tuple[object, ...]:
     return (dtype, fused or other, *(int(n) for n in re.findall(r"(?:Li|Lb|FusedTermsE)(\d+)E", mangled)))
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    """fused.cu, compiled once for all workers."""
+def compile_once(name: str, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """Compile a source of the fused kernels for Hopper, once for all workers; skip the test if there is no compiler."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("there is no nvcc on PATH")
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    target, report = folder / "fused.o", folder / "fused.txt"
+    target, report = folder / f"{name}.o", folder / f"{name}.txt"
     architecture = f"-gencode=arch=compute_{ARCHITECTURE},code=sm_{ARCHITECTURE}"
     command = (nvcc, *NVCC_OPTIONS, f"-I{CSRC}", "-DFASTCCSA_HOPPER=1", architecture, "-Xptxas=-v", "-c")
-    with FileLock(folder / "fused.lock"):
+    with FileLock(folder / f"{name}.lock"):
         if not report.exists():
-            source = CSRC / "all_pairs/cuda/fused/fused.cu"
+            source = CSRC / f"all_pairs/cuda/fused/{name}.cu"
             done = subprocess.run([*command, source, "-o", target], capture_output=True, text=True)
             assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
             report.write_text(done.stdout + done.stderr)
     return Compiled(report.read_text(), target)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """fused.cu."""
+    return compile_once("fused", tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

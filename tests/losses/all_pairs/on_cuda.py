@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from ...pairs_by_definition import Exact
 from .conftest import Sets
 
 
@@ -38,3 +41,14 @@ def assert_no_host_sync(sets: Sets) -> None:
         step(sets)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def assert_right(found: Sequence[Tensor], exact: Exact, per_term: bool) -> None:
+    """Results of the op are within their bounds: the loss, its terms, and the gradients, of each term or together."""
+    assert ((found[1] - exact.terms).abs() <= exact.term_bounds).all()
+    torch.testing.assert_close(found[0], found[1].sum())
+    for gradient, expected, bound in zip(found[2:], exact.gradients, exact.bounds, strict=True):
+        if per_term:
+            assert ((gradient - expected).abs() <= bound).all()
+        else:
+            assert ((gradient[0] - expected.sum(0)).abs() <= bound.sum(0)).all()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ...pairs_by_definition import exactly
-from .on_cuda import assert_a_graph_follows_its_labels, assert_no_host_sync, step
+from .on_cuda import assert_a_graph_follows_its_labels, assert_no_host_sync, assert_right, step
 
 pytestmark = pytest.mark.cuda
 METHODS = ("fused", "fused_sorted", "fused_mma", "fused_mma_sorted", "stored", "stored_sorted")
@@ -42,14 +42,7 @@ def test_results_equal_the_definition(sets, method: str, weighted: bool, per_ter
         *(z.detach() for z in sets.leaves), sets.y1, sets.y2, weight, labels=7, margin=MARGIN, mean=False,
         precision="ieee", output_mask=3, per_term=per_term, method=method,
     )  # fmt: skip
-    exact = exactly(*sets.leaves, sets.y1, sets.y2, weight, MARGIN)
-    assert ((found[1] - exact.terms).abs() <= exact.term_bounds).all()
-    torch.testing.assert_close(found[0], found[1].sum())
-    for gradient, expected, bound in zip(found[2:], exact.gradients, exact.bounds, strict=True):
-        if per_term:
-            assert ((gradient - expected).abs() <= bound).all()
-        else:
-            assert ((gradient[0] - expected.sum(0)).abs() <= bound.sum(0)).all()
+    assert_right(found, exactly(*sets.leaves, sets.y1, sets.y2, weight, MARGIN), per_term)
 
 
 def test_the_same_bits_twice(sets, method: str) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ...pairs_by_definition import PARTS, Exact, exactly_in_parts
-from .on_cuda import assert_a_graph_follows_its_labels, assert_no_host_sync, step
-from .test_accuracy import CASES, EPS
+from ...pairs_by_definition import PARTS, exactly_in_parts
+from .on_cuda import assert_a_graph_follows_its_labels, assert_no_host_sync, assert_right, step
+from .test_accuracy import CASES, assert_as_accurate_as_differences, draw_case
 
 pytestmark = pytest.mark.cuda
 ROWS, MARGIN = (300, 210), 12.0
@@ -36,16 +36,6 @@ def compute(*sides: Tensor | None, precision: str, method: str = "stored", **opt
     )
 
 
-def assert_right(found: tuple[Tensor, ...], exact: Exact, per_term: bool) -> None:
-    assert ((found[1] - exact.terms).abs() <= exact.term_bounds).all()
-    torch.testing.assert_close(found[0], found[1].sum())
-    for gradient, expected, bound in zip(found[2:], exact.gradients, exact.bounds, strict=True):
-        if per_term:
-            assert ((gradient - expected).abs() <= bound).all()
-        else:
-            assert ((gradient[0] - expected.sum(0)).abs() <= bound.sum(0)).all()
-
-
 @pytest.mark.parametrize("per_term", [False, True], ids=["together", "apart"])
 @pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "plain"])
 @pytest.mark.parametrize("precision", PARTS)
@@ -68,26 +58,7 @@ def test_several_parts_of_the_pairs(make_sets, precision: str, rows: tuple[int, 
 def test_ieee_keeps_its_promise(make_sets, use_method, case) -> None:
     """Errors are at most twice those of differences in float32, whatever the distances are."""
     use_method("stored")
-    errors, plain, sizes = [], [], []
-    for seed in range(3):
-        random = torch.Generator().manual_seed(seed)
-        z1, z2 = case(torch.randn(200, 400, generator=random, dtype=torch.float64), random)
-        sets = replace(
-            make_sets(200, 200, 5, 400, seed=seed, device="cuda"), z1=z1.float().cuda(), z2=z2.float().cuda()
-        )
-        sets, exact = sets.to(torch.float32), sets.to(torch.float64)
-        true = exact.reference()
-        truth = [true.detach()[None], *torch.autograd.grad(true, exact.leaves)]
-        for outcome, loss in ((errors, sets.loss()), (plain, sets.reference())):
-            values = [loss.detach()[None], *torch.autograd.grad(loss, sets.leaves)]
-            outcome.append([v.double() - t for v, t in zip(values, truth, strict=True)])
-        sizes.append(truth)
-    for k, name in enumerate(("loss", "gradient of z1", "gradient of z2")):
-        ours, theirs, size = (
-            torch.cat([draw[k].flatten() for draw in draws]).square().mean().sqrt().item()
-            for draws in (errors, plain, sizes)
-        )
-        assert ours <= 2 * max(theirs, EPS * size), f"{name}: error {ours:.3g}, plain differences' {theirs:.3g}"
+    assert_as_accurate_as_differences([draw_case(make_sets, case, 200, 400, seed, "cuda") for seed in range(3)])
 
 
 @pytest.mark.parametrize("precision", PARTS)

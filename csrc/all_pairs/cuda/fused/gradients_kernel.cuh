@@ -112,22 +112,6 @@ class GradientsTile {
 
   __device__ __forceinline__ bool any(int tile, int other) const { return any_of_tile(part_, side_, tile, other); }
 
-  // Calls visit(block, whether they concern this block of threads) for the blocks of the other side's rows whose
-  // coefficients with the cluster's tiles are not all 0. A warp calls it.
-  template <typename Visit>
-  __device__ __forceinline__ void for_each_block(Visit visit) const {
-    const int count = part_.tiles[1 - side_], lane = threadIdx.x % kWarp;
-    for (int first = 0; first < count; first += kWarp) {
-      const int other = first + lane;
-      const bool own = other < count && any(tile(), other), next = other < count && any(pair_ + 1 - rank_, other);
-      const unsigned of_own = __ballot_sync(kAllLanes, own);
-      for (unsigned tiles = __ballot_sync(kAllLanes, own || next); tiles != 0; tiles &= tiles - 1) {
-        const int k = __ffs(int(tiles)) - 1;
-        for (int half = 0; half < 2; ++half) visit(2 * (first + k) + half, (of_own >> k & 1) != 0);
-      }
-    }
-  }
-
   // A copy of a stage: where it begins, how far it moves on with each block of the other side, and where it goes.
   struct Source {
     const unsigned char* from;
@@ -161,7 +145,7 @@ class GradientsTile {
     const int lane = threadIdx.x % kWarp, count = copies();
     const Source own = source(lane < count ? lane : 0);
     Ring<kStages> ring;
-    for_each_block([&](int block, bool) {
+    for_each_block(part_, side_, pair_, rank_, [&](int block, bool) {
       const uint32_t full = barrier(kFull + ring.stage), to = stage(ring.stage) + own.to;
       const unsigned char* const from = own.from + block * own.step;
       barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
@@ -214,7 +198,7 @@ class GradientsTile {
     Ring<kStages> ring;
     int before = -1;
     keep(kb);
-    for_each_block([&](int, bool own) {
+    for_each_block(part_, side_, pair_, rank_, [&](int, bool own) {
       const uint64_t a = coefficients + ring.stage * (Shape::kStageBytes >> 4);
       const uint64_t b = features + ring.stage * (Shape::kStageBytes >> 4);
       barrier_wait(barrier(kFull + ring.stage), ring.phase);

@@ -71,30 +71,6 @@ class PartsGradientsTile {
 
   __device__ __forceinline__ int tile() const { return pair_ + rank_; }
 
-  // Whether a tile of the side, if it exists, has coefficients with a tile of the other side that are not 0.
-  __device__ __forceinline__ bool any(int tile, int other) const {
-    if (tile >= p_.tiles[side_]) return false;
-    const int row_tile = side_ == 0 ? tile : other, column_tile = side_ == 0 ? other : tile;
-    const uint2 of_warps = *reinterpret_cast<const uint2*>(p_.any + (row_tile * p_.tiles[1] + column_tile) * 8);
-    return (of_warps.x | of_warps.y) != 0;
-  }
-
-  // Calls visit(block, whether they concern this block of threads) for the blocks of the other side's rows whose
-  // coefficients with the cluster's tiles are not all 0. A warp calls it.
-  template <typename Visit>
-  __device__ __forceinline__ void for_each_block(Visit visit) const {
-    const int count = p_.tiles[1 - side_], lane = threadIdx.x % kWarp;
-    for (int first = 0; first < count; first += kWarp) {
-      const int other = first + lane;
-      const bool own = other < count && any(tile(), other), next = other < count && any(pair_ + 1 - rank_, other);
-      const unsigned of_own = __ballot_sync(kAllLanes, own);
-      for (unsigned tiles = __ballot_sync(kAllLanes, own || next); tiles != 0; tiles &= tiles - 1) {
-        const int k = __ffs(int(tiles)) - 1;
-        for (int half = 0; half < 2; ++half) visit(2 * (first + k) + half, (of_own >> k & 1) != 0);
-      }
-    }
-  }
-
   // A copy to a slot: where it begins for the largest part, how far it moves on with each block of the other side and
   // with each part, and where it goes.
   struct Source {
@@ -132,7 +108,7 @@ class PartsGradientsTile {
     const int lane = threadIdx.x % kWarp, count = copies();
     const Source own = source(lane < count ? lane : 0);
     Ring<kStages> ring;
-    for_each_block([&](int block, bool) {
+    for_each_block(p_, side_, pair_, rank_, [&](int block, bool) {
 #pragma unroll
       for (int part = kParts - 1; part >= 0; --part) {
         const int slot = slot_of(ring.stage, part);
@@ -176,7 +152,7 @@ class PartsGradientsTile {
       before = -1;
     };
     keep(kb);
-    for_each_block([&](int, bool own) {
+    for_each_block(p_, side_, pair_, rank_, [&](int, bool own) {
 #pragma unroll
       for (int part = kParts - 1; part >= 0; --part) barrier_wait(barrier(kFull + slot_of(ring.stage, part)), ring.phase);
       if (!own) {

@@ -15,13 +15,31 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Whether a tile of a side, if it exists, has coefficients with a tile of the other side that are not 0.
-template <typename T>
-__device__ __forceinline__ bool any_of_tile(const Stored<T>& part, int side, int tile, int other) {
+// Whether a tile of a side, if it exists, has coefficients with a tile of the other side that are not 0. `Part` describes
+// stored coefficients, in one part (Stored) or several.
+template <typename Part>
+__device__ __forceinline__ bool any_of_tile(const Part& part, int side, int tile, int other) {
   if (tile >= part.tiles[side]) return false;
   const int row_tile = side == 0 ? tile : other, column_tile = side == 0 ? other : tile;
   const uint2 of_warps = *reinterpret_cast<const uint2*>(part.any + (row_tile * part.tiles[1] + column_tile) * 8);
   return (of_warps.x | of_warps.y) != 0;
+}
+
+// Calls visit(block, whether they concern the cluster's tile `rank`) for the blocks of the other side's rows whose
+// coefficients with the cluster's tiles, from `first_tile` on, are not all 0. A warp calls it.
+template <typename Part, typename Visit>
+__device__ __forceinline__ void for_each_block(const Part& part, int side, int first_tile, int rank, Visit visit) {
+  const int count = part.tiles[1 - side], lane = threadIdx.x % kWarp;
+  for (int first = 0; first < count; first += kWarp) {
+    const int other = first + lane;
+    const bool own = other < count && any_of_tile(part, side, first_tile + rank, other);
+    const bool next = other < count && any_of_tile(part, side, first_tile + 1 - rank, other);
+    const unsigned of_own = __ballot_sync(kAllLanes, own);
+    for (unsigned tiles = __ballot_sync(kAllLanes, own || next); tiles != 0; tiles &= tiles - 1) {
+      const int k = __ffs(int(tiles)) - 1;
+      for (int half = 0; half < 2; ++half) visit(2 * (first + k) + half, (of_own >> k & 1) != 0);
+    }
+  }
 }
 
 // The steps of a ring of stages in shared memory: which stage is next, and the parity of its barriers.
