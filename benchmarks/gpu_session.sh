@@ -222,6 +222,8 @@ with nvidia.dali "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore t
   --ignore tests/images/test_dali_gpu.py
 with pandas "step, compiled" 75 "${STEP[@]}" --size 224 --pairs 256 --cuda-graph --compile --no-plain \
   --out "$OUT/step-224-256-compiled-$MACHINE.json"
+with pandas "step, graph of one" 45 "${STEP[@]}" --size 112 --pairs 32 --cuda-graph --graph-steps 1 --no-plain \
+  --out "$OUT/step-112-32-graph-of-one-$MACHINE.json"
 with pandas "step, no graph" 45 "${STEP[@]}" --size 224 --pairs 32 --no-plain --out "$OUT/step-224-32-no-graph-$MACHINE.json"
 with pandas "pruning" 60 "$PYTHON" -m fastccsa prune --run "$WORK/demo/runs/ccsa/seed0" --rate 0.3 --epochs 1 \
   --images 128 --device cuda --out "$WORK/pruned"
