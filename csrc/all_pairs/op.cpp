@@ -271,12 +271,13 @@ class TorchDevice {
     cuda::run_fused_main(p, kernel, stream_);
   }
   template <typename T>
-  void run_coefficients(const cuda::Fused<T>& p, const cuda::Stored<T>& part) const {
-    cuda::run_coefficients(p, part, stream_);
+  void run_coefficients(const cuda::Fused<T>& p, const cuda::Stored<T>& part, cuda::FusedKernel kernel) const {
+    cuda::run_coefficients(p, part, kernel, stream_);
   }
   template <typename T>
-  void run_gradients(const cuda::Fused<T>& p, const cuda::Stored<T>& part, int at_once) const {
-    cuda::run_gradients(p, part, at_once, stream_);
+  void run_gradients(const cuda::Fused<T>& p, const cuda::Stored<T>& part, cuda::FusedKernel kernel,
+                     int at_once) const {
+    cuda::run_gradients(p, part, kernel, at_once, stream_);
   }
   template <typename T>
   void run_streamed(const cuda::Fused<T>& p) const {

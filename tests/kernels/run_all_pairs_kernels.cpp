@@ -103,7 +103,7 @@ class EmulatedDevice {
   template <typename T>
   cuda::FusedVariant fused_variant(int64_t, cuda::FusedChoice) const {
     cuda::FusedVariant variant{fused_kernel_, {}, threads_blocks_};
-    if (fused_kernel_ == cuda::FusedKernel::kStored512) variant.shape = {cuda::kTile, cuda::kTile};
+    if (fused_kernel_ == cuda::FusedKernel::kStored) variant.shape = {cuda::kTile, cuda::kTile};
     if (fused_kernel_ == cuda::FusedKernel::kStreamed512) {
       variant.shape = {cuda::StreamedShape::kRows, cuda::StreamedShape::kColumns};
     }
@@ -124,12 +124,12 @@ class EmulatedDevice {
     cuda::launch_fused_main(p, kernel, launch_fused());
   }
   template <typename T>
-  void run_coefficients(const cuda::Fused<T>& p, const cuda::Stored<T>& part) {
-    cuda::launch_coefficients(p, part, launch_fused());
+  void run_coefficients(const cuda::Fused<T>& p, const cuda::Stored<T>& part, cuda::FusedKernel kernel) {
+    cuda::launch_coefficients(p, part, kernel, launch_fused());
   }
   template <typename T>
-  void run_gradients(const cuda::Fused<T>& p, const cuda::Stored<T>& part, int at_once) {
-    cuda::launch_gradients(p, part, at_once, launch_fused());
+  void run_gradients(const cuda::Fused<T>& p, const cuda::Stored<T>& part, cuda::FusedKernel kernel, int at_once) {
+    cuda::launch_gradients(p, part, kernel, at_once, launch_fused());
   }
   template <typename T>
   void run_streamed(const cuda::Fused<T>& p) {

@@ -18,7 +18,7 @@ from .programs import Builder
 from .test_all_pairs_accuracy import POINTS, Points, assert_promise, gradients
 
 MARGIN = 8.0
-STORED = 9  # the position of kStored512 among the fused kernels
+STORED = 9  # the position of kStored among the fused kernels
 IN_PARTS = Limits(fused=(STORED, 3))  # coefficients are stored of up to 256 x 256 pairs at a time
 
 every_precision = pytest.mark.parametrize("precision", PARTS)

@@ -105,7 +105,7 @@ FusedVariant stored_variant(int device) {
     for (const int columns : {128, 256}) with_gradients_kernel<T>(columns, reserve);
     if (device < kDevices) known[device].store(true);
   }
-  return {FusedKernel::kStored512, {kTile, kTile}, attribute(cudaDevAttrMultiProcessorCount, device)};
+  return {FusedKernel::kStored, {kTile, kTile}, attribute(cudaDevAttrMultiProcessorCount, device)};
 }
 
 }  // namespace
@@ -119,7 +119,7 @@ FusedVariant fused_variant(int64_t width, FusedChoice choice) {
   const int shared = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   const FusedKernel kernel = fused_kernel(padded, wgmma, choice, size_t(shared));
   if (kernel == FusedKernel::kStreamed512) return streamed_variant<T>(device);
-  return kernel == FusedKernel::kStored512 ? stored_variant<T>(device) : find_variant<T>(kernel, device);
+  return kernel == FusedKernel::kStored ? stored_variant<T>(device) : find_variant<T>(kernel, device);
 }
 
 template <typename T>
@@ -138,13 +138,13 @@ void run_fused_main(const Fused<T>& p, FusedKernel kernel, void* stream) {
 }
 
 template <typename T>
-void run_coefficients(const Fused<T>& p, const Stored<T>& part, void* stream) {
-  launch_coefficients(p, part, launch_on(stream));
+void run_coefficients(const Fused<T>& p, const Stored<T>& part, FusedKernel kernel, void* stream) {
+  launch_coefficients(p, part, kernel, launch_on(stream));
 }
 
 template <typename T>
-void run_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, void* stream) {
-  launch_gradients(p, part, at_once, launch_on(stream));
+void run_gradients(const Fused<T>& p, const Stored<T>& part, FusedKernel kernel, int at_once, void* stream) {
+  launch_gradients(p, part, kernel, at_once, launch_on(stream));
 }
 
 template <typename T>
@@ -157,14 +157,14 @@ void run_fused_finish(const Fused<T>& p, void* stream) {
   launch_fused_finish(p, launch_on(stream));
 }
 
-#define FASTCCSA_FUSED_INSTANCES(T)                               \
-  template FusedVariant fused_variant<T>(int64_t, FusedChoice);   \
-  template void run_fused_prepare(const Fused<T>&, void*);        \
-  template void run_fused_ranks(const Fused<T>&, void*);          \
-  template void run_fused_main(const Fused<T>&, FusedKernel, void*); \
-  template void run_coefficients(const Fused<T>&, const Stored<T>&, void*);   \
-  template void run_gradients(const Fused<T>&, const Stored<T>&, int, void*); \
-  template void run_streamed(const Fused<T>&, void*);         \
+#define FASTCCSA_FUSED_INSTANCES(T)                                                        \
+  template FusedVariant fused_variant<T>(int64_t, FusedChoice);                            \
+  template void run_fused_prepare(const Fused<T>&, void*);                                 \
+  template void run_fused_ranks(const Fused<T>&, void*);                                   \
+  template void run_fused_main(const Fused<T>&, FusedKernel, void*);                       \
+  template void run_coefficients(const Fused<T>&, const Stored<T>&, FusedKernel, void*);   \
+  template void run_gradients(const Fused<T>&, const Stored<T>&, FusedKernel, int, void*); \
+  template void run_streamed(const Fused<T>&, void*);                                      \
   template void run_fused_finish(const Fused<T>&, void*);
 FASTCCSA_FUSED_INSTANCES(bfloat16)
 FASTCCSA_FUSED_INSTANCES(half)

@@ -17,9 +17,9 @@ void run_fused_ranks(const Fused<T>& p, void* stream);
 template <typename T>
 void run_fused_main(const Fused<T>& p, FusedKernel kernel, void* stream);
 template <typename T>
-void run_coefficients(const Fused<T>& p, const Stored<T>& part, void* stream);
+void run_coefficients(const Fused<T>& p, const Stored<T>& part, FusedKernel kernel, void* stream);
 template <typename T>
-void run_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, void* stream);
+void run_gradients(const Fused<T>& p, const Stored<T>& part, FusedKernel kernel, int at_once, void* stream);
 template <typename T>
 void run_streamed(const Fused<T>& p, void* stream);
 template <typename T>

@@ -41,7 +41,7 @@ static_assert(WgmmaShape<512>::kBytes <= kLargeMemory && CoefficientsShape<8>::k
 // Returns the kernel for features of a padded width. `wgmma`: whether the GPU has these instructions and the build has
 // code for them. `shared_bytes`: what a block of threads may use.
 inline FusedKernel fused_kernel(int padded_width, bool wgmma, FusedChoice choice, size_t shared_bytes) {
-  if (wgmma && choice == FusedChoice::kStored && padded_width == 512) return FusedKernel::kStored512;
+  if (wgmma && choice == FusedChoice::kStored && padded_width == 512) return FusedKernel::kStored;
   if (wgmma && choice == FusedChoice::kStreamed && padded_width == 512) return FusedKernel::kStreamed512;
   if (wgmma && padded_width <= 128) return FusedKernel::kWgmma128;
   if (wgmma) return padded_width == 256 ? FusedKernel::kWgmma256 : FusedKernel::kWgmma512;
@@ -107,7 +107,7 @@ void with_fused_kernel(FusedKernel kernel, Visit visit) {
     case FusedKernel::kWgmma128: return wgmma(std::integral_constant<int, 128>());
     case FusedKernel::kWgmma256: return wgmma(std::integral_constant<int, 256>());
     case FusedKernel::kWgmma512: return wgmma(std::integral_constant<int, 512>());
-    case FusedKernel::kStored512: return;    // see launch_coefficients() and launch_gradients()
+    case FusedKernel::kStored: return;       // see launch_coefficients() and launch_gradients()
     case FusedKernel::kStreamed512: return;  // see launch_streamed()
   }
 }
@@ -140,7 +140,7 @@ void with_gradients_kernel(int columns, Visit visit) {
 }
 
 template <typename T, typename Launch>
-void launch_coefficients(const Fused<T>& p, const Stored<T>& part, Launch launch) {
+void launch_coefficients(const Fused<T>& p, const Stored<T>& part, FusedKernel, Launch launch) {
   with_coefficients_kernel<T>(p.terms, p.weight.data != nullptr, [&](auto kernel, size_t bytes) {
     launch(kernel, FusedGrid{dim3(unsigned(part.blocks())), kCoefficientsThreads, bytes, kCluster, true}, p, part);
   });
@@ -148,7 +148,7 @@ void launch_coefficients(const Fused<T>& p, const Stored<T>& part, Launch launch
 
 // `at_once`: how many blocks of threads run at the same time. If wide blocks are too few for that, narrow ones run.
 template <typename T, typename Launch>
-void launch_gradients(const Fused<T>& p, const Stored<T>& part, int at_once, Launch launch) {
+void launch_gradients(const Fused<T>& p, const Stored<T>& part, FusedKernel, int at_once, Launch launch) {
   const int tiles = (jobs_of_side(p, part, 0) + jobs_of_side(p, part, 1)) * kCluster;
   if (tiles == 0) return;
   if (part.jobs != nullptr) launch(&order_jobs_kernel<T>, FusedGrid{dim3(1), kOrderThreads, 0, 1, true}, p, part);

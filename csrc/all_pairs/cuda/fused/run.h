@@ -4,7 +4,7 @@
 //
 //   FusedVariant fused_variant<T>(width, choice)   the main kernel for features of that width
 //   void run_fused_prepare(p), run_fused_ranks(p), run_fused_main(p, kernel), run_fused_finish(p)
-//   void run_coefficients(p, part), run_gradients(p, part, at_once)   instead of the main kernel: see stored.cuh
+//   void run_coefficients(p, part, kernel), run_gradients(p, part, kernel, at_once)   instead of the main kernel: see stored.cuh
 //   void run_streamed(p)                          instead of the last two: see streamed_kernel.cuh
 #pragma once
 
@@ -110,7 +110,7 @@ class FusedLoss {
 
   bool streams() const { return variant_.kernel == FusedKernel::kStreamed512; }
 
-  bool stores() const { return variant_.kernel == FusedKernel::kStored512; }
+  bool stores() const { return variant_.kernel == FusedKernel::kStored; }
 
   // Kernels that store coefficients compute separation alone, or both terms together.
   bool must_sort() const { return stores() && problem_.per_term && needs_gradient(); }
@@ -122,7 +122,7 @@ class FusedLoss {
   void set_common() {
     p_.shape = variant_.shape;
     p_.width = int(problem_.width);
-    p_.padded_width = padded_width(variant_.kernel);
+    p_.padded_width = padded_width(variant_.kernel, problem_.width);
     p_.weight = problem_.weight;
     p_.labels = problem_.labels;
     p_.check = sorted_ ? 0 : 1;
@@ -271,8 +271,8 @@ class FusedLoss {
     if (streams()) return device_.run_streamed(p_);
     if (stores()) {
       for_each_part([&](const Stored<T>& part) {
-        device_.run_coefficients(p_, part);
-        device_.run_gradients(p_, part, variant_.threads_blocks);
+        device_.run_coefficients(p_, part, variant_.kernel);
+        device_.run_gradients(p_, part, variant_.kernel, variant_.threads_blocks);
       });
       if (p_.results[1] != nullptr) device_.run_fused_finish(p_);
       return;

@@ -7,19 +7,21 @@ namespace fastccsa::all_pairs::cuda {
 
 enum class FusedKernel {
   kMma64, kMma128, kMma256, kMma512Small, kMma512, kMma512Large, kWgmma128, kWgmma256, kWgmma512,
-  kStored512,   // two kernels, which store coefficients: see stored.cuh
+  kStored,      // two kernels, which store coefficients: see stored.cuh
   kStreamed512  // few rows against many: see streamed_kernel.cuh
 };
 constexpr int kFusedKernels = int(FusedKernel::kStreamed512) + 1;
 
-// The width to which features are padded for a kernel.
-inline int padded_width(FusedKernel kernel) {
+// The width to which features are padded for a kernel. Those that store coefficients take any width: wider features are
+// padded to whole groups of 128 columns.
+inline int padded_width(FusedKernel kernel, int64_t width) {
   switch (kernel) {
     case FusedKernel::kMma64: return 64;
     case FusedKernel::kMma128:
     case FusedKernel::kWgmma128: return 128;
     case FusedKernel::kMma256:
     case FusedKernel::kWgmma256: return 256;
+    case FusedKernel::kStored: return width <= kLargestFusedWidth ? kLargestFusedWidth : int((width + 127) / 128 * 128);
     default: return 512;
   }
 }
