@@ -166,6 +166,10 @@ SCRIPTS = {
         "The runs are those of `method`. Algorithms that lack one of the seeds are left out.",
         "report seeds=5 against=E,K",
     ),
+    "bounds": (
+        "Count the tiles of pairs that bounds could leave out before the first product, with the features of runs.",
+        "run threads=1",
+    ),
     "epoch": (
         "The loop, an epoch, and the whole of the runs A and K, against the bare network's step.",
         "manifest backbone=resnet18 sizes=112,224 pairs=32 rendered=0.1 cache amp=auto graph-steps=0 epochs=20 "
