@@ -55,6 +55,8 @@ RACES = Sanitizer(
     ("-O2", "-DEMULATOR_RACE_DETECTOR"),
     'extern "C" void* __tsan_create_fiber(unsigned); int main() { return __tsan_create_fiber(0) == nullptr; }',
 )
+# Counts how often each line runs, in place of AddressSanitizer: see docs/testing-kernels.md.
+COVERAGE = Sanitizer("coverage", ("-O0", "--coverage", "-fprofile-update=atomic"), ("-O2",), "int main() {}")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Builder:
             return built and subprocess.run([probe], capture_output=True).returncode == 0
 
     def memory_or_plain(self) -> Sanitizer:
+        if os.environ.get("KERNEL_COVERAGE") == "1":
+            return COVERAGE
         if self.works(MEMORY):
             return MEMORY
         warnings.warn("g++ has no AddressSanitizer here: kernels run without it", stacklevel=2)
