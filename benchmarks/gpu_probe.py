@@ -8,8 +8,8 @@ off loses nothing. ``gpu`` is the time of the GPU: the median of replays of a CU
 the median of plain calls with a synchronisation before and after each. Every run first measures the rates to compare
 with: cuBLAS's bfloat16 product of 16,384 x 16,384 x 512, and a copy of 1 GiB (bytes read and written).
 
-The kernels are called by name, by the op's argument ``method``; ``fastccsa bench`` measures what users call, beside
-more rivals.
+The kernels are called by name, by the op's argument ``method``; `gpu_rivals` and ``fastccsa bench`` measure what users
+call, beside rivals.
 """
 
 from __future__ import annotations
@@ -54,8 +54,11 @@ FLOAT32_SIZES = [
 # On Hopper GPUs, kernels that store coefficients; on others, "stored" is the same as "products".
 FLOAT32 = ("stored", "products")
 ERROR_ROWS = 2048
-ERROR_WIDTHS, ERROR_SHAPES, ERROR_MARGIN = (512, 500, 256, 128, 100, 20), ((700, 1300), (1501, 333), (64, 5000)), 1.45
-RIVALS_ROWS = [1024, 4096]
+ERROR_WIDTHS = (2048, 776, 512, 500, 256, 128, 100, 20)
+ERROR_SHAPES, ERROR_MARGIN = ((700, 1300), (1501, 333), (64, 5000)), 1.45
+# Other widths: of ResNet-50 and of embeddings. The kernels that store coefficients, and cuBLAS's products.
+WIDTHS_OF_16_BITS, WIDTHS_OF_FLOAT32, WIDE_ROWS = (768, 1024, 2048), (128, 1024, 2048), (256, 4096, 16384)
+WIDE = ("stored", "stored_sorted", "products")
 ZIPPED_ROWS = [32, 4096, 65536, 262144]
 PROFILED = [
     (1024, 1024, 3, "stored"), (4096, 4096, 3, "stored"), (16384, 16384, 3, "stored_sorted"),
@@ -149,9 +152,9 @@ def make_labels(rows: int, mix: Sequence[int]) -> Tensor:
     return labels[torch.randperm(rows)].to(DEVICE)
 
 
-def make_sides(rows: Sequence[int], mix: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def make_sides(rows: Sequence[int], mix: str, dtype: torch.dtype, width: int = WIDTH) -> tuple[Tensor, ...]:
     """Make the features and labels of both sides. Distances of pairs are near the square root of 2."""
-    features = ((torch.randn(n, WIDTH, device=DEVICE) / math.sqrt(WIDTH)).to(dtype) for n in rows)
+    features = ((torch.randn(n, width, device=DEVICE) / math.sqrt(width)).to(dtype) for n in rows)
     return (*features, *(make_labels(n, MIXES[mix]) for n in rows))
 
 
@@ -204,6 +207,23 @@ def all_pairs(report: Report) -> None:
                         "all-pairs", name, gpu_ms=ms, wall_ms=wall_ms(call), peak_mib=peak_mib(call),
                         tflops_dense=products * 2 * WIDTH * pairs / ms / 1e9,
                     )  # fmt: skip
+
+
+def wide(report: Report) -> None:
+    """Measure the loss over all pairs of features of other widths."""
+    for width, rows, method in itertools.product(WIDTHS_OF_16_BITS, WIDE_ROWS, WIDE):
+        sides = make_sides((rows, rows), "uniform", torch.bfloat16, width)
+        name = f"{rows}x{rows}x{width} bfloat16 {method}"
+        with report.attempt("wide", name):
+            ms = gpu_ms(all_pairs_call(sides, method), 10)
+            report("wide", name, gpu_ms=ms, tflops_of_three=3 * 2 * width * rows**2 / ms / 1e9)
+    for width, rows, precision, method in itertools.product(
+        WIDTHS_OF_FLOAT32, WIDE_ROWS, get_args(Precision), FLOAT32
+    ):  # fmt: skip
+        sides = make_sides((rows, rows), "uniform", torch.float32, width)
+        name = f"{rows}x{rows}x{width} {precision} {method}"
+        with report.attempt("wide", name):
+            report("wide", name, gpu_ms=gpu_ms(all_pairs_call(sides, method, 3, precision), 5))
 
 
 def errors(report: Report) -> None:
@@ -291,46 +311,6 @@ def _float32_errors(report: Report) -> None:
             show(f"{precision} {method}", float(result[0]), result[2][0].double())
 
 
-def dense_loss(a: Tensor, b: Tensor, y1: Tensor, y2: Tensor) -> Tensor:
-    """Compute the mean over all pairs in plain PyTorch: the product in the features' dtype, the rest in float32."""
-    norms = a.float().square().sum(1)[:, None] + b.float().square().sum(1)
-    squared = (norms - 2 * (a @ b.t()).float()).clamp_min(1e-12)
-    gap = (MARGIN - squared.sqrt()).clamp_min(0)
-    return torch.where(y1[:, None] == y2, squared, gap * gap).mean()
-
-
-def with_gradients(loss: Callable[..., Tensor], a: Tensor, b: Tensor, *rest: Any) -> Call:
-    """Return a call of a loss, forward and backward."""
-
-    def call() -> object:
-        torch.compiler.cudagraph_mark_step_begin()  # so that torch.compile's graphs may reuse their memory
-        return torch.autograd.grad(loss(a, b, *rest), (a, b))
-
-    return call
-
-
-def rivals(report: Report) -> None:
-    """Measure the wall time of forward and both gradients of bfloat16 features: what users call, and PyTorch."""
-    weight = torch.ones(len(CLASSES), len(CLASSES), device=DEVICE)
-
-    def ours(a: Tensor, b: Tensor, y1: Tensor, y2: Tensor) -> Tensor:
-        return functional.contrastive_alignment(a, b, y1, y2, weight, MARGIN, "all")
-
-    for rows in RIVALS_ROWS:
-        a, b, y1, y2 = make_sides((rows, rows), "uniform", torch.bfloat16)
-        a.requires_grad_(), b.requires_grad_()
-        contestants: dict[str, Callable[..., Tensor]] = {
-            "fastccsa": ours,
-            "eager": dense_loss,
-            "torch.compile": torch.compile(dense_loss),
-            "torch.compile, CUDA graphs": torch.compile(dense_loss, mode="reduce-overhead"),
-        }
-        for name, loss in contestants.items():
-            with report.attempt("rivals", f"{rows}x{rows} {name}"):
-                call = with_gradients(loss, a, b, y1, y2)
-                report("rivals", f"{rows}x{rows} {name}", wall_ms=wall_ms(call, 20))
-
-
 def zipped(report: Report) -> None:
     """Measure the zipped pair terms, forward and both gradients, beside a copy of as many bytes as two passes move."""
     weight = torch.ones(len(CLASSES), len(CLASSES), device=DEVICE)
@@ -338,7 +318,11 @@ def zipped(report: Report) -> None:
         for dtype in (torch.float32, torch.bfloat16):
             a, b, y1, y2 = make_sides((rows, rows), "uniform", dtype)
             a.requires_grad_(), b.requires_grad_()
-            call = with_gradients(functional.contrastive_alignment, a, b, y1, y2, weight, 40.0)
+
+            def call(a: Tensor = a, b: Tensor = b, y1: Tensor = y1, y2: Tensor = y2) -> object:
+                loss = functional.contrastive_alignment(a, b, y1, y2, weight, 40.0)
+                return torch.autograd.grad(loss, (a, b))
+
             size = f"{rows} {str(dtype).removeprefix('torch.')}"
             for name, leave_from in (("", zipped_op.LEAVE_GRADIENTS_FROM), (", two passes", sys.maxsize)):
                 if name and rows < zipped_op.LEAVE_GRADIENTS_FROM:
@@ -389,10 +373,10 @@ def _profile_kernels(report: Report, name: str, call: Call, repeats: int = 5) ->
 
 PARTS: dict[str, Callable[[Report], None]] = {
     "all-pairs": all_pairs,
+    "wide": wide,
     "errors": errors,
     "float32": float32,
     "zipped": zipped,
-    "rivals": rivals,
     "profile": profile,
 }
 
@@ -403,18 +387,29 @@ PARTS: dict[str, Callable[[Report], None]] = {
 @click.option("--fits", is_flag=True, help="Only check that the library runs on this GPU; fails if it does not.")
 def main(parts: tuple[str, ...], out: Path | None, fits: bool) -> None:
     """Measure some parts, by default all of them."""
+    if fits:
+        require_gpu()
+        return check_library()
+    report = begin(out)
+    for part in parts or PARTS:
+        PARTS[part](report)
+        report("seconds", part, since_start=perf_counter() - report.start)
+
+
+def require_gpu() -> None:
     if not torch.cuda.is_available():
         raise click.ClickException(f"torch {torch.__version__} sees no GPU, and everything here is measured on one")
-    if fits:
-        return check_library()
+
+
+def begin(out: Path | None) -> Report:
+    """Start a report with the machine and its rates."""
+    require_gpu()
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
     report = Report(out)
     report("machine", torch.cuda.get_device_name(), torch=torch.__version__, python=sys.version.split()[0])
     rates(report)
-    for part in parts or PARTS:
-        PARTS[part](report)
-        report("seconds", part, since_start=perf_counter() - report.start)
+    return report
 
 
 def check_library() -> None:

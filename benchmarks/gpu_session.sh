@@ -180,17 +180,19 @@ SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name 
   --launch-timeout 60 --print-limit 20)
 
 group=core
-step "probe, all pairs" 45 "${PROBE[@]}" errors all-pairs
-step "probe, float32" 30 "${PROBE[@]}" float32
-step "tests of all pairs" 75 "${TEST[@]}" tests/losses/all_pairs
+step "probe, all pairs" 40 "${PROBE[@]}" errors all-pairs
+step "probe, float32" 25 "${PROBE[@]}" float32
+step "probe, other widths" 20 "${PROBE[@]}" wide
+step "tests of all pairs" 60 "${TEST[@]}" tests/losses/all_pairs
 step "probe, zipped" 20 "${PROBE[@]}" zipped
 with pandas "benchmark, augmentation" 20 "$PYTHON" -m benchmarks augment --device cuda --seconds 0.4 \
   --dtype float32 --dtype bfloat16 --machine "$MACHINE" --out "$OUT/augment-$MACHINE.json"
-step "probe, rivals and profile" 50 "${PROBE[@]}" profile rivals
+step "probe, profile" 15 "${PROBE[@]}" profile
 
 # ---- the rest ----
 
 group=rest
+step "rivals, all pairs" 90 "$PYTHON" -m benchmarks.gpu_rivals --out "$OUT/rivals-$MACHINE.jsonl"
 with nvidia.dali "tests of DALI" 60 "${TEST[@]}" tests/images/test_dali_gpu.py
 with nvidia.dali "probe, images" 100 "$PYTHON" -m benchmarks.gpu_images --seconds 90 --out "$OUT/images-$MACHINE.jsonl"
 # The steps and runs below use the demo's images. It trains A, E and K.

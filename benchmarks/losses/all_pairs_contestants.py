@@ -70,23 +70,35 @@ def _fastccsa(precision: Precision, problem: Problem, cell: Any) -> LossFunction
 
 
 def _keops(problem: Problem, cell: Any) -> LossFunction:
+    lazy_tensor()
+    return LossFunction(partial(lazy_loss, margin=MARGIN), "LazyTensor")
+
+
+def lazy_tensor() -> Any:
+    """Return KeOps's class of lazy tensors.
+
+    Raises:
+        CannotRun: KeOps is not installed.
+    """
     try:
         from pykeops.torch import LazyTensor
     except ImportError as error:
         raise CannotRun("not installed: pip install pykeops") from error
+    return LazyTensor
 
-    def loss(a: Tensor, b: Tensor, y1: Tensor, y2: Tensor) -> Tensor:
-        dtype = sums(a)
-        x, y = LazyTensor(a.to(dtype)[:, None].contiguous()), LazyTensor(b.to(dtype)[None].contiguous())
-        label1 = LazyTensor(y1.to(dtype)[:, None, None].contiguous())
-        label2 = LazyTensor(y2.to(dtype)[None, :, None].contiguous())
-        squared = ((x - y) ** 2).sum(-1)
-        same = (0.5 - (label1 - label2).abs()).step()
-        separated = (MARGIN - (squared + torch.finfo(dtype).tiny).sqrt()).relu()
-        pairs = same * squared + (1 - same) * separated**2
-        return pairs.sum(1).sum() / (len(a) * len(b))
 
-    return LossFunction(loss, "LazyTensor")
+def lazy_loss(a: Tensor, b: Tensor, y1: Tensor, y2: Tensor, margin: float) -> Tensor:
+    """Compute the mean over all pairs by KeOps, which never holds their matrix."""
+    LazyTensor = lazy_tensor()
+    dtype = sums(a)
+    x, y = LazyTensor(a.to(dtype)[:, None].contiguous()), LazyTensor(b.to(dtype)[None].contiguous())
+    label1 = LazyTensor(y1.to(dtype)[:, None, None].contiguous())
+    label2 = LazyTensor(y2.to(dtype)[None, :, None].contiguous())
+    squared = ((x - y) ** 2).sum(-1)
+    same = (0.5 - (label1 - label2).abs()).step()
+    separated = (margin - (squared + torch.finfo(dtype).tiny).sqrt()).relu()
+    pairs = same * squared + (1 - same) * separated**2
+    return pairs.sum(1).sum() / (len(a) * len(b))
 
 
 def _metric_learning(problem: Problem, cell: Any) -> LossFunction:

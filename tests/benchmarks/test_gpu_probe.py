@@ -29,13 +29,13 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "DEVICE": "cpu", "SQUARES": [8, 1024], "AGAINST_A_MEMORY": [4], "MEMORY": 32, "FUSED": ("products",),
         "FLOAT32_SIZES": [(8, 8, 3), (4, 32, 1)], "ERROR_ROWS": 64, "UNSORTED_MMA": (), "STREAMED": (),
-        "ERROR_WIDTHS": (20,), "ERROR_SHAPES": ((30, 40),), "RIVALS_ROWS": [16], "ZIPPED_ROWS": [8, 8192],
+        "ERROR_WIDTHS": (20,), "ERROR_SHAPES": ((30, 40),), "ZIPPED_ROWS": [8, 8192],
+        "WIDTHS_OF_16_BITS": (40,), "WIDTHS_OF_FLOAT32": (48,), "WIDE_ROWS": (6,), "WIDE": ("products",),
     }  # fmt: skip
     for name in ("gpu_ms", "wall_ms", "events_ms", "peak_mib"):
         values[name] = once
     for name, value in values.items():
         monkeypatch.setattr(gpu_probe, name, value)
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -76,7 +76,7 @@ def test_help_lists_the_parts() -> None:
         ),
         ("float32", {"error, ieee stored", "error, differences in float32", "8x8 tf32 products", "4x32 bf16x3 stored"}),
         ("errors", {"bfloat16 products", "float16 products"}),
-        ("rivals", {"16x16 fastccsa", "16x16 eager"}),
+        ("wide", {"6x6x40 bfloat16 products", "6x6x48 bf16x3 products"}),
         ("zipped", {"8 bfloat16", "8 float32, copy", "8192 float32", "8192 bfloat16, two passes"}),
     ],
 )

@@ -11,11 +11,11 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_session.sh"
 CORE = [
-    "probe, all pairs", "probe, float32", "tests of all pairs", "probe, zipped", "benchmark, augmentation",
-    "probe, rivals and profile",
+    "probe, all pairs", "probe, float32", "probe, other widths", "tests of all pairs", "probe, zipped",
+    "benchmark, augmentation", "probe, profile",
 ]  # fmt: skip
 REST = [
-    "tests of DALI", "probe, images", "demo", "benchmark, images",
+    "rivals, all pairs", "tests of DALI", "probe, images", "demo", "benchmark, images",
     "step, 64 px, 32 pairs", "step, 64 px, 256 pairs", "step, 112 px, 32 pairs",
     "step, 112 px, 256 pairs", "step, 224 px, 32 pairs", "step, 224 px, 256 pairs", "epoch, 112 px", "A and K, 112 px",
     "memcheck", "racecheck", "tests of the loss", "tests of training", "benchmark, epoch", "tests of the augmentation",
@@ -32,7 +32,7 @@ case "$*" in
   "-c import "*) [[ "$*" != *"$MISSING"* ]] ;;
   *--fits) exit $FITS_STATUS ;;
   setup.py*) exit $BUILD_STATUS ;;
-  *gpu_probe* | *gpu_images*) exit 0 ;;
+  *gpu_probe* | *gpu_rivals* | *gpu_images*) exit 0 ;;
   *pytest*"tests/losses --ignore"*) exit 1 ;;
   *pytest*tests/images*) exit 5 ;;
   *gpu_calls*) echo sanitized; exit 0 ;;
