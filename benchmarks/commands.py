@@ -173,7 +173,7 @@ SCRIPTS = {
     "epoch": (
         "The loop, an epoch, and the whole of the runs A and K, against the bare network's step.",
         "manifest backbone=resnet18 sizes=112,224 pairs=32 rendered=0.1 cache amp=auto graph-steps=0 epochs=20 "
-        "baseline-epochs=40 share workers threads device=auto",
+        "baseline-epochs=40 share workers threads device=auto out",
     ),
 }
 TYPED: dict[str, SimpleNamespace] = {}  # the options of the command that runs pytest, by benchmark

@@ -2,7 +2,8 @@
 
 Trains A, a baseline on the primary domain, and K, the method that starts from it, on rendered images, and times their
 parts. "Of the bare step" is the time that the bare network needs for as many images in batches of the same size (on
-fixed images, captured as a CUDA graph where the runs are), divided by the time that was needed:
+fixed images, captured as a CUDA graph where the runs are; measured before and after each run), divided by the time that
+was needed:
 
 * the loop: the training of an epoch, without what follows it,
 * an epoch: training, validation and saving,
@@ -15,9 +16,10 @@ a longer run would reach is computed, too: for the paper's numbers of epochs, of
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,10 +33,13 @@ import torch
 from benchmarks.bench_step import WARM_STEPS, _bare
 from fastccsa.collections import Manifest, render_collections
 from fastccsa.runs.config import BASELINE_EPOCHS, CCSA_EPOCHS, TrainConfig
+from fastccsa.system import machine
 from fastccsa.system.devices import amp_dtype, pick_device
+from fastccsa.system.files import write_atomically
 from fastccsa.training import loop, train
 
 PARTS = ("training", "validation", "saving")
+BARE_STEPS, BARE_SECONDS = 20, 1.0  # at least so many steps, and as long as a GPU's clock takes to settle
 
 
 @dataclass
@@ -85,6 +90,7 @@ def main(options: SimpleNamespace) -> None:
         torch.set_num_threads(options.threads)
     gpu = f", {torch.cuda.get_device_name(device)}" if on_gpu else ""
     click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads{gpu}")
+    records: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         manifest = options.manifest or Path(folder, "images", "manifest.csv")
         if not options.manifest:
@@ -104,48 +110,64 @@ def main(options: SimpleNamespace) -> None:
                 config, alignment="w", n_sec="all", init=config.out, out=str(Path(folder, f"K{size}")),
                 epochs=options.epochs,
             )  # fmt: skip
-            measure(config, after, device)
+            records += measure(config, after, device)
+            if options.out:
+                about = {"machine": machine.describe(device), "commit": machine.commit(), "records": records}
+                with write_atomically(options.out) as file:
+                    file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(baseline: TrainConfig, after: TrainConfig, device: torch.device) -> None:
-    """Train both runs, and print their parts."""
+def measure(baseline: TrainConfig, after: TrainConfig, device: torch.device) -> list[dict[str, Any]]:
+    """Train both runs; print and return the figures of their parts."""
+    records = []
     size, count = baseline.size, baseline.batch_size
     click.echo(f"\n{baseline.backbone}, {size} px, batches of {count} images (A) and {count} pairs (K), {device}")
     whole, bare_time, images, long, long_bare = 0.0, 0.0, 0.0, 0.0, 0.0
     for name, config, rows in (("A", baseline, count), ("K", after, 2 * count)):
-        bare = bare_rate(config, rows, device)
+        before = bare_rate(config, rows, device)
         clock, start = Clock(), perf_counter()
         with clock.watch():
             train(config, progress=False)
         end = perf_counter()
-        epoch = report(name, clock, bare, start, end)
+        rates = (before, bare_rate(config, rows, device))
+        bare = statistics.harmonic_mean(rates)
+        record = report(name, clock, rates, start, end)
+        records.append({"size": size, "batch": count, "run": name, **record})
+        epoch = record["epoch_seconds"]
         further = (BASELINE_EPOCHS if name == "A" else CCSA_EPOCHS) - config.epochs
         long += end - start + further * epoch
         long_bare += (sum(clock.images) + further * statistics.median(clock.images)) / bare
         whole += end - start
         bare_time += sum(clock.images) / bare
         images += sum(clock.images)
+    shares = {"A then K": bare_time / whole, "A then K, computed": long_bare / long}
     click.echo(
         f"A then K: {images / whole:8.0f} images/s, {whole:.1f} s for {baseline.epochs} and {after.epochs} epochs: "
-        f"{100 * bare_time / whole:.1f} % of the bare step"
+        f"{100 * shares['A then K']:.1f} % of the bare step"
     )
     click.echo(
         f"A then K: computed for {BASELINE_EPOCHS} and {CCSA_EPOCHS} epochs from the times of an epoch, {long:.0f} s: "
-        f"{100 * long_bare / long:.1f} % of the bare step"
+        f"{100 * shares['A then K, computed']:.1f} % of the bare step"
     )
+    return [*records, *({"size": size, "batch": count, "run": run, "share": share} for run, share in shares.items())]
 
 
-def report(name: str, clock: Clock, bare: float, start: float, end: float) -> float:
-    """Print the parts of a run; return the mean time of the epochs after the first one, in seconds."""
-    images = statistics.median(clock.images[1:])
+def report(name: str, clock: Clock, bare_rates: Sequence[float], start: float, end: float) -> dict[str, Any]:
+    """Print and return the figures of a run; times are in seconds, those of an epoch without the first one."""
+    images, bare = statistics.median(clock.images[1:]), statistics.harmonic_mean(bare_rates)
     training = statistics.median(clock.wall["training"][1:])
     epoch = (clock.ends[-1] - clock.ends[0]) / (len(clock.ends) - 1)
-    click.echo(f"{name}  bare step {bare:8.0f} images/s")
+    found: dict[str, Any] = {"bare_images_per_second": list(bare_rates)}
+    click.echo(
+        f"{name}  bare step {bare:8.0f} images/s ({' before, '.join(f'{rate:.0f}' for rate in bare_rates)} after)"
+    )
     for what, seconds in (("loop", training), ("epoch", epoch)):
         rate = images / seconds
+        found |= {f"{what}_seconds": seconds, f"{what}_images_per_second": rate, f"{what}_share": rate / bare}
         click.echo(f"{name}  {what:9s} {rate:8.0f} images/s: {100 * rate / bare:.1f} % of the bare step")
     for part in PARTS:
         wall, processors = (statistics.median(times[part][1:]) for times in (clock.wall, clock.processors))
+        found |= {f"{part}_seconds": wall, f"{part}_processor_seconds": processors}
         click.echo(f"{name}    {part:10s} {1000 * wall:8.1f} ms an epoch, processors {1000 * processors:8.1f} ms")
     first = clock.ends[0] - sum(clock.wall[part][0] for part in PARTS) - start
     parts = {
@@ -155,7 +177,7 @@ def report(name: str, clock: Clock, bare: float, start: float, end: float) -> fl
         "afterwards": end - clock.ends[-1],
     }
     click.echo(f"{name}  whole run {end - start:.1f} s: {', '.join(f'{what} {s:.2f} s' for what, s in parts.items())}")
-    return epoch
+    return found | {"run_seconds": end - start, "parts_seconds": parts}
 
 
 def bare_rate(config: TrainConfig, rows: int, device: torch.device) -> float:
@@ -167,7 +189,7 @@ def bare_rate(config: TrainConfig, rows: int, device: torch.device) -> float:
     for _ in range(WARM_STEPS):
         step()
     seconds, steps = 0.0, 0
-    while seconds < 1.0:  # long enough for a GPU's clock to settle
+    while seconds < BARE_SECONDS or steps < BARE_STEPS:
         start = perf_counter()
         for _ in range(10 if device.type == "cuda" else 1):
             step()

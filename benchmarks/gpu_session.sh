@@ -174,6 +174,7 @@ $DRY_RUN || ! has_module xdist || TEST+=(-n 8)
 PROBE=("$PYTHON" -m benchmarks.gpu_probe --out "$OUT/probe-$MACHINE.jsonl")
 BENCH=("$PYTHON" -m benchmarks zipped --device cuda --machine "$MACHINE")
 ALL_PAIRS=("$PYTHON" -m benchmarks all-pairs --device cuda --machine "$MACHINE")
+EPOCH=("$PYTHON" -m benchmarks epoch --device cuda)
 STEP=("$PYTHON" -m benchmarks step --machine "$MACHINE" --device cuda --cache gpu --rounds 3 --steps 20
   --manifest "$WORK/demo/images/manifest.csv")
 SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name kns=fastccsa --error-exitcode 9
@@ -181,20 +182,24 @@ SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name 
 
 group=core
 step "probe, all pairs" 40 "${PROBE[@]}" errors all-pairs
-step "probe, float32" 25 "${PROBE[@]}" float32
-step "probe, other widths" 20 "${PROBE[@]}" wide
-step "tests of all pairs" 60 "${TEST[@]}" tests/losses/all_pairs
-step "probe, zipped" 20 "${PROBE[@]}" zipped
-with pandas "benchmark, augmentation" 20 "$PYTHON" -m benchmarks augment --device cuda --seconds 0.4 \
-  --dtype float32 --dtype bfloat16 --machine "$MACHINE" --out "$OUT/augment-$MACHINE.json"
-step "probe, profile" 15 "${PROBE[@]}" profile
+step "tests of all pairs" 50 "${TEST[@]}" tests/losses/all_pairs
+with nvidia.dali "tests of DALI" 45 "${TEST[@]}" tests/images/test_dali_gpu.py
+with nvidia.dali "probe, images" 55 "$PYTHON" -m benchmarks.gpu_images --seconds 45 --out "$OUT/images-$MACHINE.jsonl"
+with pandas "epoch, A and K, 112 px" 50 "${EPOCH[@]}" --sizes 112 --epochs 8 --baseline-epochs 16 \
+  --out "$OUT/epoch-112-$MACHINE.json"
 
 # ---- the rest ----
 
 group=rest
+step "probe, float32" 25 "${PROBE[@]}" float32
+step "probe, other widths" 20 "${PROBE[@]}" wide
+step "probe, zipped" 20 "${PROBE[@]}" zipped
+step "probe, profile" 15 "${PROBE[@]}" profile
+with pandas "epoch, A and K, 224 px" 70 "${EPOCH[@]}" --sizes 224 --epochs 6 --baseline-epochs 12 \
+  --out "$OUT/epoch-224-$MACHINE.json"
 step "rivals, all pairs" 90 "$PYTHON" -m benchmarks.gpu_rivals --out "$OUT/rivals-$MACHINE.jsonl"
-with nvidia.dali "tests of DALI" 60 "${TEST[@]}" tests/images/test_dali_gpu.py
-with nvidia.dali "probe, images" 100 "$PYTHON" -m benchmarks.gpu_images --seconds 90 --out "$OUT/images-$MACHINE.jsonl"
+with pandas "benchmark, augmentation" 20 "$PYTHON" -m benchmarks augment --device cuda --seconds 0.4 \
+  --dtype float32 --dtype bfloat16 --machine "$MACHINE" --out "$OUT/augment-$MACHINE.json"
 # The steps and runs below use the demo's images. It trains A, E and K.
 with pandas "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --seeds 1 --epochs 3 --out "$WORK/demo"
 with nvidia.dali "benchmark, images" 60 "$PYTHON" -m benchmarks images --device cuda --machine "$MACHINE" \
@@ -218,7 +223,6 @@ else
 fi
 step "tests of the loss" 120 "${TEST[@]}" tests/losses --ignore tests/losses/all_pairs
 with pandas "tests of training" 120 "${TEST[@]}" tests/training tests/evaluation tests/runs tests/experiments
-with pandas "benchmark, epoch" 110 "$PYTHON" -m benchmarks epoch
 with pandas "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
 with nvidia.dali "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore tests/images/test_augment.py \
   --ignore tests/images/test_dali_gpu.py

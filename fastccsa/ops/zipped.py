@@ -251,11 +251,10 @@ def zipped_ccsa(
         return loss, terms
     check_transforms()
     try:
-        if torch._C._is_any_autocast_enabled():  # on any device: the op applies the rule of its own
-            loss, terms, _ = _zipped(*inputs)
-        else:
-            function = _ZippedLeavingGradients if _leaves_gradients(inputs) else _Zipped
-            loss, terms, _ = function.apply(*inputs)
+        if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(_first(inputs).device.type):
+            inputs = _promote(inputs)  # as the op itself does where it is compiled
+        function = _ZippedLeavingGradients if _leaves_gradients(inputs) else _Zipped
+        loss, terms, _ = function.apply(*inputs)
     except RuntimeError as error:
         name_bad_weight(error, dict(zip(_WEIGHTS, inputs[6:9], strict=True)))
         raise

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import epoch
+from benchmarks import commands, epoch
 from benchmarks.epoch import PARTS, Clock, measure, report
 from fastccsa.runs.config import TrainConfig
 
@@ -27,7 +28,10 @@ def clock_of(training: list[float], validation: list[float], saving: list[float]
 
 def test_the_first_epoch_is_part_of_the_whole_run_only(capsys) -> None:
     clock = clock_of([5.0, 1.0, 1.0], [2.0, 0.5, 0.5], [1.0, 0.25, 0.75], 800.0)
-    assert report("A", clock, 1000.0, 100.0, 120.0) == pytest.approx(2.0)
+    record = report("A", clock, (1000.0, 1000.0), 100.0, 120.0)
+    assert record["epoch_seconds"] == pytest.approx(2.0)
+    assert record["loop_share"] == pytest.approx(0.8)
+    assert sum(record["parts_seconds"].values()) == pytest.approx(record["run_seconds"]) == pytest.approx(20)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "A loop 800 images/s: 80.0 % of the bare step" in lines
     assert "A epoch 400 images/s: 40.0 % of the bare step" in lines
@@ -45,8 +49,38 @@ def test_a_longer_run_is_computed_from_the_times_of_an_epoch(capsys, monkeypatch
     monkeypatch.setattr(epoch, "bare_rate", lambda *_: 1000.0)
     monkeypatch.setattr(epoch, "train", lambda config, progress: SimpleNamespace())
     config = TrainConfig(alignment="-", epochs=3, size=32, batch_size=4)
-    measure(config, config, torch.device("cpu"))
+    records = measure(config, config, torch.device("cpu"))
     one, other = (line for line in capsys.readouterr().out.splitlines() if line.startswith("A then K"))
     assert " 120 images/s, 40.0 s for 3 and 3 epochs: 12.0 % of the bare step" in one
+    assert [record["run"] for record in records] == ["A", "K", "A then K", "A then K, computed"]
+    assert records[2]["share"] == pytest.approx(0.12)
     # 132 and 17 more epochs of 2 s, each of which the bare network would finish in 0.8 s.
     assert "computed for 135 and 20 epochs from the times of an epoch, 338 s: 36.7 % of the bare step" in other
+
+
+def test_the_bare_step_before_and_after_a_run_counts_by_its_time(capsys) -> None:
+    """Half of the steps at 500 and half at 1500 images/s, as many images each, are 750 images/s."""
+    clock = clock_of([5.0, 1.0, 1.0], [2.0, 0.5, 0.5], [1.0, 0.25, 0.75], 750.0)
+    record = report("A", clock, (500.0, 1500.0), 100.0, 120.0)
+    assert record["loop_share"] == pytest.approx(1)
+    assert "bare step 750 images/s (500 before, 1500 after)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_results_are_written_after_each_size(tmp_path, monkeypatch) -> None:
+    out, sizes = tmp_path / "epoch.json", []
+
+    def measured(baseline: TrainConfig, after: TrainConfig, device: torch.device) -> list[dict[str, object]]:
+        assert (baseline.epochs, after.epochs, after.init) == (3, 2, baseline.out)
+        if sizes:
+            assert [record["size"] for record in json.loads(out.read_text())["records"]] == sizes
+        sizes.append(baseline.size)
+        return [{"size": baseline.size, "run": "A"}]
+
+    monkeypatch.setattr(epoch, "measure", measured)
+    manifest = tmp_path / "manifest.csv"
+    manifest.touch()
+    words = f"--manifest {manifest} --device cpu --sizes 48,64 --epochs 2 --baseline-epochs 3 --out {out}"
+    epoch.main(SimpleNamespace(**commands.bench.commands["epoch"].make_context("epoch", words.split()).params))
+    found = json.loads(out.read_text())
+    assert [record["size"] for record in found["records"]] == sizes == [48, 64]
+    assert found["machine"]
