@@ -61,7 +61,9 @@ void Thread::run_kernels(void* thread) {
 }
 
 Multiprocessor::Multiprocessor(const Schedule& schedule)
-    : warp_order_(schedule.order, schedule.seed), lane_order_(schedule.order, schedule.seed + 1) {}
+    : warp_order_(schedule.order, schedule.seed),
+      lane_order_(schedule.order, schedule.seed + 1),
+      copy_order_(schedule.order, schedule.seed + 2) {}
 
 Multiprocessor::~Multiprocessor() = default;
 
@@ -227,27 +229,30 @@ bool Multiprocessor::release_mbarriers() {
   return released;
 }
 
-// Completes the copies of the hardware; returns false if there is none.
+// Completes the copies of the hardware that one barrier counts; returns false if there is none. The others stay as they
+// are, so that whoever waited for another barrier than that of the copy finds nothing there.
 bool Multiprocessor::complete_copies() {
-  bool completed = false;
+  std::vector<std::pair<Block*, uint32_t>> waiting;
   for (const auto& block : cluster_) {
     for (auto& [address, barrier] : block->mbarriers) {
-      if (barrier.started == 0) continue;
-      for (unsigned k = 0; k < barrier.started; ++k) {
-        const BulkCopy& copy = barrier.copies[k];
-        for (size_t byte = 0; byte < copy.bytes; ++byte) {
-          static_cast<volatile unsigned char*>(copy.to)[byte] = static_cast<const volatile unsigned char*>(copy.from)[byte];
-        }
-        barrier.bytes -= int64_t(copy.bytes);
-      }
-      barrier.started = 0;
-      barrier.advance();
-      const uint64_t word = barrier.word();
-      std::memcpy(block->shared.at(address, sizeof word, {"copy_bulk", "", 0}), &word, sizeof word);
-      completed = true;
+      if (barrier.started > 0) waiting.emplace_back(block.get(), address);
     }
   }
-  return completed;
+  if (waiting.empty()) return false;
+  const auto [block, address] = waiting[copy_order_.next(unsigned(waiting.size())).front()];
+  Mbarrier& barrier = block->mbarriers.at(address);
+  for (unsigned k = 0; k < barrier.started; ++k) {
+    const BulkCopy& copy = barrier.copies[k];
+    for (size_t byte = 0; byte < copy.bytes; ++byte) {
+      static_cast<volatile unsigned char*>(copy.to)[byte] = static_cast<const volatile unsigned char*>(copy.from)[byte];
+    }
+    barrier.bytes -= int64_t(copy.bytes);
+  }
+  barrier.started = 0;
+  barrier.advance();
+  const uint64_t word = barrier.word();
+  std::memcpy(block->shared.at(address, sizeof word, {"copy_bulk", "", 0}), &word, sizeof word);
+  return true;
 }
 
 // The warps of a warpgroup must start the same products.

@@ -88,7 +88,7 @@ class Multiprocessor {
   void check_products();
   [[noreturn]] void fail(const std::string& what);
 
-  Sequence warp_order_, lane_order_;
+  Sequence warp_order_, lane_order_, copy_order_;
   std::vector<std::unique_ptr<Thread>> threads_;  // as many as the largest block so far has had
   unsigned count_ = 0, of_block_ = 0;             // threads in this cluster, and in each of its blocks
   unsigned blocks_ = 0;                           // blocks run so far

@@ -139,6 +139,26 @@ __global__ void copy_for_both(int* out) {
   out[blockIdx.x * kThreads + threadIdx.x] = sum;
 }
 
+// The hardware copies two halves of the items, and each has a barrier.
+template <Fault kFault>
+__global__ void copy_in_halves(int* out) {
+  constexpr int kHalf = kThreads / 2;
+  int* const items = reinterpret_cast<int*>(dynamic_shared() + 64);
+  const uint32_t first = shared_address(dynamic_shared()), second = first + 8;
+  if (threadIdx.x == 0) {
+    for (const uint32_t barrier : {first, second}) barrier_init(barrier, 1);
+    fence_barrier_init();
+    for (int k = 0; k < 2; ++k) {
+      barrier_arrive_expecting(first + 8 * k, kHalf * sizeof(int));
+      copy_bulk(shared_address(items + k * kHalf), items_of_turn[0] + k * kHalf, kHalf * sizeof(int), first + 8 * k);
+    }
+  }
+  __syncthreads();
+  if (kFault != Fault::kNoWaitForCopies) barrier_wait(first, 0);
+  barrier_wait(second, 0);
+  out[blockIdx.x * kThreads + threadIdx.x] = items[threadIdx.x];
+}
+
 __global__ void dynamic_shared_at_first(int* out) {
   int* const values = reinterpret_cast<int*>(dynamic_shared());
   out[blockIdx.x * kThreads + threadIdx.x] = values[threadIdx.x];
@@ -177,6 +197,8 @@ const std::map<std::string, Kernel> kKernels = {
     {"only_own_block", copy_for_both<Fault::kOnlyOwnBlock>},
     {"no_such_block", copy_for_both<Fault::kNoSuchBlock>},
     {"odd_size", copy_for_both<Fault::kOddSize>},
+    {"copy_in_halves", copy_in_halves<Fault::kNone>},
+    {"wait_for_one_half", copy_in_halves<Fault::kNoWaitForCopies>},
     {"dynamic_shared_at_first", dynamic_shared_at_first},
     {"beyond", faulty_address<Fault::kBeyond>},
     {"static", faulty_address<Fault::kStatic>},

@@ -17,6 +17,7 @@ RESULTS = {
     "pipeline": BLOCKS * (32 * [0] + PIPELINE + 64 * [0]),
     "exchange_in_pairs": BLOCKS * [200 + (thread ^ 32) for thread in range(THREADS)],
     "copy_for_both": BLOCKS * [sum(1000 * turn + thread for turn in range(5)) for thread in range(THREADS)],
+    "copy_in_halves": BLOCKS * [*range(THREADS)],
     "dynamic_shared_at_first": BLOCKS * THREADS * [-1],
 }
 
@@ -55,6 +56,7 @@ MISSING = [
     ("no_barrier", "exchange_in_pairs"),
     ("no_wait_for_copies", "copy_for_both"),
     ("no_wait_for_the_cluster", "copy_for_both"),
+    ("wait_for_one_half", "copy_in_halves"),
 ]
 
 
