@@ -6,7 +6,7 @@
 Each part prints a line per figure as soon as it has it, and appends a record to ``--out``, so that a run that is cut
 off loses nothing. ``gpu`` is the time of the GPU: the median of replays of a CUDA graph, without the host. ``wall`` is
 the median of plain calls with a synchronisation before and after each. Every run first measures the rates to compare
-with: cuBLAS's bfloat16 product of 16,384 x 16,384 x 512, and a copy of 1 GiB (bytes read and written).
+with: cuBLAS's bfloat16 and TF32 products of 16,384 x 16,384 x 512, and a copy of 1 GiB (bytes read and written).
 
 The kernels are called by name, by the op's argument ``method``; `gpu_rivals` and ``fastccsa bench`` measure what users
 call, beside rivals.
@@ -36,7 +36,7 @@ from fastccsa.ops import zipped as zipped_op
 from fastccsa.ops.choices import Precision
 
 DEVICE = "cuda"
-WIDTH, MARGIN = 512, 2.0
+WIDTH, MARGIN, VENDOR_ROWS = 512, 2.0, 16384
 MIXES = {
     "uniform": [1] * len(CLASSES),
     "table1": [sum(domain[name] for domain in TABLE1.values()) for name in CLASSES],
@@ -53,6 +53,7 @@ FLOAT32_SIZES = [
 ]  # fmt: skip
 # On Hopper GPUs, kernels that store coefficients; on others, "stored" is the same as "products".
 FLOAT32 = ("stored", "products")
+PRODUCTS_OF_PARTS = {"ieee": 6, "bf16x3": 3, "tf32": 1}
 ERROR_ROWS = 2048
 ERROR_WIDTHS = (2048, 776, 512, 500, 256, 128, 100, 20)
 ERROR_SHAPES, ERROR_MARGIN = ((700, 1300), (1501, 333), (64, 5000)), 1.45
@@ -177,11 +178,16 @@ def sizes() -> Iterator[tuple[int, int, int]]:
 
 
 def rates(report: Report) -> None:
-    """Measure what the hardware does with the vendor's product, and with a copy."""
-    x = torch.randn(16384, WIDTH, device=DEVICE, dtype=torch.bfloat16)
-    product = torch.empty(len(x), len(x), device=DEVICE, dtype=x.dtype)
-    ms = gpu_ms(lambda: torch.mm(x, x.t(), out=product))
-    report("rates", "cuBLAS bfloat16 16384x16384x512", gpu_ms=ms, tflops=2 * len(x) ** 2 * WIDTH / ms / 1e9)
+    """Measure what the hardware does with the vendor's products, and with a copy."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    for name, dtype in (("bfloat16", torch.bfloat16), ("TF32", torch.float32)):
+        x = torch.randn(VENDOR_ROWS, WIDTH, device=DEVICE, dtype=dtype)
+        product = torch.empty(len(x), len(x), device=DEVICE, dtype=dtype)
+        ms = gpu_ms(lambda x=x, product=product: torch.mm(x, x.t(), out=product))  # type: ignore[misc]
+        size = f"{VENDOR_ROWS}x{VENDOR_ROWS}x{WIDTH}"
+        report("rates", f"cuBLAS {name} {size}", gpu_ms=ms, tflops=2 * len(x) ** 2 * WIDTH / ms / 1e9)
+    torch.set_float32_matmul_precision(before)
     source = torch.empty(1 << 28, device=DEVICE)
     target = torch.empty_like(source)
     ms = gpu_ms(lambda: target.copy_(source))
@@ -202,7 +208,8 @@ def all_pairs(report: Report) -> None:
                 with report.attempt("all-pairs", name):
                     call = all_pairs_call(sides, method, gradients)
                     ms = gpu_ms(call, 10 if pairs >= MANY_PAIRS else 30)
-                    products = 4 if gradients == 3 else 2
+                    # Kernels that store nothing compute the first product for each side.
+                    products = 2 if gradients != 3 else 3 if method.startswith(("stored", "direct")) else 4
                     report(
                         "all-pairs", name, gpu_ms=ms, wall_ms=wall_ms(call), peak_mib=peak_mib(call),
                         tflops_dense=products * 2 * WIDTH * pairs / ms / 1e9,
@@ -269,11 +276,13 @@ def float32(report: Report) -> None:
             name = f"{rows}x{columns} {precision} {method}"
             with report.attempt("float32", name):
                 call = all_pairs_call(sides, method, gradients, precision)
-                if rows * columns >= MANY_PAIRS:
+                many = rows * columns >= MANY_PAIRS
+                if many:
                     call()
-                    report("float32", name, gpu_ms=events_ms(call, 2), peak_mib=peak_mib(call))
-                else:
-                    report("float32", name, gpu_ms=gpu_ms(call, 10), wall_ms=wall_ms(call), peak_mib=peak_mib(call))
+                ms = events_ms(call, 2) if many else gpu_ms(call, 10)
+                flops = (3 if gradients == 3 else 2) * PRODUCTS_OF_PARTS[precision] * 2 * WIDTH * rows * columns
+                wall = {} if many else {"wall_ms": wall_ms(call)}
+                report("float32", name, gpu_ms=ms, tflops_of_parts=flops / ms / 1e9, peak_mib=peak_mib(call), **wall)
 
 
 def _float32_errors(report: Report) -> None:
@@ -347,17 +356,20 @@ def _leaving_gradients_from(rows: int) -> Iterator[None]:
 
 
 def profile(report: Report) -> None:
-    """Measure the time of each kernel within a call."""
+    """Measure the time of each kernel within a call, and the rate of those that multiply every pair."""
     for rows, columns, gradients, method in PROFILED:
         call = all_pairs_call(make_sides((rows, columns), "uniform", torch.bfloat16), method, gradients)
-        _profile_kernels(report, f"{rows}x{columns} {method}", call)
+        _profile_kernels(report, f"{rows}x{columns} {method}", call, 2 * WIDTH * rows * columns, gradients)
     sides = make_sides((FLOAT32_PROFILED, FLOAT32_PROFILED), "uniform", torch.float32)
     for precision in get_args(Precision):
         call = all_pairs_call(sides, "stored", 3, precision)
-        _profile_kernels(report, f"{FLOAT32_PROFILED}x{FLOAT32_PROFILED} float32 {precision} stored", call)
+        flops = PRODUCTS_OF_PARTS[precision] * 2 * WIDTH * FLOAT32_PROFILED**2
+        _profile_kernels(report, f"{FLOAT32_PROFILED}x{FLOAT32_PROFILED} float32 {precision} stored", call, flops, 3)
 
 
-def _profile_kernels(report: Report, name: str, call: Call, repeats: int = 5) -> None:
+def _profile_kernels(report: Report, name: str, call: Call, flops: int, gradients: int, repeats: int = 5) -> None:
+    # How many products of all pairs a kernel computes. Sorted rows leave out some, so theirs is the rate of dense ones.
+    products = {"coefficients_kernel": 1, "gradients_kernel": 2 if gradients == 3 else 1, "streamed_kernel": 2}
     for _ in range(3):
         call()
     torch.cuda.synchronize()
@@ -368,7 +380,9 @@ def _profile_kernels(report: Report, name: str, call: Call, repeats: int = 5) ->
     kernels = [event for event in found.key_averages() if event.device_time_total > 0]
     for event in sorted(kernels, key=lambda event: -event.device_time_total):
         kernel = event.key.removeprefix("void ").replace("fastccsa::all_pairs::cuda::", "").partition("<")[0]
-        report("profile", f"{name}: {kernel}", gpu_ms=event.device_time_total / repeats / 1e3)
+        ms = event.device_time_total / repeats / 1e3
+        rates = [count * flops / ms / 1e9 for ending, count in products.items() if kernel.endswith(ending)]
+        report("profile", f"{name}: {kernel}", gpu_ms=ms, **({"tflops_dense": rates[0]} if rates else {}))
 
 
 PARTS: dict[str, Callable[[Report], None]] = {

@@ -99,6 +99,15 @@ with() {
   if $DRY_RUN || has_module "$module"; then step "$@"; else skip "$1" "$module is not installed"; fi
 }
 
+# sanitized NAME LIMIT TOOL [PART]: calls of the kernels under compute-sanitizer.
+sanitized() {
+  if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
+    step "$1" "$2" "${SANITIZER[@]}" --tool "$3" "$PYTHON" tests/losses/gpu_calls.py "${@:4}"
+  else
+    skip "$1" "no compute-sanitizer"
+  fi
+}
+
 has_module() { "$PYTHON" -c "import $1" 2>/dev/null; }
 
 # ---- is there a GPU? ----
@@ -182,16 +191,18 @@ SANITIZER=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --kernel-name 
 
 group=core
 step "probe, all pairs" 40 "${PROBE[@]}" errors all-pairs
-step "tests of all pairs" 50 "${TEST[@]}" tests/losses/all_pairs
-with nvidia.dali "tests of DALI" 45 "${TEST[@]}" tests/images/test_dali_gpu.py
-with nvidia.dali "probe, images" 55 "$PYTHON" -m benchmarks.gpu_images --seconds 45 --out "$OUT/images-$MACHINE.jsonl"
-with pandas "epoch, A and K, 112 px" 50 "${EPOCH[@]}" --sizes 112 --epochs 8 --baseline-epochs 16 \
+step "tests of all pairs" 45 "${TEST[@]}" tests/losses/all_pairs
+sanitized "memcheck, all pairs" 40 memcheck all-pairs
+with nvidia.dali "tests of DALI" 40 "${TEST[@]}" tests/images/test_dali_gpu.py
+with nvidia.dali "probe, images" 35 "$PYTHON" -m benchmarks.gpu_images --seconds 28 --out "$OUT/images-$MACHINE.jsonl"
+with pandas "epoch, A and K, 112 px" 40 "${EPOCH[@]}" --sizes 112 --epochs 8 --baseline-epochs 16 \
   --out "$OUT/epoch-112-$MACHINE.json"
 
 # ---- the rest ----
 
 group=rest
 step "probe, float32" 25 "${PROBE[@]}" float32
+sanitized "racecheck, all pairs" 60 racecheck all-pairs
 step "probe, other widths" 20 "${PROBE[@]}" wide
 step "probe, zipped" 20 "${PROBE[@]}" zipped
 step "probe, profile" 15 "${PROBE[@]}" profile
@@ -214,13 +225,8 @@ with pandas "epoch, 112 px" 45 "$PYTHON" -m fastccsa train --manifest "$WORK/dem
   --out "$WORK/epoch" --n-sec 0 --alignment - --weights none --size 112 --epochs 2 --device cuda --cache gpu --cuda-graph
 with pandas "A and K, 112 px" 90 "$PYTHON" -m fastccsa experiment K --manifest "$WORK/demo/images/manifest.csv" \
   --out "$WORK/runs" --scale tiny,size=112,epochs=4 --device cuda
-if $DRY_RUN || command -v compute-sanitizer >/dev/null; then
-  step "memcheck" 75 "${SANITIZER[@]}" --tool memcheck "$PYTHON" tests/losses/gpu_calls.py
-  step "racecheck" 75 "${SANITIZER[@]}" --tool racecheck "$PYTHON" tests/losses/gpu_calls.py
-else
-  skip "memcheck" "no compute-sanitizer"
-  skip "racecheck" "no compute-sanitizer"
-fi
+sanitized "memcheck" 75 memcheck
+sanitized "racecheck" 75 racecheck
 step "tests of the loss" 120 "${TEST[@]}" tests/losses --ignore tests/losses/all_pairs
 with pandas "tests of training" 120 "${TEST[@]}" tests/training tests/evaluation tests/runs tests/experiments
 with pandas "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py

@@ -31,6 +31,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         "FLOAT32_SIZES": [(8, 8, 3), (4, 32, 1)], "ERROR_ROWS": 64, "UNSORTED_MMA": (), "STREAMED": (),
         "ERROR_WIDTHS": (20,), "ERROR_SHAPES": ((30, 40),), "ZIPPED_ROWS": [8, 8192],
         "WIDTHS_OF_16_BITS": (40,), "WIDTHS_OF_FLOAT32": (48,), "WIDE_ROWS": (6,), "WIDE": ("products",),
+        "VENDOR_ROWS": 64,
     }  # fmt: skip
     for name in ("gpu_ms", "wall_ms", "events_ms", "peak_mib"):
         values[name] = once

@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_session.sh"
-CORE = ["probe, all pairs", "tests of all pairs", "tests of DALI", "probe, images", "epoch, A and K, 112 px"]
+CORE = [
+    "probe, all pairs", "tests of all pairs", "memcheck, all pairs", "tests of DALI", "probe, images",
+    "epoch, A and K, 112 px",
+]  # fmt: skip
 REST = [
-    "probe, float32", "probe, other widths", "probe, zipped", "probe, profile", "epoch, A and K, 224 px",
+    "probe, float32", "racecheck, all pairs", "probe, other widths", "probe, zipped", "probe, profile",
+    "epoch, A and K, 224 px",
     "rivals, all pairs", "benchmark, augmentation", "demo", "benchmark, images",
     "step, 64 px, 32 pairs", "step, 64 px, 256 pairs", "step, 112 px, 32 pairs",
     "step, 112 px, 256 pairs", "step, 224 px, 32 pairs", "step, 224 px, 256 pairs", "epoch, 112 px", "A and K, 112 px",
