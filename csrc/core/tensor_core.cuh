@@ -194,8 +194,8 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
 }
 
 // The calling thread waits until the phase with this parity has ended. If the current phase has the other parity, that
-// is the phase before, so the thread does not wait: on a new barrier, parity 1 has ended. After 2^34 ns this ends the
-// kernel, so that an error of the protocol shows as a failed launch.
+// is the phase before, so the thread does not wait: on a new barrier, parity 1 has ended. After 2^36 ns, more than a
+// minute, this ends the kernel, so that an error of the protocol shows as a failed launch.
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
   FASTCCSA_SM90(asm volatile(
       "{\n.reg .pred ended, late;\n.reg .u64 start, now;\n"
@@ -205,7 +205,7 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
       "AGAIN:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 ended, [%0], %1;\n"
       "@ended bra DONE;\n"
-      "mov.u64 now, %%globaltimer;\nsub.u64 now, now, start;\nsetp.gt.u64 late, now, 17179869184;\n"
+      "mov.u64 now, %%globaltimer;\nsub.u64 now, now, start;\nsetp.gt.u64 late, now, 68719476736;\n"
       "@late trap;\n"
       "bra AGAIN;\nDONE:\n}" ::"r"(barrier), "r"(parity)
       : "memory"));
@@ -238,6 +238,7 @@ __device__ __forceinline__ int cluster_rank() {
 
 // Waits for all threads of the cluster.
 __device__ __forceinline__ void synchronise_cluster() {
+  __syncwarp();  // the instructions require that a warp's threads execute them together
   FASTCCSA_SM90(asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory"));
 }
 
