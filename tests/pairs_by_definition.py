@@ -28,8 +28,9 @@ def exactly(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | Non
     """Compute the sums over all pairs in float64, and bounds of the errors of the fused kernels.
 
     A coefficient is rounded to the features' type, by at most u = eps / 2 of itself. Distances of products have an
-    error of 2^-15 for pairs of different classes, and d^2 of one class of 2^-11 (see kFusedNear); float32 sums of N
-    products of |z| <= norm have errors of at most N 2^-24 of the sum of the products' magnitudes.
+    error of 2^-15 for pairs of different classes, and d^2 of one class of 2^-11 (see kFusedNear); above 512 columns,
+    these grow with the width. float32 sums of N products of |z| <= norm have errors of at most N 2^-24 of the sum of
+    the products' magnitudes.
     """
     a, b = z1.detach().double(), z2.detach().double()
     difference = a[:, None] - b[None]
@@ -41,9 +42,11 @@ def exactly(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | Non
     values = (weights * distance.square() * same, weights * gap.square() * ~same)
     coefficients = (2 * weights * same, -2 * weights * gap / safe * ~same)
     u = torch.finfo(z1.dtype).eps / 2
-    # A change of d by 2^-15 changes (m - d) / d by m / d 2^-15, if the pair is within the margin afterwards.
-    near_margin = distance < margin * (1 + 2.0**-14)
-    of_distance = (torch.zeros_like(weights), 2 * weights * margin / safe * ~same * near_margin * 2.0**-15)
+    products = max(1.0, a.shape[1] / 512)
+    # A change of d by e = 2^-15 changes (m - d) / d by m / d e, if the pair is within the margin afterwards.
+    e = products * 2.0**-15
+    near_margin = distance < margin * (1 + 2 * e)
+    of_distance = (torch.zeros_like(weights), 2 * weights * margin / safe * ~same * near_margin * e)
     magnitude = (a.abs().amax(1)[:, None], b.abs().amax(1)[None])
     gradients, bounds = [], []
     for side in range(2):
@@ -59,8 +62,9 @@ def exactly(z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, weight: Tensor | Non
             allowed.append(through + sums + 1e-30)
         bounds.append(torch.stack(allowed))
     sums = torch.stack([v.sum() for v in values])
-    of_gap = (2 * weights * gap * distance * ~same).sum() * 2.0**-15 + sums[1] * 2.0**-20
-    return Exact(sums, (gradients[0], gradients[1]), (bounds[0], bounds[1]), torch.stack([sums[0] * 2.0**-11, of_gap]))
+    of_gap = (2 * weights * gap * distance * ~same).sum() * e + sums[1] * 2.0**-20
+    of_terms = torch.stack([sums[0] * products * 2.0**-11, of_gap])
+    return Exact(sums, (gradients[0], gradients[1]), (bounds[0], bounds[1]), of_terms)
 
 
 def exactly_in_parts(

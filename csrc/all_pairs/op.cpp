@@ -254,6 +254,7 @@ class TorchDevice {
     cuda::run(p, stream_);
   }
 
+  bool has_wide_kernels(cuda::FusedChoice choice) const { return cuda::has_wide_kernels(choice); }
   template <typename T>
   cuda::FusedVariant fused_variant(int64_t width, cuda::FusedChoice choice) const {
     return cuda::fused_variant<T>(width, choice);
@@ -334,8 +335,9 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
   TorchDevice device(a.features[0]);
   if constexpr (sizeof(T) == 2) {
     const bool many = p.rows[0] * p.rows[1] > cuda::kFewPairsOf16Bits;
-    if (cuda::has_fused_kernels<T>(p.width) && (method >= Method::kFused || (method == Method::kAuto && many))) {
-      return cuda::FusedLoss<T, TorchDevice>(device, p, fused_options(method)).run();
+    const cuda::FusedOptions fused = fused_options(method);
+    if ((method >= Method::kFused || (method == Method::kAuto && many)) && cuda::uses_fused_kernels(device, p, fused)) {
+      return cuda::FusedLoss<T, TorchDevice>(device, p, fused).run();
     }
   }
   if constexpr (std::is_same_v<T, float>) {

@@ -100,6 +100,7 @@ class EmulatedDevice {
     threads_blocks_ = int(threads_blocks);
   }
 
+  bool has_wide_kernels(cuda::FusedChoice) const { return true; }
   template <typename T>
   cuda::FusedVariant fused_variant(int64_t, cuda::FusedChoice) const {
     cuda::FusedVariant variant{fused_kernel_, {}, threads_blocks_};

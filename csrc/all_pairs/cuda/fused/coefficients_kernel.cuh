@@ -6,6 +6,10 @@
 //
 // Two blocks with neighbouring tiles of rows form a cluster: each copies half of the columns for both, because the L2
 // cache would be slower than the products otherwise.
+//
+// Of features of more than kLargestFusedWidth columns, only the first slabs of the rows stay. The others come with each
+// tile of columns, which is more to read: so four blocks form a cluster, of two tiles of rows and two of columns, and
+// those with the same rows each copy half of these for both.
 #pragma once
 
 #include "all_pairs/cuda/fused/stored.cuh"
@@ -15,10 +19,18 @@ namespace fastccsa::all_pairs::cuda {
 constexpr int kTeams = 2, kTeamWarps = 2 * kGroupWarps, kComputingWarps = kTeams * kTeamWarps;
 constexpr int kCoefficientsThreads = kComputingWarps * kWarp + kGroupThreads;  // a warp of the last warpgroup copies
 
+// The slabs of the rows that stay in shared memory, of narrow and of wide features. Of these fewer stay, because one
+// that does not takes two stages: with 7, two more slabs are on their way while one is multiplied. This is not measured.
+constexpr int kNarrowSlabs = kLargestFusedWidth / kBlock, kWideSlabs = kNarrowSlabs - 2;
+
+// kSlabs: how many slabs of the rows stay. The stages take what they leave of the shared memory.
 template <int kSlabs>
 struct CoefficientsShape {
+  static constexpr bool kWide = kSlabs < kNarrowSlabs;
   static constexpr int kSlabBytes = kTile * 128;  // of 64 values of a tile's rows
-  static constexpr int kStages = 5;
+  static constexpr int kStages = kNarrowSlabs + 5 - kSlabs;
+  static constexpr int kColumns = kWide ? kWideClusterColumns : 1;  // tiles of columns that a cluster takes at a time
+  static constexpr int kBlocks = kCluster * kColumns;               // of threads of a cluster
   static constexpr int kPieceColumns = 16, kPieces = kTile / kPieceColumns;
   static constexpr int kPieceBytes = 16 * kPieceColumns * 2;  // of a warp's 16 rows
   // Shared memory, in bytes: slabs of the rows, then the stages. Norms and labels of columns belong to a team.
@@ -39,6 +51,8 @@ template <typename T, int kSlabs, FusedTerms kTerms, bool kWeighted>
 class CoefficientsTile {
   using Shape = CoefficientsShape<kSlabs>;
   static constexpr int kStages = Shape::kStages, kPieceColumns = Shape::kPieceColumns;
+  static constexpr int kColumns = Shape::kColumns, kBlocks = Shape::kBlocks;
+  static constexpr bool kWide = Shape::kWide;
   enum Barrier {
     kFull = 0,
     kEmpty = kStages,
@@ -54,15 +68,15 @@ class CoefficientsTile {
         part_(part),
         memory_(memory),
         base_(shared_address(memory)),
-        row_tile_(int(blockIdx.x) / kCluster % part.clusters(0) * kCluster + rank()),
-        first_tile_(int(blockIdx.x) / kCluster / part.clusters(0) * part.tiles_of_run()),
-        count_(min(part.tiles_of_run(), part.tiles[1] - first_tile_)) {}
+        row_tile_(int(blockIdx.x) / kBlocks % part.clusters(0) * kCluster + row_rank(rank())),
+        first_tile_(int(blockIdx.x) / kBlocks / part.clusters(0) * tiles_of_run()),
+        count_((min(tiles_of_run(), part.tiles[1] - first_tile_) + kColumns - 1) / kColumns) {}
 
   __device__ __forceinline__ void run() {
     if (threadIdx.x == 0) {
       for (int k = 0; k < kStages; ++k) {
         barrier_init(barrier(kFull + k), 1);
-        barrier_init(barrier(kEmpty + k), kCluster * kTeamWarps);
+        barrier_init(barrier(kEmpty + k), kBlocks * kTeamWarps);
       }
       for (int k = 0; k < kSlabs; ++k) barrier_init(barrier(kRowsFull + k), 1);
       for (int k = 0; k < kTeams; ++k) {
@@ -73,7 +87,7 @@ class CoefficientsTile {
     }
     let_next_kernel_start();
     wait_for_kernel_before();
-    for (int k = threadIdx.x; k < kCluster * count_; k += kCoefficientsThreads) find_kind(k / kCluster, k % kCluster);
+    for (int k = threadIdx.x; k < kBlocks * count_; k += kCoefficientsThreads) find_kind(k / kBlocks, k % kBlocks);
     if (threadIdx.x < 2 * kComputingWarps) losses()[threadIdx.x] = 0;
     __syncthreads();
     synchronise_cluster();
@@ -90,13 +104,21 @@ class CoefficientsTile {
  private:
   // The block's number in its cluster, and the warp's in the block. They are found again wherever they are needed, which
   // takes no registers.
-  static __device__ __forceinline__ int rank() { return int(blockIdx.x) % kCluster; }
+  static __device__ __forceinline__ int rank() { return int(blockIdx.x) % kBlocks; }
   static __device__ __forceinline__ int warp() { return int(threadIdx.x) / kWarp; }
+
+  // Which of the cluster's tiles of rows, and of columns, a block has.
+  static __device__ __forceinline__ int row_rank(int rank) { return kWide ? rank % kCluster : rank; }
+  static __device__ __forceinline__ int column_rank(int rank) { return kWide ? rank / kCluster : 0; }
+
+  // How many slabs the rows have, and how many stages a tile takes.
+  __device__ __forceinline__ int slabs() const { return kWide ? (p_.width + kBlock - 1) / kBlock : kSlabs; }
+  __device__ __forceinline__ int steps() const { return kWide ? 2 * slabs() - kSlabs : kSlabs; }
 
   __device__ __forceinline__ uint32_t barrier(int k) const { return base_ + Shape::kBarriers + k * 8; }
   // Of tile k for a block of the cluster.
   __device__ __forceinline__ uint8_t& kind(int k, int rank) const {
-    return memory_[Shape::kKinds + k * kCluster + rank];
+    return memory_[Shape::kKinds + k * kBlocks + rank];
   }
   // Of the columns of a team's tile.
   __device__ __forceinline__ float* norms(int team) const {
@@ -112,15 +134,28 @@ class CoefficientsTile {
   // Of both terms, by computing warp.
   __device__ __forceinline__ double* losses() const { return reinterpret_cast<double*>(memory_ + Shape::kLosses); }
   __device__ __forceinline__ int first_row(int row_tile) const { return part_.first[0] + row_tile * kTile; }
-  __device__ __forceinline__ int first_column(int k) const { return part_.first[1] + (first_tile_ + k) * kTile; }
+  // Runs are of whole clusters, but for the last.
+  __device__ __forceinline__ int tiles_of_run() const {
+    return (part_.tiles_of_run() + kColumns - 1) / kColumns * kColumns;
+  }
+  // The tile of columns that is tile k of a block of the cluster, and whether it exists.
+  __device__ __forceinline__ int column_tile(int k, int rank) const {
+    return first_tile_ + k * kColumns + column_rank(rank);
+  }
+  __device__ __forceinline__ bool has_columns(int k, int rank) const {
+    return kColumns == 1 || column_tile(k, rank) < min(first_tile_ + tiles_of_run(), part_.tiles[1]);
+  }
+  __device__ __forceinline__ int first_column(int k, int rank) const {
+    return part_.first[1] + column_tile(k, rank) * kTile;
+  }
 
   __device__ void find_kind(int k, int rank) const {
-    const int row_tile = row_tile_ - this->rank() + rank;
-    const bool exists = row_tile < part_.tiles[0];
+    const int row_tile = row_tile_ - row_rank(this->rank()) + row_rank(rank);
+    const bool exists = row_tile < part_.tiles[0] && has_columns(k, rank);
     TileKind found = exists ? kMixed : kSkipped;
     if (exists && p_.side[0].offset != nullptr) {
       const FusedSide<T>&rows = p_.side[0], &columns = p_.side[1];
-      const int row = first_row(row_tile), column = first_column(k), last_row = min(row + kTile, rows.count) - 1;
+      const int row = first_row(row_tile), column = first_column(k, rank), last_row = min(row + kTile, rows.count) - 1;
       const bool whole = column + kTile <= columns.count;
       const int from = rows.label[row], to = rows.label[last_row];
       const int own = columns.label[column], last = columns.label[min(column + kTile, columns.count) - 1];
@@ -130,13 +165,16 @@ class CoefficientsTile {
     }
     kind(k, rank) = found;
     if (!exists || rank != this->rank() || found != kSkipped) return;
-    uint8_t* const any = part_.any + (row_tile * part_.tiles[1] + first_tile_ + k) * 8;
+    uint8_t* const any = part_.any + (row_tile * part_.tiles[1] + column_tile(k, rank)) * 8;
     *reinterpret_cast<uint2*>(any) = uint2{0, 0};
   }
 
   // The first tile from k on that is not skipped by the whole cluster.
   __device__ __forceinline__ int active(int k) const {
-    while (k < count_ && kind(k, 0) == kSkipped && kind(k, 1) == kSkipped) ++k;
+    while (k < count_ && kind(k, 0) == kSkipped && kind(k, 1) == kSkipped &&
+           (!kWide || (kind(k, 2) == kSkipped && kind(k, 3) == kSkipped))) {
+      ++k;
+    }
     return k;
   }
 
@@ -151,28 +189,53 @@ class CoefficientsTile {
     const bool has_rows = row_tile_ < part_.tiles[0], starts = threadIdx.x % kWarp == 0;
     const unsigned char* const rows = first_of(0, first_row(row_tile_));
     Ring<kStages> ring;
+    // Fills the next stage for the blocks in `ranks`: each of the two copies a half. If there is nothing to copy, the
+    // stage passes as it is.
+    const auto fill = [&](const unsigned char* from, int half, uint32_t ranks, bool exists) {
+      const uint32_t full = barrier(kFull + ring.stage);
+      barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
+      if (!starts) return;
+      if (!exists) return barrier_arrive(full);
+      barrier_arrive_expecting(full, Shape::kSlabBytes);
+      const uint32_t to = base_ + Shape::kStage + ring.stage * Shape::kSlabBytes;
+      copy_bulk_to(ranks, to + half * kBlockBytes, from, kBlockBytes, full);
+    };
     uint32_t turn = 0;  // tiles so far
     for (int k = active(0); k < count_; k = active(k + 1), ++turn) {
-      const int column = first_column(k);
-      const unsigned char* columns = first_of(1, column + rank() * kBlock);
+      const int column = first_column(k, rank());
+      const unsigned char* columns = first_of(1, column + row_rank(rank()) * kBlock);
+      const bool has_columns = this->has_columns(k, rank());
+      const auto fill_with_columns = [&] {
+        fill(columns, row_rank(rank()), ((1u << kCluster) - 1) << column_rank(rank()) * kCluster, has_columns);
+        columns += step[1];
+      };
 #pragma unroll
-      for (int slab = 0; slab < kSlabs; ++slab, columns += step[1], ring.next()) {
-        const uint32_t full = barrier(kFull + ring.stage);
-        barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
-        if (!starts) continue;
-        barrier_arrive_expecting(full, Shape::kSlabBytes);
-        copy_bulk_to((1u << kCluster) - 1,
-                     base_ + Shape::kStage + ring.stage * Shape::kSlabBytes + rank() * kBlockBytes, columns, kBlockBytes,
-                     full);
-        if (turn > 0 || !has_rows) continue;  // with the first tile come the rows
+      for (int slab = 0; slab < kSlabs; ++slab, ring.next()) {
+        fill_with_columns();
+        if (!starts || turn > 0 || !has_rows) continue;  // with the first tile come the rows
         barrier_arrive_expecting(barrier(kRowsFull + slab), Shape::kSlabBytes);
         copy_bulk(base_ + slab * Shape::kSlabBytes, rows + slab * step[0], Shape::kSlabBytes, barrier(kRowsFull + slab));
+      }
+      if constexpr (kWide) {
+        const int first = row_rank(rank()), second = first + kCluster;  // the blocks with these rows
+        const bool needed = kind(k, first) != kSkipped || kind(k, second) != kSkipped;
+        const unsigned char* from = rows + kSlabs * step[0] + column_rank(rank()) * kBlockBytes;
+#pragma unroll 1
+        for (int slab = kSlabs; slab < slabs(); ++slab, from += step[0], ring.next()) {
+          fill_with_columns();
+          ring.next();
+          fill(from, column_rank(rank()), 1u << first | 1u << second, needed);
+        }
       }
       // Norms and labels, which are needed last. The team has computed its tile before, if it has read most slabs.
       const int team = turn % kTeams;
       const uint32_t full = barrier(kColumnsFull + team);
       barrier_wait(barrier(kColumnsEmpty + team), (turn / kTeams + 1) % 2);
       if (!starts) continue;
+      if (!has_columns) {
+        barrier_arrive(full);
+        continue;
+      }
       barrier_arrive_expecting(full, 2 * kTile * 4);
       copy_bulk(shared_address(norms(team)), p_.side[1].norm + column, kTile * 4, full);
       copy_bulk(shared_address(labels(team)), p_.side[1].label + column, kTile * 4, full);
@@ -209,15 +272,18 @@ class CoefficientsTile {
     if (threadIdx.x % kWarp == 0) barrier_arrive(barrier(k));
   }
 
-  // Tells both blocks of the cluster that a warp has read a stage.
+  // Tells all blocks of the cluster that a warp has read a stage, or one with columns and the next with their rows.
+  template <int kCount = 1>
   __device__ __forceinline__ void release(int stage) const {
     const int lane = threadIdx.x % kWarp;
-    if (lane < kCluster) barrier_arrive_at(barrier(kEmpty + stage), lane);
+    if (lane >= kCount * kBlocks) return;
+    if (kCount == 2 && lane >= kBlocks) stage = stage + 1 == kStages ? 0 : stage + 1;
+    barrier_arrive_at(barrier(kEmpty + stage), kCount == 1 ? lane : lane % kBlocks);
   }
 
   // Multiplies the rows by a tile of columns, slab by slab.
   __device__ __forceinline__ void multiply(float (&s)[64], bool first, State& state) const {
-    int before = 0;
+    int before = 0;  // the stage of the slab before
     // Of lane 0, so that the compiler computes with the registers of the warp, which the products need.
     const uint32_t base = __shfl_sync(kAllLanes, base_, 0), rows = base + __shfl_sync(kAllLanes, half(), 0) * kBlockBytes;
     const uint64_t rows_at = matrix_descriptor(rows, 16, 1024);
@@ -240,15 +306,34 @@ class CoefficientsTile {
       before = state.ring.stage;
       state.ring.next();
     }
+    if constexpr (kWide) {
+#pragma unroll 1
+      for (int slab = kSlabs; slab < slabs(); ++slab) {
+        const int stage = state.ring.stage;
+        const uint64_t b = stages_at + stage * (Shape::kSlabBytes >> 4);
+        barrier_wait(barrier(kFull + stage), state.ring.phase);
+        state.ring.next();
+        const uint64_t a = rows_at + ((Shape::kStage + state.ring.stage * Shape::kSlabBytes) >> 4);
+        barrier_wait(barrier(kFull + state.ring.stage), state.ring.phase);
+        state.ring.next();
+        wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < 4; ++k) wgmma_k<T, kTile>(s, a + k * 2, b + k * 2, true);
+        wgmma_commit();
+        wgmma_wait<1>();
+        slab == kSlabs ? release(before) : release<2>(before);
+        before = stage;
+      }
+    }
     wgmma_wait<0>();
     keep(s);
-    release(before);
+    release<kWide ? 2 : 1>(before);
   }
 
-  // Lets the other block of the cluster have a tile that this one skips.
+  // Lets the other blocks of the cluster have a tile that this one skips.
   __device__ __forceinline__ void skip(State& state) const {
 #pragma unroll 1
-    for (int slab = 0; slab < kSlabs; ++slab, state.ring.next()) {
+    for (int step = 0; step < steps(); ++step, state.ring.next()) {
       barrier_wait(barrier(kFull + state.ring.stage), state.ring.phase);
       release(state.ring.stage);
     }
@@ -341,8 +426,8 @@ class CoefficientsTile {
       const int number = __ffs(int(near)) - 1, first = number * kPieceColumns;
       const auto distance = [&](int r, int c) {
         const auto a = [&](int chunk) { return chunk_of(0, row + r, chunk); };
-        const auto b = [&](int chunk) { return chunk_of(1, first_column(k) + first + c, chunk); };
-        return squared_distance_in_shared<kSlabs * 64, T>(a, b, threadIdx.x % kWarp);
+        const auto b = [&](int chunk) { return chunk_of(1, first_column(k, rank()) + first + c, chunk); };
+        return squared_distance_in_shared<T>(slabs() * kBlock, a, b, threadIdx.x % kWarp);
       };
       float products[kProducts], unused[2] = {};
       uint32_t packed[4];
@@ -358,7 +443,7 @@ class CoefficientsTile {
   template <TileKind kKind>
   __device__ __forceinline__ void pass(const float (&s)[64], int k, int team, State& state) const {
     Found found{};
-    const int tile = first_tile_ + k;
+    const int tile = column_tile(k, rank());
     const int block = (row_tile_ * 2 + half()) * 2 * part_.tiles[1] + tile * 2;
     found.to = uint32_t(block) * kBlockBytes + state.to;
     if constexpr (kKind == kSeparate) {
@@ -375,11 +460,11 @@ class CoefficientsTile {
       found.loss[1] = found.squares[0] * found.plain[0] + found.squares[1] * found.plain[1];
     }
     if (found.near != 0) compute_near(kept, k, team, found, state);
-    finish(found, tile, state);
+    finish(found, tile);
   }
 
   // Stores what a warp has found for a tile, and the sums of columns over the rows of the warpgroup.
-  __device__ __forceinline__ void finish(Found& found, int tile, State& state) const {
+  __device__ __forceinline__ void finish(const Found& found, int tile) const {
     const int lane = threadIdx.x % kWarp;
     const bool any = __any_sync(kAllLanes, found.any != 0);
     if (lane == 0) part_.any[(row_tile_ * part_.tiles[1] + tile) * 8 + warp() % kTeamWarps] = any;
@@ -416,7 +501,7 @@ class CoefficientsTile {
     int turn = 0;
     for (int k = active(0); k < count_; k = active(k + 1), ++turn) {
       if (turn % kTeams != team) {
-        state.ring.template skip<kSlabs>();
+        state.ring.skip(steps());
         continue;
       }
       const int own = kind(k, rank());

@@ -34,6 +34,12 @@ auto launch_on(void* stream) {
   };
 }
 
+int current_device() {
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "asking for the current GPU");
+  return device;
+}
+
 int attribute(cudaDeviceAttr name, int device) {
   int value = 0;
   check_cuda(cudaDeviceGetAttribute(&value, name, device), "asking for the properties of the GPU");
@@ -95,12 +101,15 @@ template <typename T>
 FusedVariant stored_variant(int device) {
   static std::array<std::atomic<bool>, kDevices> known{};
   if (device >= kDevices || !known[device].load()) {
-    const auto reserve = [](auto kernel, size_t bytes) {
+    const auto reserve = [](auto kernel, size_t bytes, auto...) {
       check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
                  "reserving shared memory");
     };
     for (const FusedTerms terms : {kSeparationTerm, kBothTerms}) {
-      for (const bool weighted : {false, true}) with_coefficients_kernel<T>(terms, weighted, reserve);
+      for (const bool weighted : {false, true}) {
+        with_coefficients_kernel<T, kNarrowSlabs>(terms, weighted, reserve);
+        with_coefficients_kernel<T, kWideSlabs>(terms, weighted, reserve);
+      }
     }
     for (const int columns : {128, 256}) with_gradients_kernel<T>(columns, reserve);
     if (device < kDevices) known[device].store(true);
@@ -110,11 +119,15 @@ FusedVariant stored_variant(int device) {
 
 }  // namespace
 
+bool has_wide_kernels(FusedChoice choice) { return choice != FusedChoice::kMma && has_wgmma(current_device()); }
+
 template <typename T>
 FusedVariant fused_variant(int64_t width, FusedChoice choice) {
-  int device = 0;
-  check_cuda(cudaGetDevice(&device), "asking for the current GPU");
-  const int padded = width <= 64 ? 64 : width <= 128 ? 128 : width <= 256 ? 256 : 512;
+  const int device = current_device();
+  const int padded = width <= 64    ? 64
+                     : width <= 128 ? 128
+                     : width <= 256 ? 256
+                                    : padded_width(FusedKernel::kStored, width);
   const bool wgmma = choice != FusedChoice::kMma && has_wgmma(device);
   const int shared = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   const FusedKernel kernel = fused_kernel(padded, wgmma, choice, size_t(shared));

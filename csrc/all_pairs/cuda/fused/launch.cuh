@@ -33,14 +33,17 @@ static_assert(Mma64::kBytes <= kSmallMemory && Mma128::kBytes <= kSmallMemory &&
               "a kernel for each width must run on every GPU");
 static_assert(Mma512::kBytes > kSmallMemory && Mma512::kBytes <= kMediumMemory, "this kernel is for 8.0");
 static_assert(Mma512Large::kBytes > kMediumMemory && Mma512Large::kBytes <= kLargeMemory, "this kernel is for 10.0");
-static_assert(WgmmaShape<512>::kBytes <= kLargeMemory && CoefficientsShape<8>::kBytes <= kLargeMemory &&
+static_assert(WgmmaShape<512>::kBytes <= kLargeMemory && CoefficientsShape<kNarrowSlabs>::kBytes <= kLargeMemory &&
+                  CoefficientsShape<kWideSlabs>::kBytes <= kLargeMemory &&
                   GradientsShape<128>::kBytes <= kLargeMemory && GradientsShape<256>::kBytes <= kLargeMemory &&
                   StreamedShape::kBytes <= kLargeMemory,
               "these kernels are for 9.0");
 
 // Returns the kernel for features of a padded width. `wgmma`: whether the GPU has these instructions and the build has
-// code for them. `shared_bytes`: what a block of threads may use.
+// code for them. `shared_bytes`: what a block of threads may use. Features of more than kLargestFusedWidth columns need
+// wgmma: see has_wide_kernels().
 inline FusedKernel fused_kernel(int padded_width, bool wgmma, FusedChoice choice, size_t shared_bytes) {
+  if (padded_width > kLargestFusedWidth) return FusedKernel::kStored;
   if (wgmma && choice == FusedChoice::kStored && padded_width == 512) return FusedKernel::kStored;
   if (wgmma && choice == FusedChoice::kStreamed && padded_width == 512) return FusedKernel::kStreamed512;
   if (wgmma && padded_width <= 128) return FusedKernel::kWgmma128;
@@ -119,17 +122,18 @@ void launch_fused_main(const Fused<T>& p, FusedKernel kernel, Launch launch) {
   });
 }
 
-// Calls `visit(kernel, shared bytes)` for the kernel that stores coefficients of the terms, with or without weights.
-template <typename T, typename Visit>
+// Calls `visit(kernel, shared bytes, blocks of a cluster)` for the kernel that stores coefficients of the terms, with
+// or without weights. kSlabs: kNarrowSlabs or kWideSlabs.
+template <typename T, int kSlabs, typename Visit>
 void with_coefficients_kernel(FusedTerms terms, bool weighted, Visit visit) {
-  constexpr int kSlabs = kLargestFusedWidth / kBlock;
-  const size_t bytes = CoefficientsShape<kSlabs>::kBytes;
+  using Shape = CoefficientsShape<kSlabs>;
+  const size_t bytes = Shape::kBytes;
   if (terms == kSeparationTerm) {
-    return weighted ? visit(&coefficients_kernel<T, kSlabs, kSeparationTerm, true>, bytes)
-                    : visit(&coefficients_kernel<T, kSlabs, kSeparationTerm, false>, bytes);
+    return weighted ? visit(&coefficients_kernel<T, kSlabs, kSeparationTerm, true>, bytes, Shape::kBlocks)
+                    : visit(&coefficients_kernel<T, kSlabs, kSeparationTerm, false>, bytes, Shape::kBlocks);
   }
-  return weighted ? visit(&coefficients_kernel<T, kSlabs, kBothTerms, true>, bytes)
-                  : visit(&coefficients_kernel<T, kSlabs, kBothTerms, false>, bytes);
+  return weighted ? visit(&coefficients_kernel<T, kSlabs, kBothTerms, true>, bytes, Shape::kBlocks)
+                  : visit(&coefficients_kernel<T, kSlabs, kBothTerms, false>, bytes, Shape::kBlocks);
 }
 
 // Calls `visit(kernel, shared bytes)` for the kernel whose blocks of threads compute that many columns of gradients.
@@ -141,18 +145,23 @@ void with_gradients_kernel(int columns, Visit visit) {
 
 template <typename T, typename Launch>
 void launch_coefficients(const Fused<T>& p, const Stored<T>& part, FusedKernel, Launch launch) {
-  with_coefficients_kernel<T>(p.terms, p.weight.data != nullptr, [&](auto kernel, size_t bytes) {
-    launch(kernel, FusedGrid{dim3(unsigned(part.blocks())), kCoefficientsThreads, bytes, kCluster, true}, p, part);
-  });
+  const auto start = [&](auto kernel, size_t bytes, int cluster) {
+    launch(kernel, FusedGrid{dim3(unsigned(part.blocks())), kCoefficientsThreads, bytes, cluster, true}, p, part);
+  };
+  const bool weighted = p.weight.data != nullptr;
+  if (p.padded_width > kLargestFusedWidth) return with_coefficients_kernel<T, kWideSlabs>(p.terms, weighted, start);
+  with_coefficients_kernel<T, kNarrowSlabs>(p.terms, weighted, start);
 }
 
-// `at_once`: how many blocks of threads run at the same time. If wide blocks are too few for that, narrow ones run.
+// `at_once`: how many blocks of threads run at the same time. If blocks of 256 columns are too few for that, or do not
+// divide the width, blocks of 128 run.
 template <typename T, typename Launch>
 void launch_gradients(const Fused<T>& p, const Stored<T>& part, FusedKernel, int at_once, Launch launch) {
   const int tiles = (jobs_of_side(p, part, 0) + jobs_of_side(p, part, 1)) * kCluster;
   if (tiles == 0) return;
   if (part.jobs != nullptr) launch(&order_jobs_kernel<T>, FusedGrid{dim3(1), kOrderThreads, 0, 1, true}, p, part);
-  const int columns = tiles * (p.padded_width / 256) * 4 >= at_once * 3 ? 256 : 128;
+  const bool many = int64_t(tiles) * (p.padded_width / 256) * 4 >= at_once * 3;
+  const int columns = many && p.padded_width % 256 == 0 ? 256 : 128;
   with_gradients_kernel<T>(columns, [&](auto kernel, size_t bytes) {
     const dim3 blocks(unsigned(tiles * (p.padded_width / columns)));
     launch(kernel, FusedGrid{blocks, kGradientsThreads, bytes, kCluster, true}, p, part);

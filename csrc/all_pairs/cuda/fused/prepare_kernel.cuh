@@ -94,8 +94,8 @@ __device__ void prepare_label(const Fused<T>& p, int side, int row, int64_t labe
   p.source[side].label32[row] = int32_t(label);
 }
 
-// One warp per row: its label, its norm and, if it is copied, its values. All loads are started before the first is
-// used.
+// One warp per row: its label, its norm and, if it is copied, its values. All loads of a step of kLargestFusedWidth
+// values are started before the first is used. Sums of each step apart keep the rounding errors of wide rows small.
 template <typename T, bool kPacked>
 __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fault) {
   const FusedSource<T>& from = p.source[side];
@@ -116,27 +116,32 @@ __device__ void prepare_row(const Fused<T>& p, int side, int row, FaultWord* fau
   const Vector<const T> z = from.features.strided_row(from.order == nullptr ? row : from.order[row]);
   const int64_t label = lane == 0 ? from.label[row] : 0;
   float norm = 0;
-  if (kPacked) {
-    constexpr int kSize = Pack<T>::kSize, kMost = kLargestFusedWidth / (kWarp * kSize);
-    Pack<T> pack[kMost];
+#pragma unroll 1
+  for (int first = 0; first < padded; first += kLargestFusedWidth) {
+    float sum = 0;
+    if (kPacked) {
+      constexpr int kSize = Pack<T>::kSize, kMost = kLargestFusedWidth / (kWarp * kSize);
+      Pack<T> pack[kMost];
 #pragma unroll
-    for (int k = 0; k < kMost; ++k) {
-      const int d = (k * kWarp + lane) * kSize;
-      pack[k] = d < p.width ? load_pack(z.data + d) : Pack<T>{};
-    }
+      for (int k = 0; k < kMost; ++k) {
+        const int d = first + (k * kWarp + lane) * kSize;
+        pack[k] = d < p.width ? load_pack(z.data + d) : Pack<T>{};
+      }
 #pragma unroll
-    for (int k = 0; k < kMost; ++k) {
-      const int d = (k * kWarp + lane) * kSize;
+      for (int k = 0; k < kMost; ++k) {
+        const int d = first + (k * kWarp + lane) * kSize;
 #pragma unroll
-      for (int j = 0; j < kSize; ++j) norm = fmaf(load(pack[k].value[j]), load(pack[k].value[j]), norm);
-      if (from.packed != nullptr && d < padded) *reinterpret_cast<Pack<T>*>(place(d)) = pack[k];
+        for (int j = 0; j < kSize; ++j) sum = fmaf(load(pack[k].value[j]), load(pack[k].value[j]), sum);
+        if (from.packed != nullptr && d < padded) *reinterpret_cast<Pack<T>*>(place(d)) = pack[k];
+      }
+    } else {
+      for (int d = first + lane; d < min(first + kLargestFusedWidth, padded); d += kWarp) {
+        const T value = d < p.width ? z[d] : T{0};
+        sum = fmaf(load(value), load(value), sum);
+        if (from.packed != nullptr) *place(d) = value;
+      }
     }
-  } else {
-    for (int d = lane; d < padded; d += kWarp) {
-      const T value = d < p.width ? z[d] : T{0};
-      norm = fmaf(load(value), load(value), norm);
-      if (from.packed != nullptr) *place(d) = value;
-    }
+    norm += sum;
   }
   norm = reduce<kWarp>(norm, Add());
   if (lane != 0) return;

@@ -2,6 +2,7 @@
 //
 // This file needs neither torch nor CUDA. Besides what sweep.h says, `Device` has
 //
+//   bool has_wide_kernels(choice)                  whether there are kernels for more than kLargestFusedWidth columns
 //   FusedVariant fused_variant<T>(width, choice)   the main kernel for features of that width
 //   void run_fused_prepare(p), run_fused_ranks(p), run_fused_main(p, kernel), run_fused_finish(p)
 //   void run_coefficients(p, part, kernel), run_gradients(p, part, kernel, at_once)   instead of the main kernel: see stored.cuh
@@ -18,12 +19,6 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Whether fused kernels exist for features of a type and width.
-template <typename T>
-bool has_fused_kernels(int64_t width) {
-  return sizeof(T) == 2 && width <= kLargestFusedWidth;
-}
-
 // Up to this many pairs, computing pair by pair is faster: on an H200, 128 x 128 pairs of width 512 took 25 us and not
 // 32, and 256 x 256 pairs 40 us and not 35.
 constexpr int64_t kFewPairsOf16Bits = 32768;
@@ -37,6 +32,10 @@ constexpr int64_t kSortedPairs = int64_t(1) << 25, kSortedRows = 1024;
 // be so many times as large, unless the smaller side has enough rows anyway. These two limits follow from the number of
 // steps of a block, and are not measured.
 constexpr int64_t kStoredRows = 512, kStoredRatio = 4, kStoredRowsOfAnyRatio = 1536;
+
+// The first of them for features of more than kLargestFusedWidth columns, for which otherwise cuBLAS writes all dot
+// products to memory: a whole tile. This is not measured.
+constexpr int64_t kStoredWideRows = 128;
 
 // Up to this many rows, if their gradient alone is needed, from this many rows of the other side on, and these are read
 // once. These limits are not measured.
@@ -52,6 +51,21 @@ struct FusedOptions {
   bool skip_tiles = true;    // whether products with coefficients that are all 0 are skipped
   int stored_part = kStoredPart;  // rows, and columns
 };
+
+// Whether coefficients are stored by kernels that are chosen from `least` rows of each side on.
+template <typename T>
+bool pays_to_store(const Problem<T>& p, int64_t least) {
+  const auto [few, most] = std::minmax(p.rows[0], p.rows[1]);
+  return few >= least && (few >= kStoredRowsOfAnyRatio || most <= kStoredRatio * few);
+}
+
+// Whether FusedLoss computes this, and is the faster way if the options leave the choice.
+template <typename T, typename Device>
+bool uses_fused_kernels(const Device& device, const Problem<T>& p, const FusedOptions& options) {
+  if (p.width <= kLargestFusedWidth) return true;
+  const bool free = options.choice == FusedChoice::kByDevice && options.order == FusedOrder::kBySizes;
+  return (!free || pays_to_store(p, kStoredWideRows)) && device.has_wide_kernels(options.choice);
+}
 
 template <typename T, typename Device>
 class FusedLoss {
@@ -91,10 +105,8 @@ class FusedLoss {
 
   static FusedChoice choose(const Problem<T>& p, const FusedOptions& options) {
     if (options.choice == FusedChoice::kStreamed && !can_stream(p)) return FusedChoice::kByDevice;
-    const auto [few, most] = std::minmax(p.rows[0], p.rows[1]);
-    const bool many = few >= kStoredRows && (few >= kStoredRowsOfAnyRatio || most <= kStoredRatio * few);
     const bool free = options.choice == FusedChoice::kByDevice && options.order == FusedOrder::kBySizes;
-    if (free && many) return FusedChoice::kStored;
+    if (free && pays_to_store(p, kStoredRows)) return FusedChoice::kStored;
     const int rows = streamed_side(p);
     const bool streamed = p.rows[rows] <= kStreamedRows && p.rows[1 - rows] >= kStreamedColumns && can_stream(p);
     return free && streamed ? FusedChoice::kStreamed : options.choice;
@@ -111,6 +123,8 @@ class FusedLoss {
   bool streams() const { return variant_.kernel == FusedKernel::kStreamed512; }
 
   bool stores() const { return variant_.kernel == FusedKernel::kStored; }
+
+  bool wide() const { return problem_.width > kLargestFusedWidth; }
 
   // Kernels that store coefficients compute separation alone, or both terms together.
   bool must_sort() const { return stores() && problem_.per_term && needs_gradient(); }
@@ -237,6 +251,7 @@ class FusedLoss {
   template <typename Visit>
   void for_each_part(Visit visit) const {
     Stored<T> part{};
+    part.cluster_columns = wide() ? kWideClusterColumns : 1;
     part.coefficients = coefficients_.data();
     part.any = any_.data();
     part.jobs = jobs_.data();
@@ -259,10 +274,12 @@ class FusedLoss {
 
   // If tiles are skipped, shorter runs even out the work of the multiprocessors.
   int runs(const Stored<T>& part) const {
-    const int at_once = variant_.threads_blocks * (sorted_ ? 4 : 1);
-    const int wanted = std::max(at_once / part.tiles[0], (part.tiles[1] + kMostTilesOfRun - 1) / kMostTilesOfRun);
+    const int at_once = variant_.threads_blocks * (sorted_ ? 4 : 1), across = part.cluster_columns;
+    const int least = (part.tiles[1] + kMostTilesOfRun - 1) / kMostTilesOfRun;
+    const int wanted = std::max(at_once / (part.tiles[0] * across), least);
     const int each = (part.tiles[1] + wanted - 1) / std::max(wanted, 1);
-    return (part.tiles[1] + std::max(each, 1) - 1) / std::max(each, 1);
+    const int whole = (std::max(each, 1) + across - 1) / across * across;
+    return (part.tiles[1] + whole - 1) / whole;
   }
 
   // ---- launches ----

@@ -54,10 +54,9 @@ struct Ring {
     phase ^= 1;
   }
 
-  template <int kSteps>
-  __device__ __forceinline__ void skip() {
-    stage += kSteps % kStages;
-    phase ^= kSteps / kStages % 2;
+  __device__ __forceinline__ void skip(int steps) {
+    stage += steps % kStages;
+    phase ^= steps / kStages % 2;
     if (stage < kStages) return;
     stage -= kStages;
     phase ^= 1;

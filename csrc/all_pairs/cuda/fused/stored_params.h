@@ -10,6 +10,7 @@ namespace fastccsa::all_pairs::cuda {
 constexpr int kBlock = 64, kBlockBytes = kBlock * kBlock * 2;  // rows, and columns, of a block
 constexpr int kTile = 2 * kBlock;                              // rows, and columns, of a tile of pairs
 constexpr int kCluster = 2;                                    // blocks of threads that share copies
+constexpr int kWideClusterColumns = 2;                         // Stored::cluster_columns of wide features
 
 // The place of a 16-byte chunk of a row, in bytes: blocks of the same values of all rows follow each other.
 FASTCCSA_HOST_DEVICE int64_t place_in_blocks(int64_t row, int chunk, int64_t row_blocks) {
@@ -25,7 +26,8 @@ template <typename T>
 struct Stored {
   int first[2];         // row of each side
   int tiles[2];
-  int runs;             // parts of a row of tiles, each of which a block of threads of the first kernel takes
+  int runs;             // parts of a row of tiles, each of which a cluster of the first kernel takes
+  int cluster_columns;  // how many tiles of columns such a cluster takes at a time
   int loss_slot;        // of the first kernel's first block of threads
   bool initial[2];      // whether this part is the first for these rows of a side
   T* coefficients;      // [row blocks, column blocks, kBlock, kBlock]
@@ -37,7 +39,7 @@ struct Stored {
   // Groups of neighbouring tiles of a side, each of which a cluster takes.
   FASTCCSA_HOST_DEVICE int clusters(int side) const { return (tiles[side] + kCluster - 1) / kCluster; }
   // The blocks of threads of the first kernel.
-  FASTCCSA_HOST_DEVICE int blocks() const { return clusters(0) * kCluster * runs; }
+  FASTCCSA_HOST_DEVICE int blocks() const { return clusters(0) * kCluster * cluster_columns * runs; }
   FASTCCSA_HOST_DEVICE int tiles_of_run() const { return (tiles[1] + runs - 1) / runs; }
 };
 
