@@ -103,7 +103,7 @@ class EmulatedDevice {
   template <typename T>
   cuda::FusedVariant fused_variant(int64_t, cuda::FusedChoice) const {
     cuda::FusedVariant variant{fused_kernel_, {}, threads_blocks_};
-    if (fused_kernel_ == cuda::FusedKernel::kStored) variant.shape = {cuda::kTile, cuda::kTile};
+    if (cuda::stores_coefficients(fused_kernel_)) variant.shape = {cuda::kTile, cuda::kTile};
     if (fused_kernel_ == cuda::FusedKernel::kStreamed512) {
       variant.shape = {cuda::StreamedShape::kRows, cuda::StreamedShape::kColumns};
     }

@@ -174,7 +174,7 @@ class MmaTile {
     const auto distance = [&](int r, int c) {
       const auto a = [&](int chunk) { return memory_ + (row + r) * kRowBytes + swizzled(chunk, row + r) * 16; };
       const auto b = [&](int chunk) { return tile + (column + c) * kRowBytes + swizzled(chunk, column + c) * 16; };
-      return squared_distance_in_shared<kWidth, T>(a, b, threadIdx.x % kWarp);
+      return squared_distance_in_shared<T>(kWidth, a, b, threadIdx.x % kWarp);
     };
     uint32_t packed[kGroups * 2];
     const int at = stage * kColumns + column;

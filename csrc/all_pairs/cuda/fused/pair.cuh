@@ -92,10 +92,10 @@ __device__ __forceinline__ void keep_order() {
 
 // |a - b|^2 of a row and a column in shared memory, by a warp. `a(chunk)` and `b(chunk)` are the places of their
 // 16-byte chunks.
-template <int kWidth, typename T, typename A, typename B>
-__device__ __forceinline__ float squared_distance_in_shared(A a, B b, int lane) {
+template <typename T, typename A, typename B>
+__device__ __forceinline__ float squared_distance_in_shared(int width, A a, B b, int lane) {
   float sum = 0;
-  for (int chunk = lane; chunk < kWidth / 8; chunk += kWarp) {
+  for (int chunk = lane; chunk < width / 8; chunk += kWarp) {
     const uint4 x = *reinterpret_cast<const uint4*>(a(chunk)), y = *reinterpret_cast<const uint4*>(b(chunk));
     const uint32_t xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll

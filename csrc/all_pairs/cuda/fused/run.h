@@ -20,8 +20,8 @@ namespace fastccsa::all_pairs::cuda {
 
 // Whether fused kernels exist for features of a type and width.
 template <typename T>
-bool has_fused_kernels(int64_t width) {
-  return sizeof(T) == 2 && width <= kLargestFusedWidth;
+bool has_fused_kernels(int64_t) {
+  return sizeof(T) == 2;
 }
 
 // Up to this many pairs, computing pair by pair is faster: on an H200, 128 x 128 pairs of width 512 took 25 us and not
@@ -94,7 +94,7 @@ class FusedLoss {
     const auto [few, most] = std::minmax(p.rows[0], p.rows[1]);
     const bool many = few >= kStoredRows && (few >= kStoredRowsOfAnyRatio || most <= kStoredRatio * few);
     const bool free = options.choice == FusedChoice::kByDevice && options.order == FusedOrder::kBySizes;
-    if (free && many) return FusedChoice::kStored;
+    if (free && many) return FusedChoice::kManyRows;
     const int rows = streamed_side(p);
     const bool streamed = p.rows[rows] <= kStreamedRows && p.rows[1 - rows] >= kStreamedColumns && can_stream(p);
     return free && streamed ? FusedChoice::kStreamed : options.choice;
@@ -110,7 +110,7 @@ class FusedLoss {
 
   bool streams() const { return variant_.kernel == FusedKernel::kStreamed512; }
 
-  bool stores() const { return variant_.kernel == FusedKernel::kStored; }
+  bool stores() const { return stores_coefficients(variant_.kernel); }
 
   // Kernels that store coefficients compute separation alone, or both terms together.
   bool must_sort() const { return stores() && problem_.per_term && needs_gradient(); }

@@ -218,7 +218,7 @@ class StreamedTile {
     const auto distance = [&](int r, int c) {
       const auto a = [&](int chunk) { return memory_ + place(first + r, chunk); };
       const auto b = [&](int chunk) { return tile(stage) + place(c, chunk); };
-      return squared_distance_in_shared<kWidth, T>(a, b, threadIdx.x % kWarp);
+      return squared_distance_in_shared<T>(kWidth, a, b, threadIdx.x % kWarp);
     };
     float pair_loss[2] = {};
     uint32_t k[16];

@@ -163,7 +163,7 @@ class WgmmaTile {
     const auto distance = [&](int r, int c) {
       const auto a = [&](int chunk) { return memory_ + place(state.row + r, chunk); };
       const auto b = [&](int chunk) { return columns + place(c, chunk); };
-      return squared_distance_in_shared<kWidth, T>(a, b, threadIdx.x % kWarp);
+      return squared_distance_in_shared<T>(kWidth, a, b, threadIdx.x % kWarp);
     };
     float pair_loss[2] = {};
     const int at = tile * Shape::kColumns;
