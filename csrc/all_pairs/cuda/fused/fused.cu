@@ -139,7 +139,7 @@ FusedVariant stored_mma_variant(int device) {
       for (const bool weighted : {false, true}) {
         with_mma_coefficients_kernel<T>(terms, weighted, [&](auto kernel, size_t bytes) {
           reserve(kernel, bytes);
-          count = blocks_at_once(kernel, kThreads, bytes);
+          count = blocks_at_once(kernel, kProductThreads, bytes);
         });
       }
     }

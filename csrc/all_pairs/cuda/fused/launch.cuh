@@ -31,9 +31,10 @@ using Mma512Large = MmaShape<512, 64, 64>;
 constexpr size_t kSmallMemory = 99 * 1024, kMediumMemory = 163 * 1024, kLargeMemory = 227 * 1024;
 
 static_assert(Mma64::kBytes <= kSmallMemory && Mma128::kBytes <= kSmallMemory && Mma256::kBytes <= kSmallMemory &&
-                  Mma512Small::kBytes <= kSmallMemory && MmaCoefficientsShape::kBytes <= kSmallMemory &&
-                  MmaGradientsShape::kBytes <= kSmallMemory,
+                  Mma512Small::kBytes <= kSmallMemory,
               "a kernel for each width must run on every GPU");
+static_assert(MmaCoefficientsShape::kBytes <= kMemoryOfTwo && MmaGradientsShape::kBytes <= kMemoryOfTwo,
+              "two blocks of threads must fit on every GPU");
 static_assert(Mma512::kBytes > kSmallMemory && Mma512::kBytes <= kMediumMemory, "this kernel is for 8.0");
 static_assert(Mma512Large::kBytes > kMediumMemory && Mma512Large::kBytes <= kLargeMemory, "this kernel is for 10.0");
 static_assert(WgmmaShape<512>::kBytes <= kLargeMemory && CoefficientsShape<8>::kBytes <= kLargeMemory &&
@@ -161,7 +162,7 @@ template <typename T, typename Launch>
 void launch_coefficients(const Fused<T>& p, const Stored<T>& part, FusedKernel kernel, Launch launch) {
   if (kernel == FusedKernel::kStoredMma) {
     return with_mma_coefficients_kernel<T>(p.terms, p.weight.data != nullptr, [&](auto function, size_t bytes) {
-      launch(function, FusedGrid{dim3(unsigned(part.blocks())), kThreads, bytes, 1, true}, p, part);
+      launch(function, FusedGrid{dim3(unsigned(part.blocks())), kProductThreads, bytes, 1, true}, p, part);
     });
   }
   with_coefficients_kernel<T>(p.terms, p.weight.data != nullptr, [&](auto kernel, size_t bytes) {
@@ -177,8 +178,8 @@ void launch_gradients(const Fused<T>& p, const Stored<T>& part, FusedKernel kern
   if (part.jobs != nullptr) launch(&order_jobs_kernel<T>, FusedGrid{dim3(1), kOrderThreads, 0, 1, true}, p, part);
   if (kernel == FusedKernel::kStoredMma) {
     const dim3 blocks(unsigned(tiles * (p.padded_width / MmaGradientsShape::kColumns)));
-    return launch(&mma_gradients_kernel<T>, FusedGrid{blocks, kThreads, size_t(MmaGradientsShape::kBytes), 1, true}, p,
-                  part);
+    return launch(&mma_gradients_kernel<T>, FusedGrid{blocks, kProductThreads, size_t(MmaGradientsShape::kBytes), 1, true},
+                  p, part);
   }
   const int columns = tiles * (p.padded_width / 256) * 4 >= at_once * 3 ? 256 : 128;
   with_gradients_kernel<T>(columns, [&](auto kernel, size_t bytes) {

@@ -1,7 +1,7 @@
 // Multiplies stored coefficients by features, by the instructions of Ampere and later GPUs: see stored.cuh.
 //
 // A block of threads computes 128 values of the gradients of a tile of 128 rows of a side. It goes through the rows of the
-// other side in steps of 64, and leaves out tiles whose coefficients are all 0.
+// other side in slabs of 32, and leaves out tiles whose coefficients are all 0.
 #pragma once
 
 #include "all_pairs/cuda/fused/gradients_kernel.cuh"
@@ -10,16 +10,14 @@
 namespace fastccsa::all_pairs::cuda {
 
 struct MmaGradientsShape {
-  static constexpr int kStages = 3, kColumns = 2 * kBlock;
-  // Shared memory, in bytes: stages of coefficients and features, and sums of coefficients that belong to them.
-  static constexpr int kFeatures = 2 * kBlockBytes, kStageBytes = kFeatures + kColumns / kBlock * kBlockBytes;
-  static constexpr int kSums = kStages * kStageBytes, kBytes = kSums + kStages * kTile * 4;
+  static constexpr int kColumns = 2 * kBlock;
+  // Shared memory, in bytes: the stages. In the end their place is taken by sums of coefficients.
+  static constexpr int kBytes = kProductStages * kProductStageBytes;
 };
 
 template <typename T>
 class MmaGradientsTile {
   using Shape = MmaGradientsShape;
-  static constexpr int kStages = Shape::kStages;
 
  public:
   __device__ __forceinline__ MmaGradientsTile(const Fused<T>& p, const Stored<T>& part, unsigned char* memory)
@@ -31,10 +29,9 @@ class MmaGradientsTile {
     find_job();
     if (tile_ >= part_.tiles[side_]) return;
     WarpProducts kb = {};
-    float sum = 0;
-    side_ == 0 ? multiply_all<0>(kb, sum) : multiply_all<1>(kb, sum);
+    const float sum = side_ == 0 ? multiply_all<0>(kb) : multiply_all<1>(kb);
     __syncthreads();  // the last stage has been read
-    if (threadIdx.x < kTile) sums(0)[threadIdx.x] = sum;
+    sums()[threadIdx.x] = sum;
     __syncthreads();
     store(kb);
   }
@@ -49,116 +46,117 @@ class MmaGradientsTile {
     first_value_ = cluster % parts * Shape::kColumns;
   }
 
-  // Of the rows of the tile, by stage.
-  __device__ __forceinline__ float* sums(int stage) const {
-    return reinterpret_cast<float*>(memory_ + Shape::kSums) + stage * kTile;
-  }
+  // Of the rows of the tile.
+  __device__ __forceinline__ float* sums() const { return reinterpret_cast<float*>(memory_); }
 
-  // ---- the blocks of rows of the other side, and copies ----
+  // ---- the slabs of rows of the other side, and copies ----
 
-  // Goes through those whose coefficients with the tile are not all 0.
-  struct Blocks {
-    int first = -kWarp, half = 1;  // of 32 tiles
-    unsigned tiles = 0;            // a bit for each that is left
+  static constexpr int kSlabsOfTile = kTile / kSlab;
+
+  // Goes through the slabs of tiles whose coefficients with this one are not all 0.
+  struct Slabs {
+    int first = -kWarp, of_tile = kSlabsOfTile - 1;  // of 32 tiles; of the tile's slabs
+    unsigned tiles = 0;                              // a bit for each that is left
+    float sum = 0, next = 0;  // of coefficients of the thread's row, and those that are to be added
   };
 
-  // Returns the next block, or -1 after the last one. All lanes of a warp call it.
-  __device__ __forceinline__ int next(Blocks& blocks) const {
-    blocks.half ^= 1;
-    if (blocks.half == 0) blocks.tiles &= blocks.tiles - 1;
-    const int count = part_.tiles[1 - side_];
-    while (blocks.tiles == 0 && blocks.first + kWarp < count) {
-      blocks.first += kWarp;
-      const int other = blocks.first + int(threadIdx.x) % kWarp;
-      blocks.tiles = __ballot_sync(kAllLanes, other < count && any_of_tile(part_, side_, tile_, other));
+  // Returns the number of the next slab, or -1 after the last one. All lanes of a warp call it.
+  __device__ __forceinline__ int next(Slabs& slabs) const {
+    if (++slabs.of_tile == kSlabsOfTile) {
+      slabs.of_tile = 0;
+      slabs.tiles &= slabs.tiles - 1;
     }
-    return blocks.tiles == 0 ? -1 : 2 * (blocks.first + __ffs(int(blocks.tiles)) - 1) + blocks.half;
+    const int count = part_.tiles[1 - side_];
+    while (slabs.tiles == 0 && slabs.first + kWarp < count) {
+      slabs.first += kWarp;
+      const int other = slabs.first + int(threadIdx.x) % kWarp;
+      slabs.tiles = __ballot_sync(kAllLanes, other < count && any_of_tile(part_, side_, tile_, other));
+    }
+    if (slabs.tiles == 0) return -1;
+    return (slabs.first + __ffs(int(slabs.tiles)) - 1) * kSlabsOfTile + slabs.of_tile;
   }
 
-  // Starts to copy what belongs to the next block, if there is one. Returns whether there is.
+  // Starts to copy the next slab, if there is one. Returns whether there is.
   template <int kSide>
-  __device__ __forceinline__ bool copy_block(Blocks& blocks, int stage) const {
-    const int block = next(blocks);
-    if (block >= 0) {
-      const uint32_t to = base_ + stage * Shape::kStageBytes;
+  __device__ __forceinline__ bool copy_slab(Slabs& slabs, int stage) const {
+    const int slab = next(slabs), block = slab / 2, half = slab % 2;
+    slabs.sum += slabs.next;
+    slabs.next = 0;
+    if (slab >= 0) {
+      const uint32_t to = base_ + stage * kProductStageBytes;
       const int64_t across = 2 * part_.tiles[1];
-      const unsigned char* const coefficients = reinterpret_cast<const unsigned char*>(part_.coefficients);
-      if constexpr (kSide == 0) {
-        const unsigned char* const from = coefficients + (2 * tile_ * across + block) * kBlockBytes;
-        for (int k = 0; k < 2; ++k) copy_by_block<kBlockBytes>(to + k * kBlockBytes, from + k * across * kBlockBytes);
-      } else {
-        copy_by_block<2 * kBlockBytes>(to, coefficients + (block * across + 2 * tile_) * kBlockBytes);
-      }
-      const int row = part_.first[1 - kSide] + block * kBlock;
+      const int row = part_.first[1 - kSide] + slab * kSlab;
 #pragma unroll
-      for (int k = 0; k < Shape::kColumns / kBlock; ++k) {
-        copy_by_block<kBlockBytes>(to + Shape::kFeatures + k * kBlockBytes,
-                                   chunk_of(p_, 1 - kSide, row, first_value_ / 8 + k * 8));
+      for (int k = 0; k < 2; ++k) {
+        const int own = 2 * tile_ + k;
+        const unsigned char* const from = reinterpret_cast<const unsigned char*>(part_.coefficients) +
+                                          (kSide == 0 ? own * across + block : block * across + own) * kBlockBytes;
+        if constexpr (kSide == 0) {
+          copy_half_rows(to + k * kSlabBlockBytes, from, half);
+        } else {
+          copy_half_block(to + k * kSlabBlockBytes, from + half * kSlabBlockBytes);
+        }
+        copy_half_block(to + kFactorBytes + k * kSlabBlockBytes, chunk_of(p_, 1 - kSide, row, first_value_ / 8 + k * 8));
       }
-      copy_sums<kSide>(block, stage);
+      // There is a sum for each row with a tile of columns, or with a block of rows.
+      constexpr int kSlabsOfSum = kSide == 0 ? kSlabsOfTile : kSlabsOfTile / 2;
+      static_assert(kProductThreads == kTile);
+      const float* const sums = part_.sums[kSide] + tile_ * kTile + threadIdx.x;
+      if (slab % kSlabsOfSum == 0) slabs.next = sums[slab / kSlabsOfSum * part_.rows(kSide)];
     }
     commit_copies();
-    return block >= 0;
-  }
-
-  // Side 0 has sums of a whole tile of columns; they count with the tile's first block.
-  template <int kSide>
-  __device__ __forceinline__ void copy_sums(int block, int stage) const {
-    if (threadIdx.x >= kTile / 4) return;
-    const int from = kSide == 0 ? block / 2 : block, row = tile_ * kTile + int(threadIdx.x) * 4;
-    copy_async_16(shared_address(sums(stage) + threadIdx.x * 4), part_.sums[kSide] + from * part_.rows(kSide) + row,
-                  kSide == 1 || block % 2 == 0);
+    return slab >= 0;
   }
 
   // ---- products ----
 
-  // Adds the products of the tile's coefficients and the other side's features to kb, and the coefficients to `sum`: a
-  // thread those of a row.
+  // Adds the products of the tile's coefficients and the other side's features to kb. Returns the sum of the coefficients
+  // of the thread's row.
   template <int kSide>
-  __device__ __forceinline__ void multiply_all(WarpProducts& kb, float& sum) const {
-    Blocks blocks;
-    int left = 0;  // blocks that have been copied, and not yet multiplied
-    for (int stage = 0; stage < kStages; ++stage) left += copy_block<kSide>(blocks, stage);
-    const Factors<kSide == 1, true> factors(base_, base_ + Shape::kFeatures);
-    wait_for_copies<kStages - 1>();
+  __device__ __forceinline__ float multiply_all(WarpProducts& kb) const {
+    Slabs slabs;
+    int left = 0;  // slabs that have been copied, and not yet multiplied
+    for (int stage = 0; stage < kProductStages; ++stage) left += copy_slab<kSide>(slabs, stage);
+    const Factors<kSide == 1, true> factors(base_);
+    wait_for_copies<kProductStages - 1>();
     __syncthreads();
     Fragments f[2];
     int stage = 0;
     if (left > 0) factors.load(f[0], 0, 0);
 #pragma unroll 1
     while (left > 0) {
-      if (threadIdx.x < kTile) sum += sums(stage)[threadIdx.x];
 #pragma unroll
       for (int step = 0; step < kProductSteps; ++step) {
         Fragments& later = f[(step + 1) % 2];
         if (step + 1 < kProductSteps) {
-          factors.load(later, stage * Shape::kStageBytes, step + 1);
+          factors.load(later, stage, step + 1);
         } else {
           // All have read this stage, and the next one is there.
-          wait_for_copies<kStages - 2>();
+          wait_for_copies<kProductStages - 2>();
           __syncthreads();
-          left += int(copy_block<kSide>(blocks, stage)) - 1;
-          stage = stage + 1 == kStages ? 0 : stage + 1;
-          if (left > 0) factors.load(later, stage * Shape::kStageBytes, 0);
+          left += int(copy_slab<kSide>(slabs, stage)) - 1;
+          stage = stage + 1 == kProductStages ? 0 : stage + 1;
+          factors.load(later, stage, 0);  // of no use after the last slab
         }
         multiply<T>(kb, f[step % 2]);
       }
     }
+    return slabs.sum;
   }
 
   __device__ __forceinline__ void store(const WarpProducts& kb) const {
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     const float factor = gradient_factor(p_);
-    const int first_value = first_value_ + warp % kAcross * kProductColumns;
+    const int first_value = first_value_ + warp % 2 * kBlock;
 #pragma unroll
     for (int m = 0; m < kRowGroups; ++m) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const int of_tile = warp / kAcross * kBlock + m * 16 + lane / 4 + h * 8;
+        const int of_tile = warp / 2 * kBlock + m * 16 + lane / 4 + h * 8;
         const int row = part_.first[side_] + tile_ * kTile + of_tile;
         if (row >= p_.side[side_].count) continue;
         const auto products = [&](int n, int e) { return kb[m][n * 4 + 2 * h + e]; };
-        store_gradient_of_row<kColumnGroups>(p_, part_, side_, row, first_value, factor, sums(0)[of_tile], products);
+        store_gradient_of_row<kColumnGroups>(p_, part_, side_, row, first_value, factor, sums()[of_tile], products);
       }
     }
   }
@@ -171,7 +169,7 @@ class MmaGradientsTile {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kProductThreads, 2)
     mma_gradients_kernel(const __grid_constant__ Fused<T> p, const __grid_constant__ Stored<T> part) {
   MmaGradientsTile<T>(p, part, dynamic_shared()).run();
 }

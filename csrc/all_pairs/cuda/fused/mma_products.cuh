@@ -1,74 +1,85 @@
-// Products of a warp from blocks of 64 x 64 swizzled values in shared memory, by the instructions of Ampere and later
-// GPUs: see stored.cuh. Eight warps multiply two blocks by two others: each has 64 x 32 of the 128 x 128 results.
+// Products of a block of threads that store coefficients, or multiply them, by the instructions of Ampere and later GPUs:
+// see stored.cuh.
+//
+// Four warps multiply factors of 128 rows by factors of 128 columns, in slabs of 32 values: each warp has 64 x 64 of the
+// results, because it would take longer to load the factors of a smaller part from shared memory than to multiply them.
+// The registers and the shared memory of every GPU suffice for two blocks of threads on a multiprocessor: while one turns
+// its products into coefficients, the tensor cores multiply for the other.
 #pragma once
 
 #include "all_pairs/cuda/fused/stored.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
-constexpr int kProductColumns = 32, kAcross = kTile / kProductColumns;  // columns of a warp, and warps side by side
-constexpr int kRowGroups = kBlock / 16;                               // of a warp's rows
-constexpr int kColumnGroups = kProductColumns / 8;                       // of its columns
-constexpr int kProductSteps = kBlock / 16;                            // of 16 values of a block
+constexpr int kProductThreads = kGroupThreads, kProductWarps = kGroupWarps;
+constexpr int kSlab = kBlock / 2, kSlabBlockBytes = kBlockBytes / 2;  // values of a slab, and bytes of 64 x 32 values
+constexpr int kProductSteps = kSlab / 16, kProductStages = 3;
+constexpr int kRowGroups = kBlock / 16, kColumnGroups = kBlock / 8;   // of a warp's results
+// Of both factors. A stage has the blocks of the first factor, and then those of the second.
+constexpr int kFactorBytes = 2 * kSlabBlockBytes, kProductStageBytes = 2 * kFactorBytes;
 
-// The results of 16 rows in the layout of pair.cuh, by group of rows.
+// The shared memory of two blocks of threads on a multiprocessor with 100 KiB, of which each takes 1 KiB more.
+constexpr int kMemoryOfTwo = 49 * 1024;
+
+// The results of a warp, by group of 16 rows, in the layout of pair.cuh.
 using WarpProducts = float[kRowGroups][kColumnGroups * 4];
 
-// The factors of a step.
+// The factors of a step of 16 values.
 struct Fragments {
   uint32_t a[kRowGroups][4], b[kColumnGroups / 2][4];
 };
 
-// Where a lane finds the factors of its warp. A block of the first factor has 64 rows of 16-byte chunks of their values,
-// or kTransposedA: a row for each value, with chunks of the results' rows. In the same way a block of the second factor
-// has a row for each of the results' columns, or kTransposedB: for each value.
+// The place of a 16-byte chunk of a row of 32 values.
+__device__ __forceinline__ int place_in_slab(int row, int chunk) { return row * kSlab * 2 + (chunk ^ (row >> 1 & 3)) * 16; }
+
+// Where a lane finds the factors of its warp: the first one's block of the warp's rows, and the second one's of its
+// columns. These lie in shared memory with a row of 32 values for each row or column of the results, or kTransposed: a row
+// of 64 results for each value. Their 16-byte chunks are swizzled, so that the instructions which read 8 rows at a time use
+// all banks.
 template <bool kTransposedA, bool kTransposedB>
 class Factors {
  public:
-  // `a` and `b`: where two blocks of each factor begin in a stage.
-  __device__ __forceinline__ Factors(uint32_t a, uint32_t b) {
-    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, x7 = lane & 7;
-    // A lane passes the address of one of four rows of chunks: as the instructions want them in this order, those of the
-    // second pair are 8 values further, or 8 rows.
-    const int first = lane >> 3 & 1, second = lane >> 4;
-    const int column = warp % kAcross % 2 * kProductColumns;  // in its block
-    a_ = a + warp / kAcross * kBlockBytes + place(kTransposedA ? second : first, kTransposedA ? first : second, x7);
-    b_ = b + warp % kAcross / 2 * kBlockBytes;
-    b_ += kTransposedB ? place(first, column / 8 + second, x7) : column * kRowBytes + place(second, first, x7);
+  // `stages`: where they begin.
+  __device__ __forceinline__ explicit Factors(uint32_t stages) {
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+    // A lane passes the address of a row of one of four matrices of 8 x 8: those of the second and the fourth are the next
+    // 8 rows of A, or values of B; those of the last two are the next 8 values of A, or columns of B.
+    const int x7 = lane & 7, second = lane >> 3 & 1, last = lane >> 4;
+    a_ = stages + warp / 2 * kSlabBlockBytes + place<kTransposedA>(second, last, x7);
+    b_ = stages + kFactorBytes + warp % 2 * kSlabBlockBytes + place<kTransposedB>(last, second, x7);
   }
 
-  // Loads the factors of a step from a stage that begins `stage` bytes behind the first one.
-  __device__ __forceinline__ void load(Fragments& to, uint32_t stage, int step) const {
-    const uint32_t a = a_ + stage, b = b_ + stage;
+  // Loads the factors of a step from a stage.
+  __device__ __forceinline__ void load(Fragments& to, int stage, int step) const {
+    const uint32_t a = a_ + stage * kProductStageBytes, b = b_ + stage * kProductStageBytes;
 #pragma unroll
-    for (int m = 0; m < kRowGroups; ++m) {
-      if constexpr (kTransposedA) {
-        load_matrices_transposed(to.a[m], (a ^ uint32_t(m * 32)) + step * 16 * kRowBytes);
-      } else {
-        load_matrices(to.a[m], (a ^ uint32_t(step * 32)) + m * 16 * kRowBytes);
-      }
-    }
+    for (int m = 0; m < kRowGroups; ++m) load_group<kTransposedA>(to.a[m], a, m, step);
 #pragma unroll
-    for (int n = 0; n < kColumnGroups / 2; ++n) {
-      if constexpr (kTransposedB) {
-        load_matrices_transposed(to.b[n], (b ^ uint32_t(n * 32)) + step * 16 * kRowBytes);
-      } else {
-        load_matrices(to.b[n], (b ^ uint32_t(step * 32)) + n * 16 * kRowBytes);
-      }
-    }
+    for (int n = 0; n < kColumnGroups / 2; ++n) load_group<kTransposedB>(to.b[n], b, n, step);
   }
 
  private:
-  static constexpr int kRowBytes = kBlock * 2;
+  // Of row x7 of a matrix that is 8 `results` and 8 `values` further.
+  template <bool kTransposed>
+  static __device__ __forceinline__ uint32_t place(int results, int values, int x7) {
+    return kTransposed ? (values * 8 + x7) * kBlock * 2 + swizzled(results, x7) * 16
+                       : place_in_slab(results * 8 + x7, values);
+  }
 
-  // Of row x7 of a matrix: `rows` times 8 rows further, and in chunk `chunk`.
-  static __device__ __forceinline__ uint32_t place(int rows, int chunk, int x7) {
-    return uint32_t((rows * 8 + x7) * kRowBytes + swizzled(chunk, x7) * 16);
+  // Of 16 results and 16 values.
+  template <bool kTransposed>
+  static __device__ __forceinline__ void load_group(uint32_t (&to)[4], uint32_t from, int group, int step) {
+    if constexpr (kTransposed) {
+      load_matrices_transposed(to, (from ^ uint32_t(group * 32)) + step * 16 * kBlock * 2);
+    } else {
+      load_matrices(to, (from ^ uint32_t(step * 32)) + group * 16 * kSlab * 2);
+    }
   }
 
   uint32_t a_, b_;
 };
 
+// s += A B
 template <typename T>
 __device__ __forceinline__ void multiply(WarpProducts& s, const Fragments& f) {
 #pragma unroll
@@ -81,13 +92,21 @@ __device__ __forceinline__ void multiply(WarpProducts& s, const Fragments& f) {
   }
 }
 
-// Starts to copy kBytes to shared memory, by all threads of a block.
-template <int kBytes>
-__device__ __forceinline__ void copy_by_block(uint32_t to, const unsigned char* from) {
-  static_assert(kBytes % (kThreads * 16) == 0);
+// Starts to copy a half of each row of a block, by all threads.
+__device__ __forceinline__ void copy_half_rows(uint32_t to, const unsigned char* block, int half) {
+  constexpr int kChunks = kSlab / 8, kStep = kProductThreads / kChunks;
+  const int own_row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
+  to += place_in_slab(own_row, chunk);
+  block += own_row * kBlock * 2 + swizzled(half * kChunks + chunk, own_row) * 16;
+#pragma unroll
+  for (int row = 0; row < kBlock; row += kStep) copy_async_16(to + row * kSlab * 2, block + row * kBlock * 2);
+}
+
+// Starts to copy the first half of the rows of a block from `from` on.
+__device__ __forceinline__ void copy_half_block(uint32_t to, const unsigned char* from) {
   const int own = threadIdx.x * 16;
 #pragma unroll
-  for (int k = 0; k < kBytes; k += kThreads * 16) copy_async_16(to + own + k, from + own + k);
+  for (int k = 0; k < kSlabBlockBytes; k += kProductThreads * 16) copy_async_16(to + own + k, from + own + k);
 }
 
 }  // namespace fastccsa::all_pairs::cuda
