@@ -185,7 +185,7 @@ class EmulatedDevice {
 struct Request {
   int64_t rows[2], width, labels, output_mask, per_term, precision;
   int64_t few_pairs, tile_rows, tile_columns;
-  int64_t fused_kernel, threads_blocks, sorted;  // a FusedKernel, or -1: by matrix products
+  int64_t fused_kernel, threads_blocks, sorted, stored_part;  // a FusedKernel, or -1: by matrix products
   double margin, scale;
 };
 
@@ -228,7 +228,7 @@ void answer(emulator::Gpu& gpu) {
     device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
     cuda::FusedOptions fused;
     fused.window = 2;
-    fused.stored_part = 256;
+    fused.stored_part = int(request.stored_part);
     fused.order = request.sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
     cuda::FusedLoss<T, EmulatedDevice>(device, problem, fused).run();
   } else if constexpr (std::is_same_v<T, float>) {

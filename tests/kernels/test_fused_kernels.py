@@ -171,11 +171,12 @@ def test_labels_may_be_any_numbers_without_weights(program: Path, scale: int, by
 
 
 @both_orders
-def test_parts_whose_coefficients_are_stored_in_turn(program: Path, by_class: bool) -> None:
+@pytest.mark.parametrize("kernel", ["stored 512", "stored mma"])
+def test_parts_whose_coefficients_are_stored_in_turn(program: Path, kernel: str, by_class: bool) -> None:
     """Three parts of rows and two of columns, of 256 each; most tiles of sorted rows are of one class on a side."""
     c = case(530, 400, 264, torch.bfloat16, classes=3)
     with emulated(program) as loss:
-        found = loss.compute(*c.tensors, margin=MARGIN, mean=False, limits=limits("stored 512", 4, by_class))
+        found = loss.compute(*c.tensors, margin=MARGIN, mean=False, limits=limits(kernel, 4, by_class))
     assert_right(c, found, per_term=False)
 
 
