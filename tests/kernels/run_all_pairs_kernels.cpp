@@ -30,6 +30,19 @@ using fastccsa::testing::View;
 using fastccsa::testing::write;
 using fastccsa::testing::write_bytes;
 
+// Which kernels GPUs run, since the emulator is told which to run: wide features have one everywhere, and of up to 512
+// columns coefficients are stored without wgmma only if asked for.
+using cuda::FusedChoice;
+using cuda::FusedKernel;
+static_assert(cuda::fused_kernel(640, false, FusedChoice::kByDevice, cuda::kSmallMemory) == FusedKernel::kStoredMma);
+static_assert(cuda::fused_kernel(640, false, FusedChoice::kStreamed, cuda::kLargeMemory) == FusedKernel::kStoredMma);
+static_assert(cuda::fused_kernel(512, false, FusedChoice::kStored, cuda::kSmallMemory) == FusedKernel::kStoredMma);
+static_assert(cuda::fused_kernel(512, false, FusedChoice::kManyRows, cuda::kSmallMemory) == FusedKernel::kMma512Small);
+static_assert(cuda::fused_kernel(256, false, FusedChoice::kStored, cuda::kSmallMemory) == FusedKernel::kMma256);
+static_assert(cuda::fused_kernel(512, true, FusedChoice::kManyRows, cuda::kLargeMemory) == FusedKernel::kStored);
+static_assert(cuda::fused_kernel(512, true, FusedChoice::kStored, cuda::kLargeMemory) == FusedKernel::kStored);
+static_assert(cuda::fused_kernel(256, true, FusedChoice::kManyRows, cuda::kLargeMemory) == FusedKernel::kWgmma256);
+
 // The device that the sweep uses. Its memory is initially NaN (all bits set), so that values that are read before they
 // are written are noticed.
 class EmulatedDevice {

@@ -40,12 +40,14 @@ def test_any_width(program: Path, sizes: tuple[int, int], width: int, dtype: tor
 @both_orders
 @pytest.mark.parametrize("many", [0, 1])
 def test_more_tiles_than_lanes(program: Path, many: int, by_class: bool) -> None:
-    """On one side; some are skipped because they have the class of the other side, and some are beyond the margin."""
-    count, classes = 34 * 128 - 30, 9
-    sizes = (count, 30) if many == 0 else (30, count)
-    c = case(*sizes, 24, torch.bfloat16, classes=classes)
+    """34 on one side, in a single run: most have the class of the other side, one is beyond the margin."""
+    few, count = (260 if by_class else 30), 34 * 128 - 30  # by class, a single row of tiles would be cut into four runs
+    sizes = (count, few) if many == 0 else (few, count)
+    c = case(*sizes, 24, torch.bfloat16, classes=9)
+    place = torch.arange(count)
+    of_many = (place >= 100).long() + (place >= 30 * 128) * (1 + (place - 30 * 128) // 70)
     y, z = [c.y1 * 0 + 1, c.y2 * 0 + 1], [c.z1, c.z2]
-    y[many] = torch.arange(count) * classes // count
-    z[many] = z[many] + 10 * (y[many] % 3 == 2)[:, None]
+    y[many] = of_many
+    z[many] = z[many] + 10 * ((of_many > 1) & (of_many < 5))[:, None]
     c = replace(c, z1=z[0], z2=z[1], y1=y[0], y2=y[1])
     check(program, c, replace(limits(KERNEL, 1, by_class), stored_part=34 * 128))

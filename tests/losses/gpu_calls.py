@@ -16,6 +16,7 @@ from fastccsa import functional, reference
 # Rows of both sides, and the width. The last sizes have many pairs: 16-bit features take each of the fused kernels.
 ALL_PAIRS_SIZES = [(1, 1, 1), (33, 70, 33), (64, 48, 512), (300, 400, 33), (300, 400, 200), (300, 400, 512)]
 ALL_PAIRS_SIZES += [(520, 600, 400)]  # coefficients are stored, those of float32 in parts
+ALL_PAIRS_SIZES += [(300, 400, 600)]  # those of wide 16-bit features are stored
 MEMORY_SIZES = [(40, 2100, 400)]  # only the few rows have a gradient, and the many are read once
 SIZES = [(1, 1, 1), (5, 7, 33), (40, 7, 512), (9, 1000, 2048), (2100, 3, 16)]  # pairs, classes, width
 # Many pairs: the forward pass leaves gradients, and rows of float32 take 1, 2 and 4 packs per lane, or are too wide.

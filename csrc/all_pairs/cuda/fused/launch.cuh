@@ -44,7 +44,7 @@ static_assert(WgmmaShape<512>::kBytes <= kLargeMemory && CoefficientsShape<8>::k
 
 // Returns the kernel for features of a padded width; wider ones than 512 have one. `wgmma`: whether the GPU has these
 // instructions and the build has code for them. `shared_bytes`: what a block of threads may use.
-inline FusedKernel fused_kernel(int padded_width, bool wgmma, FusedChoice choice, size_t shared_bytes) {
+constexpr FusedKernel fused_kernel(int padded_width, bool wgmma, FusedChoice choice, size_t shared_bytes) {
   const bool stored = choice == FusedChoice::kStored, many = choice == FusedChoice::kManyRows;
   if (padded_width > 512 || (stored && !wgmma && padded_width == 512)) return FusedKernel::kStoredMma;
   if (wgmma && (stored || many) && padded_width == 512) return FusedKernel::kStored;

@@ -69,7 +69,7 @@ class MmaCoefficientsTile {
       if ((next.skipped >> next.k % kWarp & 1) == 0) break;
     }
     next.slab = 0;
-    if (next.k == count_) return;
+    if (next.k >= count_) return;
     next.rows = chunk_of(p_, 0, first_row(), 0);
     next.columns = chunk_of(p_, 1, first_column(next.k), 0);
   }
@@ -129,22 +129,10 @@ class MmaCoefficientsTile {
       factors.load(f[0], stage, 0);
 #pragma unroll 1
       for (int slab = 0; slab < slabs_; ++slab) {
-#pragma unroll
-        for (int step = 0; step < kProductSteps; ++step) {
-          Fragments& later = f[(step + 1) % 2];
-          if (step + 1 < kProductSteps) {
-            factors.load(later, stage, step + 1);
-          } else {
-            // All have read this stage, and the next one is there.
-            wait_for_copies<kProductStages - 2>();
-            __syncthreads();
-            if (slab == 0 && before >= 0) store_row_sums(before);
-            copy_slab(next, stage);
-            stage = stage + 1 == kProductStages ? 0 : stage + 1;
-            factors.load(later, stage, 0);  // of no use after the last slab, and then loaded again
-          }
-          multiply<T>(s, f[step % 2]);
-        }
+        multiply_slab<T>(s, f, factors, stage, [&](int free) {
+          if (slab == 0 && before >= 0) store_row_sums(before);  // all warps have theirs
+          copy_slab(next, free);
+        });
       }
       separate && kTerms == kSeparationTerm ? pass<kSeparate>(s, k, rules, loss) : pass<kMixed>(s, k, rules, loss);
       before = k;
@@ -307,7 +295,7 @@ class MmaCoefficientsTile {
     }
   }
 
-  // Keeps the sums of a group of rows until all warps have theirs.
+  // Where a lane keeps the sums of its rows of a group until all warps have theirs: that of row g, and 8 further of g + 8.
   __device__ __forceinline__ float* sums_of_lane(int m) const {
     return row_sums() + warp_column() / kBlock * kTile + warp_row() + m * 16 + lane() / 4;
   }

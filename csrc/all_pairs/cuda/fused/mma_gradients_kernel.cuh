@@ -125,21 +125,7 @@ class MmaGradientsTile {
     if (left > 0) factors.load(f[0], 0, 0);
 #pragma unroll 1
     while (left > 0) {
-#pragma unroll
-      for (int step = 0; step < kProductSteps; ++step) {
-        Fragments& later = f[(step + 1) % 2];
-        if (step + 1 < kProductSteps) {
-          factors.load(later, stage, step + 1);
-        } else {
-          // All have read this stage, and the next one is there.
-          wait_for_copies<kProductStages - 2>();
-          __syncthreads();
-          left += int(copy_slab<kSide>(slabs, stage)) - 1;
-          stage = stage + 1 == kProductStages ? 0 : stage + 1;
-          factors.load(later, stage, 0);  // of no use after the last slab
-        }
-        multiply<T>(kb, f[step % 2]);
-      }
+      multiply_slab<T>(kb, f, factors, stage, [&](int free) { left += int(copy_slab<kSide>(slabs, free)) - 1; });
     }
     return slabs.sum;
   }

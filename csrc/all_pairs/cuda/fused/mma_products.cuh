@@ -1,10 +1,10 @@
 // Products of a block of threads that store coefficients, or multiply them, by the instructions of Ampere and later GPUs:
 // see stored.cuh.
 //
-// Four warps multiply factors of 128 rows by factors of 128 columns, in slabs of 32 values: each warp has 64 x 64 of the
-// results, because it would take longer to load the factors of a smaller part from shared memory than to multiply them.
-// The registers and the shared memory of every GPU suffice for two blocks of threads on a multiprocessor: while one turns
-// its products into coefficients, the tensor cores multiply for the other.
+// Four warps multiply factors of 128 rows by factors of 128 columns, in slabs of 32 values. Each warp has 64 x 64 of the
+// results, because on a GPU with fast tensor cores the factors of a smaller part would take about as long to load from
+// shared memory as to multiply. Every GPU has registers and shared memory for two such blocks of threads on a
+// multiprocessor: while one turns its products into coefficients, the tensor cores multiply for the other.
 #pragma once
 
 #include "all_pairs/cuda/fused/stored.cuh"
@@ -79,7 +79,7 @@ class Factors {
   uint32_t a_, b_;
 };
 
-// s += A B
+// s += A B, of a step.
 template <typename T>
 __device__ __forceinline__ void multiply(WarpProducts& s, const Fragments& f) {
 #pragma unroll
@@ -90,6 +90,23 @@ __device__ __forceinline__ void multiply(WarpProducts& s, const Fragments& f) {
       multiply_16x8x16<T>(d, f.a[m], f.b[n / 2][n % 2 * 2], f.b[n / 2][n % 2 * 2 + 1]);
     }
   }
+}
+
+// Adds the products of a stage's slab to s, and moves on to the next stage. f[0] has the factors of the first step; then it
+// has those of the next stage, which are of no use if there is no more slab. When all warps have read the stage, `copy` is
+// called to start the copies of another slab to it.
+template <typename T, typename FactorsOfWarp, typename Copy>
+__device__ __forceinline__ void multiply_slab(WarpProducts& s, Fragments (&f)[2], const FactorsOfWarp& factors,
+                                              int& stage, Copy copy) {
+  static_assert(kProductSteps == 2);
+  factors.load(f[1], stage, 1);
+  multiply<T>(s, f[0]);
+  wait_for_copies<kProductStages - 2>();  // the next stage is there
+  __syncthreads();
+  copy(stage);
+  stage = stage + 1 == kProductStages ? 0 : stage + 1;
+  factors.load(f[0], stage, 0);
+  multiply<T>(s, f[1]);
 }
 
 // Starts to copy a half of each row of a block, by all threads.

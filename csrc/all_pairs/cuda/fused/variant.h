@@ -9,7 +9,7 @@ enum class FusedKernel {
   kMma64, kMma128, kMma256, kMma512Small, kMma512, kMma512Large, kWgmma128, kWgmma256, kWgmma512,
   kStored,       // two kernels, which store coefficients: see stored.cuh
   kStreamed512,  // few rows against many: see streamed_kernel.cuh
-  kStoredMma     // as kStored, on other GPUs
+  kStoredMma     // as kStored, without the instructions of Hopper GPUs
 };
 constexpr int kFusedKernels = int(FusedKernel::kStoredMma) + 1;
 
@@ -38,8 +38,8 @@ struct FusedVariant {
   int threads_blocks;  // how many run at the same time on the GPU
 };
 
-// What may be asked for: the fastest kernel of a GPU, of any size or for many rows on both sides; instructions of older
-// GPUs; or, where there are any, kernels that store coefficients, or that read one side once for the gradient of the other.
+// What may be asked for: what is fastest on the GPU, in general or for many rows on both sides; instructions of older GPUs;
+// or kernels that store coefficients or, where there are any, that read one side once for the gradient of the other.
 enum class FusedChoice { kByDevice, kManyRows, kMma, kStored, kStreamed };
 
 }  // namespace fastccsa::all_pairs::cuda
