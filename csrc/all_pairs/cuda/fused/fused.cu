@@ -153,7 +153,10 @@ FusedVariant stored_mma_variant(int device) {
 template <typename T>
 FusedVariant fused_variant(int64_t width, FusedChoice choice) {
   const int device = current_device();
-  const int padded = width <= 64 ? 64 : width <= 128 ? 128 : width <= 256 ? 256 : width <= 512 ? 512 : padded_width(FusedKernel::kStoredMma, width);
+  const int padded = width <= 64    ? 64
+                     : width <= 128 ? 128
+                     : width <= 256 ? 256
+                                    : padded_width(FusedKernel::kStored, width);
   const bool wgmma = choice != FusedChoice::kMma && has_wgmma(device);
   const int shared = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   const FusedKernel kernel = fused_kernel(padded, wgmma, choice, size_t(shared));

@@ -241,8 +241,8 @@ class GradientsTile {
       const int row = part_.first[side_] + tile() * kTile + group * kBlock + of_group;
       if (row >= p_.side[side_].count) continue;
       const auto products = [&](int n, int e) { return kb[n * 4 + 2 * h + e]; };
-      store_gradient_of_row<kColumns / 8>(p_, part_, side_, row, first_value_, factor, sums()[group * kBlock + of_group],
-                                          products);
+      const float sum = sums()[group * kBlock + of_group];
+      store_gradient_of_row<kColumns / 8>(p_, part_, side_, row, first_value_, factor, sum, products);
     }
   }
 

@@ -178,8 +178,8 @@ void launch_gradients(const Fused<T>& p, const Stored<T>& part, FusedKernel kern
   if (part.jobs != nullptr) launch(&order_jobs_kernel<T>, FusedGrid{dim3(1), kOrderThreads, 0, 1, true}, p, part);
   if (kernel == FusedKernel::kStoredMma) {
     const dim3 blocks(unsigned(tiles * (p.padded_width / MmaGradientsShape::kColumns)));
-    return launch(&mma_gradients_kernel<T>, FusedGrid{blocks, kProductThreads, size_t(MmaGradientsShape::kBytes), 1, true},
-                  p, part);
+    const FusedGrid grid{blocks, kProductThreads, size_t(MmaGradientsShape::kBytes), 1, true};
+    return launch(&mma_gradients_kernel<T>, grid, p, part);
   }
   const int columns = tiles * (p.padded_width / 256) * 4 >= at_once * 3 ? 256 : 128;
   with_gradients_kernel<T>(columns, [&](auto kernel, size_t bytes) {

@@ -1,8 +1,8 @@
 // Stores the coefficients of pairs, by the instructions of Ampere and later GPUs: see stored.cuh.
 //
-// A block of threads goes through a run of tiles with the same rows. Slabs of a tile's rows and columns arrive together,
-// since rows of any width would not fit into shared memory. Those of the next tile are on their way while the products
-// with a tile become coefficients.
+// A block of threads goes through a run of tiles with the same rows. Slabs of a tile's rows and columns arrive
+// together, since rows of any width would not fit into shared memory. Those of the next tile are on their way while the
+// products with a tile become coefficients.
 #pragma once
 
 #include "all_pairs/cuda/fused/mma_products.cuh"
@@ -217,8 +217,8 @@ class MmaCoefficientsTile {
         plain[h] = kWeighted ? rules.weight_of(rows[h].weights, labels[0]) : 1.0f;
         weight[h] = plain[h] * rules.scale;
       }
-      separation_coefficients<true, kPieceGroups>(products_of(s, n), packed, rules, rows, weight, norms, squares, unused,
-                                                  nearest);
+      separation_coefficients<true, kPieceGroups>(products_of(s, n), packed, rules, rows, weight, norms, squares,
+                                                  unused, nearest);
       loss[1] = squares[0] * plain[0] + squares[1] * plain[1];
     } else {
       mixed_coefficients<kTerms, kWeighted, kPieceGroups>(products_of(s, n), packed, rules, rows, norms, labels, loss,
@@ -295,7 +295,7 @@ class MmaCoefficientsTile {
     }
   }
 
-  // Where a lane keeps the sums of its rows of a group until all warps have theirs: that of row g, and 8 further of g + 8.
+  // Where a lane keeps the sums of rows g and, 8 further, g + 8 of a group until all warps have theirs.
   __device__ __forceinline__ float* sums_of_lane(int m) const {
     return row_sums() + warp_column() / kBlock * kTile + warp_row() + m * 16 + lane() / 4;
   }

@@ -1,7 +1,7 @@
 // Multiplies stored coefficients by features, by the instructions of Ampere and later GPUs: see stored.cuh.
 //
-// A block of threads computes 128 values of the gradients of a tile of 128 rows of a side. It goes through the rows of the
-// other side in slabs of 32, and leaves out tiles whose coefficients are all 0.
+// A block of threads computes 128 values of the gradients of a tile of 128 rows of a side. It goes through the rows of
+// the other side in slabs of 32, and leaves out tiles whose coefficients are all 0.
 #pragma once
 
 #include "all_pairs/cuda/fused/gradients_kernel.cuh"
@@ -96,7 +96,8 @@ class MmaGradientsTile {
         } else {
           copy_half_block(to + k * kSlabBlockBytes, from + half * kSlabBlockBytes);
         }
-        copy_half_block(to + kFactorBytes + k * kSlabBlockBytes, chunk_of(p_, 1 - kSide, row, first_value_ / 8 + k * 8));
+        copy_half_block(to + kFactorBytes + k * kSlabBlockBytes,
+                        chunk_of(p_, 1 - kSide, row, first_value_ / 8 + k * 8));
       }
       // There is a sum for each row with a tile of columns, or with a block of rows.
       constexpr int kSlabsOfSum = kSide == 0 ? kSlabsOfTile : kSlabsOfTile / 2;
@@ -110,8 +111,8 @@ class MmaGradientsTile {
 
   // ---- products ----
 
-  // Adds the products of the tile's coefficients and the other side's features to kb. Returns the sum of the coefficients
-  // of the thread's row.
+  // Adds the products of the tile's coefficients and the other side's features to kb. Returns the sum of the
+  // coefficients of the thread's row.
   template <int kSide>
   __device__ __forceinline__ float multiply_all(WarpProducts& kb) const {
     Slabs slabs;

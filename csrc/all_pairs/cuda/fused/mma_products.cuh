@@ -1,9 +1,9 @@
-// Products of a block of threads that store coefficients, or multiply them, by the instructions of Ampere and later GPUs:
-// see stored.cuh.
+// Products of a block of threads that store coefficients, or multiply them, by the instructions of Ampere and later
+// GPUs: see stored.cuh.
 //
-// Four warps multiply factors of 128 rows by factors of 128 columns, in slabs of 32 values. Each warp has 64 x 64 of the
-// results, because on a GPU with fast tensor cores the factors of a smaller part would take about as long to load from
-// shared memory as to multiply. Every GPU has registers and shared memory for two such blocks of threads on a
+// Four warps multiply factors of 128 rows by factors of 128 columns, in slabs of 32 values. Each warp has 64 x 64 of
+// the results, because on a GPU with fast tensor cores the factors of a smaller part would take about as long to load
+// from shared memory as to multiply. Every GPU has registers and shared memory for two such blocks of threads on a
 // multiprocessor: while one turns its products into coefficients, the tensor cores multiply for the other.
 #pragma once
 
@@ -30,20 +30,22 @@ struct Fragments {
 };
 
 // The place of a 16-byte chunk of a row of 32 values.
-__device__ __forceinline__ int place_in_slab(int row, int chunk) { return row * kSlab * 2 + (chunk ^ (row >> 1 & 3)) * 16; }
+__device__ __forceinline__ int place_in_slab(int row, int chunk) {
+  return row * kSlab * 2 + (chunk ^ (row >> 1 & 3)) * 16;
+}
 
 // Where a lane finds the factors of its warp: the first one's block of the warp's rows, and the second one's of its
-// columns. These lie in shared memory with a row of 32 values for each row or column of the results, or kTransposed: a row
-// of 64 results for each value. Their 16-byte chunks are swizzled, so that the instructions which read 8 rows at a time use
-// all banks.
+// columns. These lie in shared memory with a row of 32 values for each row or column of the results, or kTransposed: a
+// row of 64 results for each value. Their 16-byte chunks are swizzled, so that the instructions which read 8 rows at a
+// time use all banks.
 template <bool kTransposedA, bool kTransposedB>
 class Factors {
  public:
   // `stages`: where they begin.
   __device__ __forceinline__ explicit Factors(uint32_t stages) {
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    // A lane passes the address of a row of one of four matrices of 8 x 8: those of the second and the fourth are the next
-    // 8 rows of A, or values of B; those of the last two are the next 8 values of A, or columns of B.
+    // A lane passes the address of a row of one of four matrices of 8 x 8: those of the second and the fourth are the
+    // next 8 rows of A, or values of B; those of the last two are the next 8 values of A, or columns of B.
     const int x7 = lane & 7, second = lane >> 3 & 1, last = lane >> 4;
     a_ = stages + warp / 2 * kSlabBlockBytes + place<kTransposedA>(second, last, x7);
     b_ = stages + kFactorBytes + warp % 2 * kSlabBlockBytes + place<kTransposedB>(last, second, x7);
@@ -92,9 +94,9 @@ __device__ __forceinline__ void multiply(WarpProducts& s, const Fragments& f) {
   }
 }
 
-// Adds the products of a stage's slab to s, and moves on to the next stage. f[0] has the factors of the first step; then it
-// has those of the next stage, which are of no use if there is no more slab. When all warps have read the stage, `copy` is
-// called to start the copies of another slab to it.
+// Adds the products of a stage's slab to s, and moves on to the next stage. f[0] has the factors of the first step;
+// then it has those of the next stage, which are of no use if there is no more slab. When all warps have read the
+// stage, `copy` is called to start the copies of another slab to it.
 template <typename T, typename FactorsOfWarp, typename Copy>
 __device__ __forceinline__ void multiply_slab(WarpProducts& s, Fragments (&f)[2], const FactorsOfWarp& factors,
                                               int& stage, Copy copy) {

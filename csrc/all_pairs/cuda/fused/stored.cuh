@@ -1,10 +1,10 @@
 // The loss over all pairs of 16-bit features in two kernels, which store coefficients between them.
 //
 // The first kernel multiplies tiles of rows by tiles of columns, and stores the coefficients of their pairs: see
-// coefficients_kernel.cuh for Hopper GPUs, and mma_coefficients_kernel.cuh for others. The second one multiplies these by
-// the features of the other side, for the gradients of both sides: see gradients_kernel.cuh and mma_gradients_kernel.cuh.
-// That is three products for each pair, where the kernels that store nothing compute the first product once for each side.
-// Coefficients of part of the pairs are stored at a time.
+// coefficients_kernel.cuh for Hopper GPUs, and mma_coefficients_kernel.cuh for others. The second one multiplies these
+// by the features of the other side, for the gradients of both sides: see gradients_kernel.cuh and
+// mma_gradients_kernel.cuh. That is three products for each pair, where the kernels that store nothing compute the
+// first product once for each side. Coefficients of part of the pairs are stored at a time.
 //
 // Features are stored in blocks of 64 rows x 64 values, and coefficients in blocks of 64 rows x 64 columns. A block is
 // what the tensor cores read from shared memory, so that the hardware copies it as it is: rows of 128 bytes, whose
@@ -66,8 +66,8 @@ __device__ __forceinline__ void for_each_block(const Part& part, int side, int f
   }
 }
 
-// Writes a row's part of a gradient of part of the pairs, or adds to it: two neighbouring values of each of kGroups groups
-// of 8, which four lanes side by side share. `sum` is the sum of the row's coefficients, and products(n, e) that of their
+// Writes a row's gradient of a part of the pairs, or adds it: two neighbouring values of each of kGroups groups of 8,
+// which four lanes side by side share. `sum` is the sum of the row's coefficients, and products(n, e) that of their
 // products with the other side's features.
 template <int kGroups, typename T, typename Products>
 __device__ __forceinline__ void store_gradient_of_row(const Fused<T>& p, const Stored<T>& part, int side, int row,

@@ -27,7 +27,8 @@ inline int padded_width(FusedKernel kernel, int64_t width) {
     case FusedKernel::kMma256:
     case FusedKernel::kWgmma256: return 256;
     case FusedKernel::kStored:
-    case FusedKernel::kStoredMma: return width <= kLargestFusedWidth ? kLargestFusedWidth : int((width + 127) / 128 * 128);
+    case FusedKernel::kStoredMma:
+      return width <= kLargestFusedWidth ? kLargestFusedWidth : int((width + 127) / 128 * 128);
     default: return 512;
   }
 }
@@ -38,8 +39,9 @@ struct FusedVariant {
   int threads_blocks;  // how many run at the same time on the GPU
 };
 
-// What may be asked for: what is fastest on the GPU, in general or for many rows on both sides; instructions of older GPUs;
-// or kernels that store coefficients or, where there are any, that read one side once for the gradient of the other.
+// What may be asked for: what is fastest on the GPU, in general or for many rows on both sides; instructions of older
+// GPUs; or kernels that store coefficients or, where there are any, that read one side once for the gradient of the
+// other.
 enum class FusedChoice { kByDevice, kManyRows, kMma, kStored, kStreamed };
 
 }  // namespace fastccsa::all_pairs::cuda
