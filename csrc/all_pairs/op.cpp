@@ -254,7 +254,6 @@ class TorchDevice {
     cuda::run(p, stream_);
   }
 
-  bool has_wide_kernels(cuda::FusedChoice choice) const { return cuda::has_wide_kernels(choice); }
   template <typename T>
   cuda::FusedVariant fused_variant(int64_t width, cuda::FusedChoice choice) const {
     return cuda::fused_variant<T>(width, choice);
@@ -336,7 +335,7 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
   if constexpr (sizeof(T) == 2) {
     const bool many = p.rows[0] * p.rows[1] > cuda::kFewPairsOf16Bits;
     const cuda::FusedOptions fused = fused_options(method);
-    if ((method >= Method::kFused || (method == Method::kAuto && many)) && cuda::uses_fused_kernels(device, p, fused)) {
+    if ((method >= Method::kFused || (method == Method::kAuto && many)) && cuda::uses_fused_kernels(p, fused)) {
       return cuda::FusedLoss<T, TorchDevice>(device, p, fused).run();
     }
   }

@@ -32,6 +32,7 @@ class Limits:
     tile: tuple[int, int] = (40, 75)
     fused: tuple[int, int] = (-1, 0)  # the position of a fused kernel, and how many of its blocks run at once
     sorted: bool = False  # for fused kernels: whether rows are sorted by class
+    stored_part: int = 256  # for those that store coefficients: of how many rows and columns at a time
 
 
 PRODUCTS = Limits()
@@ -71,9 +72,9 @@ class EmulatedLoss:
         acc = accumulator(z1.dtype)
         sizes = (len(z1), len(z2), z1.shape[1], labels if weight is None else len(weight))
         options = (output_mask, per_term, PRECISIONS.index(precision))
-        chosen = (limits.few_pairs, *limits.tile, *limits.fused, limits.sorted)
+        chosen = (limits.few_pairs, *limits.tile, *limits.fused, limits.sorted, limits.stored_part)
         scale = 1 / (len(z1) * len(z2)) if mean else 1.0
-        head = struct.pack("<14q2d", DTYPES.index(z1.dtype), *sizes, *options, *chosen, margin, scale)
+        head = struct.pack("<15q2d", DTYPES.index(z1.dtype), *sizes, *options, *chosen, margin, scale)
         self._send(head + b"".join(encode_view(None if x is None else x.detach()) for x in (z1, z2, y1, y2, weight)))
         reported = self._fault()
         tiles = [

@@ -30,6 +30,22 @@ using fastccsa::testing::View;
 using fastccsa::testing::write;
 using fastccsa::testing::write_bytes;
 
+// Which kernels GPUs run, since the emulator is told which to run: wide features have one everywhere, and of up to 512
+// columns coefficients are stored without wgmma only if asked for.
+using cuda::FusedChoice;
+using cuda::FusedKernel;
+static_assert(cuda::fused_kernel(640, false, FusedChoice::kByDevice, cuda::kSmallMemory) == FusedKernel::kStoredMma);
+static_assert(cuda::fused_kernel(640, false, FusedChoice::kStreamed, cuda::kLargeMemory) == FusedKernel::kStoredMma);
+static_assert(cuda::fused_kernel(512, false, FusedChoice::kStored, cuda::kSmallMemory) == FusedKernel::kStoredMma);
+static_assert(cuda::fused_kernel(512, false, FusedChoice::kManyRows, cuda::kSmallMemory) == FusedKernel::kMma512Small);
+static_assert(cuda::fused_kernel(256, false, FusedChoice::kStored, cuda::kSmallMemory) == FusedKernel::kMma256);
+static_assert(cuda::fused_kernel(512, true, FusedChoice::kManyRows, cuda::kLargeMemory) == FusedKernel::kStored);
+static_assert(cuda::fused_kernel(512, true, FusedChoice::kStored, cuda::kLargeMemory) == FusedKernel::kStored);
+static_assert(cuda::fused_kernel(256, true, FusedChoice::kManyRows, cuda::kLargeMemory) == FusedKernel::kWgmma256);
+
+static_assert(cuda::weights_fit(46340, 46340, 1) && !cuda::weights_fit(46341, 46341, 1));
+static_assert(cuda::weights_fit(3, 1, 1 << 29) && !cuda::weights_fit(3, 1, 1 << 30) && cuda::weights_fit(1, 0, 0));
+
 // The device that the sweep uses. Its memory is initially NaN (all bits set), so that values that are read before they
 // are written are noticed.
 class EmulatedDevice {
@@ -100,11 +116,10 @@ class EmulatedDevice {
     threads_blocks_ = int(threads_blocks);
   }
 
-  bool has_wide_kernels(cuda::FusedChoice) const { return true; }
   template <typename T>
   cuda::FusedVariant fused_variant(int64_t, cuda::FusedChoice) const {
     cuda::FusedVariant variant{fused_kernel_, {}, threads_blocks_};
-    if (fused_kernel_ == cuda::FusedKernel::kStored) variant.shape = {cuda::kTile, cuda::kTile};
+    if (cuda::stores_coefficients(fused_kernel_)) variant.shape = {cuda::kTile, cuda::kTile};
     if (fused_kernel_ == cuda::FusedKernel::kStreamed512) {
       variant.shape = {cuda::StreamedShape::kRows, cuda::StreamedShape::kColumns};
     }
@@ -186,7 +201,7 @@ class EmulatedDevice {
 struct Request {
   int64_t rows[2], width, labels, output_mask, per_term, precision;
   int64_t few_pairs, tile_rows, tile_columns;
-  int64_t fused_kernel, threads_blocks, sorted;  // a FusedKernel, or -1: by matrix products
+  int64_t fused_kernel, threads_blocks, sorted, stored_part;  // a FusedKernel, or -1: by matrix products
   double margin, scale;
 };
 
@@ -229,7 +244,7 @@ void answer(emulator::Gpu& gpu) {
     device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
     cuda::FusedOptions fused;
     fused.window = 2;
-    fused.stored_part = 256;
+    fused.stored_part = int(request.stored_part);
     fused.order = request.sorted ? cuda::FusedOrder::kSorted : cuda::FusedOrder::kAsGiven;
     cuda::FusedLoss<T, EmulatedDevice>(device, problem, fused).run();
   } else if constexpr (std::is_same_v<T, float>) {

@@ -17,11 +17,12 @@ from .cases import Layout, Schedule, as_it_is, column_major, every_other, row_pa
 from .emulated_all_pairs import NO_FAULT, Limits, Outcome, emulated
 from .programs import Builder
 
-# In the order of the C++ enum: padded width, and whether the instructions are those of Hopper.
+# The padded widths, in the order of the C++ enum but for STREAMED, which computes a single gradient.
 KERNELS = {
     "mma 64": 64, "mma 128": 128, "mma 256": 256, "mma 512 small": 512, "mma 512": 512, "mma 512 large": 512,
-    "wgmma 128": 128, "wgmma 256": 256, "wgmma 512": 512, "stored 512": 512,
+    "wgmma 128": 128, "wgmma 256": 256, "wgmma 512": 512, "stored 512": 512, "stored mma": 640,
 }  # fmt: skip
+STREAMED = 10
 DTYPES = (torch.bfloat16, torch.float16)
 MARGIN = 1.5
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
@@ -31,7 +32,8 @@ both_orders = pytest.mark.parametrize("by_class", [False, True], ids=["as given"
 
 def limits(kernel: str, blocks: int, by_class: bool) -> Limits:
     """`blocks`: how many blocks of threads run at once, which decides how rows are divided."""
-    return Limits(fused=(list(KERNELS).index(kernel), blocks), sorted=by_class)
+    place = list(KERNELS).index(kernel)
+    return Limits(fused=(place + (place >= STREAMED), blocks), sorted=by_class)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def test_results_equal_the_definition(program: Path, kernel: str, dtype: torch.d
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 128", "mma 512 small", "wgmma 128", "stored 512"])
+@pytest.mark.parametrize("kernel", ["mma 128", "mma 512 small", "wgmma 128", "stored 512", "stored mma"])
 def test_near_equal_and_distant_points(program: Path, kernel: str, by_class: bool) -> None:
     """Pairs at every share of their norms, equal rows, and rows far from the origin."""
     for dtype, offset in itertools.product(DTYPES, (0.0, 4.0)):
@@ -132,7 +134,7 @@ def test_near_equal_and_distant_points(program: Path, kernel: str, by_class: boo
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128", "stored 512"])
+@pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128", "stored 512", "stored mma"])
 @pytest.mark.parametrize("output_mask", [0, 1, 2, 3])
 def test_terms_apart_and_requested_gradients(program: Path, kernel: str, output_mask: int, by_class: bool) -> None:
     c = case(75, 140, 50, torch.bfloat16)
@@ -148,7 +150,7 @@ def test_terms_apart_and_requested_gradients(program: Path, kernel: str, output_
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 128", "wgmma 128", "stored 512"])
+@pytest.mark.parametrize("kernel", ["mma 128", "wgmma 128", "stored 512", "stored mma"])
 def test_classes(program: Path, kernel: str, by_class: bool) -> None:
     """One class, classes without rows on a side, more classes than rows, and tiles beyond the margin."""
     made = case(90, 140, 100, torch.bfloat16)
@@ -175,11 +177,12 @@ def test_labels_may_be_any_numbers_without_weights(program: Path, scale: int, by
 
 
 @both_orders
-def test_parts_whose_coefficients_are_stored_in_turn(program: Path, by_class: bool) -> None:
+@pytest.mark.parametrize("kernel", ["stored 512", "stored mma"])
+def test_parts_whose_coefficients_are_stored_in_turn(program: Path, kernel: str, by_class: bool) -> None:
     """Three parts of rows and two of columns, of 256 each; most tiles of sorted rows are of one class on a side."""
     c = case(530, 400, 264, torch.bfloat16, classes=3)
     with emulated(program) as loss:
-        found = loss.compute(*c.tensors, margin=MARGIN, mean=False, limits=limits("stored 512", 4, by_class))
+        found = loss.compute(*c.tensors, margin=MARGIN, mean=False, limits=limits(kernel, 4, by_class))
     assert_right(c, found, per_term=False)
 
 
@@ -218,7 +221,7 @@ def test_coefficients_of_float16_neither_overflow_nor_vanish(program: Path) -> N
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128", "stored 512"])
+@pytest.mark.parametrize("kernel", ["mma 64", "wgmma 128", "stored 512", "stored mma"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_nan_and_infinity_reach_the_loss(program: Path, kernel: str, bad: float, by_class: bool) -> None:
     """As in the definition: NaN makes all pairs of its row NaN, and infinity those of its class infinite or NaN."""
@@ -255,7 +258,7 @@ def test_bad_labels_and_weights_are_reported(program: Path, what: str, by_class:
 
 
 @both_orders
-@pytest.mark.parametrize("kernel", ["mma 128", "mma 512", "wgmma 128", "stored 512"])
+@pytest.mark.parametrize("kernel", ["mma 128", "mma 512", "wgmma 128", "stored 512", "stored mma"])
 def test_the_same_bits_in_every_order(program: Path, kernel: str, by_class: bool) -> None:
     c = case(150, 210, KERNELS[kernel], torch.bfloat16)
     results = []
@@ -267,7 +270,7 @@ def test_the_same_bits_in_every_order(program: Path, kernel: str, by_class: bool
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("kernel", ["mma 64", "mma 512 small", "wgmma 128", "stored 512"])
+@pytest.mark.parametrize("kernel", ["mma 64", "mma 512 small", "wgmma 128", "stored 512", "stored mma"])
 def test_no_races(builder: Builder, kernel: str) -> None:
     program = builder.emulated("run_all_pairs_kernels", builder.races())
     c = case(140, 200, min(KERNELS[kernel], 256), torch.bfloat16)

@@ -32,6 +32,8 @@ WGMMA = (128, 256, 512)
 # are weights; and columns of gradients.
 COEFFICIENTS = [(slabs, terms, weighted) for slabs in (6, 8) for terms in (2, 3) for weighted in (0, 1)]
 GRADIENTS = (128, 256)
+# The same for other GPUs: the kernels take any number of slabs, and 128 columns of gradients.
+MMA_COEFFICIENTS = [(terms, weighted) for terms in (2, 3) for weighted in (0, 1)]
 # Registers of the threads that compute, and of the other ones, and how many warps of both a block has: see
 # take_registers() and give_registers().
 TAKEN = {"coefficients": (112, 16, 32, 4), "gradients": (232, 8, 40, 4), "wgmma": (232, 8, 40, 4)}
@@ -91,7 +93,7 @@ class Compiled:
 
 
 def key_of(mangled: str) -> tuple[object, ...]:
-    pattern = r"\d+(?:fused_(\w+?)|(coefficients|gradients|order_jobs))_kernelINS_\d+(bfloat16|half)E"
+    pattern = r"\d+(?:fused_(\w+?)|((?:mma_)?(?:coefficients|gradients)|order_jobs))_kernelINS_\d+(bfloat16|half)E"
     fused, other, dtype = re.search(pattern, mangled).groups()
     return (dtype, fused or other, *(int(n) for n in re.findall(r"(?:Li|Lb|FusedTermsE)(\d+)E", mangled)))
 
@@ -145,6 +147,7 @@ def test_no_remark_of_the_compiler(compiled: Compiled) -> None:
 def test_every_kernel_is_compiled(compiled: Compiled) -> None:
     names = [("wgmma", width) for width in WGMMA] + [("mma", *shape) for shape in MMA.values()]
     names += [("coefficients", *sizes) for sizes in COEFFICIENTS] + [("gradients", columns) for columns in GRADIENTS]
+    names += [("mma_coefficients", *sizes) for sizes in MMA_COEFFICIENTS] + [("mma_gradients",)]
     assert {(dtype, *name) for dtype in DTYPES for name in names} <= compiled.kernels().keys()
 
 
@@ -154,7 +157,10 @@ def test_registers_are_spilled_within_limits(compiled: Compiled) -> None:
 
 
 def test_registers_suffice_for_all_blocks_of_threads(compiled: Compiled) -> None:
-    """As many as are to run at the same time: two up to width 256, and one of three warpgroups on Hopper."""
+    """As many as are to run at the same time: two up to width 256, and one of three warpgroups on Hopper.
+
+    Those that store coefficients elsewhere have four warps, and two of them run.
+    """
     for (_, name, *sizes), kernel in compiled.kernels().items():
         in_warp = -(-kernel.registers // 8) * 8 * 32  # registers are given to warps in units of 8 per thread
         if name in TAKEN:
@@ -162,6 +168,8 @@ def test_registers_suffice_for_all_blocks_of_threads(compiled: Compiled) -> None
             warps, blocks = computing_warps + other_warps, 1
             taken = (computing * computing_warps + other * other_warps) * 32
             assert taken <= in_warp * warps, (name, sizes)  # what some give, others take
+        elif name in ("mma_coefficients", "mma_gradients"):
+            warps, blocks = 4, 2
         else:
             warps, blocks = 8, 1 if sizes and sizes[0] == 512 else 2
         assert in_warp * warps * blocks <= REGISTERS_OF_PROCESSOR, (name, sizes)
@@ -170,7 +178,7 @@ def test_registers_suffice_for_all_blocks_of_threads(compiled: Compiled) -> None
 def test_only_small_kernels_reserve_shared_memory(compiled: Compiled) -> None:
     """The main kernels' is allocated at the launch: its limits are asserted in launch.cuh."""
     for (_, name, *_), kernel in compiled.kernels().items():
-        main = name in ("mma", "wgmma", "coefficients", "gradients")
+        main = name in ("mma", "wgmma", "coefficients", "gradients", "mma_coefficients", "mma_gradients")
         assert kernel.shared == 0 if main else kernel.shared <= 8192, name
 
 
@@ -243,3 +251,20 @@ def test_products_of_other_gpus(instructions, shape: tuple[int, int, int], dtype
     # They are loaded 4 at a time; each multiplies 2 or more.
     assert 0 < sum(name.startswith("LDSM.16.M") for name in code) < multiplied
     assert not any(name.startswith("HGMMA") for name in code)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_of_other_gpus_that_store_coefficients(instructions, dtype: str) -> None:
+    """A warp has 64 x 64 results, in two steps of 16 values for each slab: 32 products for 8 loads of factors."""
+    slab, loads = 2 * 32, 2 * 8
+    for terms, weighted in MMA_COEFFICIENTS:
+        code = instructions[dtype, "mma_coefficients", terms, weighted]
+        # Each sum of 16 rows x 16 columns is a product: in 8 pieces of two, and again for pieces with near pairs.
+        sums = (2 if terms == 2 else 1) * (8 + 1) * 2
+        assert sum(name.startswith("HMMA.16816.F32") for name in code) == slab + sums
+        assert sum(name.startswith("LDSM.16.M") for name in code) == loads + 8  # the first ones of a tile
+    code = instructions[dtype, "mma_gradients"]
+    assert sum(name.startswith("HMMA.16816.F32") for name in code) == 2 * slab  # of each side
+    loaded = Counter(name for name in code if name.startswith("LDSM.16.M"))
+    # The second factor is transposed, and for the other side also the first.
+    assert loaded == {"LDSM.16.MT88.4": 3 * (loads + 8) // 2, "LDSM.16.M88.4": (loads + 8) // 2}

@@ -13,10 +13,7 @@ import torch
 from .cases import Layout, Schedule, as_it_is, column_major, every_other, row_padded, shifted
 from .emulated_all_pairs import Limits, emulated
 from .programs import Builder
-from .test_fused_kernels import KERNELS, MARGIN, Case, assert_right, case, every_dtype
-
-# A value of C++'s enum FusedKernel: it follows those that compute both gradients.
-STREAMED = len(KERNELS)
+from .test_fused_kernels import MARGIN, STREAMED, Case, assert_right, case, every_dtype
 
 
 def limits(blocks: int) -> Limits:

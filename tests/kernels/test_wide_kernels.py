@@ -25,7 +25,7 @@ from .test_fused_kernels import (
     with_near_rows,
 )
 
-KERNELS = ("stored 512",)
+KERNELS = ("stored 512", "stored mma")
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 

@@ -19,7 +19,7 @@ from fastccsa import functional, reference
 # Rows of both sides, and the width. The last sizes have many pairs: 16-bit features take each of the fused kernels.
 ALL_PAIRS_SIZES = [(1, 1, 1), (33, 70, 33), (64, 48, 512), (300, 400, 33), (300, 400, 200), (300, 400, 512)]
 ALL_PAIRS_SIZES += [(520, 600, 400)]  # coefficients are stored, those of float32 in parts
-ALL_PAIRS_SIZES += [(300, 260, 776)]  # wider than the kernels that keep whole rows
+ALL_PAIRS_SIZES += [(300, 400, 600)]  # those of wide 16-bit features are stored
 MEMORY_SIZES = [(40, 2100, 400), (100, 2100, 512)]  # only the few rows have a gradient, and the many are read once
 # Rows sorted by class, of which one has most: methods, and sizes of one and of two parts of the coefficients.
 SORTED_METHODS = ("fused_sorted", "stored_sorted", "fused_mma_sorted")

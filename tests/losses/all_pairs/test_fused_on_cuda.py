@@ -13,8 +13,8 @@ from .on_cuda import assert_a_graph_follows_its_labels, assert_no_host_sync, ass
 
 pytestmark = pytest.mark.cuda
 METHODS = ("fused", "fused_sorted", "fused_mma", "fused_mma_sorted", "stored", "stored_sorted")
-# One width for each kernel, less than what it is padded to.
-WIDTHS = (50, 100, 200, 500)
+# One width for each kernel, less than what it is padded to. Of the widest, all methods store coefficients.
+WIDTHS = (50, 100, 200, 500, 1100)
 ROWS, MARGIN = (300, 210), 12.0
 
 

@@ -43,10 +43,6 @@ struct CoefficientsShape {
   static constexpr int kBytes = kLosses + kComputingWarps * 2 * 8;
 };
 
-// How the pairs of a tile are computed. If rows are sorted by class, tiles of pairs of one class are skipped, and those
-// whose columns are of one class that none of the rows has take less time than others.
-enum TileKind : uint8_t { kSkipped, kSeparate, kMixed };
-
 template <typename T, int kSlabs, FusedTerms kTerms, bool kWeighted>
 class CoefficientsTile {
   using Shape = CoefficientsShape<kSlabs>;
@@ -152,17 +148,7 @@ class CoefficientsTile {
   __device__ void find_kind(int k, int rank) const {
     const int row_tile = row_tile_ - row_rank(this->rank()) + row_rank(rank);
     const bool exists = row_tile < part_.tiles[0] && has_columns(k, rank);
-    TileKind found = exists ? kMixed : kSkipped;
-    if (exists && p_.side[0].offset != nullptr) {
-      const FusedSide<T>&rows = p_.side[0], &columns = p_.side[1];
-      const int row = first_row(row_tile), column = first_column(k, rank), last_row = min(row + kTile, rows.count) - 1;
-      const bool whole = column + kTile <= columns.count;
-      const int from = rows.label[row], to = rows.label[last_row];
-      const int own = columns.label[column], last = columns.label[min(column + kTile, columns.count) - 1];
-      if (own == last) {
-        found = from == to && from == own ? kSkipped : whole && (own < from || own > to) ? kSeparate : kMixed;
-      }
-    }
+    const TileKind found = exists ? tile_kind(p_, first_row(row_tile), first_column(k, rank)) : kSkipped;
     kind(k, rank) = found;
     if (!exists || rank != this->rank() || found != kSkipped) return;
     uint8_t* const any = part_.any + (row_tile * part_.tiles[1] + column_tile(k, rank)) * 8;
@@ -417,16 +403,12 @@ class CoefficientsTile {
                                                const State& state) const {
     constexpr int kProducts = kPieceColumns / 2;
     const int row = first_row(row_tile_) + first_of_warp();
-    const auto chunk_of = [&](int side, int of, int chunk) {
-      const int64_t at = place_in_blocks(of, chunk, padded_to_tiles(p_.side[side].count) / kBlock);
-      return reinterpret_cast<const unsigned char*>(p_.side[side].features) + at;
-    };
 #pragma unroll 1
     for (uint32_t near = found.near; near != 0; near &= near - 1) {
       const int number = __ffs(int(near)) - 1, first = number * kPieceColumns;
       const auto distance = [&](int r, int c) {
-        const auto a = [&](int chunk) { return chunk_of(0, row + r, chunk); };
-        const auto b = [&](int chunk) { return chunk_of(1, first_column(k, rank()) + first + c, chunk); };
+        const auto a = [&](int chunk) { return chunk_of(p_, 0, row + r, chunk); };
+        const auto b = [&](int chunk) { return chunk_of(p_, 1, first_column(k, rank()) + first + c, chunk); };
         return squared_distance_in_shared<T>(slabs() * kBlock, a, b, threadIdx.x % kWarp);
       };
       float products[kProducts], unused[2] = {};

@@ -10,6 +10,21 @@
 namespace fastccsa::all_pairs::cuda {
 namespace {
 
+int attribute(cudaDeviceAttr name, int device) {
+  int value = 0;
+  check_cuda(cudaDeviceGetAttribute(&value, name, device), "asking for the properties of the GPU");
+  return value;
+}
+
+int current_device() {
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "asking for the current GPU");
+  return device;
+}
+
+// Whether a kernel may start before the kernel before it has ended.
+bool has_overlap() { return attribute(cudaDevAttrComputeCapabilityMajor, current_device()) >= 9; }
+
 auto launch_on(void* stream) {
   return [stream](auto kernel, const FusedGrid& grid, const auto&... arguments) {
     if (grid.blocks.x == 0) return;
@@ -25,25 +40,13 @@ auto launch_on(void* stream) {
       cluster.id = cudaLaunchAttributeClusterDimension;
       cluster.val.clusterDim = {unsigned(grid.cluster), 1, 1};
     }
-    if (grid.overlaps) {
+    if (grid.overlaps && has_overlap()) {
       cudaLaunchAttribute& overlap = attributes[config.numAttrs++];
       overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
       overlap.val.programmaticStreamSerializationAllowed = 1;
     }
     check_cuda(cudaLaunchKernelEx(&config, kernel, arguments...), "launching a kernel");
   };
-}
-
-int current_device() {
-  int device = 0;
-  check_cuda(cudaGetDevice(&device), "asking for the current GPU");
-  return device;
-}
-
-int attribute(cudaDeviceAttr name, int device) {
-  int value = 0;
-  check_cuda(cudaDeviceGetAttribute(&value, name, device), "asking for the properties of the GPU");
-  return value;
 }
 
 // Whether the GPU has the instructions of compute capability 9.0a, and this build has code for them.
@@ -58,6 +61,22 @@ bool has_wgmma(int device) {
 
 constexpr int kDevices = 64;
 
+// Allows a kernel its shared memory on the current device.
+template <typename Kernel>
+void reserve(Kernel kernel, size_t bytes) {
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+             "reserving shared memory");
+}
+
+// How many blocks of threads run at once on a multiprocessor.
+template <typename Kernel>
+int blocks_at_once(Kernel kernel, int threads, size_t bytes) {
+  int count = 0;
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, threads, bytes),
+             "asking for the occupancy of a kernel");
+  return count > 0 ? count : 1;  // then the launch fails with CUDA's message
+}
+
 // Allows the main kernel its shared memory on this device, and returns how many blocks of threads run at once.
 template <typename T>
 FusedVariant find_variant(FusedKernel kernel, int device) {
@@ -69,11 +88,8 @@ FusedVariant find_variant(FusedKernel kernel, int device) {
     std::atomic<int>& blocks = known[int(kernel)][device % kDevices];
     int count = device < kDevices ? blocks.load() : 0;
     if (count == 0) {
-      check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-                 "reserving shared memory");
-      check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, function, threads, bytes),
-                 "asking for the occupancy of a kernel");
-      count = count > 0 ? count : 1;  // then the launch fails with CUDA's message
+      reserve(function, bytes);
+      count = blocks_at_once(function, threads, bytes);
       if (device < kDevices) blocks.store(count);
     }
     variant.threads_blocks = count * attribute(cudaDevAttrMultiProcessorCount, device);
@@ -86,9 +102,7 @@ template <typename T>
 FusedVariant streamed_variant(int device) {
   static std::array<std::atomic<bool>, kDevices> known{};
   if (device >= kDevices || !known[device].load()) {
-    check_cuda(cudaFuncSetAttribute(&fused_streamed_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    int(StreamedShape::kBytes)),
-               "reserving shared memory");
+    reserve(&fused_streamed_kernel<T>, StreamedShape::kBytes);
     if (device < kDevices) known[device].store(true);
   }
   return {FusedKernel::kStreamed512,
@@ -101,25 +115,42 @@ template <typename T>
 FusedVariant stored_variant(int device) {
   static std::array<std::atomic<bool>, kDevices> known{};
   if (device >= kDevices || !known[device].load()) {
-    const auto reserve = [](auto kernel, size_t bytes, auto...) {
-      check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-                 "reserving shared memory");
-    };
+    const auto allow = [](auto kernel, size_t bytes, auto...) { reserve(kernel, bytes); };
     for (const FusedTerms terms : {kSeparationTerm, kBothTerms}) {
       for (const bool weighted : {false, true}) {
-        with_coefficients_kernel<T, kNarrowSlabs>(terms, weighted, reserve);
-        with_coefficients_kernel<T, kWideSlabs>(terms, weighted, reserve);
+        with_coefficients_kernel<T, kNarrowSlabs>(terms, weighted, allow);
+        with_coefficients_kernel<T, kWideSlabs>(terms, weighted, allow);
       }
     }
-    for (const int columns : {128, 256}) with_gradients_kernel<T>(columns, reserve);
+    for (const int columns : {128, 256}) {
+      with_gradients_kernel<T>(columns, allow);
+    }
     if (device < kDevices) known[device].store(true);
   }
   return {FusedKernel::kStored, {kTile, kTile}, attribute(cudaDevAttrMultiProcessorCount, device)};
 }
 
-}  // namespace
+// The same for those of other GPUs, where as many blocks of threads run at once as registers and memory suffice for.
+template <typename T>
+FusedVariant stored_mma_variant(int device) {
+  static std::array<std::atomic<int>, kDevices> known{};
+  int count = device < kDevices ? known[device].load() : 0;
+  if (count == 0) {
+    reserve(&mma_gradients_kernel<T>, MmaGradientsShape::kBytes);
+    for (const FusedTerms terms : {kSeparationTerm, kBothTerms}) {
+      for (const bool weighted : {false, true}) {
+        with_mma_coefficients_kernel<T>(terms, weighted, [&](auto kernel, size_t bytes) {
+          reserve(kernel, bytes);
+          count = blocks_at_once(kernel, kProductThreads, bytes);
+        });
+      }
+    }
+    if (device < kDevices) known[device].store(count);
+  }
+  return {FusedKernel::kStoredMma, {kTile, kTile}, count * attribute(cudaDevAttrMultiProcessorCount, device)};
+}
 
-bool has_wide_kernels(FusedChoice choice) { return choice != FusedChoice::kMma && has_wgmma(current_device()); }
+}  // namespace
 
 template <typename T>
 FusedVariant fused_variant(int64_t width, FusedChoice choice) {
@@ -132,6 +163,7 @@ FusedVariant fused_variant(int64_t width, FusedChoice choice) {
   const int shared = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   const FusedKernel kernel = fused_kernel(padded, wgmma, choice, size_t(shared));
   if (kernel == FusedKernel::kStreamed512) return streamed_variant<T>(device);
+  if (kernel == FusedKernel::kStoredMma) return stored_mma_variant<T>(device);
   return kernel == FusedKernel::kStored ? stored_variant<T>(device) : find_variant<T>(kernel, device);
 }
 

@@ -7,9 +7,6 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Whether the current GPU has kernels for features of more than kLargestFusedWidth columns.
-bool has_wide_kernels(FusedChoice choice);
-
 template <typename T>
 FusedVariant fused_variant(int64_t width, FusedChoice choice);
 

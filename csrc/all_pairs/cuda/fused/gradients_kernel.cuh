@@ -233,32 +233,16 @@ class GradientsTile {
   }
 
   __device__ __forceinline__ void store(const float (&kb)[kColumns / 2], int group) const {
-    const FusedSide<T>& own = p_.side[side_];
-    const int64_t row_blocks = padded_to_tiles(own.count) / kBlock;
-    const unsigned char* const features = reinterpret_cast<const unsigned char*>(own.features);
     const float factor = gradient_factor(p_);
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int of_group = warp_ % kGroupWarps * 16 + lane / 4 + h * 8;
       const int row = part_.first[side_] + tile() * kTile + group * kBlock + of_group;
-      if (row >= own.count) continue;
-      GradientTarget target = result_target(p_, side_, row, factor);
+      if (row >= p_.side[side_].count) continue;
+      const auto products = [&](int n, int e) { return kb[n * 4 + 2 * h + e]; };
       const float sum = sums()[group * kBlock + of_group];
-#pragma unroll
-      for (int n = 0; n < kColumns / 8; ++n) {
-        const int d = first_value_ + n * 8 + lane % 4 * 2;
-        if (d >= p_.width) continue;
-        float a0, a1;
-        unpack_pair<T>(*reinterpret_cast<const uint32_t*>(features + place_in_blocks(row, d / 8, row_blocks) + d % 8 * 2),
-                       a0, a1);
-        const float sum0 = fmaf(sum, a0, -kb[n * 4 + 2 * h]), sum1 = fmaf(sum, a1, -kb[n * 4 + 2 * h + 1]);
-        if (part_.initial[side_]) {
-          store_gradient(target, p_.width, d, a0, a1, sum0, sum1);
-        } else {
-          add_to_gradient(target, p_.width, d, sum0, sum1);
-        }
-      }
+      store_gradient_of_row<kColumns / 8>(p_, part_, side_, row, first_value_, factor, sum, products);
     }
   }
 

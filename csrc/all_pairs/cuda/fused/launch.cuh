@@ -5,6 +5,8 @@
 #include "all_pairs/cuda/fused/coefficients_kernel.cuh"
 #include "all_pairs/cuda/fused/finish_kernel.cuh"
 #include "all_pairs/cuda/fused/gradients_kernel.cuh"
+#include "all_pairs/cuda/fused/mma_coefficients_kernel.cuh"
+#include "all_pairs/cuda/fused/mma_gradients_kernel.cuh"
 #include "all_pairs/cuda/fused/mma_kernel.cuh"
 #include "all_pairs/cuda/fused/prepare_kernel.cuh"
 #include "all_pairs/cuda/fused/streamed_finish_kernel.cuh"
@@ -31,6 +33,8 @@ constexpr size_t kSmallMemory = 99 * 1024, kMediumMemory = 163 * 1024, kLargeMem
 static_assert(Mma64::kBytes <= kSmallMemory && Mma128::kBytes <= kSmallMemory && Mma256::kBytes <= kSmallMemory &&
                   Mma512Small::kBytes <= kSmallMemory,
               "a kernel for each width must run on every GPU");
+static_assert(MmaCoefficientsShape::kBytes <= kMemoryOfTwo && MmaGradientsShape::kBytes <= kMemoryOfTwo,
+              "two blocks of threads must fit on every GPU");
 static_assert(Mma512::kBytes > kSmallMemory && Mma512::kBytes <= kMediumMemory, "this kernel is for 8.0");
 static_assert(Mma512Large::kBytes > kMediumMemory && Mma512Large::kBytes <= kLargeMemory, "this kernel is for 10.0");
 static_assert(WgmmaShape<512>::kBytes <= kLargeMemory && CoefficientsShape<kNarrowSlabs>::kBytes <= kLargeMemory &&
@@ -40,11 +44,12 @@ static_assert(WgmmaShape<512>::kBytes <= kLargeMemory && CoefficientsShape<kNarr
               "these kernels are for 9.0");
 
 // Returns the kernel for features of a padded width. `wgmma`: whether the GPU has these instructions and the build has
-// code for them. `shared_bytes`: what a block of threads may use. Features of more than kLargestFusedWidth columns need
-// wgmma: see has_wide_kernels().
-inline FusedKernel fused_kernel(int padded_width, bool wgmma, FusedChoice choice, size_t shared_bytes) {
-  if (padded_width > kLargestFusedWidth) return FusedKernel::kStored;
-  if (wgmma && choice == FusedChoice::kStored && padded_width == 512) return FusedKernel::kStored;
+// code for them. `shared_bytes`: what a block of threads may use.
+constexpr FusedKernel fused_kernel(int padded_width, bool wgmma, FusedChoice choice, size_t shared_bytes) {
+  const bool stored = choice == FusedChoice::kStored, many = choice == FusedChoice::kManyRows;
+  if (padded_width > kLargestFusedWidth) return wgmma ? FusedKernel::kStored : FusedKernel::kStoredMma;
+  if (stored && !wgmma && padded_width == 512) return FusedKernel::kStoredMma;
+  if (wgmma && (stored || many) && padded_width == 512) return FusedKernel::kStored;
   if (wgmma && choice == FusedChoice::kStreamed && padded_width == 512) return FusedKernel::kStreamed512;
   if (wgmma && padded_width <= 128) return FusedKernel::kWgmma128;
   if (wgmma) return padded_width == 256 ? FusedKernel::kWgmma256 : FusedKernel::kWgmma512;
@@ -110,7 +115,8 @@ void with_fused_kernel(FusedKernel kernel, Visit visit) {
     case FusedKernel::kWgmma128: return wgmma(std::integral_constant<int, 128>());
     case FusedKernel::kWgmma256: return wgmma(std::integral_constant<int, 256>());
     case FusedKernel::kWgmma512: return wgmma(std::integral_constant<int, 512>());
-    case FusedKernel::kStored: return;       // see launch_coefficients() and launch_gradients()
+    case FusedKernel::kStored:
+    case FusedKernel::kStoredMma: return;    // see launch_coefficients() and launch_gradients()
     case FusedKernel::kStreamed512: return;  // see launch_streamed()
   }
 }
@@ -143,12 +149,29 @@ void with_gradients_kernel(int columns, Visit visit) {
                         : visit(&gradients_kernel<T, 128>, size_t(GradientsShape<128>::kBytes));
 }
 
+// The same for the kernel of other GPUs.
+template <typename T, typename Visit>
+void with_mma_coefficients_kernel(FusedTerms terms, bool weighted, Visit visit) {
+  const size_t bytes = MmaCoefficientsShape::kBytes;
+  if (terms == kSeparationTerm) {
+    return weighted ? visit(&mma_coefficients_kernel<T, kSeparationTerm, true>, bytes)
+                    : visit(&mma_coefficients_kernel<T, kSeparationTerm, false>, bytes);
+  }
+  return weighted ? visit(&mma_coefficients_kernel<T, kBothTerms, true>, bytes)
+                  : visit(&mma_coefficients_kernel<T, kBothTerms, false>, bytes);
+}
+
 template <typename T, typename Launch>
-void launch_coefficients(const Fused<T>& p, const Stored<T>& part, FusedKernel, Launch launch) {
-  const auto start = [&](auto kernel, size_t bytes, int cluster) {
-    launch(kernel, FusedGrid{dim3(unsigned(part.blocks())), kCoefficientsThreads, bytes, cluster, true}, p, part);
-  };
+void launch_coefficients(const Fused<T>& p, const Stored<T>& part, FusedKernel kernel, Launch launch) {
   const bool weighted = p.weight.data != nullptr;
+  if (kernel == FusedKernel::kStoredMma) {
+    return with_mma_coefficients_kernel<T>(p.terms, weighted, [&](auto function, size_t bytes) {
+      launch(function, FusedGrid{dim3(unsigned(part.blocks())), kProductThreads, bytes, 1, true}, p, part);
+    });
+  }
+  const auto start = [&](auto function, size_t bytes, int cluster) {
+    launch(function, FusedGrid{dim3(unsigned(part.blocks())), kCoefficientsThreads, bytes, cluster, true}, p, part);
+  };
   if (p.padded_width > kLargestFusedWidth) return with_coefficients_kernel<T, kWideSlabs>(p.terms, weighted, start);
   with_coefficients_kernel<T, kNarrowSlabs>(p.terms, weighted, start);
 }
@@ -156,10 +179,15 @@ void launch_coefficients(const Fused<T>& p, const Stored<T>& part, FusedKernel, 
 // `at_once`: how many blocks of threads run at the same time. If blocks of 256 columns are too few for that, or do not
 // divide the width, blocks of 128 run.
 template <typename T, typename Launch>
-void launch_gradients(const Fused<T>& p, const Stored<T>& part, FusedKernel, int at_once, Launch launch) {
+void launch_gradients(const Fused<T>& p, const Stored<T>& part, FusedKernel kernel, int at_once, Launch launch) {
   const int tiles = (jobs_of_side(p, part, 0) + jobs_of_side(p, part, 1)) * kCluster;
   if (tiles == 0) return;
   if (part.jobs != nullptr) launch(&order_jobs_kernel<T>, FusedGrid{dim3(1), kOrderThreads, 0, 1, true}, p, part);
+  if (kernel == FusedKernel::kStoredMma) {
+    const dim3 blocks(unsigned(tiles * (p.padded_width / MmaGradientsShape::kColumns)));
+    const FusedGrid grid{blocks, kProductThreads, size_t(MmaGradientsShape::kBytes), 1, true};
+    return launch(&mma_gradients_kernel<T>, grid, p, part);
+  }
   const bool many = int64_t(tiles) * (p.padded_width / 256) * 4 >= at_once * 3;
   const int columns = many && p.padded_width % 256 == 0 ? 256 : 128;
   with_gradients_kernel<T>(columns, [&](auto kernel, size_t bytes) {

@@ -2,7 +2,6 @@
 //
 // This file needs neither torch nor CUDA. Besides what sweep.h says, `Device` has
 //
-//   bool has_wide_kernels(choice)                  whether there are kernels for more than kLargestFusedWidth columns
 //   FusedVariant fused_variant<T>(width, choice)   the main kernel for features of that width
 //   void run_fused_prepare(p), run_fused_ranks(p), run_fused_main(p, kernel), run_fused_finish(p)
 //   void run_coefficients(p, part, kernel), run_gradients(p, part, kernel, at_once)   instead of the main kernel: see stored.cuh
@@ -16,8 +15,15 @@
 #include "all_pairs/cuda/prepare.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace fastccsa::all_pairs::cuda {
+
+// Whether fused kernels exist for features of a type and width.
+template <typename T>
+bool has_fused_kernels(int64_t) {
+  return sizeof(T) == 2;
+}
 
 // Up to this many pairs, computing pair by pair is faster: on an H200, 128 x 128 pairs of width 512 took 25 us and not
 // 32, and 256 x 256 pairs 40 us and not 35.
@@ -59,12 +65,20 @@ bool pays_to_store(const Problem<T>& p, int64_t least) {
   return few >= least && (few >= kStoredRowsOfAnyRatio || most <= kStoredRatio * few);
 }
 
+// Whether 32 bits hold the offset of every weight, of the caller's matrix and of its contiguous copy.
+constexpr bool weights_fit(int64_t classes, int64_t row_stride, int64_t column_stride) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  return classes <= 46340 && row_stride <= kMost && column_stride <= kMost &&
+         (classes - 1) * (row_stride + column_stride) <= kMost;
+}
+
 // Whether FusedLoss computes this, and is the faster way if the options leave the choice.
-template <typename T, typename Device>
-bool uses_fused_kernels(const Device& device, const Problem<T>& p, const FusedOptions& options) {
-  if (p.width <= kLargestFusedWidth) return true;
+template <typename T>
+bool uses_fused_kernels(const Problem<T>& p, const FusedOptions& options) {
+  const Matrix<const float>& w = p.weight;
+  if (w.data != nullptr && !weights_fit(p.labels, w.row_stride, w.column_stride)) return false;
   const bool free = options.choice == FusedChoice::kByDevice && options.order == FusedOrder::kBySizes;
-  return (!free || pays_to_store(p, kStoredWideRows)) && device.has_wide_kernels(options.choice);
+  return p.width <= kLargestFusedWidth || !free || pays_to_store(p, kStoredWideRows);
 }
 
 template <typename T, typename Device>
@@ -106,7 +120,7 @@ class FusedLoss {
   static FusedChoice choose(const Problem<T>& p, const FusedOptions& options) {
     if (options.choice == FusedChoice::kStreamed && !can_stream(p)) return FusedChoice::kByDevice;
     const bool free = options.choice == FusedChoice::kByDevice && options.order == FusedOrder::kBySizes;
-    if (free && pays_to_store(p, kStoredRows)) return FusedChoice::kStored;
+    if (free && pays_to_store(p, kStoredRows)) return FusedChoice::kManyRows;
     const int rows = streamed_side(p);
     const bool streamed = p.rows[rows] <= kStreamedRows && p.rows[1 - rows] >= kStreamedColumns && can_stream(p);
     return free && streamed ? FusedChoice::kStreamed : options.choice;
@@ -122,7 +136,7 @@ class FusedLoss {
 
   bool streams() const { return variant_.kernel == FusedKernel::kStreamed512; }
 
-  bool stores() const { return variant_.kernel == FusedKernel::kStored; }
+  bool stores() const { return stores_coefficients(variant_.kernel); }
 
   bool wide() const { return problem_.width > kLargestFusedWidth; }
 
@@ -251,7 +265,7 @@ class FusedLoss {
   template <typename Visit>
   void for_each_part(Visit visit) const {
     Stored<T> part{};
-    part.cluster_columns = wide() ? kWideClusterColumns : 1;
+    part.cluster_columns = wide() && variant_.kernel == FusedKernel::kStored ? kWideClusterColumns : 1;
     part.coefficients = coefficients_.data();
     part.any = any_.data();
     part.jobs = jobs_.data();

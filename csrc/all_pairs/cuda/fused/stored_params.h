@@ -31,7 +31,7 @@ struct Stored {
   int loss_slot;        // of the first kernel's first block of threads
   bool initial[2];      // whether this part is the first for these rows of a side
   T* coefficients;      // [row blocks, column blocks, kBlock, kBlock]
-  uint8_t* any;         // [row tiles, column tiles, 8 warps]: whether a coefficient of these 16 rows is not 0
+  uint8_t* any;         // [row tiles, column tiles, 8]: whether a coefficient of an eighth of the tile is not 0
   float* sums[2];       // of coefficients: [column tiles, rows], and [row blocks, columns]
   int32_t* jobs;        // of the second kernel, those with most work first: see `Job`; nullptr: all have as much
 
