@@ -68,6 +68,16 @@ def test_results_equal_the_definition(program: Path, precision: str) -> None:
             assert_right(sides, compute(loss, sides, precision), precision)
 
 
+@every_precision
+@pytest.mark.parametrize("widths", [(1, 64, 128), (70, 200), (256, 520), (776, 1100)], ids=str)
+def test_every_width(program: Path, precision: str, widths: tuple[int, ...]) -> None:
+    """One slab, a few, and more than stay of the rows in a single part; ranges of gradients that end early."""
+    with emulated(program) as loss:
+        for width in widths:
+            sides = pairs(140, 70, width, near=True)
+            assert_right(sides, compute(loss, sides, precision), precision)
+
+
 @pytest.mark.parametrize("rows", [(290, 60), (60, 290), (270, 260)], ids=str)
 def test_several_parts_of_the_pairs(program: Path, rows: tuple[int, int]) -> None:
     """Sums, products and the loss are added over parts, also those of close pairs."""

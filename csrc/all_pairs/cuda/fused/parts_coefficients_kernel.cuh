@@ -2,8 +2,8 @@
 //
 // A block of threads goes through a run of tiles of columns for a tile of rows, of which each of the two computing
 // warpgroups has half. Slabs of 64 values arrive part by part, those of rows and columns together; of a single part, the
-// rows stay. While the tensor cores multiply the first slabs of a tile, the warpgroup turns the products of the tile
-// before into coefficients.
+// first slabs of the rows stay, and the others arrive before those of the columns. While the tensor cores multiply the
+// first slabs of a tile, the warpgroup turns the products of the tile before into coefficients.
 //
 // Two blocks with neighbouring tiles of rows form a cluster: each copies half of the columns for both.
 #pragma once
@@ -19,19 +19,23 @@ template <typename P>
 struct PartsShape {
   static constexpr int kParts = P::kParts;
   static constexpr bool kKeepsRows = kParts == 1;
+  static constexpr int kKept = kKeepsRows ? 8 : 0;  // slabs of the rows
   static constexpr int kSlabBytes = kTile * 128;  // of 64 values of a tile's rows
-  // A slot has a part of a slab of the columns, and behind it that of the rows; a stage has the slots of a slab, from
-  // the smallest part to the largest.
+  // A slot has a part of a slab of the columns, and behind it that of the rows unless these stay; a stage has the slots
+  // of a slab, from the smallest part to the largest.
   static constexpr int kSlotBytes = kKeepsRows ? kSlabBytes : 2 * kSlabBytes;
   static constexpr int kStages = kKeepsRows ? 5 : 6 / kParts, kSlots = kStages * kParts;
   static constexpr int kPieces = 8, kPieceValues = 8;  // of 16 columns
   static constexpr int kBuffers = 4;                   // for norms and labels of a tile's columns
   // Shared memory, in bytes.
-  static constexpr int kRing = kKeepsRows ? kPartsSlabs * kSlabBytes : 0, kNorms = kRing + kSlots * kSlotBytes;
+  static constexpr int kRing = kKept * kSlabBytes, kNorms = kRing + kSlots * kSlotBytes;
   static constexpr int kLabels = kNorms + kBuffers * kTile * 4, kColumnSums = kLabels + kBuffers * kTile * 4;
   static constexpr int kKinds = kColumnSums + kPartsWarps * kTile * 4;
   static constexpr int kLosses = kKinds + kCluster * kMostTilesOfRun, kBarriers = kLosses + kPartsWarps * 8;
-  static constexpr int kBytes = kBarriers + (2 * kSlots + kPartsSlabs + 2 * kBuffers) * 8;
+  static constexpr int kBytes = kBarriers + (2 * kSlots + kKept + 2 * kBuffers) * 8;
+
+  // Whether this slab of the rows takes a stage of its own, the one before that of the columns.
+  static __device__ __forceinline__ bool passes(int slab) { return kKeepsRows && slab >= kKept; }
 };
 
 // The separation term of a pair that is not near; without a weight, the distance may be NaN. The refined form is off by
@@ -55,7 +59,7 @@ class PartsTile {
     kFull = 0,
     kEmpty = kSlots,
     kRowsFull = 2 * kSlots,
-    kColumnsFull = kRowsFull + kPartsSlabs,
+    kColumnsFull = kRowsFull + Shape::kKept,
     kColumnsEmpty = kColumnsFull + kBuffers
   };
   enum NamedBarrier { kOwnGroup = 1, kSecondStarts = 3 };
@@ -75,7 +79,7 @@ class PartsTile {
         barrier_init(barrier(kFull + k), 1);
         barrier_init(barrier(kEmpty + k), kCluster * kPartsWarps);
       }
-      for (int k = 0; k < kPartsSlabs; ++k) barrier_init(barrier(kRowsFull + k), 1);
+      for (int k = 0; k < Shape::kKept; ++k) barrier_init(barrier(kRowsFull + k), 1);
       for (int k = 0; k < kBuffers; ++k) {
         barrier_init(barrier(kColumnsFull + k), 1);
         barrier_init(barrier(kColumnsEmpty + k), kPartsWarps);
@@ -157,21 +161,31 @@ class PartsTile {
     for (int k = active(0); k < count_; k = active(k + 1), ++turn) {
       const int64_t column = first_column(k);
       const unsigned char* const columns = place(1, column + rank() * kBlock);
+      const bool own = counts(k, rank());  // otherwise the rows are not needed
 #pragma unroll 1
-      for (int slab = 0; slab < kPartsSlabs; ++slab, ring.next()) {
+      for (int slab = 0; slab < p_.slabs; ++slab, ring.next()) {
+        if (Shape::passes(slab)) {
+          const uint32_t full = barrier(kFull + ring.stage), to = base_ + Shape::kRing + ring.stage * Shape::kSlotBytes;
+          barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
+          if (starts) {
+            barrier_arrive_expecting(full, own ? Shape::kSlabBytes : 0);
+            if (own) copy_bulk(to, rows + slab * p_.slab_bytes(0), Shape::kSlabBytes, full);
+          }
+          ring.next();
+        }
 #pragma unroll
         for (int part = kParts - 1; part >= 0; --part) {
           const int slot = slot_of(ring.stage, part);
           const uint32_t full = barrier(kFull + slot), to = base_ + Shape::kRing + slot * Shape::kSlotBytes;
           barrier_wait(barrier(kEmpty + slot), ring.phase ^ 1);
           if (!starts) continue;
-          const bool with_rows = !Shape::kKeepsRows && has_rows;
+          const bool with_rows = !Shape::kKeepsRows && own;
           barrier_arrive_expecting(full, with_rows ? 2 * Shape::kSlabBytes : Shape::kSlabBytes);
           copy_bulk_to((1u << kCluster) - 1, to + rank() * kBlockBytes,
                        columns + slab * p_.slab_bytes(1) + part * p_.part_bytes(1), kBlockBytes, full);
           const unsigned char* const from = rows + slab * p_.slab_bytes(0) + part * p_.part_bytes(0);
           if (with_rows) copy_bulk(to + Shape::kSlabBytes, from, Shape::kSlabBytes, full);
-          if (!Shape::kKeepsRows || turn > 0 || !has_rows) continue;  // with the first tile come the rows
+          if (slab >= Shape::kKept || turn > 0 || !has_rows) continue;  // with the first tile come the rows
           barrier_arrive_expecting(barrier(kRowsFull + slab), Shape::kSlabBytes);
           copy_bulk(base_ + slab * Shape::kSlabBytes, from, Shape::kSlabBytes, barrier(kRowsFull + slab));
         }
@@ -203,7 +217,8 @@ class PartsTile {
     int column;  // of a piece, whose sum the lane stores
     float inverse_value, coefficient_scale;  // of float16
     Ring<kStages> ring;
-    int before;  // the slot of the products that have been started last, or -1
+    // The slot of the products that have been started last, and that of rows without a place of their own; or -1.
+    int before, rows_before;
     // The tile whose products wait to be turned into coefficients, or -1; and what the warp has found for it.
     int tile, turn;
     float loss, row_sum[2];
@@ -232,20 +247,45 @@ class PartsTile {
 
   // ---- products ----
 
+  __device__ __forceinline__ void release_before(const State& state) const {
+    release(state.before);
+    if (Shape::kKeepsRows && state.rows_before >= 0) release(state.rows_before);
+  }
+
   // Waits for all products, and releases their last slot.
   __device__ __forceinline__ void finish_products(State& state) const {
     wgmma_wait<0>();
-    if (state.before >= 0) release(state.before);
+    if (state.before >= 0) release_before(state);
     state.before = -1;
+  }
+
+  // Waits for all products but the last ones, which read these slots, and releases the slots before.
+  __device__ __forceinline__ void follow(int slot, int rows_slot, State& state) const {
+    if (state.before >= 0) {
+      wgmma_wait<1>();
+      release_before(state);
+    }
+    state.before = slot;
+    state.rows_before = rows_slot;
   }
 
   // Copies a sum to another register, even where the compiler would rather let both share one: the products, which are
   // asynchronous, would have to wait for its use.
   static __device__ __forceinline__ float moved(float sum) { return sum + 0.0f; }
 
-  // Starts the products of a slab, and calls work(step) after each step of them.
+  // Waits for a slab of the rows that does not stay, and returns its slot.
+  __device__ __forceinline__ int take_rows(State& state) const {
+    const int slot = state.ring.stage;
+    barrier_wait(barrier(kFull + slot), state.ring.phase);
+    state.ring.next();
+    return slot;
+  }
+
+  // Starts the products of a slab, and calls work(step) after each step of them; end_slab() must follow. `rows_slot`: see
+  // `take_rows`.
   template <typename Work>
-  __device__ __forceinline__ void multiply_slab(float (&s)[64], int slab, bool first, State& state, Work work) const {
+  __device__ __forceinline__ void begin_slab(float (&s)[64], int slab, int rows_slot, bool first, State& state,
+                                             Work work) const {
     // Of lane 0, so that the compiler computes with the registers of the warp, which the products need.
     const uint32_t base = __shfl_sync(kAllLanes, base_, 0), half = __shfl_sync(kAllLanes, group(), 0) * kBlockBytes;
     const uint64_t ring_at = matrix_descriptor(base + Shape::kRing, 16, 1024);
@@ -254,7 +294,8 @@ class PartsTile {
       return ring_at + slot_of(state.ring.stage, part) * (Shape::kSlotBytes >> 4);
     };
     const auto rows_of = [&](int part) FASTCCSA_INLINE_LAMBDA {
-      if (Shape::kKeepsRows) return rows_at + slab * (Shape::kSlabBytes >> 4);
+      if (Shape::kKeepsRows && rows_slot < 0) return rows_at + slab * (Shape::kSlabBytes >> 4);
+      if (Shape::kKeepsRows) return ring_at + ((rows_slot * Shape::kSlotBytes + half) >> 4);
       return columns_of(part) + ((Shape::kSlabBytes + half) >> 4);
     };
 #pragma unroll
@@ -273,19 +314,19 @@ class PartsTile {
       });
       wgmma_commit();
       work(kParts - 1 - part);
-      if (state.before >= 0) {
-        wgmma_wait<1>();
-        release(state.before);
-      }
-      state.before = slot_of(state.ring.stage, part);
+      if (part > 0) follow(slot_of(state.ring.stage, part), -1, state);
     }
+  }
+  __device__ __forceinline__ void end_slab(int rows_slot, State& state) const {
+    follow(slot_of(state.ring.stage, 0), rows_slot, state);
     state.ring.next();
   }
 
   // Lets the other block of the cluster have a tile that this one leaves out.
   __device__ __forceinline__ void skip(int turn, State& state) const {
 #pragma unroll 1
-    for (int slab = 0; slab < kPartsSlabs; ++slab, state.ring.next()) {
+    for (int slab = 0; slab < p_.slabs; ++slab, state.ring.next()) {
+      if (Shape::passes(slab)) release(take_rows(state));
       for (int part = kParts - 1; part >= 0; --part) {
         const int slot = slot_of(state.ring.stage, part);
         barrier_wait(barrier(kFull + slot), state.ring.phase);
@@ -300,57 +341,76 @@ class PartsTile {
   // has the new products.
   __device__ __forceinline__ void multiply(float (&s)[64], float (&sums)[64], bool first_tile, State& state) const {
     float kept[64];  // of near pairs
+    const auto none = [](int) FASTCCSA_INLINE_LAMBDA {};
     keep(s);
     if constexpr (kPromotes<P>) {
       // The groups add up sums at different times, so that one of them always has products.
       const bool starts = first_tile && group() == 0;
       if (first_tile && group() == 1) named_barrier(kSecondStarts, 2 * kGroupThreads);
       float half[32];
-      const auto none = [](int) FASTCCSA_INLINE_LAMBDA {};
-      multiply_slab(s, 0, true, state, [&](int step) FASTCCSA_INLINE_LAMBDA {
+      begin_slab(s, 0, -1, true, state, [&](int step) FASTCCSA_INLINE_LAMBDA {
         if (step == 0) piece<0>(sums, kept, state);
         if (step == 1) piece<1>(sums, kept, state), piece<2>(sums, kept, state);
         if (step == 2) piece<3>(sums, kept, state);
         if (step == 2 && starts) named_barrier(kSecondStarts, 2 * kGroupThreads);
       });
+      end_slab(-1, state);
       finish_products(state);
       keep(s);
 #pragma unroll
       for (int i = 0; i < 32; ++i) sums[i] = moved(s[i]), half[i] = moved(s[32 + i]);
-      multiply_slab(s, 1, true, state, [&](int step) FASTCCSA_INLINE_LAMBDA {
+      begin_slab(s, 1, -1, true, state, [&](int step) FASTCCSA_INLINE_LAMBDA {
         if (step == 0) piece<4>(sums, kept, state);
         if (step == 1) piece<5>(sums, kept, state), piece<6>(sums, kept, state);
         if (step == 2) piece<7>(sums, kept, state);
       });
+      end_slab(-1, state);
       finish_tile(kept, state);
       finish_products(state);
       keep(s);
 #pragma unroll
       for (int i = 0; i < 32; ++i) sums[i] += s[i], sums[32 + i] = half[i] + s[32 + i];
 #pragma unroll 1
-      for (int slab = 2; slab < kPartsSlabs; ++slab) {
-        multiply_slab(s, slab, true, state, none);
+      for (int slab = 2; slab < p_.slabs; ++slab) {
+        begin_slab(s, slab, -1, true, state, none);
+        end_slab(-1, state);
         finish_products(state);
         keep(s);
 #pragma unroll
         for (int i = 0; i < 64; ++i) sums[i] += s[i];
       }
     } else {
-      const auto slab_with_piece = [&](auto number) FASTCCSA_INLINE_LAMBDA {
-        constexpr int kNumber = decltype(number)::value;
-        if (Shape::kKeepsRows && first_tile) barrier_wait(barrier(kRowsFull + kNumber), 0);
-        multiply_slab(s, kNumber, kNumber == 0, state, [&](int step) FASTCCSA_INLINE_LAMBDA {
-          if (step == kParts - 1) piece<kNumber>(sums, kept, state);
-        });
+      const auto wait_for_rows = [&](int slab) FASTCCSA_INLINE_LAMBDA {
+        if (Shape::kKeepsRows && first_tile) barrier_wait(barrier(kRowsFull + slab), 0);
       };
-      slab_with_piece(std::integral_constant<int, 0>());
-      slab_with_piece(std::integral_constant<int, 1>());
-      slab_with_piece(std::integral_constant<int, 2>());
-      slab_with_piece(std::integral_constant<int, 3>());
-      slab_with_piece(std::integral_constant<int, 4>());
-      slab_with_piece(std::integral_constant<int, 5>());
-      slab_with_piece(std::integral_constant<int, 6>());
-      slab_with_piece(std::integral_constant<int, 7>());
+      // Each slab comes with a piece, or with 2 or 4 of them where there are fewer than 8 slabs.
+      const int shift = p_.slabs >= 8 ? 0 : p_.slabs >= 4 ? 1 : 2;
+      const auto step = [&](auto number) FASTCCSA_INLINE_LAMBDA {
+        constexpr int kNumber = decltype(number)::value;
+        const bool begins = kNumber % (1 << shift) == 0;
+        const int slab = kNumber >> shift;
+        if (begins) {
+          wait_for_rows(slab);
+          begin_slab(s, slab, -1, kNumber == 0, state, none);
+        }
+        piece<kNumber>(sums, kept, state);
+        if (begins) end_slab(-1, state);
+      };
+      step(std::integral_constant<int, 0>());
+      step(std::integral_constant<int, 1>());
+      step(std::integral_constant<int, 2>());
+      step(std::integral_constant<int, 3>());
+      step(std::integral_constant<int, 4>());
+      step(std::integral_constant<int, 5>());
+      step(std::integral_constant<int, 6>());
+      step(std::integral_constant<int, 7>());
+#pragma unroll 1
+      for (int slab = 8 >> shift; slab < p_.slabs; ++slab) {
+        const int rows_slot = Shape::passes(slab) ? take_rows(state) : -1;
+        if (rows_slot < 0) wait_for_rows(slab);
+        begin_slab(s, slab, rows_slot, false, state, none);
+        end_slab(rows_slot, state);
+      }
       finish_tile(kept, state);
       finish_products(state);
       keep(s);
@@ -596,7 +656,7 @@ class PartsTile {
     state.coefficient_scale = scale.coefficient;
     state.offset = (first_of_warp() % kBlock + g) * 128 + swizzled(t & 1, g) * 16 + t / 2 * 8;
     state.column = (lane & 16) / 2 + 2 * t + (lane & 8) / 8;
-    state.before = state.tile = -1;
+    state.before = state.rows_before = state.tile = -1;
     for (int h = 0; h < 2; ++h) {
       const int64_t row = first_row(row_tile_) + first_of_warp() + g + h * 8;
       state.rows[h] = exists ? Row{p_.pairs.norm[0][row], p_.label[0][row]} : Row{kFar, kNoRow};

@@ -14,14 +14,11 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// Narrower features have smaller products, which would be padded, and wider ones do not fit.
-constexpr int64_t kLeastPartsWidth = 257;
-// From this many rows on each side, these kernels are chosen. The value was not measured.
-constexpr int64_t kPartsRows = 512;
+inline bool has_parts_kernels(int64_t width, int multiprocessors) { return multiprocessors > 0 && width > 0; }
 
-inline bool has_parts_kernels(int64_t width, int multiprocessors) {
-  return multiprocessors > 0 && width >= kLeastPartsWidth && width <= kPartsWidth;
-}
+// From how many rows on each side on these kernels are chosen. Wide rows have more work for each pair, so that fewer
+// keep the GPU busy. None of the values was measured.
+inline int64_t least_parts_rows(int64_t width) { return width > 512 ? 256 : 512; }
 
 // Calls use(parts) with the parts for a precision.
 template <typename Use>
@@ -75,9 +72,10 @@ class PartsLoss {
   };
 
   int64_t padded_rows(int k) const { return padded_to_tiles(int(p_.rows[k])); }
+  int slabs() const { return slabs_of_width(p_.width); }
 
   void split_blocks() {
-    SplitBlocks<P> split{{ready_.rows_of(0), ready_.rows_of(1)}, {p_.rows[0], p_.rows[1]}, p_.width,
+    SplitBlocks<P> split{{ready_.rows_of(0), ready_.rows_of(1)}, {p_.rows[0], p_.rows[1]}, p_.width, slabs(),
                          ready_.centre.data(), nullptr, {}, {}, {}};
     if (std::is_same_v<Part, half>) {
       range_ = device_.template zeros<PartsRange>(1);
@@ -87,7 +85,7 @@ class PartsLoss {
     }
     for (int k = 0; k < 2; ++k) {
       PartsSide& own = sides_[k];
-      own.features = device_.template allocate<Part>(P::kParts * padded_rows(k) * kPartsWidth);
+      own.features = device_.template allocate<Part>(P::kParts * padded_rows(k) * slabs() * kBlock);
       own.norm = device_.template allocate<float>(padded_rows(k));
       own.label = device_.template allocate<int32_t>(padded_rows(k));
       split.parts[k] = own.features.data();
@@ -156,6 +154,7 @@ class PartsLoss {
       part.initial[k] = begin[1 - k] == 0;
       part.product[k] = sides_[k].product.data();
     }
+    part.slabs = slabs();
     part.range = range_.data();
     part.runs = runs(part);
     part.coefficients = coefficients_.data();
