@@ -15,6 +15,9 @@
 
 namespace fastccsa::all_pairs::cuda {
 
+constexpr int kPartsThreads = 3 * kGroupThreads;  // two warpgroups compute, and a warp of the third copies
+constexpr int kPartsWarps = 2 * kGroupWarps;      // that compute
+
 // Tensor cores cut off what they add to a sum, instead of rounding it. Where float32's accuracy is promised, each slab
 // has a sum of its own, and these are added in float32: the largest products are added up over 64 values.
 template <typename P>

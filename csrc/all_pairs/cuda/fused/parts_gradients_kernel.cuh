@@ -2,19 +2,19 @@
 //
 // A block of threads computes up to kColumns values of the gradients of a tile of 128 rows of a side, of which each of
 // the two computing warpgroups takes half. It goes through the rows of the other side in steps of 64, and leaves out
-// tiles whose coefficients are all 0. Two blocks with neighbouring tiles form a cluster: each copies half of the features
-// for both.
+// tiles whose coefficients are all 0. Two blocks with neighbouring tiles form a cluster: each copies half of the
+// features for both.
 #pragma once
 
-#include "all_pairs/cuda/fused/parts_coefficients_kernel.cuh"
+#include "all_pairs/cuda/fused/parts.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
 template <typename P>
 struct PartsGradientsShape {
   static constexpr int kColumns = kPromotes<P> ? 128 : 256, kSlabs = kColumns / kBlock;
-  // A slot has a part of the coefficients, and behind it that of the features; a stage has the slots of a step, from the
-  // smallest part to the largest.
+  // A slot has a part of the coefficients, and behind it that of the features; a stage has the slots of a step, from
+  // the smallest part to the largest.
   static constexpr int kFeatures = 2 * kBlockBytes, kSlotBytes = kFeatures + kSlabs * kBlockBytes;
   static constexpr int kStages = kPromotes<P> ? 2 : 4 / P::kParts, kSlots = kStages * P::kParts;
   // Shared memory, in bytes.
@@ -103,8 +103,8 @@ class PartsGradientsTile {
       if (side_ == 1) {
         return {from + int64_t(2 * own) * kBlockBytes, across * kBlockBytes, part_step, 0, 2 * kBlockBytes, 0};
       }
-      return {from + (2 * own + number) * across * kBlockBytes, kBlockBytes, part_step, number * kBlockBytes, kBlockBytes,
-              0};
+      const int to = number * kBlockBytes;
+      return {from + (2 * own + number) * across * kBlockBytes, kBlockBytes, part_step, to, kBlockBytes, 0};
     }
     const int slab = (number - coefficient_copies()) * kCluster + rank_, other = 1 - side_;
     const unsigned char* const from = reinterpret_cast<const unsigned char*>(p_.features[other]) +
@@ -177,7 +177,9 @@ class PartsGradientsTile {
     keep(kb);
     for_each_block(p_, side_, pair_, rank_, [&](int, bool own) {
 #pragma unroll
-      for (int part = kParts - 1; part >= 0; --part) barrier_wait(barrier(kFull + slot_of(ring.stage, part)), ring.phase);
+      for (int part = kParts - 1; part >= 0; --part) {
+        barrier_wait(barrier(kFull + slot_of(ring.stage, part)), ring.phase);
+      }
       if (!own) {
         finish();
         for (int part = 0; part < kParts; ++part) release(slot_of(ring.stage, part));
@@ -239,6 +241,9 @@ class PartsGradientsTile {
   template <int kValues>
   __device__ __forceinline__ void store(const float (&kb)[kValues]) const {
     const PartsScale scale = parts_scale(p_.range, p_.pairs.margin, p_.pairs.weight != nullptr);
+    const auto unscaled = [&](float value) {
+      return kScales<P> ? value * scale.inverse_value * scale.inverse_coefficient : value;
+    };
     const int64_t rows = side_ == 0 ? p_.pairs.rows : p_.pairs.columns, width = p_.pairs.width;
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
@@ -252,7 +257,7 @@ class PartsGradientsTile {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           if (d + e >= width) continue;
-          const float value = kb[n * 4 + 2 * h + e], sum = kScales<P> ? value * scale.inverse_value * scale.inverse_coefficient : value;
+          const float sum = unscaled(kb[n * 4 + 2 * h + e]);
           to[d + e] = p_.initial[side_] ? -sum : to[d + e] - sum;
         }
       }

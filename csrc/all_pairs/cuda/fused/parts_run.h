@@ -1,5 +1,5 @@
-// The loss over all pairs of float32 features in parts on Hopper GPUs: allocates memory, and starts the kernels in their
-// order. It is the sweep of sweep.h with two kernels in place of cuBLAS's products: see parts.cuh.
+// The loss over all pairs of float32 features in parts on Hopper GPUs: allocates memory, and starts the kernels in
+// their order. It is the sweep of sweep.h with two kernels in place of cuBLAS's products: see parts.cuh.
 //
 // Besides what sweep.h says, `Device` has
 //
