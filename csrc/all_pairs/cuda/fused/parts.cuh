@@ -25,7 +25,7 @@ constexpr int kPartsWarps = 2 * kGroupWarps;      // that compute
 // steps of a slab is about 1.7 u of its sum, and of any number of slabs 1.7 u of the whole sum, where u is the unit
 // roundoff, 2^-24. The additions of n slabs are rounded independently, by about 0.4 u of partial sums that grow evenly:
 // 0.4 u sqrt(n / 3) of the whole sum. Both together are 1.8 u for 512 columns, 2.1 u for 2048 and 3.1 u for 8192. With
-// cuBLAS (products.h), sums over 128 values lose about 3.1 u, and all together is 3.2, 3.2 and 3.6 u.
+// cuBLAS (products.h), sums over 128 values lose about 3.1 u, and all together is 3.1, 3.2 and 3.6 u.
 template <typename P>
 constexpr bool kPromotes = P::kParts == 3;
 
