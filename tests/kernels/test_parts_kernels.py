@@ -19,8 +19,8 @@ from .test_all_pairs_accuracy import POINTS, Points, assert_promise, gradients
 
 MARGIN = 8.0
 STORED = 9  # the position of kStored among the fused kernels
-IN_PARTS = Limits(fused=(STORED, 3))  # coefficients are stored of up to 256 x 256 pairs at a time
-IN_RUNS = Limits(fused=(STORED, 1))  # a block of threads has several tiles, one after the other
+IN_PARTS = Limits(tile=(256, 256), fused=(STORED, 3))  # pairs whose coefficients are stored at a time
+IN_RUNS = Limits(tile=(256, 256), fused=(STORED, 1))  # a block of threads has several tiles, one after the other
 
 every_precision = pytest.mark.parametrize("precision", PARTS)
 KERNELS = {precision: (precision, 257, IN_PARTS) for precision in PARTS} | {"tf32, wide": ("tf32", 600, IN_RUNS)}
@@ -94,6 +94,14 @@ def test_several_parts_of_the_pairs(program: Path, rows: tuple[int, int], width:
         found = compute(loss, sides, "tf32")
     assert_right(sides, found, "tf32")
     assert len(found.tiles) > 1
+
+
+def test_groups_of_rows(program: Path) -> None:
+    """Wide rows: blocks of threads are numbered by two clusters of tiles of rows, of which there are three."""
+    sides = pairs(520, 140, 513)
+    with emulated(program) as loss:
+        limits = Limits(tile=(640, 256), fused=(STORED, 16))
+        assert_right(sides, compute(loss, sides, "tf32", limits=limits), "tf32")
 
 
 @every_precision

@@ -61,6 +61,11 @@ struct SplitBlocks {
   int32_t* label[2];        // [padded rows]
 };
 
+// The tiles of rows, as a pair, and the run of tiles of columns that a cluster takes.
+struct PlaceOfCluster {
+  int rows, run;
+};
+
 // A part of the pairs whose coefficients are stored together: whole tiles of rows, and of columns.
 template <typename P>
 struct PairsInBlocks {
@@ -75,6 +80,7 @@ struct PairsInBlocks {
   const PartsRange* range;  // nullptr: nothing is scaled
   int tiles[2];
   int runs;                 // parts of a row of tiles, each of which a block of threads takes
+  int group;                // clusters of rows that are numbered run by run: see `place`
   bool initial[2];          // whether products of these rows, and of these columns, begin here
   float* product[2];        // [N, width]: minus the sum of K times the other side's row; nullptr: not needed
   Part* coefficients;       // [kParts, row blocks, column blocks, kBlock, kBlock]; nullptr: not needed
@@ -83,6 +89,13 @@ struct PairsInBlocks {
   FASTCCSA_HOST_DEVICE int clusters(int side) const { return (tiles[side] + kCluster - 1) / kCluster; }
   FASTCCSA_HOST_DEVICE int blocks() const { return clusters(0) * kCluster * runs; }
   FASTCCSA_HOST_DEVICE int tiles_of_run() const { return (tiles[1] + runs - 1) / runs; }
+  // Where a cluster of the first kernel works. The clusters of a group's first run come first, then those of its second
+  // run, and after all of its runs the next group.
+  FASTCCSA_HOST_DEVICE PlaceOfCluster place(int cluster) const {
+    const int first = cluster / (group * runs) * group, within = cluster % (group * runs), left = clusters(0) - first;
+    const int size = left < group ? left : group;
+    return {first + within % size, within / size};
+  }
   // From one part of the coefficients to the next, in bytes.
   FASTCCSA_HOST_DEVICE int64_t coefficients_bytes() const { return int64_t(tiles[0]) * tiles[1] * 4 * kBlockBytes; }
   // From one slab of 64 values of a side's rows to the next, and from one part to the next.

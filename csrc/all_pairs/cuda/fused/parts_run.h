@@ -11,6 +11,7 @@
 #include "all_pairs/cuda/sweep.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace fastccsa::all_pairs::cuda {
 
@@ -156,16 +157,28 @@ class PartsLoss {
     }
     part.slabs = slabs();
     part.range = range_.data();
+    part.group = group(part);
     part.runs = runs(part);
     part.coefficients = coefficients_.data();
     part.any = any_.data();
     return part;
   }
 
-  // Tiles of one class are left out, so shorter runs than the multiprocessors need even out their work.
+  // Blocks of threads that run at the same time read the same rows again for each tile, and share columns. Of up to 512
+  // columns, the rows of all of them stay in the L2 cache. Of wider ones, few do, so they take about as many tiles of
+  // rows as runs of columns, which reads least from memory. Not measured.
+  int group(const PairsInBlocks<P>& part) const {
+    if (p_.width <= 512) return part.clusters(0);
+    return std::max(1, int(std::sqrt(double(device_.parts_multiprocessors())) / kCluster + 0.5));
+  }
+
+  // Tiles of one class are left out, so shorter runs than the multiprocessors need even out their work. A group has
+  // enough of them for all multiprocessors.
   int runs(const PairsInBlocks<P>& part) const {
-    const int at_once = 2 * device_.parts_multiprocessors(), tiles = part.tiles[1];
-    const int wanted = std::max({1, at_once / (part.clusters(0) * kCluster), int(ceil_divide(tiles, kMostTilesOfRun))});
+    const int multiprocessors = device_.parts_multiprocessors(), at_once = 2 * multiprocessors, tiles = part.tiles[1];
+    const int wanted =
+        std::max({1, at_once / (part.clusters(0) * kCluster), int(ceil_divide(multiprocessors, part.group * kCluster)),
+                  int(ceil_divide(tiles, kMostTilesOfRun))});
     const int each = int(ceil_divide(tiles, wanted));
     return int(ceil_divide(tiles, each));
   }

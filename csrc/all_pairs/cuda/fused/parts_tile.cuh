@@ -44,12 +44,7 @@ struct PartsTile {
   enum NamedBarrier { kOwnGroup = 1, kSecondStarts = 3 };
 
   __device__ __forceinline__ PartsTile(const PairsInBlocks<P>& parameters, unsigned char* shared)
-      : p(parameters),
-        memory(shared),
-        base(shared_address(shared)),
-        row_tile(int(blockIdx.x) / kCluster % p.clusters(0) * kCluster + rank()),
-        first_tile(int(blockIdx.x) / kCluster / p.clusters(0) * p.tiles_of_run()),
-        count(min(p.tiles_of_run(), p.tiles[1] - first_tile)) {}
+      : PartsTile(parameters, shared, parameters.place(int(blockIdx.x) / kCluster)) {}
 
   // Initialises the barriers, and finds the tiles that count. All threads call it, and wait for each other afterwards.
   __device__ __forceinline__ void begin() const {
@@ -126,6 +121,15 @@ struct PartsTile {
   const int row_tile, first_tile, count;
 
  private:
+  __device__ __forceinline__ PartsTile(const PairsInBlocks<P>& parameters, unsigned char* shared,
+                                       const PlaceOfCluster& place)
+      : p(parameters),
+        memory(shared),
+        base(shared_address(shared)),
+        row_tile(place.rows * kCluster + rank()),
+        first_tile(place.run * p.tiles_of_run()),
+        count(min(p.tiles_of_run(), p.tiles[1] - first_tile)) {}
+
   // Rows are sorted by class, so that a tile of one class on both sides has nothing to compute.
   __device__ void find_kind(int k, int rank) const {
     const int own_tile = row_tile - this->rank() + rank;
