@@ -96,6 +96,23 @@ def test_several_parts_of_the_pairs(program: Path, rows: tuple[int, int], width:
     assert len(found.tiles) > 1
 
 
+def test_far_pairs_are_computed_by_products(program: Path) -> None:
+    """Their errors are those of 11 bits.
+
+    If products began before their rows have arrived, distances would be NaN here, and computed from differences.
+    """
+    errors = []
+    with emulated(program) as loss:
+        for width in (65, 128, 300, 512, 577, 640):
+            z1, z2, *_ = pairs(1, 2, width)
+            sides = (z1, z2, torch.zeros(1, dtype=torch.int64), torch.ones(2, dtype=torch.int64), None)
+            found = compute(loss, sides, "tf32", margin=10.0).terms[1]
+            exact = exactly_in_parts(*sides, 10.0, "tf32").terms[1]
+            errors.append((found.double() - exact) / exact)
+    # Factors are off by 2^-13 on average, sums of products by a few of it over the root of the width.
+    assert torch.stack(errors).square().mean().sqrt() > 2.0**-20
+
+
 def test_groups_of_rows(program: Path) -> None:
     """Wide rows: blocks of threads are numbered by two clusters of tiles of rows, of which there are three."""
     sides = pairs(520, 140, 513)
