@@ -164,9 +164,9 @@ class PartsLoss {
     return part;
   }
 
-  // Blocks of threads that run at the same time read the same rows again for each tile, and share columns. Of up to 512
-  // columns, the rows of all of them stay in the L2 cache. Of wider ones, few do, so they take about as many tiles of
-  // rows as runs of columns, which reads least from memory. Not measured.
+  // A block of threads reads its rows again for each tile of columns. Rows of up to 512 columns stay in the L2 cache,
+  // those of all blocks that run at the same time. Of wider rows only some do, so these blocks take about as many
+  // different tiles of rows as of columns, which together are fewest. The limit was not measured.
   int group(const PairsInBlocks<P>& part) const {
     if (p_.width <= 512) return part.clusters(0);
     return std::max(1, int(std::sqrt(double(device_.parts_multiprocessors())) / kCluster + 0.5));
