@@ -340,7 +340,7 @@ void compute_on_cuda(const Arguments& a, const Result& result, Method method, cu
     }
   }
   if constexpr (std::is_same_v<T, float>) {
-    const bool many = method == Method::kAuto && std::min(p.rows[0], p.rows[1]) >= cuda::kPartsRows;
+    const bool many = method == Method::kAuto && std::min(p.rows[0], p.rows[1]) >= cuda::least_parts_rows(p.width);
     const bool stored = method == Method::kStored || method == Method::kStoredSorted;
     if ((many || stored) && cuda::has_parts_kernels(p.width, device.parts_multiprocessors())) {
       return cuda::compute_in_parts(device, p, precision);

@@ -375,9 +375,11 @@ __device__ __forceinline__ void wgmma_mn(float (&d)[kColumns / 2], uint64_t a, u
 // The same with A MN-major.
 template <typename T, int kColumns>
 __device__ __forceinline__ void wgmma_mn_mn(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
-  static_assert(kIs16Bit<T> && (kColumns == 128 || kColumns == 256));
+  static_assert(kIs16Bit<T> && (kColumns == 64 || kColumns == 128 || kColumns == 256));
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  if constexpr (kColumns == 128) {
+  if constexpr (kColumns == 64) {
+    FASTCCSA_WGMMA(64, 32, "%32, %33", "1", "1, 1, 1, 1", "l"(a), "l"(b))
+  } else if constexpr (kColumns == 128) {
     FASTCCSA_WGMMA(128, 64, "%64, %65", "1", "1, 1, 1, 1", "l"(a), "l"(b))
   } else {
     FASTCCSA_WGMMA(256, 128, "%128, %129", "1", "1, 1, 1, 1", "l"(a), "l"(b))

@@ -29,7 +29,7 @@ class Limits:
     """Limits that decide how the loss is computed: pair by pair, or by products, in tiles of which size."""
 
     few_pairs: int = 0
-    tile: tuple[int, int] = (40, 75)
+    tile: tuple[int, int] = (40, 75)  # for kernels in parts, whole tiles of 128
     fused: tuple[int, int] = (-1, 0)  # the position of a fused kernel, and how many of its blocks run at once
     sorted: bool = False  # for fused kernels: whether rows are sorted by class
     stored_part: int = 256  # for those that store coefficients: of how many rows and columns at a time

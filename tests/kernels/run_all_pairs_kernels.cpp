@@ -250,7 +250,8 @@ void answer(emulator::Gpu& gpu) {
   } else if constexpr (std::is_same_v<T, float>) {
     device.choose_fused_kernel(request.fused_kernel, request.threads_blocks);
     cuda::with_blocks(options.precision, [&](auto parts) {
-      cuda::PartsLoss<decltype(parts), EmulatedDevice>(device, problem, {256, 256}).run();
+      const cuda::PartSize size{request.tile_rows, request.tile_columns};
+      cuda::PartsLoss<decltype(parts), EmulatedDevice>(device, problem, size).run();
     });
   }
   const FaultReport reported = device.fault();

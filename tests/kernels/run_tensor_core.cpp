@@ -239,6 +239,7 @@ Kernel find(const std::string& name, int columns) {
       {{"wgmma_mn", 64}, multiply_by_warpgroup<T, 64, From::kShared>},
       {{"wgmma_mn", 128}, multiply_by_warpgroup<T, 128, From::kShared>},
       {{"wgmma_mn", 256}, multiply_by_warpgroup<T, 256, From::kShared>},
+      {{"wgmma_mn_mn", 64}, multiply_by_warpgroup<T, 64, From::kSharedColumns>},
       {{"wgmma_mn_mn", 128}, multiply_by_warpgroup<T, 128, From::kSharedColumns>},
       {{"wgmma_mn_mn", 256}, multiply_by_warpgroup<T, 256, From::kSharedColumns>},
       {{"wgmma_registers", 64}, multiply_by_warpgroup<T, 64, From::kRegisters>},

@@ -19,9 +19,12 @@ from .test_all_pairs_accuracy import POINTS, Points, assert_promise, gradients
 
 MARGIN = 8.0
 STORED = 9  # the position of kStored among the fused kernels
-IN_PARTS = Limits(fused=(STORED, 3))  # coefficients are stored of up to 256 x 256 pairs at a time
+IN_PARTS = Limits(tile=(256, 256), fused=(STORED, 3))  # pairs whose coefficients are stored at a time
+IN_RUNS = Limits(tile=(256, 256), fused=(STORED, 1))  # a block of threads has several tiles, one after the other
 
 every_precision = pytest.mark.parametrize("precision", PARTS)
+KERNELS = {precision: (precision, 257, IN_PARTS) for precision in PARTS} | {"tf32, wide": ("tf32", 600, IN_RUNS)}
+every_kernel = pytest.mark.parametrize(("precision", "width", "limits"), KERNELS.values(), ids=KERNELS)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,8 @@ def pairs(
 
 
 def compute(loss: EmulatedLoss, sides: tuple[Tensor | None, ...], precision: str, **options: object) -> Outcome:
-    options = {"mean": False, "margin": MARGIN, **options}
-    return loss.compute(*sides, labels=3, precision=precision, limits=IN_PARTS, **options)
+    options = {"mean": False, "margin": MARGIN, "limits": IN_PARTS, **options}
+    return loss.compute(*sides, labels=3, precision=precision, **options)
 
 
 def assert_right(
@@ -68,14 +71,54 @@ def test_results_equal_the_definition(program: Path, precision: str) -> None:
             assert_right(sides, compute(loss, sides, precision), precision)
 
 
-@pytest.mark.parametrize("rows", [(290, 60), (60, 290), (270, 260)], ids=str)
-def test_several_parts_of_the_pairs(program: Path, rows: tuple[int, int]) -> None:
+@every_precision
+@pytest.mark.parametrize("widths", [(1, 64, 128), (70, 200), (256, 520), (776, 1100)], ids=str)
+def test_every_width(program: Path, precision: str, widths: tuple[int, ...]) -> None:
+    """One slab, a few, and more than stay of the rows in a single part; ranges of gradients that end early.
+
+    A block of threads has two tiles, and the other one of its cluster has none.
+    """
+    with emulated(program) as loss:
+        for width in widths:
+            sides = pairs(70, 140, width, near=True)
+            assert_right(sides, compute(loss, sides, precision, limits=IN_RUNS), precision)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width"), [((290, 60), 260), ((60, 290), 260), ((270, 260), 260), ((60, 290), 600)], ids=str
+)
+def test_several_parts_of_the_pairs(program: Path, rows: tuple[int, int], width: int) -> None:
     """Sums, products and the loss are added over parts, also those of close pairs."""
-    sides = pairs(*rows, 260, near=True)
+    sides = pairs(*rows, width, near=True)
     with emulated(program) as loss:
         found = compute(loss, sides, "tf32")
     assert_right(sides, found, "tf32")
     assert len(found.tiles) > 1
+
+
+def test_far_pairs_are_computed_by_products(program: Path) -> None:
+    """Their errors are those of 11 bits.
+
+    If products began before their rows have arrived, distances would be NaN here, and computed from differences.
+    """
+    errors = []
+    with emulated(program) as loss:
+        for width in (65, 128, 300, 512, 577, 640):
+            z1, z2, *_ = pairs(1, 2, width)
+            sides = (z1, z2, torch.zeros(1, dtype=torch.int64), torch.ones(2, dtype=torch.int64), None)
+            found = compute(loss, sides, "tf32", margin=10.0).terms[1]
+            exact = exactly_in_parts(*sides, 10.0, "tf32").terms[1]
+            errors.append((found.double() - exact) / exact)
+    # Factors are off by 2^-13 on average, sums of products by a few of it over the root of the width.
+    assert torch.stack(errors).square().mean().sqrt() > 2.0**-20
+
+
+def test_groups_of_rows(program: Path) -> None:
+    """Wide rows: blocks of threads are numbered by two clusters of tiles of rows, of which there are three."""
+    sides = pairs(520, 140, 513)
+    with emulated(program) as loss:
+        limits = Limits(tile=(640, 256), fused=(STORED, 16))
+        assert_right(sides, compute(loss, sides, "tf32", limits=limits), "tf32")
 
 
 @every_precision
@@ -118,15 +161,34 @@ def test_ieee_keeps_its_promise(program: Path, points: Points) -> None:
     assert_promise(found, plain, exact)
 
 
-def test_classes(program: Path) -> None:
+def test_ieee_keeps_its_promise_for_wide_rows(program: Path) -> None:
+    """Classes at opposite places: products have one sign, and sums grow with each of 2048 columns."""
+    random = torch.Generator().manual_seed(0)
+    place = torch.randn(1, 2048, generator=random, dtype=torch.float64).sign()
+    z, y = [], []
+    for count in (6, 10):
+        labels = torch.arange(count) % 2
+        noise = 0.1 * torch.randn(count, 2048, generator=random, dtype=torch.float64)
+        z.append(((2 * labels[:, None] - 1) * place + noise).float())
+        y.append(labels)
+    with emulated(program) as loss, loss.replaces_op(IN_PARTS):
+        found = gradients(z, y, 100.0)
+    exact = gradients([part.double() for part in z], y, 100.0, reference)
+    assert_promise([found], [gradients(z, y, 100.0, reference)], [exact])
+
+
+@pytest.mark.parametrize(
+    ("precision", "width", "limits"), [("bf16x3", 257, IN_PARTS), ("tf32", 600, IN_RUNS)], ids=["bf16x3", "tf32, wide"]
+)
+def test_classes(program: Path, precision: str, width: int, limits: Limits) -> None:
     """One class, so that every tile is left out; one class on a side; and tiles of one class beside others."""
-    z1, z2, *_ = pairs(150, 270, 257)
+    z1, z2, *_ = pairs(150, 270, width)
     weight = torch.rand(3, 3, generator=torch.Generator().manual_seed(0))
     some_of = torch.arange(150) // 130, torch.arange(270) // 130
     with emulated(program) as loss:
         for y1, y2 in ((some_of[0] * 0, some_of[1] * 0), (some_of[0] * 0, some_of[1]), some_of):
             sides = (z1, z2, y1, y2, weight)
-            assert_right(sides, compute(loss, sides, "bf16x3"), "bf16x3")
+            assert_right(sides, compute(loss, sides, precision, limits=limits), precision)
 
 
 @pytest.mark.parametrize("size", [1e-15, 1e-9, 1e9, 1e15])
@@ -171,11 +233,11 @@ def test_only_requested_gradients_are_computed(program: Path, precision: str, ou
 
 
 @every_precision
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite(program: Path, precision: str, value: float) -> None:
+@pytest.mark.parametrize(("value", "width"), [(float("nan"), 300), (float("inf"), 300), (float("nan"), 577)])
+def test_values_that_are_not_finite(program: Path, precision: str, value: float, width: int) -> None:
     """NaN reaches the loss and both gradients. An infinite row is beyond the margin of rows of other classes."""
-    z1, z2, y1, y2, weight = pairs(40, 140, 300)
-    z2[3, 7] = value
+    z1, z2, y1, y2, weight = pairs(40, 140, width)
+    z2[3, width - 1] = value
     with emulated(program) as loss:
         found = compute(loss, (z1, z2, y1, y2, weight), precision)
     assert found.reported == NO_FAULT
@@ -196,21 +258,21 @@ def test_bad_labels_are_reported(program: Path) -> None:
 # ---- schedules ----
 
 
-@every_precision
-def test_results_do_not_depend_on_the_schedule(program: Path, precision: str) -> None:
-    sides = pairs(140, 150, 257, near=True)
+@every_kernel
+def test_results_do_not_depend_on_the_schedule(program: Path, precision: str, width: int, limits: Limits) -> None:
+    sides = pairs(140, 150, width, near=True)
     results = []
     for schedule in (Schedule(), Schedule("random", seed=3, processors=3)):
         with emulated(program, schedule) as loss:
-            found = compute(loss, sides, precision)
+            found = compute(loss, sides, precision, limits=limits)
         results.append([found.loss, found.terms, *found.gradients])
     assert all(map(torch.equal, *results))
 
 
-@every_precision
-def test_no_races(builder: Builder, precision: str) -> None:
+@every_kernel
+def test_no_races(builder: Builder, precision: str, width: int, limits: Limits) -> None:
     program = builder.emulated("run_all_pairs_kernels", builder.races())
-    sides = pairs(130, 140, 257, near=True)
+    sides = pairs(130, 140, width, near=True)
     with emulated(program, Schedule("random", seed=1, processors=2)) as loss:
-        found = compute(loss, sides, precision)
+        found = compute(loss, sides, precision, limits=limits)
     assert_right(sides, found, precision)

@@ -124,9 +124,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     return compile_once("fused", tmp_path_factory)
 
 
-@pytest.fixture(scope="module")
-def instructions(compiled: Compiled) -> dict[tuple[object, ...], list[str]]:
-    """The machine instructions of each kernel, without predicates and operands."""
+def disassemble(compiled: Compiled) -> dict[str, list[str]]:
+    """Return the machine instructions of each kernel, without predicates and operands."""
     disassembler = shutil.which("cuobjdump")
     if disassembler is None and (triton := importlib.util.find_spec("triton")) is not None:
         disassembler = shutil.which(Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump")
@@ -134,9 +133,13 @@ def instructions(compiled: Compiled) -> dict[tuple[object, ...], list[str]]:
         pytest.skip("there is no cuobjdump, on PATH or in triton")
     text = subprocess.run([disassembler, "-sass", compiled.object], capture_output=True, text=True, check=True).stdout
     instruction = re.compile(r"/\*[0-9a-f]{4,5}\*/ +(?:@!?U?P\w+ )?([A-Z]\S*)[^;]*;")
-    return {
-        key_of(function.split("\n", 1)[0]): instruction.findall(function) for function in text.split("Function : ")[1:]
-    }
+    return {function.split("\n", 1)[0]: instruction.findall(function) for function in text.split("Function : ")[1:]}
+
+
+@pytest.fixture(scope="module")
+def instructions(compiled: Compiled) -> dict[tuple[object, ...], list[str]]:
+    """The machine instructions of each kernel."""
+    return {key_of(name): code for name, code in disassemble(compiled).items()}
 
 
 def test_no_remark_of_the_compiler(compiled: Compiled) -> None:

@@ -22,8 +22,7 @@ KERNELS = [
     ("stored_k", 64),
     *(("warps_mn", columns) for columns in (64, 256)),
     *(("wgmma_k", columns) for columns in (64, 128)),
-    *((name, columns) for name in ("wgmma_mn", "wgmma_registers") for columns in (64, 128, 256)),
-    *(("wgmma_mn_mn", columns) for columns in (128, 256)),
+    *((name, columns) for name in ("wgmma_mn", "wgmma_mn_mn", "wgmma_registers") for columns in (64, 128, 256)),
     ("two_groups_k", 128),
 ]
 

@@ -1,4 +1,4 @@
-"""On a Hopper GPU: the kernels for float32 features of 257 to 512 columns, which multiply them in 16-bit parts."""
+"""On a Hopper GPU: the kernels for float32 features, which multiply them in 16-bit parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hopper() -> None:
         pytest.skip("these kernels are for GPUs of compute capability 9.0")
 
 
-@pytest.fixture(params=[512, 301])
+@pytest.fixture(params=[512, 301, 70, 1100])
 def sets(request: pytest.FixtureRequest, make_sets, use_method: Callable[[str], None]):
     use_method("stored")
     return make_sets(*ROWS, width=request.param, device="cuda")
@@ -45,20 +45,32 @@ def test_results_equal_the_definition(sets, precision: str, weighted: bool, per_
     assert_right(found, exactly_in_parts(*sides, MARGIN, precision), per_term)
 
 
-@pytest.mark.parametrize("rows", [(20000, 700), (900, 17000), (129, 2000)], ids=str)
+@pytest.mark.parametrize("width", [1, 64, 128, 200, 256, 384, 520, 576, 640, 768, 1024, 2048])
 @pytest.mark.parametrize("precision", PARTS)
-def test_several_parts_of_the_pairs(make_sets, precision: str, rows: tuple[int, int]) -> None:
-    """More rows than coefficients are stored of at a time, on either side."""
-    sets = make_sets(*rows, width=400, device="cuda")
+def test_every_width(make_sets, precision: str, width: int) -> None:
+    """Few slabs, more than stay in shared memory, and ranges of gradients that end early."""
+    sets = make_sets(*ROWS, width=width, device="cuda")
     sides = (*(z.detach() for z in sets.leaves), sets.y1, sets.y2, sets.weight)
     assert_right(compute(*sides, precision=precision), exactly_in_parts(*sides, MARGIN, precision), per_term=False)
 
 
+@pytest.mark.parametrize(
+    ("rows", "width"), [((20000, 700), 400), ((900, 17000), 400), ((129, 2000), 400), ((700, 9000), 800)], ids=str
+)
+@pytest.mark.parametrize("precision", PARTS)
+def test_several_parts_of_the_pairs(make_sets, precision: str, rows: tuple[int, int], width: int) -> None:
+    """More rows than coefficients are stored of at a time, on either side."""
+    sets = make_sets(*rows, width=width, device="cuda")
+    sides = (*(z.detach() for z in sets.leaves), sets.y1, sets.y2, sets.weight)
+    assert_right(compute(*sides, precision=precision), exactly_in_parts(*sides, MARGIN, precision), per_term=False)
+
+
+@pytest.mark.parametrize("width", [128, 400, 2048])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_ieee_keeps_its_promise(make_sets, use_method, case) -> None:
+def test_ieee_keeps_its_promise(make_sets, use_method, case, width: int) -> None:
     """Errors are at most twice those of differences in float32, whatever the distances are."""
     use_method("stored")
-    assert_as_accurate_as_differences([draw_case(make_sets, case, 200, 400, seed, "cuda") for seed in range(3)])
+    assert_as_accurate_as_differences([draw_case(make_sets, case, 200, width, seed, "cuda") for seed in range(3)])
 
 
 @pytest.mark.parametrize("precision", PARTS)
@@ -98,9 +110,10 @@ def test_a_bad_label_is_reported_at_the_next_call(sets) -> None:
     assert sets.loss().isfinite()
 
 
-def test_the_kernels_are_chosen_for_many_rows(make_sets) -> None:
+@pytest.mark.parametrize(("rows", "width"), [((600, 700), 400), ((300, 280), 768)], ids=str)
+def test_the_kernels_are_chosen_for_many_rows(make_sets, rows: tuple[int, int], width: int) -> None:
     """Results have the bits of these kernels, which are not those of cuBLAS's products."""
-    sets = make_sets(600, 700, width=400, device="cuda")
+    sets = make_sets(*rows, width=width, device="cuda")
     sides = (*(z.detach() for z in sets.leaves), sets.y1, sets.y2, sets.weight)
     chosen, stored, products = (compute(*sides, precision="bf16x3", method=m) for m in ("auto", "stored", "products"))
     assert torch.equal(chosen[2], stored[2])

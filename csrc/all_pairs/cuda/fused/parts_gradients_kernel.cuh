@@ -1,25 +1,32 @@
 // Multiplies coefficients in parts by features in parts, by the instructions of Hopper GPUs: see parts.cuh.
 //
-// A block of threads computes kColumns values of the gradients of a tile of 128 rows of a side, of which each of the two
-// computing warpgroups takes half. It goes through the rows of the other side in steps of 64, and leaves out tiles whose
-// coefficients are all 0. Two blocks with neighbouring tiles form a cluster: each copies half of the features for both.
+// A block of threads computes up to kColumns values of the gradients of a tile of 128 rows of a side, of which each of
+// the two computing warpgroups takes half. It goes through the rows of the other side in steps of 64, and leaves out
+// tiles whose coefficients are all 0. Two blocks with neighbouring tiles form a cluster: each copies half of the
+// features for both.
 #pragma once
 
-#include "all_pairs/cuda/fused/parts_coefficients_kernel.cuh"
+#include "all_pairs/cuda/fused/parts.cuh"
 
 namespace fastccsa::all_pairs::cuda {
 
 template <typename P>
 struct PartsGradientsShape {
   static constexpr int kColumns = kPromotes<P> ? 128 : 256, kSlabs = kColumns / kBlock;
-  static constexpr int kRanges = kPartsWidth / kColumns;  // of columns, each of which a block of threads takes
-  // A slot has a part of the coefficients, and behind it that of the features; a stage has the slots of a step, from the
-  // smallest part to the largest.
+  // A slot has a part of the coefficients, and behind it that of the features; a stage has the slots of a step, from
+  // the smallest part to the largest.
   static constexpr int kFeatures = 2 * kBlockBytes, kSlotBytes = kFeatures + kSlabs * kBlockBytes;
   static constexpr int kStages = kPromotes<P> ? 2 : 4 / P::kParts, kSlots = kStages * P::kParts;
   // Shared memory, in bytes.
   static constexpr int kBarriers = kSlots * kSlotBytes, kBytes = kBarriers + 2 * kSlots * 8;
 };
+
+// Ranges of columns, each of which a block of threads takes.
+template <typename P>
+FASTCCSA_HOST_DEVICE int ranges_of_columns(const PairsInBlocks<P>& p) {
+  constexpr int kSlabs = PartsGradientsShape<P>::kSlabs;
+  return (p.slabs + kSlabs - 1) / kSlabs;
+}
 
 template <typename P>
 FASTCCSA_HOST_DEVICE int jobs_of_side(const PairsInBlocks<P>& p, int side) {
@@ -31,7 +38,7 @@ class PartsGradientsTile {
   using Shape = PartsGradientsShape<P>;
   using Part = typename P::Part;
   static constexpr int kParts = P::kParts, kStages = Shape::kStages, kSlots = Shape::kSlots;
-  static constexpr int kColumns = Shape::kColumns, kValues = kColumns / 2;
+  static constexpr int kColumns = Shape::kColumns;
   enum Barrier { kFull = 0, kEmpty = kSlots };
   enum NamedBarrier { kSecondStarts = 1 };
 
@@ -39,11 +46,12 @@ class PartsGradientsTile {
   __device__ __forceinline__ PartsGradientsTile(const PairsInBlocks<P>& p, unsigned char* memory)
       : p_(p), base_(shared_address(memory)), warp_(__shfl_sync(kAllLanes, int(threadIdx.x / kWarp), 0)) {
     const int cluster = int(blockIdx.x) / kCluster;
-    const Job own = job(cluster / Shape::kRanges, jobs_of_side(p, 0));
+    const int ranges = ranges_of_columns(p);
+    const Job own = job(cluster / ranges, jobs_of_side(p, 0));
     side_ = own.side;
     pair_ = own.first_tile;
     rank_ = cluster_rank();
-    first_value_ = cluster % Shape::kRanges * kColumns;
+    first_slab_ = cluster % ranges * Shape::kSlabs;
   }
 
   __device__ __forceinline__ void run() {
@@ -70,6 +78,9 @@ class PartsGradientsTile {
   static __device__ __forceinline__ int slot_of(int stage, int part) { return stage * kParts + kParts - 1 - part; }
 
   __device__ __forceinline__ int tile() const { return pair_ + rank_; }
+  // The last range of columns may have fewer slabs. What lies in a slot in place of the others is multiplied, and the
+  // results, which nothing else depends on, are not stored.
+  __device__ __forceinline__ int slabs() const { return min(Shape::kSlabs, p_.slabs - first_slab_); }
 
   // A copy to a slot: where it begins for the largest part, how far it moves on with each block of the other side and
   // with each part, and where it goes.
@@ -80,9 +91,9 @@ class PartsGradientsTile {
     uint32_t ranks;  // the blocks of the cluster; 0: this one
   };
 
-  // How many copies a block of threads makes: of coefficients, and of its share of the features.
+  // How many copies a block of threads makes: of coefficients, and of its share of the features, every second slab.
   __device__ __forceinline__ int coefficient_copies() const { return side_ == 0 ? 2 : 1; }
-  __device__ __forceinline__ int copies() const { return coefficient_copies() + Shape::kSlabs / kCluster; }
+  __device__ __forceinline__ int copies() const { return coefficient_copies() + (slabs() + 1 - rank_) / kCluster; }
 
   __device__ __forceinline__ Source source(int number) const {
     const int64_t across = 2 * p_.tiles[1], part_step = p_.coefficients_bytes();
@@ -92,20 +103,20 @@ class PartsGradientsTile {
       if (side_ == 1) {
         return {from + int64_t(2 * own) * kBlockBytes, across * kBlockBytes, part_step, 0, 2 * kBlockBytes, 0};
       }
-      return {from + (2 * own + number) * across * kBlockBytes, kBlockBytes, part_step, number * kBlockBytes, kBlockBytes,
-              0};
+      const int to = number * kBlockBytes;
+      return {from + (2 * own + number) * across * kBlockBytes, kBlockBytes, part_step, to, kBlockBytes, 0};
     }
     const int slab = (number - coefficient_copies()) * kCluster + rank_, other = 1 - side_;
     const unsigned char* const from = reinterpret_cast<const unsigned char*>(p_.features[other]) +
                                       place_in_blocks(p_.pairs.begin[other], 0, 0) +
-                                      (first_value_ / kBlock + slab) * p_.slab_bytes(other);
+                                      (first_slab_ + slab) * p_.slab_bytes(other);
     return {from, kBlockBytes, p_.part_bytes(other), Shape::kFeatures + slab * kBlockBytes, kBlockBytes,
             (1u << kCluster) - 1};
   }
 
   // The copying warp. Each lane has a copy of its own, because one lane alone would take longer than the products.
   __device__ __forceinline__ void copy() const {
-    const int lane = threadIdx.x % kWarp, count = copies();
+    const int lane = threadIdx.x % kWarp, count = copies(), bytes = Shape::kFeatures + slabs() * kBlockBytes;
     const Source own = source(lane < count ? lane : 0);
     Ring<kStages> ring;
     for_each_block(p_, side_, pair_, rank_, [&](int block, bool) {
@@ -115,7 +126,7 @@ class PartsGradientsTile {
         const uint32_t full = barrier(kFull + slot), to = base_ + slot * Shape::kSlotBytes + own.to;
         const unsigned char* const from = own.from + block * own.step + part * own.part_step;
         barrier_wait(barrier(kEmpty + slot), ring.phase ^ 1);
-        if (lane == 0) barrier_arrive_expecting(full, Shape::kSlotBytes);
+        if (lane == 0) barrier_arrive_expecting(full, bytes);
         __syncwarp();
         if (lane < count) {
           own.ranks == 0 ? copy_bulk(to, from, own.bytes, full) : copy_bulk_to(own.ranks, to, from, own.bytes, full);
@@ -125,15 +136,27 @@ class PartsGradientsTile {
     });
   }
 
+  // A range of at most half of the columns takes half of the products.
   __device__ __forceinline__ void compute() const {
-    float kb[kValues];
-    side_ == 0 ? multiply<0>(kb) : multiply<1>(kb);
+    constexpr int kHalf = kColumns / 2;
+    if (slabs() * kBlock <= kHalf) {
+      compute<kHalf>();
+    } else {
+      compute<kColumns>();
+    }
+  }
+
+  template <int kComputed>
+  __device__ __forceinline__ void compute() const {
+    float kb[kComputed / 2];
+    side_ == 0 ? multiply<0, kComputed>(kb) : multiply<1, kComputed>(kb);
     store(kb);
   }
 
   // Computes the products of the group's coefficients and the other side's features.
-  template <int kSide>
-  __device__ __forceinline__ void multiply(float (&kb)[kValues]) const {
+  template <int kSide, int kComputed>
+  __device__ __forceinline__ void multiply(float (&kb)[kComputed / 2]) const {
+    constexpr int kValues = kComputed / 2;
     // Of lane 0, so that the compiler computes with the registers of the warp, which the products need.
     const uint32_t base = __shfl_sync(kAllLanes, base_, 0), group = warp_ / kGroupWarps;
     const uint64_t coefficients = matrix_descriptor(base + group * kBlockBytes, 16, 1024);
@@ -154,7 +177,9 @@ class PartsGradientsTile {
     keep(kb);
     for_each_block(p_, side_, pair_, rank_, [&](int, bool own) {
 #pragma unroll
-      for (int part = kParts - 1; part >= 0; --part) barrier_wait(barrier(kFull + slot_of(ring.stage, part)), ring.phase);
+      for (int part = kParts - 1; part >= 0; --part) {
+        barrier_wait(barrier(kFull + slot_of(ring.stage, part)), ring.phase);
+      }
       if (!own) {
         finish();
         for (int part = 0; part < kParts; ++part) release(slot_of(ring.stage, part));
@@ -172,9 +197,9 @@ class PartsGradientsTile {
 #pragma unroll
           for (int k = 0; k < 4; ++k) {
             if constexpr (kSide == 0) {
-              wgmma_mn<Part, kColumns>(kb, a + k * 2, b + k * 128);
+              wgmma_mn<Part, kComputed>(kb, a + k * 2, b + k * 128);
             } else {
-              wgmma_mn_mn<Part, kColumns>(kb, a + k * 128, b + k * 128);
+              wgmma_mn_mn<Part, kComputed>(kb, a + k * 128, b + k * 128);
             }
           }
         });
@@ -213,8 +238,12 @@ class PartsGradientsTile {
     if (lane < kCluster) barrier_arrive_at(barrier(kEmpty + slot), lane);
   }
 
+  template <int kValues>
   __device__ __forceinline__ void store(const float (&kb)[kValues]) const {
     const PartsScale scale = parts_scale(p_.range, p_.pairs.margin, p_.pairs.weight != nullptr);
+    const auto unscaled = [&](float value) {
+      return kScales<P> ? value * scale.inverse_value * scale.inverse_coefficient : value;
+    };
     const int64_t rows = side_ == 0 ? p_.pairs.rows : p_.pairs.columns, width = p_.pairs.width;
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
@@ -223,12 +252,12 @@ class PartsGradientsTile {
       if (row >= rows) continue;
       float* const to = p_.product[side_] + (p_.pairs.begin[side_] + row) * width;
 #pragma unroll
-      for (int n = 0; n < kColumns / 8; ++n) {
-        const int d = first_value_ + n * 8 + lane % 4 * 2;
+      for (int n = 0; n < kValues / 4; ++n) {
+        const int d = first_slab_ * kBlock + n * 8 + lane % 4 * 2;
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           if (d + e >= width) continue;
-          const float value = kb[n * 4 + 2 * h + e], sum = kScales<P> ? value * scale.inverse_value * scale.inverse_coefficient : value;
+          const float sum = unscaled(kb[n * 4 + 2 * h + e]);
           to[d + e] = p_.initial[side_] ? -sum : to[d + e] - sum;
         }
       }
@@ -238,7 +267,7 @@ class PartsGradientsTile {
   const PairsInBlocks<P>& p_;
   const uint32_t base_;
   const int warp_;
-  int side_, rank_, pair_, first_value_;  // pair_: the first of the cluster's tiles
+  int side_, rank_, pair_, first_slab_;  // pair_: the first of the cluster's tiles
 };
 
 // On other architectures the kernel is empty: it is never started there.

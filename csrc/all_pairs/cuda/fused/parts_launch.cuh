@@ -20,7 +20,7 @@ void launch_parts_coefficients(const PairsInBlocks<P>& p, Launch launch) {
 template <typename P, typename Launch>
 void launch_parts_gradients(const PairsInBlocks<P>& p, Launch launch) {
   using Shape = PartsGradientsShape<P>;
-  const int blocks = (jobs_of_side(p, 0) + jobs_of_side(p, 1)) * kCluster * Shape::kRanges;
+  const int blocks = (jobs_of_side(p, 0) + jobs_of_side(p, 1)) * kCluster * ranges_of_columns(p);
   launch(&parts_gradients_kernel<P>, FusedGrid{dim3(unsigned(blocks)), kPartsThreads, size_t(Shape::kBytes), kCluster},
          p);
 }

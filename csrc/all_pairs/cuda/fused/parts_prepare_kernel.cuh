@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads) find_range_kernel(const Parameters p
 template <typename P, bool kPacked>
 __global__ void __launch_bounds__(kThreads) split_blocks_kernel(const SplitBlocks<P> p) {
   using Part = typename P::Part;
-  constexpr int kColumns = 4, kSteps = kPartsWidth / (kWarp * kColumns);
+  constexpr int kColumns = 4;
   const int lane = threadIdx.x % kWarp, which = blockIdx.y, padded_rows = padded_to_tiles(int(p.rows[which]));
   const int64_t row = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp, row_blocks = padded_rows / kBlock;
   if (row >= padded_rows) return;
@@ -56,9 +56,7 @@ __global__ void __launch_bounds__(kThreads) split_blocks_kernel(const SplitBlock
   const Side<float>& side = p.side[which];
   const float* const z = exists ? side.features.row(side.order[row]) : nullptr;
   double norm = 0;
-#pragma unroll
-  for (int k = 0; k < kSteps; ++k) {
-    const int d = (k * kWarp + lane) * kColumns;
+  for (int d = lane * kColumns; d < p.slabs * kBlock; d += kWarp * kColumns) {
     float x[kColumns] = {};
     if (kPacked && exists && d + kColumns <= p.width) {
       const float4 values = *reinterpret_cast<const float4*>(z + d);
@@ -75,7 +73,7 @@ __global__ void __launch_bounds__(kThreads) split_blocks_kernel(const SplitBlock
 #pragma unroll
     for (int part = 0; part < P::kParts; ++part) {
       unsigned char* const to = reinterpret_cast<unsigned char*>(p.parts[which]) +
-                                part * (row_blocks * kPartsSlabs * kBlockBytes) + at;
+                                part * (row_blocks * p.slabs * kBlockBytes) + at;
       *reinterpret_cast<uint2*>(to) = uint2{parts[0][part], parts[1][part]};
     }
   }

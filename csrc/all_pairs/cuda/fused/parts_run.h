@@ -1,5 +1,5 @@
-// The loss over all pairs of float32 features in parts on Hopper GPUs: allocates memory, and starts the kernels in their
-// order. It is the sweep of sweep.h with two kernels in place of cuBLAS's products: see parts.cuh.
+// The loss over all pairs of float32 features in parts on Hopper GPUs: allocates memory, and starts the kernels in
+// their order. It is the sweep of sweep.h with two kernels in place of cuBLAS's products: see parts.cuh.
 //
 // Besides what sweep.h says, `Device` has
 //
@@ -11,17 +11,15 @@
 #include "all_pairs/cuda/sweep.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace fastccsa::all_pairs::cuda {
 
-// Narrower features have smaller products, which would be padded, and wider ones do not fit.
-constexpr int64_t kLeastPartsWidth = 257;
-// From this many rows on each side, these kernels are chosen. The value was not measured.
-constexpr int64_t kPartsRows = 512;
+inline bool has_parts_kernels(int64_t width, int multiprocessors) { return multiprocessors > 0 && width > 0; }
 
-inline bool has_parts_kernels(int64_t width, int multiprocessors) {
-  return multiprocessors > 0 && width >= kLeastPartsWidth && width <= kPartsWidth;
-}
+// From how many rows on each side on these kernels are chosen. Wide rows have more work for each pair, so that fewer
+// keep the GPU busy. None of the values was measured.
+inline int64_t least_parts_rows(int64_t width) { return width > 512 ? 256 : 512; }
 
 // Calls use(parts) with the parts for a precision.
 template <typename Use>
@@ -75,9 +73,10 @@ class PartsLoss {
   };
 
   int64_t padded_rows(int k) const { return padded_to_tiles(int(p_.rows[k])); }
+  int slabs() const { return slabs_of_width(p_.width); }
 
   void split_blocks() {
-    SplitBlocks<P> split{{ready_.rows_of(0), ready_.rows_of(1)}, {p_.rows[0], p_.rows[1]}, p_.width,
+    SplitBlocks<P> split{{ready_.rows_of(0), ready_.rows_of(1)}, {p_.rows[0], p_.rows[1]}, p_.width, slabs(),
                          ready_.centre.data(), nullptr, {}, {}, {}};
     if (std::is_same_v<Part, half>) {
       range_ = device_.template zeros<PartsRange>(1);
@@ -87,7 +86,7 @@ class PartsLoss {
     }
     for (int k = 0; k < 2; ++k) {
       PartsSide& own = sides_[k];
-      own.features = device_.template allocate<Part>(P::kParts * padded_rows(k) * kPartsWidth);
+      own.features = device_.template allocate<Part>(P::kParts * padded_rows(k) * slabs() * kBlock);
       own.norm = device_.template allocate<float>(padded_rows(k));
       own.label = device_.template allocate<int32_t>(padded_rows(k));
       split.parts[k] = own.features.data();
@@ -156,17 +155,30 @@ class PartsLoss {
       part.initial[k] = begin[1 - k] == 0;
       part.product[k] = sides_[k].product.data();
     }
+    part.slabs = slabs();
     part.range = range_.data();
+    part.group = group(part);
     part.runs = runs(part);
     part.coefficients = coefficients_.data();
     part.any = any_.data();
     return part;
   }
 
-  // Tiles of one class are left out, so shorter runs than the multiprocessors need even out their work.
+  // A block of threads reads its rows again for each tile of columns. Rows of up to 512 columns stay in the L2 cache,
+  // those of all blocks that run at the same time. Of wider rows only some do, so these blocks take about as many
+  // different tiles of rows as of columns, which together are fewest. The limit was not measured.
+  int group(const PairsInBlocks<P>& part) const {
+    if (p_.width <= 512) return part.clusters(0);
+    return std::max(1, int(std::sqrt(double(device_.parts_multiprocessors())) / kCluster + 0.5));
+  }
+
+  // Tiles of one class are left out, so shorter runs than the multiprocessors need even out their work. A group has
+  // enough of them for all multiprocessors.
   int runs(const PairsInBlocks<P>& part) const {
-    const int at_once = 2 * device_.parts_multiprocessors(), tiles = part.tiles[1];
-    const int wanted = std::max({1, at_once / (part.clusters(0) * kCluster), int(ceil_divide(tiles, kMostTilesOfRun))});
+    const int multiprocessors = device_.parts_multiprocessors(), at_once = 2 * multiprocessors, tiles = part.tiles[1];
+    const int wanted =
+        std::max({1, at_once / (part.clusters(0) * kCluster), int(ceil_divide(multiprocessors, part.group * kCluster)),
+                  int(ceil_divide(tiles, kMostTilesOfRun))});
     const int each = int(ceil_divide(tiles, wanted));
     return int(ceil_divide(tiles, each));
   }

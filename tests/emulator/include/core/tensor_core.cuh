@@ -207,7 +207,7 @@ void wgmma_mn(float (&d)[kColumns / 2], uint64_t a, uint64_t b, EMULATOR_CALLER)
 
 template <typename T, int kColumns>
 void wgmma_mn_mn(float (&d)[kColumns / 2], uint64_t a, uint64_t b, EMULATOR_CALLER) {
-  static_assert(kIs16Bit<T> && (kColumns == 128 || kColumns == 256));
+  static_assert(kIs16Bit<T> && (kColumns == 64 || kColumns == 128 || kColumns == 256));
   emulator::start_product({d, kColumns, std::is_same_v<T, half>, false, true, true, true, {}, a, b, 0},
                           {"wgmma_mn_mn", file, line});
 }
