@@ -92,7 +92,7 @@ class CoefficientsTile {
       compute();
     } else {
       give_registers<32>();
-      if (warp() == kComputingWarps) copy();
+      if (threadIdx.x == kComputingWarps * kWarp) copy();
     }
     synchronise_cluster();  // the other block may still write here
   }
@@ -164,7 +164,7 @@ class CoefficientsTile {
     return k;
   }
 
-  // ---- the copying warp, whose first lane starts the copies ----
+  // ---- the thread that starts the copies; lanes that only waited might fall behind by two phases of a barrier ----
 
   __device__ __forceinline__ void copy() const {
     const auto first_of = [&](int side, int row) {
@@ -172,7 +172,7 @@ class CoefficientsTile {
     };
     const auto slab_step = [&](int side) { return int64_t(padded_to_tiles(p_.side[side].count)) * kBlock * 2; };
     const int64_t step[2] = {slab_step(0), slab_step(1)};
-    const bool has_rows = row_tile_ < part_.tiles[0], starts = threadIdx.x % kWarp == 0;
+    const bool has_rows = row_tile_ < part_.tiles[0];
     const unsigned char* const rows = first_of(0, first_row(row_tile_));
     Ring<kStages> ring;
     // Fills the next stage for the blocks in `ranks`: each of the two copies a half. If there is nothing to copy, the
@@ -180,7 +180,6 @@ class CoefficientsTile {
     const auto fill = [&](const unsigned char* from, int half, uint32_t ranks, bool exists) {
       const uint32_t full = barrier(kFull + ring.stage);
       barrier_wait(barrier(kEmpty + ring.stage), ring.phase ^ 1);
-      if (!starts) return;
       if (!exists) return barrier_arrive(full);
       barrier_arrive_expecting(full, Shape::kSlabBytes);
       const uint32_t to = base_ + Shape::kStage + ring.stage * Shape::kSlabBytes;
@@ -198,7 +197,7 @@ class CoefficientsTile {
 #pragma unroll
       for (int slab = 0; slab < kSlabs; ++slab, ring.next()) {
         fill_with_columns();
-        if (!starts || turn > 0 || !has_rows) continue;  // with the first tile come the rows
+        if (turn > 0 || !has_rows) continue;  // with the first tile come the rows
         barrier_arrive_expecting(barrier(kRowsFull + slab), Shape::kSlabBytes);
         copy_bulk(base_ + slab * Shape::kSlabBytes, rows + slab * step[0], Shape::kSlabBytes, barrier(kRowsFull + slab));
       }
@@ -217,7 +216,6 @@ class CoefficientsTile {
       const int team = turn % kTeams;
       const uint32_t full = barrier(kColumnsFull + team);
       barrier_wait(barrier(kColumnsEmpty + team), (turn / kTeams + 1) % 2);
-      if (!starts) continue;
       if (!has_columns) {
         barrier_arrive(full);
         continue;
@@ -226,7 +224,6 @@ class CoefficientsTile {
       copy_bulk(shared_address(norms(team)), p_.side[1].norm + column, kTile * 4, full);
       copy_bulk(shared_address(labels(team)), p_.side[1].label + column, kTile * 4, full);
     }
-    __syncwarp();
   }
 
   // ---- the computing groups ----

@@ -33,7 +33,7 @@ class PartsCoefficients {
       compute();
     } else {
       give_registers<40>();
-      if (tile_.warp() == kPartsWarps) copy_slabs(tile_);
+      if (threadIdx.x == kPartsWarps * kWarp) copy_slabs(tile_);
     }
     synchronise_cluster();  // the other block may still write here
   }

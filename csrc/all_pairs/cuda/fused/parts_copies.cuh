@@ -1,4 +1,4 @@
-// The warp that copies slabs of rows and columns to shared memory, for coefficients in parts: see
+// The thread that starts the copies of slabs of rows and columns to shared memory, for coefficients in parts: see
 // parts_coefficients_kernel.cuh.
 #pragma once
 
@@ -6,14 +6,14 @@
 
 namespace fastccsa::all_pairs::cuda {
 
-// The warp's first lane starts the copies.
+// A single thread calls it: lanes that only waited might fall behind by two phases of a barrier, and miss one.
 template <typename P>
 __device__ __forceinline__ void copy_slabs(const PartsTile<P>& tile) {
   using Tile = PartsTile<P>;
   using Shape = PartsShape<P>;
   constexpr int kParts = P::kParts, kStages = Shape::kStages, kBuffers = Shape::kBuffers;
   const PairsInBlocks<P>& p = tile.p;
-  const bool has_rows = tile.row_tile < p.tiles[0], starts = threadIdx.x % kWarp == 0;
+  const bool has_rows = tile.row_tile < p.tiles[0];
   const auto place = [&](int side, int64_t row) {
     return reinterpret_cast<const unsigned char*>(p.features[side]) + place_in_blocks(row, 0, 0);
   };
@@ -29,10 +29,8 @@ __device__ __forceinline__ void copy_slabs(const PartsTile<P>& tile) {
       if (Shape::passes(slab)) {
         const uint32_t full = tile.barrier(Tile::kFull + ring.stage);
         barrier_wait(tile.barrier(Tile::kEmpty + ring.stage), ring.phase ^ 1);
-        if (starts) {
-          barrier_arrive_expecting(full, own ? Shape::kSlabBytes : 0);
-          if (own) copy_bulk(tile.slot(ring.stage), rows + slab * p.slab_bytes(0), Shape::kSlabBytes, full);
-        }
+        barrier_arrive_expecting(full, own ? Shape::kSlabBytes : 0);
+        if (own) copy_bulk(tile.slot(ring.stage), rows + slab * p.slab_bytes(0), Shape::kSlabBytes, full);
         ring.next();
       }
 #pragma unroll
@@ -40,7 +38,6 @@ __device__ __forceinline__ void copy_slabs(const PartsTile<P>& tile) {
         const int slot = tile.slot_of(ring.stage, part);
         const uint32_t full = tile.barrier(Tile::kFull + slot), to = tile.slot(slot);
         barrier_wait(tile.barrier(Tile::kEmpty + slot), ring.phase ^ 1);
-        if (!starts) continue;
         const bool with_rows = !Shape::kKeepsRows && own;
         barrier_arrive_expecting(full, with_rows ? 2 * Shape::kSlabBytes : Shape::kSlabBytes);
         copy_bulk_to((1u << kCluster) - 1, to + tile.rank() * kBlockBytes,
@@ -56,12 +53,10 @@ __device__ __forceinline__ void copy_slabs(const PartsTile<P>& tile) {
     const int buffer = turn % kBuffers;
     const uint32_t full = tile.barrier(Tile::kColumnsFull + buffer);
     barrier_wait(tile.barrier(Tile::kColumnsEmpty + buffer), (turn / kBuffers + 1) % 2);
-    if (!starts) continue;
     barrier_arrive_expecting(full, 2 * kTile * 4);
     copy_bulk(shared_address(tile.norms(buffer)), p.pairs.norm[1] + column, kTile * 4, full);
     copy_bulk(shared_address(tile.labels(buffer)), p.label[1] + column, kTile * 4, full);
   }
-  __syncwarp();
 }
 
 }  // namespace fastccsa::all_pairs::cuda
