@@ -5,6 +5,7 @@
 #include <link.h>
 
 #include <algorithm>
+#include <set>
 #include <cstring>
 #include <sstream>
 
@@ -229,13 +230,17 @@ bool Multiprocessor::release_mbarriers() {
   return released;
 }
 
-// Completes the copies of the hardware that one barrier counts; returns false if there is none. The others stay as they
-// are, so that whoever waited for another barrier than that of the copy finds nothing there.
+// Completes the copies of the hardware that one barrier counts, of those that threads wait for; returns false if there is
+// none. The others stay as they are: whoever reads such a copy without having waited for its barrier finds nothing.
 bool Multiprocessor::complete_copies() {
+  std::set<std::pair<Block*, uint32_t>> awaited;
+  for (unsigned t = 0; t < count_; ++t) {
+    if (threads_[t]->state == State::kAtMbarrier) awaited.emplace(threads_[t]->block, threads_[t]->mbarrier);
+  }
   std::vector<std::pair<Block*, uint32_t>> waiting;
-  for (const auto& block : cluster_) {
-    for (auto& [address, barrier] : block->mbarriers) {
-      if (barrier.started > 0) waiting.emplace_back(block.get(), address);
+  for (const auto& of : cluster_) {
+    for (const auto& [address, barrier] : of->mbarriers) {
+      if (barrier.started > 0 && awaited.count({of.get(), address}) > 0) waiting.emplace_back(of.get(), address);
     }
   }
   if (waiting.empty()) return false;

@@ -278,3 +278,15 @@ def test_no_races(builder: Builder, kernel: str) -> None:
         with emulated(program, Schedule("random", seed=1, processors=2)) as loss:
             found = loss.compute(*c.tensors, margin=MARGIN, mean=False, limits=limits(kernel, 3, by_class))
         assert_right(c, found, per_term=False)
+
+
+@pytest.mark.parametrize("kernel", ["stored 512", "stored mma"])
+def test_tiles_that_only_the_neighbour_needs_come_first(program: Path, kernel: str) -> None:
+    """In a run of four tiles, one of two neighbouring tiles of rows leaves out the first two, which have its class."""
+    made = case(342, 456, 264, torch.bfloat16, classes=2)
+    c = replace(made, y1=(torch.arange(342) >= 192).long(), y2=(torch.arange(456) >= 256).long())
+    with emulated(program) as loss:
+        found = loss.compute(
+            *c.tensors, labels=2, margin=MARGIN, mean=False, limits=replace(limits(kernel, 1, True), stored_part=512)
+        )
+    assert_right(c, found, per_term=False)

@@ -39,7 +39,7 @@ struct CoefficientsShape {
   static constexpr int kStored = kColumnSums + kComputingWarps * kTile * 4;
   static constexpr int kKinds = kStored + kComputingWarps * kPieceBytes;
   static constexpr int kBarriers = kKinds + kCluster * kMostTilesOfRun;
-  static constexpr int kLosses = kBarriers + (2 * kStages + kSlabs + 2 * kTeams) * 8;
+  static constexpr int kLosses = kBarriers + (2 * kStages + kSlabs + 3 * kTeams) * 8;
   static constexpr int kBytes = kLosses + kComputingWarps * 2 * 8;
 };
 
@@ -54,7 +54,8 @@ class CoefficientsTile {
     kEmpty = kStages,
     kRowsFull = 2 * kStages,
     kColumnsFull = kRowsFull + kSlabs,
-    kColumnsEmpty = kColumnsFull + kTeams
+    kColumnsEmpty = kColumnsFull + kTeams,
+    kPassed = kColumnsEmpty + kTeams  // all stages of a team's tile have been full
   };
   enum NamedBarrier { kAllComputing = 1, kOwnGroup = 2 };
 
@@ -78,6 +79,7 @@ class CoefficientsTile {
       for (int k = 0; k < kTeams; ++k) {
         barrier_init(barrier(kColumnsFull + k), 1);
         barrier_init(barrier(kColumnsEmpty + k), kTeamWarps);
+        barrier_init(barrier(kPassed + k), kTeamWarps);
       }
       fence_barrier_init();
     }
@@ -265,7 +267,7 @@ class CoefficientsTile {
   }
 
   // Multiplies the rows by a tile of columns, slab by slab.
-  __device__ __forceinline__ void multiply(float (&s)[64], bool first, State& state) const {
+  __device__ __forceinline__ void multiply(float (&s)[64], int team, bool first, State& state) const {
     int before = 0;  // the stage of the slab before
     // Of lane 0, so that the compiler computes with the registers of the warp, which the products need.
     const uint32_t base = __shfl_sync(kAllLanes, base_, 0), rows = base + __shfl_sync(kAllLanes, half(), 0) * kBlockBytes;
@@ -308,17 +310,23 @@ class CoefficientsTile {
         before = stage;
       }
     }
+    arrive_by_warp(kPassed + team);
     wgmma_wait<0>();
     keep(s);
     release<kWide ? 2 : 1>(before);
   }
 
-  // Lets the other blocks of the cluster have a tile that this one skips.
-  __device__ __forceinline__ void skip(State& state) const {
+  // Lets the other blocks of the cluster have a tile that this one skips. The rows may have come with it.
+  __device__ __forceinline__ void skip(int team, bool first, State& state) const {
 #pragma unroll 1
     for (int step = 0; step < steps(); ++step, state.ring.next()) {
       barrier_wait(barrier(kFull + state.ring.stage), state.ring.phase);
       release(state.ring.stage);
+    }
+    arrive_by_warp(kPassed + team);
+#pragma unroll 1
+    for (int slab = 0; first && slab < kSlabs && row_tile_ < part_.tiles[0]; ++slab) {
+      barrier_wait(barrier(kRowsFull + slab), 0);
     }
   }
 
@@ -485,7 +493,10 @@ class CoefficientsTile {
       }
       const int own = kind(k, rank());
       float s[64];
-      own == kSkipped ? skip(state) : multiply(s, turn < kTeams, state);
+      // A barrier tells its last phase only. The stages of this tile may still have slabs of the one before, until the
+      // other team has seen that all of its own are full.
+      if (turn > 0) barrier_wait(barrier(kPassed + 1 - team), (turn - 1) / kTeams % 2);
+      own == kSkipped ? skip(team, turn < kTeams, state) : multiply(s, team, turn < kTeams, state);
       barrier_wait(barrier(kColumnsFull + team), turn / kTeams % 2);
       if (kTerms == kSeparationTerm && own == kSeparate) {
         pass<kSeparate>(s, k, team, state);
