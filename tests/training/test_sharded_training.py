@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -52,7 +53,7 @@ def test_each_process_keeps_a_part_of_the_crops(two_ranks) -> None:
 def test_all_processes_stop_together_in_an_epoch_and_in_its_validation(two_ranks) -> None:
     for found in two_ranks:
         assert found["whole"]["stops"] == []
-        assert found["sharded"]["stops"] == [[143, 0, 2], [143, 0, STEPS]]
+        assert found["sharded"]["stops"] == [["train_one_epoch", 143, 0, 2], ["validate", 143, 0, STEPS]]
 
 
 def test_the_epoch_that_begins_before_the_validation_is_the_one_that_is_trained(two_ranks) -> None:
@@ -112,7 +113,9 @@ def trained(config: TrainConfig, ranks: Ranks, stop: bool) -> dict[str, Any]:
             except Interrupted as error:
                 ranks.highest(0)  # wait until the first rank has saved
                 saved = torch.load(checkpoint, weights_only=True)
-                found["stops"].append([error.status, saved["epoch"], saved["step"]])
+                where = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+                (phase,) = where & {"train_one_epoch", "validate", "record"}
+                found["stops"].append([phase, error.status, saved["epoch"], saved["step"]])
                 ranks.highest(0)
     found["saved"] = torch.load(checkpoint, weights_only=True)
     found["history"] = [
