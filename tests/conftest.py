@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +96,59 @@ def make_config(manifest_csv: Path, tmp_path: Path) -> MakeConfig:
 def device(request: pytest.FixtureRequest) -> str:
     """Each device that has kernels."""
     return request.param
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Starts scripts as several processes of torch.distributed, which `fastccsa.training.ranks.open_ranks` joins.
+
+    Attributes:
+        backend: what carries their tensors: gloo or nccl.
+        device: where those tensors are: cpu, or cuda, and each process then has its own GPU.
+    """
+
+    backend: str
+    device: str
+
+    def check(self, processes: int = 2) -> None:
+        """Skip the test if there are fewer GPUs than processes that need one each."""
+        if self.device == "cuda":
+            import torch
+
+            if torch.cuda.device_count() < processes:
+                pytest.skip(f"needs {processes} GPUs")
+
+    def __call__(self, *arguments: str, processes: int = 2) -> list[str]:
+        """Run Python with these arguments and the device in each process; return what each printed.
+
+        All processes must succeed. None is left behind.
+        """
+        self.check(processes)
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+        shared = {**os.environ, **rendezvous, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *arguments, self.device]
+        started = [
+            subprocess.Popen(
+                command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, text=True
+            )
+            for rank in range(processes)
+        ]
+        try:
+            printed = [process.communicate(timeout=300)[0] for process in started]
+        finally:
+            for process in started:
+                process.kill()  # one that has ended ignores it
+        assert [process.returncode for process in started] == [0] * processes
+        return printed
+
+
+@pytest.fixture(scope="session", params=["gloo", pytest.param("nccl", marks=pytest.mark.cuda)])
+def run_ranks(request: pytest.FixtureRequest) -> Launcher:
+    """Start processes with each backend: gloo on the CPU, and NCCL where each process has its own GPU."""
+    return Launcher(request.param, {"gloo": "cpu", "nccl": "cuda"}[request.param])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 from fastccsa.cli import main
 from fastccsa.data import Manifest
 from fastccsa.evaluation import Scores
+from fastccsa.experiments.crops import make_crops
 
 SMALL = (
     "--scale", "size=32,epochs=1,weights=none,batch_size=16", "--set", "backbone=shufflenet_v2_x0_5",
@@ -70,11 +73,26 @@ def test_an_excluded_domain_is_unused_in_training_and_selection_and_marked_in_th
     assert "not an image" in caplog.text
 
 
-def test_parallel_runs_have_their_own_processes_and_logs(manifest_csv, tmp_path) -> None:
+def spoil(images: Iterable[Path]) -> None:
+    """Overwrite images with zeros, in a way that the store of their crops does not notice."""
+    for image in images:
+        status = image.stat()
+        image.write_bytes(bytes(status.st_size))
+        os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_parallel_runs_have_their_own_processes_and_logs_and_share_the_crops(plan_of, manifest_csv, tmp_path) -> None:
+    """The crops are made first; a run that decoded one of these images again would fail."""
     out = tmp_path / "runs"
+    manifest = shutil.copytree(manifest_csv.parent, tmp_path / "images") / "manifest.csv"
+    settings = ("cache=disk", "image_backend=torchvision", "broken_images=stop")
+    make_crops(plan_of("AD", manifest=manifest, settings=settings).runs, "cpu", lambda line: None)
+    table = Manifest.read(manifest).table
+    spoil(manifest.parent / image for image in table["image"][table["split"] != "test"])
     command = [sys.executable, "-m", "fastccsa", "experiment", "AD", "--jobs", "2"]
+    options = [argument for setting in settings for argument in ("--set", setting)]
     done = subprocess.run(
-        [*command, "--manifest", str(manifest_csv), "--out", str(out), *SMALL],
+        [*command, "--manifest", str(manifest), "--out", str(out), *SMALL, *options],
         capture_output=True,
         text=True,
         timeout=300,
@@ -86,6 +104,7 @@ def test_parallel_runs_have_their_own_processes_and_logs(manifest_csv, tmp_path)
         assert "epoch 1/1" in (out / letter / "seed0.log").read_text()
         assert f"{letter} seed 0: finished" in done.stdout
     assert "epoch 1/1" not in done.stdout
+    assert "images of 32 px, for 2 runs" in done.stdout
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(manifest_csv, tmp_path) -> None:

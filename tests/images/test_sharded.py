@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from fastccsa.collections.manifest import Manifest
 from fastccsa.images import ImageLoader, PairLoader, Transforms
 from fastccsa.sampling import ImageSampler, PairSampler
 from fastccsa.system.errors import InputError
+from fastccsa.training.ranks import open_ranks
 
 SMALL = Transforms(32)
 
@@ -57,35 +54,20 @@ def test_a_process_alone_has_all_crops(manifest: Manifest, tmp_path: Path) -> No
             assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-def test_two_processes_exchange_the_crops_of_each_step(manifest: Manifest, tmp_path: Path, device: str) -> None:
-    if device == "cuda" and torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
+def test_two_processes_exchange_the_crops_of_each_step(manifest: Manifest, tmp_path: Path, run_ranks) -> None:
     manifest.take(range(21)).write(tmp_path / "manifest.csv")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path), device],
-            env={**os.environ, **rendezvous, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
+    outputs = run_ranks(__file__, str(tmp_path))
     # The first process keeps 11 of 21 crops. The last step has 5 pairs, 7 images, or 1 image for one of the processes.
     assert outputs == ["kept 11 pairs 4 4 2 images 7 3 tens 10 0\n", "kept 10 pairs 4 4 3 images 7 4 tens 10 1\n"]
 
 
 def main(folder: Path, device: str) -> None:
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
-    if device == "cuda":
-        torch.cuda.set_device(rank)
+    with open_ranks(device) as ranks:
+        print(*compare(folder, device, ranks.rank, ranks.world))
+
+
+def compare(folder: Path, device: str, rank: int, world: int) -> list[object]:
+    """Compare the batches with those of a process that has all crops; return their sizes."""
     manifest = Manifest.read(folder / "manifest.csv")
     said: list[object] = []
     for name, loader in LOADERS.items():
@@ -103,8 +85,7 @@ def main(folder: Path, device: str) -> None:
                     assert all(torch.equal(one[key], other[key]) for key in one)
                     sizes.append(len(next(iter(one.values()))))
                 said += [name, *sizes] if start == 0 else []
-    dist.destroy_process_group()
-    print(*said)
+    return said
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastccsa.runs.images import open_manifest, select_images
+from fastccsa.system.devices import pick_device
 from fastccsa.system.errors import Interrupted
 from fastccsa.training import TrainConfig, train
 from fastccsa.training.meter import Meter
@@ -25,7 +25,6 @@ from fastccsa.training.ranks import ALONE, Ranks, open_ranks
 from fastccsa.training.step import Step, wrap_model
 
 WIDTH, SIZE = 8, 16
-CPU = torch.device("cpu")
 # 45 images in steps of 10 or 14: the last step has 5 rows, 3 and 2 of two ranks, or 3 rows, 2 and 1.
 WAYS: dict[str, dict[str, Any]] = {
     "zipped": {"batch_size": 10},
@@ -51,56 +50,47 @@ class Network(nn.Module):
 class State:
     """The part of a run's state that a step needs."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.model = Network().double()
+        self.model = Network().double().to(device)
         self.optimizer, _ = build_optimizer(config, self.model)
-        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=False)
         self.average = nn.Module()
 
 
 def gradients(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     """Return the gradient of every update of an epoch, and the means of the loss terms."""
     config, manifest = open_manifest(config)
-    objective = build_objective(config, select_images(config, manifest), CPU, WIDTH, ranks)
+    device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
+    objective = build_objective(config, select_images(config, manifest), device, WIDTH, ranks)
     objective.memory.double()
-    state, meter, found = State(config), Meter(objective.terms, CPU), []
+    state, meter, found = State(config, device), Meter(objective.terms, device), []
     with objective.loader:
-        network = wrap_model(state, config, CPU, ranks)
-        step = Step(state, network, objective, config, meter, CPU, None, ranks)
+        network = wrap_model(state, config, device, ranks)
+        step = Step(state, network, objective, config, meter, device, None, ranks)
         for number, batch in enumerate(objective.loader.epoch(0)):
             if step(batch, number):
-                found.append(torch.cat([value.grad.flatten() for value in state.model.parameters()]))
+                found.append(torch.cat([value.grad.flatten() for value in state.model.parameters()]).cpu())
         return {"gradients": found, "means": meter.summary(ranks).means}
 
 
-def configs(manifest: str) -> dict[str, TrainConfig]:
-    shared = {"weights": "none", "size": SIZE, "margin": 2.0, "lr": 1e-2, "device": "cpu", "workers": 1}
+def configs(manifest: str, device: str) -> dict[str, TrainConfig]:
+    shared = {"weights": "none", "size": SIZE, "margin": 2.0, "lr": 1e-2, "device": device, "workers": 1}
+    shared |= {"cache": "none", "image_backend": "native"}  # the same images on each device
     return {way: TrainConfig(manifest=manifest, **shared, **changes) for way, changes in WAYS.items()}
 
 
 @pytest.fixture(scope="module")
-def two_ranks(manifest_csv, tmp_path_factory) -> list[dict[str, Any]]:
-    """The results of each of two gloo processes."""
+def two_ranks(manifest_csv, tmp_path_factory, run_ranks) -> list[dict[str, Any]]:
+    """The results of each of two processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(manifest_csv), str(folder / f"{rank}.pt")],
-            env={**os.environ, **rendezvous, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    run_ranks(__file__, str(manifest_csv), str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_two_ranks_take_the_steps_of_one_process(way, two_ranks, manifest_csv) -> None:
-    alone = gradients(configs(str(manifest_csv))[way], ALONE)
+def test_two_ranks_take_the_steps_of_one_process(way, two_ranks, manifest_csv, run_ranks) -> None:
+    alone = gradients(configs(str(manifest_csv), run_ranks.device)[way], ALONE)
     for found in two_ranks:
         assert len(found[way]["gradients"]) == len(alone["gradients"])
         for step, expected in zip(found[way]["gradients"], alone["gradients"], strict=True):
@@ -162,14 +152,14 @@ def stopped(config: TrainConfig, ranks: Ranks) -> tuple[int, tuple[int, int]]:
     raise AssertionError("the training was not stopped")
 
 
-def main(manifest: str, out: str) -> None:
+def main(manifest: str, folder: str, device: str) -> None:
     torch.set_num_threads(1)
-    ways = configs(manifest)
-    with open_ranks("cpu") as ranks:
+    ways = configs(manifest, device)
+    with open_ranks(device) as ranks:
         found: dict[str, Any] = {way: gradients(config, ranks) for way, config in ways.items()}
-        run = replace(ways["zipped"], out=str(Path(out).parent / "run"), backbone="shufflenet_v2_x0_5", size=32)
+        run = replace(ways["zipped"], out=str(Path(folder) / "run"), backbone="shufflenet_v2_x0_5", size=32)
         found["stopped"] = stopped(run, ranks)
-        torch.save(found, Path(out))
+        torch.save(found, Path(folder) / f"{ranks.rank}.pt")
 
 
 if __name__ == "__main__":

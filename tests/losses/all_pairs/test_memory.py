@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -98,22 +96,21 @@ ONE_RANK = """
 import sys
 import torch, torch.distributed as dist
 from fastccsa import FeatureMemory
-rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-memory = FeatureMemory(capacity=10, width=2)
-for step in range(3):
-    values = torch.arange(100 * step + 10 * rank, 100 * step + 10 * rank + 3)
-    memory.push(torch.stack([values, -values], 1).float(), values % 7, values % 3, group=dist.group.WORLD)
-torch.save(memory.state_dict(), f"{folder}/{rank}.pt")
-dist.barrier()  # no rank ends while another still waits for it
-dist.destroy_process_group()
+from fastccsa.training.ranks import open_ranks
+folder, device = sys.argv[1:]
+with open_ranks(device) as ranks:
+    memory = FeatureMemory(capacity=10, width=2).to(device)
+    for step in range(3):
+        first = 100 * step + 10 * ranks.rank
+        values = torch.arange(first, first + 3, device=device)
+        memory.push(torch.stack([values, -values], 1).float(), values % 7, values % 3, group=dist.group.WORLD)
+    torch.save(memory.state_dict(), f"{folder}/{ranks.rank}.pt")
 """
 
 
-def test_all_ranks_remember_the_same(tmp_path: Path):
-    ranks = [subprocess.Popen([sys.executable, "-c", ONE_RANK, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+def test_all_ranks_remember_the_same(tmp_path: Path, run_ranks):
+    run_ranks("-c", ONE_RANK, str(tmp_path))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", map_location="cpu", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     seen = first["_features"][:, 0].long().tolist()
     assert sorted(seen) == [102, 110, 111, 112, 200, 201, 202, 210, 211, 212]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,13 +13,11 @@ from fastccsa import InputError, distributed, reference
 ONE_RANK = """
 import sys
 import torch, torch.distributed as dist
-# Its default arguments would keep a group that is made before it is imported alive, whose threads end the process.
-import torch.distributed.nn
 from fastccsa import FeatureMemory
 from fastccsa.losses import distributed
+from fastccsa.training.ranks import open_ranks
 torch.set_num_threads(1)
-rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+folder, device = sys.argv[1:]
 largest = []
 original = distributed._pass_on
 def watched(tensor, rows, group):
@@ -29,27 +25,27 @@ def watched(tensor, rows, group):
     largest.append(received.shape[0])
     return received
 distributed._pass_on = watched
-inputs = torch.load(f"{folder}/inputs.pt")
-mine = inputs["ranks"][rank]
-found = {}
-for reduction in ("mean", "sum"):
-    z1, z2 = (z.requires_grad_() for z in mine[:2])
-    loss = distributed.contrastive_alignment(z1, z2, *mine[2:], inputs["weight"], 4.0, reduction)
-    found[reduction] = (loss.detach(), *torch.autograd.grad((rank + 1) * loss, (z1, z2)))
-found["largest block"] = max(largest)
-memory = FeatureMemory(capacity=11, width=2)
-for step in range(3):
-    values = torch.arange(100 * step + 10 * rank, 100 * step + 10 * rank + 2 + rank)
-    memory.push(torch.stack([values, -values], 1).float(), values % 7, values % 3, group=dist.group.WORLD)
-found["memory"] = memory.state_dict()
-torch.save(found, f"{folder}/{rank}.pt")
-dist.barrier()  # no rank ends while another still waits for it
-dist.destroy_process_group()
+with open_ranks(device) as ranks:
+    rank, found = ranks.rank, {}
+    inputs = torch.load(f"{folder}/inputs.pt", map_location=device)
+    mine = inputs["ranks"][rank]
+    for reduction in ("mean", "sum"):
+        z1, z2 = (z.requires_grad_() for z in mine[:2])
+        loss = distributed.contrastive_alignment(z1, z2, *mine[2:], inputs["weight"], 4.0, reduction)
+        found[reduction] = (loss.detach(), *torch.autograd.grad((rank + 1) * loss, (z1, z2)))
+    found["largest block"] = max(largest)
+    memory = FeatureMemory(capacity=11, width=2).to(device)
+    for step in range(3):
+        first = 100 * step + 10 * rank
+        values = torch.arange(first, first + 2 + rank, device=device)
+        memory.push(torch.stack([values, -values], 1).float(), values % 7, values % 3, group=dist.group.WORLD)
+    found["memory"] = memory.state_dict()
+    torch.save(found, f"{folder}/{rank}.pt")
 """
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_all_ranks_together_are_one_batch(tmp_path: Path, world: int) -> None:
+def test_all_ranks_together_are_one_batch(tmp_path: Path, world: int, run_ranks) -> None:
     random = torch.Generator().manual_seed(world)
 
     def batch(rank: int) -> tuple[torch.Tensor, ...]:
@@ -60,10 +56,8 @@ def test_all_ranks_together_are_one_batch(tmp_path: Path, world: int) -> None:
     batches = [batch(rank) for rank in range(world)]
     weight = torch.rand(3, 3, generator=random, dtype=torch.float64)
     torch.save({"ranks": batches, "weight": weight}, tmp_path / "inputs.pt")
-    command = [sys.executable, "-c", ONE_RANK]
-    ranks = [subprocess.Popen([*command, str(rank), str(world), str(tmp_path)]) for rank in range(world)]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0] * world
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    run_ranks("-c", ONE_RANK, str(tmp_path), processes=world)
+    found = [torch.load(tmp_path / f"{rank}.pt", map_location="cpu", weights_only=True) for rank in range(world)]
 
     leaves = [[z.requires_grad_() for z in side] for side in list(zip(*batches, strict=True))[:2]]
     (z1, z2), (y1, y2) = map(torch.cat, leaves), map(torch.cat, list(zip(*batches, strict=True))[2:])
