@@ -11,6 +11,7 @@ from torch import Tensor
 from fastccsa.evaluation.inference import Predictions
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier
+from fastccsa.system.cuda_graphs import CaptureError, capture
 from fastccsa.system.devices import autocast
 
 logger = logging.getLogger("fastccsa.evaluation")
@@ -77,16 +78,10 @@ class ReplayedPredictions:
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
         """Capture the work on a batch; None if that is not possible."""
-        graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream(self._plan.device)  # the default one may be another GPU's
         try:
-            # Only this thread must not do what a capture forbids: others pin memory and write files meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._work()
-        except RuntimeError as error:
-            logger.warning(
-                "the validation cannot be captured as a CUDA graph (%s) and runs without one", str(error).split("\n")[0]
-            )
+            return capture(self._work, stream)
+        except CaptureError as error:
+            logger.warning("the validation cannot be captured as a CUDA graph (%s) and runs without one", error)
             self._capture = False
             return None
-        return graph

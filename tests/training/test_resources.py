@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import Transforms
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.images import open_manifest, select_images
@@ -19,6 +20,7 @@ from fastccsa.training import loop as loop_module
 from fastccsa.training.graph import CaptureError, GraphedStep
 from fastccsa.training.ranks import ALONE, Ranks
 
+RUNS = ("ordinary", "graphed")
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
@@ -154,8 +156,13 @@ def test_a_chosen_graph_that_cannot_be_captured_is_given_up(make_config, monkeyp
     with caplog.at_level(logging.WARNING):
         assert train(graphed, progress=False) == expected
     assert caplog.text.count("cannot be captured as a CUDA graph (out of memory) and are launched one by one") == 1
-    one, other = (torch.load(Path(run.out) / "last.pt", weights_only=True)["model"] for run in (ordinary, graphed))
-    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert_same_weights(ordinary, graphed)
+
+
+def assert_same_weights(one: TrainConfig, other: TrainConfig) -> None:
+    first, second = (torch.load(Path(run.out) / "last.pt", weights_only=True)["model"] for run in (one, other))
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
 
 
 def test_a_requested_graph_that_cannot_be_captured_is_an_error(make_config, monkeypatch) -> None:
@@ -184,9 +191,17 @@ def test_a_gpu_with_room_has_the_crops_and_a_graph_by_default(make_config, capsy
         train(replace(config, out=config.out, cache="none"), progress=False)
 
 
+# Warm-up steps and captured ones read the learning rate as float32, which represents 2^-10 and 2^-13 exactly.
+ON_GPU = {"alignment": "-", "device": "cuda", "cache": "gpu", "lr": 2.0**-10, "lr_gamma": 2.0**-3}
+
+
 @pytest.mark.cuda
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "mobilenet_v3_small"])  # without and with dropout
 def test_a_capture_that_fails_on_a_gpu_is_given_up(make_config, monkeypatch, caplog, backbone) -> None:
+    settings = {**ON_GPU, "backbone": backbone, "graph_steps": 1}
+    ordinary, graphed = (make_config(out, cuda_graph=None if out == "graphed" else False, **settings) for out in RUNS)
+    expected = train(ordinary, progress=False)
     work, calls = GraphedStep.work, []
 
     def sometimes(self, plans) -> None:
@@ -196,7 +211,31 @@ def test_a_capture_that_fails_on_a_gpu_is_given_up(make_config, monkeypatch, cap
             self.meter.sums.cpu()
 
     monkeypatch.setattr(GraphedStep, "work", sometimes)
-    config = make_config(alignment="-", epochs=2, device="cuda", cache="gpu", backbone=backbone, graph_steps=1)
     with caplog.at_level(logging.WARNING):
-        assert train(config, progress=False).average >= 0
-    assert "cannot be captured as a CUDA graph" in caplog.text
+        assert train(graphed, progress=False) == expected
+    assert caplog.text.count("the steps cannot be captured as a CUDA graph") == 1
+    assert_same_weights(ordinary, graphed)
+
+
+@pytest.mark.cuda
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "mobilenet_v3_small"])
+def test_a_validation_whose_capture_fails_leaves_the_graphs_of_the_steps(
+    make_config, monkeypatch, caplog, backbone
+) -> None:
+    settings = {**ON_GPU, "backbone": backbone, "epochs": 3}  # the second validation is captured, between two epochs
+    whole, failing = (make_config(out, **settings) for out in RUNS)
+    expected = train(whole, progress=False)
+    work = ReplayedPredictions._work
+
+    def forbidden(self) -> None:
+        work(self)
+        if torch.cuda.is_current_stream_capturing():
+            self._found.cpu()
+
+    monkeypatch.setattr(ReplayedPredictions, "_work", forbidden)
+    with caplog.at_level(logging.WARNING):
+        assert train(failing, progress=False) == expected
+    assert caplog.text.count("the validation cannot be captured as a CUDA graph") == 1
+    assert "the steps cannot" not in caplog.text
+    assert_same_weights(whole, failing)
