@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tqdm import tqdm
 from fastccsa.cards import complete_run_card
 from fastccsa.evaluation import Scores
 from fastccsa.evaluation.replay import ReplayedPredictions
+from fastccsa.images import ImageLoader
+from fastccsa.images.choices import Cache
 from fastccsa.ops.allocator import cpu_cache
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.background import Background
@@ -44,10 +47,10 @@ from fastccsa.training.averaging import after_validation, before_validation, sav
 from fastccsa.training.calibration import typical_distance
 from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.meter import Meter
-from fastccsa.training.objectives import build_objective
+from fastccsa.training.objectives import Objective, build_objective
 from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
-from fastccsa.training.resources import choose_cache, describe_resources, use_graph
+from fastccsa.training.resources import choose_caches, describe_resources, open_cached, use_graph
 from fastccsa.training.run import OnEpoch, Run, choice, criterion_by_epoch, is_done
 from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, stoppable, summary
 from fastccsa.training.scalars import ScalarLog, check_trackers
@@ -64,7 +67,7 @@ from fastccsa.training.start import (
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.trace import StepTrace
-from fastccsa.training.watch import Watch
+from fastccsa.training.watch import Watch, watched_images
 
 REPORT_EVERY = 20  # batches between updates of the progress bar and the log
 
@@ -247,8 +250,9 @@ def train_with(
     begun = ranks.highest((Path(config.out) / CONFIG_FILE).exists())
     if suits_weights and begun:
         config = repeat_rates(config)
-    config = choose_cache(config, images, device, ranks)
-    graph = use_graph(config, device, dtype, ranks)
+    watched = watched_images(config, manifest, images.domains).values()
+    caches = choose_caches(config, images, list(watched), device, ranks)
+    config = replace(config, cache=caches[0])
     with ranks.first_before_others():
         if ranks.is_first:
             held.enter_context(lock_run(Path(config.out)))
@@ -271,13 +275,25 @@ def train_with(
     with ExitStack() as stack:
         if device.type == "cpu":
             stack.enter_context(cpu_cache(memory_bytes() // 4))
-        with ranks.first_before_others():  # the first fills the cache of images
-            objective = build_objective(config, images, device, model.feature_width, ranks)
-            state.memory = objective.memory
-            objective.attach(model)
-            stack.enter_context(objective.loader)
-            validation_loader = stack.enter_context(open_validation(config, images, device, ranks))
-            watch = stack.enter_context(Watch(config, manifest, images.domains, device, ranks))
+
+        def open_images(cache: Cache, opened: ExitStack) -> tuple[Objective, ImageLoader, Watch]:
+            cached = replace(config, cache=cache)
+            objective = build_objective(cached, images, device, model.feature_width, ranks)
+            opened.enter_context(objective.loader)
+            validation_loader = opened.enter_context(open_validation(cached, images, device, ranks))
+            watch = opened.enter_context(Watch(cached, manifest, images.domains, device, ranks))
+            return objective, validation_loader, watch
+
+        cache, (objective, validation_loader, watch), opened = open_cached(caches, ranks, open_images)
+        stack.enter_context(opened)
+        if cache != config.cache:
+            config = replace(config, cache=cache)
+            if ranks.is_first:
+                with saving(folder):
+                    write_config(config)
+        graph = use_graph(config, device, dtype, ranks)
+        state.memory = objective.memory
+        objective.attach(model)
         say(describe(config, images, model, device))
         say(describe_resources(config, objective.loader, device, graph))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one

@@ -39,6 +39,15 @@ def open_share(images: Manifest, config: TrainConfig, device: torch.device, rank
     )
 
 
+def watched_images(config: TrainConfig, manifest: Manifest, trained: tuple[str, ...]) -> dict[str, Manifest]:
+    """Return the images of ``config.score_epochs``: those of domains left out to validate on, and to test on."""
+    if not config.score_epochs:
+        return {}
+    left_out = [name for name in manifest.domains if name not in trained]
+    found = {"unseen": manifest.select("validation", left_out), "test": manifest.select("test")}
+    return {name: images for name, images in found.items() if len(images)}
+
+
 class Watch:
     """One rank's share of the images to watch: the test images, and the validation images of domains left out.
 
@@ -55,17 +64,9 @@ class Watch:
     ) -> None:
         self._parts: dict[str, tuple[Manifest, ImageLoader]] = {}
         self._opened, self._ranks = ExitStack(), ranks
-        if not config.score_epochs:
-            return
-        left_out = [name for name in manifest.domains if name not in trained]
         with ExitStack() as opened:
-            for name, images in {
-                "unseen": manifest.select("validation", left_out),
-                "test": manifest.select("test"),
-            }.items():
-                if len(images):
-                    loader = open_share(images, config, device, ranks)
-                    self._parts[name] = images, opened.enter_context(loader)
+            for name, images in watched_images(config, manifest, trained).items():
+                self._parts[name] = images, opened.enter_context(open_share(images, config, device, ranks))
             self._opened = opened.pop_all()
 
     def record(
