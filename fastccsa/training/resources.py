@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,8 +86,8 @@ class Room:
         if cache == "none":
             return True
         image_bytes = 3 * Transforms(size=self.config.size).crop ** 2
-        needed, folder = len(self.paths) * image_bytes, default_folder(self.folder)
-        if self._not_stored(folder) * image_bytes > _free(folder):
+        needed = len(self.paths) * image_bytes
+        if self._not_stored * image_bytes > _free(default_folder(self.folder)):
             return False
         if cache in ("gpu", "sharded"):
             if self.device.type == "cpu" or not CUDA_VERSION or (cache == "sharded" and self.world == 1):
@@ -97,11 +98,12 @@ class Room:
             return needed <= _SHARE * available_bytes(torch.device("cpu")) / processes
         return True
 
-    def _not_stored(self, folder: Path) -> int:
-        """Return how many images have no row in the store yet that the loaders will use."""
+    @cached_property
+    def _not_stored(self) -> int:
+        """How many images have no row yet in the store that the loaders will use."""
         backend = self.config.image_backend
         makers = (backend,) if backend in MAKERS else ("dali",) if dali_is_installed() else MAKERS
-        transforms = Transforms(size=self.config.size)
+        transforms, folder = Transforms(size=self.config.size), default_folder(self.folder)
         lacking = [len(self.paths) - stored_images(self.paths, transforms, folder, maker) for maker in makers]
         # Without DALI, a store that it made is used only if it is complete.
         return 0 if lacking[0] == 0 else lacking[-1]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,6 +115,29 @@ def test_the_error_of_a_required_write_reaches_the_run_and_names_the_file(tmp_pa
         with pytest.raises(InputError, match=r"cannot be saved \(last\.pt: No space left on device; .*make room"):
             files.wait()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_all_time_that_training_waits_is_part_of_the_cost(tmp_path, state, monkeypatch) -> None:
+    now, costs = [100.0], []
+
+    class Copy(run_files_module.Snapshot):
+        """A copy that takes a second."""
+
+        def __init__(self, content) -> None:
+            now[0] += 1
+            super().__init__(content)
+
+    monkeypatch.setattr(run_files_module, "Snapshot", Copy)
+    monkeypatch.setattr(run_files_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    with Background(1.0) as background:
+        submit = background.submit
+        monkeypatch.setattr(background, "submit", lambda work, spent: (costs.append(spent), submit(work, spent)))
+        files = RunFiles(tmp_path, TrainConfig(), CARD, background)
+        files.keep_model(state.model)
+        files.keep_model(state.model)
+        files.save(state, spent=0.5)
+        files.save(state)
+    assert costs == [2 + 0.5 + 1, 1]
 
 
 def test_checkpoints_are_due_at_their_batches_and_after_every_epoch(tmp_path) -> None:
