@@ -145,7 +145,10 @@ def copy_crops(store: Store, rows: IntArray, device: torch.device) -> Tensor:
         crops = torch.empty(shape, dtype=torch.uint8, device=device)
     except RuntimeError as error:  # of memory in pieces, or taken since
         reason = str(error).split("\n")[0]
-        raise CacheError(f"the crops of {len(rows)} images do not fit into memory ({reason})") from error
+        raise CacheError(
+            f"the crops of {len(rows)} images do not fit into memory ({reason}); use --cache disk or --cache none "
+            "(in Python: cache='disk' or cache=None)"
+        ) from error
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
         crops[start : start + len(chunk)] = torch.from_numpy(store.array[chunk])
