@@ -52,7 +52,7 @@ from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.resources import choose_caches, describe_resources, open_cached, use_graph
 from fastccsa.training.run import OnEpoch, Run, choice, criterion_by_epoch, is_done
-from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, stoppable, summary
+from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, summary
 from fastccsa.training.scalars import ScalarLog, check_trackers
 from fastccsa.training.scoring import open_validation, score_best, validate
 from fastccsa.training.start import (
@@ -160,7 +160,7 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
         run.step.prepare(state.epoch + 1)
     lr = float(state.scheduler.get_last_lr()[0])
     scores = validate(state, run)
-    more = after_validation(state, run, lambda loader: stoppable(loader.epoch(0), state, run))
+    more = after_validation(state, run)
     end_epoch(state.scheduler)
     state.epoch, state.step, state.meter = state.epoch + 1, 0, {}
     by_domain = {name: domain.macro_recall for name, domain in scores.domains.items()}
@@ -316,6 +316,9 @@ def train_with(
                 objective.record.write(folder)
         meter = Meter(objective.terms, device)
         step_type = GraphedStep if graph else Step
+        replayed = ReplayedPredictions(validation_loader, dtype) if graph else None
+        if replayed is not None:
+            watch.replay(replayed)
         done = state.epoch * len(objective.loader) + state.step
         # Closed before the test: from then on a signal ends the process, which loses nothing.
         with ExitStack() as training:
@@ -342,7 +345,7 @@ def train_with(
                 ),
                 validation_loader=validation_loader,
                 watch=watch,
-                replayed=ReplayedPredictions(validation_loader, dtype) if graph else None,
+                replayed=replayed,
                 meter=meter,
                 files=RunFiles(folder, config, model_card(config, images), background),
                 log=training.enter_context(ScalarLog(folder if ranks.is_first else None, config, done)),
