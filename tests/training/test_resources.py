@@ -177,10 +177,10 @@ def without_room(kind, available):
     """Return a backend whose caches have no room, except the available ones."""
 
     class Full(kind):
-        def __init__(self, source, store, transforms, device, cache) -> None:
+        def __init__(self, source, store, transforms, device, cache, *more) -> None:
             if cache not in available:
                 raise CacheError(f"no room for {cache}")
-            super().__init__(source, store, transforms, device, cache)
+            super().__init__(source, store, transforms, device, cache, *more)
 
     return Full
 
