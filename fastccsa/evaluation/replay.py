@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from fastccsa.evaluation.inference import Predictions
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier
+from fastccsa.system.cuda_graphs import CaptureError, capture
 from fastccsa.system.devices import autocast
 
 logger = logging.getLogger("fastccsa.evaluation")
@@ -27,10 +29,18 @@ class ReplayedPredictions:
         loader: a loader of evaluation images that has plans, none of which changes.
         dtype: dtype of autocast; None disables it.
         capture: capture a graph. Without it, every call is an ordinary evaluation.
+        beside: predictions whose graph this one shares its memory and stream with; they never run at the same time.
     """
 
-    def __init__(self, loader: ImageLoader, dtype: torch.dtype | None, capture: bool = True) -> None:
+    def __init__(
+        self,
+        loader: ImageLoader,
+        dtype: torch.dtype | None,
+        capture: bool = True,
+        beside: ReplayedPredictions | None = None,
+    ) -> None:
         self._loader, self._dtype, self._capture = loader, dtype, capture
+        self._places: list[tuple[torch.cuda.Stream, Any]] = [] if beside is None else beside._places
         plans = list(loader.plans(0))
         self._count = sum(len(plan) for plan in plans)
         rows = len(plans[0])
@@ -66,6 +76,10 @@ class ReplayedPredictions:
         model.train(was_training)
         return Predictions(*self._all.transpose(0, 1).flatten(1)[:, : self._count].cpu().numpy())
 
+    def beside(self, loader: ImageLoader) -> ReplayedPredictions:
+        """Return the same for another loader; its graph shares the memory of this one's."""
+        return ReplayedPredictions(loader, self._dtype, self._capture, self)
+
     def _work(self) -> None:
         """Predict the classes of the batch whose plan has been copied."""
         assert self._model is not None
@@ -77,16 +91,12 @@ class ReplayedPredictions:
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
         """Capture the work on a batch; None if that is not possible."""
-        graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(self._plan.device)  # the default one may be another GPU's
+        if not self._places:
+            self._places.append((torch.cuda.Stream(self._plan.device), torch.cuda.graph_pool_handle()))
         try:
-            # Only this thread must not do what a capture forbids: others pin memory and write files meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._work()
-        except RuntimeError as error:
-            logger.warning(
-                "the validation cannot be captured as a CUDA graph (%s) and runs without one", str(error).split("\n")[0]
-            )
+            return capture(self._work, *self._places[0])
+        except CaptureError as error:
+            logger.warning("the validation cannot be captured as a CUDA graph (%s) and runs without one", error)
+            self._places.clear()  # the memory of a capture that failed may not be usable
             self._capture = False
             return None
-        return graph

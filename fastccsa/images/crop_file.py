@@ -20,6 +20,10 @@ from fastccsa.system.errors import InputError
 _CHANNELS = 3
 
 
+class CacheError(InputError):
+    """Crops cannot be kept: their folder cannot be written, or there is no room on the disk or in memory."""
+
+
 class CropFile:
     """A file of crops, uint8 [rows, side, side, 3]; rows that other processes append later are not part of it.
 

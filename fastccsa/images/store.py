@@ -17,7 +17,7 @@ import shutil
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,12 +28,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fastccsa.images.crop_file import CropFile
+from fastccsa.images.crop_file import CacheError, CropFile
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store_crops import Crop, CropMaker
 from fastccsa.images.store_index import Entry, Index
 from fastccsa.images.transforms import IntArray, Transforms
-from fastccsa.system.errors import InputError
 from fastccsa.system.files import remove_leftovers, write_atomically
 from fastccsa.system.locks import open_shared
 from fastccsa.system.machine import usable_cpus
@@ -134,10 +133,17 @@ def has_store(transforms: Transforms, folder: Path, backend: str) -> bool:
     return (_subfolder(folder, _settings(transforms, backend)) / INDEX_FILE).exists()
 
 
-def stored_bytes(transforms: Transforms, folder: Path) -> int:
-    """Return how many bytes the largest store in ``folder`` with crops of these sizes has."""
-    files = (_subfolder(folder, _settings(transforms, backend)) / ARRAY_FILE for backend in MAKERS)
-    return max(file.stat().st_size if file.exists() else 0 for file in files)
+def stored_images(paths: Iterable[str], transforms: Transforms, folder: Path, backend: str) -> int:
+    """Return for how many of the images ``backend``'s store in ``folder`` already takes space on the disk."""
+    settings = _settings(transforms, backend)
+    folder, row_bytes = _subfolder(folder, settings), transforms.crop**2 * _CHANNELS
+    try:
+        rows = (folder / ARRAY_FILE).stat().st_size // row_bytes
+    except OSError:
+        return 0
+    entries = Index.read(folder / INDEX_FILE, settings, rows, quiet=True).entries
+    found = (entry for path in paths if (entry := entries.get(path)) is not None and entry.describes(path))
+    return sum(entry.row < rows for entry in found)
 
 
 def _settings(transforms: Transforms, backend: str) -> dict[str, Any]:
@@ -333,7 +339,7 @@ class _Builder:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             free = shutil.disk_usage(self._array_path).free
-            raise InputError(
+            raise CacheError(
                 f"{self._array_path.parent}: the crops of {images} images need {(needed - size) / 1e9:.1f} GB and "
                 f"{free / 1e9:.1f} GB are free; free some space, choose a folder on another disk with cache_dir, or "
                 "load with cache=None"
@@ -368,7 +374,7 @@ def _reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
+        raise CacheError(
             f"{folder}: the store of crops cannot be written ({error.strerror or error}); choose another folder with "
             "cache_dir, or load with cache=None"
         ) from error

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastccsa._build_info import CUDA_VERSION
 from fastccsa.images.augment import augment, augment_file, pack_views
 from fastccsa.images.choices import CropCache
-from fastccsa.images.crop_file import CropFile
+from fastccsa.images.crop_file import CacheError, CropFile
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import Store
 from fastccsa.images.transforms import IntArray, Transforms, Views
@@ -131,17 +131,24 @@ def copy_crops(store: Store, rows: IntArray, device: torch.device) -> Tensor:
     """Copy crops into the memory of a device, in the order of ``rows``.
 
     Raises:
-        InputError: they do not fit.
+        CacheError: they do not fit.
     """
     shape = (len(rows), *store.array.shape[1:])
     needed, free = int(np.prod(shape)), machine.available_bytes(device)
     if needed > free:
         where = "GPU memory" if device.type == "cuda" else "memory"
-        raise InputError(
+        raise CacheError(
             f"the crops of {len(rows)} images need {needed / 1e9:.1f} GB of {where}, and {free / 1e9:.1f} GB are "
             "free; use cache='disk' or cache=None"
         )
-    crops = torch.empty(shape, dtype=torch.uint8, device=device)
+    try:
+        crops = torch.empty(shape, dtype=torch.uint8, device=device)
+    except RuntimeError as error:  # of memory in pieces, or taken since
+        reason = str(error).split("\n")[0]
+        raise CacheError(
+            f"the crops of {len(rows)} images do not fit into memory ({reason}); use --cache disk or --cache none "
+            "(in Python: cache='disk' or cache=None)"
+        ) from error
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
         crops[start : start + len(chunk)] = torch.from_numpy(store.array[chunk])

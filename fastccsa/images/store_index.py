@@ -45,11 +45,15 @@ class Entry:
 
     def is_of(self, path: str) -> bool:
         """Return whether the row is on the disk, and the image file is as it was when the row was made."""
+        return self.pixels is not None and self.describes(path)
+
+    def describes(self, path: str) -> bool:
+        """Return whether the image file is as it was when the row was made or planned."""
         try:
             status = os.stat(path)
         except OSError:
             return False
-        return self.pixels is not None and (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        return (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
 @dataclass

@@ -138,8 +138,9 @@ class TrainConfig:
         image_backend: what decodes and transforms the images: native, dali, torchvision, or auto; see `PairLoader`.
         cache: decode each image once and keep its crop on disk, next to the manifest; the crops are used from disk,
             from memory (ram) or from GPU memory (gpu), of which each process may keep a part (sharded). none decodes
-            every time. auto is none on the CPU; on a GPU it is the first of gpu, sharded, ram and disk that has room,
-            else none. Test images are used once and not cached.
+            every time. auto is none on the CPU; on a GPU it is the first of gpu, sharded, ram and disk that has room
+            and can be opened, else none. The test at the end of a run, which uses each image once,
+            decodes them.
         amp: auto, none, bfloat16 or float16; auto is none on the CPU.
         seed: seed of the weights, the sampling and the augmentation.
         accumulate: number of batches whose gradients are added up for each update; the gradient is that of one batch

@@ -22,6 +22,7 @@ tracking.json, mlflow.db, wandb/    scalars for other trackers, if requested, an
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -44,8 +45,12 @@ from fastccsa.runs.config import CONFIG_FILE, TrainConfig
 from fastccsa.system import machine
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import write_atomically
+from fastccsa.system.full_disk import disk_error
 from fastccsa.system.reading import load_json, read_bytes, reported
 from fastccsa.system.schema import build
+
+# Messages of torch's writer, some of which hide the system's error.
+_TORCH_WRITER = re.compile(r"PytorchStreamWriter|inline_container")
 
 SCORES_FILE = "scores.json"
 LAST_SCORES_FILE = "scores_last.json"
@@ -138,11 +143,15 @@ def saving(folder: Path, required: bool = True) -> Iterator[None]:
 
     Raises:
         InputError: something could not be written.
+        RuntimeError: something else failed, such as a GPU.
     """
     try:
         yield
     # torch and safetensors wrap the system's errors in their own types.
     except (OSError, RuntimeError, SafetensorError, InputError) as error:
+        number = disk_error(error)
+        if isinstance(error, RuntimeError) and number is None and not _TORCH_WRITER.search(str(error)):
+            raise  # a fault of a GPU or of the program, which another attempt to write would not mend
         reason = str(error).split("\n")[0]
         if isinstance(error, OSError) and error.errno:
             file = f"{Path(error.filename).name}: " if isinstance(error.filename, str) else ""
@@ -150,7 +159,8 @@ def saving(folder: Path, required: bool = True) -> Iterator[None]:
         free = shutil.disk_usage(folder).free if folder.exists() else 0
         message = f"{folder} cannot be saved ({reason}; {free / 1e9:.2f} GB free): its last checkpoint is kept"
         if required:
-            raise InputError(f"{message}; make room, then repeat the same command to resume") from error
+            advice = "make room" if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "remove the cause"
+            raise InputError(f"{message}; {advice}, then repeat the same command to resume") from error
         logger.warning("%s, and the run goes on", message)
 
 

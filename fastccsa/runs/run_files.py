@@ -38,6 +38,7 @@ class RunFiles:
     def __init__(self, folder: Path, config: TrainConfig, card: ModelCard, background: Background) -> None:
         self._folder, self._config, self._card, self._background = folder, config, card, background
         self._kept: Kept | None = None
+        self._spent = 0.0  # seconds on keeping models since the last checkpoint
         # Set by the thread that writes:
         self._written: Kept | None = None
         self._recorded = 0  # epochs of which the metrics are on the disk
@@ -55,12 +56,17 @@ class RunFiles:
 
     def keep_model(self, model: Classifier) -> None:
         """Keep a copy of the selected epoch's model, which the next checkpoint is written with."""
+        start = time.perf_counter()
         self._kept = Snapshot(model.state_dict()), replace(self._card, layers=model.layers)
+        self._spent += time.perf_counter() - start
 
-    def save(self, state: TrainState, required: bool = True) -> None:
+    def save(self, state: TrainState, required: bool = True, spent: float = 0.0) -> None:
         """Start writing everything: the kept model, the metrics, and the checkpoint of ``state``.
 
-        A failed write is the error of the run if it is ``required``, and otherwise a warning.
+        Args:
+            state: the state of training.
+            required: whether a failed write is the error of the run, and not a warning.
+            spent: seconds that the caller spent on preparing it, which are part of its cost.
         """
         self._background.wait()  # so that only one copy of the state exists
         start = time.perf_counter()
@@ -76,7 +82,9 @@ class RunFiles:
                 write_checkpoint(self._folder, checkpoint.on_host())
                 self._written = kept
 
-        self._background.submit(write, time.perf_counter() - start)
+        spent += self._spent + time.perf_counter() - start
+        self._spent = 0.0
+        self._background.submit(write, spent)
 
     def save_metrics(self, history: list[dict[str, Any]]) -> None:
         """Start writing the metrics, unless something else is being written: they are then part of the next save."""

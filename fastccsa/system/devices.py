@@ -54,7 +54,7 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     """Return the autocast dtype for ``amp`` (one of `Amp`) on ``device``; None computes in float32.
 
-    ``"auto"`` is float32 on the CPU; on CUDA it is bfloat16 if the GPU supports it, else float16.
+    ``"auto"`` is float32 on the CPU; on CUDA it is bfloat16 if the GPU has instructions for it, else float16.
 
     Raises:
         InputError: ``amp`` is unknown, or it is float16 on the CPU (its range needs loss scaling, which only CUDA has).
@@ -67,7 +67,10 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     if amp == "auto":
         if device.type == "cpu":
             return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # GPUs before Ampere emulate bfloat16, slower than float32; their tensor cores take float16.
+        with torch.cuda.device(device):
+            has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float16
     return {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[amp]
 
 

@@ -14,8 +14,8 @@ from fastccsa.models import Classifier
 from fastccsa.runs.checkpoint import TrainState
 from fastccsa.system.devices import autocast
 from fastccsa.training.average import UniformAverage, estimate_batchnorm, model_to_keep
+from fastccsa.training.saving import stop_if_requested, stoppable
 from fastccsa.training.swad import Swad
-from fastccsa.training.watch import Walk
 
 if TYPE_CHECKING:
     from fastccsa.training.run import Run
@@ -27,18 +27,21 @@ def before_validation(state: TrainState, run: Run) -> None:
         _estimate(state.average.model, state, run)
 
 
-def after_validation(state: TrainState, run: Run, walk: Walk) -> dict[str, Any]:
-    """End the epoch for the average, and score the images that are watched; ``walk`` yields the batches of a loader.
+def after_validation(state: TrainState, run: Run) -> dict[str, Any]:
+    """End the epoch for the average, and score the images that are watched.
 
     Returns:
         What the record of the epoch should contain.
+
+    Raises:
+        Interrupted: a stop was requested; the epoch's training is saved.
     """
-    watched = run.watch.record(model_to_keep(state), run.device, run.dtype, walk)
+    watched = run.watch.record(model_to_keep(state), run.device, run.dtype, lambda: stop_if_requested(state, run))
     if isinstance(state.average, UniformAverage):
         state.average.end_epoch(state.epoch + 1)
     if not isinstance(state.average, Swad):
         return watched
-    loss = _validation_loss(state, run, walk(run.validation_loader))
+    loss = _validation_loss(state, run, stoppable(run.validation_loader.epoch(0), state, run))
     state.average.end_epoch(state.epoch, loss)
     return {"validation_loss": loss, **watched} if math.isfinite(loss) else watched
 

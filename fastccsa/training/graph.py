@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fastccsa.runs.config import TrainConfig
+from fastccsa.system.cuda_graphs import CaptureError, capture
 from fastccsa.system.errors import InputError
 from fastccsa.training.ranks import Ranks
 from fastccsa.training.step import Step
@@ -149,16 +150,6 @@ class GraphedStep(StaticStep):
             super().take(plans)
 
 
-class CaptureError(RuntimeError):
-    """Work could not be captured as a CUDA graph; it has not been done."""
-
-
-def _end_capture(device: torch.device) -> None:
-    """Let the GPU's generator leave a capture that failed, which it would otherwise wait for."""
-    generator = torch.cuda.default_generators[device.index or 0]
-    generator.graphsafe_set_state(generator.clone_state())
-
-
 class Replay:
     """Work that ends with an optimiser's step; it runs normally a few times, is then captured, and then replayed.
 
@@ -234,17 +225,9 @@ class Replay:
         torch.cuda.current_stream().wait_stream(self._side)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
         self._optimizer.zero_grad(set_to_none=True)  # so that gradients are allocated in the graph's own memory
-        # The restrictions of a capture apply only to this thread: the loader's threads pin memory meanwhile.
-        capture = torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local")
-        try:
-            with self._rates_on_device(capturable=True), capture:
-                self._work()
-        except RuntimeError as error:
-            _end_capture(self._side.device)
-            raise CaptureError(str(error).split("\n")[0]) from error
-        return graph
+        with self._rates_on_device(capturable=True):
+            return capture(self._work, self._side, self._pool)
 
     def _fill_rates(self) -> None:
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tqdm import tqdm
 from fastccsa.cards import complete_run_card
 from fastccsa.evaluation import Scores
 from fastccsa.evaluation.replay import ReplayedPredictions
+from fastccsa.images import ImageLoader
+from fastccsa.images.choices import Cache
 from fastccsa.ops.allocator import cpu_cache
 from fastccsa.ops.profiling import stage
 from fastccsa.runs.background import Background
@@ -44,12 +47,12 @@ from fastccsa.training.averaging import after_validation, before_validation, sav
 from fastccsa.training.calibration import typical_distance
 from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.meter import Meter
-from fastccsa.training.objectives import build_objective
+from fastccsa.training.objectives import Objective, build_objective
 from fastccsa.training.optimizer import end_epoch
 from fastccsa.training.ranks import Ranks, open_ranks
-from fastccsa.training.resources import choose_cache, describe_resources, use_graph
+from fastccsa.training.resources import choose_caches, describe_resources, open_cached, use_graph
 from fastccsa.training.run import OnEpoch, Run, choice, criterion_by_epoch, is_done
-from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, stoppable, summary
+from fastccsa.training.saving import diverged, position, save, save_if_due, stop_if_requested, summary
 from fastccsa.training.scalars import ScalarLog, check_trackers
 from fastccsa.training.scoring import open_validation, score_best, validate
 from fastccsa.training.start import (
@@ -64,7 +67,7 @@ from fastccsa.training.start import (
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.trace import StepTrace
-from fastccsa.training.watch import Watch
+from fastccsa.training.watch import Watch, watched_images
 
 REPORT_EVERY = 20  # batches between updates of the progress bar and the log
 
@@ -157,7 +160,7 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
         run.step.prepare(state.epoch + 1)
     lr = float(state.scheduler.get_last_lr()[0])
     scores = validate(state, run)
-    more = after_validation(state, run, lambda loader: stoppable(loader.epoch(0), state, run))
+    more = after_validation(state, run)
     end_epoch(state.scheduler)
     state.epoch, state.step, state.meter = state.epoch + 1, 0, {}
     by_domain = {name: domain.macro_recall for name, domain in scores.domains.items()}
@@ -247,8 +250,9 @@ def train_with(
     begun = ranks.highest((Path(config.out) / CONFIG_FILE).exists())
     if suits_weights and begun:
         config = repeat_rates(config)
-    config = choose_cache(config, images, device, ranks)
-    graph = use_graph(config, device, dtype, ranks)
+    watched = watched_images(config, manifest, images.domains).values()
+    caches = choose_caches(config, images, list(watched), device, ranks)
+    config = replace(config, cache=caches[0])
     with ranks.first_before_others():
         if ranks.is_first:
             held.enter_context(lock_run(Path(config.out)))
@@ -271,13 +275,25 @@ def train_with(
     with ExitStack() as stack:
         if device.type == "cpu":
             stack.enter_context(cpu_cache(memory_bytes() // 4))
-        with ranks.first_before_others():  # the first fills the cache of images
-            objective = build_objective(config, images, device, model.feature_width, ranks)
-            state.memory = objective.memory
-            objective.attach(model)
-            stack.enter_context(objective.loader)
-            validation_loader = stack.enter_context(open_validation(config, images, device, ranks))
-            watch = stack.enter_context(Watch(config, manifest, images.domains, device, ranks))
+
+        def open_images(cache: Cache, opened: ExitStack) -> tuple[Objective, ImageLoader, Watch]:
+            cached = replace(config, cache=cache)
+            objective = build_objective(cached, images, device, model.feature_width, ranks)
+            opened.enter_context(objective.loader)
+            validation_loader = opened.enter_context(open_validation(cached, images, device, ranks))
+            watch = opened.enter_context(Watch(cached, manifest, images.domains, device, ranks))
+            return objective, validation_loader, watch
+
+        cache, (objective, validation_loader, watch), opened = open_cached(caches, ranks, open_images)
+        stack.enter_context(opened)
+        if cache != config.cache:
+            config = replace(config, cache=cache)
+            if ranks.is_first:
+                with saving(folder):
+                    write_config(config)
+        graph = use_graph(config, device, dtype, ranks)
+        state.memory = objective.memory
+        objective.attach(model)
         say(describe(config, images, model, device))
         say(describe_resources(config, objective.loader, device, graph))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one
@@ -300,6 +316,9 @@ def train_with(
                 objective.record.write(folder)
         meter = Meter(objective.terms, device)
         step_type = GraphedStep if graph else Step
+        replayed = ReplayedPredictions(validation_loader, dtype) if graph else None
+        if replayed is not None:
+            watch.replay(replayed)
         done = state.epoch * len(objective.loader) + state.step
         # Closed before the test: from then on a signal ends the process, which loses nothing.
         with ExitStack() as training:
@@ -326,7 +345,7 @@ def train_with(
                 ),
                 validation_loader=validation_loader,
                 watch=watch,
-                replayed=ReplayedPredictions(validation_loader, dtype) if graph else None,
+                replayed=replayed,
                 meter=meter,
                 files=RunFiles(folder, config, model_card(config, images), background),
                 log=training.enter_context(ScalarLog(folder if ranks.is_first else None, config, done)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from torch import Tensor
@@ -33,11 +34,12 @@ def save(state: TrainState, run: Run, required: bool = True) -> None:
     Raises:
         InputError: the loss was not finite: such weights are never saved. Or an earlier write failed.
     """
+    start = time.perf_counter()
     if state.step:
-        summary(state, run)
+        summary(state, run)  # waits for the GPU, which is part of what a checkpoint costs
         state.meter = run.meter.state_dict(run.ranks)
     if run.ranks.is_first:
-        run.files.save(state, required)
+        run.files.save(state, required, time.perf_counter() - start)
 
 
 def save_if_due(state: TrainState, run: Run, saved: int) -> int:

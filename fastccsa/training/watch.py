@@ -14,6 +14,7 @@ from torch import Tensor
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import score
 from fastccsa.evaluation.inference import Predictions, evaluation_loader, predict
+from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier
 from fastccsa.runs.config import TrainConfig
@@ -21,8 +22,6 @@ from fastccsa.training.ranks import Ranks
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Walk = Callable[[ImageLoader], Iterator[dict[str, Tensor]]]
 
 
 def open_share(images: Manifest, config: TrainConfig, device: torch.device, ranks: Ranks) -> ImageLoader:
@@ -37,6 +36,15 @@ def open_share(images: Manifest, config: TrainConfig, device: torch.device, rank
         rank=ranks.rank,
         world_size=ranks.world,
     )
+
+
+def watched_images(config: TrainConfig, manifest: Manifest, trained: tuple[str, ...]) -> dict[str, Manifest]:
+    """Return the images of ``config.score_epochs``: those of domains left out to validate on, and to test on."""
+    if not config.score_epochs:
+        return {}
+    left_out = [name for name in manifest.domains if name not in trained]
+    found = {"unseen": manifest.select("validation", left_out), "test": manifest.select("test")}
+    return {name: images for name, images in found.items() if len(images)}
 
 
 class Watch:
@@ -54,30 +62,35 @@ class Watch:
         self, config: TrainConfig, manifest: Manifest, trained: tuple[str, ...], device: torch.device, ranks: Ranks
     ) -> None:
         self._parts: dict[str, tuple[Manifest, ImageLoader]] = {}
+        self._replayed: dict[str, ReplayedPredictions] = {}
         self._opened, self._ranks = ExitStack(), ranks
-        if not config.score_epochs:
-            return
-        left_out = [name for name in manifest.domains if name not in trained]
         with ExitStack() as opened:
-            for name, images in {
-                "unseen": manifest.select("validation", left_out),
-                "test": manifest.select("test"),
-            }.items():
-                if len(images):
-                    loader = open_share(images, config, device, ranks)
-                    self._parts[name] = images, opened.enter_context(loader)
+            for name, images in watched_images(config, manifest, trained).items():
+                self._parts[name] = images, opened.enter_context(open_share(images, config, device, ranks))
             self._opened = opened.pop_all()
 
+    def replay(self, validation: ReplayedPredictions) -> None:
+        """Predict in the way of ``validation`` from now on; the crops must be in the memory of the device."""
+        self._replayed = {name: validation.beside(loader) for name, (_, loader) in self._parts.items()}
+
     def record(
-        self, model: Classifier, device: torch.device, dtype: torch.dtype | None, walk: Walk
+        self,
+        model: Classifier,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        stop_if_requested: Callable[[], None],
     ) -> dict[str, dict[str, float]]:
         """Return the macro-average recall by domain, in [0, 1]: ``unseen`` on validation images, and ``test``.
 
-        ``walk`` yields the batches of a loader. All ranks must call this together.
+        ``stop_if_requested`` is called before each batch. All ranks must call this together.
         """
         found = {}
         for name, (images, loader) in self._parts.items():
-            shares = self._ranks.gather(predict(model, walk(loader), device, dtype))
+            if name in self._replayed:
+                share = self._replayed[name](model, stop_if_requested)
+            else:
+                share = predict(model, _calling(stop_if_requested, loader.epoch(0)), device, dtype)
+            shares = self._ranks.gather(share)
             joined = Predictions(*(np.concatenate(columns) for columns in zip(*shares, strict=True)))
             scores = score(*joined, classes=images.classes, domains=images.domains, split=name)
             found[name] = {domain: each.macro_recall for domain, each in scores.domains.items()}
@@ -90,3 +103,10 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._opened.close()
+
+
+def _calling(before: Callable[[], None], batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Yield ``batches``, and call ``before`` before each of them."""
+    for batch in batches:
+        before()
+        yield batch

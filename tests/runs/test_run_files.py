@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch.amp.grad_scaler import GradScaler
 
 from fastccsa.models import ModelCard, build_model, load_model
 from fastccsa.runs import run_files as run_files_module
 from fastccsa.runs.background import Background
 from fastccsa.runs.checkpoint import TrainState
+from fastccsa.runs.folder import saving
 from fastccsa.runs.run_files import RunFiles
 from fastccsa.system.errors import InputError, WriteError
 from fastccsa.training import TrainConfig
@@ -114,6 +118,69 @@ def test_the_error_of_a_required_write_reaches_the_run_and_names_the_file(tmp_pa
         with pytest.raises(InputError, match=r"cannot be saved \(last\.pt: No space left on device; .*make room"):
             files.wait()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "make room"),
+        (OSError(errno.EFBIG, "File too large"), "make room"),
+        (OSError(errno.EACCES, "Permission denied"), "remove the cause"),
+        (OSError(errno.EIO, "Input/output error"), "remove the cause"),
+        (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), "remove the cause"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "make room"),
+    ],
+)
+def test_the_advice_on_a_failed_write_follows_from_its_reason(tmp_path, error, advice) -> None:
+    message = (
+        rf"cannot be saved \(.*; \d+\.\d\d GB free\): .* is kept; {advice}, then repeat the same command to resume$"
+    )
+    with pytest.raises(InputError, match=message), saving(tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: unspecified launch failure"),
+    ],
+)
+def test_a_fault_of_the_gpu_is_not_taken_for_a_full_disk(tmp_path, state, monkeypatch, caplog, error, required) -> None:
+    """The thread that writes is the first to wait for the GPU."""
+    monkeypatch.setattr(run_files_module.Snapshot, "on_host", raising(error))
+    with Background(1.0) as background:
+        files = RunFiles(tmp_path, TrainConfig(), CARD, background)
+        files.save(state, required)
+        with pytest.raises(type(error)) as raised:
+            files.wait()
+    assert raised.value is error
+    assert caplog.text == ""
+
+
+def test_all_time_that_training_waits_is_part_of_the_cost(tmp_path, state, monkeypatch) -> None:
+    now, costs = [100.0], []
+
+    class Copy(run_files_module.Snapshot):
+        """A copy that takes a second."""
+
+        def __init__(self, content) -> None:
+            now[0] += 1
+            super().__init__(content)
+
+    monkeypatch.setattr(run_files_module, "Snapshot", Copy)
+    monkeypatch.setattr(run_files_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    with Background(1.0) as background:
+        submit = background.submit
+        monkeypatch.setattr(background, "submit", lambda work, spent: (costs.append(spent), submit(work, spent)))
+        files = RunFiles(tmp_path, TrainConfig(), CARD, background)
+        files.keep_model(state.model)
+        files.keep_model(state.model)
+        files.save(state, spent=0.5)
+        files.save(state)
+    assert costs == [2 + 0.5 + 1, 1]
 
 
 def test_checkpoints_are_due_at_their_batches_and_after_every_epoch(tmp_path) -> None:

@@ -13,6 +13,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,8 +25,9 @@ from fastccsa.images.base_loader import Loader
 from fastccsa.models import load_model
 from fastccsa.runs import checkpoint as checkpoint_module
 from fastccsa.runs import run_files
+from fastccsa.runs.background import Background
 from fastccsa.system.errors import InputError, Interrupted
-from fastccsa.training import divergence, scalars, scoring, train
+from fastccsa.training import divergence, saving, scalars, scoring, train
 from fastccsa.training.step import Step
 from fastccsa.training.stopping import StopRequests
 
@@ -256,6 +258,26 @@ def test_a_failed_write_within_an_epoch_is_a_warning(make_config, monkeypatch, c
     assert "cannot be saved" in caplog.text
     assert "the run goes on" in caplog.text
     assert len(calls) == 3
+
+
+def test_waiting_for_the_losses_is_part_of_what_a_checkpoint_costs(make_config, monkeypatch) -> None:
+    """Reading them waits for the GPU, which has nothing to do afterwards."""
+    now, costs, summary, submit = [100.0], [], saving.summary, Background.submit
+
+    def waits(state, run):
+        now[0] += 7
+        return summary(state, run)
+
+    def seen(self, work, spent=0.0) -> None:
+        costs.append(spent)
+        submit(self, work, spent)
+
+    monkeypatch.setattr(saving, "summary", waits)
+    monkeypatch.setattr(Background, "submit", seen)
+    for module in (saving, run_files):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    train(make_config(alignment="-", epochs=1, checkpoint_every=5), progress=False)
+    assert costs == [7, 7, 0]  # two within the epoch, and one at its end
 
 
 @pytest.fixture

@@ -87,12 +87,6 @@ def test_it_is_reported_before_anything_is_written(make_config) -> None:
     assert not Path(config.out).exists()
 
 
-@pytest.fixture
-def deterministic(monkeypatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-
-
 @pytest.mark.cuda
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize(

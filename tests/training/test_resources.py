@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fastccsa.images import Transforms
+from fastccsa.collections import Manifest
+from fastccsa.evaluation.replay import ReplayedPredictions
+from fastccsa.images import Transforms, base_loader, store_crops
+from fastccsa.images.crop_file import CacheError
+from fastccsa.images.source import ImageSource
+from fastccsa.images.store import default_folder, open_store
+from fastccsa.images.store_backend import StoreBackend
+from fastccsa.images.torchvision_backend import TorchvisionCrops
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.errors import InputError
@@ -18,8 +27,16 @@ from fastccsa.training import graph, resources, train
 from fastccsa.training import loop as loop_module
 from fastccsa.training.graph import CaptureError, GraphedStep
 from fastccsa.training.ranks import ALONE, Ranks
+from fastccsa.training.watch import watched_images
 
+RUNS = ("ordinary", "graphed")
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def own_csv(draw_collections) -> Path:
+    """A manifest whose store no other test fills."""
+    return draw_collections(dict.fromkeys(("HAM", "SON"), ("nv", "mel", "bcc")), 5)
 
 
 @pytest.fixture
@@ -30,21 +47,26 @@ def machine(monkeypatch):
         room = {"cuda": gpu, "cpu": memory}
         monkeypatch.setattr(resources, "available_bytes", lambda device: needed * room[device.type])
         monkeypatch.setattr(resources, "_free", lambda folder: needed * disk)
-        monkeypatch.setattr(resources, "stored_bytes", lambda transforms, folder: 0)
+        monkeypatch.setattr(resources, "stored_images", lambda *args: 0)
         monkeypatch.setattr(resources, "CUDA_VERSION", built_for)
 
     return make
 
 
 def chosen(config: TrainConfig, device: torch.device = GPU, ranks: Ranks = ALONE) -> str:
+    return usable(config, device, ranks)[0]
+
+
+def usable(config: TrainConfig, device: torch.device = GPU, ranks: Ranks = ALONE) -> tuple[str, ...]:
     config, manifest = open_manifest(config)
-    return resources.choose_cache(config, select_images(config, manifest), device, ranks).cache
+    images = select_images(config, manifest)
+    watched = list(watched_images(config, manifest, images.domains).values())
+    return resources.choose_caches(config, images, watched, device, ranks)
 
 
-def bytes_of_crops(config: TrainConfig) -> int:
+def bytes_of_crops(config: TrainConfig, splits: tuple[str, ...] = ("train", "validation")) -> int:
     _, manifest = open_manifest(config)
-    images = len(manifest.select("train")) + len(manifest.select("validation"))
-    return images * 3 * Transforms(size=config.size).crop ** 2
+    return sum(len(manifest.select(split)) for split in splits) * 3 * Transforms(size=config.size).crop ** 2
 
 
 @pytest.mark.parametrize(
@@ -71,7 +93,8 @@ def test_processes_share_the_memory_and_choose_the_same(make_config, machine, mo
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert chosen(config) == "disk"
     machine(bytes_of_crops(config), 2, 2, 1)
-    monkeypatch.setattr(Ranks, "highest", lambda self, number: max(number, 3))  # another rank has only the disk
+    answers = iter([True, True, True, False, False])  # another rank has only the disk
+    monkeypatch.setattr(Ranks, "highest", lambda self, number: max(number, next(answers)))
     assert chosen(config, ranks=Ranks(0, 2)) == "disk"
 
 
@@ -81,6 +104,107 @@ def test_gpus_share_the_crops_that_do_not_fit_into_each(make_config, machine, mo
     machine(bytes_of_crops(config), gpu, 2, 1)
     monkeypatch.setattr(Ranks, "highest", lambda self, number: number)
     assert chosen(config, ranks=Ranks(0, 2)) == expected
+
+
+def test_the_images_that_are_only_watched_need_room_too(make_config, machine) -> None:
+    config = make_config(score_epochs=True)
+    machine(bytes_of_crops(config), 2, 2, 1)
+    assert chosen(config) == "none"
+    machine(bytes_of_crops(config, ("train", "validation", "test")), 2, 2, 1)
+    assert usable(config) == ("gpu", "ram", "disk", "none")
+
+
+@pytest.mark.parametrize(
+    ("made_by", "images", "backend", "has_dali", "expected"),
+    [
+        ("torchvision", "train", "torchvision", True, "disk"),
+        ("torchvision", "train", "auto", False, "disk"),
+        ("torchvision", "train", "auto", True, "none"),  # DALI makes its own crops
+        ("torchvision", "train", "dali", True, "none"),
+        ("torchvision", "test", "torchvision", True, "none"),  # the crops of other images
+        ("dali", "all", "auto", False, "disk"),
+        ("dali", "most", "auto", False, "none"),  # an incomplete store of DALI's is not used without DALI
+    ],
+)
+def test_only_the_crops_that_a_run_will_use_save_it_room(
+    own_csv, make_config, monkeypatch, made_by, images, backend, has_dali, expected
+) -> None:
+    """There is room for as many more crops as there are validation images."""
+    config = replace(make_config(image_backend=backend), manifest=str(own_csv))
+    manifest, transforms = Manifest.read(own_csv), Transforms(size=config.size)
+    most = manifest.take(range(len(manifest) - 10))
+    part = {"all": manifest, "most": most}.get(images) or manifest.select(images)
+    source = ImageSource(part.paths, part.labels, part.domain_indices)
+    store = default_folder(manifest.folder)
+    monkeypatch.setattr(store_crops, "import_module", lambda name: None, raising=False)
+    monkeypatch.setattr(store_crops.CropMaker, "_make_backend", make_by_torchvision)
+    open_store(source, transforms, store, made_by, num_threads=1).array.close()
+    room = len(manifest.select("validation")) * 3 * transforms.crop**2
+    monkeypatch.setattr(resources, "available_bytes", lambda device: 0)
+    monkeypatch.setattr(resources, "_free", lambda folder: room)
+    monkeypatch.setattr(resources, "dali_is_installed", lambda: has_dali)
+    assert chosen(config) == expected
+
+
+def make_by_torchvision(self, batch_size):
+    return TorchvisionCrops(self._source, self._transforms, num_threads=1, prefetch=1)
+
+
+def test_a_folder_that_cannot_be_written_has_no_room(tmp_path, monkeypatch) -> None:
+    assert resources._free(tmp_path / "cache" / "crops") > 0
+    (tmp_path / "file").write_text("")
+    assert resources._free(tmp_path / "file") == 0
+    monkeypatch.setattr(resources.os, "access", lambda path, mode: False)
+    assert resources._free(tmp_path / "cache" / "crops") == 0
+
+
+@pytest.mark.parametrize("available", [("disk", "none"), ("none",)])
+def test_a_cache_that_turns_out_to_have_no_room_is_replaced(
+    make_config, monkeypatch, caplog, capsys, available
+) -> None:
+    config = make_config(cache="auto", epochs=1, image_backend="torchvision")
+    monkeypatch.setattr(loop_module, "choose_caches", lambda *args: ("ram", "disk", "none"))
+    monkeypatch.setattr(base_loader, "StoreBackend", without_room(StoreBackend, available))
+    with caplog.at_level(logging.WARNING):
+        train(config)
+    assert "cache ram is not available, and disk is used: no room for ram" in caplog.text
+    assert ("cache disk is not available, and none is used" in caplog.text) == (available == ("none",))
+    assert TrainConfig.read(config.out).cache == available[0]
+    assert ("kept on disk" in capsys.readouterr().out) == (available[0] == "disk")
+
+
+def without_room(kind, available):
+    """Return a backend whose caches have no room, except the available ones."""
+
+    class Full(kind):
+        def __init__(self, source, store, transforms, device, cache, *more) -> None:
+            if cache not in available:
+                raise CacheError(f"no room for {cache}")
+            super().__init__(source, store, transforms, device, cache, *more)
+
+    return Full
+
+
+def test_a_cache_that_was_asked_for_is_not_replaced(make_config, monkeypatch) -> None:
+    monkeypatch.setattr(base_loader, "StoreBackend", without_room(StoreBackend, ()))
+    with pytest.raises(CacheError, match="no room for ram"):
+        train(make_config(cache="ram", image_backend="torchvision"), progress=False)
+
+
+def test_ranks_replace_a_cache_together(monkeypatch) -> None:
+    """This rank has room for the first cache, and another one has not."""
+    answers, closed = iter([1, 0]), []
+    monkeypatch.setattr(Ranks, "highest", lambda self, number: max(number, next(answers)))
+    monkeypatch.setattr(Ranks, "first_before_others", lambda self: nullcontext())
+
+    def open_images(cache, stack):
+        stack.callback(closed.append, cache)
+        return f"images from {cache}"
+
+    cache, images, opened = resources.open_cached(("gpu", "ram", "none"), Ranks(1, 2), open_images)
+    assert (cache, images, closed) == ("ram", "images from ram", ["gpu"])
+    opened.close()
+    assert closed == ["gpu", "ram"]
 
 
 @pytest.mark.parametrize(
@@ -154,8 +278,13 @@ def test_a_chosen_graph_that_cannot_be_captured_is_given_up(make_config, monkeyp
     with caplog.at_level(logging.WARNING):
         assert train(graphed, progress=False) == expected
     assert caplog.text.count("cannot be captured as a CUDA graph (out of memory) and are launched one by one") == 1
-    one, other = (torch.load(Path(run.out) / "last.pt", weights_only=True)["model"] for run in (ordinary, graphed))
-    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert_same_weights(ordinary, graphed)
+
+
+def assert_same_weights(one: TrainConfig, other: TrainConfig) -> None:
+    first, second = (torch.load(Path(run.out) / "last.pt", weights_only=True)["model"] for run in (one, other))
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
 
 
 def test_a_requested_graph_that_cannot_be_captured_is_an_error(make_config, monkeypatch) -> None:
@@ -169,9 +298,30 @@ def test_a_requested_graph_that_cannot_be_captured_is_an_error(make_config, monk
 
 def test_a_run_says_in_one_line_what_it_uses(make_config, capsys) -> None:
     train(make_config("cached", alignment="-", epochs=1, cache="ram", image_backend="torchvision"))
-    assert "\nimages: decoded once by torchvision, crops in memory\n" in capsys.readouterr().out
+    line = "\nimages: crops that torchvision made, kept in memory, augmented on the CPU\n"
+    assert line in capsys.readouterr().out
     train(make_config("decoded", alignment="-", epochs=1))
-    assert "\nimages: decoded for each epoch by fastccsa's decoder\n" in capsys.readouterr().out
+    assert "\nimages: decoded for each epoch by fastccsa's decoder, augmented on the CPU\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cache", "decoder", "device", "expected"),
+    [
+        ("gpu", "dali", GPU, "crops that DALI made, kept in GPU memory, augmented on the GPU; steps: a CUDA graph"),
+        ("gpu", "torchvision", GPU, "crops that torchvision made, kept in GPU memory, augmented on the GPU; steps:"),
+        ("sharded", "dali", GPU, "kept spread over the memory of the processes' GPUs, augmented on the GPU; steps:"),
+        ("disk", "dali", GPU, "crops that DALI made, kept on disk, augmented on the CPU; steps:"),
+        ("none", "dali", GPU, "decoded for each epoch by DALI on the GPU, augmented on the GPU; steps:"),
+        ("none", "native", GPU, "decoded for each epoch by fastccsa's decoder, augmented on the CPU; steps:"),
+        ("none", "dali", CPU, "decoded for each epoch by DALI, augmented on the CPU"),
+        ("sharded", "dali", CPU, "kept spread over the memory of the processes' CPUs, augmented on the CPU"),
+    ],
+)
+def test_the_line_says_where_images_are_kept_and_augmented(make_config, cache, decoder, device, expected) -> None:
+    loader = SimpleNamespace(decoder=decoder)
+    found = resources.describe_resources(make_config(cache=cache), loader, device, graph="graph" in expected)
+    assert expected in found
+    assert expected.endswith(":") or found.endswith(expected)
 
 
 @pytest.mark.cuda
@@ -179,14 +329,22 @@ def test_a_gpu_with_room_has_the_crops_and_a_graph_by_default(make_config, capsy
     config = make_config(alignment="-", epochs=3, device="cuda", amp="none")
     train(config)
     printed = capsys.readouterr().out
-    assert "crops in GPU memory, augmented there; steps: a CUDA graph" in printed
+    assert "kept in GPU memory, augmented on the GPU; steps: a CUDA graph" in printed
     with pytest.raises(InputError, match="other settings"):
         train(replace(config, out=config.out, cache="none"), progress=False)
 
 
+# Warm-up steps and captured ones read the learning rate as float32, which represents 2^-10 and 2^-13 exactly.
+ON_GPU = {"alignment": "-", "device": "cuda", "cache": "gpu", "lr": 2.0**-10, "lr_gamma": 2.0**-3}
+
+
 @pytest.mark.cuda
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "mobilenet_v3_small"])  # without and with dropout
 def test_a_capture_that_fails_on_a_gpu_is_given_up(make_config, monkeypatch, caplog, backbone) -> None:
+    settings = {**ON_GPU, "backbone": backbone, "graph_steps": 1}
+    ordinary, graphed = (make_config(out, cuda_graph=None if out == "graphed" else False, **settings) for out in RUNS)
+    expected = train(ordinary, progress=False)
     work, calls = GraphedStep.work, []
 
     def sometimes(self, plans) -> None:
@@ -196,7 +354,31 @@ def test_a_capture_that_fails_on_a_gpu_is_given_up(make_config, monkeypatch, cap
             self.meter.sums.cpu()
 
     monkeypatch.setattr(GraphedStep, "work", sometimes)
-    config = make_config(alignment="-", epochs=2, device="cuda", cache="gpu", backbone=backbone, graph_steps=1)
     with caplog.at_level(logging.WARNING):
-        assert train(config, progress=False).average >= 0
-    assert "cannot be captured as a CUDA graph" in caplog.text
+        assert train(graphed, progress=False) == expected
+    assert caplog.text.count("the steps cannot be captured as a CUDA graph") == 1
+    assert_same_weights(ordinary, graphed)
+
+
+@pytest.mark.cuda
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "mobilenet_v3_small"])
+def test_a_validation_whose_capture_fails_leaves_the_graphs_of_the_steps(
+    make_config, monkeypatch, caplog, backbone
+) -> None:
+    settings = {**ON_GPU, "backbone": backbone, "epochs": 3}  # the second validation is captured, between two epochs
+    whole, failing = (make_config(out, **settings) for out in RUNS)
+    expected = train(whole, progress=False)
+    work = ReplayedPredictions._work
+
+    def forbidden(self) -> None:
+        work(self)
+        if torch.cuda.is_current_stream_capturing():
+            self._found.cpu()
+
+    monkeypatch.setattr(ReplayedPredictions, "_work", forbidden)
+    with caplog.at_level(logging.WARNING):
+        assert train(failing, progress=False) == expected
+    assert caplog.text.count("the validation cannot be captured as a CUDA graph") == 1
+    assert "the steps cannot" not in caplog.text
+    assert_same_weights(whole, failing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastccsa.evaluation.inference import predict
+from fastccsa.data import Manifest
+from fastccsa.evaluation.inference import evaluation_loader, predict
+from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.models import build_model
 from fastccsa.training import train
 from fastccsa.training.step import Step
@@ -88,3 +91,25 @@ def test_an_evaluation_has_one_host_sync_at_its_end() -> None:
     batches = [{"images": torch.randn(2, 3, 32, 32), "target": LABELS, "domain": LABELS} for _ in range(3)]
     with no_sync("cpu"):
         assert len(predict(model, batches, torch.device("cpu")).predictions) == 6
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_an_evaluation_from_memory_has_one_host_sync_at_its_end(manifest_csv, device, capture) -> None:
+    images, place = Manifest.read(manifest_csv).select("validation"), torch.device(device)
+    model = build_model("shufflenet_v2_x0_5", 3, weights="none").to(place)
+    with evaluation_loader(images, place, 32, batch_size=4, cache="gpu" if device == "cuda" else "ram") as loader:
+        replayed = ReplayedPredictions(loader, None, capture=capture and device == "cuda")
+        for _ in range(2):  # libraries initialise themselves, and the capture waits for the GPU
+            replayed(model)
+        if device == "cpu":
+            with no_sync("cpu"):
+                replayed(model)
+            return
+        with warnings.catch_warnings(record=True) as syncs:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                replayed(model)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        assert sum("called a synchronizing CUDA operation" in str(each.message) for each in syncs) == 1
