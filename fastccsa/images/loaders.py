@@ -42,9 +42,9 @@ class PairLoader(Loader):
         transforms: the transforms.
         backend: the decoder. "native" is fastccsa's own decoder on the CPU (only ``mode="fused"``), "dali" is NVIDIA
             DALI on CPU or GPU, "torchvision" is slow but can do everything. "auto" is "native" on the CPU
-            with ``mode="fused"``, and otherwise "dali" or, where DALI is not installed, "native" for ``mode="fused"``
-            and "torchvision" for "exact". A store is made with DALI where it is installed, unless the backend is
-            "torchvision".
+            with ``mode="fused"``, and otherwise "dali" or, where DALI is not installed or fails, "native" for
+            ``mode="fused"`` and "torchvision" for "exact". A store is made with DALI where it works, unless the backend
+            is "torchvision".
         mode: "fused" resamples each image once, "exact" twice, exactly as in the paper. Ignored with a cache.
         on_error: "replace" shows another image in place of a broken one and names it in the log and in ``broken``;
             "raise" stops.
@@ -53,9 +53,9 @@ class PairLoader(Loader):
             while a store is made. Images are made from a store with torch's own threads.
 
     Raises:
-        InputError: an argument is out of range, sampler and manifest have different sizes, DALI is not installed
-            (the message names the wheel to install), there is no image file, or the store does not fit on the disk
-            or in memory.
+        InputError: an argument is out of range, sampler and manifest have different sizes, the backend is "dali" and
+            DALI is not installed (the message names the wheel to install) or fails, there is no image file, or the
+            store does not fit on the disk or in memory.
     """
 
     _images_per_row = 2

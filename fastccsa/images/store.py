@@ -107,6 +107,7 @@ def open_store(
     Raises:
         InputError: the folder cannot be written, the disk is full, an image is broken and the source's ``on_error`` is
             "raise", or no image can be read.
+        DaliError: the backend is "dali", crops are missing, and DALI cannot make them.
     """
     settings = _settings(transforms, backend)
     folder = _subfolder(folder, settings)
@@ -129,9 +130,19 @@ def open_store(
             builder.close()
 
 
-def has_store(transforms: Transforms, folder: Path, backend: str) -> bool:
-    """Return whether ``backend`` has made crops of these sizes in ``folder``, for any images."""
-    return (_subfolder(folder, _settings(transforms, backend)) / INDEX_FILE).exists()
+def open_complete_store(
+    source: ImageSource, transforms: Transforms, folder: Path, backend: str, verify: bool = False
+) -> Store | None:
+    """Open the store of some images if there is one with all of their crops; else return None, and change nothing.
+
+    Args, and errors: as for `open_store`.
+    """
+    settings = _settings(transforms, backend)
+    folder = _subfolder(folder, settings)
+    if not (folder / INDEX_FILE).exists():
+        return None
+    with _reported(folder), _locked(folder, fcntl.LOCK_SH):
+        return _complete_store(folder, settings, transforms, source, verify)
 
 
 def stored_bytes(transforms: Transforms, folder: Path) -> int:

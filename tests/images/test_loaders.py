@@ -292,7 +292,7 @@ def without_dali(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
     """Hide DALI; returns the log."""
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     monkeypatch.setitem(sys.modules, "fastccsa.images.dali", None)
-    chosen_backend._say_once.cache_clear()
+    chosen_backend.say_once.cache_clear()
     return caplog
 
 
