@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -240,12 +241,33 @@ class DaliBackend:
             except DaliError:
                 # A failed pipeline cannot be used again, so its pending batches go to a new one.
                 pending = self._rebuild()
-                if not self._source.repair(pending[0]):
+                if not self._repair(pending[0]):
                     raise
                 for batch in pending:
                     self._submit(batch)
             else:
                 return self._pending.popleft(), images
+
+    def _repair(self, batch: EncodedBatch) -> bool:
+        """Make a batch decodable after DALI failed on it; return whether a retry makes sense."""
+        if self._source.replace_broken(batch):
+            return True
+        if self._device.type == "cuda" and self._cpu_can_make(batch):
+            return False  # the GPU is at fault, for example its memory is full: not a file that DALI cannot decode
+        return self._source.uncompress(batch)
+
+    def _cpu_can_make(self, batch: EncodedBatch) -> bool:
+        on_cpu = copy(self)
+        on_cpu._device = torch.device("cpu")
+        on_cpu._settings = {**self._settings, "device_id": None}
+        on_cpu._pending = deque()
+        try:
+            on_cpu._pipeline = on_cpu._build()
+            on_cpu._submit(batch)
+            on_cpu._outputs(batch)
+        except (DaliError, RuntimeError):
+            return False
+        return True
 
     def _outputs(self, batch: EncodedBatch) -> Tensor:
         if not len(batch):

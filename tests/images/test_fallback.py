@@ -6,15 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sample_images import assert_same
 
 from fastccsa.collections.manifest import Manifest
-from fastccsa.images import ImageLoader, Transforms
+from fastccsa.images import ImageLoader, Transforms, decode
 from fastccsa.images import backend as chosen_backend
+from fastccsa.images import source as source_module
 from fastccsa.images.backend import DaliError
-from fastccsa.images.dali import DaliBackend, DaliCrops
+from fastccsa.images.dali import DaliBackend, DaliCrops, image_pipeline
+from fastccsa.images.source import EncodedBatch, ImageSource
 from fastccsa.sampling import ImageSampler
 
 SMALL = Transforms(32)
@@ -144,3 +148,73 @@ def test_crops_that_dali_fails_on_are_made_by_torchvision(
     assert log.messages == ["DALI failed (out of memory): the crops of the images are made by torchvision"]
     with pytest.raises(DaliError, match="DALI failed"):
         loader_of(manifest, "dali", cache="ram", cache_dir=tmp_path / "dali")
+
+
+class OnGpu(DaliBackend):
+    """DALI on a GPU, played by DALI on the CPU."""
+
+    outputs_of_gpu = DaliBackend._outputs
+
+    def _define(self, **settings: Any) -> Any:
+        return image_pipeline(self._transforms, self._exact, "cpu", **{**settings, "device_id": None})
+
+    def _outputs(self, batch: EncodedBatch) -> torch.Tensor:
+        if self._device.type == "cpu":
+            return super()._outputs(batch)
+        own, self._device = self._device, torch.device("cpu")
+        try:
+            return self.outputs_of_gpu(batch)
+        finally:
+            self._device = own
+
+
+def run_on_gpu(kind: type[OnGpu], source: ImageSource) -> torch.Tensor:
+    backend = kind(source, SMALL, torch.device("cuda", 0), "exact", batch_size=6, num_threads=1, prefetch=1)
+    ((_, images),) = backend.run(iter([source.read(np.arange(6), SMALL.evaluation(6))]))
+    return images
+
+
+def test_a_gpu_that_fails_does_not_turn_images_into_pixels(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is full: that the files are intact shows DALI on the CPU."""
+
+    class Full(OnGpu):
+        def outputs_of_gpu(self, batch: EncodedBatch) -> torch.Tensor:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(source_module, "uncompressed", lambda image: pytest.fail("an image was made into pixels"))
+    source = ImageSource(manifest.paths, manifest.labels, manifest.domain_indices)
+    with pytest.raises(DaliError, match=r"DALI cannot use cuda:0 \(out of memory\)"):
+        run_on_gpu(Full, source)
+    assert source.broken == {}
+
+
+def test_files_that_dali_cannot_decode_are_given_to_the_gpu_as_pixels(
+    own_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.open(own_manifest.paths[4]).save(own_manifest.paths[4], format="GIF")
+    collection = own_manifest.paths, own_manifest.labels, own_manifest.domain_indices
+    expected = run_on_gpu(OnGpu, ImageSource(*collection))
+    monkeypatch.setattr(decode, "_is_common", lambda image, content: True)  # passes it to DALI unconverted
+    source = ImageSource(*collection)
+    assert torch.equal(run_on_gpu(OnGpu, source), expected)
+    assert source.broken == {}
+    assert source._uncompressed == set(range(6))
+
+
+def test_a_broken_file_is_replaced_before_the_gpu_is_suspected(own_manifest: Manifest) -> None:
+    path = Path(own_manifest.paths[4])
+    Image.open(path).save(path, format="PNG")
+    content = bytearray(path.read_bytes())
+    start = content.index(b"IDAT") + 4
+    content[start + 2000 : start + 2400] = bytes(400)
+    path.write_bytes(content)
+
+    class Strict(OnGpu):
+        def outputs_of_gpu(self, batch: EncodedBatch) -> torch.Tensor:
+            if 4 in batch.indices:
+                raise RuntimeError("corrupt JPEG data")
+            return super().outputs_of_gpu(batch)
+
+    source = ImageSource(own_manifest.paths, own_manifest.labels, own_manifest.domain_indices)
+    run_on_gpu(Strict, source)
+    assert list(source.broken) == [str(path)]
