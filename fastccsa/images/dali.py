@@ -36,7 +36,7 @@ except (ImportError, OSError, RuntimeError) as error:  # also of libraries that 
 
 @pipeline_def(enable_conditionals=True)
 def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
-    """Define the graph from encoded images and their views to normalised float32 images (CHW).
+    """Define the graph from encoded images and their views to normalised float32 images (HWC).
 
     With ``exact``, images are resampled twice as in the paper, but of the 650 x 650 image only the pixels that the
     random crop keeps are computed, which gives the same values. Otherwise a single resampling does both steps.
@@ -68,7 +68,7 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
     return fn.crop_mirror_normalize(
         image,
         dtype=DALIDataType.FLOAT,
-        output_layout="CHW",
+        output_layout="HWC",
         mean=[255 * mean for mean in transforms.mean],
         std=[255 * std for std in transforms.std],
     )
@@ -154,7 +154,11 @@ class DaliBackend:
         self._device = device
         self._exact = mode == "exact"
         self._prefetch = prefetch
-        self._settings = {"batch_size": batch_size, "num_threads": num_threads, "device_id": device.index}
+        self._settings: dict[str, Any] = {
+            "batch_size": batch_size,
+            "num_threads": num_threads,
+            "device_id": device.index,
+        }
         self._pending: deque[EncodedBatch] = deque()
         self._pipeline: Any = self._build()
 
@@ -270,9 +274,14 @@ class DaliBackend:
         return True
 
     def _outputs(self, batch: EncodedBatch) -> Tensor:
+        """Return the oldest batch: images in channels-last memory format."""
         if not len(batch):
             size = self._transforms.size
             return torch.empty(0, 3, size, size, device=self._device)
+        return self._pixels().permute(0, 3, 1, 2)
+
+    def _pixels(self) -> Tensor:
+        """Wait for what the pipeline returns, [B, height, width, 3]."""
         if self._device.type == "cpu":
             (images,) = self._pipeline.outputs()
             return torch.from_dlpack(images.as_tensor())
@@ -348,7 +357,7 @@ class DaliCrops(DaliBackend):
         }
 
     def _outputs(self, batch: EncodedBatch) -> Tensor:
-        crops = super()._outputs(batch)
+        crops = self._pixels()
         if self._device.type == "cpu":
             return crops
         # Page-locked memory is copied to at the full speed of the bus. DALI goes on with the next batch meanwhile.

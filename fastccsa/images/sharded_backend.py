@@ -94,7 +94,7 @@ class ShardedBackend:
             crops = outgoing.new_empty((len(batch.packed), *outgoing.shape[1:]))
             dist.all_to_all_single(crops, outgoing, batch.received, batch.sent)
             packed = batch.packed.to(self._device, non_blocking=True)
-            yield batch, augment(crops, packed, self._transforms, channels_last=self._device.type == "cuda")
+            yield batch, augment(crops, packed, self._transforms, channels_last=True)
 
     def close(self) -> None:
         """Release the crops."""

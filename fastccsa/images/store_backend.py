@@ -14,6 +14,7 @@ from fastccsa._build_info import CUDA_VERSION
 from fastccsa.images.augment import augment, augment_file, pack_views
 from fastccsa.images.choices import CropCache
 from fastccsa.images.crop_file import CropFile
+from fastccsa.images.layout import new_images
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import Store
 from fastccsa.images.transforms import IntArray, Transforms, Views
@@ -76,9 +77,7 @@ class StoreBackend:
         shown, packed = self.pack(indices, views)
         if self._on_gpu:
             return StoreBatch(shown, packed.pin_memory())
-        size, pinned = self._transforms.size, self._device.type == "cuda"
-        images = torch.empty(len(shown), 3, size, size, pin_memory=pinned)
-        return StoreBatch(shown, self._make(packed, images))
+        return StoreBatch(shown, self._make(packed, new_images(len(shown), self._transforms, self._device)))
 
     def run(self, batches: Iterator[StoreBatch]) -> Generator[tuple[StoreBatch, Tensor], None, None]:
         """Yield each batch in order with its finished images, float32 [B, 3, size, size]."""
@@ -102,9 +101,9 @@ class StoreBackend:
 
     def _make(self, packed: Tensor, out: Tensor | None = None) -> Tensor:
         if isinstance(self._crops, CropFile):
+            out = new_images(len(packed), self._transforms) if out is None else out
             return augment_file(self._crops, packed, self._transforms, out)
-        # Networks on a GPU take channels-last images, which the kernel writes as fast.
-        return augment(self._crops, packed, self._transforms, channels_last=self._on_gpu, out=out)
+        return augment(self._crops, packed, self._transforms, channels_last=True, out=out)
 
     def close(self) -> None:
         """Release the crops."""
