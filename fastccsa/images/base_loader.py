@@ -21,6 +21,7 @@ from fastccsa.images.augment import PACKED_COLUMNS
 from fastccsa.images.backend import Backend, backend_without_dali, choose_backend
 from fastccsa.images.choices import ImageBackend, Mode
 from fastccsa.images.fallback import FallbackBackend
+from fastccsa.images.layout import check_dtype
 from fastccsa.images.readahead import read_ahead
 from fastccsa.images.sharded_backend import ShardedBackend
 from fastccsa.images.source import ImageSource
@@ -59,6 +60,7 @@ class Loader(ABC):
         cache: str | None,
         cache_dir: str | os.PathLike[str] | None,
         transforms: Transforms,
+        dtype: torch.dtype,
         backend: str,
         mode: str,
         on_error: str,
@@ -69,6 +71,7 @@ class Loader(ABC):
         check_choice("mode", mode, MODES)
         if backend == "native" and mode != "fused":
             raise InputError(f"backend 'native' resamples once; with mode={mode!r} use 'dali' or 'torchvision'")
+        check_dtype(dtype, cache)
         if prefetch < 1:
             raise InputError(f"prefetch is {prefetch}; give 1 or more batches to prepare ahead")
         if num_threads is not None and num_threads < 1:
@@ -111,12 +114,12 @@ class Loader(ABC):
             )
             if cache == "sharded" and sampler.world_size > 1:
                 self._backend = ShardedBackend(
-                    self._source, store, transforms, self.device, sampler.rank, sampler.world_size
+                    self._source, store, transforms, self.device, sampler.rank, sampler.world_size, dtype
                 )
                 self._of_all_ranks = [_as_rank(sampler, rank) for rank in range(sampler.world_size)]
             else:
                 where = cache if cache != "sharded" else "gpu" if self.device.type == "cuda" else "ram"
-                self._backend = StoreBackend(self._source, store, transforms, self.device, where)
+                self._backend = StoreBackend(self._source, store, transforms, self.device, where, dtype)
             self._read = self._backend.read
         # With a store, the reader thread makes the images too, using torch's threads, so one reader suffices.
         readers = prefetch + 1 if cache is None else 1

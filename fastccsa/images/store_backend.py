@@ -51,15 +51,23 @@ class StoreBackend:
         transforms: the transforms.
         device: where the finished batches go.
         cache: "disk", "ram" or "gpu".
+        dtype: number type of the images.
 
     Raises:
         InputError: the crops do not fit in memory, or no image is valid.
     """
 
     def __init__(
-        self, source: ImageSource, store: Store, transforms: Transforms, device: torch.device, cache: str
+        self,
+        source: ImageSource,
+        store: Store,
+        transforms: Transforms,
+        device: torch.device,
+        cache: str,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._transforms = transforms
+        self._dtype = dtype
         self._device = device
         self._on_gpu = cache == "gpu"
         self._shown = source.shown()
@@ -77,10 +85,11 @@ class StoreBackend:
         shown, packed = self.pack(indices, views)
         if self._on_gpu:
             return StoreBatch(shown, packed.pin_memory())
-        return StoreBatch(shown, self._make(packed, new_images(len(shown), self._transforms, self._device)))
+        images = new_images(len(shown), self._transforms, self._device, self._dtype)
+        return StoreBatch(shown, self._make(packed, images))
 
     def run(self, batches: Iterator[StoreBatch]) -> Generator[tuple[StoreBatch, Tensor], None, None]:
-        """Yield each batch in order with its finished images, float32 [B, 3, size, size]."""
+        """Yield each batch in order with its finished images, [B, 3, size, size]."""
         for batch in batches:
             ready = batch.ready.to(self._device, non_blocking=True)
             yield batch, self.unpack(ready) if self._on_gpu else ready
@@ -96,14 +105,14 @@ class StoreBackend:
         return shown, pack_views(self._rows[shown], views)
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Make the images, float32 [B, 3, size, size], where the crops are. On a GPU this only launches kernels."""
+        """Make the images, [B, 3, size, size], where the crops are. On a GPU this only launches kernels."""
         return self._make(packed)
 
     def _make(self, packed: Tensor, out: Tensor | None = None) -> Tensor:
         if isinstance(self._crops, CropFile):
-            out = new_images(len(packed), self._transforms) if out is None else out
+            out = new_images(len(packed), self._transforms, dtype=self._dtype) if out is None else out
             return augment_file(self._crops, packed, self._transforms, out)
-        return augment(self._crops, packed, self._transforms, channels_last=True, out=out)
+        return augment(self._crops, packed, self._transforms, self._dtype, channels_last=True, out=out)
 
     def close(self) -> None:
         """Release the crops."""

@@ -46,6 +46,7 @@ from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import build_objective
 from fastccsa.training.optimizer import end_epoch
+from fastccsa.training.pixels import pixel_dtype
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.resources import choose_cache, describe_resources, use_graph
 from fastccsa.training.run import OnEpoch, Run, choice, criterion_by_epoch, is_done
@@ -272,12 +273,13 @@ def train_with(
         if device.type == "cpu":
             stack.enter_context(cpu_cache(memory_bytes() // 4))
         with ranks.first_before_others():  # the first fills the cache of images
-            objective = build_objective(config, images, device, model.feature_width, ranks)
+            pixels = pixel_dtype(config, model, dtype)
+            objective = build_objective(config, images, device, model.feature_width, ranks, pixels)
             state.memory = objective.memory
             objective.attach(model)
             stack.enter_context(objective.loader)
-            validation_loader = stack.enter_context(open_validation(config, images, device, ranks))
-            watch = stack.enter_context(Watch(config, manifest, images.domains, device, ranks))
+            validation_loader = stack.enter_context(open_validation(config, images, device, ranks, pixels))
+            watch = stack.enter_context(Watch(config, manifest, images.domains, device, ranks, pixels))
         say(describe(config, images, model, device))
         say(describe_resources(config, objective.loader, device, graph))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 Walk = Callable[[ImageLoader], Iterator[dict[str, Tensor]]]
 
 
-def open_share(images: Manifest, config: TrainConfig, device: torch.device, ranks: Ranks) -> ImageLoader:
+def open_share(
+    images: Manifest, config: TrainConfig, device: torch.device, ranks: Ranks, pixels: torch.dtype = torch.float32
+) -> ImageLoader:
     """Open the loader of this rank's share of images that a run scores, cached as its training images are."""
     return evaluation_loader(
         images,
@@ -36,6 +38,7 @@ def open_share(images: Manifest, config: TrainConfig, device: torch.device, rank
         cache=config.image_cache,
         rank=ranks.rank,
         world_size=ranks.world,
+        pixels=pixels,
     )
 
 
@@ -48,10 +51,17 @@ class Watch:
         trained: keys of the training domains.
         device: the device of the model.
         ranks: the processes that train together.
+        pixels: number type of the images.
     """
 
     def __init__(
-        self, config: TrainConfig, manifest: Manifest, trained: tuple[str, ...], device: torch.device, ranks: Ranks
+        self,
+        config: TrainConfig,
+        manifest: Manifest,
+        trained: tuple[str, ...],
+        device: torch.device,
+        ranks: Ranks,
+        pixels: torch.dtype = torch.float32,
     ) -> None:
         self._parts: dict[str, tuple[Manifest, ImageLoader]] = {}
         self._opened, self._ranks = ExitStack(), ranks
@@ -64,7 +74,7 @@ class Watch:
                 "test": manifest.select("test"),
             }.items():
                 if len(images):
-                    loader = open_share(images, config, device, ranks)
+                    loader = open_share(images, config, device, ranks, pixels)
                     self._parts[name] = images, opened.enter_context(loader)
             self._opened = opened.pop_all()
 
