@@ -99,6 +99,10 @@ def main(folder: Path, device: str) -> None:
     if device == "cuda":
         torch.cuda.set_device(rank)
     manifest = Manifest.read(folder / "manifest.csv")
+    # The stores of two machines, which were filled in different orders.
+    folder /= f"machine{rank}"
+    if rank == 1:
+        image_loader(manifest.take([17, 3, 8]), "disk", folder, 0, 1).close()
     said: list[object] = []
     for name, loader in LOADERS.items():
         with (
