@@ -280,7 +280,7 @@ class Loader(ABC):
 
     def _begin_plans(self, start_step: int) -> None:
         if not self.has_plans:
-            raise InputError("plans need the crops on the device; use cache='gpu'")
+            raise InputError("plans need the crops on the device: load with cache='gpu' (on the CPU, cache='ram')")
         self._begin(start_step)
 
     def _begin(self, start_step: int) -> None:

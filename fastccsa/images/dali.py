@@ -16,7 +16,10 @@ from fastccsa.images.backend import DaliError
 from fastccsa.images.source import EncodedBatch, ImageSource
 from fastccsa.images.transforms import Transforms, find_regions
 
-_WITHOUT = "load with backend='native' (on the CPU, mode='fused') or backend='torchvision'"
+_WITHOUT = (
+    "decode with --image-backend auto, native or torchvision (in Python: backend='auto', backend='native' with "
+    "mode='fused', or backend='torchvision')"
+)
 
 try:
     from nvidia.dali import fn

@@ -71,8 +71,8 @@ class ShardedBackend:
         self._transforms, self._device, self._dtype = transforms, device, dtype
         self._rank, self._world = rank, world
         self._shown = source.shown()
-        # Crop number n is number n // world of process n % world. Crops are numbered in the order of the manifest, not of
-        # the store: processes on several machines may have stores that were filled in different orders.
+        # Crop number n is number n // world of process n % world. Crops are numbered in the order of the manifest, not
+        # of the store: processes on several machines may have stores that were filled in different orders.
         used = np.unique(self._shown)
         self._numbers = np.searchsorted(used, np.arange(len(store.rows)))
         self._crops = copy_crops(store, store.rows[used[rank::world]], device)

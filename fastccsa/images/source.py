@@ -203,7 +203,10 @@ class ImageSource:
     def _record(self, index: int, reason: str, quiet: bool = False) -> None:
         path = self._paths[index]
         if self._on_error == "raise":
-            raise InputError(f"{path}: {reason}; fix or remove it, or load with on_error='replace'")
+            raise InputError(
+                f"{path}: {reason}; fix or remove it, or replace it with --broken-images replace "
+                "(in Python: on_error='replace')"
+            )
         with self._lock:
             known = path in self.broken
             self.broken[path] = reason

@@ -346,8 +346,8 @@ class _Builder:
             free = shutil.disk_usage(self._array_path).free
             raise InputError(
                 f"{self._array_path.parent}: the crops of {images} images need {(needed - size) / 1e9:.1f} GB and "
-                f"{free / 1e9:.1f} GB are free; free some space, choose a folder on another disk with cache_dir, or "
-                "load with cache=None"
+                f"{free / 1e9:.1f} GB are free; free some space, or use --cache none "
+                "(in Python: cache=None, or cache_dir, a folder on another disk)"
             ) from error
 
     def _save(self) -> None:
@@ -380,6 +380,6 @@ def _reported(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{folder}: the store of crops cannot be written ({error.strerror or error}); choose another folder with "
-            "cache_dir, or load with cache=None"
+            f"{folder}: the store of crops cannot be written ({error.strerror or error}); make it writable, or use "
+            "--cache none (in Python: cache=None, or cache_dir, another folder)"
         ) from error

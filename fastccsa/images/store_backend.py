@@ -130,7 +130,9 @@ def check_cache(cache: str, device: torch.device) -> None:
     if cache not in CACHES:
         raise InputError(f"cache is {cache!r}; give None or one of {', '.join(CACHES)}")
     if cache == "gpu" and device.type != "cuda":
-        raise InputError(f"cache is 'gpu' and device is {device}; use device='cuda' or cache='ram'")
+        raise InputError(
+            f"cache is 'gpu' and device is {device}; use --cache ram or a GPU (in Python: cache='ram' or device='cuda')"
+        )
     if cache == "gpu" and not CUDA_VERSION:
         raise InputError("cache is 'gpu', but fastccsa was built without CUDA code; see `fastccsa check`")
 
@@ -147,7 +149,7 @@ def copy_crops(store: Store, rows: IntArray, device: torch.device) -> Tensor:
         where = "GPU memory" if device.type == "cuda" else "memory"
         raise InputError(
             f"the crops of {len(rows)} images need {needed / 1e9:.1f} GB of {where}, and {free / 1e9:.1f} GB are "
-            "free; use cache='disk' or cache=None"
+            "free; use --cache disk or --cache none (in Python: cache='disk' or cache=None)"
         )
     crops = torch.empty(shape, dtype=torch.uint8, device=device)
     for start in range(0, len(rows), _CHUNK):

@@ -214,7 +214,7 @@ def test_a_program_exits_without_closing_its_loader(manifest: Manifest, folder: 
 def test_invalid_arguments_are_reported(manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="cache is 'tape'; give None or one of disk, ram, gpu"):
         pair_loader(manifest, "tape", folder)
-    with pytest.raises(InputError, match="cache is 'gpu' and device is cpu; use device='cuda'"):
+    with pytest.raises(InputError, match="cache is 'gpu' and device is cpu; use --cache ram or a GPU"):
         pair_loader(manifest, "gpu", folder, device="cpu")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="torch sees no CUDA device"):

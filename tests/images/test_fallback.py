@@ -134,7 +134,7 @@ def test_a_dali_that_fails_is_an_error_if_it_was_asked_for(manifest: Manifest, m
     fail_from(monkeypatch, DaliBackend, 2)
     with (
         loader_of(manifest, "dali", mode="exact") as loader,
-        pytest.raises(DaliError, match=r"DALI failed \(out of memory\): load with backend='native'"),
+        pytest.raises(DaliError, match=r"DALI failed \(out of memory\): decode with --image-backend auto"),
     ):
         list(loader.epoch(0))
 
