@@ -40,10 +40,12 @@ def evaluation_loader(
     cache: str | None = None,
     rank: int = 0,
     world_size: int = 1,
+    pixels: torch.dtype = torch.float32,
 ) -> ImageLoader:
     """Make a loader of every image of ``manifest``, once each, in order, without augmentation.
 
     Each of ``world_size`` processes loads a disjoint share of the images. ``batch_size`` None is `BATCH_SIZES`.
+    ``pixels`` is the number type of the images.
 
     Raises:
         InputError: ``manifest`` is empty.
@@ -65,6 +67,7 @@ def evaluation_loader(
         device=device,
         cache=cache,
         transforms=Transforms(size=size),
+        dtype=pixels,
         backend=image_backend,
         num_threads=workers or None,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ import torch
 from fastccsa.collections import Manifest
 from fastccsa.experiments.plan import PlannedRun
 from fastccsa.images import Transforms
-from fastccsa.images.backend import choose_crop_backend
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store import default_folder, has_store, open_store
+from fastccsa.images.store import default_folder
+from fastccsa.images.store_choice import open_store_of
 from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.errors import InputError
 from fastccsa.system.progress import Say
@@ -57,7 +56,6 @@ def _images(runs: Sequence[PlannedRun]) -> Manifest:
 
 
 def _make(images: Manifest, transforms: Transforms, backend: str, device: str) -> None:
-    folder: Path = default_folder(images.folder)
-    maker = choose_crop_backend(backend, has_store(transforms, folder, "dali"))
     source = ImageSource(images.paths, images.labels, images.domain_indices)
-    open_store(source, transforms, folder, maker, device=torch.device(device)).array.close()
+    _, store = open_store_of(backend, source, transforms, default_folder(images.folder), device=torch.device(device))
+    store.array.close()

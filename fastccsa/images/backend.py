@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastccsa.images.source import EncodedBatch
+from fastccsa.system.errors import InputError
 
 
 class Backend(Protocol):
@@ -24,11 +25,27 @@ class Backend(Protocol):
         """Release threads and memory."""
 
 
+class DaliError(InputError):
+    """DALI is not installed, cannot be imported, or fails on images that are not broken.
+
+    Attributes:
+        problem: the message without the advice.
+
+    Args:
+        problem: what is wrong, and why.
+        advice: what to do about it.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}: {advice}")
+        self.problem = problem
+
+
 logger = logging.getLogger("fastccsa.images")
 
 
 def dali_is_installed() -> bool:
-    """Return whether DALI can be imported, without importing it, which is slow."""
+    """Return whether DALI is installed, without importing it, which is slow and may fail."""
     try:
         return importlib.util.find_spec("nvidia.dali") is not None
     except (ModuleNotFoundError, ValueError):  # there is no package nvidia, or it is no package
@@ -41,29 +58,20 @@ def choose_backend(mode: str, device: torch.device) -> str:
         return "native"
     if dali_is_installed():
         return "dali"
-    chosen = "native" if mode == "fused" else "torchvision"
-    _say_once(f"DALI is not installed: images are decoded on the CPU by {_NAMES[chosen]}")
+    chosen = backend_without_dali(mode)
+    say_once(f"DALI is not installed: images are decoded on the CPU by {NAMES[chosen]}")
     return chosen
 
 
-_NAMES = {"native": "fastccsa's own decoder", "torchvision": "torchvision"}
+def backend_without_dali(mode: str) -> str:
+    """Return the fastest backend for ``mode`` that works everywhere."""
+    return "native" if mode == "fused" else "torchvision"
 
 
-def choose_crop_backend(backend: str, has_crops_of_dali: bool) -> str:
-    """Return the backend that makes the crops of a store, if the loader's is ``backend``.
-
-    Args:
-        backend: a loader's backend.
-        has_crops_of_dali: whether there is already a store that DALI made, which can be used without DALI.
-    """
-    if backend == "torchvision":
-        return "torchvision"
-    if backend == "dali" or has_crops_of_dali or dali_is_installed():
-        return "dali"
-    _say_once("DALI is not installed: the crops of the images are made by torchvision")
-    return "torchvision"
+NAMES = {"native": "fastccsa's own decoder", "torchvision": "torchvision"}
 
 
 @cache
-def _say_once(message: str) -> None:
+def say_once(message: str) -> None:
+    """Log a warning, unless this process has done so before: a run has several loaders."""
     logger.warning(message)

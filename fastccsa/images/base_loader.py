@@ -18,13 +18,16 @@ import torch
 from torch import Tensor
 
 from fastccsa.images.augment import PACKED_COLUMNS
-from fastccsa.images.backend import Backend, choose_backend, choose_crop_backend
+from fastccsa.images.backend import Backend, backend_without_dali, choose_backend
 from fastccsa.images.choices import ImageBackend, Mode
+from fastccsa.images.fallback import FallbackBackend
+from fastccsa.images.layout import check_dtype
 from fastccsa.images.readahead import read_ahead
 from fastccsa.images.sharded_backend import ShardedBackend
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store import default_folder, has_store, open_store
+from fastccsa.images.store import default_folder
 from fastccsa.images.store_backend import StoreBackend, check_cache
+from fastccsa.images.store_choice import open_store_of
 from fastccsa.images.transforms import IntArray, Transforms, Views
 from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
@@ -43,11 +46,7 @@ BatchLabels = tuple[Tensor, Tensor, Tensor]  # class, domain and index of the im
 
 
 class Loader(ABC):
-    """Reads files ahead, passes them to a backend, and yields the batches. See `PairLoader` for the arguments.
-
-    Attributes:
-        decoder: what decodes the images: native, dali or torchvision.
-    """
+    """Reads files ahead, passes them to a backend, and yields the batches. See `PairLoader` for the arguments."""
 
     _images_per_row: int
     _augment = True
@@ -61,6 +60,7 @@ class Loader(ABC):
         cache: str | None,
         cache_dir: str | os.PathLike[str] | None,
         transforms: Transforms,
+        dtype: torch.dtype,
         backend: str,
         mode: str,
         on_error: str,
@@ -71,6 +71,7 @@ class Loader(ABC):
         check_choice("mode", mode, MODES)
         if backend == "native" and mode != "fused":
             raise InputError(f"backend 'native' resamples once; with mode={mode!r} use 'dali' or 'torchvision'")
+        check_dtype(dtype, cache)
         if prefetch < 1:
             raise InputError(f"prefetch is {prefetch}; give 1 or more batches to prepare ahead")
         if num_threads is not None and num_threads < 1:
@@ -91,30 +92,34 @@ class Loader(ABC):
         self._prefetch = prefetch
         self._backend: Any  # takes the batches that `_read` returns
         if cache is None:
-            self.decoder = choose_backend(mode, self.device) if backend == "auto" else backend
-            self._backend = self._make_backend(self.decoder, mode, num_threads or _default_threads())
+            self._decoder = choose_backend(mode, self.device) if backend == "auto" else backend
+            make = partial(self._make_backend, mode=mode, num_threads=num_threads or _default_threads())
+            if backend == "auto" and self._decoder == "dali":
+                other = backend_without_dali(mode)
+                self._backend = FallbackBackend(partial(make, "dali"), other, partial(make, other))
+            else:
+                self._backend = make(self._decoder)
             self._read = self._source.read
         else:
             folder = default_folder(manifest.folder) if cache_dir is None else Path(cache_dir)
-            self.decoder = choose_crop_backend(backend, has_store(transforms, folder, "dali"))
             # A cache in memory reads all crops once anyway, so verifying them costs little.
-            store = open_store(
+            self._decoder, store = open_store_of(
+                backend,
                 self._source,
                 transforms,
                 folder,
-                self.decoder,
                 num_threads=num_threads,
                 verify=cache != "disk",
                 device=self.device,
             )
             if cache == "sharded" and sampler.world_size > 1:
                 self._backend = ShardedBackend(
-                    self._source, store, transforms, self.device, sampler.rank, sampler.world_size
+                    self._source, store, transforms, self.device, sampler.rank, sampler.world_size, dtype
                 )
                 self._of_all_ranks = [_as_rank(sampler, rank) for rank in range(sampler.world_size)]
             else:
                 where = cache if cache != "sharded" else "gpu" if self.device.type == "cuda" else "ram"
-                self._backend = StoreBackend(self._source, store, transforms, self.device, where)
+                self._backend = StoreBackend(self._source, store, transforms, self.device, where, dtype)
             self._read = self._backend.read
         # With a store, the reader thread makes the images too, using torch's threads, so one reader suffices.
         readers = prefetch + 1 if cache is None else 1
@@ -124,6 +129,11 @@ class Loader(ABC):
         # Exit handlers run in reverse order, so this one closes an unfinished epoch before DALI shuts down.
         self._at_exit = partial(_close, weakref.ref(self))
         atexit.register(self._at_exit)
+
+    @property
+    def decoder(self) -> str:
+        """What decodes the images: native, dali or torchvision."""
+        return self._backend.decoder if isinstance(self._backend, FallbackBackend) else self._decoder
 
     @property
     def broken(self) -> dict[str, str]:
@@ -270,7 +280,7 @@ class Loader(ABC):
 
     def _begin_plans(self, start_step: int) -> None:
         if not self.has_plans:
-            raise InputError("plans need the crops on the device; use cache='gpu'")
+            raise InputError("plans need the crops on the device: load with cache='gpu' (on the CPU, cache='ram')")
         self._begin(start_step)
 
     def _begin(self, start_step: int) -> None:

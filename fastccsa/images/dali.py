@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastccsa.images.backend import DaliError
 from fastccsa.images.source import EncodedBatch, ImageSource
 from fastccsa.images.transforms import Transforms, find_regions
-from fastccsa.system.errors import InputError
+
+_WITHOUT = (
+    "decode with --image-backend auto, native or torchvision (in Python: backend='auto', backend='native' with "
+    "mode='fused', or backend='torchvision')"
+)
 
 try:
     from nvidia.dali import fn
@@ -20,17 +27,19 @@ try:
     from nvidia.dali.pipeline import pipeline_def
     from nvidia.dali.plugin.pytorch.torch_utils import feed_ndarray
     from nvidia.dali.types import DALIDataType, DALIImageType
-except ImportError as error:
-    raise InputError(
-        "DALI is not installed: pip install nvidia-dali-cuda130 for CUDA 13, nvidia-dali-cuda120 for CUDA 12 "
-        "(either works without a GPU), or load with backend='native' (on the CPU, mode='fused') or "
-        "backend='torchvision'"
+except (ImportError, OSError, RuntimeError) as error:  # also of libraries that it cannot load
+    is_missing = isinstance(error, ModuleNotFoundError) and error.name in ("nvidia", "nvidia.dali")
+    reason = " ".join(str(error).split())[:200]
+    raise DaliError(
+        "DALI is not installed" if is_missing else f"DALI cannot be imported ({reason})",
+        "pip install nvidia-dali-cuda130 for CUDA 13, nvidia-dali-cuda120 for CUDA 12 (either works without a GPU), or "
+        f"{_WITHOUT}",
     ) from error
 
 
 @pipeline_def(enable_conditionals=True)
 def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
-    """Define the graph from encoded images and their views to normalised float32 images (CHW).
+    """Define the graph from encoded images and their views to normalised float32 images (HWC).
 
     With ``exact``, images are resampled twice as in the paper, but of the 650 x 650 image only the pixels that the
     random crop keeps are computed, which gives the same values. Otherwise a single resampling does both steps.
@@ -62,7 +71,7 @@ def image_pipeline(transforms: Transforms, exact: bool, decoder: str) -> Any:
     return fn.crop_mirror_normalize(
         image,
         dtype=DALIDataType.FLOAT,
-        output_layout="CHW",
+        output_layout="HWC",
         mean=[255 * mean for mean in transforms.mean],
         std=[255 * std for std in transforms.std],
     )
@@ -100,6 +109,17 @@ def _decode_regions(encoded: Any, decode: Any, decoder: str) -> Any:
     )
 
 
+@contextmanager
+def dali_errors(device: torch.device) -> Iterator[None]:
+    """Turn an error of DALI into a `DaliError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        where = f"cannot use {device}" if device.type == "cuda" else "failed"
+        raise DaliError(f"DALI {where} ({reason})", _WITHOUT) from error
+
+
 class DaliBackend:
     """Makes batches with DALI.
 
@@ -114,6 +134,9 @@ class DaliBackend:
         batch_size: maximum number of images in a batch.
         num_threads: number of DALI's CPU threads.
         prefetch: number of batches prepared ahead.
+
+    Raises:
+        DaliError: DALI cannot use the device.
     """
 
     _dtype = torch.float32
@@ -134,13 +157,23 @@ class DaliBackend:
         self._device = device
         self._exact = mode == "exact"
         self._prefetch = prefetch
-        self._settings = {"batch_size": batch_size, "num_threads": num_threads, "device_id": device.index}
+        self._settings: dict[str, Any] = {
+            "batch_size": batch_size,
+            "num_threads": num_threads,
+            "device_id": device.index,
+        }
         self._pending: deque[EncodedBatch] = deque()
-        self._pipeline = self._build()
+        self._pipeline: Any = self._build()
 
     def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, Tensor], None, None]:
-        """Yield each batch in order with its finished images, float32 [B, 3, size, size]."""
+        """Yield each batch in order with its finished images, float32 [B, 3, size, size].
+
+        Raises:
+            DaliError: DALI fails on images that are not broken.
+        """
         try:
+            if self._pipeline is None:
+                self._pipeline = self._build()
             for batch in batches:
                 self._submit(batch)
                 if len(self._pending) > self._prefetch:
@@ -157,14 +190,15 @@ class DaliBackend:
             ReleaseUnusedMemory()  # DALI keeps what it has allocated, also of the GPU, for its next pipeline
 
     def _build(self) -> Any:
-        pipeline = self._define(
-            # On its first run, DALI prefetches as many batches as its queue is deep. With 1, it runs only what is
-            # scheduled here.
-            prefetch_queue_depth=1,
-            exec_dynamic=True,  # the executor whose outputs stay valid while they are referenced
-            **self._settings,
-        )
-        pipeline.build()
+        with dali_errors(self._device):
+            pipeline = self._define(
+                # On its first run, DALI prefetches as many batches as its queue is deep. With 1, it runs only what is
+                # scheduled here.
+                prefetch_queue_depth=1,
+                exec_dynamic=True,  # the executor whose outputs stay valid while they are referenced
+                **self._settings,
+            )
+            pipeline.build()
         return pipeline
 
     @property
@@ -180,9 +214,11 @@ class DaliBackend:
         if not len(batch):
             return  # in the last step of an epoch, a rank may get no images
         self._source.decode_uncommon(batch)
-        for name, data in self._inputs(batch).items():
-            self._pipeline.feed_input(name, data)
-        self._pipeline.schedule_run()
+        inputs = self._inputs(batch)
+        with dali_errors(self._device):
+            for name, data in inputs.items():
+                self._pipeline.feed_input(name, data)
+            self._pipeline.schedule_run()
 
     def _inputs(self, batch: EncodedBatch) -> dict[str, Any]:
         views = batch.views
@@ -207,21 +243,48 @@ class DaliBackend:
         """Wait for the oldest batch; if it cannot be decoded, repair it and try again."""
         while True:
             try:
-                images = self._outputs(self._pending[0])
-            except RuntimeError:
+                with dali_errors(self._device):
+                    images = self._outputs(self._pending[0])
+            except DaliError:
                 # A failed pipeline cannot be used again, so its pending batches go to a new one.
                 pending = self._rebuild()
-                if not self._source.repair(pending[0]):
+                if not self._repair(pending[0]):
                     raise
                 for batch in pending:
                     self._submit(batch)
             else:
                 return self._pending.popleft(), images
 
+    def _repair(self, batch: EncodedBatch) -> bool:
+        """Make a batch decodable after DALI failed on it; return whether a retry makes sense."""
+        if self._source.replace_broken(batch):
+            return True
+        if self._device.type == "cuda" and self._cpu_can_make(batch):
+            return False  # the GPU is at fault, for example its memory is full: not a file that DALI cannot decode
+        return self._source.uncompress(batch)
+
+    def _cpu_can_make(self, batch: EncodedBatch) -> bool:
+        on_cpu = copy(self)
+        on_cpu._device = torch.device("cpu")
+        on_cpu._settings = {**self._settings, "device_id": None}
+        on_cpu._pending = deque()
+        try:
+            on_cpu._pipeline = on_cpu._build()
+            on_cpu._submit(batch)
+            on_cpu._outputs(batch)
+        except (DaliError, RuntimeError):
+            return False
+        return True
+
     def _outputs(self, batch: EncodedBatch) -> Tensor:
+        """Return the oldest batch: images in channels-last memory format."""
         if not len(batch):
             size = self._transforms.size
             return torch.empty(0, 3, size, size, device=self._device)
+        return self._pixels().permute(0, 3, 1, 2)
+
+    def _pixels(self) -> Tensor:
+        """Wait for what the pipeline returns, [B, height, width, 3]."""
         if self._device.type == "cpu":
             (images,) = self._pipeline.outputs()
             return torch.from_dlpack(images.as_tensor())
@@ -238,7 +301,8 @@ class DaliBackend:
             while self._pending:
                 self._outputs(self._pending.popleft())
         except RuntimeError:
-            self._rebuild()
+            self._pending.clear()
+            self._pipeline = None  # the next epoch builds another one
 
     def _rebuild(self) -> list[EncodedBatch]:
         """Replace the pipeline; return the batches that were pending in the old one."""
@@ -296,7 +360,7 @@ class DaliCrops(DaliBackend):
         }
 
     def _outputs(self, batch: EncodedBatch) -> Tensor:
-        crops = super()._outputs(batch)
+        crops = self._pixels()
         if self._device.type == "cpu":
             return crops
         # Page-locked memory is copied to at the full speed of the bus. DALI goes on with the next batch meanwhile.

@@ -22,7 +22,7 @@ _FIRST, _SECOND = 1, 2  # streams of random numbers for first (or single) images
 class PairLoader(Loader):
     """Yields batches of augmented pairs, chosen by the sampler, decoded and transformed, on the device.
 
-    A batch is a dict of ``images1`` and ``images2`` (float32 [B, 3, size, size], normalised), ``target1`` and
+    A batch is a dict of ``images1`` and ``images2`` ([B, 3, size, size], normalised), ``target1`` and
     ``target2`` (class), ``domain1`` and ``domain2``, and ``index1`` and ``index2`` (row of the manifest; all
     int64 [B]). The last batch of an epoch may be smaller. If a broken image was replaced, class, domain and index
     belong to the image shown.
@@ -40,11 +40,13 @@ class PairLoader(Loader):
         cache_dir: folder for stores; None for ``.fastccsa-cache`` next to the manifest or, if that is not writable,
             ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
         transforms: the transforms.
+        dtype: number type of the images: torch.float32 or, with a cache, torch.bfloat16. Each value is rounded once, so
+            they are bit for bit what autocast to bfloat16 makes of float32 images.
         backend: the decoder. "native" is fastccsa's own decoder on the CPU (only ``mode="fused"``), "dali" is NVIDIA
             DALI on CPU or GPU, "torchvision" is slow but can do everything. "auto" is "native" on the CPU
-            with ``mode="fused"``, and otherwise "dali" or, where DALI is not installed, "native" for ``mode="fused"``
-            and "torchvision" for "exact". A store is made with DALI where it is installed, unless the backend is
-            "torchvision".
+            with ``mode="fused"``, and otherwise "dali" or, where DALI is not installed or fails, "native" for
+            ``mode="fused"`` and "torchvision" for "exact". A store is made with DALI where it works, unless the backend
+            is "torchvision".
         mode: "fused" resamples each image once, "exact" twice, exactly as in the paper. Ignored with a cache.
         on_error: "replace" shows another image in place of a broken one and names it in the log and in ``broken``;
             "raise" stops.
@@ -53,9 +55,9 @@ class PairLoader(Loader):
             while a store is made. Images are made from a store with torch's own threads.
 
     Raises:
-        InputError: an argument is out of range, sampler and manifest have different sizes, DALI is not installed
-            (the message names the wheel to install), there is no image file, or the store does not fit on the disk
-            or in memory.
+        InputError: an argument is out of range, sampler and manifest have different sizes, the backend is "dali" and
+            DALI is not installed (the message names the wheel to install) or fails, there is no image file, or the
+            store does not fit on the disk or in memory.
     """
 
     _images_per_row = 2
@@ -70,6 +72,7 @@ class PairLoader(Loader):
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         transforms: Transforms = Transforms(),  # noqa: B008  (frozen)
+        dtype: torch.dtype = torch.float32,
         backend: str = "auto",
         mode: str = "fused",
         on_error: str = "replace",
@@ -83,6 +86,7 @@ class PairLoader(Loader):
             cache=cache,
             cache_dir=cache_dir,
             transforms=transforms,
+            dtype=dtype,
             backend=backend,
             mode=mode,
             on_error=on_error,
@@ -120,7 +124,7 @@ class PairLoader(Loader):
 class ImageLoader(Loader):
     """Yields batches of single images, for evaluation and for training without pairs.
 
-    A batch is a dict of ``images`` (float32 [B, 3, size, size], normalised), ``target`` (class), ``domain`` and
+    A batch is a dict of ``images`` ([B, 3, size, size], normalised), ``target`` (class), ``domain`` and
     ``index`` (row of the manifest; all int64 [B]).
 
     Args:
@@ -144,6 +148,7 @@ class ImageLoader(Loader):
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         transforms: Transforms = Transforms(),  # noqa: B008  (frozen)
+        dtype: torch.dtype = torch.float32,
         backend: str = "auto",
         mode: str = "fused",
         on_error: str = "replace",
@@ -158,6 +163,7 @@ class ImageLoader(Loader):
             cache=cache,
             cache_dir=cache_dir,
             transforms=transforms,
+            dtype=dtype,
             backend=backend,
             mode=mode,
             on_error=on_error,

@@ -48,6 +48,7 @@ class ShardedBackend:
         transforms: the transforms.
         device: where the crops are kept, and the batches made.
         rank, world: this process's number among those of the default group.
+        dtype: number type of the images.
 
     Raises:
         InputError: there is no such group, this share of the crops does not fit in memory, or no image is valid.
@@ -56,17 +57,25 @@ class ShardedBackend:
     unpacks_on_device = False  # a plan alone does not make a batch
 
     def __init__(
-        self, source: ImageSource, store: Store, transforms: Transforms, device: torch.device, rank: int, world: int
+        self,
+        source: ImageSource,
+        store: Store,
+        transforms: Transforms,
+        device: torch.device,
+        rank: int,
+        world: int,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if not dist.is_initialized() or dist.get_world_size() != world:
             raise InputError(f"cache is 'sharded', but there is no group of {world} processes; start it with torchrun")
-        self._transforms, self._device = transforms, device
+        self._transforms, self._device, self._dtype = transforms, device, dtype
         self._rank, self._world = rank, world
         self._shown = source.shown()
-        used = np.unique(store.rows[self._shown])
-        # Crop number n is number n // world of process n % world.
-        self._numbers = np.searchsorted(used, store.rows)
-        self._crops = copy_crops(store, used[rank::world], device)
+        # Crop number n is number n // world of process n % world. Crops are numbered in the order of the manifest, not
+        # of the store: processes on several machines may have stores that were filled in different orders.
+        used = np.unique(self._shown)
+        self._numbers = np.searchsorted(used, np.arange(len(store.rows)))
+        self._crops = copy_crops(store, store.rows[used[rank::world]], device)
         store.array.close()
 
     def read(self, requested: Sequence[IntArray], views: Views) -> ShardedBatch:
@@ -88,13 +97,13 @@ class ShardedBackend:
         )
 
     def run(self, batches: Iterator[ShardedBatch]) -> Generator[tuple[ShardedBatch, Tensor], None, None]:
-        """Yield each batch in order with its finished images, float32 [B, 3, size, size]. Collective."""
+        """Yield each batch in order with its finished images, [B, 3, size, size]. Collective."""
         for batch in batches:
             outgoing = self._crops[batch.outgoing.to(self._device, non_blocking=True)]
             crops = outgoing.new_empty((len(batch.packed), *outgoing.shape[1:]))
             dist.all_to_all_single(crops, outgoing, batch.received, batch.sent)
             packed = batch.packed.to(self._device, non_blocking=True)
-            yield batch, augment(crops, packed, self._transforms, channels_last=self._device.type == "cuda")
+            yield batch, augment(crops, packed, self._transforms, self._dtype, channels_last=True)
 
     def close(self) -> None:
         """Release the crops."""

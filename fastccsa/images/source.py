@@ -33,7 +33,7 @@ class EncodedBatch:
         indices: int64 [B], the image shown in each row, after replacements.
         images: the B encoded images.
         views: the view of each image.
-        uncompressed: whether `ImageSource.repair` has already converted every image to uncompressed pixels.
+        uncompressed: whether `ImageSource.uncompress` has already converted every image to uncompressed pixels.
     """
 
     requested: IntArray
@@ -119,14 +119,11 @@ class ImageSource:
                 raise self._none_left(int(index))
         return shown
 
-    def repair(self, batch: EncodedBatch) -> bool:
-        """Make a batch decodable, in place, after a backend failed on it.
-
-        Images that Pillow cannot decode either are replaced. If there are none, all images of the batch are passed to
-        the backend as uncompressed pixels, now and in later batches.
+    def replace_broken(self, batch: EncodedBatch) -> bool:
+        """Replace the images of a batch that Pillow cannot decode, in place, after a backend failed on it.
 
         Returns:
-            Whether anything changed, so that a retry makes sense.
+            Whether there are any, so that a retry makes sense.
 
         Raises:
             InputError: as for `read`.
@@ -138,8 +135,16 @@ class ImageSource:
             except BrokenImageError as error:
                 self.replace(batch, row, str(error))
                 changed = True
-        if changed or batch.uncompressed:
-            return changed
+        return changed
+
+    def uncompress(self, batch: EncodedBatch) -> bool:
+        """Pass all images of a batch, none of which is broken, to the backend as pixels, now and in later batches.
+
+        Returns:
+            Whether they were not pixels before, so that a retry makes sense.
+        """
+        if batch.uncompressed:
+            return False
         self._uncompressed.update(batch.indices.tolist())
         batch.images = [uncompressed(image) for image in batch.images]
         batch.uncompressed = True
@@ -198,7 +203,10 @@ class ImageSource:
     def _record(self, index: int, reason: str, quiet: bool = False) -> None:
         path = self._paths[index]
         if self._on_error == "raise":
-            raise InputError(f"{path}: {reason}; fix or remove it, or load with on_error='replace'")
+            raise InputError(
+                f"{path}: {reason}; fix or remove it, or replace it with --broken-images replace "
+                "(in Python: on_error='replace')"
+            )
         with self._lock:
             known = path in self.broken
             self.broken[path] = reason

@@ -106,6 +106,7 @@ def open_store(
     Raises:
         InputError: the folder cannot be written, the disk is full, an image is broken and the source's ``on_error`` is
             "raise", or no image can be read.
+        DaliError: the backend is "dali", crops are missing, and DALI cannot make them.
     """
     settings = _settings(transforms, backend)
     folder = _subfolder(folder, settings)
@@ -128,9 +129,19 @@ def open_store(
             builder.close()
 
 
-def has_store(transforms: Transforms, folder: Path, backend: str) -> bool:
-    """Return whether ``backend`` has made crops of these sizes in ``folder``, for any images."""
-    return (_subfolder(folder, _settings(transforms, backend)) / INDEX_FILE).exists()
+def open_complete_store(
+    source: ImageSource, transforms: Transforms, folder: Path, backend: str, verify: bool = False
+) -> Store | None:
+    """Open the store of some images if there is one with all of their crops; else return None, and change nothing.
+
+    Args, and errors: as for `open_store`.
+    """
+    settings = _settings(transforms, backend)
+    folder = _subfolder(folder, settings)
+    if not (folder / INDEX_FILE).exists():
+        return None
+    with _reported(folder), _locked(folder, fcntl.LOCK_SH):
+        return _complete_store(folder, settings, transforms, source, verify)
 
 
 def stored_images(paths: Iterable[str], transforms: Transforms, folder: Path, backend: str) -> int:
@@ -341,8 +352,8 @@ class _Builder:
             free = shutil.disk_usage(self._array_path).free
             raise CacheError(
                 f"{self._array_path.parent}: the crops of {images} images need {(needed - size) / 1e9:.1f} GB and "
-                f"{free / 1e9:.1f} GB are free; free some space, choose a folder on another disk with cache_dir, or "
-                "load with cache=None"
+                f"{free / 1e9:.1f} GB are free; free some space, or use --cache none "
+                "(in Python: cache=None, or cache_dir, a folder on another disk)"
             ) from error
 
     def _save(self) -> None:
@@ -375,6 +386,6 @@ def _reported(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CacheError(
-            f"{folder}: the store of crops cannot be written ({error.strerror or error}); choose another folder with "
-            "cache_dir, or load with cache=None"
+            f"{folder}: the store of crops cannot be written ({error.strerror or error}); make it writable, or use "
+            "--cache none (in Python: cache=None, or cache_dir, another folder)"
         ) from error

@@ -14,6 +14,7 @@ from fastccsa._build_info import CUDA_VERSION
 from fastccsa.images.augment import augment, augment_file, pack_views
 from fastccsa.images.choices import CropCache
 from fastccsa.images.crop_file import CacheError, CropFile
+from fastccsa.images.layout import new_images
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import Store
 from fastccsa.images.transforms import IntArray, Transforms, Views
@@ -50,15 +51,23 @@ class StoreBackend:
         transforms: the transforms.
         device: where the finished batches go.
         cache: "disk", "ram" or "gpu".
+        dtype: number type of the images.
 
     Raises:
         InputError: the crops do not fit in memory, or no image is valid.
     """
 
     def __init__(
-        self, source: ImageSource, store: Store, transforms: Transforms, device: torch.device, cache: str
+        self,
+        source: ImageSource,
+        store: Store,
+        transforms: Transforms,
+        device: torch.device,
+        cache: str,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._transforms = transforms
+        self._dtype = dtype
         self._device = device
         self._on_gpu = cache == "gpu"
         self._shown = source.shown()
@@ -76,12 +85,11 @@ class StoreBackend:
         shown, packed = self.pack(indices, views)
         if self._on_gpu:
             return StoreBatch(shown, packed.pin_memory())
-        size, pinned = self._transforms.size, self._device.type == "cuda"
-        images = torch.empty(len(shown), 3, size, size, pin_memory=pinned)
+        images = new_images(len(shown), self._transforms, self._device, self._dtype)
         return StoreBatch(shown, self._make(packed, images))
 
     def run(self, batches: Iterator[StoreBatch]) -> Generator[tuple[StoreBatch, Tensor], None, None]:
-        """Yield each batch in order with its finished images, float32 [B, 3, size, size]."""
+        """Yield each batch in order with its finished images, [B, 3, size, size]."""
         for batch in batches:
             ready = batch.ready.to(self._device, non_blocking=True)
             yield batch, self.unpack(ready) if self._on_gpu else ready
@@ -97,14 +105,14 @@ class StoreBackend:
         return shown, pack_views(self._rows[shown], views)
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Make the images, float32 [B, 3, size, size], where the crops are. On a GPU this only launches kernels."""
+        """Make the images, [B, 3, size, size], where the crops are. On a GPU this only launches kernels."""
         return self._make(packed)
 
     def _make(self, packed: Tensor, out: Tensor | None = None) -> Tensor:
         if isinstance(self._crops, CropFile):
+            out = new_images(len(packed), self._transforms, dtype=self._dtype) if out is None else out
             return augment_file(self._crops, packed, self._transforms, out)
-        # Networks on a GPU take channels-last images, which the kernel writes as fast.
-        return augment(self._crops, packed, self._transforms, channels_last=self._on_gpu, out=out)
+        return augment(self._crops, packed, self._transforms, self._dtype, channels_last=True, out=out)
 
     def close(self) -> None:
         """Release the crops."""
@@ -122,7 +130,9 @@ def check_cache(cache: str, device: torch.device) -> None:
     if cache not in CACHES:
         raise InputError(f"cache is {cache!r}; give None or one of {', '.join(CACHES)}")
     if cache == "gpu" and device.type != "cuda":
-        raise InputError(f"cache is 'gpu' and device is {device}; use device='cuda' or cache='ram'")
+        raise InputError(
+            f"cache is 'gpu' and device is {device}; use --cache ram or a GPU (in Python: cache='ram' or device='cuda')"
+        )
     if cache == "gpu" and not CUDA_VERSION:
         raise InputError("cache is 'gpu', but fastccsa was built without CUDA code; see `fastccsa check`")
 
@@ -139,7 +149,7 @@ def copy_crops(store: Store, rows: IntArray, device: torch.device) -> Tensor:
         where = "GPU memory" if device.type == "cuda" else "memory"
         raise CacheError(
             f"the crops of {len(rows)} images need {needed / 1e9:.1f} GB of {where}, and {free / 1e9:.1f} GB are "
-            "free; use cache='disk' or cache=None"
+            "free; use --cache disk or --cache none (in Python: cache='disk' or cache=None)"
         )
     try:
         crops = torch.empty(shape, dtype=torch.uint8, device=device)

@@ -8,11 +8,12 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
 
-from fastccsa.images.backend import Backend
+from fastccsa.images.backend import Backend, DaliError
 from fastccsa.images.readahead import read_ahead
 from fastccsa.images.source import EncodedBatch, ImageSource
 from fastccsa.images.store_index import checksum
@@ -55,6 +56,9 @@ class CropMaker:
         num_threads: number of threads; None for one per usable CPU.
         device: where DALI makes the crops; torchvision makes them on the CPU. If DALI cannot use this GPU, a warning
             says so and it makes them on the CPU.
+
+    Raises:
+        DaliError: DALI cannot be imported.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class CropMaker:
         self._transforms = transforms
         self._threads = num_threads or usable_cpus()
         self._backend = backend
+        if backend == "dali":
+            import_module("fastccsa.images.dali")
         on_gpu = backend == "dali" and device.type == "cuda"
         self._device = torch.device("cuda", device.index or 0) if on_gpu else torch.device("cpu")
 
@@ -77,6 +83,7 @@ class CropMaker:
 
         Raises:
             InputError: an image is broken and the source's ``on_error`` is "raise", or no image is valid.
+            DaliError: DALI fails on the CPU, on images that are not broken.
         """
         done = 0
         while done < len(indices):
@@ -85,11 +92,10 @@ class CropMaker:
                     for crops in batches:
                         yield crops
                         done += len(crops)
-            except RuntimeError as error:
+            except DaliError as error:
                 if self._device.type == "cpu":
                     raise
-                reason = " ".join(str(error).split())[:200]
-                logger.warning("DALI cannot use %s (%s); the crops are made on the CPU", self._device, reason)
+                logger.warning("%s; the crops are made on the CPU", error.problem)
                 self._device = torch.device("cpu")
 
     def _run(self, indices: list[int]) -> Generator[list[Crop], None, None]:

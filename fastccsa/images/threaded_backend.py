@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastccsa.images.decode import BrokenImageError, EncodedImage, decode
+from fastccsa.images.layout import new_images
 from fastccsa.images.source import EncodedBatch, ImageSource
 from fastccsa.images.transforms import Transforms
 
@@ -65,8 +66,7 @@ class ThreadedBackend(ABC):
         """Write the finished image in ``row`` of the batch to ``out``; called in the worker threads."""
 
     def _allocate(self, count: int) -> Tensor:
-        size = self._transforms.size
-        return torch.empty(count, 3, size, size, pin_memory=self._device.type == "cuda")
+        return new_images(count, self._transforms, self._device)
 
     def _submit(self, batch: EncodedBatch) -> tuple[EncodedBatch, Tensor, list[Future[None]]]:
         plan = self._plan(batch)

@@ -71,6 +71,8 @@ class Mixup(Baseline):
     mixup: Beyond empirical risk minimization; the share is drawn from Beta(strength, strength) once per step.
     """
 
+    combines_images = True
+
     def __call__(self, forward: Forward, batch: dict[str, Tensor]) -> Tensor:
         """Compute the loss, [1]."""
         images, target = batch["images"], batch["target"]

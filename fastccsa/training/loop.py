@@ -49,6 +49,7 @@ from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Objective, build_objective
 from fastccsa.training.optimizer import end_epoch
+from fastccsa.training.pixels import pixel_dtype
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.resources import choose_caches, describe_resources, open_cached, use_graph
 from fastccsa.training.run import OnEpoch, Run, choice, criterion_by_epoch, is_done
@@ -278,10 +279,11 @@ def train_with(
 
         def open_images(cache: Cache, opened: ExitStack) -> tuple[Objective, ImageLoader, Watch]:
             cached = replace(config, cache=cache)
-            objective = build_objective(cached, images, device, model.feature_width, ranks)
+            pixels = pixel_dtype(cached, model, dtype)
+            objective = build_objective(cached, images, device, model.feature_width, ranks, pixels)
             opened.enter_context(objective.loader)
-            validation_loader = opened.enter_context(open_validation(cached, images, device, ranks))
-            watch = opened.enter_context(Watch(cached, manifest, images.domains, device, ranks))
+            validation_loader = opened.enter_context(open_validation(cached, images, device, ranks, pixels))
+            watch = opened.enter_context(Watch(cached, manifest, images.domains, device, ranks, pixels))
             return objective, validation_loader, watch
 
         cache, (objective, validation_loader, watch), opened = open_cached(caches, ranks, open_images)

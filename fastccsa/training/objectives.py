@@ -79,9 +79,16 @@ class Baseline:
     images_per_sample = 1
     joint_forward = False
     sees_all_ranks = False
+    combines_images = False  # before they are rounded to the type of the network's first layer
 
     def __init__(
-        self, config: TrainConfig, images: RunImages, device: torch.device, width: int, ranks: Ranks = ALONE
+        self,
+        config: TrainConfig,
+        images: RunImages,
+        device: torch.device,
+        width: int,
+        ranks: Ranks = ALONE,
+        pixels: torch.dtype = torch.float32,
     ) -> None:
         self.memory = nn.Module()
         self.ranks = ranks
@@ -110,6 +117,7 @@ class Baseline:
             device=device,
             cache=config.image_cache,
             transforms=Transforms(size=config.size),
+            dtype=torch.float32 if self.combines_images else pixels,
             backend=config.image_backend,
             on_error="raise" if config.broken_images == "stop" else "replace",
             num_threads=config.workers or None,
@@ -157,7 +165,13 @@ class CCSA:
     images_per_sample = 2
 
     def __init__(
-        self, config: TrainConfig, images: RunImages, device: torch.device, width: int, ranks: Ranks = ALONE
+        self,
+        config: TrainConfig,
+        images: RunImages,
+        device: torch.device,
+        width: int,
+        ranks: Ranks = ALONE,
+        pixels: torch.dtype = torch.float32,
     ) -> None:
         self.memory = PairMemory(config.memory, width).to(device) if config.memory else nn.Module()
         self.ranks = ranks
@@ -198,6 +212,7 @@ class CCSA:
             device=device,
             cache=config.image_cache,
             transforms=Transforms(size=config.size),
+            dtype=pixels,
             backend=config.image_backend,
             on_error="raise" if config.broken_images == "stop" else "replace",
             num_threads=config.workers or None,
@@ -293,16 +308,21 @@ class CCSA:
 
 
 def build_objective(
-    config: TrainConfig, images: RunImages, device: torch.device, width: int, ranks: Ranks = ALONE
+    config: TrainConfig,
+    images: RunImages,
+    device: torch.device,
+    width: int,
+    ranks: Ranks = ALONE,
+    pixels: torch.dtype = torch.float32,
 ) -> Objective:
-    """Build the objective of ``config``; ``width`` is the width of the features, D.
+    """Build the objective of ``config``; ``width`` is the width of the features, D, and ``pixels`` images' dtype.
 
     Raises:
         InputError: its images cannot be loaded, or the ranks cannot share its batches evenly.
     """
     from fastccsa.training.algorithms import ALGORITHMS  # which are subclasses of what is defined here
 
-    return ALGORITHMS[config.named_algorithm](config, images, device, width, ranks)
+    return ALGORITHMS[config.named_algorithm](config, images, device, width, ranks, pixels)
 
 
 def joined(first: Tensor, second: Tensor) -> Tensor:

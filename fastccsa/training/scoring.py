@@ -28,9 +28,11 @@ from fastccsa.training.swad import Swad
 from fastccsa.training.watch import open_share
 
 
-def open_validation(config: TrainConfig, images: RunImages, device: torch.device, ranks: Ranks) -> ImageLoader:
+def open_validation(
+    config: TrainConfig, images: RunImages, device: torch.device, ranks: Ranks, pixels: torch.dtype = torch.float32
+) -> ImageLoader:
     """Open the loader of this rank's share of the validation images."""
-    return open_share(images.validation, config, device, ranks)
+    return open_share(images.validation, config, device, ranks, pixels)
 
 
 def validate(state: TrainState, run: Run) -> Scores:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def open_share(images: Manifest, config: TrainConfig, device: torch.device, ranks: Ranks) -> ImageLoader:
+def open_share(
+    images: Manifest, config: TrainConfig, device: torch.device, ranks: Ranks, pixels: torch.dtype = torch.float32
+) -> ImageLoader:
     """Open the loader of this rank's share of images that a run scores, cached as its training images are."""
     return evaluation_loader(
         images,
@@ -35,6 +37,7 @@ def open_share(images: Manifest, config: TrainConfig, device: torch.device, rank
         cache=config.image_cache,
         rank=ranks.rank,
         world_size=ranks.world,
+        pixels=pixels,
     )
 
 
@@ -56,17 +59,25 @@ class Watch:
         trained: keys of the training domains.
         device: the device of the model.
         ranks: the processes that train together.
+        pixels: number type of the images.
     """
 
     def __init__(
-        self, config: TrainConfig, manifest: Manifest, trained: tuple[str, ...], device: torch.device, ranks: Ranks
+        self,
+        config: TrainConfig,
+        manifest: Manifest,
+        trained: tuple[str, ...],
+        device: torch.device,
+        ranks: Ranks,
+        pixels: torch.dtype = torch.float32,
     ) -> None:
         self._parts: dict[str, tuple[Manifest, ImageLoader]] = {}
         self._replayed: dict[str, ReplayedPredictions] = {}
         self._opened, self._ranks = ExitStack(), ranks
         with ExitStack() as opened:
             for name, images in watched_images(config, manifest, trained).items():
-                self._parts[name] = images, opened.enter_context(open_share(images, config, device, ranks))
+                loader = open_share(images, config, device, ranks, pixels)
+                self._parts[name] = images, opened.enter_context(loader)
             self._opened = opened.pop_all()
 
     def replay(self, validation: ReplayedPredictions) -> None:

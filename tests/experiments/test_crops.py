@@ -53,7 +53,7 @@ def test_a_store_that_cannot_be_made_is_left_to_the_runs(plan_of, monkeypatch) -
     def full(*args, **options):
         raise InputError("the disk is full")
 
-    monkeypatch.setattr(crops, "open_store", full)
+    monkeypatch.setattr(crops, "open_store_of", full)
     said = []
     make_crops(plan_of("A", settings=["cache=disk"]).runs, "cpu", said.append)
     assert said[-1] == "the crops are left to the runs: the disk is full"

@@ -133,7 +133,7 @@ def test_replacements_do_not_depend_on_the_order_of_discovery(own_manifest: Mani
         shown = {}
         for number in order:
             batch = source.read(np.array([number]), dummy)
-            while source.repair(batch) and not batch.uncompressed:
+            while source.replace_broken(batch):
                 pass
             shown[number] = int(batch.indices[0])
         assert shown == {5: 8, 11: 14, 17: 2, 20: 2}

@@ -214,7 +214,7 @@ def test_a_program_exits_without_closing_its_loader(manifest: Manifest, folder: 
 def test_invalid_arguments_are_reported(manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="cache is 'tape'; give None or one of disk, ram, gpu"):
         pair_loader(manifest, "tape", folder)
-    with pytest.raises(InputError, match="cache is 'gpu' and device is cpu; use device='cuda'"):
+    with pytest.raises(InputError, match="cache is 'gpu' and device is cpu; use --cache ram or a GPU"):
         pair_loader(manifest, "gpu", folder, device="cpu")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="torch sees no CUDA device"):
@@ -222,3 +222,25 @@ def test_invalid_arguments_are_reported(manifest: Manifest, folder: Path, monkey
     monkeypatch.setattr(machine, "available_bytes", lambda device: 1000)
     with pytest.raises(InputError, match=r"crops of 22 images need 0.0 GB of memory"):
         pair_loader(manifest, "ram", folder)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_bfloat16_images_are_float32_images_rounded_once(manifest: Manifest, folder: Path, cache: str) -> None:
+    with (
+        pair_loader(manifest, cache, folder) as exact_loader,
+        pair_loader(manifest, cache, folder, dtype=torch.bfloat16) as loader,
+    ):
+        for rounded, exact_batch in zip(loader.epoch(1), exact_loader.epoch(1), strict=True):
+            for key, value in exact_batch.items():
+                expected = value.to(torch.bfloat16) if key.startswith("images") else value
+                assert rounded[key].dtype == expected.dtype
+                assert torch.equal(rounded[key], expected)
+        made = loader.make(next(loader.plans(1)).to(loader.device))
+        assert torch.equal(made["images2"], next(loader.epoch(1))["images2"])
+
+
+def test_the_number_type_of_images_is_validated(manifest: Manifest, folder: Path) -> None:
+    with pytest.raises(InputError, match=r"dtype is torch.float16; give torch.float32 or torch.bfloat16"):
+        pair_loader(manifest, "ram", folder, dtype=torch.float16)
+    with pytest.raises(InputError, match=r"dtype is torch.bfloat16, which needs a cache"):
+        pair_loader(manifest, None, None, dtype=torch.bfloat16)

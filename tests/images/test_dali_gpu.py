@@ -25,9 +25,9 @@ from nvidia.dali.types import DALIDataType
 from fastccsa.collections.manifest import Manifest
 from fastccsa.images import PairLoader, Transforms, Views, store_crops
 from fastccsa.images import dali as dali_module
-from fastccsa.images.dali import DaliBackend, DaliCrops
+from fastccsa.images.dali import DaliBackend, DaliCrops, dali_errors
 from fastccsa.images.source import EncodedBatch, ImageSource
-from fastccsa.images.store import has_store, open_store
+from fastccsa.images.store import open_complete_store, open_store
 from fastccsa.sampling import PairSampler
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -214,7 +214,7 @@ def test_a_store_is_made_on_the_gpu(manifest: Manifest, tmp_path: Path, monkeypa
     assert devices == [GPU]
     assert all(batch["images1"].isfinite().all() for batch in batches)
     source = ImageSource(manifest.paths, manifest.labels, manifest.domain_indices)
-    assert has_store(SMALL, tmp_path / "gpu", "dali")
+    assert open_complete_store(source, SMALL, tmp_path / "gpu", "dali") is not None
     gpu, cpu = (open_store(source, SMALL, tmp_path / name, "dali", verify=True) for name in ("gpu", "cpu"))
     assert devices == [GPU, CPU]  # the first is complete
     difference = np.abs(gpu.array[gpu.rows].astype(int) - cpu.array[cpu.rows].astype(int))
@@ -244,17 +244,21 @@ def test_without_a_usable_gpu_the_crops_are_made_on_the_cpu(
 ) -> None:
     """The GPU fails when it is first used, or after a batch, of which nothing is lost."""
 
+    def fail() -> None:
+        with dali_errors(GPU):
+            raise RuntimeError("CUDA driver\nversion is insufficient")
+
     class Fails(DaliCrops):
         def __init__(self, source: ImageSource, transforms: Transforms, device: torch.device, **options: Any) -> None:
             self.on_gpu = device.type == "cuda"
             if self.on_gpu and not late:
-                raise RuntimeError("CUDA driver\nversion is insufficient")
+                fail()
             super().__init__(source, transforms, CPU, **options)
 
         def run(self, batches: Iterator[EncodedBatch]) -> Generator[tuple[EncodedBatch, torch.Tensor], None, None]:
             for number, made in enumerate(super().run(batches)):
                 if self.on_gpu and number == 1:
-                    raise RuntimeError("CUDA driver\nversion is insufficient")
+                    fail()
                 yield made
 
     monkeypatch.setattr(dali_module, "DaliCrops", Fails)

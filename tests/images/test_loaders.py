@@ -292,7 +292,7 @@ def without_dali(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
     """Hide DALI; returns the log."""
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     monkeypatch.setitem(sys.modules, "fastccsa.images.dali", None)
-    chosen_backend._say_once.cache_clear()
+    chosen_backend.say_once.cache_clear()
     return caplog
 
 
@@ -344,3 +344,28 @@ def test_batches_on_a_gpu_are_close_to_those_on_the_cpu(manifest: Manifest, back
         for side in "12":
             gpu, cpu = (grey_levels(batch[f"images{side}"].cpu(), SMALL) for batch in (on_gpu, on_cpu))
             assert (gpu - cpu).abs().mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backend": "native"},
+        {"backend": "dali"},
+        {"backend": "torchvision"},
+        {"cache": "ram"},
+        {"cache": "disk"},
+        pytest.param({"device": "cuda", "backend": "native"}, marks=pytest.mark.cuda),
+        pytest.param({"device": "cuda", "backend": "dali"}, marks=pytest.mark.cuda),
+        pytest.param({"device": "cuda", "cache": "ram"}, marks=pytest.mark.cuda),
+        pytest.param({"device": "cuda", "cache": "gpu"}, marks=pytest.mark.cuda),
+    ],
+)
+def test_networks_take_the_images_without_a_copy(manifest: Manifest, tmp_path: Path, options: dict[str, Any]) -> None:
+    """They are in channels-last order, and so are the halves of a batch of pairs."""
+    with pair_loader(manifest, cache_dir=tmp_path, **options) as loader:
+        batch = next(loader.epoch(0))
+        made = [batch["images1"], batch["images2"]]
+        if loader.has_plans:
+            made += [value for key, value in loader.make(next(loader.plans(0))).items() if key.startswith("images")]
+    for images in made:
+        assert images.contiguous(memory_format=torch.channels_last).data_ptr() == images.data_ptr()

@@ -18,11 +18,19 @@ from fastccsa.training.ranks import open_ranks
 SMALL = Transforms(32)
 
 
-def pair_loader(manifest: Manifest, cache: str, folder: Path, rank: int, world: int, device: str = "cpu") -> PairLoader:
+def pair_loader(
+    manifest: Manifest,
+    cache: str,
+    folder: Path,
+    rank: int,
+    world: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> PairLoader:
     sampler = PairSampler(
         manifest.labels, manifest.domain_indices, num_classes=3, batch_size=4, seed=3, rank=rank, world_size=world
     )
-    options = {"transforms": SMALL, "backend": "torchvision", "device": device}
+    options = {"transforms": SMALL, "backend": "torchvision", "device": device, "dtype": dtype}
     return PairLoader(manifest, sampler, cache=cache, cache_dir=folder, **options)
 
 
@@ -37,6 +45,7 @@ def image_loader(
 
 
 LOADERS = {"pairs": pair_loader, "images": image_loader, "tens": partial(image_loader, batch_size=10)}
+LOADERS["rounded"] = partial(pair_loader, dtype=torch.bfloat16)
 
 
 def test_a_process_without_a_group_cannot_have_a_part(manifest: Manifest, tmp_path: Path) -> None:
@@ -58,7 +67,10 @@ def test_two_processes_exchange_the_crops_of_each_step(manifest: Manifest, tmp_p
     manifest.take(range(21)).write(tmp_path / "manifest.csv")
     outputs = run_ranks(__file__, str(tmp_path))
     # The first process keeps 11 of 21 crops. The last step has 5 pairs, 7 images, or 1 image for one of the processes.
-    assert outputs == ["kept 11 pairs 4 4 2 images 7 3 tens 10 0\n", "kept 10 pairs 4 4 3 images 7 4 tens 10 1\n"]
+    assert outputs == [
+        "kept 11 pairs 4 4 2 images 7 3 tens 10 0 rounded 4 4 2\n",
+        "kept 10 pairs 4 4 3 images 7 4 tens 10 1 rounded 4 4 3\n",
+    ]
 
 
 def main(folder: Path, device: str) -> None:
@@ -69,6 +81,10 @@ def main(folder: Path, device: str) -> None:
 def compare(folder: Path, device: str, rank: int, world: int) -> list[object]:
     """Compare the batches with those of a process that has all crops; return their sizes."""
     manifest = Manifest.read(folder / "manifest.csv")
+    # The stores of two machines, which were filled in different orders.
+    folder /= f"machine{rank}"
+    if rank == 1:
+        image_loader(manifest.take([17, 3, 8]), "disk", folder, 0, 1).close()
     said: list[object] = []
     for name, loader in LOADERS.items():
         with (
@@ -82,6 +98,7 @@ def compare(folder: Path, device: str, rank: int, world: int) -> list[object]:
                 sizes = []
                 for one, other in zip(sharded.epoch(epoch, start), whole.epoch(epoch, start), strict=True):
                     assert one.keys() == other.keys()
+                    assert (torch.bfloat16 in {value.dtype for value in one.values()}) == (name == "rounded")
                     assert all(torch.equal(one[key], other[key]) for key in one)
                     sizes.append(len(next(iter(one.values()))))
                 said += [name, *sizes] if start == 0 else []
