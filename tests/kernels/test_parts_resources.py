@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from .test_resources import Compiled, compile_once, disassemble
+from .nvcc import Compiled
+from .test_resources import compile_once, disassemble
 
 NAMES = {(name, parts) for name in ("coefficients", "gradients") for parts in (1, 2, 3)}
 # Bytes that a kernel may store to local memory for want of registers, by nvcc 13.0; 0 for all others.
@@ -41,17 +42,11 @@ def test_no_remark_of_the_compiler(compiled: Compiled) -> None:
 
 def test_registers(compiled: Compiled) -> None:
     """A block of three warpgroups fits, and values are spilled within limits."""
-    found = set()
-    for block in compiled.report.split("Compiling entry function '")[1:]:
-        key = name_of(block.split("'", 1)[0])
-        (registers,), (spilled,) = (
-            re.findall(r"Used (\d+) registers", block),
-            re.findall(r"(\d+) bytes spill stores", block),
-        )
-        found.add(key)
-        assert int(spilled) <= SPILLS.get(key, 0), key
-        assert -(-int(registers) // 8) * 8 * 384 <= 65536, key
-    assert found == NAMES
+    kernels = {name_of(name): kernel for name, kernel in compiled.kernels().items()}
+    assert kernels.keys() == NAMES
+    for key, kernel in kernels.items():
+        assert kernel.spilled <= SPILLS.get(key, 0), key
+        assert -(-kernel.registers // 8) * 8 * 384 <= 65536, key
 
 
 def test_products_of_coefficients(instructions) -> None:

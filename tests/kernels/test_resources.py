@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import shutil
-import subprocess
 from collections import Counter
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from .programs import CSRC
+from .nvcc import CSRC, HOPPER, Compiled, Kernel, compile_source
 
-# As in CMakeLists.txt.
-NVCC_OPTIONS = ("-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings")
-# Machine code of Hopper, which has every kernel.
-ARCHITECTURE = "90a"
 DTYPES = ("bfloat16", "half")
 # Width, rows and columns of a tile. The names are those of C++'s shapes.
 MMA = {
@@ -66,56 +57,22 @@ SPILLS = {
 }
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """The compiler's report on a kernel."""
-
-    registers: int
-    spilled: int  # bytes of stores
-    shared: int  # bytes that are reserved at compile time
-
-
-@dataclass(frozen=True)
-class Compiled:
-    report: str
-    object: Path
-
-    def kernels(self) -> dict[tuple[object, ...], Kernel]:
-        """Return all kernels by type and name: ``("half", "mma", 512, 64, 32)``; others have no sizes."""
-        found = {}
-        for block in self.report.split("Compiling entry function '")[1:]:
-            name = key_of(block.split("'", 1)[0])
-            (registers,) = re.findall(r"Used (\d+) registers", block)
-            (spilled,) = re.findall(r"(\d+) bytes spill stores", block)
-            shared = re.search(r"(\d+) bytes smem", block)
-            found[name] = Kernel(int(registers), int(spilled), int(shared[1]) if shared else 0)
-        return found
-
-
 def key_of(mangled: str) -> tuple[object, ...]:
     pattern = r"\d+(?:fused_(\w+?)|((?:mma_)?(?:coefficients|gradients)|order_jobs))_kernelINS_\d+(bfloat16|half)E"
     fused, other, dtype = re.search(pattern, mangled).groups()
     return (dtype, fused or other, *(int(n) for n in re.findall(r"(?:Li|Lb|FusedTermsE)(\d+)E", mangled)))
 
 
-def compile_once(name: str, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    """Compile a source of the fused kernels for Hopper, once for all workers; skip the test if there is no compiler."""
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("there is no nvcc on PATH")
+def compile_once(name: str, tmp_path_factory: pytest.TempPathFactory, architecture: str = HOPPER) -> Compiled:
+    """Compile a source of the fused kernels once for all workers; skip the test if there is no compiler."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    target, report = folder / f"{name}.o", folder / f"{name}.txt"
-    architecture = f"-gencode=arch=compute_{ARCHITECTURE},code=sm_{ARCHITECTURE}"
-    command = (nvcc, *NVCC_OPTIONS, f"-I{CSRC}", "-DFASTCCSA_HOPPER=1", architecture, "-Xptxas=-v", "-c")
-    with FileLock(folder / f"{name}.lock"):
-        if not report.exists():
-            source = CSRC / f"all_pairs/cuda/fused/{name}.cu"
-            done = subprocess.run([*command, source, "-o", target], capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-            report.write_text(done.stdout + done.stderr)
-    return Compiled(report.read_text(), target)
+    with FileLock(folder / f"{name}-{architecture}.lock"):
+        try:
+            return compile_source(CSRC / f"all_pairs/cuda/fused/{name}.cu", architecture, folder)
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -124,16 +81,18 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     return compile_once("fused", tmp_path_factory)
 
 
+@pytest.fixture(scope="module")
+def kernels(compiled: Compiled) -> dict[tuple[object, ...], Kernel]:
+    """The report on each kernel by type and name: ``("half", "mma", 512, 64, 32)``; others have no sizes."""
+    return {key_of(name): kernel for name, kernel in compiled.kernels().items()}
+
+
 def disassemble(compiled: Compiled) -> dict[str, list[str]]:
     """Return the machine instructions of each kernel, without predicates and operands."""
-    disassembler = shutil.which("cuobjdump")
-    if disassembler is None and (triton := importlib.util.find_spec("triton")) is not None:
-        disassembler = shutil.which(Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump")
-    if disassembler is None:
-        pytest.skip("there is no cuobjdump, on PATH or in triton")
-    text = subprocess.run([disassembler, "-sass", compiled.object], capture_output=True, text=True, check=True).stdout
-    instruction = re.compile(r"/\*[0-9a-f]{4,5}\*/ +(?:@!?U?P\w+ )?([A-Z]\S*)[^;]*;")
-    return {function.split("\n", 1)[0]: instruction.findall(function) for function in text.split("Function : ")[1:]}
+    try:
+        return compiled.instructions()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -147,24 +106,27 @@ def test_no_remark_of_the_compiler(compiled: Compiled) -> None:
     assert not re.search(r"\bC7\d\d\d\b|performance loss|serialized", compiled.report, re.IGNORECASE)
 
 
-def test_every_kernel_is_compiled(compiled: Compiled) -> None:
+def test_every_kernel_is_compiled(kernels) -> None:
     names = [("wgmma", width) for width in WGMMA] + [("mma", *shape) for shape in MMA.values()]
     names += [("coefficients", *sizes) for sizes in COEFFICIENTS] + [("gradients", columns) for columns in GRADIENTS]
     names += [("mma_coefficients", *sizes) for sizes in MMA_COEFFICIENTS] + [("mma_gradients",)]
-    assert {(dtype, *name) for dtype in DTYPES for name in names} <= compiled.kernels().keys()
+    assert {(dtype, *name) for dtype in DTYPES for name in names} <= kernels.keys()
 
 
-def test_registers_are_spilled_within_limits(compiled: Compiled) -> None:
-    for (dtype, *name), kernel in compiled.kernels().items():
+@pytest.mark.parametrize("architecture", [HOPPER, "80", "120"])
+def test_registers_are_spilled_within_limits(architecture: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The kernels for Hopper are empty on other GPUs."""
+    for mangled, kernel in compile_once("fused", tmp_path_factory, architecture).kernels().items():
+        dtype, *name = key_of(mangled)
         assert kernel.spilled <= SPILLS.get(tuple(name), 0), (dtype, *name)
 
 
-def test_registers_suffice_for_all_blocks_of_threads(compiled: Compiled) -> None:
+def test_registers_suffice_for_all_blocks_of_threads(kernels) -> None:
     """As many as are to run at the same time: two up to width 256, and one of three warpgroups on Hopper.
 
     Those that store coefficients elsewhere have four warps, and two of them run.
     """
-    for (_, name, *sizes), kernel in compiled.kernels().items():
+    for (_, name, *sizes), kernel in kernels.items():
         in_warp = -(-kernel.registers // 8) * 8 * 32  # registers are given to warps in units of 8 per thread
         if name in TAKEN:
             computing, computing_warps, other, other_warps = TAKEN[name]
@@ -178,9 +140,9 @@ def test_registers_suffice_for_all_blocks_of_threads(compiled: Compiled) -> None
         assert in_warp * warps * blocks <= REGISTERS_OF_PROCESSOR, (name, sizes)
 
 
-def test_only_small_kernels_reserve_shared_memory(compiled: Compiled) -> None:
+def test_only_small_kernels_reserve_shared_memory(kernels) -> None:
     """The main kernels' is allocated at the launch: its limits are asserted in launch.cuh."""
-    for (_, name, *_), kernel in compiled.kernels().items():
+    for (_, name, *_), kernel in kernels.items():
         main = name in ("mma", "wgmma", "coefficients", "gradients", "mma_coefficients", "mma_gradients")
         assert kernel.shared == 0 if main else kernel.shared <= 8192, name
 
@@ -231,9 +193,9 @@ def test_products_of_kernels_that_store_coefficients(instructions, dtype: str) -
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_kernel_that_reads_columns_once(compiled: Compiled, instructions, dtype: str) -> None:
+def test_the_kernel_that_reads_columns_once(kernels, instructions, dtype: str) -> None:
     """Products in steps of 16: of the width for distances; of a tile of 64, in two parts, for gradients."""
-    kernel = compiled.kernels()[dtype, "streamed"]
+    kernel = kernels[dtype, "streamed"]
     assert kernel.registers * 512 <= REGISTERS_OF_PROCESSOR
     # Of the warpgroups that compute coefficients and gradients, and of the copying one, by what they take and give.
     taken = 120 + 2 * 176 + 40

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-CSRC = Path(__file__).parents[2] / "csrc"
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
 # As in CMakeLists.txt.
 OPTIONS = ("-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings")
 HOPPER = "90a"

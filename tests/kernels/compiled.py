@@ -1,7 +1,8 @@
 """What the compiler makes of the kernels of the loss over all pairs on tensor cores, as a Markdown table.
 
-    python -m benchmarks.compiled                    # for Hopper, and two GPUs with other amounts of shared memory
-    python -m benchmarks.compiled --architecture 100
+    cd tests
+    python -m kernels.compiled                       # for Hopper, and two GPUs with other amounts of shared memory
+    python -m kernels.compiled --architecture 100
 
 It needs nvcc, cuobjdump (of CUDA or of triton), g++ and c++filt, and no GPU.
 """
@@ -18,11 +19,11 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from benchmarks.harness.compiled import CSRC, HOPPER, compile_source, demangled
+from .nvcc import CSRC, HOPPER, compile_source, demangled
 
 SOURCES = [CSRC / "all_pairs/cuda/fused" / name for name in ("fused.cu", "parts.cu")]
-LISTER = Path(__file__).parent / "harness/list_shared_memory.cpp"
-TESTS = CSRC.parent / "tests"
+HERE = Path(__file__).resolve().parent
+TESTS = HERE.parent
 ARCHITECTURES = (HOPPER, "80", "120")
 # Instructions of tensor cores, and those that load and store their factors.
 COUNTED = ("HGMMA", "HMMA", "LDSM", "STSM")
@@ -70,9 +71,9 @@ def dynamic_shared_memory(folder: Path) -> dict[str, int]:
     compiler = shutil.which("g++")
     if compiler is None:
         raise FileNotFoundError("there is no g++ on PATH")
-    program = folder / LISTER.stem
+    program = folder / "list_shared_memory"
     includes = [f"-I{path}" for path in (TESTS / "emulator/include", CSRC, TESTS)]
-    sources = [LISTER, *sorted((TESTS / "emulator").glob("*.cpp"))]
+    sources = [HERE / "list_shared_memory.cpp", *sorted((TESTS / "emulator").glob("*.cpp"))]
     command = [compiler, "-std=c++17", "-w", "-rdynamic", "-pthread", *includes, *sources, "-ldl", "-o", program]
     subprocess.run([*map(str, command)], check=True)
     lines = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()

@@ -23,11 +23,16 @@ void list_fused() {
   for (int kernel = 0; kernel < kFusedKernels; ++kernel) {
     with_fused_kernel<T>(FusedKernel(kernel), [](auto function, int, size_t bytes, FusedShape) { list(function, bytes); });
   }
-  const auto stored = [](auto kernel, size_t bytes) { list(kernel, bytes); };
+  const auto stored = [](auto kernel, size_t bytes, auto...) { list(kernel, bytes); };
   for (const FusedTerms terms : {kSeparationTerm, kBothTerms}) {
-    for (const bool weighted : {false, true}) with_coefficients_kernel<T>(terms, weighted, stored);
+    for (const bool weighted : {false, true}) {
+      with_coefficients_kernel<T, kNarrowSlabs>(terms, weighted, stored);
+      with_coefficients_kernel<T, kWideSlabs>(terms, weighted, stored);
+      with_mma_coefficients_kernel<T>(terms, weighted, stored);
+    }
   }
   for (const int columns : {128, 256}) with_gradients_kernel<T>(columns, stored);
+  list(&mma_gradients_kernel<T>, MmaGradientsShape::kBytes);
   list(&fused_streamed_kernel<T>, StreamedShape::kBytes);
 }
 
