@@ -20,7 +20,7 @@ constexpr int kTeams = 2, kTeamWarps = 2 * kGroupWarps, kComputingWarps = kTeams
 constexpr int kCoefficientsThreads = kComputingWarps * kWarp + kGroupThreads;  // a warp of the last warpgroup copies
 
 // The slabs of the rows that stay in shared memory, of narrow and of wide features. Of these fewer stay, because one
-// that does not takes two stages: with 7, two more slabs are on their way while one is multiplied. This is not measured.
+// that does not takes two stages: 7 hold the one that is multiplied and two and a half more. This is not measured.
 constexpr int kNarrowSlabs = kLargestFusedWidth / kBlock, kWideSlabs = kNarrowSlabs - 2;
 
 // kSlabs: how many slabs of the rows stay. The stages take what they leave of the shared memory.
