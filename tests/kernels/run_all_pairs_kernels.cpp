@@ -43,6 +43,9 @@ static_assert(cuda::fused_kernel(512, true, FusedChoice::kManyRows, cuda::kLarge
 static_assert(cuda::fused_kernel(512, true, FusedChoice::kStored, cuda::kLargeMemory) == FusedKernel::kStored);
 static_assert(cuda::fused_kernel(256, true, FusedChoice::kManyRows, cuda::kLargeMemory) == FusedKernel::kWgmma256);
 
+static_assert(cuda::pays_to_store({512, 2048}, 512) && !cuda::pays_to_store({2049, 512}, 512));
+static_assert(cuda::pays_to_store({1536, 1 << 20}, 512) && !cuda::pays_to_store({511, 511}, 512));
+static_assert(cuda::pays_to_sort({32768, 1024}) && !cuda::pays_to_sort({65536, 1023}) && !cuda::pays_to_sort({5792, 5792}));
 static_assert(cuda::weights_fit(46340, 46340, 1) && !cuda::weights_fit(46341, 46341, 1));
 static_assert(cuda::weights_fit(3, 1, 1 << 29) && !cuda::weights_fit(3, 1, 1 << 30) && cuda::weights_fit(1, 0, 0));
 

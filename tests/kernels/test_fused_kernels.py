@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..pairs_by_definition import exactly
-from .cases import Layout, Schedule, as_it_is, column_major, every_other, row_padded, shifted
+from .cases import Layout, Schedule, as_it_is, column_major, every_other, row_aligned, row_padded, shifted
 from .emulated_all_pairs import NO_FAULT, Limits, Outcome, emulated
 from .programs import Builder
 
@@ -187,7 +187,7 @@ def test_parts_whose_coefficients_are_stored_in_turn(program: Path, kernel: str,
 
 
 @both_orders
-@pytest.mark.parametrize("layout", [as_it_is, row_padded, shifted, column_major, every_other])
+@pytest.mark.parametrize("layout", [as_it_is, row_padded, row_aligned, shifted, column_major, every_other])
 def test_layouts(program: Path, layout: Layout, by_class: bool) -> None:
     c = case(66, 70, 128, torch.bfloat16)
     with emulated(program) as loss:

@@ -35,14 +35,14 @@ SPILLS = {
     # 352 (bfloat16) and 360 (float16). A thread keeps 128 sums and 32 products in its 232 registers. What is stored
     # belongs to the whole pass and to pairs that are computed again; it is not touched between products.
     ("wgmma", 512): 384,
-    # 296 (bfloat16) and 304 (float16); with both terms 196 and 216, and with weights 212 and 220. Four computing
+    # 304 (bfloat16) and 312 (float16); with both terms 204 and 224, and with weights 220 and 228. Four computing
     # warpgroups leave 112 registers, 64 of them for products. What is stored belongs to the whole run of tiles, and to
     # pieces with near pairs; of each piece of a tile, the places where it is read and stored are loaded again.
     ("coefficients", 8, 2, 0): 320,
     ("coefficients", 8, 2, 1): 320,
     ("coefficients", 8, 3, 0): 240,
     ("coefficients", 8, 3, 1): 240,
-    # 408 of both types; with both terms 288 and 284, and with weights 300. The loop over slabs that do not stay has the
+    # 404 of both types; with both terms 284 and 280, and with weights 296. The loop over slabs that do not stay has the
     # places of two stages besides, and loads its own place in the ring again for each slab.
     ("coefficients", 6, 2, 0): 424,
     ("coefficients", 6, 2, 1): 424,

@@ -59,10 +59,14 @@ struct FusedOptions {
 };
 
 // Whether coefficients are stored by kernels that are chosen from `least` rows of each side on.
-template <typename T>
-bool pays_to_store(const Problem<T>& p, int64_t least) {
-  const auto [few, most] = std::minmax(p.rows[0], p.rows[1]);
+constexpr bool pays_to_store(const int64_t (&rows)[2], int64_t least) {
+  const int64_t few = std::min(rows[0], rows[1]), most = std::max(rows[0], rows[1]);
   return few >= least && (few >= kStoredRowsOfAnyRatio || most <= kStoredRatio * few);
+}
+
+// Whether rows are sorted by class.
+constexpr bool pays_to_sort(const int64_t (&rows)[2]) {
+  return rows[0] * rows[1] >= kSortedPairs && std::min(rows[0], rows[1]) >= kSortedRows;
 }
 
 // Whether 32 bits hold the offset of every weight, of the caller's matrix and of its contiguous copy.
@@ -78,7 +82,7 @@ bool uses_fused_kernels(const Problem<T>& p, const FusedOptions& options) {
   const Matrix<const float>& w = p.weight;
   if (w.data != nullptr && !weights_fit(p.labels, w.row_stride, w.column_stride)) return false;
   const bool free = options.choice == FusedChoice::kByDevice && options.order == FusedOrder::kBySizes;
-  return p.width <= kLargestFusedWidth || !free || pays_to_store(p, kStoredWideRows);
+  return p.width <= kLargestFusedWidth || !free || pays_to_store(p.rows, kStoredWideRows);
 }
 
 template <typename T, typename Device>
@@ -90,7 +94,7 @@ class FusedLoss {
         variant_(device.template fused_variant<T>(problem.width, choose(problem, options))),
         options_(options),
         sorted_(must_sort() ||
-                (options.order == FusedOrder::kBySizes ? pays_to_sort(problem) : options.order == FusedOrder::kSorted)),
+                (options.order == FusedOrder::kBySizes ? pays_to_sort(problem.rows) : options.order == FusedOrder::kSorted)),
         ready_(device, problem) {}
 
   void run() {
@@ -113,14 +117,11 @@ class FusedLoss {
   template <typename U>
   using Buffer = typename Device::template Buffer<U>;
 
-  static bool pays_to_sort(const Problem<T>& p) {
-    return p.rows[0] * p.rows[1] >= kSortedPairs && std::min(p.rows[0], p.rows[1]) >= kSortedRows;
-  }
 
   static FusedChoice choose(const Problem<T>& p, const FusedOptions& options) {
     if (options.choice == FusedChoice::kStreamed && !can_stream(p)) return FusedChoice::kByDevice;
     const bool free = options.choice == FusedChoice::kByDevice && options.order == FusedOrder::kBySizes;
-    if (free && pays_to_store(p, kStoredRows)) return FusedChoice::kManyRows;
+    if (free && pays_to_store(p.rows, kStoredRows)) return FusedChoice::kManyRows;
     const int rows = streamed_side(p);
     const bool streamed = p.rows[rows] <= kStreamedRows && p.rows[1 - rows] >= kStreamedColumns && can_stream(p);
     return free && streamed ? FusedChoice::kStreamed : options.choice;
