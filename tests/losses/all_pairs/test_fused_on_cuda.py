@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from ...pairs_by_definition import exactly
 from .on_cuda import assert_a_graph_follows_its_labels, assert_no_host_sync, assert_right, step
@@ -34,15 +35,47 @@ def sets(request: pytest.FixtureRequest, make_sets, dtype):
     return make_sets(*ROWS, width=request.param, dtype=dtype, device="cuda")
 
 
+def compute(sets, weight: Tensor | None, method: str, per_term: bool = False) -> tuple[Tensor, ...]:
+    return torch.ops.fastccsa.all_pairs.default(
+        *(z.detach() for z in sets.leaves), sets.y1, sets.y2, weight, labels=7, margin=MARGIN, mean=False,
+        precision="ieee", output_mask=3, per_term=per_term, method=method,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("per_term", [False, True], ids=["together", "apart"])
 @pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "plain"])
 def test_results_equal_the_definition(sets, method: str, weighted: bool, per_term: bool) -> None:
     weight = sets.weight if weighted else None
-    found = torch.ops.fastccsa.all_pairs.default(
-        *(z.detach() for z in sets.leaves), sets.y1, sets.y2, weight, labels=7, margin=MARGIN, mean=False,
-        precision="ieee", output_mask=3, per_term=per_term, method=method,
-    )  # fmt: skip
+    found = compute(sets, weight, method, per_term)
     assert_right(found, exactly(*sets.leaves, sets.y1, sets.y2, weight, MARGIN), per_term)
+
+
+@pytest.mark.parametrize("width", [500, 600, 2048])
+def test_many_tiles(make_sets, dtype, method: str, width: int) -> None:
+    """Runs of several tiles, and rows and columns without a whole cluster."""
+    sets = make_sets(650, 400, width=width, dtype=dtype, device="cuda")
+    found = compute(sets, sets.weight, method)
+    assert_right(found, exactly(*sets.leaves, sets.y1, sets.y2, sets.weight, MARGIN), per_term=False)
+
+
+@pytest.mark.parametrize("rows", [(16_500, 30), (30, 16_500)], ids=str)
+@pytest.mark.parametrize("width", [500, 520])
+def test_several_parts_of_the_pairs(make_sets, dtype, method: str, width: int, rows: tuple[int, int]) -> None:
+    """More rows than coefficients are stored of at a time, on either side."""
+    sets = make_sets(*rows, width=width, dtype=dtype, device="cuda")
+    found = compute(sets, sets.weight, method)
+    assert_right(found, exactly(*sets.leaves, sets.y1, sets.y2, sets.weight, MARGIN), per_term=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "chosen"), [((200, 700), "stored"), ((100, 700), "products"), ((150, 700), "products")]
+)
+def test_what_is_chosen_for_wide_features(make_sets, dtype, rows: tuple[int, int], chosen: str) -> None:
+    """Coefficients are stored from 128 rows of both sides on, unless one has more than four times as many."""
+    sets = make_sets(*rows, width=700, dtype=dtype, device="cuda")
+    auto, stored, products = (compute(sets, sets.weight, method) for method in ("auto", "stored", "products"))
+    assert not torch.equal(stored[2], products[2])
+    assert torch.equal(auto[2], stored[2] if chosen == "stored" else products[2])
 
 
 def test_the_same_bits_twice(sets, method: str) -> None:

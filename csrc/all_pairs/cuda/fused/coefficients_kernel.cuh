@@ -65,8 +65,8 @@ class CoefficientsTile {
         part_(part),
         memory_(memory),
         base_(shared_address(memory)),
-        row_tile_(int(blockIdx.x) / kBlocks % part.clusters(0) * kCluster + row_rank(rank())),
-        first_tile_(int(blockIdx.x) / kBlocks / part.clusters(0) * tiles_of_run()),
+        row_tile_(row_cluster() * kCluster + row_rank(rank())),
+        first_tile_(run_of_cluster() * tiles_of_run()),
         count_((min(tiles_of_run(), part.tiles[1] - first_tile_) + kColumns - 1) / kColumns) {}
 
   __device__ __forceinline__ void run() {
@@ -104,6 +104,17 @@ class CoefficientsTile {
   // takes no registers.
   static __device__ __forceinline__ int rank() { return int(blockIdx.x) % kBlocks; }
   static __device__ __forceinline__ int warp() { return int(threadIdx.x) / kWarp; }
+
+  // The cluster's tiles of rows, and its run. Clusters that run at the same time have the same columns; but wide rows are
+  // read again for each tile, so that fewer rows and several runs fit better into the L2 cache.
+  __device__ __forceinline__ int row_cluster() const {
+    const int cluster = int(blockIdx.x) / kBlocks;
+    return kWide ? cluster / part_.runs : cluster % part_.clusters(0);
+  }
+  __device__ __forceinline__ int run_of_cluster() const {
+    const int cluster = int(blockIdx.x) / kBlocks;
+    return kWide ? cluster % part_.runs : cluster / part_.clusters(0);
+  }
 
   // Which of the cluster's tiles of rows, and of columns, a block has.
   static __device__ __forceinline__ int row_rank(int rank) { return kWide ? rank % kCluster : rank; }

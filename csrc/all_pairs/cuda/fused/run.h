@@ -43,6 +43,10 @@ constexpr int64_t kStoredRows = 512, kStoredRatio = 4, kStoredRowsOfAnyRatio = 1
 // products to memory: a whole tile. This is not measured.
 constexpr int64_t kStoredWideRows = 128;
 
+// Into how many runs the tiles of columns of wide features are divided at least, unless these have too few tiles: see
+// coefficients_kernel.cuh. This is not measured either.
+constexpr int kWideRuns = 4, kTilesOfWideRun = 8;
+
 // Up to this many rows, if their gradient alone is needed, from this many rows of the other side on, and these are read
 // once. These limits are not measured.
 constexpr int64_t kStreamedRows = 128, kStreamedColumns = 2048;
@@ -291,7 +295,8 @@ class FusedLoss {
   int runs(const Stored<T>& part) const {
     const int at_once = variant_.threads_blocks * (sorted_ ? 4 : 1), across = part.cluster_columns;
     const int least = (part.tiles[1] + kMostTilesOfRun - 1) / kMostTilesOfRun;
-    const int wanted = std::max(at_once / (part.tiles[0] * across), least);
+    const int apart = across > 1 ? std::min(kWideRuns, part.tiles[1] / kTilesOfWideRun) : 0;
+    const int wanted = std::max({at_once / (part.tiles[0] * across), least, apart});
     const int each = (part.tiles[1] + wanted - 1) / std::max(wanted, 1);
     const int whole = (std::max(each, 1) + across - 1) / across * across;
     return (part.tiles[1] + whole - 1) / whole;
