@@ -30,10 +30,10 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 both_orders = pytest.mark.parametrize("by_class", [False, True], ids=["as given", "by class"])
 
 
-def limits(kernel: str, blocks: int, by_class: bool) -> Limits:
+def limits(kernel: str, blocks: int, by_class: bool, stored_part: int = 256) -> Limits:
     """`blocks`: how many blocks of threads run at once, which decides how rows are divided."""
     place = list(KERNELS).index(kernel)
-    return Limits(fused=(place + (place >= STREAMED), blocks), sorted=by_class)
+    return Limits(fused=(place + (place >= STREAMED), blocks), sorted=by_class, stored_part=stored_part)
 
 
 @dataclass(frozen=True)
@@ -280,6 +280,17 @@ def test_no_races(builder: Builder, kernel: str) -> None:
         assert_right(c, found, per_term=False)
 
 
+@both_orders
+@pytest.mark.parametrize("rows", [(140, 650), (70, 850)], ids=str)
+def test_runs_of_several_tiles(program: Path, rows: tuple[int, int], by_class: bool) -> None:
+    """Each team of a block has two or more of them; the second tile of rows has few, or none."""
+    c = case(*rows, 300, torch.bfloat16)
+    chosen = limits("stored 512", 1, by_class, stored_part=1024)
+    with emulated(program) as loss:
+        found = loss.compute(*c.tensors, margin=MARGIN, mean=False, limits=chosen)
+    assert_right(c, found, per_term=False)
+
+
 @pytest.mark.parametrize("kernel", ["stored 512", "stored mma"])
 def test_tiles_that_only_the_neighbour_needs_come_first(program: Path, kernel: str) -> None:
     """In a run of four tiles, one of two neighbouring tiles of rows leaves out the first two, which have its class."""
@@ -287,6 +298,6 @@ def test_tiles_that_only_the_neighbour_needs_come_first(program: Path, kernel: s
     c = replace(made, y1=(torch.arange(342) >= 192).long(), y2=(torch.arange(456) >= 256).long())
     with emulated(program) as loss:
         found = loss.compute(
-            *c.tensors, labels=2, margin=MARGIN, mean=False, limits=replace(limits(kernel, 1, True), stored_part=512)
+            *c.tensors, labels=2, margin=MARGIN, mean=False, limits=limits(kernel, 1, True, stored_part=512)
         )
     assert_right(c, found, per_term=False)
