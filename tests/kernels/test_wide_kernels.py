@@ -85,6 +85,8 @@ def in_runs(rows1: Sequence[int], rows2: Sequence[int], width: int) -> Case:
 
 SKIPPED = {
     "by blocks of a cluster": ((128, 128, 0), (128, 384, 70)),  # of the first tiles, and of both columns
+    "by blocks with the same columns": ((256, 0), (128, 100)),
+    "by both teams before their first": ((128, 100), (512, 100)),
     "by a whole cluster": ((256, 30), (256, 100)),
     "all": ((128,), (256,)),
 }
