@@ -21,7 +21,8 @@ void list(Kernel kernel, size_t bytes) {
 template <typename T>
 void list_fused() {
   for (int kernel = 0; kernel < kFusedKernels; ++kernel) {
-    with_fused_kernel<T>(FusedKernel(kernel), [](auto function, int, size_t bytes, FusedShape) { list(function, bytes); });
+    with_fused_kernel<T>(FusedKernel(kernel),
+                         [](auto function, int, size_t bytes, FusedShape) { list(function, bytes); });
   }
   const auto stored = [](auto kernel, size_t bytes, auto...) { list(kernel, bytes); };
   for (const FusedTerms terms : {kSeparationTerm, kBothTerms}) {
