@@ -1,9 +1,10 @@
-// Augmentation on CUDA. A block computes a tile of one image: up to kRows rows and kColumns columns.
+// Augmentation on CUDA. A block computes a few tiles of one image that lie below each other, each of up to kRows rows
+// and kColumns columns. It finds out once which part of the crop that takes, and with which weights.
 //
-// First it blends the crop's rows under each row of the tile: a thread reads four bytes at a time and writes four
-// floats to shared memory. Then each thread resamples one column of half of the rows, whose weights it computes once.
-// If the result is not contiguous along the rows of the tile, it goes through shared memory as well, so that the block
-// always writes whole sectors of 32 bytes.
+// For each tile it first blends the crop's rows under each row of the tile: a thread reads four bytes at a time and
+// writes four floats to shared memory. Then each thread resamples one column of half of the rows. If the result is not
+// contiguous along the rows of the tile, it goes through shared memory as well, so that the block always writes whole
+// sectors of 32 bytes.
 #pragma once
 
 #include "augment/cuda_write.cuh"
@@ -13,10 +14,15 @@
 namespace fastccsa::augment::cuda {
 
 constexpr int kFewTaps = 3;  // per pixel, along one axis: enough up to a shrink of 1.5
-constexpr int kGroups = 4;   // of threads that blend; each has its own rows
+constexpr int kGroups = 4;   // of rows that are blended together
 constexpr int kRowsOfGroup = kRows / kGroups;
 constexpr int kSpan = 176;  // the maximum number of the crop's columns under one tile
 constexpr int kPitch = kChannels * kSpan + 4;  // the distance of two blended rows in shared memory
+
+// The maximum number of tiles of a block. Many taps fill the shared memory with those of one tile.
+template <int kTaps>
+constexpr int kMostTiles = kTaps == kFewTaps ? 4 : 1;
+
 // Calls `function(k)` for all taps: in an unrolled loop over kFewTaps, or else for the `count` that there are.
 template <int kTaps, typename Function>
 __device__ void for_each_tap(int count, Function function) {
@@ -116,12 +122,19 @@ struct alignas(16) RowTaps {
 };
 
 // Blends the window's rows under each row of the tile. `blended` begins at the region's corner. If kUsed is not 0, no
-// row has more taps than that.
+// row has more taps than that. A thread takes a word of each row of a group; the groups follow each other without a
+// gap, so that nearly all threads are busy whatever the number of words.
 template <int kUsed, Access access, int kTaps>
 __device__ void blend_rows(const RowTaps<kTaps>* rows, const Region& region, float* blended) {
-  const int group = threadIdx.x / (kThreads / kGroups), lane = threadIdx.x % (kThreads / kGroups);
-  rows += group * kRowsOfGroup;
-  for (int word = lane; word < region.words; word += kThreads / kGroups) {
+  for (int item = threadIdx.x; item < kGroups * region.words; item += kThreads) {
+    int group = 0, word = item;
+#pragma unroll
+    for (int g = 1; g < kGroups; ++g) {
+      if (word < region.words) break;
+      word -= region.words;
+      ++group;
+    }
+    const RowTaps<kTaps>* own = rows + group * kRowsOfGroup;
     const uint8_t* from = region.corner + 4 * word;
     float sums[kRowsOfGroup][4] = {};
     if constexpr (kUsed > 0) {
@@ -129,20 +142,20 @@ __device__ void blend_rows(const RowTaps<kTaps>* rows, const Region& region, flo
 #pragma unroll
       for (int r = 0; r < kRowsOfGroup; ++r) {
 #pragma unroll
-        for (int k = 0; k < kUsed; ++k) bytes[r][k] = four_bytes<access>(from + rows[r].distance[k], region.end);
+        for (int k = 0; k < kUsed; ++k) bytes[r][k] = four_bytes<access>(from + own[r].distance[k], region.end);
       }
 #pragma unroll
       for (int r = 0; r < kRowsOfGroup; ++r) {
 #pragma unroll
         for (int k = 0; k < kUsed; ++k) {
-          if (k < 2 || k < rows[r].count) add_bytes(rows[r].of[k], bytes[r][k], sums[r]);
+          if (k < 2 || k < own[r].count) add_bytes(own[r].of[k], bytes[r][k], sums[r]);
         }
       }
     } else {
 #pragma unroll
       for (int r = 0; r < kRowsOfGroup; ++r) {
-        for (int k = 0; k < rows[r].count; ++k) {
-          add_bytes(rows[r].of[k], four_bytes<access>(from + rows[r].distance[k], region.end), sums[r]);
+        for (int k = 0; k < own[r].count; ++k) {
+          add_bytes(own[r].of[k], four_bytes<access>(from + own[r].distance[k], region.end), sums[r]);
         }
       }
     }
@@ -156,13 +169,24 @@ __device__ void blend_rows(const RowTaps<kTaps>* rows, const Region& region, flo
 }
 
 template <Access access, int kTaps>
-__device__ void blend(const RowTaps<kTaps>* rows, bool two_taps, const Region& region, float* blended) {
+__device__ void blend_as(const RowTaps<kTaps>* rows, const Region& region, float* blended) {
   if constexpr (kTaps != kFewTaps) {
     blend_rows<0, access>(rows, region, blended);
-  } else if (two_taps) {
+  } else if (__ballot_sync(0xffffffffu, rows[threadIdx.x % kRows].count > 2) == 0) {
     blend_rows<2, access>(rows, region, blended);
   } else {
     blend_rows<kFewTaps, access>(rows, region, blended);
+  }
+}
+
+template <int kTaps>
+__device__ void blend(Access access, const RowTaps<kTaps>* rows, const Region& region, float* blended) {
+  if (access == Access::kWords) {
+    blend_as<Access::kWords>(rows, region, blended);
+  } else if (access == Access::kShifted) {
+    blend_as<Access::kShifted>(rows, region, blended);
+  } else {
+    blend_as<Access::kBytes>(rows, region, blended);
   }
 }
 
@@ -201,13 +225,12 @@ __device__ void write_nan(const Batch<T>& p, T* image, const Tile& tile) {
   }
 }
 
-// What all threads of a block need to know. One warp finds it out.
+// What all threads of a block need to know.
 struct Plan {
-  bool good;      // the view is within bounds
-  bool two_taps;  // no row of the tile has more
+  bool good;  // the view is within bounds
   View view;
   Filter horizontal;
-  int first;       // the first column of the crop under the tile
+  int first;       // the first column of the crop under the tiles
   int words;       // per row of the region
   int64_t corner;  // of the region, in bytes of the store
 };
@@ -230,46 +253,54 @@ __device__ Plan plan_of(const Batch<T>& p, int64_t i, const Tile& tile) {
   return plan;
 }
 
-// The grid has one block per tile: tiles across, tiles down, images. Tiles have `columns` columns. `aligned_rows` says
-// that rows of the store begin at multiples of 4 bytes.
+// The grid: tiles across, groups of `tiles` tiles down, images. Tiles have `columns` columns. `aligned_rows` says that
+// rows of the store begin at multiples of 4 bytes.
 template <typename T, int kTaps>
 __global__ void __launch_bounds__(kThreads, 4)
-    augment_kernel(Batch<T> p, int columns, Layout layout, bool aligned_rows) {
+    augment_kernel(Batch<T> p, int columns, int tiles, Layout layout, bool aligned_rows) {
   alignas(16) __shared__ float blended[kRows * kPitch];
-  __shared__ RowTaps<kTaps> rows[kRows];
+  __shared__ RowTaps<kTaps> rows[kMostTiles<kTaps> * kRows];
+  __shared__ Weights<kTaps> of_columns[kColumns];
   __shared__ Plan plan;
   const int64_t i = blockIdx.z;
-  const Tile tile = tile_of(blockIdx.x, blockIdx.y, p.size, columns);
+  const int first_tile = blockIdx.y * tiles, all_tiles = (p.size + kRows - 1) / kRows;
+  const int end_tile = first_tile + tiles < all_tiles ? first_tile + tiles : all_tiles;
+  const Tile first = tile_of(blockIdx.x, first_tile, p.size, columns);
   T* image = p.image(i);
   const int64_t stride = int64_t(kChannels) * p.side;
-  if (threadIdx.x < kRows) {
-    Plan own = plan_of(p, i, tile);
+  if (int(threadIdx.x) < tiles * kRows) {
+    const Plan own = plan_of(p, i, first);
     if (own.good) {  // behind the image's last row, that row is computed again
-      const int y = tile.y + int(threadIdx.x), last = p.size - 1;
-      const Weights<kTaps> weights = Weights<kTaps>::at(own.view.vertical(p.size), y < last ? y : last);
-      rows[threadIdx.x].set(weights, stride);
-      own.two_taps = __ballot_sync((1u << kRows) - 1, weights.count > 2) == 0;
+      const int y = first.y + int(threadIdx.x), last = p.size - 1;
+      rows[threadIdx.x].set(Weights<kTaps>::at(own.view.vertical(p.size), y < last ? y : last), stride);
     }
     if (threadIdx.x == 0) plan = own;
   }
   __syncthreads();
-  if (!plan.good) return write_nan(p, image, tile);
-  const Region region{p.store + plan.corner, p.store + p.crops * p.side * stride, plan.words};
-  if (aligned_rows) {
-    blend<Access::kWords>(rows, plan.two_taps, region, blended);
-  } else if (region.corner + (plan.view.window.height - 1) * stride + 4 * region.words + 4 <= region.end) {
-    blend<Access::kShifted>(rows, plan.two_taps, region, blended);
-  } else {
-    blend<Access::kBytes>(rows, plan.two_taps, region, blended);
+  if (!plan.good) {
+    for (int down = first_tile; down < end_tile; ++down) {
+      write_nan(p, image, tile_of(blockIdx.x, down, p.size, columns));
+    }
+    return;
   }
-  const int column = threadIdx.x % kColumns, group = threadIdx.x / kColumns, x = tile.begin + column;
-  const Weights<kTaps> weights = Weights<kTaps>::at(plan.horizontal, x < tile.end ? x : tile.begin);
-  __syncthreads();
-  Pixels pixels;
-  resample(weights, plan.first - plan.view.window.left, blended + group * kRowsOfThread * kPitch, pixels);
-  const bool transposed = plan.view.transposed;
-  finish(p, transposed, plan.view.cutout, tile.y + group * kRowsOfThread, x, pixels);
-  write(p, layout, transposed, image, tile, column, group, pixels, reinterpret_cast<T*>(blended));
+  const Region region{p.store + plan.corner, p.store + p.crops * p.side * stride, plan.words};
+  const Access access =
+      aligned_rows ? Access::kWords
+      : region.corner + (plan.view.window.height - 1) * stride + 4 * region.words + 4 <= region.end ? Access::kShifted
+                                                                                                    : Access::kBytes;
+  const int column = threadIdx.x % kColumns, group = threadIdx.x / kColumns, x = first.begin + column;
+  if (group == 0) of_columns[column] = Weights<kTaps>::at(plan.horizontal, x < first.end ? x : first.begin);
+  for (int down = first_tile; down < end_tile; ++down) {
+    const Tile tile = tile_of(blockIdx.x, down, p.size, columns);
+    if (down > first_tile) __syncthreads();  // the last tile was written from `blended`
+    blend(access, rows + (down - first_tile) * kRows, region, blended);
+    __syncthreads();
+    Pixels pixels;
+    resample(of_columns[column], plan.first - plan.view.window.left, blended + group * kRowsOfThread * kPitch, pixels);
+    const bool transposed = plan.view.transposed;
+    finish(p, transposed, plan.view.cutout, tile.y + group * kRowsOfThread, x, pixels);
+    write(p, layout, transposed, image, tile, column, group, pixels, blended);
+  }
 }
 
 }  // namespace fastccsa::augment::cuda

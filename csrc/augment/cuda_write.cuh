@@ -145,36 +145,57 @@ __device__ void write_columns_of_pixels(const Batch<T>& p, T* image, const Tile&
   }
 }
 
-// A tile of pixels: its rows are parts of rows of the image. Their number of columns is a multiple of 8.
+// Writes a pack of 16 bytes from as many floats as it has values.
+__device__ inline void write_pack(const float* from, float* to) {
+  *reinterpret_cast<Words*>(to) = load_words(from);
+}
+
+__device__ inline void write_pack(const float* from, bfloat16* to) {
+  float values[8];
+  alignas(16) bfloat16 rounded[8];
+  const Words low = load_words(from), high = load_words(from + 4);
+  memcpy(values, &low, sizeof low);
+  memcpy(values + 4, &high, sizeof high);
+#pragma unroll
+  for (int v = 0; v < 8; ++v) store(rounded[v], values[v]);
+  *reinterpret_cast<Words*>(to) = load_words(rounded);
+}
+
+// A tile of pixels: its rows are parts of rows of the image. Their number of columns is a multiple of 8. They are
+// staged as floats: single values of 2 bytes would take shared memory twice as long, and a conversion each.
 template <typename T>
 __device__ void write_rows_of_pixels(const Batch<T>& p, T* image, const Tile& tile, int column, int group,
-                                     const Pixels& pixels, T* stage) {
-  using Run = RowOfPixels<T>;
+                                     const Pixels& pixels, float* stage) {
+  using Run = RowOfPixels<float>;
+  constexpr int kPack = 16 / sizeof(T);
 #pragma unroll
   for (int r = 0; r < kRowsOfThread; ++r) {
-    T* to = stage + (group * kRowsOfThread + r) * Run::kPitch + column * kChannels;
+    float* to = stage + (group * kRowsOfThread + r) * Run::kPitch + column * kChannels;
 #pragma unroll
-    for (int c = 0; c < kChannels; ++c) store(to[c], pixels.of[c][r]);
+    for (int c = 0; c < kChannels; ++c) to[c] = pixels.of[c][r];
   }
   __syncthreads();
   constexpr int kWarp = 32;
-  const int packs = (tile.end - tile.begin) * kChannels / Run::kPack;
+  const int packs = (tile.end - tile.begin) * kChannels / kPack;
   for (int r = threadIdx.x / kWarp; r < tile.rows; r += kThreads / kWarp) {
     T* to = image + (tile.y + r) * p.row_stride + kChannels * tile.begin;
-    for (int pack = threadIdx.x % kWarp; pack < packs; pack += kWarp) Run::copy(stage, r, pack, to);
+    for (int pack = threadIdx.x % kWarp; pack < packs; pack += kWarp) {
+      write_pack(stage + r * Run::kPitch + pack * kPack, to + pack * kPack);
+    }
   }
 }
 
 // All threads of the block must call this together; `stage` may be in use until then.
 template <typename T>
 __device__ void write(const Batch<T>& p, Layout layout, bool transposed, T* image, const Tile& tile, int column,
-                      int group, const Pixels& pixels, T* stage) {
+                      int group, const Pixels& pixels, float* stage) {
+  T* columns = reinterpret_cast<T*>(stage);
   if (layout != Layout::kOther && transposed && tile.rows == kRows) {
     __syncthreads();
     if (layout == Layout::kPlanes) {
-      write_columns_of_planes(p, image, tile, column, group, pixels, stage);
+      write_columns_of_planes(p, image, tile, column, group, pixels, columns);
     } else {
-      write_columns_of_pixels(p, image, tile, column, group, pixels, stage);
+      write_columns_of_pixels(p, image, tile, column, group, pixels, columns);
     }
   } else if (layout == Layout::kPixels && !transposed && (tile.end - tile.begin) % 8 == 0) {
     __syncthreads();

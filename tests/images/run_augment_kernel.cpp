@@ -11,13 +11,14 @@ namespace {
 using namespace fastccsa::augment;
 
 template <typename T>
-void run(void* images, const Batch<T>& shared, const emulator::Schedule& schedule) {
+void run(void* images, const Batch<T>& shared, const emulator::Schedule& schedule, int64_t enough) {
   Batch<T> p = shared;
   p.images = static_cast<T*>(images);
   emulator::Gpu gpu(schedule);
-  cuda::launch_augment(p, [&](auto kernel, unsigned across, unsigned down, unsigned images, const auto&... arguments) {
+  const auto launch = [&](auto kernel, unsigned across, unsigned down, unsigned images, const auto&... arguments) {
     gpu.launch(emulator::dim3(across, down, images), cuda::kThreads, kernel, arguments...);
-  });
+  };
+  cuda::launch_augment(p, launch, enough);
 }
 
 template <typename T>
@@ -46,15 +47,16 @@ Batch<T> batch_of(const uint8_t* store, const int64_t* packed, const int64_t* nu
 
 }  // namespace
 
-// numbers: crops, side, count, size, the four strides of the images, order of the schedule, number of multiprocessors.
+// numbers: crops, side, count, size, the four strides of the images, order of the schedule, number of multiprocessors,
+// number of blocks that are enough.
 extern "C" int run_augment(void* images, int bfloat16, const uint8_t* store, const int64_t* packed,
                            const int64_t* numbers, const float* colours) {
   const emulator::Schedule schedule{emulator::Order(numbers[8]), 1, unsigned(numbers[9])};
   try {
     if (bfloat16 != 0) {
-      run<fastccsa::bfloat16>(images, batch_of<fastccsa::bfloat16>(store, packed, numbers, colours), schedule);
+      run<fastccsa::bfloat16>(images, batch_of<fastccsa::bfloat16>(store, packed, numbers, colours), schedule, numbers[10]);
     } else {
-      run<float>(images, batch_of<float>(store, packed, numbers, colours), schedule);
+      run<float>(images, batch_of<float>(store, packed, numbers, colours), schedule, numbers[10]);
     }
   } catch (const std::exception&) {
     return 1;

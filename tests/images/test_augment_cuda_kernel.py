@@ -24,8 +24,8 @@ Run = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a function like `augment` with ``out`` that runs the CUDA kernel in the emulator."""
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """Return the kernel and the emulator as a library."""
     compiler = shutil.which("g++")
     if compiler is None or not EMULATOR.exists():
         pytest.skip("g++ or the emulator is missing")
@@ -44,7 +44,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:6000]
-    function = ctypes.CDLL(str(library)).run_augment
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(params=[1, 2048], ids=["tiles-in-groups", "single-tiles"])
+def run(compiled: ctypes.CDLL, request: pytest.FixtureRequest) -> Run:
+    """Return a function like `augment` with ``out`` that runs the CUDA kernel in the emulator.
+
+    Where one block is enough, each takes as many tiles as it can.
+    """
 
     def run(
         store: torch.Tensor,
@@ -54,14 +62,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         order: int = 0,
         processors: int = 1,
     ) -> None:
-        sizes = [len(store), store.shape[1], len(out), out.shape[2], *out.stride(), order, processors]
+        sizes = [len(store), store.shape[1], len(out), out.shape[2], *out.stride(), order, processors, request.param]
         numbers = torch.tensor(sizes, dtype=torch.int64)
         scale = 1 / (255 * torch.tensor(transforms.std, dtype=torch.float64))
         shift = -torch.tensor(transforms.mean, dtype=torch.float64) / torch.tensor(transforms.std)
         fill = torch.tensor(transforms.fill) * scale + shift
         colours = torch.cat([scale, shift, fill]).float()
         pointers = [ctypes.c_void_p(t.data_ptr()) for t in (out, store, packed, numbers, colours)]
-        assert function(pointers[0], int(out.dtype == torch.bfloat16), *pointers[1:]) == 0
+        assert compiled.run_augment(pointers[0], int(out.dtype == torch.bfloat16), *pointers[1:]) == 0
 
     return run
 
