@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -145,6 +146,19 @@ def test_only_small_kernels_reserve_shared_memory(kernels) -> None:
     for (_, name, *_), kernel in kernels.items():
         main = name in ("mma", "wgmma", "coefficients", "gradients", "mma_coefficients", "mma_gradients")
         assert kernel.shared == 0 if main else kernel.shared <= 8192, name
+
+
+@pytest.mark.parametrize("architecture", [HOPPER, "80", "120"])
+def test_four_blocks_of_the_augmentation_run_on_a_processor(architecture: str, tmp_path: Path) -> None:
+    """They hide each other's waiting for memory, and spill nothing."""
+    try:
+        kernels = compile_source(CSRC / "augment/cuda.cu", architecture, tmp_path).kernels()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    assert len(kernels) == 4  # of two dtypes, for few and many taps
+    for name, kernel in kernels.items():
+        assert kernel.spilled == 0, name
+        assert kernel.registers * 256 * 4 <= REGISTERS_OF_PROCESSOR, name
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
