@@ -150,14 +150,14 @@ def test_only_small_kernels_reserve_shared_memory(kernels) -> None:
 
 @pytest.mark.parametrize("architecture", [HOPPER, "80", "120"])
 def test_four_blocks_of_the_augmentation_run_on_a_processor(architecture: str, tmp_path: Path) -> None:
-    """They hide each other's waiting for memory, and spill nothing."""
+    """They hide each other's waiting for memory. Only the kernels for many taps may spill a value or two."""
     try:
         kernels = compile_source(CSRC / "augment/cuda.cu", architecture, tmp_path).kernels()
     except FileNotFoundError as error:
         pytest.skip(str(error))
     assert len(kernels) == 4  # of two dtypes, for few and many taps
     for name, kernel in kernels.items():
-        assert kernel.spilled == 0, name
+        assert kernel.spilled <= (0 if "Li3E" in name else 16), name
         assert kernel.registers * 256 * 4 <= REGISTERS_OF_PROCESSOR, name
 
 
