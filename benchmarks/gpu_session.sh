@@ -120,14 +120,15 @@ except ImportError:
 if not torch.cuda.is_available():
     raise SystemExit("gpu_session: torch sees no GPU here, and everything in this session needs one")
 name = torch.cuda.get_device_name().lower().replace(" ", "-")
-print("".join(c for c in name if c.isalnum() or c in "-_."), "%d.%d" % torch.cuda.get_device_capability())
+name = "".join(c for c in name if c.isalnum() or c in "-_.")
+print(name, "%d.%d" % torch.cuda.get_device_capability(), torch.cuda.device_count())
 EOF
 )
 if [[ -z $gpu ]]; then
   $DRY_RUN || exit 1
-  gpu="no-gpu 9.0"  # lists the steps as for this GPU
+  gpu="no-gpu 9.0 2"  # lists the steps as for this GPU
 fi
-read -r MACHINE CAPABILITY <<<"$gpu"
+read -r MACHINE CAPABILITY GPUS <<<"$gpu"
 
 # ---- what the machine has ----
 
@@ -201,6 +202,13 @@ with pandas "epoch, A and K, 112 px" 40 "${EPOCH[@]}" --sizes 112 --epochs 8 --b
 # ---- the rest ----
 
 group=rest
+if (( GPUS >= 2 )); then
+  # One after another: each test takes two GPUs or more.
+  step "tests of several GPUs" 120 "$PYTHON" -m pytest -q -m cuda -k nccl -p no:cacheprovider \
+    tests/training tests/images/test_sharded.py tests/losses/all_pairs
+else
+  skip "tests of several GPUs" "there is one GPU"
+fi
 step "probe, float32" 25 "${PROBE[@]}" float32
 sanitized "racecheck, all pairs" 60 racecheck all-pairs
 step "probe, other widths" 20 "${PROBE[@]}" wide

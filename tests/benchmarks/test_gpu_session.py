@@ -15,6 +15,7 @@ CORE = [
     "epoch, A and K, 112 px",
 ]  # fmt: skip
 REST = [
+    "tests of several GPUs",
     "probe, float32", "racecheck, all pairs", "probe, other widths", "probe, zipped", "probe, profile",
     "epoch, A and K, 224 px",
     "rivals, all pairs", "benchmark, augmentation", "demo", "benchmark, images",
@@ -30,11 +31,12 @@ CORE_SECONDS = 240
 PYTHON = """#!/bin/bash
 echo "$*" >>"$CALLS"
 case "$*" in
-  -) cat >/dev/null; echo "fake-gpu 8.6" ;;
+  -) cat >/dev/null; echo "fake-gpu 8.6 ${GPUS:-2}" ;;
   "-c import "*) [[ "$*" != *"$MISSING"* ]] ;;
   *--fits) exit $FITS_STATUS ;;
   setup.py*) exit $BUILD_STATUS ;;
   *gpu_probe* | *gpu_rivals* | *gpu_images*) exit 0 ;;
+  *pytest*nccl*) exit 0 ;;
   *pytest*"tests/losses --ignore"*) exit 1 ;;
   *pytest*tests/images*) exit 5 ;;
   *gpu_calls*) echo sanitized; exit 0 ;;
@@ -114,6 +116,11 @@ def test_outcomes_are_written_before_the_next_step(session, tmp_path: Path) -> N
     log = (tmp_path / "out" / "gpu_session-fake-gpu.log").read_text()
     done = [line.partition(" s: ")[2][:28].strip() for line in log.splitlines() if line.startswith("== ")]
     assert done == STEPS[:-1]
+
+
+def test_tests_of_several_gpus_need_two(session) -> None:
+    assert outcomes(session(GPUS="1"))["tests of several GPUs"] == "skipped: there is one GPU"
+    assert outcomes(session(GPUS="2"))["tests of several GPUs"].startswith("passed")
 
 
 def test_the_core_takes_at_most_four_minutes(session) -> None:
