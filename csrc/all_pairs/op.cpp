@@ -325,12 +325,12 @@ cuda::FusedOptions fused_options(Method method) {
 template <typename T>
 void compute_on_cuda(const Arguments& a, const Result& result, Method method, cuda::Precision precision) {
   const Problem<T> p = problem_of<T>(a, result);
+  const torch::stable::accelerator::DeviceGuard guard(a.features[0].get_device_index());
   fail_on_earlier_fault(p.labels);
   if (p.rows[0] * p.rows[1] == 0) return fill_without_pairs(a, result);
   cuda::Options options;
   options.precision = precision;
   options.few_pairs = few_pairs(method, options.few_pairs);
-  const torch::stable::accelerator::DeviceGuard guard(a.features[0].get_device_index());
   TorchDevice device(a.features[0]);
   if constexpr (sizeof(T) == 2) {
     const bool many = p.rows[0] * p.rows[1] > cuda::kFewPairsOf16Bits;

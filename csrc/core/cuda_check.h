@@ -14,4 +14,17 @@ inline void check_cuda(cudaError_t error, const char* what) {
   }
 }
 
+// While it lives, this thread may make calls that use no stream, such as an allocation or the first call that needs a
+// kernel, although a stream of its is being captured into a graph.
+class BesideCapture {
+ public:
+  BesideCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~BesideCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  BesideCapture(const BesideCapture&) = delete;
+  BesideCapture& operator=(const BesideCapture&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 }  // namespace fastccsa

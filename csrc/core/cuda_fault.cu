@@ -6,13 +6,10 @@ namespace fastccsa::cuda {
 
 FaultWord* fault_word() {
   static FaultWord* const word = [] {
-    // Allowed even while a stream is being captured into a graph: nothing here uses that stream.
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-    cudaThreadExchangeStreamCaptureMode(&mode);
+    const BesideCapture beside;
     void* memory = nullptr;
-    const cudaError_t error = cudaHostAlloc(&memory, sizeof(FaultWord), cudaHostAllocPortable | cudaHostAllocMapped);
-    cudaThreadExchangeStreamCaptureMode(&mode);
-    check_cuda(error, "allocating pinned memory");
+    check_cuda(cudaHostAlloc(&memory, sizeof(FaultWord), cudaHostAllocPortable | cudaHostAllocMapped),
+               "allocating pinned memory");
     *static_cast<FaultWord*>(memory) = 0;
     return static_cast<FaultWord*>(memory);
   }();

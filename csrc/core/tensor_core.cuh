@@ -195,7 +195,8 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
 
 // The calling thread waits until the phase with this parity has ended. If the current phase has the other parity, that
 // is the phase before, so the thread does not wait: on a new barrier, parity 1 has ended. After 2^36 ns, more than a
-// minute, this ends the kernel, so that an error of the protocol shows as a failed launch.
+// minute, this ends the kernel, so that an error of the protocol shows as a failed launch. (So does a long stop in a
+// debugger.)
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
   FASTCCSA_SM90(asm volatile(
       "{\n.reg .pred ended, late;\n.reg .u64 start, now;\n"

@@ -118,8 +118,8 @@ ForwardResult forward(const Arguments& arguments, const Tensor& first, int64_t f
     if (report.fault != Fault::kNone) fail_on(report, in.labels, "");
   } else {
 #if defined(FASTCCSA_CUDA)
-    fail_on_earlier_fault(in.labels);
     const torch::stable::accelerator::DeviceGuard guard(first.get_device_index());
+    fail_on_earlier_fault(in.labels);
     cuda::forward(p, current_cuda_stream(first.get_device_index()));
 #endif
   }

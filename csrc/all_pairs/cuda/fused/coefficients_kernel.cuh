@@ -332,6 +332,7 @@ class CoefficientsTile {
 #pragma unroll 1
     for (int step = 0; step < steps(); ++step, state.ring.next()) {
       barrier_wait(barrier(kFull + state.ring.stage), state.ring.phase);
+      __syncwarp();  // a lane that lagged behind the one that releases could miss a phase
       release(state.ring.stage);
     }
     arrive_by_warp(kPassed + team);
@@ -514,6 +515,7 @@ class CoefficientsTile {
       } else if (own != kSkipped) {
         pass<kMixed>(s, k, team, state);
       }
+      __syncwarp();  // for a tile that was skipped: see skip()
       arrive_by_warp(kColumnsEmpty + team);
     }
     store_loss();

@@ -22,8 +22,23 @@ int current_device() {
   return device;
 }
 
-// Whether a kernel may start before the kernel before it has ended.
-bool has_overlap() { return attribute(cudaDevAttrComputeCapabilityMajor, current_device()) >= 9; }
+constexpr int kDevices = 64;
+
+// Whether a kernel may start before the kernel before it has ended. Code that was compiled for older GPUs does not wait
+// for it: see wait_for_kernel_before().
+bool has_overlap() {
+  static std::array<std::atomic<int>, kDevices> known{};  // 0: not asked for yet; 1: no; 2: yes
+  const int device = current_device();
+  int answer = device < kDevices ? known[device].load() : 0;
+  if (answer == 0) {
+    const BesideCapture beside;
+    cudaFuncAttributes code{};  // that of all kernels here is compiled for the same GPUs
+    check_cuda(cudaFuncGetAttributes(&code, fused_finish_kernel<bfloat16>), "asking for the properties of a kernel");
+    answer = attribute(cudaDevAttrComputeCapabilityMajor, device) >= 9 && code.ptxVersion >= 90 ? 2 : 1;
+    if (device < kDevices) known[device].store(answer);
+  }
+  return answer == 2;
+}
 
 auto launch_on(void* stream) {
   return [stream](auto kernel, const FusedGrid& grid, const auto&... arguments) {
@@ -59,11 +74,10 @@ bool has_wgmma(int device) {
 #endif
 }
 
-constexpr int kDevices = 64;
-
 // Allows a kernel its shared memory on the current device.
 template <typename Kernel>
 void reserve(Kernel kernel, size_t bytes) {
+  const BesideCapture beside;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
              "reserving shared memory");
 }
@@ -71,6 +85,7 @@ void reserve(Kernel kernel, size_t bytes) {
 // How many blocks of threads run at once on a multiprocessor.
 template <typename Kernel>
 int blocks_at_once(Kernel kernel, int threads, size_t bytes) {
+  const BesideCapture beside;
   int count = 0;
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, threads, bytes),
              "asking for the occupancy of a kernel");

@@ -21,6 +21,7 @@ auto launch_on(void* stream) {
     int device = 0;
     check_cuda(cudaGetDevice(&device), "asking for the current GPU");
     if (device >= kDevices || !known[device].load()) {
+      const BesideCapture beside;
       check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes)),
                  "reserving shared memory");
       if (device < kDevices) known[device].store(true);
