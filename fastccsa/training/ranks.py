@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,9 @@ from torch.distributed.rendezvous import rendezvous
 from fastccsa.system.errors import InputError, Interrupted
 
 Value = TypeVar("Value")
+# For how long ranks wait for one that makes what all of them need, such as the crops of a large collection. Torch's
+# default is half an hour. A rank that ends is noticed at once.
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,13 @@ class Ranks:
         rank: 0 to ``world - 1``.
         world: number of processes.
         local_rank: number among the processes of this machine, which also selects the GPU.
+        patient: a group of all ranks whose operations may take `PATIENCE`; None is the default group.
     """
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    patient: Any = field(default=None, compare=False, repr=False)
 
     @property
     def is_first(self) -> bool:
@@ -96,10 +102,15 @@ class Ranks:
     def first_before_others(self) -> Iterator[None]:
         """Let the first rank of each machine run the block before the others, which find its work done."""
         if self.local_rank > 0:
-            self.highest(0)  # a barrier
+            self._wait()
         yield
         if self.local_rank == 0:
-            self.highest(0)
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait for all ranks, however long they take."""
+        if not self.is_alone:
+            dist.all_reduce(torch.zeros(1), group=self.patient)
 
 
 ALONE = Ranks()
@@ -124,18 +135,22 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     if device.startswith("cuda:"):
         raise InputError(f"device {device} is one GPU for all processes: use cuda, and each takes its own")
     on_gpu = device != "cpu" and torch.cuda.is_available()
+    patient = None
     if ours:
         _join("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         local_rank = int(os.environ.get("LOCAL_RANK", dist.get_rank()))
         if on_gpu:
             torch.cuda.set_device(local_rank % torch.cuda.device_count())
-        ranks = Ranks(dist.get_rank(), dist.get_world_size(), local_rank)
+        patient = dist.new_group(timeout=PATIENCE, backend="gloo")
+        ranks = Ranks(dist.get_rank(), dist.get_world_size(), local_rank, patient)
         with _report_lost_contact(ranks), _leave_together(ranks):
             yield ranks
     finally:
         if ours:
-            dist.destroy_process_group()
+            dist.destroy_process_group()  # and all other groups
+        elif patient is not None:
+            dist.destroy_process_group(patient)
 
 
 def _join(backend: str) -> None:
@@ -170,7 +185,7 @@ def _report_lost_contact(ranks: Ranks) -> Iterator[None]:
     """Turn the error of a rank that lost contact with another one into one line.
 
     Raises:
-        InputError: another rank has ended.
+        InputError: another rank has ended, or keeps this one waiting for too long.
     """
     try:
         yield
@@ -178,6 +193,11 @@ def _report_lost_contact(ranks: Ranks) -> Iterator[None]:
         reason = (str(error).splitlines() or [""])[0]
         if ranks.is_alone or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
+        if "Timed out" in reason:
+            raise InputError(
+                f"process {ranks.rank} of {ranks.world} waited for another one until the timeout of the process group: "
+                f"it hangs or is very slow; the same command resumes from the last checkpoint ({reason})"
+            ) from error
         raise InputError(
             f"process {ranks.rank} of {ranks.world} lost contact with another one, which has said why it ended: "
             f"the same command resumes from the last checkpoint ({reason})"

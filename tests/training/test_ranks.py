@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.devices import pick_device
-from fastccsa.system.errors import Interrupted
+from fastccsa.system.errors import InputError, Interrupted
 from fastccsa.training import TrainConfig, train
 from fastccsa.training.batchnorm import share_batchnorm
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import build_objective
 from fastccsa.training.optimizer import build_optimizer
-from fastccsa.training.ranks import ALONE, Ranks, open_ranks
+from fastccsa.training.ranks import ALONE, Ranks, _report_lost_contact, open_ranks
 from fastccsa.training.step import Step, wrap_model
 
 WIDTH, SIZE = 8, 16
@@ -108,6 +108,40 @@ def test_two_ranks_take_the_steps_of_one_process(way, two_ranks, manifest_csv, r
 
 def test_a_signal_to_one_rank_stops_both_at_the_same_step(two_ranks) -> None:
     assert [found["stopped"] for found in two_ranks] == [(143, (0, 2))] * 2
+
+
+# The first process makes the others wait for longer than torch would.
+KEEP_WAITING = """
+import sys, time
+from datetime import timedelta
+import torch.distributed as dist
+from fastccsa.training.ranks import open_ranks
+dist.init_process_group("cpu:gloo,cuda:nccl" if sys.argv[1] == "cuda" else "gloo", timeout=timedelta(seconds=3))
+with open_ranks(sys.argv[1]) as ranks:
+    with ranks.first_before_others():
+        if ranks.is_first:
+            time.sleep(5)
+    print(ranks.highest(ranks.rank))
+dist.destroy_process_group()
+"""
+
+
+def test_the_first_process_may_take_longer_than_the_timeout(tmp_path: Path, run_ranks) -> None:
+    script = tmp_path / "wait.py"
+    script.write_text(KEEP_WAITING)
+    assert run_ranks(str(script)) == ["1\n", "1\n"]
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242", "lost contact with"),
+        ("gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation", "waited for"),
+    ],
+)
+def test_what_another_process_does_to_this_one_is_one_line(message: str, words: str) -> None:
+    with pytest.raises(InputError, match=f"process 0 of 2 {words} another one"), _report_lost_contact(Ranks(0, 2)):
+        raise RuntimeError(message)
 
 
 # Imports only what opens the ranks, so that DistributedDataParallel is the first to need other modules of torch.
