@@ -161,7 +161,7 @@ __device__ inline void write_pack(const float* from, bfloat16* to) {
   *reinterpret_cast<Words*>(to) = load_words(rounded);
 }
 
-// A tile of pixels: its rows are parts of rows of the image. Their number of columns is a multiple of 8. They are
+// A tile of pixels: its rows are parts of rows of the image. Their first and last columns are multiples of 8. They are
 // staged as floats: single values of 2 bytes would take shared memory twice as long, and a conversion each.
 template <typename T>
 __device__ void write_rows_of_pixels(const Batch<T>& p, T* image, const Tile& tile, int column, int group,
@@ -197,7 +197,7 @@ __device__ void write(const Batch<T>& p, Layout layout, bool transposed, T* imag
     } else {
       write_columns_of_pixels(p, image, tile, column, group, pixels, columns);
     }
-  } else if (layout == Layout::kPixels && !transposed && (tile.end - tile.begin) % 8 == 0) {
+  } else if (layout == Layout::kPixels && !transposed && tile.begin % 8 == 0 && (tile.end - tile.begin) % 8 == 0) {
     __syncthreads();
     write_rows_of_pixels(p, image, tile, column, group, pixels, stage);
   } else {

@@ -9,9 +9,12 @@
 namespace fastccsa::zipped::cuda {
 namespace {
 
-unsigned next_ticket() {
-  static std::atomic<unsigned> launches{0};
-  return launches++ % kTickets;
+unsigned next_ticket(void* stream) {
+  static std::atomic<unsigned> launches[2]{};
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status), "asking whether a stream is captured");
+  const unsigned captured = status != cudaStreamCaptureStatusNone;
+  return captured * kTickets + launches[captured]++ % kTickets;
 }
 
 struct OnStream {
@@ -28,7 +31,8 @@ struct OnStream {
 
 template <typename T>
 void forward(const Forward<T>& p, void* stream) {
-  launch_forward(p, fault_word(), next_ticket(), OnStream{static_cast<cudaStream_t>(stream)}, run_length(p.in.pairs));
+  launch_forward(p, fault_word(), next_ticket(stream), OnStream{static_cast<cudaStream_t>(stream)},
+                 run_length(p.in.pairs));
 }
 
 template <typename T>

@@ -16,9 +16,10 @@ namespace fastccsa::zipped::cuda {
 using namespace fastccsa::cuda;
 
 // Each ticket counts the finished blocks of one launch; the last block resets it to 0. Launches take tickets in turn,
-// so two launches share a ticket only if thousands are in flight at the same time.
+// so two launches share a ticket only if thousands are in flight at the same time. Those of a CUDA graph keep theirs,
+// and take them from the second half.
 constexpr unsigned kTickets = 4096;
-__device__ unsigned tickets[kTickets];
+__device__ unsigned tickets[2 * kTickets];
 
 // ---- one pair ----
 

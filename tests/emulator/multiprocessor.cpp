@@ -114,6 +114,11 @@ void Multiprocessor::run(const Launch& launch, unsigned cluster) {
     if (!some && !others && !all && !complete_copies()) fail("a barrier waits for threads that never reach it");
   }
   check_products();
+  for (const auto& block : cluster_) {
+    for (const auto& [address, barrier] : block->mbarriers) {
+      if (barrier.started > 0) fail("a block of threads ended while copies to its shared memory were under way");
+    }
+  }
 }
 
 bool Multiprocessor::all_returned() const {

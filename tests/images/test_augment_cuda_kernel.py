@@ -161,6 +161,18 @@ def test_any_strides_are_written_correctly(run: Run) -> None:
     assert (large[..., 1::2] == 7).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tiles_that_begin_at_any_column(run: Run, dtype: torch.dtype) -> None:
+    """The tiles have 121 and 120 columns, in rows that are padded to whole packs. A misaligned pack would crash."""
+    transforms = Transforms(241)
+    store = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 325, 325, 3)).astype(np.uint8))
+    packed = torch.tensor([[0, 0, 0, 325, 325, 0, 0, 0, 0, 0]])
+    images = torch.empty(1, 241, 248, 3, dtype=dtype)[:, :, :241].permute(0, 3, 1, 2)
+    run(store, packed, transforms, images)
+    tolerance = 2**-6 if dtype == torch.bfloat16 else 2e-4
+    torch.testing.assert_close(images, augment(store, packed, transforms, dtype), rtol=0, atol=tolerance)
+
+
 def test_a_view_out_of_bounds_gives_nan(run: Run) -> None:
     transforms = Transforms(16)
     store, good = make_store(transforms), every_symmetry(transforms)[:3]

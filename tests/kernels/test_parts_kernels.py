@@ -191,6 +191,16 @@ def test_classes(program: Path, precision: str, width: int, limits: Limits) -> N
             assert_right(sides, compute(loss, sides, precision, limits=limits), precision)
 
 
+@pytest.mark.parametrize("limits", [IN_PARTS, IN_RUNS], ids=["in parts", "in runs"])
+@pytest.mark.parametrize("precision", ["bf16x3", "tf32"])
+def test_a_block_that_leaves_out_all_of_its_tiles(program: Path, precision: str, limits: Limits) -> None:
+    """The other one of its cluster does not. No copy may be under way to the memory of one that has ended."""
+    z1, z2, *_ = pairs(150, 100, 600)
+    sides = (z1, z2, torch.arange(150) // 130, torch.zeros(100, dtype=torch.int64), None)
+    with emulated(program) as loss:
+        assert_right(sides, compute(loss, sides, precision, limits=limits), precision)
+
+
 @pytest.mark.parametrize("size", [1e-15, 1e-9, 1e9, 1e15])
 def test_scales_of_float16(program: Path, size: float) -> None:
     """float16 has neither these values nor these coefficients."""

@@ -98,14 +98,20 @@ class PartsCoefficients {
   __device__ __forceinline__ void skip(int turn, State& state) const {
 #pragma unroll 1
     for (int slab = 0; slab < p_.slabs; ++slab, state.ring.next()) {
-      if (Shape::passes(slab)) tile_.release(take_rows(slab, false, state).slot);
+      if (Shape::passes(slab)) {
+        const int slot = take_rows(slab, false, state).slot;
+        __syncwarp();  // a lane that lagged behind those that release could miss a phase
+        tile_.release(slot);
+      }
       for (int part = kParts - 1; part >= 0; --part) {
         const int slot = tile_.slot_of(state.ring.stage, part);
         wait_for_slot(slot, state);
+        __syncwarp();
         tile_.release(slot);
       }
     }
     tile_.wait_for_columns(turn);
+    __syncwarp();
     tile_.release_columns(turn);
   }
 

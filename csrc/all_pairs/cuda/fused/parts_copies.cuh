@@ -13,13 +13,13 @@ __device__ __forceinline__ void copy_slabs(const PartsTile<P>& tile) {
   using Shape = PartsShape<P>;
   constexpr int kParts = P::kParts, kStages = Shape::kStages, kBuffers = Shape::kBuffers;
   const PairsInBlocks<P>& p = tile.p;
-  const bool has_rows = tile.row_tile < p.tiles[0];
   const auto place = [&](int side, int64_t row) {
     return reinterpret_cast<const unsigned char*>(p.features[side]) + place_in_blocks(row, 0, 0);
   };
   const unsigned char* const rows = place(0, tile.first_row(tile.row_tile));
   Ring<kStages> ring;
   uint32_t turn = 0;  // tiles so far
+  bool has_rows = false;
   for (int k = tile.active(0); k < tile.count; k = tile.active(k + 1), ++turn) {
     const int64_t column = tile.first_column(k);
     const unsigned char* const columns = place(1, column + tile.rank() * kBlock);
@@ -44,11 +44,13 @@ __device__ __forceinline__ void copy_slabs(const PartsTile<P>& tile) {
                      columns + slab * p.slab_bytes(1) + part * p.part_bytes(1), kBlockBytes, full);
         const unsigned char* const from = rows + slab * p.slab_bytes(0) + part * p.part_bytes(0);
         if (with_rows) copy_bulk(to + Shape::kSlabBytes, from, Shape::kSlabBytes, full);
-        if (slab >= Shape::kKept || turn > 0 || !has_rows) continue;  // with the first tile come the rows
+        // The rows come with the first tile that counts here. A block without one would not wait for them.
+        if (slab >= Shape::kKept || !own || has_rows) continue;
         barrier_arrive_expecting(tile.barrier(Tile::kRowsFull + slab), Shape::kSlabBytes);
         copy_bulk(tile.base + slab * Shape::kSlabBytes, from, Shape::kSlabBytes, tile.barrier(Tile::kRowsFull + slab));
       }
     }
+    has_rows = has_rows || own;
     // Norms and labels, which are needed last.
     const int buffer = turn % kBuffers;
     const uint32_t full = tile.barrier(Tile::kColumnsFull + buffer);

@@ -178,7 +178,7 @@ class PartsPieces {
       }
       split_pair<P>(k[i], k[i + 1], parts[i / 2]);
       state.row_sum[i / 2 % 2] += k[i] + k[i + 1];  // sums are those of what the products will read
-      state.any |= parts[i / 2][0];
+      state.any |= parts[i / 2][0] & 0x7fff7fffu;  // -0 is no coefficient
     }
     // A block has 64 columns: 32 bytes for each 16 of them, which are swizzled.
     const int64_t block = int64_t(tile_.row_tile * 2 + tile_.group()) * 2 * p_.tiles[1] + state.tile * 2 + number / 4;
