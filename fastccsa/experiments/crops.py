@@ -13,7 +13,7 @@ from fastccsa.images import Transforms
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import default_folder
 from fastccsa.images.store_choice import open_store_of
-from fastccsa.runs.images import open_manifest, select_images
+from fastccsa.runs.images import open_manifest, select_images, watched_images
 from fastccsa.system.errors import InputError
 from fastccsa.system.progress import Say
 
@@ -21,7 +21,7 @@ Group = tuple[str, int, str]  # manifest, size, image backend: what runs share a
 
 
 def make_crops(runs: Sequence[PlannedRun], device: str, say: Say) -> None:
-    """Make the crops of the training and validation images that ``runs`` will cache, each once.
+    """Make the crops of the images that ``runs`` will cache, each once.
 
     Crops that cannot be made are left to the runs, which report the error.
 
@@ -46,12 +46,13 @@ def make_crops(runs: Sequence[PlannedRun], device: str, say: Say) -> None:
 
 
 def _images(runs: Sequence[PlannedRun]) -> Manifest:
-    """Return the training and validation images of runs on one manifest."""
+    """Return the images that runs on one manifest train on, select by, and score after each epoch."""
     _, manifest = open_manifest(runs[0].config)
     used: set[str] = set()
     for run in runs:
         images = select_images(run.config, manifest)
-        used |= {*images.training.paths, *images.validation.paths}
+        watched = watched_images(run.config, manifest, images.domains).values()
+        used.update(path for part in (images.training, images.validation, *watched) for path in part.paths)
     return manifest.take(np.flatnonzero([path in used for path in manifest.paths]))
 
 

@@ -33,7 +33,7 @@ from fastccsa.runs.folder import (
     write_config,
     write_environment,
 )
-from fastccsa.runs.images import open_manifest, select_images
+from fastccsa.runs.images import open_manifest, select_images, watched_images
 from fastccsa.runs.locks import lock_run
 from fastccsa.runs.run_files import RunFiles
 from fastccsa.runs.used_images import check_manifest, write_used_images
@@ -68,7 +68,7 @@ from fastccsa.training.start import (
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.trace import StepTrace
-from fastccsa.training.watch import Watch, watched_images
+from fastccsa.training.watch import Watch
 
 REPORT_EVERY = 20  # batches between updates of the progress bar and the log
 

@@ -39,6 +39,17 @@ def test_the_store_has_the_images_of_all_runs_that_cache_them(plan_of, folder) -
     assert said == [f"crops of {len(used)} images of 32 px, for 2 runs"]
 
 
+def test_the_images_that_runs_score_after_each_epoch_are_among_them(plan_of, folder) -> None:
+    """All of a row without one domain: also its validation images, and every test image."""
+    settings = ["cache=disk", "image_backend=torchvision"]
+    runs = plan_of("K", settings=[*settings, "score_epochs=true", "exclude=UDA"]).runs
+    make_crops([run for run in runs if run.row.letter == "K"], "cpu", lambda line: None)
+    (index,) = folder.glob("*/index.json")
+    table = open_manifest(runs[0].config)[1].table
+    unused = table[(table["domain"] == "UDA") & (table["split"] == "train")]
+    assert len(json.loads(index.read_text())["entries"]) == len(table) - len(unused) < len(table)
+
+
 @pytest.mark.parametrize(
     ("cache", "device", "made"), [("auto", "cpu", 0), ("none", "cuda:0", 0), ("auto", "cuda:0", 1)]
 )

@@ -21,13 +21,12 @@ from fastccsa.images.store import default_folder, open_store
 from fastccsa.images.store_backend import StoreBackend
 from fastccsa.images.torchvision_backend import TorchvisionCrops
 from fastccsa.runs.config import TrainConfig
-from fastccsa.runs.images import open_manifest, select_images
+from fastccsa.runs.images import open_manifest, select_images, watched_images
 from fastccsa.system.errors import InputError
 from fastccsa.training import graph, resources, train
 from fastccsa.training import loop as loop_module
 from fastccsa.training.graph import CaptureError, GraphedStep
 from fastccsa.training.ranks import ALONE, Ranks
-from fastccsa.training.watch import watched_images
 
 RUNS = ("ordinary", "graphed")
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
