@@ -11,8 +11,7 @@ from fastccsa.collections import Manifest
 from fastccsa.experiments.plan import PlannedRun
 from fastccsa.images import Transforms
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store import default_folder
-from fastccsa.images.store_choice import open_store_of
+from fastccsa.images.store_choice import default_folder, open_store_of
 from fastccsa.runs.images import open_manifest, select_images, watched_images
 from fastccsa.system.errors import InputError
 from fastccsa.system.progress import Say
@@ -58,5 +57,6 @@ def _images(runs: Sequence[PlannedRun]) -> Manifest:
 
 def _make(images: Manifest, transforms: Transforms, backend: str, device: str) -> None:
     source = ImageSource(images.paths, images.labels, images.domain_indices)
-    _, store = open_store_of(backend, source, transforms, default_folder(images.folder), device=torch.device(device))
+    folder = default_folder(images.folder, images.paths, transforms, backend)
+    _, store = open_store_of(backend, source, transforms, folder, device=torch.device(device))
     store.array.close()

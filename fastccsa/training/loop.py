@@ -252,7 +252,8 @@ def train_with(
     if suits_weights and begun:
         config = repeat_rates(config)
     watched = watched_images(config, manifest, images.domains).values()
-    caches = choose_caches(config, images, list(watched), device, ranks)
+    reasons: list[str] = []
+    caches = choose_caches(config, images, list(watched), device, ranks, reasons.append)
     config = replace(config, cache=caches[0])
     with ranks.first_before_others():
         if ranks.is_first:
@@ -297,7 +298,7 @@ def train_with(
         state.memory = objective.memory
         objective.attach(model)
         say(describe(config, images, model, device))
-        say(describe_resources(config, objective.loader, device, graph))
+        say(describe_resources(config, objective.loader, device, dtype, ranks, reasons))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one
             resumed = load_checkpoint(
                 folder, state, Resumed(config, len(objective.loader), len(objective.terms), images.domains)

@@ -10,7 +10,7 @@ import pytest
 from fastccsa.experiments import crops, scheduler
 from fastccsa.experiments.crops import make_crops
 from fastccsa.experiments.perform import Outcome, Slot
-from fastccsa.images import store
+from fastccsa.images.store_choice import FOLDER
 from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.errors import InputError
 
@@ -18,7 +18,7 @@ from fastccsa.system.errors import InputError
 @pytest.fixture
 def folder(manifest_csv):
     """The folder of stores, which is removed."""
-    place = manifest_csv.parent / store.FOLDER
+    place = manifest_csv.parent / FOLDER
     shutil.rmtree(place, ignore_errors=True)
     yield place
     shutil.rmtree(place, ignore_errors=True)
