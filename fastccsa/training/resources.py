@@ -21,7 +21,8 @@ from fastccsa.images.choices import Cache
 from fastccsa.images.crop_file import CacheError
 from fastccsa.images.store import stored_images
 from fastccsa.images.store_choice import default_folder, makers_of
-from fastccsa.runs.config import CONFIG_FILE, TrainConfig
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.folder import has_trained
 from fastccsa.runs.images import RunImages
 from fastccsa.system.machine import available_bytes
 from fastccsa.training.graph import obstacle
@@ -44,8 +45,8 @@ def choose_caches(
 ) -> tuple[Cache, ...]:
     """Return the caches that a run may use, the best one first; they are the same on all ranks.
 
-    There is more than one if the configuration says auto. A run that is resumed caches its images if it did so before,
-    because cached and decoded images differ a little.
+    There is more than one if the configuration says auto. A run that goes on from a checkpoint caches its images if it
+    did so before, because cached and decoded images differ a little.
 
     Args:
         config: the run.
@@ -57,7 +58,7 @@ def choose_caches(
     """
     if config.cache != "auto":
         return (config.cache,)
-    before = TrainConfig.read(config.out).cache if (Path(config.out) / CONFIG_FILE).exists() else "auto"
+    before = TrainConfig.read(config.out).cache if has_trained(Path(config.out)) else "auto"
     if before == "none":
         tell("as the run began")
         return ("none",)

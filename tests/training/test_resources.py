@@ -269,7 +269,24 @@ def test_a_resumed_run_caches_its_images_if_it_did_before(make_config, machine, 
     out = Path(config.out)
     out.mkdir()
     (out / "config.json").write_text(replace(config, cache=before).to_json())
+    assert chosen(config, device) == ("gpu" if device == GPU else "none")  # no step has been saved
+    (out / "previous.pt").write_bytes(b"")
     assert chosen(config, device) == expected
+
+
+def test_a_run_killed_before_it_is_saved_may_keep_its_crops_elsewhere(make_config) -> None:
+    """Its first start chose the GPU's memory; where there is no room for crops any more, it goes on without them."""
+    config, _ = open_manifest(make_config(alignment="-", epochs=1))
+    out = Path(config.out)
+    out.mkdir()
+    (out / "config.json").write_text(replace(config, cache="gpu").to_json())
+    train(config, progress=False)
+    assert TrainConfig.read(out).cache == "none"
+    (out / "last.pt").unlink()
+    for cache in ("ram", "gpu"):
+        with pytest.raises(InputError, match=f"other settings .cache: '{cache}', not 'none'"):
+            train(replace(config, cache=cache), progress=False)
+    train(config, progress=False)  # which is finished
 
 
 def test_a_run_of_a_version_without_these_choices_resumes(make_config, monkeypatch) -> None:
