@@ -44,7 +44,7 @@ from fastccsa.system.machine import memory_bytes
 from fastccsa.system.progress import status_lines
 from fastccsa.training.average import model_to_keep
 from fastccsa.training.averaging import after_validation, before_validation, save_swad
-from fastccsa.training.calibration import typical_distance
+from fastccsa.training.calibration import shared_distance
 from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Objective, build_objective
@@ -305,7 +305,7 @@ def train_with(
             )
         if ranks.rank:  # each rank needs different dropout masks, and only the first rank's random state is saved
             torch.manual_seed(config.seed + ranks.rank * 1_000_003 + state.epoch * 1_009 + state.step)
-        objective.calibrate(lambda: ranks.gather(typical_distance(model, images.training, config, device, dtype))[0])
+        objective.calibrate(lambda: shared_distance(model, images.training, config, device, dtype, ranks))
         if resumed:
             say(f"resuming {folder} after epoch {state.epoch}, step {state.step}")
         if ranks.is_first:
