@@ -11,9 +11,8 @@ from fastccsa.collections import Manifest
 from fastccsa.experiments.plan import PlannedRun
 from fastccsa.images import Transforms
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store import default_folder
-from fastccsa.images.store_choice import open_store_of
-from fastccsa.runs.images import open_manifest, select_images
+from fastccsa.images.store_choice import default_folder, open_store_of
+from fastccsa.runs.images import open_manifest, select_images, watched_images
 from fastccsa.system.errors import InputError
 from fastccsa.system.progress import Say
 
@@ -21,7 +20,7 @@ Group = tuple[str, int, str]  # manifest, size, image backend: what runs share a
 
 
 def make_crops(runs: Sequence[PlannedRun], device: str, say: Say) -> None:
-    """Make the crops of the training and validation images that ``runs`` will cache, each once.
+    """Make the crops of the images that ``runs`` will cache, each once.
 
     Crops that cannot be made are left to the runs, which report the error.
 
@@ -46,16 +45,18 @@ def make_crops(runs: Sequence[PlannedRun], device: str, say: Say) -> None:
 
 
 def _images(runs: Sequence[PlannedRun]) -> Manifest:
-    """Return the training and validation images of runs on one manifest."""
+    """Return the images that runs on one manifest train on, select by, and score after each epoch."""
     _, manifest = open_manifest(runs[0].config)
     used: set[str] = set()
     for run in runs:
         images = select_images(run.config, manifest)
-        used |= {*images.training.paths, *images.validation.paths}
+        watched = watched_images(run.config, manifest, images.domains).values()
+        used.update(path for part in (images.training, images.validation, *watched) for path in part.paths)
     return manifest.take(np.flatnonzero([path in used for path in manifest.paths]))
 
 
 def _make(images: Manifest, transforms: Transforms, backend: str, device: str) -> None:
     source = ImageSource(images.paths, images.labels, images.domain_indices)
-    _, store = open_store_of(backend, source, transforms, default_folder(images.folder), device=torch.device(device))
+    folder = default_folder(images.folder, images.paths, transforms, backend)
+    _, store = open_store_of(backend, source, transforms, folder, device=torch.device(device))
     store.array.close()

@@ -24,7 +24,7 @@ from fastccsa.experiments.validate import (
 from fastccsa.pruning.config import PruneConfig
 from fastccsa.runs.config import CONFIG_FILE, TrainConfig
 from fastccsa.runs.folder import SCORES_FILE, epochs_done, experiment_folder
-from fastccsa.runs.images import RunImages, open_manifest, select_images
+from fastccsa.runs.images import RunImages, open_manifest, select_images, watched_images
 from fastccsa.runs.locks import is_locked
 from fastccsa.system.errors import InputError
 
@@ -241,10 +241,6 @@ def _plan_run(
             seed=config.seed,
         )
         check_pruned_folder(folder, pruning)
-    test, watched = len(manifest.select("test")), 0
-    if config.score_epochs:
-        left_out = [name for name in manifest.domains if name not in images.domains]
-        watched = test + len(manifest.select("validation", left_out))
     return PlannedRun(
         row=row,
         seed=config.seed,
@@ -253,9 +249,9 @@ def _plan_run(
         init=init,
         training=len(images.training),
         validation=len(images.validation),
-        test=test,
+        test=len(manifest.select("test")),
         pruning=pruning,
-        watched=watched,
+        watched=sum(map(len, watched_images(config, manifest, images.domains).values())),
     )
 
 

@@ -25,9 +25,8 @@ from fastccsa.images.layout import check_dtype
 from fastccsa.images.readahead import read_ahead
 from fastccsa.images.sharded_backend import ShardedBackend
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store import default_folder
 from fastccsa.images.store_backend import StoreBackend, check_cache
-from fastccsa.images.store_choice import open_store_of
+from fastccsa.images.store_choice import default_folder, open_store_of
 from fastccsa.images.transforms import IntArray, Transforms, Views
 from fastccsa.system.choices import check_choice
 from fastccsa.system.errors import InputError
@@ -101,7 +100,10 @@ class Loader(ABC):
                 self._backend = make(self._decoder)
             self._read = self._source.read
         else:
-            folder = default_folder(manifest.folder) if cache_dir is None else Path(cache_dir)
+            if cache_dir is None:
+                folder = default_folder(manifest.folder, manifest.paths, transforms, backend)
+            else:
+                folder = Path(cache_dir)
             # A cache in memory reads all crops once anyway, so verifying them costs little.
             self._decoder, store = open_store_of(
                 backend,

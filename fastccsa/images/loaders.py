@@ -37,8 +37,8 @@ class PairLoader(Loader):
             "gpu" copies it to the device, which then makes the images. "sharded" does so too, but each process of
             torch.distributed's default group keeps a part, and they exchange the crops of each step; all must iterate
             together. The sampler's rank and world size must be those of the group.
-        cache_dir: folder for stores; None for ``.fastccsa-cache`` next to the manifest or, if that is not writable,
-            ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
+        cache_dir: folder for stores; None for ``.fastccsa-cache`` next to the manifest or, if that lacks crops and
+            cannot be written, ``$XDG_CACHE_HOME/fastccsa`` (``~/.cache/fastccsa``).
         transforms: the transforms.
         dtype: number type of the images: torch.float32 or, with a cache, torch.bfloat16. Each value is rounded once, so
             they are bit for bit what autocast to bfloat16 makes of float32 images.

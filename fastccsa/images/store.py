@@ -40,7 +40,6 @@ from fastccsa.system.machine import usable_cpus
 logger = logging.getLogger("fastccsa.images")
 
 FORMAT = 1
-FOLDER = ".fastccsa-cache"
 INDEX_FILE, ARRAY_FILE = "index.json", "crops.bin"
 MAKERS = ("dali", "torchvision")  # backends that make crops
 
@@ -66,13 +65,6 @@ class Store:
 
     array: CropFile
     rows: IntArray
-
-
-def default_folder(manifest_folder: Path) -> Path:
-    """Return the default folder for stores: next to the manifest or, if that is not writable, in the user's cache."""
-    if os.access(manifest_folder, os.W_OK):
-        return manifest_folder / FOLDER
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastccsa"
 
 
 def open_store(
@@ -116,6 +108,8 @@ def open_store(
         if store is not None:
             return store
     with _reported(folder), _locked(folder, fcntl.LOCK_EX):
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         remove_leftovers(folder)  # of a run that was killed while writing the index
         builder = _Builder(folder, settings, transforms)
         try:
@@ -138,7 +132,7 @@ def open_complete_store(
     """
     settings = _settings(transforms, backend)
     folder = _subfolder(folder, settings)
-    if not (folder / INDEX_FILE).exists():
+    if not os.path.exists(folder / INDEX_FILE):  # which Path.exists may not be allowed to find out
         return None
     with _reported(folder), _locked(folder, fcntl.LOCK_SH):
         return _complete_store(folder, settings, transforms, source, verify)
@@ -157,6 +151,27 @@ def stored_images(paths: Iterable[str], transforms: Transforms, folder: Path, ba
     return sum(entry.row < rows for entry in found)
 
 
+def has_crops(paths: Iterable[str], transforms: Transforms, folder: Path, backend: str) -> bool:
+    """Return whether ``backend``'s store in ``folder`` has the crops of all of these images."""
+    settings = _settings(transforms, backend)
+    try:
+        return _complete_index(_subfolder(folder, settings), settings, transforms, paths) is not None
+    except OSError:
+        return False
+
+
+def can_add_crops(transforms: Transforms, folder: Path, backend: str) -> bool:
+    """Return whether this user may add crops to ``backend``'s store in ``folder``, which may be missing."""
+    store = _subfolder(folder, _settings(transforms, backend))
+    place = next(place for place in (store, *store.parents) if os.path.exists(place))
+    array = store / ARRAY_FILE
+    return (
+        place.is_dir()
+        and os.access(place, os.W_OK | os.X_OK)
+        and (not os.path.exists(array) or os.access(array, os.W_OK))
+    )
+
+
 def _settings(transforms: Transforms, backend: str) -> dict[str, Any]:
     return {"format": FORMAT, "resize": transforms.resize, "crop": transforms.crop, "backend": backend}
 
@@ -169,25 +184,33 @@ def _complete_store(
     folder: Path, settings: dict[str, Any], transforms: Transforms, source: ImageSource, verify: bool
 ) -> Store | None:
     """Return the store if nothing has to be added or repaired, without changing it; else None."""
+    index = _complete_index(folder, settings, transforms, (path for path in source.paths if path not in source.broken))
+    if index is None:
+        return None
     array = folder / ARRAY_FILE
+    if verify:
+        entries = (index.entries.get(path) for path in source.paths)
+        found = [entry for entry in entries if entry is not None and entry.pixels is not None]
+        with open(array, "rb") as file:
+            if _damaged(file.fileno(), transforms.crop**2 * _CHANNELS, found):
+                return None
+    return _store(array, index, source, transforms.crop)
+
+
+def _complete_index(
+    folder: Path, settings: dict[str, Any], transforms: Transforms, paths: Iterable[str]
+) -> Index | None:
+    """Return the index of the store if all of these images have a crop, and the array has not changed since."""
     try:
-        size, modified = (status := array.stat()).st_size, status.st_mtime_ns
+        status = (folder / ARRAY_FILE).stat()
     except FileNotFoundError:
         return None
     row_bytes = transforms.crop**2 * _CHANNELS
-    index = Index.read(folder / INDEX_FILE, settings, size // row_bytes, quiet=True)
-    entries = [index.entries.get(path) for path in source.paths]
-    wanted = zip(source.paths, entries, strict=True)
-    if modified != index.array_mtime_ns or size < index.rows * row_bytes:
+    index = Index.read(folder / INDEX_FILE, settings, status.st_size // row_bytes, quiet=True)
+    if status.st_mtime_ns != index.array_mtime_ns or status.st_size < index.rows * row_bytes:
         return None
-    if not all(path in source.broken or (entry is not None and entry.is_of(path)) for path, entry in wanted):
-        return None
-    if verify:
-        found = [entry for entry in entries if entry is not None and entry.pixels is not None]
-        with open(array, "rb") as file:
-            if _damaged(file.fileno(), row_bytes, found):
-                return None
-    return _store(array, index, source, transforms.crop)
+    entries = ((path, index.entries.get(path)) for path in paths)
+    return index if all(entry is not None and entry.is_of(path) for path, entry in entries) else None
 
 
 def _damaged(file: int, row_bytes: int, entries: Sequence[Entry]) -> list[Entry]:

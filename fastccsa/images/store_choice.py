@@ -1,15 +1,50 @@
-"""Opening the store of the backend that makes the crops of a loader, which depends on whether DALI can be used."""
+"""Which store a loader uses: in which folder, and of which backend, which depends on whether DALI can be used."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from fastccsa.images.backend import DaliError, dali_is_installed, say_once
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store import MAKERS, Store, open_complete_store, open_store
+from fastccsa.images.store import MAKERS, Store, can_add_crops, has_crops, open_complete_store, open_store
 from fastccsa.images.transforms import Transforms
+
+FOLDER = ".fastccsa-cache"
+
+
+def makers_of(backend: str) -> tuple[str, ...]:
+    """Return the backends whose stores a loader with ``backend`` may use.
+
+    Crops are added to the last one's; another one's must be complete.
+    """
+    if backend in MAKERS:
+        return (backend,)
+    return ("dali",) if dali_is_installed() else MAKERS
+
+
+def default_folder(manifest_folder: Path, paths: Sequence[str], transforms: Transforms, backend: str) -> Path:
+    """Return the default folder for the store of some images.
+
+    It is next to the manifest or, if a crop is missing there and this user cannot add it, in the user's cache.
+
+    Args:
+        manifest_folder: the folder of the manifest.
+        paths: the images.
+        transforms: provides the sizes.
+        backend: the loader's backend.
+    """
+    near, makers = manifest_folder / FOLDER, makers_of(backend)
+    if can_add_crops(transforms, near, makers[-1]) or any(has_crops(paths, transforms, near, each) for each in makers):
+        return near
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # the user has no home
+        return near
+    return Path(cache) / "fastccsa"
 
 
 def open_store_of(

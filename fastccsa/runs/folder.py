@@ -33,6 +33,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ import torch
 from safetensors import SafetensorError
 
 from fastccsa.evaluation.scores import Scores
+from fastccsa.runs.checkpoint import has_checkpoint
 from fastccsa.runs.config import CONFIG_FILE, TrainConfig
 from fastccsa.system import machine
 from fastccsa.system.errors import InputError
@@ -74,8 +76,9 @@ def open_run(config: TrainConfig) -> Path:
     folder = Path(config.out)
     file = folder / CONFIG_FILE
     if file.exists():
-        differences = config.differences(TrainConfig.read(folder))
-        if differences:
+        there = TrainConfig.read(folder)
+        # Before the first checkpoint, nothing has been learnt from crops, or from images without them.
+        if differences := config.differences(there if has_trained(folder) else replace(there, cache="auto")):
             raise InputError(
                 f"{folder} holds a run with other settings ({'; '.join(differences)}): "
                 "repeat its settings to resume it, or choose another folder"
@@ -87,6 +90,11 @@ def open_run(config: TrainConfig) -> Path:
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}; make room, or choose another folder") from error
     return folder
+
+
+def has_trained(folder: Path) -> bool:
+    """Return whether the folder holds a run that has been saved, and goes on as it began, or is finished."""
+    return (folder / CONFIG_FILE).exists() and (has_checkpoint(folder) or (folder / SCORES_FILE).exists())
 
 
 def write_config(config: TrainConfig) -> None:

@@ -1,4 +1,4 @@
-"""Selection of the images that a run trains on, and of those that select its model."""
+"""Selection of the images that a run trains on, of those that select its model, and of those that it only scores."""
 
 from __future__ import annotations
 
@@ -119,6 +119,15 @@ def select_images(config: TrainConfig, manifest: Manifest) -> RunImages:
     if len(manifest.select("test")) == 0:
         raise InputError(f"{config.manifest} has no test image: split it again")
     return images
+
+
+def watched_images(config: TrainConfig, manifest: Manifest, trained: tuple[str, ...]) -> dict[str, Manifest]:
+    """Return the images of ``config.score_epochs``: those of domains left out to validate on, and to test on."""
+    if not config.score_epochs:
+        return {}
+    left_out = [name for name in manifest.domains if name not in trained]
+    found = {"unseen": manifest.select("validation", left_out), "test": manifest.select("test")}
+    return {name: images for name, images in found.items() if len(images)}
 
 
 def training_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:

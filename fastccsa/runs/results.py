@@ -24,7 +24,10 @@ def run_outputs(
     world_size: int = 1,
     split: str = "test",
 ) -> list[Outputs]:
-    """Run each of ``models`` on this rank's share of a split's images of every domain, as ``config`` says."""
+    """Run each of ``models`` on this rank's share of a split's images of every domain, as ``config`` says.
+
+    Images are decoded even if the run caches crops, which differ a little: scores do not depend on the cache.
+    """
     return run_split_of(
         models,
         manifest,

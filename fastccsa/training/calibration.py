@@ -16,9 +16,26 @@ from fastccsa.models import Classifier
 from fastccsa.runs.config import TrainConfig
 from fastccsa.sampling import ImageSampler
 from fastccsa.system.errors import InputError
+from fastccsa.training.ranks import Ranks
 from fastccsa.training.step import make_forward
 
 PER_GROUP = 16  # images of each domain and class
+
+
+def shared_distance(
+    model: Classifier,
+    training: Manifest,
+    config: TrainConfig,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    ranks: Ranks,
+) -> float:
+    """Return the first rank's `typical_distance` on all ranks. Collective.
+
+    Only the first rank decodes the images for it, unless BatchNorm takes its statistics from all ranks together.
+    """
+    measures = ranks.is_first or config.sync_batchnorm
+    return ranks.gather(typical_distance(model, training, config, device, dtype) if measures else 0.0)[0]
 
 
 def typical_distance(
@@ -28,7 +45,8 @@ def typical_distance(
 
     At most `PER_GROUP` images of each domain and class are used, drawn with the run's seed, without augmentation, in
     mixed batches. As in a training step, BatchNorm takes its statistics from the batch: those of a network from random
-    weights are not known yet. If all images of different domains have the same class, pairs of one class are used. The
+    weights are not known yet. If all images of different domains have the same class, pairs of one class are used.
+    Images are decoded even if the run caches crops, which differ a little: the margin does not depend on the cache. The
     model and torch's random state do not change.
 
     Raises:

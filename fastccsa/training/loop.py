@@ -33,7 +33,7 @@ from fastccsa.runs.folder import (
     write_config,
     write_environment,
 )
-from fastccsa.runs.images import open_manifest, select_images
+from fastccsa.runs.images import open_manifest, select_images, watched_images
 from fastccsa.runs.locks import lock_run
 from fastccsa.runs.run_files import RunFiles
 from fastccsa.runs.used_images import check_manifest, write_used_images
@@ -44,7 +44,7 @@ from fastccsa.system.machine import memory_bytes
 from fastccsa.system.progress import status_lines
 from fastccsa.training.average import model_to_keep
 from fastccsa.training.averaging import after_validation, before_validation, save_swad
-from fastccsa.training.calibration import typical_distance
+from fastccsa.training.calibration import shared_distance
 from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Objective, build_objective
@@ -68,7 +68,7 @@ from fastccsa.training.start import (
 from fastccsa.training.step import Step, wrap_model
 from fastccsa.training.stopping import StopRequests
 from fastccsa.training.trace import StepTrace
-from fastccsa.training.watch import Watch, watched_images
+from fastccsa.training.watch import Watch
 
 REPORT_EVERY = 20  # batches between updates of the progress bar and the log
 
@@ -252,7 +252,8 @@ def train_with(
     if suits_weights and begun:
         config = repeat_rates(config)
     watched = watched_images(config, manifest, images.domains).values()
-    caches = choose_caches(config, images, list(watched), device, ranks)
+    reasons: list[str] = []
+    caches = choose_caches(config, images, list(watched), device, ranks, reasons.append)
     config = replace(config, cache=caches[0])
     with ranks.first_before_others():
         if ranks.is_first:
@@ -297,14 +298,14 @@ def train_with(
         state.memory = objective.memory
         objective.attach(model)
         say(describe(config, images, model, device))
-        say(describe_resources(config, objective.loader, device, graph))
+        say(describe_resources(config, objective.loader, device, dtype, ranks, reasons))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one
             resumed = load_checkpoint(
                 folder, state, Resumed(config, len(objective.loader), len(objective.terms), images.domains)
             )
         if ranks.rank:  # each rank needs different dropout masks, and only the first rank's random state is saved
             torch.manual_seed(config.seed + ranks.rank * 1_000_003 + state.epoch * 1_009 + state.step)
-        objective.calibrate(lambda: ranks.gather(typical_distance(model, images.training, config, device, dtype))[0])
+        objective.calibrate(lambda: shared_distance(model, images.training, config, device, dtype, ranks))
         if resumed:
             say(f"resuming {folder} after epoch {state.epoch}, step {state.step}")
         if ranks.is_first:

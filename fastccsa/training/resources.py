@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,18 +17,18 @@ import torch
 from fastccsa._build_info import CUDA_VERSION
 from fastccsa.collections import Manifest
 from fastccsa.images import ImageLoader, PairLoader, Transforms
-from fastccsa.images.backend import dali_is_installed
 from fastccsa.images.choices import Cache
 from fastccsa.images.crop_file import CacheError
-from fastccsa.images.store import MAKERS, default_folder, stored_images
-from fastccsa.runs.config import CONFIG_FILE, TrainConfig
+from fastccsa.images.store import stored_images
+from fastccsa.images.store_choice import default_folder, makers_of
+from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.folder import has_trained
 from fastccsa.runs.images import RunImages
 from fastccsa.system.machine import available_bytes
 from fastccsa.training.graph import obstacle
 from fastccsa.training.ranks import Ranks
 
-# From the fastest to the one that needs nothing.
-_ORDER: tuple[Cache, ...] = ("gpu", "sharded", "ram", "disk", "none")
+_NAMES = {"gpu": "GPU memory", "sharded": "the memory of all GPUs", "ram": "memory", "disk": "disk"}
 # A cache in memory is chosen if it takes at most this share of what is available; the rest is the training's.
 _SHARE = 0.5
 
@@ -36,12 +36,17 @@ logger = logging.getLogger("fastccsa.training")
 
 
 def choose_caches(
-    config: TrainConfig, images: RunImages, watched: Sequence[Manifest], device: torch.device, ranks: Ranks
+    config: TrainConfig,
+    images: RunImages,
+    watched: Sequence[Manifest],
+    device: torch.device,
+    ranks: Ranks,
+    tell: Callable[[str], None],
 ) -> tuple[Cache, ...]:
     """Return the caches that a run may use, the best one first; they are the same on all ranks.
 
-    There is more than one if the configuration says auto. A run that is resumed caches its images if it did so before,
-    because cached and decoded images differ a little.
+    There is more than one if the configuration says auto. A run that goes on from a checkpoint caches its images if it
+    did so before, because cached and decoded images differ a little.
 
     Args:
         config: the run.
@@ -49,18 +54,40 @@ def choose_caches(
         watched: other images that it caches.
         device: the device of the model.
         ranks: the processes that train together.
+        tell: called with the reason, in a few words, why a better cache than the first one is not among them.
     """
     if config.cache != "auto":
         return (config.cache,)
-    before = TrainConfig.read(config.out).cache if (Path(config.out) / CONFIG_FILE).exists() else "auto"
-    if before == "none" or (before == "auto" and device.type == "cpu"):
+    before = TrainConfig.read(config.out).cache if has_trained(Path(config.out)) else "auto"
+    if before == "none":
+        tell("as the run began")
+        return ("none",)
+    if before == "auto" and device.type == "cpu":
         return ("none",)
     paths = [path for part in (images.training, images.validation, *watched) for path in part.paths]
     room = Room(config, tuple(dict.fromkeys(paths)), images.training.folder, device, ranks.world)
-    found = tuple(cache for cache in _ORDER if not ranks.highest(not room.has(cache)))
+    found: list[Cache] = []
+    reasons: list[str] = []
+    for cache in _possible(device, ranks):
+        reason = room.lack(cache)
+        if not ranks.highest(reason is not None):
+            found.append(cache)
+        elif not found:
+            reasons.append(reason or f"{_NAMES[cache]}: another process has no room")
+    for reason in dict.fromkeys(reasons):
+        tell(reason)
     if before == "auto":
-        return found
-    return found[:-1] or ("disk",)  # which has been made, or its error says what to do
+        return tuple(found)
+    return tuple(found[:-1]) or ("disk",)  # which has been made, or its error says what to do
+
+
+def _possible(device: torch.device, ranks: Ranks) -> Iterator[Cache]:
+    """Yield the caches that there are for this device and number of processes, the best one first."""
+    if device.type == "cuda":
+        yield "gpu"
+        if not ranks.is_alone:
+            yield "sharded"
+    yield from ("ram", "disk", "none")
 
 
 @dataclass(frozen=True)
@@ -81,40 +108,56 @@ class Room:
     device: torch.device
     world: int
 
-    def has(self, cache: Cache) -> bool:
-        """Return whether there is room for the crops in a cache, and in their store on the disk."""
+    def lack(self, cache: Cache) -> str | None:
+        """Return in a few words why a cache, or their store on the disk, has no room for the crops; None if it has."""
         if cache == "none":
-            return True
-        image_bytes = 3 * Transforms(size=self.config.size).crop ** 2
-        needed = len(self.paths) * image_bytes
-        if self._not_stored * image_bytes > _free(default_folder(self.folder)):
-            return False
-        if cache in ("gpu", "sharded"):
-            if self.device.type == "cpu" or not CUDA_VERSION or (cache == "sharded" and self.world == 1):
-                return False
-            return (needed if cache == "gpu" else needed / self.world) <= _SHARE * available_bytes(self.device)
+            return None
+        needed = len(self.paths) * self._image_bytes
+        if self._no_store is not None or cache == "disk":
+            return self._no_store
         if cache == "ram":
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            return needed <= _SHARE * available_bytes(torch.device("cpu")) / processes
-        return True
+            return _too_small(cache, needed, _SHARE * available_bytes(torch.device("cpu")) / processes)
+        if not CUDA_VERSION:
+            return f"{_NAMES['gpu']}: fastccsa was built without CUDA code"
+        part = needed / self.world if cache == "sharded" else needed
+        return _too_small(cache, part, _SHARE * available_bytes(self.device))
+
+    @property
+    def _image_bytes(self) -> int:
+        return 3 * Transforms(size=self.config.size).crop ** 2
 
     @cached_property
-    def _not_stored(self) -> int:
-        """How many images have no row yet in the store that the loaders will use."""
-        backend = self.config.image_backend
-        makers = (backend,) if backend in MAKERS else ("dali",) if dali_is_installed() else MAKERS
-        transforms, folder = Transforms(size=self.config.size), default_folder(self.folder)
-        lacking = [len(self.paths) - stored_images(self.paths, transforms, folder, maker) for maker in makers]
-        # Without DALI, a store that it made is used only if it is complete.
-        return 0 if lacking[0] == 0 else lacking[-1]
+    def _no_store(self) -> str | None:
+        """Why there is no room for the store; None if there is."""
+        backend, transforms = self.config.image_backend, Transforms(size=self.config.size)
+        folder = default_folder(self.folder, self.paths, transforms, backend)
+        lacking = [len(self.paths) - stored_images(self.paths, transforms, folder, each) for each in makers_of(backend)]
+        if 0 in (lacking[0], lacking[-1]):  # without DALI, a store that it made is used only if it is complete
+            return None
+        needed, free = lacking[-1] * self._image_bytes, _free(folder)
+        if free is None:
+            return f"{folder} cannot be written"
+        return f"{_NAMES['disk']}: needs {_amount(needed)}, {_amount(free)} free" if needed > free else None
 
 
-def _free(folder: Path) -> int:
-    """Return the free space of the disk that a folder is, or would be, on; 0 if it cannot be written."""
-    while not folder.exists():
-        folder = folder.parent
-    writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-    return shutil.disk_usage(folder).free if writable else 0
+def _free(folder: Path) -> int | None:
+    """Return the free space of the disk that a folder is, or would be, on; None if it cannot be written."""
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        return shutil.disk_usage(folder).free if writable else None
+    except OSError:
+        return None
+
+
+def _too_small(cache: Cache, needed: float, room: float) -> str | None:
+    return f"{_NAMES[cache]}: needs {_amount(needed)}, {_amount(room)} free for crops" if needed > room else None
+
+
+def _amount(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 Opened = TypeVar("Opened")
@@ -158,10 +201,26 @@ def use_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | No
     return config.cuda_graph
 
 
-def describe_resources(config: TrainConfig, loader: ImageLoader | PairLoader, device: torch.device, graph: bool) -> str:
-    """Say in one line what decodes, keeps and augments the images, and how steps are launched."""
+def describe_resources(
+    config: TrainConfig,
+    loader: ImageLoader | PairLoader,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    ranks: Ranks,
+    reasons: Sequence[str] = (),
+) -> str:
+    """Say in one line what decodes, keeps and augments the images, how steps are launched, and what stood in the way.
+
+    Args:
+        config: the run, whose cache has been chosen.
+        loader: loads the training images.
+        device, dtype: where the model is, and the dtype of autocast.
+        ranks: the processes that train together.
+        reasons: what `choose_caches` told.
+    """
     on_gpu = device.type == "cuda"
     decoder = {"native": "fastccsa's decoder", "dali": "DALI", "torchvision": "torchvision"}[loader.decoder]
+    why = f" ({'; '.join(reasons)})" if reasons else ""
     places = {
         "gpu": "in GPU memory",
         "sharded": f"spread over the memory of the processes' {'GPUs' if on_gpu else 'CPUs'}",
@@ -169,11 +228,16 @@ def describe_resources(config: TrainConfig, loader: ImageLoader | PairLoader, de
         "disk": "on disk",
     }
     if config.cache in places:
-        images = f"crops that {decoder} made, kept {places[config.cache]}"
+        images = f"crops that {decoder} made, kept {places[config.cache]}{why}"
         augmented = on_gpu and config.cache in ("gpu", "sharded")
     else:
         augmented = on_gpu and loader.decoder == "dali"
-        images = f"decoded for each epoch by {decoder}{' on the GPU' if augmented else ''}"
-    where = "GPU" if augmented else "CPU"
-    steps = "; steps: a CUDA graph" if graph else "; steps: launched one by one" if on_gpu else ""
-    return f"images: {images}, augmented on the {where}{steps}"
+        images = f"decoded for each epoch by {decoder}{' on the GPU' if augmented else ''}{why}"
+    line = f"images: {images}, augmented on the {'GPU' if augmented else 'CPU'}"
+    if not on_gpu:
+        return line
+    if use_graph(config, device, dtype, ranks):
+        return f"{line}; steps: a CUDA graph"
+    # Of a reason such as "accumulate is 2: it captures steps of one batch", the setting is enough.
+    found = obstacle(config, device, dtype, ranks) if config.cuda_graph is None else None
+    return f"{line}; steps: launched one by one" + (f" ({found.split(':')[0]})" if found else "")

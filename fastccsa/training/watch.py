@@ -18,6 +18,7 @@ from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier
 from fastccsa.runs.config import TrainConfig
+from fastccsa.runs.images import watched_images
 from fastccsa.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -39,15 +40,6 @@ def open_share(
         world_size=ranks.world,
         pixels=pixels,
     )
-
-
-def watched_images(config: TrainConfig, manifest: Manifest, trained: tuple[str, ...]) -> dict[str, Manifest]:
-    """Return the images of ``config.score_epochs``: those of domains left out to validate on, and to test on."""
-    if not config.score_epochs:
-        return {}
-    left_out = [name for name in manifest.domains if name not in trained]
-    found = {"unseen": manifest.select("validation", left_out), "test": manifest.select("test")}
-    return {name: images for name, images in found.items() if len(images)}
 
 
 class Watch:

@@ -10,7 +10,7 @@ import pytest
 from fastccsa.experiments import crops, scheduler
 from fastccsa.experiments.crops import make_crops
 from fastccsa.experiments.perform import Outcome, Slot
-from fastccsa.images import store
+from fastccsa.images.store_choice import FOLDER
 from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.system.errors import InputError
 
@@ -18,7 +18,7 @@ from fastccsa.system.errors import InputError
 @pytest.fixture
 def folder(manifest_csv):
     """The folder of stores, which is removed."""
-    place = manifest_csv.parent / store.FOLDER
+    place = manifest_csv.parent / FOLDER
     shutil.rmtree(place, ignore_errors=True)
     yield place
     shutil.rmtree(place, ignore_errors=True)
@@ -37,6 +37,17 @@ def test_the_store_has_the_images_of_all_runs_that_cache_them(plan_of, folder) -
     assert entries.keys() == used
     assert all(entry["pixels"] is not None for entry in entries.values())
     assert said == [f"crops of {len(used)} images of 32 px, for 2 runs"]
+
+
+def test_the_images_that_runs_score_after_each_epoch_are_among_them(plan_of, folder) -> None:
+    """All of a row without one domain: also its validation images, and every test image."""
+    settings = ["cache=disk", "image_backend=torchvision"]
+    runs = plan_of("K", settings=[*settings, "score_epochs=true", "exclude=UDA"]).runs
+    make_crops([run for run in runs if run.row.letter == "K"], "cpu", lambda line: None)
+    (index,) = folder.glob("*/index.json")
+    table = open_manifest(runs[0].config)[1].table
+    unused = table[(table["domain"] == "UDA") & (table["split"] == "train")]
+    assert len(json.loads(index.read_text())["entries"]) == len(table) - len(unused) < len(table)
 
 
 @pytest.mark.parametrize(

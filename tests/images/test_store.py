@@ -25,7 +25,7 @@ from fastccsa.images import Transforms, store_index
 from fastccsa.images import store as store_module
 from fastccsa.images.decode import decode
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store import FOLDER, Store, default_folder, open_store
+from fastccsa.images.store import Store, open_store
 from fastccsa.images.torchvision_backend import centre_crop
 from fastccsa.system.errors import InputError
 
@@ -301,14 +301,6 @@ def test_a_fifo_in_place_of_the_lock_is_named_at_once(manifest: Manifest, tmp_pa
     os.mkfifo(lock)
     with pytest.raises(InputError, match="lock is not a regular file: remove it"):
         make(manifest, tmp_path)
-
-
-def test_the_default_folder_of_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_folder(tmp_path) == tmp_path / FOLDER
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_folder(tmp_path / "missing") == Path("/somewhere/fastccsa")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_folder(tmp_path / "missing") == Path.home() / ".cache/fastccsa"
 
 
 # Builds a store slowly enough to be killed halfway, and writes the index after every image.

@@ -15,8 +15,9 @@ from fastccsa.runs.folder import CONFIG_FILE
 from fastccsa.runs.images import open_manifest, select_images
 from fastccsa.runs.sampling_record import SamplingRecord
 from fastccsa.system.errors import InputError, Interrupted
-from fastccsa.training import train
+from fastccsa.training import calibration, train
 from fastccsa.training.calibration import PER_GROUP, typical_distance
+from fastccsa.training.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -95,6 +96,19 @@ def test_equal_features_are_an_error(opened) -> None:
         measured(Colours(0.0), *opened())
 
 
+@pytest.mark.parametrize(
+    ("rank", "shared", "measured"), [(0, False, [2.0]), (1, False, []), (0, True, [2.0]), (1, True, [2.0])]
+)
+def test_ranks_measure_only_what_they_must(make_config, monkeypatch, rank, shared, measured) -> None:
+    """The first one; the others only where the forward pass exchanges statistics, and would wait for them."""
+    called = []
+    monkeypatch.setattr(calibration, "typical_distance", lambda *args: called.append(2.0) or 2.0)
+    monkeypatch.setattr(Ranks, "gather", lambda self, value: [2.0, value] if self.rank else [value, 0.0])
+    config = make_config(sync_batchnorm=shared)
+    assert calibration.shared_distance(None, None, config, CPU, None, Ranks(rank, 2)) == 2.0
+    assert called == measured
+
+
 def test_a_resumed_run_keeps_the_distance_it_started_with(make_config, monkeypatch) -> None:
     """The weights have changed by then: measured again, the distance would be another one."""
     config = make_config(epochs=2, recipe="balanced")
@@ -104,7 +118,7 @@ def test_a_resumed_run_keeps_the_distance_it_started_with(make_config, monkeypat
         measurements.append(typical_distance(*args))
         return measurements[-1]
 
-    monkeypatch.setattr("fastccsa.training.loop.typical_distance", count)
+    monkeypatch.setattr("fastccsa.training.calibration.typical_distance", count)
     with monkeypatch.context() as patch:
         patch.setattr("fastccsa.training.loop.validate", lambda *_: (_ for _ in ()).throw(Interrupted("stop", 0)))
         with pytest.raises(Interrupted):

@@ -14,20 +14,20 @@ import torch
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation.replay import ReplayedPredictions
-from fastccsa.images import Transforms, base_loader, store_crops
+from fastccsa.images import Transforms, base_loader, store_choice, store_crops
 from fastccsa.images.crop_file import CacheError
 from fastccsa.images.source import ImageSource
-from fastccsa.images.store import default_folder, open_store
+from fastccsa.images.store import open_store
 from fastccsa.images.store_backend import StoreBackend
+from fastccsa.images.store_choice import FOLDER
 from fastccsa.images.torchvision_backend import TorchvisionCrops
 from fastccsa.runs.config import TrainConfig
-from fastccsa.runs.images import open_manifest, select_images
+from fastccsa.runs.images import open_manifest, select_images, watched_images
 from fastccsa.system.errors import InputError
 from fastccsa.training import graph, resources, train
 from fastccsa.training import loop as loop_module
 from fastccsa.training.graph import CaptureError, GraphedStep
 from fastccsa.training.ranks import ALONE, Ranks
-from fastccsa.training.watch import watched_images
 
 RUNS = ("ordinary", "graphed")
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -57,11 +57,13 @@ def chosen(config: TrainConfig, device: torch.device = GPU, ranks: Ranks = ALONE
     return usable(config, device, ranks)[0]
 
 
-def usable(config: TrainConfig, device: torch.device = GPU, ranks: Ranks = ALONE) -> tuple[str, ...]:
+def usable(
+    config: TrainConfig, device: torch.device = GPU, ranks: Ranks = ALONE, reasons: list[str] | None = None
+) -> tuple[str, ...]:
     config, manifest = open_manifest(config)
     images = select_images(config, manifest)
     watched = list(watched_images(config, manifest, images.domains).values())
-    return resources.choose_caches(config, images, watched, device, ranks)
+    return resources.choose_caches(config, images, watched, device, ranks, ([] if reasons is None else reasons).append)
 
 
 def bytes_of_crops(config: TrainConfig, splits: tuple[str, ...] = ("train", "validation")) -> int:
@@ -85,6 +87,49 @@ def test_the_fastest_cache_that_has_room_is_chosen(make_config, machine, room, e
     assert chosen(config) == expected
     assert chosen(config, CPU) == "none"
     assert chosen(replace(config, cache="disk")) == "disk"
+
+
+# The crops need 0.3 MB: 63 images of 43 x 43 pixels.
+GPU_MEMORY = "GPU memory: needs 0.3 MB, 0.2 MB free for crops"
+
+
+@pytest.mark.parametrize(
+    ("room", "expected", "reasons"),
+    [
+        ((2.0, 0.9, 1.0), "gpu", []),
+        ((1.1, 2.0, 1.0), "ram", [GPU_MEMORY]),
+        ((1.1, 1000, 1.0, ""), "ram", ["GPU memory: fastccsa was built without CUDA code"]),
+        ((1.1, 0.9, 1.0), "disk", [GPU_MEMORY, "memory: needs 0.3 MB, 0.2 MB free for crops"]),
+        ((9.0, 9.0, 0.9), "none", ["disk: needs 0.3 MB, 0.3 MB free"]),  # and not once for each cache
+    ],
+)
+def test_the_reasons_against_better_caches_are_told(make_config, machine, room, expected, reasons) -> None:
+    config, told = make_config(), []
+    machine(bytes_of_crops(config), *room)
+    assert usable(config, reasons=told)[0] == expected
+    assert told == reasons
+    assert usable(replace(config, cache="disk"), reasons=told) == ("disk",)
+    assert usable(config, CPU, reasons=told) == ("none",)
+    assert told == reasons  # nothing stood in the way of these
+
+
+def test_the_reasons_of_processes_and_of_a_folder_are_told(make_config, machine, monkeypatch) -> None:
+    config, told = make_config(), []
+    machine(bytes_of_crops(config), 1.1, 2, 1)
+    answers = iter([True, True, False, False, False])  # another one has no room in the memory of all GPUs
+    monkeypatch.setattr(Ranks, "highest", lambda self, number: max(number, next(answers)))
+    assert usable(config, ranks=Ranks(0, 2), reasons=told)[0] == "ram"
+    assert told == [GPU_MEMORY, "the memory of all GPUs: another process has no room"]
+    monkeypatch.undo()
+    machine(bytes_of_crops(config), 2, 2, 1)
+    monkeypatch.setattr(resources, "_free", lambda folder: None)
+    assert usable(config, reasons=told)[0] == "none"
+    assert told[2:] == [f"{Path(config.manifest).parent / FOLDER} cannot be written"]
+
+
+def test_large_amounts_are_in_gigabytes() -> None:
+    assert resources._too_small("gpu", 7.24e9, 5.06e9) == "GPU memory: needs 7.2 GB, 5.1 GB free for crops"
+    assert resources._too_small("gpu", 5.06e9, 5.06e9) is None
 
 
 def test_processes_share_the_memory_and_choose_the_same(make_config, machine, monkeypatch) -> None:
@@ -135,14 +180,14 @@ def test_only_the_crops_that_a_run_will_use_save_it_room(
     most = manifest.take(range(len(manifest) - 10))
     part = {"all": manifest, "most": most}.get(images) or manifest.select(images)
     source = ImageSource(part.paths, part.labels, part.domain_indices)
-    store = default_folder(manifest.folder)
+    store = manifest.folder / FOLDER
     monkeypatch.setattr(store_crops, "import_module", lambda name: None, raising=False)
     monkeypatch.setattr(store_crops.CropMaker, "_make_backend", make_by_torchvision)
     open_store(source, transforms, store, made_by, num_threads=1).array.close()
     room = len(manifest.select("validation")) * 3 * transforms.crop**2
     monkeypatch.setattr(resources, "available_bytes", lambda device: 0)
     monkeypatch.setattr(resources, "_free", lambda folder: room)
-    monkeypatch.setattr(resources, "dali_is_installed", lambda: has_dali)
+    monkeypatch.setattr(store_choice, "dali_is_installed", lambda: has_dali)
     assert chosen(config) == expected
 
 
@@ -153,9 +198,17 @@ def make_by_torchvision(self, batch_size):
 def test_a_folder_that_cannot_be_written_has_no_room(tmp_path, monkeypatch) -> None:
     assert resources._free(tmp_path / "cache" / "crops") > 0
     (tmp_path / "file").write_text("")
-    assert resources._free(tmp_path / "file") == 0
-    monkeypatch.setattr(resources.os, "access", lambda path, mode: False)
-    assert resources._free(tmp_path / "cache" / "crops") == 0
+    assert resources._free(tmp_path / "file") is None
+    with monkeypatch.context() as patch:
+        patch.setattr(resources.os, "access", lambda path, mode: False)
+        assert resources._free(tmp_path / "cache" / "crops") is None
+
+    def denied(path: Path) -> bool:
+        """As in the home of another user."""
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    assert resources._free(tmp_path / "cache" / "crops") is None
 
 
 @pytest.mark.parametrize("available", [("disk", "none"), ("none",)])
@@ -216,7 +269,24 @@ def test_a_resumed_run_caches_its_images_if_it_did_before(make_config, machine, 
     out = Path(config.out)
     out.mkdir()
     (out / "config.json").write_text(replace(config, cache=before).to_json())
+    assert chosen(config, device) == ("gpu" if device == GPU else "none")  # no step has been saved
+    (out / "previous.pt").write_bytes(b"")
     assert chosen(config, device) == expected
+
+
+def test_a_run_killed_before_it_is_saved_may_keep_its_crops_elsewhere(make_config) -> None:
+    """Its first start chose the GPU's memory; where there is no room for crops any more, it goes on without them."""
+    config, _ = open_manifest(make_config(alignment="-", epochs=1))
+    out = Path(config.out)
+    out.mkdir()
+    (out / "config.json").write_text(replace(config, cache="gpu").to_json())
+    train(config, progress=False)
+    assert TrainConfig.read(out).cache == "none"
+    (out / "last.pt").unlink()
+    for cache in ("ram", "gpu"):
+        with pytest.raises(InputError, match=f"other settings .cache: '{cache}', not 'none'"):
+            train(replace(config, cache=cache), progress=False)
+    train(config, progress=False)  # which is finished
 
 
 def test_a_run_of_a_version_without_these_choices_resumes(make_config, monkeypatch) -> None:
@@ -319,9 +389,53 @@ def test_a_run_says_in_one_line_what_it_uses(make_config, capsys) -> None:
 )
 def test_the_line_says_where_images_are_kept_and_augmented(make_config, cache, decoder, device, expected) -> None:
     loader = SimpleNamespace(decoder=decoder)
-    found = resources.describe_resources(make_config(cache=cache), loader, device, graph="graph" in expected)
+    found = resources.describe_resources(make_config(cache=cache), loader, device, None, ALONE)
     assert expected in found
     assert expected.endswith(":") or found.endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reasons", "expected"),
+    [
+        (
+            {"cache": "disk"},
+            ["GPU memory: needs 7.2 GB, 5.1 GB free for crops", "memory: needs 7.2 GB, 3.0 GB free for crops"],
+            "images: crops that DALI made, kept on disk (GPU memory: needs 7.2 GB, 5.1 GB free for crops; "
+            "memory: needs 7.2 GB, 3.0 GB free for crops), augmented on the CPU; "
+            "steps: launched one by one (cache is disk)",
+        ),
+        (
+            {"cache": "none"},
+            ["as the run began"],
+            "images: decoded for each epoch by DALI on the GPU (as the run began), augmented on the GPU; "
+            "steps: launched one by one (cache is none)",
+        ),
+        (
+            {"cache": "gpu", "accumulate": 2},
+            [],
+            "images: crops that DALI made, kept in GPU memory, augmented on the GPU; "
+            "steps: launched one by one (accumulate is 2)",
+        ),
+        (
+            {"cache": "gpu", "accumulate": 2, "cuda_graph": False},  # as it was asked for
+            [],
+            "images: crops that DALI made, kept in GPU memory, augmented on the GPU; steps: launched one by one",
+        ),
+    ],
+)
+def test_the_line_says_what_stood_in_the_way(make_config, settings, reasons, expected) -> None:
+    loader = SimpleNamespace(decoder="dali")
+    assert resources.describe_resources(make_config(**settings), loader, GPU, None, ALONE, reasons) == expected
+
+
+def test_a_run_tells_in_its_line_why_it_has_no_better_cache(make_config, monkeypatch, capsys) -> None:
+    def choose(*args) -> tuple[str, ...]:
+        args[-1]("GPU memory: needs 7.2 GB, 5.1 GB free for crops")
+        return ("ram", "disk", "none")
+
+    monkeypatch.setattr(loop_module, "choose_caches", choose)
+    train(make_config(alignment="-", epochs=1, image_backend="torchvision"))
+    assert ", kept in memory (GPU memory: needs 7.2 GB, 5.1 GB free for crops), aug" in capsys.readouterr().out
 
 
 @pytest.mark.cuda
