@@ -247,13 +247,15 @@ def train_with(
         check_manifest(config.init, config.manifest, manifest, ("validation", "test"), allow=True)
     device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
     dtype = amp_dtype(config.amp, device)
-    check_graph(config, device, dtype, ranks)
     begun = ranks.highest((Path(config.out) / CONFIG_FILE).exists())
     if suits_weights and begun:
         config = repeat_rates(config)
     watched = watched_images(config, manifest, images.domains).values()
     caches = choose_caches(config, images, list(watched), device, ranks)
+    if config.cuda_graph and "gpu" in caches:
+        caches = ("gpu",)
     config = replace(config, cache=caches[0])
+    check_graph(config, device, dtype, ranks)
     with ranks.first_before_others():
         if ranks.is_first:
             held.enter_context(lock_run(Path(config.out)))
