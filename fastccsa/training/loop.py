@@ -49,6 +49,7 @@ from fastccsa.training.graph import GraphedStep, check_graph
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Objective, build_objective
 from fastccsa.training.optimizer import end_epoch
+from fastccsa.training.pace import Pace
 from fastccsa.training.pixels import pixel_dtype
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.resources import choose_caches, describe_resources, open_cached, use_graph
@@ -95,11 +96,13 @@ def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
         for batch in batches(state, run):
             before, count = state.step, run.step.count(batch)
             updated = run.step(batch, before)
+            run.pace.queued(count)
             run.trace.step()
             state.step += count
             bar.update(count)
             if state.step // REPORT_EVERY > before // REPORT_EVERY and state.step < steps:
-                report_progress(state, run, bar, (state.step - first) / (time.perf_counter() - started))
+                done = state.step - first - run.pace.unfinished()
+                report_progress(state, run, bar, done / (time.perf_counter() - started))
             if not updated:
                 continue  # gradients are still accumulating, and they are not part of a checkpoint
             saved = save_if_due(state, run, saved)
@@ -246,6 +249,8 @@ def train_with(
     if config.init and ranks.is_first:
         check_manifest(config.init, config.manifest, manifest, ("validation", "test"), allow=True)
     device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
+    if device.type == "cuda":
+        held.enter_context(torch.cuda.device(device))  # where new streams, and events without a stream, belong to
     dtype = amp_dtype(config.amp, device)
     begun = ranks.highest((Path(config.out) / CONFIG_FILE).exists())
     if suits_weights and begun:
@@ -351,6 +356,7 @@ def train_with(
                 watch=watch,
                 replayed=replayed,
                 meter=meter,
+                pace=Pace(device),
                 files=RunFiles(folder, config, model_card(config, images), background),
                 log=training.enter_context(ScalarLog(folder if ranks.is_first else None, config, done)),
                 stop=training.enter_context(StopRequests(config.time_limit)),

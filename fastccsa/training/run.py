@@ -20,6 +20,7 @@ from fastccsa.runs.selection import SelectionRule
 from fastccsa.system.progress import Say
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Objective
+from fastccsa.training.pace import Pace
 from fastccsa.training.ranks import Ranks
 from fastccsa.training.scalars import ScalarLog
 from fastccsa.training.step import Step
@@ -44,7 +45,7 @@ class Run:
         validation_loader: this rank's share of the validation images.
         replayed: predicts their classes from the GPU's memory; None where they are not there.
         watch: scores of other images after each epoch.
-        meter: running means of the loss terms.
+        meter, pace: running means of the loss terms; how far the host runs ahead of the GPU.
         files: writes checkpoints, the model and the metrics; used by the first rank.
         stop: requests to stop.
         log, trace: the log of scalars, and the profile of a few steps.
@@ -65,6 +66,7 @@ class Run:
     replayed: ReplayedPredictions | None
     watch: Watch
     meter: Meter
+    pace: Pace
     files: RunFiles
     stop: StopRequests
     log: ScalarLog

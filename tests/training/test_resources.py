@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,12 +254,22 @@ def test_where_crops_are_kept_does_not_change_a_run_but_keeping_them_does(make_c
 )
 def test_a_requested_graph_takes_the_cache_it_needs(make_config, monkeypatch, room, expected) -> None:
     """The cache is left open, and the first part of a run is made on a machine with a GPU."""
-    opened, on_gpu = [], loop_module.start_state
+    opened, on_gpu, current = [], loop_module.start_state, []
+
+    @contextmanager
+    def make_current(device):
+        current.append(device)
+        try:
+            yield
+        finally:
+            current.remove(device)
 
     def open_cached(caches, *_):
         opened.append(caches)
+        assert current == [GPU]  # for streams and events
         raise CacheError("not here")
 
+    monkeypatch.setattr(torch.cuda, "device", make_current)
     monkeypatch.setattr(loop_module, "pick_device", lambda *_: GPU)
     monkeypatch.setattr(loop_module, "choose_caches", lambda *_: room)
     monkeypatch.setattr(
@@ -271,6 +281,7 @@ def test_a_requested_graph_takes_the_cache_it_needs(make_config, monkeypatch, ro
     with pytest.raises(InputError, match=reason):
         train(config, progress=False)
     assert opened == ([] if isinstance(expected, str) else [expected])
+    assert current == []
     assert Path(config.out).exists() == bool(opened)
 
 
