@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import Literal
 from fastccsa.experiments.plan import PlannedRun
 from fastccsa.runs.locks import try_lock
 from fastccsa.system.errors import InputError
+from fastccsa.system.gpu_memory import release
 from fastccsa.system.logs import log_to_terminal
 from fastccsa.system.machine import memory_share
 
@@ -156,7 +156,7 @@ def _child(connection: Connection) -> None:
         _write_output_to(log)
         with log_to_terminal():  # which is the log now
             outcome = perform(run, slot)
-        _release_memory()
+        release()  # which other processes may need
         connection.send(outcome)
 
 
@@ -168,15 +168,6 @@ def _write_output_to(log: Path) -> None:
     for output in (1, 2):
         os.dup2(file, output)
     os.close(file)
-
-
-def _release_memory() -> None:
-    """Return the GPU memory of a finished run, which other processes may need; this process keeps it otherwise."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _die_with_parent() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Candidate
+from fastccsa.evaluation.parts import Parts
 from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import ImageLoader
 from fastccsa.runs.checkpoint import TrainState
@@ -44,6 +45,7 @@ class Run:
         objective, step: what a step minimises, and the step itself.
         validation_loader: this rank's share of the validation images.
         replayed: predicts their classes from the GPU's memory; None where they are not there.
+        halved: how many of them pass through the model at a time.
         watch: scores of other images after each epoch.
         meter, pace: running means of the loss terms; how far the host runs ahead of the GPU.
         files: writes checkpoints, the model and the metrics; used by the first rank.
@@ -64,6 +66,7 @@ class Run:
     step: Step
     validation_loader: ImageLoader
     replayed: ReplayedPredictions | None
+    halved: Parts
     watch: Watch
     meter: Meter
     pace: Pace

@@ -47,7 +47,7 @@ def validate(state: TrainState, run: Run) -> Scores:
         share = run.replayed(model_to_keep(state), lambda: before_batch(state, run))
     else:
         images = stoppable(run.validation_loader.epoch(0), state, run)
-        share = predict(model_to_keep(state), images, run.device, run.dtype)
+        share = predict(model_to_keep(state), images, run.device, run.dtype, run.halved)
     parts = run.ranks.gather(share)
     found = Predictions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     validation = run.images.validation
