@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation.outputs import Outputs, make_outputs
+from fastccsa.evaluation.parts import Parts
 from fastccsa.images import ImageLoader, Transforms
 from fastccsa.models import Classifier
 from fastccsa.sampling import ImageSampler
@@ -82,14 +83,16 @@ def predict(
     batches: Iterable[Batch],
     device: torch.device,
     dtype: torch.dtype | None = None,
+    parts: Parts | None = None,
 ) -> Predictions:
     """Predict the classes of ``batches`` of images, with targets and domains; ``dtype`` is autocast's, or None.
 
-    Afterwards the model is in the same mode as before. There is a single host sync, at the end.
+    ``parts`` remembers from call to call in how many parts a batch fits into the GPU's memory. Afterwards the model is
+    in the same mode as before. There is a single host sync, at the end.
     """
     collected = [
         torch.stack([batch["target"], logits.argmax(1), batch["domain"]])
-        for batch, ((logits, _),) in _run_batches([model], batches, device, dtype)
+        for batch, ((logits, _),) in _run_batches([model], batches, device, dtype, parts)
     ]
     targets, predictions, domains = torch.cat(collected, dim=1).cpu().numpy()
     return Predictions(targets, predictions, domains)
@@ -134,16 +137,21 @@ def collect_outputs_of(
 
 
 def _run_batches(
-    models: Sequence[Classifier], batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None
+    models: Sequence[Classifier],
+    batches: Iterable[Batch],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    parts: Parts | None = None,
 ) -> Iterator[tuple[Batch, list[tuple[Tensor, Tensor]]]]:
     """Yield each batch with every model's logits and features; afterwards the models are in the modes of before."""
+    parts = parts or Parts()
     modes = [model.training for model in models]
     for model in models:
         model.eval()
     for batch in batches:
         images = batch["images"].contiguous(memory_format=torch.channels_last)
         with autocast(device, dtype):
-            outputs = [model(images) for model in models]
+            outputs = parts.run(models, images)
         yield batch, outputs
     for model, mode in zip(models, modes, strict=True):
         model.train(mode)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastccsa.evaluation.inference import Predictions
+from fastccsa.evaluation.parts import Parts
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier
 from fastccsa.system.cuda_graphs import CaptureError, capture
@@ -40,6 +41,7 @@ class ReplayedPredictions:
         beside: ReplayedPredictions | None = None,
     ) -> None:
         self._loader, self._dtype, self._capture = loader, dtype, capture
+        self._parts: Parts = Parts() if beside is None else beside._parts
         self._places: list[tuple[torch.cuda.Stream, Any]] = [] if beside is None else beside._places
         plans = list(loader.plans(0))
         self._count = sum(len(plan) for plan in plans)
@@ -86,7 +88,7 @@ class ReplayedPredictions:
         batch = self._loader.make(self._plan)
         images: Tensor = batch["images"].contiguous(memory_format=torch.channels_last)
         with autocast(images.device, self._dtype):
-            logits, _ = self._model(images)
+            ((logits, _),) = self._parts.run([self._model], images)
         self._found.copy_(torch.stack([batch["target"], logits.argmax(1), batch["domain"]]))
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:

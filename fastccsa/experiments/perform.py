@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -17,7 +16,8 @@ from typing import Literal
 
 from fastccsa.experiments.plan import PlannedRun
 from fastccsa.runs.locks import try_lock
-from fastccsa.system.errors import InputError
+from fastccsa.system.errors import InputError, Interrupted
+from fastccsa.system.gpu_memory import release
 from fastccsa.system.logs import log_to_terminal
 from fastccsa.system.machine import memory_share
 
@@ -74,9 +74,11 @@ def perform(run: PlannedRun, slot: Slot) -> Outcome:
 
 
 class Child:
-    """A process that performs one run after another; the output of each goes to its `log_file`.
+    """A process that performs one run after another.
 
-    Starting a process takes seconds, for torch and for a GPU's context, and the next run can use both.
+    If several runs are performed at a time, the output of each goes to its `log_file`, and otherwise to where that of
+    this process goes. Starting a process takes seconds, for torch and for a GPU's context, and the next run can use
+    both.
     """
 
     def __init__(self) -> None:
@@ -87,17 +89,28 @@ class Child:
         theirs.close()
 
     def perform(self, run: PlannedRun, slot: Slot) -> Outcome:
-        """Perform a run, and wait for it."""
-        log = log_file(run)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        """Perform a run, and wait for it.
+
+        Raises:
+            Interrupted: the run was stopped, and it is the only one at this time.
+        """
+        log = log_file(run) if slot.jobs > 1 else None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection.send((run, slot, log))
-            outcome: Outcome = self._connection.recv()
+            outcome: Outcome | Interrupted = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._process.join()
             status = self._process.exitcode
-            return Outcome("failed", f"its process ended with status {status} without a message; see {log}")
-        return outcome
+            where = "" if log is None else f"; see {log}"
+            return Outcome("failed", f"its process ended with status {status} without a message{where}")
+        if isinstance(outcome, Outcome):
+            return outcome
+        self._process.join()
+        if slot.jobs == 1:
+            raise outcome
+        return Outcome("failed", str(outcome))
 
     def end(self) -> None:
         """End the process, which must not be performing a run."""
@@ -151,13 +164,19 @@ def _child(connection: Connection) -> None:
     """Perform runs until the parent sends None, or asks for a stop by a signal."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell start with it ignored
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    while task := connection.recv():
-        run, slot, log = task
-        _write_output_to(log)
-        with log_to_terminal():  # which is the log now
-            outcome = perform(run, slot)
-        _release_memory()
-        connection.send(outcome)
+    with suppress(KeyboardInterrupt):  # the parent has been asked to stop, too, and says so
+        while task := connection.recv():
+            run, slot, log = task
+            if log is not None:
+                _write_output_to(log)
+            try:
+                with log_to_terminal():  # which may be the log now
+                    outcome = perform(run, slot)
+            except Interrupted as stop:
+                connection.send(stop)
+                return
+            release()  # which other processes may need
+            connection.send(outcome)
 
 
 def _write_output_to(log: Path) -> None:
@@ -168,15 +187,6 @@ def _write_output_to(log: Path) -> None:
     for output in (1, 2):
         os.dup2(file, output)
     os.close(file)
-
-
-def _release_memory() -> None:
-    """Return the GPU memory of a finished run, which other processes may need; this process keeps it otherwise."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _die_with_parent() -> None:

@@ -48,9 +48,10 @@ def make_slots(jobs: int, device: str = "auto") -> list[Slot]:
 def execute(runs: Sequence[PlannedRun], slots: Sequence[Slot], say: Say = tqdm.write) -> dict[PlannedRun, Outcome]:
     """Carry out the unfinished runs, and return how each of them ended.
 
-    A run waits for the one it starts from, and for any other process that is working on it. With a single slot, the
-    runs are carried out in this process; with more, in a process for each slot, one run after another, after the crops
-    that they cache have been made.
+    A run waits for the one it starts from, and for any other process that is working on it. With a single slot on the
+    CPU, the runs are carried out in this process. Otherwise each slot has a process, for one run after another: some
+    errors of a GPU's kernels make the GPU unusable for the rest of a process, which is then replaced. With several
+    slots, the crops that the runs cache are made first.
 
     Args:
         runs: the runs of a plan, including all that they start from.
@@ -121,7 +122,7 @@ Start = Callable[[PlannedRun, Slot], "Future[Outcome]"]
 @contextmanager
 def _workers(slots: Sequence[Slot]) -> Iterator[Start]:
     """Yield a function that starts a run in a slot; an exception in the block ends the started processes."""
-    if len(slots) == 1:
+    if len(slots) == 1 and slots[0].device == "cpu":
         yield _here
         return
     children = Children()
@@ -180,9 +181,9 @@ def _here(run: PlannedRun, slot: Slot) -> Future[Outcome]:
 def _threads_of_children(threads: int) -> Iterator[None]:
     """Let processes that are started within the block use ``threads`` processors each, and none while they wait.
 
-    Variables that are already set in the environment take precedence.
+    With 0, they use what they find. Variables that are already set in the environment take precedence.
     """
-    ours = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    ours = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"} if threads else {}
     ours = {name: value for name, value in ours.items() if name not in os.environ}
     os.environ.update(ours)
     try:

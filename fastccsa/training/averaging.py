@@ -14,7 +14,7 @@ from fastccsa.models import Classifier
 from fastccsa.runs.checkpoint import TrainState
 from fastccsa.system.devices import autocast
 from fastccsa.training.average import UniformAverage, estimate_batchnorm, model_to_keep
-from fastccsa.training.saving import stop_if_requested, stoppable
+from fastccsa.training.saving import before_batch, stoppable
 from fastccsa.training.swad import Swad
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def after_validation(state: TrainState, run: Run) -> dict[str, Any]:
     Raises:
         Interrupted: a stop was requested; the epoch's training is saved.
     """
-    watched = run.watch.record(model_to_keep(state), run.device, run.dtype, lambda: stop_if_requested(state, run))
+    watched = run.watch.record(model_to_keep(state), run.device, run.dtype, lambda: before_batch(state, run))
     if isinstance(state.average, UniformAverage):
         state.average.end_epoch(state.epoch + 1)
     if not isinstance(state.average, Swad):

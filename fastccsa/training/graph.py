@@ -31,7 +31,7 @@ SMALL_BATCH, AUTOMATIC_STEPS = 2**20, 8
 
 
 def check_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | None, ranks: Ranks) -> None:
-    """Check that this run's steps can be captured, if the configuration asks for it.
+    """Check that this run's steps can be captured, if the configuration asks for it; its cache must have been chosen.
 
     Raises:
         InputError: they cannot; the message says why.
@@ -120,7 +120,8 @@ class GraphedStep(StaticStep):
 
     There is a graph for each size of a group and of its batches: for full groups, for the batches that are left at the
     end of an epoch, and for the last one. They share their memory, because nothing in it outlives a replay. If the
-    graph was not requested, but chosen, and cannot be captured, a warning says so and steps go on without it.
+    graph was not requested, but chosen, and cannot be captured, a warning says so and steps go on without it; one that
+    was requested is then an `InputError`.
     """
 
     def __init__(self, *parts: Any, **named: Any) -> None:
@@ -143,7 +144,10 @@ class GraphedStep(StaticStep):
             self._replays[plans.shape]()
         except CaptureError as error:
             if self._config.cuda_graph:
-                raise
+                raise InputError(
+                    f"cuda_graph is not possible here, because the steps cannot be captured ({error}): omit it, and "
+                    "they are launched one by one; if memory ran out, a smaller batch_size or graph_steps 1 needs less"
+                ) from error
             logger.warning("the steps cannot be captured as a CUDA graph (%s) and are launched one by one", error)
             self._replays.clear()
             self._given_up = True

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from fastccsa.cards import complete_run_card
 from fastccsa.evaluation import Scores
+from fastccsa.evaluation.parts import Parts
 from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import ImageLoader
 from fastccsa.images.choices import Cache
@@ -40,15 +41,18 @@ from fastccsa.runs.used_images import check_manifest, write_used_images
 from fastccsa.system.devices import amp_dtype, deterministic, pick_device
 from fastccsa.system.errors import InputError
 from fastccsa.system.files import remove_leftovers
+from fastccsa.system.gpu_memory import release
 from fastccsa.system.machine import memory_bytes
 from fastccsa.system.progress import status_lines
 from fastccsa.training.average import model_to_keep
 from fastccsa.training.averaging import after_validation, before_validation, save_swad
 from fastccsa.training.calibration import shared_distance
 from fastccsa.training.graph import GraphedStep, check_graph
+from fastccsa.training.memory import FullError, report_full_memory
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Objective, build_objective
 from fastccsa.training.optimizer import end_epoch
+from fastccsa.training.pace import Pace
 from fastccsa.training.pixels import pixel_dtype
 from fastccsa.training.ranks import Ranks, open_ranks
 from fastccsa.training.resources import choose_caches, describe_resources, open_cached, use_graph
@@ -95,11 +99,13 @@ def train_one_epoch(state: TrainState, run: Run) -> dict[str, float]:
         for batch in batches(state, run):
             before, count = state.step, run.step.count(batch)
             updated = run.step(batch, before)
+            run.pace.queued(count)
             run.trace.step()
             state.step += count
             bar.update(count)
             if state.step // REPORT_EVERY > before // REPORT_EVERY and state.step < steps:
-                report_progress(state, run, bar, (state.step - first) / (time.perf_counter() - started))
+                done = state.step - first - run.pace.unfinished()
+                report_progress(state, run, bar, done / (time.perf_counter() - started))
             if not updated:
                 continue  # gradients are still accumulating, and they are not part of a checkpoint
             saved = save_if_due(state, run, saved)
@@ -224,8 +230,19 @@ def train(
             another run or is in use by another process, the loss is no longer finite, or the disk is full.
         Interrupted: SIGTERM, SIGHUP, Ctrl-C or the time limit stopped it; everything is saved.
     """
+    caches: tuple[Cache, ...] = ()
     with deterministic(config.deterministic), open_ranks(config.device) as ranks, ExitStack() as held:
-        return train_with(config, ranks, progress and ranks.is_first, held, suits_weights, on_epoch)
+        while True:
+            try:
+                return train_with(config, ranks, progress and ranks.is_first, held, suits_weights, on_epoch, caches)
+            except FullError as error:
+                if not error.following:
+                    raise
+                caches = error.following
+                logger.warning(
+                    "cache %s leaves too little memory, and %s is used: %s", error.cache, caches[0], error.reason
+                )
+            release()  # not in the block above, where the error still holds the run
 
 
 def train_with(
@@ -235,8 +252,12 @@ def train_with(
     held: ExitStack,
     suits_weights: bool = False,
     on_epoch: OnEpoch | None = None,
+    caches: tuple[Cache, ...] = (),
 ) -> Scores:
-    """Train as one of ``ranks``; see `train`. The lock of the run ends when the caller closes ``held``."""
+    """Train as one of ``ranks``; see `train`. The lock of the run ends when the caller closes ``held``.
+
+    ``caches`` are those that a run may use which had no memory left with others before.
+    """
     say = status_lines(progress)
     if not config.out.strip():
         raise InputError("out is empty: name the run folder")
@@ -246,15 +267,19 @@ def train_with(
     if config.init and ranks.is_first:
         check_manifest(config.init, config.manifest, manifest, ("validation", "test"), allow=True)
     device = pick_device(config.device, None if ranks.is_alone else ranks.local_rank)
+    if device.type == "cuda":
+        held.enter_context(torch.cuda.device(device))  # where new streams, and events without a stream, belong to
     dtype = amp_dtype(config.amp, device)
-    check_graph(config, device, dtype, ranks)
     begun = ranks.highest((Path(config.out) / CONFIG_FILE).exists())
     if suits_weights and begun:
         config = repeat_rates(config)
     watched = watched_images(config, manifest, images.domains).values()
     reasons: list[str] = []
-    caches = choose_caches(config, images, list(watched), device, ranks, reasons.append)
+    caches = caches or choose_caches(config, images, list(watched), device, ranks, reasons.append)
+    if config.cuda_graph and "gpu" in caches:
+        caches = ("gpu",)
     config = replace(config, cache=caches[0])
+    check_graph(config, device, dtype, ranks)
     with ranks.first_before_others():
         if ranks.is_first:
             held.enter_context(lock_run(Path(config.out)))
@@ -273,8 +298,9 @@ def train_with(
         if ranks.is_first:
             with saving(folder):
                 write_config(config)
-    state = start_state(config, model, device, dtype, ranks)
     with ExitStack() as stack:
+        stack.enter_context(report_full_memory(lambda: config, caches, ranks))
+        state = start_state(config, model, device, dtype, ranks)
         if device.type == "cpu":
             stack.enter_context(cpu_cache(memory_bytes() // 4))
 
@@ -349,7 +375,9 @@ def train_with(
                 validation_loader=validation_loader,
                 watch=watch,
                 replayed=replayed,
+                halved=Parts(),
                 meter=meter,
+                pace=Pace(device),
                 files=RunFiles(folder, config, model_card(config, images), background),
                 log=training.enter_context(ScalarLog(folder if ranks.is_first else None, config, done)),
                 stop=training.enter_context(StopRequests(config.time_limit)),

@@ -10,6 +10,7 @@ import torch
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import Candidate
+from fastccsa.evaluation.parts import Parts
 from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import ImageLoader
 from fastccsa.runs.checkpoint import TrainState
@@ -20,6 +21,7 @@ from fastccsa.runs.selection import SelectionRule
 from fastccsa.system.progress import Say
 from fastccsa.training.meter import Meter
 from fastccsa.training.objectives import Objective
+from fastccsa.training.pace import Pace
 from fastccsa.training.ranks import Ranks
 from fastccsa.training.scalars import ScalarLog
 from fastccsa.training.step import Step
@@ -43,8 +45,9 @@ class Run:
         objective, step: what a step minimises, and the step itself.
         validation_loader: this rank's share of the validation images.
         replayed: predicts their classes from the GPU's memory; None where they are not there.
+        halved: how many of them pass through the model at a time.
         watch: scores of other images after each epoch.
-        meter: running means of the loss terms.
+        meter, pace: running means of the loss terms; how far the host runs ahead of the GPU.
         files: writes checkpoints, the model and the metrics; used by the first rank.
         stop: requests to stop.
         log, trace: the log of scalars, and the profile of a few steps.
@@ -63,8 +66,10 @@ class Run:
     step: Step
     validation_loader: ImageLoader
     replayed: ReplayedPredictions | None
+    halved: Parts
     watch: Watch
     meter: Meter
+    pace: Pace
     files: RunFiles
     stop: StopRequests
     log: ScalarLog

@@ -34,9 +34,10 @@ def save(state: TrainState, run: Run, required: bool = True) -> None:
     Raises:
         InputError: the loss was not finite: such weights are never saved. Or an earlier write failed.
     """
+    run.pace.wait()  # for steps that the GPU would take in any case: they are not what a checkpoint costs
     start = time.perf_counter()
     if state.step:
-        summary(state, run)  # waits for the GPU, which is part of what a checkpoint costs
+        summary(state, run)
         state.meter = run.meter.state_dict(run.ranks)
     if run.ranks.is_first:
         run.files.save(state, required, time.perf_counter() - start)
@@ -76,10 +77,16 @@ def stop_for(request: int, state: TrainState, run: Run) -> None:
         raise run.stop.interrupted(request, f"{run.folder} is saved {position(state)}; the same command resumes it")
 
 
+def before_batch(state: TrainState, run: Run) -> None:
+    """Before a batch of an evaluation, wait until the GPU is near, and stop if that was requested."""
+    run.pace.queued()
+    stop_if_requested(state, run)
+
+
 def stoppable(walk: Iterator[dict[str, Tensor]], state: TrainState, run: Run) -> Iterator[dict[str, Tensor]]:
     """Yield the batches of ``walk``; before each one, stop if that was requested."""
     for batch in walk:
-        stop_if_requested(state, run)
+        before_batch(state, run)
         yield batch
 
 

@@ -23,7 +23,7 @@ from fastccsa.training.average import model_to_keep
 from fastccsa.training.averaging import describe_swad
 from fastccsa.training.ranks import Ranks
 from fastccsa.training.run import Run, choice, criterion_by_epoch
-from fastccsa.training.saving import stop_if_requested, stoppable
+from fastccsa.training.saving import before_batch, stoppable
 from fastccsa.training.swad import Swad
 from fastccsa.training.watch import open_share
 
@@ -44,10 +44,10 @@ def validate(state: TrainState, run: Run) -> Scores:
     # The ranks' parameters are equal, but each may have its own BatchNorm statistics.
     run.ranks.copy_from_first(model_to_keep(state).buffers())
     if run.replayed is not None:
-        share = run.replayed(model_to_keep(state), lambda: stop_if_requested(state, run))
+        share = run.replayed(model_to_keep(state), lambda: before_batch(state, run))
     else:
         images = stoppable(run.validation_loader.epoch(0), state, run)
-        share = predict(model_to_keep(state), images, run.device, run.dtype)
+        share = predict(model_to_keep(state), images, run.device, run.dtype, run.halved)
     parts = run.ranks.gather(share)
     found = Predictions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     validation = run.images.validation

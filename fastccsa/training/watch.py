@@ -14,6 +14,7 @@ from torch import Tensor
 from fastccsa.collections import Manifest
 from fastccsa.evaluation import score
 from fastccsa.evaluation.inference import Predictions, evaluation_loader, predict
+from fastccsa.evaluation.parts import Parts
 from fastccsa.evaluation.replay import ReplayedPredictions
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier
@@ -65,6 +66,7 @@ class Watch:
     ) -> None:
         self._parts: dict[str, tuple[Manifest, ImageLoader]] = {}
         self._replayed: dict[str, ReplayedPredictions] = {}
+        self._halved = Parts()
         self._opened, self._ranks = ExitStack(), ranks
         with ExitStack() as opened:
             for name, images in watched_images(config, manifest, trained).items():
@@ -92,7 +94,7 @@ class Watch:
             if name in self._replayed:
                 share = self._replayed[name](model, stop_if_requested)
             else:
-                share = predict(model, _calling(stop_if_requested, loader.epoch(0)), device, dtype)
+                share = predict(model, _calling(stop_if_requested, loader.epoch(0)), device, dtype, self._halved)
             shares = self._ranks.gather(share)
             joined = Predictions(*(np.concatenate(columns) for columns in zip(*shares, strict=True)))
             scores = score(*joined, classes=images.classes, domains=images.domains, split=name)

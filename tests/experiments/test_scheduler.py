@@ -211,7 +211,7 @@ def test_a_child_performs_one_run_after_another_each_with_its_log(plan_of, monke
     monkeypatch.setattr(training, "train", train, raising=False)
     a0, e0, a1, e1 = plan_of("AE", seeds=2).runs
     children = perform_module.Children()
-    outcomes = [children.perform(run, Slot("cpu")) for run in (a0, e0, a1, e1)]
+    outcomes = [children.perform(run, Slot("cpu", jobs=2)) for run in (a0, e0, a1, e1)]
     children.end()
     assert [outcome.status for outcome in outcomes] == ["finished", "finished", "failed", "finished"]
     lines = [perform_module.log_file(run).read_text().splitlines()[0] for run in (a0, e0, a1, e1)]
@@ -219,6 +219,62 @@ def test_a_child_performs_one_run_after_another_each_with_its_log(plan_of, monke
     processes = [int(line.split(" in ")[1]) for line in lines]
     assert processes[0] == processes[1] == processes[2]
     assert processes[3] not in (processes[0], os.getpid())  # after an error, a process may be unusable
+    assert not multiprocessing.active_children()
+
+
+GPU = [Slot("cuda:0")]
+
+
+def test_a_single_gpu_has_a_process_that_is_replaced_after_an_error(plan_of, monkeypatch, forked, capfd) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+
+    def train(config: TrainConfig) -> None:
+        os.write(1, f"{os.getpid()} {os.environ.get('OMP_WAIT_POLICY')}\n".encode())
+        if "/D/" in config.out:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        write_scores(open_run(config), SCORES)
+
+    monkeypatch.setattr(training, "train", train, raising=False)
+    runs = plan_of("ADE").runs
+    outcomes = execute(runs, GPU, say=lambda line: None)
+    assert [outcomes[run].status for run in runs] == ["finished", "failed", "finished"]
+    printed = capfd.readouterr().out.split("\n")
+    processes, policies = zip(*(line.split() for line in printed if line), strict=True)
+    assert processes[0] == processes[1] != processes[2]
+    assert str(os.getpid()) not in processes
+    assert set(policies) == {"None"}
+    assert not any(perform_module.log_file(run).exists() for run in runs)
+    assert not multiprocessing.active_children()
+
+
+def test_a_single_cpu_needs_no_process(plan_of, trained) -> None:
+    execute(plan_of("A").runs, CPU)
+    assert names(trained) == ["A/seed0"]  # of this process
+
+
+@pytest.mark.parametrize(("jobs", "stops"), [(1, True), (2, False)])
+def test_a_stop_of_the_only_run_at_a_time_ends_the_experiment(plan_of, monkeypatch, forked, jobs, stops) -> None:
+    """Such as at its time limit; it is told as if the run were carried out in this process."""
+
+    def train(config: TrainConfig) -> None:
+        if "/A/" in config.out:
+            raise Interrupted("the time limit is reached", 0)
+        write_scores(open_run(config), SCORES)
+
+    monkeypatch.setattr(training, "train", train, raising=False)
+    runs = plan_of("AE").runs
+    slots = [Slot("cuda:0", 1, jobs, jobs)] * jobs
+    if stops:
+        with pytest.raises(Interrupted, match="the time limit is reached") as stop:
+            execute(runs, slots, say=lambda line: None)
+        assert stop.value.status == 0
+    else:
+        monkeypatch.setattr(scheduler, "make_crops", lambda *_: None)
+        outcomes = execute(runs, slots, say=lambda line: None)
+        assert [(outcomes[run].status, outcomes[run].message) for run in runs] == [
+            ("failed", "the time limit is reached"), ("finished", ""),
+        ]  # fmt: skip
     assert not multiprocessing.active_children()
 
 
@@ -249,7 +305,7 @@ def test_a_signal_to_all_processes_lets_the_children_save(plan_of, monkeypatch, 
     threading.Thread(target=stop_all).start()
     try:
         with pytest.raises(Interrupted, match=f"stopped by {number.name}: the runs are saved") as stop:
-            execute(runs, [Slot("cpu", 1)] * 2)
+            execute(runs, [Slot("cpu", 1, 2, 2)] * 2)
         assert signal.getsignal(number) == signal.SIG_DFL
     finally:
         signal.signal(number, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -318,6 +318,43 @@ def test_where_crops_are_kept_does_not_change_a_run_but_keeping_them_does(make_c
     assert decoded.differences(kept) == ["cache: 'none', not 'gpu'"]
 
 
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [(("gpu", "ram", "none"), ("gpu",)), (("ram", "none"), "cache is ram"), (("none",), "is none")],
+)
+def test_a_requested_graph_takes_the_cache_it_needs(make_config, monkeypatch, room, expected) -> None:
+    """The cache is left open, and the first part of a run is made on a machine with a GPU."""
+    opened, on_gpu, current = [], loop_module.start_state, []
+
+    @contextmanager
+    def make_current(device):
+        current.append(device)
+        try:
+            yield
+        finally:
+            current.remove(device)
+
+    def open_cached(caches, *_):
+        opened.append(caches)
+        assert current == [GPU]  # for streams and events
+        raise CacheError("not here")
+
+    monkeypatch.setattr(torch.cuda, "device", make_current)
+    monkeypatch.setattr(loop_module, "pick_device", lambda *_: GPU)
+    monkeypatch.setattr(loop_module, "choose_caches", lambda *_: room)
+    monkeypatch.setattr(
+        loop_module, "start_state", lambda config, model, device, *more: on_gpu(config, model, CPU, *more)
+    )
+    monkeypatch.setattr(loop_module, "open_cached", open_cached)
+    config = make_config(cuda_graph=True, amp="none")
+    reason = expected if isinstance(expected, str) else "not here"
+    with pytest.raises(InputError, match=reason):
+        train(config, progress=False)
+    assert opened == ([] if isinstance(expected, str) else [expected])
+    assert current == []
+    assert Path(config.out).exists() == bool(opened)
+
+
 @pytest.mark.parametrize(("cache", "expected"), [("gpu", True), ("ram", False)])
 def test_a_graph_is_chosen_where_it_is_possible(make_config, cache, expected) -> None:
     config = make_config(cache=cache)
@@ -362,7 +399,7 @@ def test_a_requested_graph_that_cannot_be_captured_is_an_error(make_config, monk
     monkeypatch.setattr(loop_module, "Step", GraphedStep)
     monkeypatch.setattr(loop_module, "check_graph", lambda *args: None)
     monkeypatch.setattr(loop_module, "use_graph", lambda *args: False)
-    with pytest.raises(CaptureError, match="out of memory"):
+    with pytest.raises(InputError, match=r"cannot be captured \(out of memory\): omit it"):
         train(make_config(cache="ram", cuda_graph=True), progress=False)
 
 
