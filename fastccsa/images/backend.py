@@ -73,5 +73,10 @@ NAMES = {"native": "fastccsa's own decoder", "torchvision": "torchvision"}
 
 @cache
 def say_once(message: str) -> None:
-    """Log a warning, unless this process has done so before: a run has several loaders."""
+    """Log a warning, unless this process has done so before, or since `say_again`: a run has several loaders."""
     logger.warning(message)
+
+
+def say_again() -> None:
+    """Let `say_once` log every warning once more, for another run, which may have another log."""
+    say_once.cache_clear()

@@ -20,11 +20,13 @@ from torch import Tensor
 from fastccsa.images.augment import PACKED_COLUMNS
 from fastccsa.images.backend import Backend, backend_without_dali, choose_backend
 from fastccsa.images.choices import ImageBackend, Mode
+from fastccsa.images.crop_file import DamagedCropsError
 from fastccsa.images.fallback import FallbackBackend
 from fastccsa.images.layout import check_dtype
 from fastccsa.images.readahead import read_ahead
 from fastccsa.images.sharded_backend import ShardedBackend
 from fastccsa.images.source import ImageSource
+from fastccsa.images.store import Store
 from fastccsa.images.store_backend import StoreBackend, check_cache
 from fastccsa.images.store_choice import default_folder, open_store_of
 from fastccsa.images.transforms import IntArray, Transforms, Views
@@ -104,24 +106,22 @@ class Loader(ABC):
                 folder = default_folder(manifest.folder, manifest.paths, transforms, backend)
             else:
                 folder = Path(cache_dir)
-            # A cache in memory reads all crops once anyway, so verifying them costs little.
-            self._decoder, store = open_store_of(
+            open_store = partial(
+                open_store_of,
                 backend,
                 self._source,
                 transforms,
                 folder,
                 num_threads=num_threads,
-                verify=cache != "disk",
                 device=self.device,
             )
-            if cache == "sharded" and sampler.world_size > 1:
-                self._backend = ShardedBackend(
-                    self._source, store, transforms, self.device, sampler.rank, sampler.world_size, dtype
-                )
-                self._of_all_ranks = [_as_rank(sampler, rank) for rank in range(sampler.world_size)]
-            else:
-                where = cache if cache != "sharded" else "gpu" if self.device.type == "cuda" else "ram"
-                self._backend = StoreBackend(self._source, store, transforms, self.device, where, dtype)
+            self._decoder, store = open_store()
+            try:
+                self._backend = self._keep(store, cache, dtype)
+            except DamagedCropsError:
+                store.array.close()
+                self._decoder, store = open_store(verify=True)  # makes them again
+                self._backend = self._keep(store, cache, dtype)
             self._read = self._backend.read
         # With a store, the reader thread makes the images too, using torch's threads, so one reader suffices.
         readers = prefetch + 1 if cache is None else 1
@@ -131,6 +131,17 @@ class Loader(ABC):
         # Exit handlers run in reverse order, so this one closes an unfinished epoch before DALI shuts down.
         self._at_exit = partial(_close, weakref.ref(self))
         atexit.register(self._at_exit)
+
+    def _keep(self, store: Store, cache: str, dtype: torch.dtype) -> ShardedBackend | StoreBackend:
+        """Make the backend of a store, which copies its crops to where they are kept."""
+        sampler = self.sampler
+        if cache == "sharded" and sampler.world_size > 1:
+            self._of_all_ranks = [_as_rank(sampler, rank) for rank in range(sampler.world_size)]
+            return ShardedBackend(
+                self._source, store, self.transforms, self.device, sampler.rank, sampler.world_size, dtype
+            )
+        where = cache if cache != "sharded" else "gpu" if self.device.type == "cuda" else "ram"
+        return StoreBackend(self._source, store, self.transforms, self.device, where, dtype)
 
     @property
     def decoder(self) -> str:

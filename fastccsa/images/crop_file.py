@@ -24,6 +24,10 @@ class CacheError(InputError):
     """Crops cannot be kept: their folder cannot be written, or there is no room on the disk or in memory."""
 
 
+class DamagedCropsError(CacheError):
+    """Crops in a store do not have their checksums. Opened with ``verify``, the store makes them again."""
+
+
 class CropFile:
     """A file of crops, uint8 [rows, side, side, 3]; rows that other processes append later are not part of it.
 
@@ -66,11 +70,15 @@ class CropFile:
             InputError: the file was cut short, or cannot be read.
         """
         found = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        for crop, row in zip(found, rows.tolist(), strict=True):
+        self.read(rows, found)
+        return found
+
+    def read(self, rows: IntArray, out: np.ndarray) -> None:
+        """Read crops as by indexing, but into ``out``, which must be contiguous. Thread-safe."""
+        for crop, row in zip(out, rows.tolist(), strict=True):
             if not 0 <= row < len(self):
                 raise IndexError(f"row {row} of {len(self)}")
             self._read(crop.reshape(-1), row * crop.nbytes)
-        return found
 
     def cut_short(self) -> InputError:
         """Return the error for a file of which a part is missing or unreadable."""

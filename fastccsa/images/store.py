@@ -17,7 +17,7 @@ import shutil
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -61,10 +61,12 @@ class Store:
     Attributes:
         array: the crops, uint8 [rows, crop, crop, 3], read from the file with each access.
         rows: int64 [n], the row of each image of the manifest; -1 for broken images.
+        checksums: the CRC-32 of each of these rows.
     """
 
     array: CropFile
     rows: IntArray
+    checksums: Mapping[int, int]
 
 
 def open_store(
@@ -233,7 +235,8 @@ def _damaged(file: int, row_bytes: int, entries: Sequence[Entry]) -> list[Entry]
 def _store(array: Path, index: Index, source: ImageSource, side: int) -> Store:
     entries = [index.entries.get(path) for path in source.paths]
     rows = [entry.row if entry is not None and entry.pixels is not None else -1 for entry in entries]
-    return Store(CropFile(array, index.rows, side), np.array(rows, np.int64))
+    checksums = {entry.row: entry.pixels for entry in entries if entry is not None and entry.pixels is not None}
+    return Store(CropFile(array, index.rows, side), np.array(rows, np.int64), checksums)
 
 
 class _Builder:

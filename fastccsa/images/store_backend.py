@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from fastccsa._build_info import CUDA_VERSION
 from fastccsa.images.augment import augment, augment_file, pack_views
 from fastccsa.images.choices import CropCache
-from fastccsa.images.crop_file import CacheError, CropFile
+from fastccsa.images.crop_file import CacheError, CropFile, DamagedCropsError
 from fastccsa.images.layout import new_images
 from fastccsa.images.source import ImageSource
 from fastccsa.images.store import Store
@@ -23,7 +26,7 @@ from fastccsa.system.errors import InputError
 
 CACHES = get_args(CropCache)
 
-_CHUNK = 256  # crops copied at a time
+_CHUNK, _COPIERS = 16, 8  # crops that a thread copies at a time, and threads; pinned memory of as many crops is kept
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class StoreBackend:
         dtype: number type of the images.
 
     Raises:
-        InputError: the crops do not fit in memory, or no image is valid.
+        InputError: the crops do not fit in memory, are damaged, or no image is valid.
     """
 
     def __init__(
@@ -138,10 +141,11 @@ def check_cache(cache: str, device: torch.device) -> None:
 
 
 def copy_crops(store: Store, rows: IntArray, device: torch.device) -> Tensor:
-    """Copy crops into the memory of a device, in the order of ``rows``.
+    """Copy crops into the memory of a device, in the order of ``rows``, and verify them.
 
     Raises:
         CacheError: they do not fit.
+        DamagedCropsError: some do not have their checksums.
     """
     shape = (len(rows), *store.array.shape[1:])
     needed, free = int(np.prod(shape)), machine.available_bytes(device)
@@ -152,14 +156,37 @@ def copy_crops(store: Store, rows: IntArray, device: torch.device) -> Tensor:
             "free; use --cache disk or --cache none (in Python: cache='disk' or cache=None)"
         )
     try:
-        crops = torch.empty(shape, dtype=torch.uint8, device=device)
+        with torch.inference_mode(False):  # the threads, which are not in inference mode, write to it
+            crops = torch.empty(shape, dtype=torch.uint8, device=device)
     except RuntimeError as error:  # of memory in pieces, or taken since
         reason = str(error).split("\n")[0]
         raise CacheError(
             f"the crops of {len(rows)} images do not fit into memory ({reason}); use --cache disk or --cache none "
             "(in Python: cache='disk' or cache=None)"
         ) from error
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        crops[start : start + len(chunk)] = torch.from_numpy(store.array[chunk])
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()  # earlier work on this memory; the threads use another stream
+    damaged = 0
+    chunks = [slice(start, start + _CHUNK) for start in range(0, len(rows), _CHUNK)]
+    workers = min(_COPIERS, machine.usable_cpus())
+    progress = tqdm(total=len(rows), desc="loading crops", unit="image", disable=None)
+    with progress, ThreadPoolExecutor(workers, thread_name_prefix="fastccsa-copier") as threads:
+        for found in threads.map(lambda chunk: _copy(store, rows[chunk], crops[chunk]), chunks):
+            damaged += found
+            progress.update(min(_CHUNK, len(rows) - progress.n))
+    if damaged:
+        raise DamagedCropsError(
+            f"{store.array.path}: {damaged} of {len(rows)} crops are damaged; delete this folder, and check the disk"
+        )
     return crops
+
+
+def _copy(store: Store, rows: IntArray, crops: Tensor) -> int:
+    """Copy crops to their place in memory, and return how many are not those that were written."""
+    # A GPU copies from pinned memory at the full speed of the bus.
+    on_host = crops if crops.device.type == "cpu" else torch.empty(crops.shape, dtype=torch.uint8, pin_memory=True)
+    store.array.read(rows, on_host.numpy())
+    if on_host is not crops:
+        crops.copy_(on_host)
+    pairs = zip(on_host.numpy(), rows.tolist(), strict=True)
+    return sum(zlib.crc32(crop) != store.checksums[row] for crop, row in pairs)

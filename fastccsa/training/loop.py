@@ -324,7 +324,7 @@ def train_with(
         state.memory = objective.memory
         objective.attach(model)
         say(describe(config, images, model, device))
-        say(describe_resources(config, objective.loader, device, dtype, ranks, reasons))
+        say(describe_resources(config, (objective.loader, validation_loader), device, dtype, ranks, reasons))
         with ranks.first_before_others():  # the first may have to replace a damaged checkpoint by the previous one
             resumed = load_checkpoint(
                 folder, state, Resumed(config, len(objective.loader), len(objective.terms), images.domains)

@@ -17,6 +17,7 @@ import torch
 from fastccsa._build_info import CUDA_VERSION
 from fastccsa.collections import Manifest
 from fastccsa.images import ImageLoader, PairLoader, Transforms
+from fastccsa.images.backend import say_again
 from fastccsa.images.choices import Cache
 from fastccsa.images.crop_file import CacheError
 from fastccsa.images.store import stored_images
@@ -179,6 +180,7 @@ def open_cached(
     Raises:
         CacheError: none is available; the reason is that of the last one.
     """
+    say_again()
     for cache, following in zip(caches, (*caches[1:], None), strict=True):
         opened: list[Opened] = []
         with ExitStack() as stack:
@@ -203,7 +205,7 @@ def use_graph(config: TrainConfig, device: torch.device, dtype: torch.dtype | No
 
 def describe_resources(
     config: TrainConfig,
-    loader: ImageLoader | PairLoader,
+    loaders: Sequence[ImageLoader | PairLoader],
     device: torch.device,
     dtype: torch.dtype | None,
     ranks: Ranks,
@@ -213,13 +215,16 @@ def describe_resources(
 
     Args:
         config: the run, whose cache has been chosen.
-        loader: loads the training images.
+        loaders: those of the training images and of the validation images.
         device, dtype: where the model is, and the dtype of autocast.
         ranks: the processes that train together.
         reasons: what `choose_caches` told.
     """
     on_gpu = device.type == "cuda"
-    decoder = {"native": "fastccsa's decoder", "dali": "DALI", "torchvision": "torchvision"}[loader.decoder]
+    found = dict.fromkeys(loader.decoder for loader in loaders)  # DALI may have failed, or have made only some crops
+    dali = "DALI on the GPU" if on_gpu and config.cache == "none" else "DALI"
+    names = {"native": "fastccsa's decoder", "dali": dali, "torchvision": "torchvision"}
+    decoders = " and ".join(names[decoder] for decoder in found)
     why = f" ({'; '.join(reasons)})" if reasons else ""
     places = {
         "gpu": "in GPU memory",
@@ -228,16 +233,16 @@ def describe_resources(
         "disk": "on disk",
     }
     if config.cache in places:
-        images = f"crops that {decoder} made, kept {places[config.cache]}{why}"
+        images = f"crops that {decoders} made, kept {places[config.cache]}{why}"
         augmented = on_gpu and config.cache in ("gpu", "sharded")
     else:
-        augmented = on_gpu and loader.decoder == "dali"
-        images = f"decoded for each epoch by {decoder}{' on the GPU' if augmented else ''}{why}"
+        augmented = on_gpu and loaders[0].decoder == "dali"
+        images = f"decoded for each epoch by {decoders}{why}"
     line = f"images: {images}, augmented on the {'GPU' if augmented else 'CPU'}"
     if not on_gpu:
         return line
     if use_graph(config, device, dtype, ranks):
         return f"{line}; steps: a CUDA graph"
     # Of a reason such as "accumulate is 2: it captures steps of one batch", the setting is enough.
-    found = obstacle(config, device, dtype, ranks) if config.cuda_graph is None else None
-    return f"{line}; steps: launched one by one" + (f" ({found.split(':')[0]})" if found else "")
+    reason = obstacle(config, device, dtype, ranks) if config.cuda_graph is None else None
+    return f"{line}; steps: launched one by one" + (f" ({reason.split(':')[0]})" if reason else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -138,6 +139,24 @@ def test_a_finished_store_needs_neither_dali_nor_the_images(
     monkeypatch.setattr("fastccsa.images.source.read_image", lambda path: pytest.fail("an image was read"))
     with pair_loader(manifest, "disk", folder) as loader:
         assert_same(loader.epoch(0), expected)
+
+
+@pytest.mark.parametrize("cache", [cache for cache in CACHES if cache != "disk"])
+def test_damaged_crops_are_made_again_before_they_are_shown(
+    manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture, cache: str
+) -> None:
+    """Without a new modification time, only the checksums tell of the damage."""
+    with image_loader(manifest, cache, tmp_path) as loader:
+        expected = list(loader.epoch(0))
+    (array,) = tmp_path.glob("*/crops.bin")
+    whole, before = array.read_bytes(), array.stat()
+    middle = 7 * SMALL.crop**2 * 3 + SMALL.crop**2 * 3 // 2  # a pixel that evaluation shows
+    array.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
+    os.utime(array, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with caplog.at_level(logging.WARNING), image_loader(manifest, cache, tmp_path) as loader:
+        assert_same(loader.epoch(0), expected)
+    assert f"1 of {len(manifest)} crops are damaged; making them again" in caplog.text
+    assert array.read_bytes() == whole
 
 
 def test_the_store_is_next_to_the_manifest_by_default(own_manifest: Manifest) -> None:

@@ -425,8 +425,8 @@ def test_a_run_says_in_one_line_what_it_uses(make_config, capsys) -> None:
     ],
 )
 def test_the_line_says_where_images_are_kept_and_augmented(make_config, cache, decoder, device, expected) -> None:
-    loader = SimpleNamespace(decoder=decoder)
-    found = resources.describe_resources(make_config(cache=cache), loader, device, None, ALONE)
+    loaders = [SimpleNamespace(decoder=decoder)] * 2
+    found = resources.describe_resources(make_config(cache=cache), loaders, device, None, ALONE)
     assert expected in found
     assert expected.endswith(":") or found.endswith(expected)
 
@@ -461,8 +461,31 @@ def test_the_line_says_where_images_are_kept_and_augmented(make_config, cache, d
     ],
 )
 def test_the_line_says_what_stood_in_the_way(make_config, settings, reasons, expected) -> None:
-    loader = SimpleNamespace(decoder="dali")
-    assert resources.describe_resources(make_config(**settings), loader, GPU, None, ALONE, reasons) == expected
+    loaders = [SimpleNamespace(decoder="dali")] * 2
+    assert resources.describe_resources(make_config(**settings), loaders, GPU, None, ALONE, reasons) == expected
+
+
+@pytest.mark.parametrize(
+    ("cache", "decoders", "expected"),
+    [
+        ("gpu", ("dali", "torchvision"), "images: crops that DALI and torchvision made, kept in GPU memory,"),
+        ("none", ("dali", "native"), "by DALI on the GPU and fastccsa's decoder, augmented on the GPU;"),
+        ("none", ("native", "dali"), "by fastccsa's decoder and DALI on the GPU, augmented on the CPU;"),
+    ],
+)
+def test_the_line_names_the_decoders_of_all_images(make_config, cache, decoders, expected) -> None:
+    loaders = [SimpleNamespace(decoder=decoder) for decoder in decoders]
+    assert expected in resources.describe_resources(make_config(cache=cache), loaders, GPU, None, ALONE)
+
+
+def test_each_run_of_a_process_warns(make_config, monkeypatch, caplog) -> None:
+    """Each may have a log of its own."""
+    monkeypatch.setattr(store_choice, "dali_is_installed", lambda: False)
+    for out in ("one", "other"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            train(make_config(out, alignment="-", epochs=1, size=33, cache="disk"), progress=False)
+        assert caplog.text.count("DALI is not installed: the crops of the images are made by torchvision") == 1
 
 
 def test_a_run_tells_in_its_line_why_it_has_no_better_cache(make_config, monkeypatch, capsys) -> None:
