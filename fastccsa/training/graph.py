@@ -129,6 +129,10 @@ class GraphedStep(StaticStep):
         self._replays: dict[torch.Size, Replay] = {}
         self._given_up = False
 
+    def close(self) -> None:
+        """Free the graphs and their memory; no step follows."""
+        self._replays.clear()  # each refers to this object, too, and through it to everything that a run has on the GPU
+
     def take(self, plans: Tensor) -> None:
         """Take the steps whose plans have been copied."""
         if self._given_up:

@@ -385,6 +385,7 @@ def train_with(
                 progress=progress,
                 on_epoch=on_epoch,
             )
+            training.callback(run.step.close)
             while not is_done(state, run):
                 if state.step == 0:
                     stop_if_requested(state, run)
