@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,7 +101,8 @@ def test_an_evaluation_finds_the_same_in_parts(manifest_csv, monkeypatch, replay
         again = ReplayedPredictions(loader, None, capture=False)
         for _ in range(2):
             found = again(model) if replayed else predict(model, loader.epoch(0), CPU, None, parts)
-            assert all((one == other).all() for one, other in zip(found, expected, strict=True))
+            assert all((one == other).all() for one, other in zip(found[:3], expected[:3], strict=True))
+        np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
     assert seen == [18, 9, 9, 9, 9]
 
 
