@@ -24,13 +24,14 @@ def test_losses_survive_the_way_through_whole_numbers() -> None:
 
 def test_the_mean_loss_counts_domains_equally_in_any_order_of_images() -> None:
     random = np.random.default_rng(0)
-    losses, domains = random.lognormal(sigma=5, size=500), np.array([0] * 30 + [2] * 400 + [5] * 70)
+    losses, domains = random.lognormal(size=500), np.array([0] * 30 + [2] * 400 + [5] * 70)
     labels = np.zeros(500, np.int64)
     expected = np.mean([losses[domains == domain].mean() for domain in (0, 2, 5)])
     found = mean_loss(Predictions(labels, labels, domains, losses))
     assert found == pytest.approx(expected, rel=1e-12)
-    order = random.permutation(500)
-    assert mean_loss(Predictions(labels, labels, domains[order], losses[order])) == found
+    for _ in range(20):
+        order = random.permutation(500)
+        assert mean_loss(Predictions(labels, labels, domains[order], losses[order])) == found
     losses[4] = np.inf
     assert mean_loss(Predictions(labels, labels, domains, losses)) == np.inf
     losses[5] = np.nan
