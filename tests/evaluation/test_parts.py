@@ -71,6 +71,7 @@ def test_what_halving_does_not_mend_is_raised(room, error) -> None:
         (FULL, True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA runtime API error cudaErrorMemoryAllocation (2):\nout of memory"), True),  # of DALI
         (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might ..."), True),
         (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), False),
