@@ -149,8 +149,8 @@ class GraphedStep(StaticStep):
         except CaptureError as error:
             if self._config.cuda_graph:
                 raise InputError(
-                    f"cuda_graph is not possible here, because the steps cannot be captured ({error}): omit it, and "
-                    "they are launched one by one; if memory ran out, a smaller batch_size or graph_steps 1 needs less"
+                    f"the steps cannot be captured as a CUDA graph ({error}): omit --cuda-graph, and they are launched "
+                    "one by one; if memory ran out, a smaller --batch-size or --graph-steps 1 needs less"
                 ) from error
             logger.warning("the steps cannot be captured as a CUDA graph (%s) and are launched one by one", error)
             self._replays.clear()
