@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from fastccsa.collections import Manifest
 from fastccsa.evaluation.outputs import Outputs, make_outputs
@@ -22,12 +24,35 @@ from fastccsa.system.errors import InputError
 BATCH_SIZES = {"cpu": 64, "cuda": 256}
 
 
+Batch = Mapping[str, Tensor]
+
+
 class Predictions(NamedTuple):
-    """True classes, predicted classes and domains of n images; int64 arrays [n]."""
+    """True classes, predicted classes and domains of n images, int64 [n], and their cross-entropies, float64 [n]."""
 
     targets: np.ndarray
     predictions: np.ndarray
     domains: np.ndarray
+    losses: np.ndarray
+
+
+def mean_loss(found: Predictions) -> float:
+    """Return the cross-entropy, averaged over the images of each domain, then over the domains that have any."""
+    losses = [found.losses[found.domains == domain] for domain in np.unique(found.domains)]
+    # Exact sums do not depend on how the images were divided among processes.
+    return math.fsum(math.fsum(part) / len(part) for part in losses) / len(losses)
+
+
+def pack(batch: Batch, logits: Tensor) -> Tensor:
+    """Return what a batch adds to `Predictions`, as one tensor on its device: int64 [4, rows], for `unpack`."""
+    losses = cross_entropy(logits.float(), batch["target"], reduction="none").double()
+    return torch.stack([batch["target"], logits.argmax(1), batch["domain"], losses.view(torch.int64)])
+
+
+def unpack(packed: Tensor) -> Predictions:
+    """Return the predictions of batches that `pack` returned, side by side; it waits for the device."""
+    targets, predictions, domains, losses = packed.cpu().contiguous().numpy()
+    return Predictions(targets, predictions, domains, losses.view(np.float64))
 
 
 def evaluation_loader(
@@ -74,9 +99,6 @@ def evaluation_loader(
     )
 
 
-Batch = Mapping[str, Tensor]
-
-
 @torch.inference_mode()
 def predict(
     model: Classifier,
@@ -85,17 +107,13 @@ def predict(
     dtype: torch.dtype | None = None,
     parts: Parts | None = None,
 ) -> Predictions:
-    """Predict the classes of ``batches`` of images, with targets and domains; ``dtype`` is autocast's, or None.
+    """Predict the classes of ``batches`` of images, with targets, domains and losses; ``dtype`` is autocast's, or None.
 
     ``parts`` remembers from call to call in how many parts a batch fits into the GPU's memory. Afterwards the model is
     in the same mode as before. There is a single host sync, at the end.
     """
-    collected = [
-        torch.stack([batch["target"], logits.argmax(1), batch["domain"]])
-        for batch, ((logits, _),) in _run_batches([model], batches, device, dtype, parts)
-    ]
-    targets, predictions, domains = torch.cat(collected, dim=1).cpu().numpy()
-    return Predictions(targets, predictions, domains)
+    collected = [pack(batch, logits) for batch, ((logits, _),) in _run_batches([model], batches, device, dtype, parts)]
+    return unpack(torch.cat(collected, dim=1))
 
 
 def collect_outputs(

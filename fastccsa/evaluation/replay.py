@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastccsa.evaluation.inference import Predictions
+from fastccsa.evaluation.inference import Predictions, pack, unpack
 from fastccsa.evaluation.parts import Parts
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier
@@ -49,8 +49,8 @@ class ReplayedPredictions:
         plans[-1] = torch.cat([plans[-1], plans[-1][:1].expand(rows - len(plans[-1]), -1)])
         self._plans = torch.stack(plans).to(loader.device)
         self._plan = torch.empty_like(self._plans[0])
-        self._found = torch.empty((3, rows), dtype=torch.int64, device=loader.device)
-        self._all = torch.empty((len(plans), 3, rows), dtype=torch.int64, device=loader.device)
+        self._found = torch.empty((4, rows), dtype=torch.int64, device=loader.device)
+        self._all = torch.empty((len(plans), 4, rows), dtype=torch.int64, device=loader.device)
         self._model: Classifier | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -76,7 +76,7 @@ class ReplayedPredictions:
                 self._graph.replay()
             found.copy_(self._found)
         model.train(was_training)
-        return Predictions(*self._all.transpose(0, 1).flatten(1)[:, : self._count].cpu().numpy())
+        return unpack(self._all.transpose(0, 1).flatten(1)[:, : self._count])
 
     def beside(self, loader: ImageLoader) -> ReplayedPredictions:
         """Return the same for another loader; its graph shares the memory of this one's."""
@@ -89,7 +89,7 @@ class ReplayedPredictions:
         images: Tensor = batch["images"].contiguous(memory_format=torch.channels_last)
         with autocast(images.device, self._dtype):
             ((logits, _),) = self._parts.run([self._model], images)
-        self._found.copy_(torch.stack([batch["target"], logits.argmax(1), batch["domain"]]))
+        self._found.copy_(pack(batch, logits))
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
         """Capture the work on a batch; None if that is not possible."""

@@ -7,7 +7,9 @@ import gc
 # torch is imported where it is used: the command line must not load it for --help.
 
 # Of CUDA, and of libraries that allocate memory of their own; torch's allocator has an error of its own kind.
-_REASONS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_REASONS = (
+    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation",
+)  # fmt: skip
 
 
 def ran_out(error: BaseException) -> bool:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
 
 from fastccsa.models import Classifier
 from fastccsa.runs.checkpoint import TrainState
-from fastccsa.system.devices import autocast
 from fastccsa.training.average import UniformAverage, estimate_batchnorm, model_to_keep
-from fastccsa.training.saving import before_batch, stoppable
+from fastccsa.training.saving import before_batch
 from fastccsa.training.swad import Swad
 
 if TYPE_CHECKING:
@@ -27,8 +21,8 @@ def before_validation(state: TrainState, run: Run) -> None:
         _estimate(state.average.model, state, run)
 
 
-def after_validation(state: TrainState, run: Run) -> dict[str, Any]:
-    """End the epoch for the average, and score the images that are watched.
+def after_validation(state: TrainState, run: Run, loss: float) -> dict[str, Any]:
+    """End the epoch for the average, given the validation loss, and score the images that are watched.
 
     Returns:
         What the record of the epoch should contain.
@@ -41,7 +35,6 @@ def after_validation(state: TrainState, run: Run) -> dict[str, Any]:
         state.average.end_epoch(state.epoch + 1)
     if not isinstance(state.average, Swad):
         return watched
-    loss = _validation_loss(state, run, stoppable(run.validation_loader.epoch(0), state, run))
     state.average.end_epoch(state.epoch, loss)
     return {"validation_loss": loss, **watched} if math.isfinite(loss) else watched
 
@@ -68,20 +61,3 @@ def describe_swad(average: Swad) -> str:
 def _estimate(model: Classifier, state: TrainState, run: Run) -> None:
     batches = run.objective.loader.epoch(state.epoch)
     estimate_batchnorm(model, batches, run.device, run.dtype, run.objective.joint_forward)
-
-
-@torch.inference_mode()
-def _validation_loss(state: TrainState, run: Run, images: Iterable[dict[str, Tensor]]) -> float:
-    """Return the cross-entropy of the model itself on the validation images, averaged by domain, then over domains."""
-    domains = len(run.images.validation.domains)
-    totals = torch.zeros((2, domains), dtype=torch.float64, device=run.device)
-    state.model.eval()
-    for batch in images:
-        with autocast(run.device, run.dtype):
-            logits, _ = state.model(batch["images"].contiguous(memory_format=torch.channels_last))
-        losses = cross_entropy(logits.float(), batch["target"], reduction="none").double()
-        members = one_hot(batch["domain"], domains).double()
-        totals += torch.stack([members.T @ losses, members.sum(dim=0)])
-    sums, counts = run.ranks.sum(totals).cpu()
-    present = counts > 0
-    return float((sums[present] / counts[present]).mean())

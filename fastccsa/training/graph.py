@@ -129,6 +129,10 @@ class GraphedStep(StaticStep):
         self._replays: dict[torch.Size, Replay] = {}
         self._given_up = False
 
+    def close(self) -> None:
+        """Free the graphs and their memory; no step follows."""
+        self._replays.clear()  # each refers to this object, too, and through it to everything that a run has on the GPU
+
     def take(self, plans: Tensor) -> None:
         """Take the steps whose plans have been copied."""
         if self._given_up:
@@ -145,8 +149,8 @@ class GraphedStep(StaticStep):
         except CaptureError as error:
             if self._config.cuda_graph:
                 raise InputError(
-                    f"cuda_graph is not possible here, because the steps cannot be captured ({error}): omit it, and "
-                    "they are launched one by one; if memory ran out, a smaller batch_size or graph_steps 1 needs less"
+                    f"the steps cannot be captured as a CUDA graph ({error}): omit --cuda-graph, and they are launched "
+                    "one by one; if memory ran out, a smaller --batch-size or --graph-steps 1 needs less"
                 ) from error
             logger.warning("the steps cannot be captured as a CUDA graph (%s) and are launched one by one", error)
             self._replays.clear()

@@ -166,8 +166,8 @@ def finish_epoch(state: TrainState, run: Run, means: Mapping[str, float]) -> Non
     if state.epoch + 1 < run.config.epochs:
         run.step.prepare(state.epoch + 1)
     lr = float(state.scheduler.get_last_lr()[0])
-    scores = validate(state, run)
-    more = after_validation(state, run)
+    scores, loss = validate(state, run)
+    more = after_validation(state, run, loss)
     end_epoch(state.scheduler)
     state.epoch, state.step, state.meter = state.epoch + 1, 0, {}
     by_domain = {name: domain.macro_recall for name, domain in scores.domains.items()}
@@ -386,6 +386,7 @@ def train_with(
                 progress=progress,
                 on_epoch=on_epoch,
             )
+            training.callback(run.step.close)
             while not is_done(state, run):
                 if state.step == 0:
                     stop_if_requested(state, run)

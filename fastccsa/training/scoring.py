@@ -10,7 +10,7 @@ import torch
 
 from fastccsa.cards import write_run_card
 from fastccsa.evaluation import Candidate, Outputs, Scores, Selection, score, score_outputs
-from fastccsa.evaluation.inference import Predictions, collect_outputs, predict
+from fastccsa.evaluation.inference import Predictions, collect_outputs, mean_loss, predict
 from fastccsa.images import ImageLoader
 from fastccsa.models import Classifier, load_model
 from fastccsa.runs.checkpoint import TrainState
@@ -35,8 +35,8 @@ def open_validation(
     return open_share(images.validation, config, device, ranks, pixels)
 
 
-def validate(state: TrainState, run: Run) -> Scores:
-    """Score the current model on the run's validation images, of which each rank takes a share.
+def validate(state: TrainState, run: Run) -> tuple[Scores, float]:
+    """Score the current model on the run's validation images, of which each rank takes a share; and return their loss.
 
     Raises:
         Interrupted: a stop was requested; the epoch's training is saved.
@@ -51,7 +51,8 @@ def validate(state: TrainState, run: Run) -> Scores:
     parts = run.ranks.gather(share)
     found = Predictions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     validation = run.images.validation
-    return score(*found, classes=validation.classes, domains=validation.domains, split="validation")
+    scores = score(*found[:3], classes=validation.classes, domains=validation.domains, split="validation")
+    return scores, mean_loss(found)
 
 
 def score_best(state: TrainState, run: Run) -> Scores:

@@ -100,6 +100,9 @@ class Step:
         """Let the loader begin an epoch at batch ``start``; return its batches."""
         return self._objective.loader.epoch(epoch, start)
 
+    def close(self) -> None:
+        """Free what only steps need; no step follows."""
+
     def count(self, batch: Any) -> int:
         """Return how many batches ``batch``, an item of `batches`, stands for."""
         return 1

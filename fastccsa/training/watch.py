@@ -97,7 +97,7 @@ class Watch:
                 share = predict(model, _calling(stop_if_requested, loader.epoch(0)), device, dtype, self._halved)
             shares = self._ranks.gather(share)
             joined = Predictions(*(np.concatenate(columns) for columns in zip(*shares, strict=True)))
-            scores = score(*joined, classes=images.classes, domains=images.domains, split=name)
+            scores = score(*joined[:3], classes=images.classes, domains=images.domains, split=name)
             found[name] = {domain: each.macro_recall for domain, each in scores.domains.items()}
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,7 @@ def test_what_halving_does_not_mend_is_raised(room, error) -> None:
         (FULL, True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA runtime API error cudaErrorMemoryAllocation (2):\nout of memory"), True),  # of DALI
         (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might ..."), True),
         (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), False),
@@ -100,7 +102,8 @@ def test_an_evaluation_finds_the_same_in_parts(manifest_csv, monkeypatch, replay
         again = ReplayedPredictions(loader, None, capture=False)
         for _ in range(2):
             found = again(model) if replayed else predict(model, loader.epoch(0), CPU, None, parts)
-            assert all((one == other).all() for one, other in zip(found, expected, strict=True))
+            assert all((one == other).all() for one, other in zip(found[:3], expected[:3], strict=True))
+        np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
     assert seen == [18, 9, 9, 9, 9]
 
 

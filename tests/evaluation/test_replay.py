@@ -30,6 +30,7 @@ def test_replayed_predictions_follow_the_model(manifest_csv, tmp_path, device, b
             assert found.targets.tolist() == images.labels.tolist()
             assert found.domains.tolist() == images.domain_indices.tolist()
             np.testing.assert_array_equal(found.predictions, expected.predictions)
+            np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-4)
             seen.add(tuple(found.predictions))
             with torch.no_grad():  # in place, as an optimiser does
                 for parameter in model.parameters():

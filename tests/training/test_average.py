@@ -15,7 +15,7 @@ from fastccsa.runs.config import TrainConfig
 from fastccsa.system.errors import InputError
 from fastccsa.training import average as average_module
 from fastccsa.training import loop as loop_module
-from fastccsa.training import train
+from fastccsa.training import scoring, train
 from fastccsa.training.average import UniformAverage, estimate_batchnorm
 from fastccsa.training.step import Step
 from fastccsa.training.swad import Swad
@@ -160,9 +160,8 @@ def follow(monkeypatch):
 
 
 def with_losses(monkeypatch, losses: list[float]) -> None:
-    from fastccsa.training import averaging
-
-    monkeypatch.setattr(averaging, "_validation_loss", lambda state, run, images: losses[state.epoch])
+    remaining = iter(losses)
+    monkeypatch.setattr(scoring, "mean_loss", lambda found: next(remaining))
 
 
 @pytest.mark.parametrize("settings", [{"algorithm": "erm"}, {"n_sec": "all"}])
@@ -189,9 +188,9 @@ def test_the_validation_loss_is_averaged_by_domain_then_over_domains(make_config
     found = []
     after = loop_module.after_validation
 
-    def looked(state, run):
+    def looked(state, run, loss):
         batches = list(run.validation_loader.epoch(0))
-        more = after(state, run)
+        more = after(state, run, loss)
         by_domain: dict[int, list[float]] = {}
         state.model.eval()
         with torch.no_grad():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,10 @@ import pytest
 import torch
 
 from fastccsa.models import load_model
-from fastccsa.system.errors import InputError
+from fastccsa.system.errors import InputError, Interrupted
+from fastccsa.training import graph, train
 from fastccsa.training import loop as loop_module
-from fastccsa.training import train
-from fastccsa.training.graph import Replay, StaticStep, check_graph
+from fastccsa.training.graph import GraphedStep, Replay, StaticStep, check_graph
 from fastccsa.training.ranks import ALONE, Ranks
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -56,6 +58,43 @@ def test_a_step_in_fixed_memory_equals_an_ordinary_step(make_config, monkeypatch
     assert_same_runs(ordinary.out, static.out)
     assert [len(plans) for plans in seen] == 2 * groups
     assert len({plans.data_ptr() for plans in seen}) == len({plans.shape for plans in seen})
+
+
+class FakeReplay:
+    """Takes ordinary steps, and holds what a graph holds."""
+
+    def __init__(self, work, optimizer, *_) -> None:
+        self.work, self.optimizer = work, optimizer
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.work()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_graphs_are_freed_before_the_test_and_nothing_keeps_the_run(make_config, monkeypatch, stopped) -> None:
+    steps, scored = [], []
+    score, start = loop_module.score_best, GraphedStep.__init__
+    monkeypatch.setattr(graph, "Replay", FakeReplay)
+    monkeypatch.setattr(loop_module, "Step", GraphedStep)
+    monkeypatch.setattr(
+        GraphedStep, "__init__", lambda self, **parts: (steps.append(weakref.ref(self)), start(self, **parts))[0]
+    )
+    monkeypatch.setattr(
+        loop_module, "score_best", lambda *args: (scored.append(len(steps[0]()._replays)), score(*args))[1]
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        if stopped:
+            with pytest.raises(Interrupted):
+                train(make_config(cache="ram", epochs=1, time_limit=1e-6), progress=False)
+        else:
+            train(make_config(cache="ram", epochs=1), progress=False)
+        assert steps[0]() is None
+    finally:
+        gc.enable()
+    assert scored == ([] if stopped else [0])
 
 
 @pytest.mark.parametrize(

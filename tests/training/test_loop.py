@@ -122,12 +122,12 @@ def test_the_best_epoch_is_kept_not_the_last(make_config, monkeypatch) -> None:
     validate = loop_module.validate
 
     def scripted(state, run):
-        scores = validate(state, run)
+        scores, loss = validate(state, run)
         recall = next(recalls)
         domains = {key: replace(value, macro_recall=recall) for key, value in scores.domains.items()}
         if recall == 0.8:
             kept.update({key: value.clone() for key, value in state.model.state_dict().items()})
-        return replace(scores, domains=domains)
+        return replace(scores, domains=domains), loss
 
     kept: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(loop_module, "validate", scripted)

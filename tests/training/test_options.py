@@ -128,8 +128,8 @@ def test_training_ends_early_without_improvement(make_config, monkeypatch) -> No
     validate = loop_module.validate
 
     def scripted(state, run):
-        scores, recall = validate(state, run), next(recalls)
-        return replace(scores, domains={k: replace(v, macro_recall=recall) for k, v in scores.domains.items()})
+        (scores, loss), recall = validate(state, run), next(recalls)
+        return replace(scores, domains={k: replace(v, macro_recall=recall) for k, v in scores.domains.items()}), loss
 
     monkeypatch.setattr(loop_module, "validate", scripted)
     config = make_config(alignment="-", n_sec=0, epochs=9, patience=2, selection="paper")

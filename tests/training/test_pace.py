@@ -127,6 +127,18 @@ def test_nothing_runs_ahead_on_a_cpu(monkeypatch) -> None:
     assert pace.unfinished() == 0
 
 
+@pytest.mark.cuda
+def test_the_host_waits_for_a_gpu() -> None:
+    pace = Pace(torch.device("cuda"))
+    for _ in range(6):
+        torch.cuda._sleep(500_000_000)  # more than a tenth of a second on any GPU
+        pace.queued(1)
+        assert len(pace._queue) <= LEAST
+    assert pace.unfinished() <= LEAST
+    pace.wait()
+    assert torch.cuda.current_stream().query()
+
+
 class Recorded(Pace):
     """A GPU that finishes nothing until it is waited for."""
 

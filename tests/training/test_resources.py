@@ -399,7 +399,7 @@ def test_a_requested_graph_that_cannot_be_captured_is_an_error(make_config, monk
     monkeypatch.setattr(loop_module, "Step", GraphedStep)
     monkeypatch.setattr(loop_module, "check_graph", lambda *args: None)
     monkeypatch.setattr(loop_module, "use_graph", lambda *args: False)
-    with pytest.raises(InputError, match=r"cannot be captured \(out of memory\): omit it"):
+    with pytest.raises(InputError, match=r"cannot be captured as a CUDA graph \(out of memory\): omit --cuda-graph"):
         train(make_config(cache="ram", cuda_graph=True), progress=False)
 
 
