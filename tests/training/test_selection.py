@@ -33,8 +33,8 @@ def make(make_config, monkeypatch):
     validate = loop_module.validate
 
     def scripted(state, run):
-        scores, recall = validate(state, run), RECALLS[state.epoch]
-        return replace(scores, domains={k: replace(v, macro_recall=recall) for k, v in scores.domains.items()})
+        (scores, loss), recall = validate(state, run), RECALLS[state.epoch]
+        return replace(scores, domains={k: replace(v, macro_recall=recall) for k, v in scores.domains.items()}), loss
 
     monkeypatch.setattr(loop_module, "validate", scripted)
     return lambda out="run", **changes: make_config(out, **{"alignment": "-", "n_sec": 0, "epochs": 4, **changes})
