@@ -19,6 +19,7 @@ from fastccsa._version import __version__
 from fastccsa.system.errors import InputError, Interrupted
 from fastccsa.system.extras import install_advice
 from fastccsa.system.full_disk import disk_error
+from fastccsa.system.gpu_memory import ran_out
 from fastccsa.system.logs import log_to_terminal
 from fastccsa.system.text import printable
 
@@ -47,7 +48,7 @@ INTERRUPTED = 130  # 128 + SIGINT, the status a shell expects after Ctrl-C
 class CommandGroup(click.Group):
     """A group whose commands are ``fastccsa.cli.<name>.<name>_command``.
 
-    Exit statuses: 0 for success; 2 for bad input, a missing extra or a full disk; 130 if interrupted, 143 if
+    Exit statuses: 0 for success; 2 for bad input, a missing extra, or a full disk or GPU; 130 if interrupted, 143 if
     terminated, 129 if the terminal was closed. Except for 0, one line on stderr says why. Any other error keeps its
     traceback, because it is a bug.
     """
@@ -139,7 +140,13 @@ class CommandGroup(click.Group):
 
 
 def describe_system_error(error: Exception) -> str | None:
-    """Return one line about a file that cannot be opened or a disk that is full; None for any other error."""
+    """Return one line about a file that cannot be opened, or a disk or GPU that is full; None for any other error."""
+    if "torch" in sys.modules and ran_out(error):  # without torch, the error is another one
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        return (
+            f"the GPU's memory is full ({reason}): end other programs that use it, take smaller batches or images, "
+            "another GPU, or --device cpu"
+        )
     file = getattr(error, "filename", None)
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
         return None if file is None else f"{file}: {error.strerror}"

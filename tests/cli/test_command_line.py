@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import fastccsa.reporting
@@ -142,6 +143,18 @@ def test_an_unforeseen_error_keeps_its_traceback(failing_report, error: Exceptio
     failing_report(error)
     result = run("report", "runs")
     assert result.exception is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore about it"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+    ],
+)
+def test_a_full_gpu_is_said_plainly(failing_report, error: Exception) -> None:
+    failing_report(error)
+    assert_one_line_error(run("report", "runs"), "the GPU's memory is full (CUDA", "smaller batches", "--device cpu")
 
 
 def test_a_full_disk_is_said_plainly(failing_report) -> None:
