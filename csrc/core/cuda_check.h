@@ -14,8 +14,8 @@ inline void check_cuda(cudaError_t error, const char* what) {
   }
 }
 
-// While it lives, this thread may make calls that use no stream, such as an allocation or the first call that needs a
-// kernel, although a stream of its is being captured into a graph.
+// While it lives, this thread may make calls that use no stream, such as an allocation or the first use of a kernel,
+// even if it is capturing a stream into a graph.
 class BesideCapture {
  public:
   BesideCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }

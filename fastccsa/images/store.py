@@ -33,7 +33,7 @@ from fastccsa.images.source import ImageSource
 from fastccsa.images.store_crops import Crop, CropMaker
 from fastccsa.images.store_index import Entry, Index
 from fastccsa.images.transforms import IntArray, Transforms
-from fastccsa.system.files import remove_leftovers, write_atomically
+from fastccsa.system.files import remove_leftovers, writable_place, write_atomically
 from fastccsa.system.locks import open_shared
 from fastccsa.system.machine import usable_cpus
 
@@ -165,13 +165,8 @@ def has_crops(paths: Iterable[str], transforms: Transforms, folder: Path, backen
 def can_add_crops(transforms: Transforms, folder: Path, backend: str) -> bool:
     """Return whether this user may add crops to ``backend``'s store in ``folder``, which may be missing."""
     store = _subfolder(folder, _settings(transforms, backend))
-    place = next(place for place in (store, *store.parents) if os.path.exists(place))
     array = store / ARRAY_FILE
-    return (
-        place.is_dir()
-        and os.access(place, os.W_OK | os.X_OK)
-        and (not os.path.exists(array) or os.access(array, os.W_OK))
-    )
+    return writable_place(store) is not None and (not os.path.exists(array) or os.access(array, os.W_OK))
 
 
 def _settings(transforms: Transforms, backend: str) -> dict[str, Any]:

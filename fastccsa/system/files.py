@@ -80,6 +80,13 @@ def write_atomically(
         os.close(handle)
 
 
+def writable_place(folder: Path) -> Path | None:
+    """Return a folder or, if it is missing, the nearest one above it; None if this user may not write there."""
+    # Path.exists may not be allowed to find out.
+    place = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    return place if place.is_dir() and os.access(place, os.W_OK | os.X_OK) else None
+
+
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove the temporary files of killed `write_atomically` calls in ``folder``; those of living processes stay."""
     for leftover in Path(folder).glob(f".*{UNFINISHED}"):

@@ -25,8 +25,10 @@ from fastccsa.images.store_choice import default_folder, makers_of
 from fastccsa.runs.config import TrainConfig
 from fastccsa.runs.folder import has_trained
 from fastccsa.runs.images import RunImages
+from fastccsa.system.files import writable_place
 from fastccsa.system.machine import available_bytes
 from fastccsa.training.graph import obstacle
+from fastccsa.training.memory import IN_GPU
 from fastccsa.training.ranks import Ranks
 
 _NAMES = {"gpu": "GPU memory", "sharded": "the memory of all GPUs", "ram": "memory", "disk": "disk"}
@@ -144,11 +146,9 @@ class Room:
 
 def _free(folder: Path) -> int | None:
     """Return the free space of the disk that a folder is, or would be, on; None if it cannot be written."""
+    place = writable_place(folder)
     try:
-        while not folder.exists():
-            folder = folder.parent
-        writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-        return shutil.disk_usage(folder).free if writable else None
+        return None if place is None else shutil.disk_usage(place).free
     except OSError:
         return None
 
@@ -234,7 +234,7 @@ def describe_resources(
     }
     if config.cache in places:
         images = f"crops that {decoders} made, kept {places[config.cache]}{why}"
-        augmented = on_gpu and config.cache in ("gpu", "sharded")
+        augmented = on_gpu and config.cache in IN_GPU
     else:
         augmented = on_gpu and loaders[0].decoder == "dali"
         images = f"decoded for each epoch by {decoders}{why}"

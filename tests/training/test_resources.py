@@ -203,11 +203,11 @@ def test_a_folder_that_cannot_be_written_has_no_room(tmp_path, monkeypatch) -> N
         patch.setattr(resources.os, "access", lambda path, mode: False)
         assert resources._free(tmp_path / "cache" / "crops") is None
 
-    def denied(path: Path) -> bool:
+    def denied(path: Path) -> None:
         """As in the home of another user."""
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "exists", denied)
+    monkeypatch.setattr(resources.shutil, "disk_usage", denied)
     assert resources._free(tmp_path / "cache" / "crops") is None
 
 
