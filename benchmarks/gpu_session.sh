@@ -205,10 +205,15 @@ group=rest
 if (( GPUS >= 2 )); then
   # One after another: each test takes two GPUs or more.
   step "tests of several GPUs" 120 "$PYTHON" -m pytest -q -m cuda -k nccl -p no:cacheprovider \
-    tests/training tests/images/test_sharded.py tests/losses/all_pairs
+    tests/training tests/images/test_sharded.py tests/losses/all_pairs tests/examples
 else
   skip "tests of several GPUs" "there is one GPU"
 fi
+with pandas "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
+with pandas "benchmark, augmentation" 20 "$PYTHON" -m benchmarks augment --device cuda --seconds 0.4 \
+  --dtype float32 --dtype bfloat16 --machine "$MACHINE" --out "$OUT/augment-$MACHINE.json"
+with pandas "tests of training" 120 "${TEST[@]}" tests/training tests/evaluation tests/runs tests/experiments \
+  tests/system tests/examples tests/benchmarks
 step "probe, float32" 25 "${PROBE[@]}" float32
 sanitized "racecheck, all pairs" 60 racecheck all-pairs
 step "probe, other widths" 20 "${PROBE[@]}" wide
@@ -217,8 +222,6 @@ step "probe, profile" 15 "${PROBE[@]}" profile
 with pandas "epoch, A and K, 224 px" 70 "${EPOCH[@]}" --sizes 224 --epochs 6 --baseline-epochs 12 \
   --out "$OUT/epoch-224-$MACHINE.json"
 step "rivals, all pairs" 90 "$PYTHON" -m benchmarks.gpu_rivals --out "$OUT/rivals-$MACHINE.jsonl"
-with pandas "benchmark, augmentation" 20 "$PYTHON" -m benchmarks augment --device cuda --seconds 0.4 \
-  --dtype float32 --dtype bfloat16 --machine "$MACHINE" --out "$OUT/augment-$MACHINE.json"
 # The steps and runs below use the demo's images. It trains A, E and K.
 with pandas "demo" 60 "$PYTHON" -m fastccsa demo --device cuda --images 600 --seeds 1 --epochs 3 --out "$WORK/demo"
 with nvidia.dali "benchmark, images" 60 "$PYTHON" -m benchmarks images --device cuda --machine "$MACHINE" \
@@ -236,8 +239,6 @@ with pandas "A and K, 112 px" 90 "$PYTHON" -m fastccsa experiment K --manifest "
 sanitized "memcheck" 75 memcheck
 sanitized "racecheck" 75 racecheck
 step "tests of the loss" 120 "${TEST[@]}" tests/losses --ignore tests/losses/all_pairs
-with pandas "tests of training" 120 "${TEST[@]}" tests/training tests/evaluation tests/runs tests/experiments
-with pandas "tests of the augmentation" 60 "${TEST[@]}" tests/images/test_augment.py
 with nvidia.dali "tests of the pipeline" 60 "${TEST[@]}" tests/images --ignore tests/images/test_augment.py \
   --ignore tests/images/test_dali_gpu.py
 with pandas "step, compiled" 75 "${STEP[@]}" --size 224 --pairs 256 --cuda-graph --compile --no-plain \
